@@ -1,0 +1,58 @@
+"""What every script shares: turning errors into one sentence, and progress on long work."""
+
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+from radquant.errors import UserError
+
+T = TypeVar("T")
+
+
+def run(main: Callable[[], None]) -> None:
+    """Call `main` and exit: 0 on success, 1 with one sentence on a `UserError`, 130 on Ctrl-C.
+
+    The message of any other exception is withheld, because libraries put the text that they were
+    working on into it and that text may be a patient's; RADQUANT_DEBUG=1 shows it.
+    """
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        if os.environ.get("RADQUANT_DEBUG"):
+            raise
+        for frame in traceback.extract_tb(error.__traceback__):
+            print(f'  File "{frame.filename}", line {frame.lineno}, in {frame.name}', file=sys.stderr)
+        print(
+            f"error: {type(error).__name__} in the program itself; its message may hold report "
+            "text and is shown only with RADQUANT_DEBUG=1",
+            file=sys.stderr,
+        )
+        sys.exit(1)
+
+
+def progress(items: Iterable[T], label: str, total: int, unit: str = "items") -> Iterator[T]:
+    """Yield `items`, telling on stderr how far the work is.
+
+    A terminal gets a bar; a log file gets one line at least ten seconds after the last.
+    """
+    if sys.stderr.isatty():
+        from tqdm import tqdm
+
+        yield from tqdm(items, desc=label, total=total, unit=unit)
+        return
+    started = last = time.monotonic()
+    for done, item in enumerate(items, 1):
+        yield item
+        now = time.monotonic()
+        if now - last >= 10 or done == total:
+            print(f"{label}: {done}/{total} {unit}, {now - started:.0f} s", file=sys.stderr, flush=True)
+            last = now

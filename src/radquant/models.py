@@ -1,0 +1,125 @@
+"""Loading a model, original or packed, ready to generate."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from radquant.errors import UserError
+from radquant.kernels.reference import PackedLinear
+from radquant.quantization import activations
+from radquant.quantization.checkpoint import build_packed_model, verify
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass
+class Loaded:
+    """A model in eval mode on its device, and what is known of it."""
+
+    model: Any  # a transformers causal language model
+    tokenizer: Any  # pads on the left
+    layers_quantized: int  # packed linear layers
+    activation_layers: int  # linear layers that quantize their input
+    weight_bytes: int  # parameters and buffers in memory
+    kernel: str  # what multiplies by packed weights; "none" without any
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device that "auto", "cpu" or "cuda" stands for on this machine."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError("there is no CUDA device for device cuda; use auto or cpu")
+    return torch.device(name)
+
+
+def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The dtype that `name` stands for; "auto" is bfloat16 on a GPU and float32 on a CPU."""
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    return DTYPES[name]
+
+
+def load_tokenizer(directory: Path, trust_remote_code: bool = False) -> Any:
+    """The directory's tokenizer, padding on the left."""
+    from transformers import AutoTokenizer
+
+    if not (directory / "tokenizer_config.json").is_file():
+        raise UserError(
+            f"{directory} has no tokenizer_config.json; put the model's tokenizer there"
+        )
+    tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
+    tokenizer.padding_side = "left"
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load(
+    directory: str | Path,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    activation_bits: int | None = None,
+    trust_remote_code: bool = False,
+) -> Loaded:
+    """Load an original model or a packed checkpoint from `directory`.
+
+    With `activation_bits` the input of every packed linear layer is quantized; the number of layers
+    that really do so is measured by running a token, and must be all of them.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    directory = Path(directory)
+    if not (directory / "config.json").is_file():
+        raise UserError(f"{directory} has no config.json; it is not a model directory")
+    verify(directory)
+    tokenizer = load_tokenizer(directory, trust_remote_code)
+    config = AutoConfig.from_pretrained(directory, trust_remote_code=trust_remote_code)
+    if getattr(config, "quantization_config", None):
+        model = build_packed_model(config, directory, dtype)
+    else:
+        model = AutoModelForCausalLM.from_pretrained(
+            directory,
+            dtype=dtype,
+            trust_remote_code=trust_remote_code,
+            use_safetensors=True,
+        )
+    model = model.eval().requires_grad_(False).to(device)
+    packed = {name: m for name, m in model.named_modules() if isinstance(m, PackedLinear)}
+    touched = 0
+    if activation_bits is not None:
+        touched = attach_activations(model, packed, activation_bits, directory)
+    return Loaded(
+        model=model,
+        tokenizer=tokenizer,
+        layers_quantized=len(packed),
+        activation_layers=touched,
+        weight_bytes=weight_bytes(model),
+        kernel="reference" if packed else "none",
+    )
+
+
+def attach_activations(
+    model: nn.Module, packed: dict[str, PackedLinear], bits: int, directory: Path
+) -> int:
+    if not packed:
+        raise UserError(
+            f"{directory} has no packed linear layer whose activations could be quantized; "
+            "name a quantized checkpoint for this precision"
+        )
+    touched = activations.probe(model, activations.attach(model, packed, bits))
+    if touched != len(packed):
+        raise UserError(
+            f"{touched} of the {len(packed)} packed layers of {directory} quantize their input; "
+            "this architecture's layers are not all called as modules"
+        )
+    return touched
+
+
+def weight_bytes(model: nn.Module) -> int:
+    """Bytes of the model's distinct parameters and buffers in memory."""
+    tensors = [*model.parameters(), *model.buffers()]
+    return sum({t.data_ptr(): t.numel() * t.element_size() for t in tensors}.values())

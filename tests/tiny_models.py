@@ -1,0 +1,78 @@
+"""Tiny random models with a real tokenizer, in the layout of a Hugging Face directory."""
+
+import runpy
+import sys
+from pathlib import Path
+from unittest import mock
+
+import pandas as pd
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from radquant.files import write_table
+
+SCRIPTS = Path(__file__).parent.parent / "scripts"
+WORDS = ["<pad>", "<s>", "</s>", "<unk>", "no", "acute", "effusion", "the", "lungs", "are"]
+WORDS += ["clear", "heart", "size", "is", "normal", ".", ":"]
+
+
+def tiny_llama(directory: Path, dtype: torch.dtype = torch.float32, **overrides: object) -> Path:
+    """Save a Llama of two layers with grouped-query attention and tied embeddings; its path."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        **{
+            "vocab_size": len(WORDS),
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 128,
+            "tie_word_embeddings": True,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+            "pad_token_id": 0,
+            **overrides,
+        }
+    )
+    model = LlamaForCausalLM(config)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("norm.weight"):  # channels of very different size, as in real models
+                parameter.copy_(torch.exp(torch.randn_like(parameter)))
+            else:
+                parameter.mul_(8)
+    model.to(dtype).save_pretrained(directory)
+    words = Tokenizer(models.WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=words,
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        pad_token="<pad>",
+    )
+    tokenizer.save_pretrained(directory)
+    return directory
+
+
+def token_sequences(count: int, length: int, seed: int = 1) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randint(3, len(WORDS), (length,), generator=generator) for _ in range(count)]
+
+
+def quantize_tiny(
+    original: Path, directory: Path, method: str = "awq", bits: int = 4, symmetric: bool = False
+) -> Path:
+    """Quantize a tiny model by the script itself, to `directory`/checkpoint; its path."""
+    samples = pd.DataFrame({"input_ids": [ids.tolist() for ids in token_sequences(6, 24)]})
+    write_table(directory / "samples.parquet", samples)
+    calibration = ["--calibration", str(directory / "samples.parquet")] if method == "awq" else []
+    command = ["quantize.py", "--model", str(original)]
+    command += ["--method", method, "--bits", str(bits), "--group-size", "32", "--device", "cpu"]
+    command += ["--symmetric"] * symmetric + calibration
+    command += ["--output", str(directory / "checkpoint")]
+    with mock.patch.object(sys, "argv", command):
+        runpy.run_path(str(SCRIPTS / "quantize.py"), run_name="__main__")
+    return directory / "checkpoint"
