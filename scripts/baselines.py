@@ -1,0 +1,33 @@
+"""Write the outputs of the two systems without a model: the copied input and the best constant."""
+
+import argparse
+from pathlib import Path
+
+from radquant.baselines import constant, copy_input
+from radquant.cli import run
+from radquant.files import read_table, write_table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--train", type=Path, required=True, help="training reports (.csv)")
+    parser.add_argument("--eval", type=Path, required=True, help="evaluation reports (.csv)")
+    parser.add_argument(
+        "--input", nargs="+", required=True, metavar="COLUMN", help="columns to copy as the output"
+    )
+    parser.add_argument("--target", required=True, help="the column that the constant stands for")
+    parser.add_argument("--seed", type=int, required=True, help="draws the constant's test sample")
+    parser.add_argument("--copy-output", type=Path, required=True, help="copied input (.parquet)")
+    parser.add_argument("--constant-output", type=Path, required=True, help="constant (.parquet)")
+    arguments = parser.parse_args()
+
+    train = read_table(arguments.train, ["id", arguments.target])
+    evaluation = read_table(arguments.eval, ["id", *arguments.input])
+    write_table(arguments.copy_output, copy_input(evaluation, arguments.input))
+    write_table(
+        arguments.constant_output, constant(evaluation, train, arguments.target, arguments.seed)
+    )
+
+
+if __name__ == "__main__":
+    run(main)

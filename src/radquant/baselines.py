@@ -1,0 +1,54 @@
+"""Two systems without a model, which every table holds: a model that loses to them says nothing."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import pandas as pd
+
+from radquant.corpus.splitting import unit_hash
+from radquant.errors import UserError
+from radquant.scoring import lexicon, rewards
+
+CANDIDATES = 20
+SAMPLE = 500
+
+
+def copy_input(evaluation: pd.DataFrame, inputs: Sequence[str]) -> pd.DataFrame:
+    """Return (id, output) where the output is the report's own input, several joined by a space."""
+    columns = [evaluation[name] for name in inputs]
+    joined = [" ".join(filter(None, values)) for values in zip(*columns, strict=True)]
+    return pd.DataFrame({"id": evaluation["id"].tolist(), "output": joined}, dtype="str")
+
+
+def constant(evaluation: pd.DataFrame, train: pd.DataFrame, target: str, seed: int) -> pd.DataFrame:
+    """Return (id, output) where every output is the best constant of the training split."""
+    text = best_constant(train["id"].tolist(), train[target].tolist(), seed)
+    return pd.DataFrame({"id": evaluation["id"].tolist(), "output": text}, dtype="str")
+
+
+def best_constant(ids: Sequence[str], targets: Sequence[str], seed: int) -> str:
+    """Return the text that scores best when it is given for every report.
+
+    The candidates are the `CANDIDATES` most frequent targets. Each is scored against the same
+    sample of up to `SAMPLE` targets, drawn by the hash of (seed, id): mean of the combined
+    ("complete") reward between lexicon annotations. Ties go to the more frequent, then to the
+    first in the alphabet. The evaluation split is not looked at.
+    """
+    counts = Counter(target for target in targets if target.strip())
+    if not counts:
+        raise UserError("the training split holds no target text; check task.target")
+    candidates = sorted(counts, key=lambda text: (-counts[text], text))[:CANDIDATES]
+    order = sorted(
+        range(len(ids)), key=lambda row: (unit_hash(seed, "constant", ids[row]), ids[row])
+    )
+    references = Counter(targets[row] for row in order[:SAMPLE])
+    annotated = {text: lexicon.annotate(text) for text in {*references, *candidates}}
+
+    def score(text: str) -> float:
+        pairs = (
+            count * rewards.f1(annotated[text], annotated[reference])[2]
+            for reference, count in sorted(references.items())
+        )
+        return sum(pairs)
+
+    return max(candidates, key=score)  # the first of equals

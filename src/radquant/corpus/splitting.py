@@ -1,0 +1,91 @@
+"""Dividing reports into training and evaluation, so that nothing is known to both.
+
+Membership is decided by hashes of (seed, group) and (seed, id), never by position, so a corpus that
+grows and an evaluation that asks for more reports keep the members that they had.
+"""
+
+import hashlib
+from collections.abc import Sequence
+
+from radquant.corpus.cleaning import normalise
+from radquant.corpus.records import Report
+from radquant.errors import UserError
+
+# Sections that describe the images. Two reports that share one are the same reading; two that share
+# only an indication ("Chest pain.") or a comparison ("None.") are not.
+_BODY = ("findings", "impression", "text")
+
+
+def unit_hash(seed: int, purpose: str, key: str) -> float:
+    """Return a number in [0, 1) that depends on the three arguments alone (SHA-256)."""
+    digest = hashlib.sha256(f"{seed}\0{purpose}\0{key}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def assign_splits(reports: Sequence[Report], eval_fraction: float, seed: int) -> list[str]:
+    """Return 'train', 'eval' or '' for each report.
+
+    A corpus that brings its own split keeps it, and '' marks the reports that it left out.
+    Otherwise about `eval_fraction` of the groups are for evaluation, each group whole; a report
+    without a group is a group of its own.
+    """
+    if any(report.split for report in reports):
+        return [report.split for report in reports]
+    return [
+        "eval" if unit_hash(seed, "split", _group(report)) < eval_fraction else "train"
+        for report in reports
+    ]
+
+
+def _group(report: Report) -> str:
+    return f"group {report.group}" if report.group else f"id {report.id}"
+
+
+def draw(reports: Sequence[Report], count: int, seed: int) -> tuple[list[Report], list[Report]]:
+    """Return (the first `count` reports in the order of their ids' hashes, the others)."""
+    ordered = sorted(reports, key=lambda report: (unit_hash(seed, "draw", report.id), report.id))
+    return ordered[:count], ordered[count:]
+
+
+def text_key(report: Report, inputs: Sequence[str], target: str) -> str:
+    """Return the text by which two reports count as the same for a leak.
+
+    That is the normalised input, where an input describes the images; else input and target
+    together. Equal targets alone are no leak: "No acute disease." is the honest answer to many.
+    """
+    names = [*inputs] if set(inputs) & set(_BODY) else [*inputs, target]
+    return "\0".join(normalise(getattr(report, name)) for name in names)
+
+
+def leaks(
+    train: Sequence[Report], held_out: Sequence[Report], inputs: Sequence[str], target: str
+) -> dict[str, str]:
+    """Return {id of a training report: 'shared patient' | 'shared study' | 'shared text'} for those
+    that share one of these with a report in `held_out`."""
+    groups = {report.group for report in held_out if report.group}
+    studies = {report.study for report in held_out if report.study}
+    texts = {text_key(report, inputs, target) for report in held_out}
+    found: dict[str, str] = {}
+    for report in train:
+        if report.group in groups:
+            found[report.id] = "shared patient"
+        elif report.study in studies:
+            found[report.id] = "shared study"
+        elif text_key(report, inputs, target) in texts:
+            found[report.id] = "shared text"
+    return found
+
+
+def check_no_leak(
+    train: Sequence[Report], held_out: Sequence[Report], inputs: Sequence[str], target: str
+) -> None:
+    """Raise UserError when training and evaluation share an id, a patient, a study or a text
+    (equal input, or equal input and target, after `normalise`)."""
+    both = {report.id for report in train} & {report.id for report in held_out}
+    found = {**leaks(train, held_out, inputs, target), **dict.fromkeys(both, "shared id")}
+    if found:
+        kinds = ", ".join(sorted(set(found.values())))
+        raise UserError(
+            f"{len(found)} training reports are also known to the evaluation ({kinds}); "
+            "clean the corpus again"
+        )

@@ -1,0 +1,49 @@
+import pandas as pd
+import pytest
+
+from radquant.baselines import CANDIDATES, best_constant, constant, copy_input
+from radquant.errors import UserError
+from radquant.scoring import lexicon, rewards
+
+TARGETS = (
+    ["No acute cardiopulmonary disease."] * 30
+    + ["No pleural effusion or pneumothorax."] * 12
+    + ["Small right pleural effusion."] * 5
+    + ["Mild cardiomegaly without edema."] * 3
+)
+IDS = [f"r{number}" for number in range(len(TARGETS))]
+
+
+def test_copy_joins_the_inputs_that_are_there():
+    table = pd.DataFrame({"id": ["a", "b"], "indication": ["Cough.", ""], "findings": ["A.", "B."]})
+    copied = copy_input(table, ["indication", "findings"])
+    assert copied.to_dict("list") == {"id": ["a", "b"], "output": ["Cough. A.", "B."]}
+
+
+def test_best_constant_is_the_candidate_with_the_highest_mean_reward():
+    annotated = {text: lexicon.annotate(text) for text in set(TARGETS)}
+    means = {
+        text: sum(rewards.f1(annotated[text], annotated[other])[2] for other in TARGETS)
+        for text in annotated
+    }
+    assert best_constant(IDS, TARGETS, seed=1) == max(means, key=lambda text: means[text])
+
+
+def test_a_rare_text_is_no_candidate_and_order_does_not_matter():
+    rare = [f"Opacity in the left lobe, {number} mm." for number in range(CANDIDATES)]
+    ids = [*IDS, *(f"s{number}" for number in range(len(rare)))]
+    chosen = best_constant(ids, TARGETS + rare, seed=1)
+    assert chosen in set(TARGETS)
+    assert best_constant(ids[::-1], (TARGETS + rare)[::-1], seed=1) == chosen
+
+
+def test_constant_gives_every_evaluation_report_the_same_text():
+    train = pd.DataFrame({"id": IDS, "impression": TARGETS})
+    table = constant(pd.DataFrame({"id": ["x", "y"]}), train, "impression", seed=1)
+    assert table["id"].tolist() == ["x", "y"]
+    assert table["output"].nunique() == 1
+
+
+def test_no_target_text():
+    with pytest.raises(UserError, match="holds no target text"):
+        best_constant(["a"], [" "], seed=1)
