@@ -71,7 +71,9 @@ def load(
     that really do so is measured by running a token, and must be all of them.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()  # it would fill the logs
     directory = Path(directory)
     if not (directory / "config.json").is_file():
         raise UserError(f"{directory} has no config.json; it is not a model directory")

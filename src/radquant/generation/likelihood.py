@@ -1,0 +1,70 @@
+"""Teacher-forced negative log-likelihood of the reference answers."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from radquant.errors import UserError
+from radquant.generation.batching import pad_left
+from radquant.generation.prefix import NOTHING, Prefix
+from radquant.prompts import Prompt
+
+
+def answer_nll(
+    model: Any, prompts: Sequence[Prompt], pad_id: int, prefix: Prefix = NOTHING
+) -> list[float]:
+    """Return for each prompt of a batch −log p(answer | prompt), in nats, summed over its tokens.
+
+    The token that ends the answer is not scored: what is asked is how likely the text is. Logits
+    are computed where the answers are only; rows end together, so these are the last positions.
+    """
+    device = torch.device(model.device)
+    sequences = [prompt.ids + prompt.answer_ids for prompt in prompts]
+    ids, mask = pad_left(sequences, prefix.length, pad_id, device)
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    longest = max(len(prompt.answer_ids) for prompt in prompts)
+    with torch.inference_mode():
+        logits = model(
+            input_ids=ids[:, prefix.length :],
+            attention_mask=mask,
+            position_ids=positions[:, prefix.length :],
+            past_key_values=prefix.expanded(len(prompts)),
+            use_cache=prefix.cache is not None,
+            logits_to_keep=longest + 1,
+        ).logits  # [B, longest + 1, V]; position i holds the scores of token i + 1
+        return [
+            _row_nll(logits[row], ids[row], len(prompt.answer_ids))
+            for row, prompt in enumerate(prompts)
+        ]
+
+
+def _row_nll(logits: torch.Tensor, ids: torch.Tensor, count: int) -> float:
+    if count == 0:
+        return 0.0
+    # One row at a time: a float32 copy of the whole batch's scores may not fit.
+    scores = logits[-count - 1 : -1].float().log_softmax(-1)
+    chosen = scores.gather(-1, ids[-count:, None])
+    return -float(chosen.double().sum())
+
+
+def check_answers(prompts: Sequence[Prompt], path: Any, target: str) -> None:
+    """Raise UserError when a reference is empty: it would have no likelihood."""
+    empty = [prompt.id for prompt in prompts if not prompt.answer_ids]
+    if empty:
+        raise UserError(
+            f"{path}, column {target!r}: the reference of report {empty[0]} is empty; leave such "
+            "reports out"
+        )
+
+
+def check_finite(table: pd.DataFrame) -> None:
+    """Raise UserError when a likelihood (column nll) is not a number."""
+    bad = table["id"][~np.isfinite(table["nll"])]
+    if len(bad):
+        raise UserError(
+            f"the model's scores are not finite for {len(bad)} reports, first {bad.iloc[0]}; "
+            "use dtype bfloat16 or float32"
+        )

@@ -1,0 +1,90 @@
+"""What a stage cost: wall and CPU seconds, latency, peak memory."""
+
+import resource
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+
+@dataclass
+class Spent:
+    wall_seconds: float = 0.0
+    cpu_seconds: float = 0.0  # of all threads of this process
+
+
+@contextmanager
+def stopwatch(device: torch.device) -> Iterator[Spent]:
+    """Measure the block; work that a GPU still has in hand is waited for."""
+    spent = Spent()
+    synchronize(device)
+    wall, cpu = time.perf_counter(), time.process_time()
+    try:
+        yield spent
+    finally:
+        synchronize(device)
+        spent.wall_seconds = time.perf_counter() - wall
+        spent.cpu_seconds = time.process_time() - cpu
+
+
+def synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def peak_process_bytes() -> int:
+    """Return the largest resident size of this process so far, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # kernels differ in the unit
+
+
+def peak_device_bytes(device: torch.device) -> int | None:
+    """Return the most memory that tensors took on the GPU, in bytes; None on a CPU."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+
+
+def device_name(device: torch.device) -> str:
+    """Return the model name of the GPU or of the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return torch.backends.cpu.get_cpu_capability() + " CPU" if not _cpu_model() else _cpu_model()
+
+
+def _cpu_model() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            names = [line.partition(":")[2].strip() for line in lines if line.startswith("model n")]
+    except OSError:  # not Linux
+        return ""
+    return names[0] if names else ""
+
+
+def latency_summary(seconds: Sequence[float]) -> dict[str, float | None]:
+    """Return mean, median, 95th percentile and maximum; None each when nothing was measured."""
+    if not seconds:
+        return dict.fromkeys(("mean", "p50", "p95", "max"))
+    values = np.asarray(seconds, dtype=np.float64)
+    return {
+        "mean": float(values.mean()),
+        "p50": float(np.percentile(values, 50)),
+        "p95": float(np.percentile(values, 95)),
+        "max": float(values.max()),
+    }
+
+
+def environment(device: torch.device, threads: int, dtype: torch.dtype) -> dict[str, Any]:
+    """Return the fields of a stage's record that say where it ran."""
+    import transformers
+
+    return {
+        "device": device.type,
+        "device_name": device_name(device),
+        "dtype": str(dtype).removeprefix("torch."),
+        "threads": threads,
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+    }

@@ -1,0 +1,87 @@
+"""What generating and scoring references have in common: options, reports, examples, the model."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from radquant import prompts
+from radquant.errors import UserError
+from radquant.files import read_table
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say which model reads which prompts."""
+    add = parser.add_argument
+    add("--model", type=Path, required=True, metavar="DIR", help="original model or checkpoint")
+    add("--precision", required=True, metavar="NAME", help="name to record")
+    add("--train", type=Path, required=True, metavar="CSV", help="reports to draw examples from")
+    add("--eval", type=Path, required=True, metavar="CSV", help="reports to evaluate")
+    prompt = parser.add_mutually_exclusive_group(required=True)
+    prompt.add_argument("--prompt", type=Path, metavar="FILE", help="template with {column} fields")
+    prompt.add_argument("--prompt-text", metavar="TEXT", help="the template itself")
+    add("--target", default="impression", metavar="COLUMN", help="the reference (%(default)s)")
+    add("--examples", type=int, default=0, metavar="N", help="few-shot examples (%(default)s)")
+    add(
+        "--examples-max-words",
+        type=int,
+        default=40,
+        metavar="W",
+        help="most words of an example, prompt columns and reference together (%(default)s)",
+    )
+    add("--seed", type=int, default=0, help="seed of the draw of examples (%(default)s)")
+    add(
+        "--activation-bits",
+        type=int,
+        choices=[4, 8],
+        help="quantize the input of every packed linear layer to so many bits",
+    )
+    add("--batch-size", type=int, default=16, metavar="B", help="reports at once (%(default)s)")
+    add("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default: %(default)s")
+    add(
+        "--dtype",
+        choices=["auto", "float32", "bfloat16", "float16"],
+        default="auto",
+        help="number format of the computation; auto is float32 on a CPU",
+    )
+    add("--threads", type=int, default=1, metavar="N", help="CPU threads (%(default)s)")
+    add("--trust-remote-code", action="store_true", help="run Python code that the model brings")
+
+
+def read_reports(
+    args: argparse.Namespace,
+) -> tuple[str, list[dict[str, Any]], list[prompts.Row]]:
+    """Return the template, the reports to evaluate and the few-shot examples, all checked."""
+    template = prompts.read_template(args.prompt, args.prompt_text)
+    evaluation = read_table(args.eval, require=["id"])
+    train = read_table(args.train, require=["id"])
+    for table in (evaluation, train):
+        prompts.check_template(template, list(table.columns), args.target)
+    double = evaluation["id"][evaluation["id"].duplicated()]
+    if len(double):
+        raise UserError(f"{args.eval}, column 'id': {double.iloc[0]!r} appears more than once")
+    if evaluation.empty:
+        raise UserError(f"{args.eval} holds no report; there is nothing to do")
+    if args.examples < 0:
+        raise UserError(f"{args.examples} examples were asked for; give 0 or more")
+    examples = prompts.draw_examples(
+        rows_of(train),
+        prompts.columns_of(template),
+        args.target,
+        args.examples,
+        args.examples_max_words,
+        args.seed,
+    )
+    both = set(evaluation["id"]) & {str(row["id"]) for row in examples}
+    if both:
+        raise UserError(
+            f"report {min(both)} is both a few-shot example and a report to evaluate; "
+            f"{args.train} and {args.eval} must not overlap"
+        )
+    return template, rows_of(evaluation), examples
+
+
+def rows_of(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return one {column: value} per row."""
+    return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]

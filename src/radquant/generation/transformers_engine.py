@@ -1,0 +1,134 @@
+"""Greedy generation with Hugging Face's generate()."""
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from radquant.errors import UserError
+from radquant.generation.batching import pad_left
+from radquant.generation.measures import synchronize
+from radquant.generation.prefix import NOTHING, Prefix
+from radquant.prompts import Prompt, remove_thinking
+
+
+@dataclass(frozen=True)
+class Output:
+    """What the model wrote for one report; the prompt is never part of it."""
+
+    text: str
+    tokens: int  # generated tokens, the one that ended the answer included
+    finish: str  # "stop": the model ended or wrote a stop string; "length": it was cut off
+
+
+def greedy_config(model: Any, max_new_tokens: int, end_ids: Sequence[int], pad_id: int) -> Any:
+    """Return a configuration for greedy decoding and make it the model's own.
+
+    generate() fills what is unset from the checkpoint's generation_config.json, which may ask for
+    sampling, a temperature or a repetition penalty: none of these may reach a comparison.
+    """
+    from transformers import GenerationConfig
+
+    if max_new_tokens < 1:
+        raise UserError(f"max_new_tokens is {max_new_tokens}; it must be at least 1")
+    if not end_ids:
+        raise UserError(
+            "the model names no token that ends an answer; set eos_token_id in its "
+            "generation_config.json"
+        )
+    config = GenerationConfig(
+        do_sample=False,
+        num_beams=1,
+        max_new_tokens=max_new_tokens,
+        eos_token_id=list(end_ids),
+        pad_token_id=pad_id,
+        use_cache=True,
+    )
+    model.generation_config = config
+    return config
+
+
+def generate_batch(
+    model: Any,
+    tokenizer: Any,
+    config: Any,
+    prompts: Sequence[Prompt],
+    stop: Sequence[str] = (),
+    prefix: Prefix = NOTHING,
+) -> list[Output]:
+    """Return the outputs of one batch of prompts, in their order."""
+    from transformers import StoppingCriteriaList
+
+    device = torch.device(model.device)
+    ids, mask = pad_left([p.ids for p in prompts], prefix.length, config.pad_token_id, device)
+    start = ids.shape[1]
+    criteria = StoppingCriteriaList([StopStrings(tokenizer, stop, start)] if stop else [])
+    with torch.inference_mode():
+        sequences = model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            generation_config=config,
+            past_key_values=prefix.expanded(len(prompts)),
+            stopping_criteria=criteria,
+        )
+    rows = sequences[:, start:].tolist()
+    return [read_output(tokenizer, row, set(config.eos_token_id), stop) for row in rows]
+
+
+def generate_batches(
+    model: Any,
+    tokenizer: Any,
+    config: Any,
+    batches: Iterable[Sequence[Prompt]],
+    stop: Sequence[str] = (),
+    prefix: Prefix = NOTHING,
+) -> tuple[list[Output], list[float]]:
+    """Return the outputs of all batches in order, and the seconds that each batch took."""
+    device = torch.device(model.device)
+    outputs: list[Output] = []
+    seconds: list[float] = []
+    for batch in batches:
+        started = time.perf_counter()
+        outputs += generate_batch(model, tokenizer, config, batch, stop, prefix)
+        synchronize(device)
+        seconds.append(time.perf_counter() - started)
+    return outputs, seconds
+
+
+class StopStrings:
+    """Stopping criterion: a sequence is done when its new text holds a stop string.
+
+    Hugging Face's own precomputes a table over the vocabulary, which takes longer than our batches.
+    """
+
+    def __init__(self, tokenizer: Any, stop: Sequence[str], start: int) -> None:
+        self.tokenizer, self.stop, self.start = tokenizer, stop, start
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+        texts = self.tokenizer.batch_decode(input_ids[:, self.start :], skip_special_tokens=True)
+        done = [any(mark in text for mark in self.stop) for text in texts]
+        return torch.tensor(done, dtype=torch.bool, device=input_ids.device)
+
+
+def read_output(tokenizer: Any, ids: list[int], ends: set[int], stop: Sequence[str]) -> Output:
+    """Return the output in generated tokens `ids`, which padding may follow."""
+    count = next((place + 1 for place, token in enumerate(ids) if token in ends), len(ids))
+    finish = "stop" if ids[count - 1] in ends else "length"
+    text = tokenizer.decode(ids[:count], skip_special_tokens=True)
+    cut = min((text.find(mark) for mark in stop if mark in text), default=-1)
+    if cut >= 0:
+        if finish == "length":
+            count = _tokens_until_stop(tokenizer, ids, stop)
+        text, finish = text[:cut], "stop"
+    return Output(remove_thinking(text), count, finish)
+
+
+def _tokens_until_stop(tokenizer: Any, ids: list[int], stop: Sequence[str]) -> int:
+    """Return how many tokens were generated until the stop string was whole."""
+    for count in range(1, len(ids) + 1):
+        text = tokenizer.decode(ids[:count], skip_special_tokens=True)
+        if any(mark in text for mark in stop):
+            return count
+    return len(ids)
