@@ -1,0 +1,54 @@
+"""Score the outputs of one system against the references and the original model's outputs."""
+
+import argparse
+
+from radquant.cli import run
+from radquant.files import write_table
+from radquant.scoring.scores import score
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--system", required=True, help="name of the precision or baseline")
+    parser.add_argument("--eval", required=True, help="eval.csv, the evaluation reports")
+    parser.add_argument("--target", required=True, help="column of --eval with the reference text")
+    parser.add_argument("--reference", required=True, help="annotations of the references (.jsonl)")
+    parser.add_argument(
+        "--generations", required=True, nargs="+", help="the system's outputs, all shards"
+    )
+    parser.add_argument(
+        "--annotations", required=True, nargs="+", help="annotations of the outputs, all shards"
+    )
+    parser.add_argument(
+        "--original-generations",
+        required=True,
+        nargs="+",
+        help="outputs of the original model, against which fidelity and flips are measured",
+    )
+    parser.add_argument(
+        "--original-annotations",
+        required=True,
+        nargs="+",
+        help="annotations of the original model's outputs",
+    )
+    parser.add_argument("--output", required=True, help="scores to write (.parquet or .csv)")
+    options = parser.parse_args()
+    scores = score(
+        options.eval,
+        options.target,
+        options.reference,
+        options.generations,
+        options.annotations,
+        options.original_generations,
+        options.original_annotations,
+    )
+    write_table(options.output, scores)
+    means = scores[["simple", "partial", "complete"]].mean()
+    print(
+        f"{options.system}: {len(scores)} reports, "
+        + ", ".join(f"{level} {value:.4f}" for level, value in means.items())
+    )
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,232 @@
+"""The official RadGraph annotator, guarded against what its loader takes for granted.
+
+Imported only in the environment of envs/radgraph.txt: `radgraph` 0.1.18 fails on transformers 5.
+"""
+
+import contextlib
+import importlib.metadata
+import io
+import json
+import os
+import pickle
+import shutil
+import sys
+import tarfile
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from radquant.errors import UserError
+from radquant.files import sha256_file
+
+HUB_REPOSITORY = "StanfordAIMI/RRG_scorers"
+# What the text encoder needs besides its weights, which are inside weights.th.
+ENCODER_FILES = ["config.json", "tokenizer*", "special_tokens_map.json", "vocab.*", "merges.txt"]
+
+
+@dataclass(frozen=True)
+class Annotator:
+    """A loaded model. `annotate(text)` returns {"text", "entities"} in RadGraph's schema."""
+
+    identity: str
+    annotate: Callable[[str], dict[str, Any]]
+
+
+def load(model_type: str, directory: str | None, revision: str, threads: int = 1) -> Annotator:
+    """Load `model_type` from a local folder, or from the hub at `revision` if there is none.
+
+    `directory` holds `<model_type>/` (config.json, vocabulary/, weights.th) or the published
+    archive `<model_type>.tar.gz`; the folder is taken if both are there. The text encoder that
+    config.json names (`model_name`) is a folder with its config.json and tokenizer files: at that
+    path seen from `<model_type>/` or from `directory`, or under its last name in `directory`.
+    An archive is unpacked once into `directory`/.unpacked/, or into a temporary folder where that
+    cannot be written; nothing is written into a model folder. Nothing is looked up in the network
+    when `directory` is given.
+
+    Raises UserError when something is missing, when the archive holds unsafe paths, and when
+    weights.th holds anything but tensors.
+    """
+    if directory is not None:
+        os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported
+    import torch
+    from radgraph import RadGraph
+
+    torch.set_num_threads(threads)
+    with contextlib.ExitStack() as stack:
+        if directory is None:
+            model = _from_hub(model_type, revision, stack)
+        else:
+            model = _from_directory(model_type, Path(directory), stack)
+        _require_model(model)
+        encoder = _encoder(model, Path(directory) if directory else None)
+        identity = (
+            f"radgraph {importlib.metadata.version('radgraph')} {model_type} "
+            f"(sha256 {sha256_file(model / 'weights.th')[:12]})"
+        )
+        cache = _working_copy(model, model_type, encoder, stack)
+        # The package prints to stdout. It restricts pickled weights to tensors only on a CPU.
+        with contextlib.redirect_stdout(sys.stderr):
+            try:
+                network = RadGraph(model_type=model_type, model_cache_dir=str(cache), cuda=-1)
+            except pickle.UnpicklingError:
+                raise UserError(
+                    f"{model / 'weights.th'} cannot be loaded as plain tensors; "
+                    "take the published file"
+                ) from None
+    return Annotator(identity, lambda text: _annotate(network, model_type, text))
+
+
+def _annotate(network: Any, model_type: str, text: str) -> dict[str, Any]:
+    from radgraph.utils import preprocess_reports
+
+    # A text without tokens crashes the package; one of escaped line ends becomes such a text.
+    if not text.strip() or not preprocess_reports([text], model_type)[0]["sentences"][0]:
+        return {"text": "", "entities": {}}
+    # What the package prints when it fails may hold report text.
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        result = network([text])
+    if "0" not in result:
+        raise RuntimeError("radgraph returned no annotation for a text")
+    return {"text": result["0"]["text"], "entities": result["0"]["entities"]}
+
+
+def _from_directory(model_type: str, directory: Path, stack: contextlib.ExitStack) -> Path:
+    model = directory / model_type
+    archive = directory / f"{model_type}.tar.gz"
+    if model.is_dir():
+        return model
+    if not archive.is_file():
+        raise UserError(
+            f"{directory} holds neither the folder {model_type}/ nor the archive "
+            f"{archive.name}; download the archive from the hub repository {HUB_REPOSITORY}"
+        )
+    return unpack(archive, directory / ".unpacked", stack)
+
+
+def _from_hub(model_type: str, revision: str, stack: contextlib.ExitStack) -> Path:
+    from huggingface_hub import constants, hf_hub_download
+
+    archive = _download(
+        f"{model_type}.tar.gz of {HUB_REPOSITORY}",
+        lambda: hf_hub_download(HUB_REPOSITORY, f"{model_type}.tar.gz", revision=revision),
+    )
+    return unpack(Path(archive), Path(constants.HF_HOME) / "radgraph", stack)
+
+
+def _download(what: str, download: Callable[[], str]) -> str:
+    try:
+        return download()
+    except Exception as error:
+        raise UserError(
+            f"{what} cannot be downloaded ({type(error).__name__}); check the network and the "
+            "revision, or give a local folder with --radgraph-directory"
+        ) from error
+
+
+def unpack(archive: Path, parent: Path, stack: contextlib.ExitStack) -> Path:
+    """Return a folder with the content of `archive`: `parent/<name>-<hash>`, unpacked once.
+
+    The folder is filled under another name and renamed, so it is complete or not there, and
+    several jobs may do this at once. When `parent` cannot be written, the folder is a temporary
+    one that `stack` removes.
+    """
+    name = archive.name.removesuffix(".tar.gz")
+    target = parent / f"{name}-{sha256_file(archive)[:12]}"
+    if target.is_dir():
+        return target
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=parent))
+    except OSError:
+        target = Path(stack.enter_context(tempfile.TemporaryDirectory())) / name
+        part = target.with_name(f".{name}")
+    try:
+        with tarfile.open(archive, "r:gz") as tar:
+            tar.extractall(part, filter="data")
+        part.chmod(0o755)  # a temporary folder is for its owner alone
+        part.rename(target)
+    except (tarfile.TarError, EOFError, OSError) as error:
+        if target.is_dir():  # another job renamed its copy first
+            return target
+        raise UserError(
+            f"{archive} cannot be unpacked ({type(error).__name__}); download it again"
+        ) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return target
+
+
+def _require_model(model: Path) -> None:
+    missing = [name for name in ("config.json", "weights.th") if not (model / name).is_file()]
+    if not list(model.glob("vocabulary/*.txt")):
+        missing.append("vocabulary/*.txt")
+    if missing:
+        raise UserError(
+            f"{model} is no complete RadGraph model, it lacks {', '.join(missing)}; "
+            "unpack the published archive again"
+        )
+
+
+def _model_names(config: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the two parts of a config.json whose `model_name` names the text encoder."""
+    return [
+        config["dataset_reader"]["token_indexers"]["bert"],
+        config["model"]["embedder"]["token_embedders"]["bert"],
+    ]
+
+
+def _encoder(model: Path, directory: Path | None) -> Path:
+    """Return the folder with the text encoder's configuration and tokenizer."""
+    try:
+        names = {part["model_name"] for part in _model_names(_read_config(model))}
+    except (KeyError, TypeError) as error:
+        raise UserError(
+            f"{model / 'config.json'} is not a RadGraph configuration: it names no text encoder"
+        ) from error
+    if len(names) != 1:
+        raise UserError(f"{model / 'config.json'} names two different text encoders")
+    name = names.pop()
+    candidates = [model / name]
+    if directory is not None:
+        candidates += [directory / name, directory / Path(name).name]
+    for candidate in candidates:
+        if (candidate / "config.json").is_file():
+            return candidate.resolve()
+    if directory is not None:
+        raise UserError(
+            f"the text encoder {name!r} that {model / 'config.json'} names is not in {directory}; "
+            f"put its config.json and tokenizer files into {directory / Path(name).name}"
+        )
+    from huggingface_hub import snapshot_download
+
+    return Path(_download(name, lambda: snapshot_download(name, allow_patterns=ENCODER_FILES)))
+
+
+def _read_config(model: Path) -> dict[str, Any]:
+    path = model / "config.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON; unpack the published archive again") from error
+
+
+def _working_copy(model: Path, model_type: str, encoder: Path, stack: contextlib.ExitStack) -> Path:
+    """Return a temporary folder in the layout that the package loads from.
+
+    The package writes a lock file into the vocabulary, so a read-only folder would fail, and it
+    looks the encoder up under `model_name`, which is rewritten to the local folder here.
+    """
+    cache = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    copy = cache / model_type
+    copy.mkdir()
+    config = _read_config(model)
+    for part in _model_names(config):
+        part["model_name"] = str(encoder)
+    (copy / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    (copy / "vocabulary").mkdir()
+    for path in (model / "vocabulary").glob("*.txt"):
+        shutil.copyfile(path, copy / "vocabulary" / path.name)
+    (copy / "weights.th").symlink_to((model / "weights.th").resolve())
+    return cache
