@@ -1,0 +1,42 @@
+"""Write report.md, summary.json and the figures from a finished run's results."""
+
+import argparse
+import os
+from pathlib import Path
+
+from radquant.cli import run
+from radquant.files import read_json, write_json, write_text
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--results", type=Path, required=True, help="folder of the finished run")
+    parser.add_argument(
+        "--config", type=Path, required=True, help="the run's resolved configuration (config.json)"
+    )
+    parser.add_argument("--output", type=Path, required=True, help="report.md to write")
+    parser.add_argument("--summary", type=Path, required=True, help="summary.json to write")
+    parser.add_argument("--figures", type=Path, required=True, help="folder for the figures (SVG)")
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse()
+    # Not before the options are parsed: matplotlib and scipy take seconds that --help can spare.
+    from radquant.reporting.collect import collect
+    from radquant.reporting.figures import write_figures
+    from radquant.reporting.markdown import render
+    from radquant.reporting.sections import example_texts
+    from radquant.reporting.summary import summarize
+
+    results = collect(arguments.results, read_json(arguments.config))
+    summary = summarize(results)
+    figures_path = Path(os.path.relpath(arguments.figures, arguments.output.parent)).as_posix()
+    report = render(summary, example_texts(results, summary), figures_path)
+    write_figures(summary, arguments.figures)
+    write_json(arguments.summary, summary)
+    write_text(arguments.output, report)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,192 @@
+"""The report's figures as SVG, drawn from the summary alone; equal summaries give equal files."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from radquant.files import atomic_path
+from radquant.reporting.collect import BASELINES, ORIGINAL
+from radquant.reporting.tables import LEVEL_TITLES, MINUS, change, coverage
+
+STYLE = {
+    "svg.hashsalt": "radquant",  # else ids in the SVG are random
+    "svg.fonttype": "path",  # looks the same where no such font is installed
+    "font.family": "DejaVu Sans",  # comes with matplotlib
+    "font.size": 10,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    # Opaque, so that dark text stays readable on a page in dark mode.
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+}
+# Okabe and Ito's colours, told apart by colour-blind readers; the marker repeats the distinction.
+COLOURS = ["#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
+MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
+GREY = "#767676"
+
+
+def figures(summary: Mapping[str, Any]) -> dict[str, tuple[Callable[[], Figure], str]]:
+    """Return, per figure name, the function that draws it and the text that describes it."""
+    quality = summary["quality"]
+    several = len(quality["precisions"]) > 1
+    drawn: dict[str, tuple[Callable[[], Figure], str]] = {}
+    if several:
+        drawn["differences"] = (
+            lambda: difference_figure(quality),
+            "Paired difference of each precision from the original model, with intervals",
+        )
+    drawn["tradeoff"] = (
+        lambda: tradeoff_figure(summary),
+        f"Combined {quality['measure']} of each precision against size on disk and speed",
+    )
+    if several:
+        drawn["likelihood"] = (
+            lambda: likelihood_figure(quality),
+            "Change of the reference reports' negative log-likelihood, with intervals",
+        )
+    return drawn
+
+
+def save(figure: Figure, path: str | Path) -> None:
+    """Write `figure` to `path` (.svg or .png) and close it."""
+    suffix = Path(path).suffix.removeprefix(".")
+    metadata = {"Date": None} if suffix == "svg" else None
+    with matplotlib.rc_context(STYLE), atomic_path(path) as part:
+        figure.savefig(part, format=suffix, metadata=metadata)
+    plt.close(figure)
+
+
+def write_figures(summary: Mapping[str, Any], directory: str | Path) -> None:
+    for name, (draw, _) in figures(summary).items():
+        save(draw(), Path(directory) / f"{name}.svg")
+
+
+def difference_figure(quality: Mapping[str, Any]) -> Figure:
+    """Draw a forest plot: one panel for each level of F1, one line for each precision."""
+    names = [name for name in quality["precisions"] if name != ORIGINAL]
+    margin = quality["settings"]["margin"]
+    with matplotlib.rc_context(STYLE):
+        figure, axes = plt.subplots(
+            1, 3, figsize=(9.5, 1.7 + 0.4 * len(names)), sharey=True, sharex=True
+        )
+        for axis, (level, title) in zip(axes, LEVEL_TITLES.items(), strict=True):
+            axis.axvspan(-margin, margin, color="#DDDDDD", linewidth=0)
+            _forest(axis, [quality["differences"][level][name] for name in names], names)
+            axis.set_title(title)
+            axis.tick_params(axis="x", labelsize=8.5)
+        axes[1].set_xlabel(
+            f"difference in {quality['measure']} from the original ({coverage(quality)}; "
+            f"grey band: margin ±{margin:g})"
+        )
+        figure.tight_layout()
+    return figure
+
+
+def likelihood_figure(quality: Mapping[str, Any]) -> Figure:
+    """Draw the change of the references' NLL, one line for each precision."""
+    names = [name for name in quality["precisions"] if name != ORIGINAL]
+    rows = [quality["likelihood_differences"][name] for name in names]
+    with matplotlib.rc_context(STYLE):
+        figure, axis = plt.subplots(figsize=(9.5, 1.6 + 0.35 * len(names)))
+        _forest(axis, rows, names)
+        for y, row in enumerate(rows):
+            axis.annotate(
+                change(row["mean"]),
+                (row["mean"], y),
+                xytext=(0, 7),
+                textcoords="offset points",
+                ha="center",
+                fontsize=9,
+            )
+        axis.set_ylim(len(names) - 0.4, -0.8)
+        scale = ""
+        if max(row["interval"]["high"] for row in rows) > 3:
+            # One ruined precision would else squeeze all others into a line at 0.
+            axis.set_xscale("symlog", linthresh=1)
+            ticks = [-1, -0.5, 0, 0.25, 0.5, 1, 2, 5, 10, 20, 50]
+            low, high = axis.get_xlim()
+            shown = [tick for tick in ticks if low <= tick <= high]
+            axis.set_xticks(shown, [f"{tick:g}".replace("-", MINUS) for tick in shown], minor=False)
+            axis.set_xticks([], minor=True)
+            scale = "; logarithmic above 1"
+        axis.set_xlabel(
+            "change of the reference's negative log-likelihood, nats per token "
+            f"({coverage(quality)}; right of 0 is worse{scale})"
+        )
+        figure.tight_layout()
+    return figure
+
+
+def _forest(axis: Axes, rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
+    """Draw one mean with its interval per row, the first row on top."""
+    axis.axvline(0, color=GREY, linewidth=1)
+    for y, row in enumerate(rows):
+        colour, marker = _look(y + 1)
+        low, high = row["interval"]["low"], row["interval"]["high"]
+        axis.plot([low, high], [y, y], color=colour, linewidth=2, solid_capstyle="butt")
+        axis.plot(row["mean"], y, marker=marker, color=colour, markersize=7)
+    axis.set_yticks(range(len(names)), names)
+    axis.set_ylim(len(names) - 0.5, -0.5)
+    axis.tick_params(axis="y", length=0)
+    axis.grid(axis="x", color="#EEEEEE", linewidth=0.8)
+    axis.set_axisbelow(True)
+
+
+def tradeoff_figure(summary: Mapping[str, Any]) -> Figure:
+    """Draw quality against size on disk and against speed, the baselines as horizontal lines."""
+    quality, systems = summary["quality"], summary["performance"]["systems"]
+    names = quality["precisions"]
+    # A simulation's speed is nobody's speed.
+    real = [name for name in names if not systems[name]["simulated"]]
+    with matplotlib.rc_context(STYLE):
+        figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.9), sharey=True)
+        disk = _apart({name: systems[name]["disk_bytes"] / 1e6 for name in names})
+        _scatter(axes[0], disk, quality)
+        _scatter(axes[1], {name: systems[name]["tokens_per_second"] for name in real}, quality)
+        axes[0].set_ylabel(f"combined {quality['measure']}")
+        axes[0].set_xlabel("size on disk, MB (equal sizes are drawn side by side)")
+        axes[1].set_xlabel("speed, tokens/s (without simulated precisions)")
+        handles, labels = axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="upper center", ncols=4, frameon=False)
+        figure.tight_layout(rect=(0, 0, 1, 0.88))
+    return figure
+
+
+def _apart(positions: Mapping[str, float]) -> dict[str, float]:
+    """Return `positions` with those that would cover each other moved a little to the side."""
+    step = 0.025 * max(positions.values())
+    groups: dict[int, list[str]] = {}
+    for name, x in positions.items():
+        groups.setdefault(round(x / step), []).append(name)
+    return {
+        name: positions[name] + step * (i - (len(group) - 1) / 2)
+        for group in groups.values()
+        for i, name in enumerate(group)
+    }
+
+
+def _scatter(axis: Axes, positions: Mapping[str, float], quality: Mapping[str, Any]) -> None:
+    """Draw the combined F1 of each precision in `positions` with its interval, and baselines."""
+    primary = quality["settings"]["primary"]
+    for name, x in positions.items():
+        row = quality["systems"][name]
+        colour, marker = _look(quality["precisions"].index(name))
+        ends = row[f"{primary}_interval"]
+        axis.plot([x, x], [ends["low"], ends["high"]], color=colour, alpha=0.5, linewidth=2)
+        axis.plot(x, row[primary], marker, color=colour, markersize=8, label=name)
+    for name, style in zip(BASELINES, ("--", ":"), strict=True):
+        height = quality["systems"][name][primary]
+        axis.axhline(height, color=GREY, linestyle=style, linewidth=1.5, label=name)
+    axis.set_xlim(0, 1.1 * max(positions.values()) or 1)
+    axis.grid(color="#EEEEEE", linewidth=0.8)
+    axis.set_axisbelow(True)
+
+
+def _look(index: int) -> tuple[str, str]:
+    return COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]

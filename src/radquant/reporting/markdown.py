@@ -1,0 +1,275 @@
+"""report.md, written from the summary; only the texts of the examples come from elsewhere."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from radquant.reporting.collect import BASELINES, ORIGINAL
+from radquant.reporting.figures import figures
+from radquant.reporting.sections import (
+    changes_section,
+    data_section,
+    examples_section,
+    quantization_section,
+    reproduction_section,
+)
+from radquant.reporting.tables import (
+    LEVEL_TITLES,
+    bullets,
+    change,
+    coverage,
+    escape,
+    interval,
+    number,
+    perplexity,
+    probability,
+    prose,
+    ratio,
+    share,
+    size,
+    table,
+)
+
+Summary = Mapping[str, Any]
+
+
+def render(summary: Summary, texts: Mapping[tuple[str, str], str], figures_path: str) -> str:
+    """Return report.md.
+
+    `texts` holds (system, id) → text for every example, system 'reference' among them;
+    `figures_path` is the figures' directory as seen from report.md.
+    """
+    parts = [
+        _head(summary),
+        _quality(summary),
+        _costs(summary),
+        _differences(summary),
+        _figures(summary, figures_path),
+        changes_section(summary),
+        examples_section(summary, texts),
+        data_section(summary),
+        quantization_section(summary),
+        reproduction_section(summary),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _head(summary: Summary) -> str:
+    config, quality = summary["config"], summary["quality"]
+    task = config["task"]
+    title = f"# What quantizing {escape(config['model']['name'])} costs and saves"
+    about = prose(
+        f"{escape(config['model']['name'])} wrote the {task['target']} from the "
+        f"{' and '.join(task['inputs'])} of {quality['reports']} reports of the corpus "
+        f"{escape(config['corpus']['name'])}, once in each precision and greedily."
+    )
+    first, second = summary["verdict"]
+    return "\n\n".join(
+        [title, about, "## Verdict", f"**{escape(first)}**", f"**{escape(second)}**"]
+    )
+
+
+def _quality(summary: Summary) -> str:
+    quality = summary["quality"]
+    header = [
+        *("system", "entities (simple)", "relations (partial)", "combined (complete)"),
+        *("fidelity", "identical", "ROUGE-L", "perplexity"),
+    ]
+    rows = [
+        [
+            escape(name),
+            *(number(row[level]) for level in LEVEL_TITLES),
+            number(row["fidelity_complete"]),
+            share(row["identical"]),
+            number(row["rouge_l"]),
+            perplexity(row["perplexity"]),
+        ]
+        for name, row in quality["systems"].items()
+    ]
+    original = quality["systems"][ORIGINAL]
+    notes = [
+        f"Entities, relations and combined are the three levels of {quality['measure']} against "
+        f"the reference, by {escape(quality['annotator'])}: mean over reports, 0 to 1.",
+        "Fidelity is the combined F1 against the original model's own output, and identical the "
+        "share of outputs that equal it. Perplexity is that of the references: less is better.",
+        f"{BASELINES[0]} repeats the input; {BASELINES[1]} gives every report the one training "
+        "text that scores best there. A model is of use only above both.",
+    ]
+    if quality["measure"] != "RadGraph F1":
+        notes.append(
+            "The lexicon is a rule-based annotator. Its scores run higher than RadGraph's and are "
+            "not to be compared with published RadGraph F1."
+        )
+    primary = quality["settings"]["primary"]
+    above = [name for name in BASELINES if quality["systems"][name][primary] >= original[primary]]
+    if above:
+        listed = " and ".join(
+            f"{name} ({number(quality['systems'][name][primary])})" for name in above
+        )
+        notes.append(
+            f"**{listed} {'scores' if len(above) == 1 else 'score'} at least as high without any "
+            "model as the original model does "
+            f"({number(original[primary])}): where even the original is of little use, a small "
+            "difference between precisions says little about a model that is.**"
+        )
+    return "\n\n".join([f"## Quality: {quality['measure']}", table(header, rows), bullets(*notes)])
+
+
+def _costs(summary: Summary) -> str:
+    systems = summary["performance"]["systems"]
+    device = any(row["peak_device_bytes"] is not None for row in systems.values())
+    header = [
+        *("precision", "tokens/s", "ratio", "CPU s/token", "s/batch", "peak memory"),
+        *(["device memory"] if device else []),
+        *("weights in memory", "ratio", "on disk", "ratio"),
+    ]
+    rows = [
+        [
+            escape(name) + (" (simulated)" if row["simulated"] else ""),
+            number(row["tokens_per_second"], 1),
+            ratio(row["ratios"]["tokens_per_second"]),
+            number(row["cpu_seconds_per_token"]),
+            number(row["batch_seconds_mean"], 1),
+            size(row["peak_process_bytes"]),
+            *([size(row["peak_device_bytes"])] if device else []),
+            size(row["weight_bytes"]),
+            ratio(row["ratios"]["weight_bytes"]),
+            size(row["disk_bytes"]),
+            ratio(row["ratios"]["disk_bytes"]),
+        ]
+        for name, row in systems.items()
+    ]
+    return "\n\n".join(
+        ["## Size, memory and speed", table(header, rows), bullets(*_cost_notes(summary))]
+    )
+
+
+def _cost_notes(summary: Summary) -> list[str]:
+    systems, machine = summary["performance"]["systems"], summary["machine"]
+    notes = [
+        "Ratios are to the original: a speed ratio below 1 is slower. The original's weights are "
+        f"stored in {' and '.join(summary['stored_dtypes'])} and held in {machine['dtype']}, in "
+        "which everything computes.",
+        "Only linear layers are packed: embeddings, a large part of a small model, are not.",
+        "Speed is output tokens over the seconds of generation, loading excluded. Shards may have "
+        "run side by side, so it is the speed of a loaded machine; CPU seconds suffer less from "
+        "that.",
+        "Peak memory is that of the largest process, Python and libraries included.",
+    ]
+    if any(row["kernel"] == "reference" for row in systems.values()):
+        notes.append(
+            "The kernel *reference* unpacks the weights for every use. It saves memory and shows "
+            "what the packed weights compute, but not how fast a dedicated kernel would be."
+        )
+    if any(row["simulated"] for row in systems.values()):
+        notes.append(
+            "Simulated: activations are rounded to their grid and then multiplied in "
+            f"{machine['dtype']} (fake quantization), at extra cost. What such a precision writes "
+            "is meant to be judged; its speed is not, and is never a speed-up."
+        )
+    if len(machine["generated_on"]) > 1:
+        notes.append(
+            "**Outputs were written on different machines; their speeds do not compare: "
+            f"{escape('; '.join(machine['generated_on']))}.**"
+        )
+    return notes
+
+
+def _differences(summary: Summary) -> str:
+    quality = summary["quality"]
+    settings = quality["settings"]
+    parts = ["## Is the difference real?"]
+    header = [
+        *("level", "precision", "difference", coverage(quality), "p", "Holm p"),
+        *("detectable", f"n for {number(settings['margin'])}", "equiv. p", "verdict"),
+    ]
+    rows = []
+    for level in [settings["primary"], *(x for x in LEVEL_TITLES if x != settings["primary"])]:
+        for name, row in quality["differences"][level].items():
+            rows.append(
+                [
+                    LEVEL_TITLES[level].split()[0],
+                    escape(name),
+                    change(row["mean"]),
+                    interval(row["interval"]),
+                    probability(row["p"]),
+                    probability(row["p_holm"]),
+                    number(row["detectable"]),
+                    f"{row['pairs_for_margin']:,}",
+                    probability(row["equivalence_p_holm"]),
+                    row["state"],
+                ]
+            )
+    if rows:
+        parts += [
+            prose(
+                f"Precision minus original, paired over the same {quality['reports']} reports, in "
+                f"{quality['measure']}:"
+            ),
+            table(header, rows, left=2),
+            _likelihood_table(quality),
+            bullets(*_difference_notes(settings)),
+        ]
+    parts += ["Original minus baseline, combined level:", _baseline_table(quality)]
+    return "\n\n".join(parts)
+
+
+def _likelihood_table(quality: Summary) -> str:
+    header = [
+        *(
+            "precision",
+            "perplexity",
+            "nats/token",
+            coverage(quality),
+            "p",
+            "Holm p",
+            "detectable",
+        ),
+    ]
+    rows = [
+        [
+            escape(name),
+            perplexity(quality["systems"][name]["perplexity"]),
+            change(row["mean"]),
+            interval(row["interval"]),
+            probability(row["p"]),
+            probability(row["p_holm"]),
+            number(row["detectable"]),
+        ]
+        for name, row in quality["likelihood_differences"].items()
+    ]
+    original = perplexity(quality["systems"][ORIGINAL]["perplexity"])
+    lead = prose(
+        "The same for the references' negative log-likelihood, per report and token: above 0 is "
+        f"worse than the original, whose perplexity is {original}:"
+    )
+    return "\n\n".join([lead, table(header, rows)])
+
+
+def _difference_notes(settings: Summary) -> list[str]:
+    return [
+        f"Interval: bootstrap of the mean difference, {settings['resamples']:,} resamples, BCa "
+        "unless another method is named. p: two-sided sign-flip permutation test with as many "
+        "flips. Holm: corrected for the number of precisions, level by level.",
+        f"Detectable: the smallest true difference that this many reports would show with "
+        f"{share(settings['power'])} power, before Holm's correction; n for "
+        f"{number(settings['margin'])}: how many reports would show a difference of the margin.",
+        f"Equiv. p, for equivalence within ±{number(settings['margin'])}: two one-sided t tests, "
+        "Holm-corrected. *Cannot tell* means neither a difference nor equivalence was shown: it "
+        "does not mean that there is none.",
+    ]
+
+
+def _baseline_table(quality: Summary) -> str:
+    header = ["baseline", "difference", coverage(quality), "p"]
+    rows = [
+        [name, change(row["mean"]), interval(row["interval"]), probability(row["p"])]
+        for name, row in quality["baseline_differences"].items()
+    ]
+    return table(header, rows)
+
+
+def _figures(summary: Summary, path: str) -> str:
+    parts = ["## Figures"]
+    for name, (_, description) in figures(summary).items():
+        parts.append(f"![{description}]({path}/{name}.svg)")
+    return "\n\n".join(parts)

@@ -1,0 +1,237 @@
+"""The report's later sections: what changed, examples, data, quantization, reproduction."""
+
+import textwrap
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from radquant.reporting.collect import ORIGINAL, Run
+from radquant.reporting.tables import (
+    ABSENT,
+    WIDTH,
+    bullets,
+    escape,
+    number,
+    plain,
+    prose,
+    size,
+    table,
+)
+
+Summary = Mapping[str, Any]
+
+
+def changes_section(summary: Summary) -> str:
+    quality = summary["quality"]
+    header = [
+        *("precision", "changed", "lose a finding", "findings lost", "invent one"),
+        *("findings invented", "empty", "cut off", "prompt cut", "words"),
+    ]
+    rows = []
+    for name, outputs in quality["outputs"].items():
+        changes = quality["changes"].get(name)
+        counts = ("changed", "reports_lost", "lost", "reports_invented", "invented")
+        rows.append(
+            [
+                escape(name),
+                *(str(changes[key]) if changes else ABSENT for key in counts),
+                *(str(outputs[key]) for key in ("empty", "cut_off", "truncated_prompts")),
+                number(outputs["mean_words"], 1),
+            ]
+        )
+    notes = bullets(
+        f"Reports, of {quality['reports']}, whose output differs from the original model's; that "
+        "lose a finding which is definitely present in the original's output, or hold one that is "
+        "not; and the number of such findings.",
+        "Empty outputs, outputs cut off at the token limit, prompts cut to fit the model, and mean "
+        "words of an output.",
+    )
+    return "\n\n".join(["## What changed in the reports", table(header, rows), notes])
+
+
+def examples_section(summary: Summary, texts: Mapping[tuple[str, str], str]) -> str:
+    examples = summary["quality"]["examples"]
+    if not examples:
+        return ""
+    parts = [
+        "### Examples",
+        prose(
+            "The reports that lost most findings, then invented most: the worst of each precision, "
+            f"then the next, {len(examples)} in all. **They hold report text: share this file as "
+            "you would share the reports.** (summary.json holds none.)"
+        ),
+    ]
+    for row in examples:
+        precision, report = row["precision"], row["id"]
+        parts.append(
+            f"**{escape(precision)}, report {escape(report)}**: {row['lost']} lost, "
+            f"{row['invented']} invented, combined F1 {number(row['score_original'])} → "
+            f"{number(row['score'])}"
+        )
+        lines = {
+            "reference": texts["reference", report],
+            ORIGINAL: texts[ORIGINAL, report],
+            precision: texts[precision, report],
+            "lost": texts[f"lost by {precision}", report],
+            "invented": texts[f"invented by {precision}", report],
+        }
+        parts.append(_block(lines))
+    return "\n\n".join(parts)
+
+
+def _block(lines: Mapping[str, str]) -> str:
+    """Return a code block, in which nothing is Markdown or HTML, wrapped and with labels."""
+    column = max(map(len, lines)) + 2
+    wrapped = [
+        textwrap.fill(
+            plain(text) or ABSENT,
+            WIDTH,
+            initial_indent=label.ljust(column),
+            subsequent_indent=" " * column,
+        )
+        for label, text in lines.items()
+    ]
+    # A label stands before every text, so no line of it can begin with the closing fence, and a
+    # fence after indentation of four or more does not count.
+    return "\n".join(["```text", *wrapped, "```"])
+
+
+def data_section(summary: Summary) -> str:
+    cleaning, calibration = summary["cleaning"], summary["calibration"]
+    rows = [
+        [escape(str(step["step"])), f"{step['removed']:,}", f"{step['left']:,}"]
+        for step in cleaning["steps"]
+    ]
+    sentences = [
+        f"{cleaning['train']:,} reports are for training (calibration, examples) and "
+        f"{cleaning['eval']:,} were evaluated (split {escape(cleaning['split'])}, by "
+        f"{escape(cleaning['unit'])}); data/rejected.csv tells why each of the others was dropped."
+    ]
+    if calibration is not None:
+        sentences.append(
+            f"AWQ was calibrated on {calibration['samples']:,} training texts, "
+            f"{calibration['tokens']:,} tokens."
+        )
+    return "\n\n".join(["## Data", table(["step", "removed", "left"], rows), prose(*sentences)])
+
+
+def quantization_section(summary: Summary) -> str:
+    records = summary["quantization"]
+    if not records:
+        return ""
+    kinds = sorted({kind for record in records.values() for kind in record["errors"]})
+    header = [
+        *("checkpoint", "method", "bits", "group", "zero point", "layers"),
+        *(kind.replace("_", " ") for kind in kinds),
+        *("wall", "CPU", "peak memory"),
+    ]
+    rows, notes = [], []
+    for name, record in records.items():
+        recipe, errors = record["recipe"], record["errors"]
+        cost = summary["performance"]["quantization"][name]
+        rows.append(
+            [
+                escape(name),
+                *(str(recipe[key]) for key in ("method", "bits", "group_size")),
+                "yes" if recipe["zero_point"] else "no",
+                str(record["layers"]),
+                *(_error(errors.get(kind)) for kind in kinds),
+                f"{cost['wall_seconds']:,.0f} s",
+                f"{cost['cpu_seconds']:,.0f} s",
+                size(cost["peak_process_bytes"]),
+            ]
+        )
+        checks = ", ".join(
+            f"{key.replace('_', ' ')} {_check(value)}" for key, value in record["checks"].items()
+        )
+        worst = ", ".join(
+            f"{kind.replace('_', ' ')} {error['worst_layer']}" for kind, error in errors.items()
+        )
+        notes.append(f"{escape(name)}: largest {escape(worst)}. Checks: {escape(checks)}.")
+    lead = prose(
+        "Errors are relative to the norm of the layer's weights, or of its outputs on the "
+        "calibration texts: median of the layers, and the largest."
+    )
+    parts = ["## Quantization", table(header, rows, left=2), lead, bullets(*notes)]
+    return "\n\n".join([*parts, _layer_table(summary)])
+
+
+def _check(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.2g}" if isinstance(value, float) else str(value)
+
+
+def _error(error: Mapping[str, Any] | None) -> str:
+    return ABSENT if error is None else f"{number(error['median'])} ({number(error['max'])})"
+
+
+def _layer_table(summary: Summary) -> str:
+    header = ["precision", "checkpoint", "weight layers", "activation layers", "bits", "kernel"]
+    rows = [
+        [
+            escape(name),
+            escape(summary["config"]["precisions"][name]["checkpoint"]),
+            str(row["layers_quantized"]),
+            str(row["activation_layers"]),
+            ABSENT if row["activation_bits"] is None else str(row["activation_bits"]),
+            row["kernel"],
+        ]
+        for name, row in summary["performance"]["systems"].items()
+    ]
+    return table(header, rows, left=2)
+
+
+def reproduction_section(summary: Summary) -> str:
+    config, machine = summary["config"], summary["machine"]
+    note = summary["source"].get("note")
+    versions = ", ".join(f"{name} {value}" for name, value in sorted(machine["versions"].items()))
+    facts = [
+        f"Seed {config['seed']}; {machine['dtype']}, {machine['threads']} thread(s) a job, batches "
+        f"of {machine['batch_size']}, at most {machine['max_new_tokens']} tokens an output, engine "
+        f"{machine['engine']}.",
+        f"Outputs written on {escape('; '.join(machine['generated_on']))}. This report was made on "
+        f"{escape(machine['cpu'])}, {machine['logical_cores']} logical cores, "
+        f"{size(machine['memory_bytes'])} memory, {machine['system']}.",
+        f"Versions: {escape(versions)}.",
+        f"Annotator: {escape(summary['quality']['annotator'])}; definitions of F1: "
+        f"{escape(summary['quality']['rewards'])}.",
+    ]
+    if note:
+        facts.append(f"Weights: {escape(str(note))}")
+    files = [
+        [f"models/original/{name}", digest] for name, digest in summary["source"]["files"].items()
+    ]
+    files += [[name, digest] for name, digest in summary["hashes"].items()]
+    if summary["calibration"] is not None:
+        files.append(["calibration prompt", summary["calibration"]["prompt_hash"]])
+    dumped = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+    return "\n\n".join(
+        [
+            "## How to reproduce",
+            "```sh\nsnakemake --cores 1 --configfile results/config.json -- results/report.md\n```",
+            bullets(*facts),
+            "<details><summary>sha256 of the model, the data and the prompts</summary>",
+            table(["what", "sha256"], [[f"`{a}`", b] for a, b in files], left=2),
+            "</details>",
+            "<details><summary>Configuration, every default filled in</summary>",
+            f"```yaml\n{dumped}```",
+            "</details>",
+        ]
+    )
+
+
+def example_texts(run: Run, summary: Summary) -> dict[tuple[str, str], str]:
+    """Return the texts that `render` needs for the summary's examples."""
+    references = dict(zip(run.reports["id"], run.reports["reference"], strict=True))
+    texts = {}
+    for row in summary["quality"]["examples"]:
+        texts["reference", row["id"]] = references[row["id"]]
+        for system in (ORIGINAL, row["precision"]):
+            outputs = run.generations[system].set_index("id")["output"]
+            texts[system, row["id"]] = outputs[row["id"]]
+        lists = run.scores[row["precision"]].set_index("id").loc[row["id"]]
+        for kind in ("lost", "invented"):
+            texts[f"{kind} by {row['precision']}", row["id"]] = ", ".join(lists[kind])
+    return texts

@@ -1,0 +1,333 @@
+"""Every number of the report, as one plain dict that holds no report text.
+
+`quality` depends on scores alone: two runs with equal scores have it equal. `performance` and
+`machine` differ between runs. Units: bytes, seconds, nats; shares and F1 from 0 to 1.
+"""
+
+import math
+import os
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import psutil
+
+from radquant import statistics
+from radquant.reporting.collect import ANNOTATORS, BASELINES, ORIGINAL, Run
+from radquant.reporting.verdict import state, verdict
+
+LEVELS = ("simple", "partial", "complete")
+PRIMARY = "complete"
+EXAMPLES = 5
+
+
+def summarize(run: Run) -> dict[str, Any]:
+    """Return the report's numbers; see docs/report.md for each one's definition and source."""
+    quality, performance = _quality(run), _performance(run)
+    return {
+        "quality": quality,
+        "performance": performance,
+        "verdict": verdict(quality, performance),
+        "quantization": {name: _recipe(record) for name, record in run.quantization.items()},
+        "cleaning": run.cleaning,
+        "calibration": run.calibration,
+        "config": run.config,
+        "source": run.source,
+        "hashes": run.hashes,
+        "stored_dtypes": run.stored_dtypes,
+        "machine": _machine(run),
+    }
+
+
+def _quality(run: Run) -> dict[str, Any]:
+    settings = run.config["statistics"]
+    quality: dict[str, Any] = {
+        "annotator": run.annotator,
+        "rewards": run.rewards,
+        "measure": ANNOTATORS[run.config["scoring"]["annotator"]],
+        "reports": len(run.reports),
+        "settings": {**settings, "seed": run.config["seed"], "power": 0.8, "primary": PRIMARY},
+        "precisions": run.precisions,
+        "systems": {name: _means(run, name) for name in [*run.precisions, *BASELINES]},
+        "differences": {level: _differences(run, level) for level in LEVELS},
+        "likelihood_differences": _likelihood_differences(run),
+        "baseline_differences": {
+            name: _comparison(run, _score(run, ORIGINAL, PRIMARY) - _score(run, name, PRIMARY))
+            for name in BASELINES
+        },
+        "changes": {name: _changes(run, name) for name in run.quantized},
+        "outputs": {name: _outputs(run, name) for name in run.precisions},
+        "examples": _examples(run),
+    }
+    return quality
+
+
+def _means(run: Run, system: str) -> dict[str, Any]:
+    table = run.scores[system]
+    likelihood = run.likelihood.get(system)
+    interval = statistics.bootstrap_interval(
+        _score(run, system, PRIMARY), *_bootstrap_settings(run.config)
+    )
+    return {
+        **{level: float(table[level].mean()) for level in LEVELS},
+        f"{PRIMARY}_interval": _interval(interval),
+        **{f"fidelity_{level}": float(table[f"fidelity_{level}"].mean()) for level in LEVELS},
+        "rouge_l": float(table["rouge_l"].mean()),
+        "rouge_l_original": float(table["rouge_l_original"].mean()),
+        "identical": float(table["identical"].mean()),
+        "output_words": float(table["output_words"].mean()),
+        "perplexity": None
+        if likelihood is None
+        else math.exp(likelihood["nll"].sum() / likelihood["tokens"].sum()),
+    }
+
+
+def _differences(run: Run, level: str) -> dict[str, Any]:
+    """Return each quantized precision's comparison with the original; more is better."""
+    margin = run.config["statistics"]["margin"]
+    original = _score(run, ORIGINAL, level)
+    rows, equivalence = {}, {}
+    for name in run.quantized:
+        d = _score(run, name, level) - original
+        rows[name] = _comparison(run, d)
+        rows[name]["original"] = float(original.mean())
+        rows[name]["system"] = float(_score(run, name, level).mean())
+        rows[name]["detectable_share"] = (
+            rows[name]["detectable"] / original.mean()
+            if rows[name]["detectable"] is not None and original.any()
+            else None
+        )
+        rows[name]["pairs_for_margin"] = statistics.pairs_needed(margin, rows[name]["sd"])
+        equivalence[name] = rows[name]["equivalence_p"] = statistics.equivalence_p(d, margin)
+    adjusted = statistics.holm({name: row["p"] for name, row in rows.items()})
+    adjusted_equivalence = statistics.holm(equivalence)
+    alpha = 1 - run.config["statistics"]["confidence"]
+    for name, row in rows.items():
+        row["p_holm"] = adjusted[name]
+        row["equivalence_p_holm"] = adjusted_equivalence[name]
+        row["state"] = state(row, alpha)
+    return rows
+
+
+def _likelihood_differences(run: Run) -> dict[str, Any]:
+    """Return each precision's change of the references' NLL in nats per token; less is better."""
+    rows = {}
+    for name in run.quantized:
+        rows[name] = _comparison(run, _nats_per_token(run, name) - _nats_per_token(run, ORIGINAL))
+        rows[name]["system"] = float(_nats_per_token(run, name).mean())
+    adjusted = statistics.holm({name: row["p"] for name, row in rows.items()})
+    for name, row in rows.items():
+        row["p_holm"] = adjusted[name]
+    return rows
+
+
+def _score(run: Run, system: str, level: str) -> np.ndarray:
+    return run.scores[system][level].to_numpy(dtype=np.float64)
+
+
+def _nats_per_token(run: Run, precision: str) -> np.ndarray:
+    table = run.likelihood[precision]
+    return (table["nll"] / table["tokens"]).to_numpy(dtype=np.float64)
+
+
+def _bootstrap_settings(config: Mapping[str, Any]) -> tuple[int, float, int]:
+    settings = config["statistics"]
+    return settings["resamples"], settings["confidence"], config["seed"]
+
+
+def _comparison(run: Run, differences: np.ndarray) -> dict[str, Any]:
+    # One seed for all: precisions share their resamples, so adding one changes no other's numbers.
+    found = statistics.compare(differences, *_bootstrap_settings(run.config))
+    return {
+        "n": found.n,
+        "mean": found.mean,
+        "sd": found.sd,
+        "interval": _interval(found.interval),
+        "p": found.p,
+        # Without any variation there is nothing to estimate sensitivity from.
+        "detectable": found.detectable if found.sd > 0 else None,
+    }
+
+
+def _interval(interval: statistics.Interval) -> dict[str, Any]:
+    return {"low": interval.low, "high": interval.high, "method": interval.method}
+
+
+def _changes(run: Run, precision: str) -> dict[str, Any]:
+    table = run.scores[precision]
+    lost = [len(findings) for findings in table["lost"]]
+    invented = [len(findings) for findings in table["invented"]]
+    return {
+        "changed": int((~table["identical"].astype(bool)).sum()),
+        "reports_lost": sum(count > 0 for count in lost),
+        "lost": sum(lost),
+        "reports_invented": sum(count > 0 for count in invented),
+        "invented": sum(invented),
+    }
+
+
+def _outputs(run: Run, precision: str) -> dict[str, Any]:
+    table = run.generations[precision]
+    return {
+        "empty": int((table["output"].str.strip() == "").sum()),
+        "cut_off": int((table["finish_reason"] == "length").sum()),
+        "truncated_prompts": int((table["truncated_tokens"] > 0).sum()),
+        "mean_tokens": float(table["output_tokens"].mean()),
+        "mean_words": float(run.scores[precision]["output_words"].mean()),
+    }
+
+
+def _examples(run: Run) -> list[dict[str, Any]]:
+    """Return the worst changes by findings lost, then invented, then F1: each precision in turn.
+
+    Taking the worst of each precision, then the second of each, keeps a ruined precision from
+    filling the list.
+    """
+    ranked = [_ranked_changes(run, name) for name in run.quantized]
+    turns = [rows[turn] for turn in range(EXAMPLES) for rows in ranked if turn < len(rows)]
+    chosen = turns[:EXAMPLES]
+    return sorted(chosen, key=lambda row: run.precisions.index(row["precision"]))
+
+
+def _ranked_changes(run: Run, precision: str) -> list[dict[str, Any]]:
+    table, original = run.scores[precision], run.scores[ORIGINAL]
+    columns = (*(table[key] for key in ("id", "lost", "invented", PRIMARY)), original[PRIMARY])
+    rows = [
+        {
+            "precision": precision,
+            "id": name,
+            "lost": len(lost),
+            "invented": len(invented),
+            "score": float(score),
+            "score_original": float(before),
+        }
+        for name, lost, invented, score, before in zip(*columns, strict=True)
+        if lost or invented
+    ]
+
+    def harm(row: Mapping[str, Any]) -> tuple[int, int, float, str]:
+        change = row["score"] - row["score_original"]
+        return -row["lost"], -row["invented"], change, row["id"]
+
+    return sorted(rows, key=harm)
+
+
+def _performance(run: Run) -> dict[str, Any]:
+    systems = {name: _speed(run, name) for name in run.precisions}
+    base = systems[ORIGINAL]
+    for row in systems.values():
+        row["ratios"] = {
+            key: row[key] / base[key]
+            for key in ("tokens_per_second", "peak_process_bytes", "weight_bytes", "disk_bytes")
+        }
+    return {
+        "systems": systems,
+        "quantization": {
+            name: {
+                key: record[key] for key in ("wall_seconds", "cpu_seconds", "peak_process_bytes")
+            }
+            for name, record in run.quantization.items()
+        },
+        "likelihood": {
+            name: {key: record[key] for key in ("wall_seconds", "cpu_seconds")}
+            for name, record in run.likelihood_costs.items()
+        },
+    }
+
+
+def _speed(run: Run, precision: str) -> dict[str, Any]:
+    shards = run.shards[precision]
+
+    def total(key: str) -> float:
+        return sum(shard[key] for shard in shards)
+
+    def most(key: str) -> float | None:
+        values = [shard[key] for shard in shards if shard[key] is not None]
+        return max(values) if values else None
+
+    # A shard may have no batch, and then no latency either.
+    latencies = [
+        (shard["latency_seconds"], shard["batches"]) for shard in shards if shard["batches"]
+    ]
+    return {
+        "simulated": run.activation_bits(precision) is not None,
+        "activation_bits": run.activation_bits(precision),
+        "kernel": " and ".join(sorted({shard["kernel"] for shard in shards})),
+        "layers_quantized": shards[0]["layers_quantized"],
+        "activation_layers": shards[0]["activation_layers"],
+        "output_tokens": total("output_tokens"),
+        "wall_seconds": total("wall_seconds"),
+        "cpu_seconds": total("cpu_seconds"),
+        "load_seconds": total("load_seconds"),
+        "tokens_per_second": _ratio(total("output_tokens"), total("wall_seconds")),
+        "cpu_seconds_per_token": _ratio(total("cpu_seconds"), total("output_tokens")),
+        "batch_seconds_mean": _ratio(
+            sum(latency["mean"] * batches for latency, batches in latencies), total("batches")
+        ),
+        "batch_seconds_max": max(latency["max"] for latency, _ in latencies),
+        "peak_process_bytes": most("peak_process_bytes"),
+        "peak_device_bytes": most("peak_device_bytes"),
+        "weight_bytes": most("weight_bytes"),
+        "disk_bytes": run.disk_bytes[run.checkpoint(precision)],
+        "shards": shards,
+    }
+
+
+def _ratio(a: float, b: float) -> float:
+    """Return a / b, and 0 where nothing was written or measured."""
+    return a / b if b else 0.0
+
+
+def _recipe(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the recipe and checks, and a summary of every kind of error that layers record."""
+    layers = pd.DataFrame(record["layers"]).set_index("name")
+    errors = {}
+    for kind in sorted(column for column in layers.columns if column.endswith("error")):
+        values = layers[kind].dropna().astype(float)
+        if len(values):
+            errors[kind] = {
+                "median": float(values.median()),
+                "max": float(values.max()),
+                "worst_layer": str(values.idxmax()),
+            }
+    return {
+        "recipe": record["recipe"],
+        "checks": record.get("checks", {}),
+        "layers": len(layers),
+        "errors": errors,
+    }
+
+
+def _machine(run: Run) -> dict[str, Any]:
+    """Describe where this report was made and, from the shards, where its texts were."""
+    shards = [shard for records in run.shards.values() for shard in records]
+    first = shards[0]
+    return {
+        "generated_on": sorted({f"{shard['device']}: {shard['device_name']}" for shard in shards}),
+        "dtype": first["dtype"],
+        "threads": first["threads"],
+        "batch_size": first["batch_size"],
+        "max_new_tokens": first["max_new_tokens"],
+        "engine": first["engine"],
+        "cpu": _cpu_name(),
+        "logical_cores": os.cpu_count(),
+        "memory_bytes": psutil.virtual_memory().total,
+        "system": f"{platform.system()} {platform.machine()}",
+        "versions": {
+            **{name: version(name) for name in ("radquant", "snakemake", "numpy", "scipy")},
+            **first["versions"],
+            "python": platform.python_version(),
+        },
+    }
+
+
+def _cpu_name() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            names = [line.partition(":")[2].strip() for line in lines if "model name" in line]
+    except FileNotFoundError:  # not Linux
+        names = []
+    return names[0] if names else platform.processor() or "unknown"

@@ -1,0 +1,182 @@
+"""The verdict: two sentences made from the statistics, and the word for one comparison."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from radquant.reporting.collect import ORIGINAL
+from radquant.reporting.tables import (
+    change,
+    coverage,
+    interval,
+    number,
+    perplexity,
+    probability,
+    ratio,
+    share,
+    size,
+)
+
+# What a comparison with the original says, at the confidence level and after Holm's correction.
+WORSE, BETTER = "worse", "better"
+WORSE_WITHIN, BETTER_WITHIN = "worse, within the margin", "better, within the margin"
+EQUIVALENT, UNKNOWN = "equivalent", "cannot tell"
+
+
+def state(row: Mapping[str, Any], alpha: float) -> str:
+    """Return the word for a comparison: is there a difference, and is it within the margin?"""
+    within = row["equivalence_p_holm"] < alpha
+    if row["p_holm"] >= alpha:
+        return EQUIVALENT if within else UNKNOWN
+    if row["mean"] < 0:
+        return WORSE_WITHIN if within else WORSE
+    return BETTER_WITHIN if within else BETTER
+
+
+def verdict(quality: Mapping[str, Any], performance: Mapping[str, Any]) -> list[str]:
+    """Return two sentences: what quantizing costs clinically, and what it saves."""
+    if len(quality["precisions"]) == 1:
+        return _original_alone(quality, performance)
+    return [_clinical(quality), _saving(quality, performance)]
+
+
+def best(quality: Mapping[str, Any], names: Sequence[str]) -> str:
+    """Return the one of `names` to speak of: not shown to be worse, and likeliest references.
+
+    F1 itself is too noisy to choose by: among precisions that it cannot tell apart, the highest
+    would be the luckiest.
+    """
+    rows = quality["differences"][quality["settings"]["primary"]]
+    likelihood = quality["likelihood_differences"]
+    return min(names, key=lambda name: (rows[name]["state"] == WORSE, likelihood[name]["mean"]))
+
+
+def _clinical(quality: Mapping[str, Any]) -> str:
+    settings = quality["settings"]
+    rows = quality["differences"][settings["primary"]]
+    groups: dict[str, list[str]] = {}
+    for name, row in rows.items():
+        groups.setdefault(row["state"], []).append(name)
+    margin = f"±{number(settings['margin'])}"
+    clauses = []
+    for names, words in (
+        (groups.get(WORSE, []), "{} clearly worse"),
+        (groups.get(BETTER, []), "{} clearly better"),
+        (groups.get(WORSE_WITHIN, []), f"{{}} worse, but by less than {margin}"),
+        (groups.get(BETTER_WITHIN, []), f"{{}} better, but by less than {margin}"),
+        (groups.get(EQUIVALENT, []), f"{{}} equivalent within {margin}"),
+    ):
+        if names:
+            subject = f"{_list(names)} {'is' if len(names) == 1 else 'are'}"
+            clauses.append(f"{words.format(subject)} ({_estimates(quality, rows, names)})")
+    if unknown := groups.get(UNKNOWN, []):
+        clauses.append(_cannot_tell(quality, rows, unknown))
+    original = quality["systems"][ORIGINAL][settings["primary"]]
+    return (
+        f"Against the original model's combined {quality['measure']} of {number(original)} on the "
+        f"same {quality['reports']} reports, {_join(clauses)}{_likelihood(quality, rows)}."
+    )
+
+
+def _estimates(quality: Mapping[str, Any], rows: Mapping[str, Any], names: Sequence[str]) -> str:
+    if len(names) == 1:
+        row = rows[names[0]]
+        if row["interval"]["method"] == "constant" and row["mean"] == 0:
+            return "no difference in any report"
+        return f"{change(row['mean'])}, {coverage(quality)} {interval(row['interval'])}"
+    return ", ".join(f"{name} {change(rows[name]['mean'])}" for name in names)
+
+
+def _cannot_tell(quality: Mapping[str, Any], rows: Mapping[str, Any], names: Sequence[str]) -> str:
+    top = best(quality, names)
+    row = rows[top]
+    sensitivity = (
+        f"the smallest detectable difference is {number(row['detectable'])}"
+        f"{_relative(row)}, and to see one of "
+        f"{number(quality['settings']['margin'])} would take about {row['pairs_for_margin']:,} "
+        "reports"
+        if row["detectable"] is not None
+        else "all differences are equal"
+    )
+    lead = f"{top} " if len(names) > 1 else ""
+    return (
+        f"we cannot tell at n = {row['n']} whether {_list(names)} "
+        f"{'differs' if len(names) == 1 else 'differ'} from it ({lead}{change(row['mean'])}, "
+        f"{coverage(quality)} {interval(row['interval'])}, Holm-corrected p "
+        f"{probability(row['p_holm'])}; {sensitivity})"
+    )
+
+
+def _relative(row: Mapping[str, Any]) -> str:
+    if row["detectable_share"] is None:
+        return ""
+    return f", which is {share(row['detectable_share'])} of the original's score"
+
+
+def _likelihood(quality: Mapping[str, Any], rows: Mapping[str, Any]) -> str:
+    """Tell of a loss that the references' likelihood shows where F1 shows none."""
+    alpha = 1 - quality["settings"]["confidence"]
+    silent = [
+        name
+        for name, row in quality["likelihood_differences"].items()
+        if row["p_holm"] < alpha and row["mean"] > 0 and not rows[name]["state"].startswith(WORSE)
+    ]
+    if not silent:
+        return ""
+    systems = quality["systems"]
+    listed = ", ".join(f"{name} {perplexity(systems[name]['perplexity'])}" for name in silent)
+    before = perplexity(systems[ORIGINAL]["perplexity"])
+    return (
+        ", though a more sensitive measure, how well the model predicts the reference reports, did "
+        f"get worse (perplexity: original {before}, {listed})"
+    )
+
+
+def _saving(quality: Mapping[str, Any], performance: Mapping[str, Any]) -> str:
+    systems = performance["systems"]
+    # Only a precision that really runs has a speed; simulated ones stand in when there is no other.
+    quantized = [name for name in quality["precisions"] if name != ORIGINAL]
+    real = [name for name in quantized if not systems[name]["simulated"]]
+    name = best(quality, real or quantized)
+    row, base = systems[name], systems[ORIGINAL]
+    if row["simulated"]:
+        speed = "its speed is not known, because its activations are rounded in simulation"
+    else:
+        factor = row["ratios"]["tokens_per_second"]
+        pace = "slower" if factor < 0.995 else "faster" if factor >= 1.005 else "as fast"
+        speed = (
+            f"it wrote {row['tokens_per_second']:,.1f} tokens/s against "
+            f"{base['tokens_per_second']:,.1f} ({ratio(factor)}: {pace})"
+        )
+    return (
+        f"In return, {name} takes {_against(row, base, 'disk_bytes')} on disk, "
+        f"{_against(row, base, 'weight_bytes')} for its weights in memory and "
+        f"{_against(row, base, 'peak_process_bytes')} for the whole process, and {speed}."
+    )
+
+
+def _against(row: Mapping[str, Any], base: Mapping[str, Any], key: str) -> str:
+    return f"{size(row[key])} instead of {size(base[key])} ({ratio(row['ratios'][key])})"
+
+
+def _original_alone(quality: Mapping[str, Any], performance: Mapping[str, Any]) -> list[str]:
+    primary = quality["settings"]["primary"]
+    systems, base = quality["systems"], performance["systems"][ORIGINAL]
+    row = systems[ORIGINAL]
+    return [
+        f"Only the original model was run, so nothing is said about quantizing it: its combined "
+        f"{quality['measure']} on n = {quality['reports']} reports is {number(row[primary])} "
+        f"({coverage(quality)} {interval(row[f'{primary}_interval'], signed=False)}), against "
+        f"{number(systems['copy-input'][primary])} for copying the input and "
+        f"{number(systems['constant'][primary])} for one constant text.",
+        f"It takes {size(base['disk_bytes'])} on disk, {size(base['weight_bytes'])} for its "
+        f"weights in memory and {size(base['peak_process_bytes'])} for the whole process, and "
+        f"wrote {base['tokens_per_second']:,.1f} tokens/s.",
+    ]
+
+
+def _list(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _join(clauses: Sequence[str]) -> str:
+    return "; ".join(clauses[:-1]) + ("; and " if len(clauses) > 1 else "") + clauses[-1]
