@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from workflow_helpers import SMOKE, copy_repository, finish
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -32,3 +33,18 @@ def tiny_radgraph_directory(
     command = [str(radgraph_python), "tests/tiny_radgraph.py", str(directory)]
     subprocess.run(command, cwd=REPOSITORY, check=True)
     return directory
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the repository with a finished run of config/smoke.yaml; tests copy it, too.
+
+    RADQUANT_TEST_DOWNLOADS names a directory that keeps the wheels from one test run to the next.
+    """
+    run = copy_repository(tmp_path_factory.mktemp("finished") / "run")
+    kept = os.environ.get("RADQUANT_TEST_DOWNLOADS")
+    downloads = Path(kept) if kept else tmp_path_factory.mktemp("downloads")
+    (run / "results").mkdir()
+    (run / "results" / "downloads").symlink_to(downloads.resolve())
+    finish(run, *SMOKE, "--cores", "2")
+    return run

@@ -120,6 +120,7 @@ def test_a_hedged_finding_is_not_lost(files):
         ("Pneumonia.", "Possible pneumonia.", [], []),
         ("No pneumothorax.", "Pneumothorax.", [], ["pneumothorax"]),
         ("The lungs are clear.", "Normal.", [], []),
+        ("The heart size is within normal limits.", "", [], []),
         ("Edema.", "", ["edema"], []),
     ],
 )  # fmt: skip

@@ -15,7 +15,7 @@ from radquant.scoring import records, rewards
 # Observations that state the absence of disease or a comparison: losing one is no lost finding.
 _NORMALITY = """
     normal normally unremarkable clear intact patent stable unchanged change changed expanded
-    sharp midline free limits abnormality abnormalities process disease acute
+    sharp midline free within limits symmetric abnormality abnormalities process disease acute
 """
 NOT_FINDINGS = frozenset(_NORMALITY.split())
 PRESENT = ("Observation::definitely present", "OBS-DP")
@@ -99,7 +99,7 @@ def flips(original: dict[str, Any], output: dict[str, Any]) -> tuple[list[str], 
     """Return the findings (lost, invented) by `output` with respect to `original`.
 
     A finding is an observation that is definitely present, modifies nothing, and is more than a
-    statement of normality (`NOT_FINDINGS`); it is written as `effusion (pleural)`, with the
+    statement of normality (all its words in `NOT_FINDINGS`); it is written as `effusion (pleural)`, with the
     anatomy at which it is located. It is lost when the other side has the same observation neither
     definitely present nor uncertain. Words are compared by their stems; an observation without
     anatomy equals the same observation at any anatomy. Side, size and degree are not compared.
@@ -124,7 +124,7 @@ def _findings(entities: dict[str, Any], labels: tuple[str, ...]) -> Iterable[tup
     """Yield (observation, anatomy) in lower case of the findings that have one of `labels`."""
     for entity in entities.values():
         observation = entity["tokens"].lower()
-        if entity["label"] not in labels or observation in NOT_FINDINGS:
+        if entity["label"] not in labels or NOT_FINDINGS.issuperset(observation.split()):
             continue
         if any(relation == "modify" for relation, _ in entity["relations"]):
             continue

@@ -1,0 +1,52 @@
+"""Quantize a report-writing language model and measure what it costs clinically."""
+
+import sys
+
+from radquant.config import resolve, used_checkpoints
+from radquant.errors import UserError
+
+# A file given with --configfile stands alone: merged into config.yaml, it would inherit the
+# precisions of the default run.
+if not workflow.overwrite_configfiles:
+
+    configfile: f"{workflow.basedir}/config.yaml"
+
+
+try:
+    config = resolve(config, f"{workflow.basedir}/config/schema.yaml")
+except UserError as error:
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(1)
+
+
+scattergather:
+    shard=config["generation"]["shards"],
+
+
+include: "rules/common.smk"
+
+
+# Needs the network, or takes seconds: not worth a job on a cluster.
+localrules:
+    all,
+    baselines,
+    build_env,
+    fetch_corpus,
+    fetch_model,
+    report,
+    score,
+    write_config,
+
+
+include: "rules/data.smk"
+include: "rules/calibration.smk"
+include: "rules/quantize.smk"
+include: "rules/generate.smk"
+include: "rules/score.smk"
+include: "rules/report.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        rules.report.output,

@@ -1,0 +1,144 @@
+"""What all rule files share: the code that a rule depends on, quoting, and names."""
+
+import ast
+import fcntl
+import functools
+import json
+import os
+import re
+import shlex
+from pathlib import Path
+
+REPOSITORY = Path(os.path.relpath(workflow.basedir))
+PYTHON = shlex.quote(sys.executable)
+PRECISIONS = list(config["precisions"])
+BASELINES = ["copy-input", "constant"]
+
+
+def one_of(names):
+    """A wildcard's pattern that matches exactly these names."""
+    return "|".join(map(re.escape, names)) or "(?!)"
+
+
+wildcard_constraints:
+    checkpoint=one_of(config["checkpoints"]),
+    precision=one_of(PRECISIONS),
+    system=one_of(PRECISIONS + BASELINES),
+    part=r"all|shard-\d+-of-\d+",
+
+
+# The code that counts as input is the code that runs, wherever the package is installed. Snakemake
+# itself sets OMP_NUM_THREADS to a rule's threads; threads that wait must not spin on a shared core.
+shell.prefix(
+    "set -euo pipefail; export OMP_WAIT_POLICY=PASSIVE HF_HUB_OFFLINE=1 PYTHONPATH="
+    + shlex.quote(f"{workflow.basedir}/src").replace("{", "{{").replace("}", "}}")
+    + "; "
+)
+
+
+def stop(message):
+    """End Snakemake with one sentence and exit code 1."""
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(1)
+
+
+onstart:
+    # Snakemake's own lock outlives a killed run and then refuses the next one, so the profiles
+    # turn it off. The kernel frees this one with the process that holds it.
+    Path("results").mkdir(exist_ok=True)
+    workflow.globals["run_lock"] = open("results/.lock", "w")
+    try:
+        fcntl.flock(workflow.globals["run_lock"], fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        stop(
+            "another run is at work in this directory; wait for it, or stop it first"
+        )
+
+
+def code(script):
+    """Return a script and all local modules that it imports, transitively, as inputs of a rule.
+
+    Imports inside functions count. With these files as inputs, which Snakemake compares by
+    checksum, an edit reruns the stages that use the module and no others.
+    """
+    start = REPOSITORY / "scripts" / script
+    found, new = set(), {start}
+    while new:
+        found |= new
+        new = set().union(*map(local_imports, new)) - found
+    return [str(start), *sorted(str(path) for path in found - {start})]
+
+
+@functools.cache
+def local_imports(path):
+    """Return the files under src/ that the Python file `path` imports itself."""
+    package = (
+        path.relative_to(REPOSITORY / "src").parts[:-1] if "src" in path.parts else ()
+    )
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parents = package[: len(package) + 1 - node.level] if node.level else ()
+            base = ".".join([*parents, *filter(None, [node.module])])
+            # `from package import name` imports package/name.py if there is one.
+            names.update([base, *(f"{base}.{alias.name}" for alias in node.names)])
+    return {file for name in names for file in module_files(name)}
+
+
+def module_files(name):
+    """Return the files under src/ that importing the module `name` runs, its packages' included."""
+    parts = name.split(".")
+    stems = [
+        REPOSITORY.joinpath("src", *parts[:end]) for end in range(1, len(parts) + 1)
+    ]
+    files = [
+        file for stem in stems for file in (Path(f"{stem}.py"), stem / "__init__.py")
+    ]
+    return [file for file in files if file.is_file()]
+
+
+def options(**named):
+    """Return command-line options in one string that is quoted for the shell.
+
+    None, False and empty lists leave the option out; True is a flag. A single string is all that
+    a rule's parameters need: Snakemake stores parameters as a set of values, without their names.
+    """
+    words = []
+    for name, value in named.items():
+        option = f"--{name.replace('_', '-')}"
+        if value is True:
+            words.append(option)
+        elif isinstance(value, list):
+            words += [option, *map(str, value)] if value else []
+        elif value is not None and value is not False:
+            words.append(f"{option}={value}")
+    return shlex.join(words)
+
+
+def model_directory(checkpoint):
+    if checkpoint == "original":
+        return "results/models/original"
+    return f"results/checkpoints/{checkpoint}"
+
+
+def model_files(checkpoint):
+    """Return the files that stand for a checkpoint, so that a lost or changed one is noticed."""
+    own = ["config.json", "tokenizer_config.json"]
+    if checkpoint == "original":
+        own += ["source.json", *config["model"]["weights"]]
+    else:
+        own += ["model.safetensors", "quantization.json"]
+    return [f"{model_directory(checkpoint)}/{name}" for name in own]
+
+
+def checkpoint_of(wildcards):
+    return config["precisions"][wildcards.precision]["checkpoint"]
+
+
+def outputs_of(system, kind, suffix):
+    """Return the files under results/`kind`/ that hold a system's outputs or what was made of them."""
+    if system in BASELINES:
+        return [f"results/{kind}/{system}/all.{suffix}"]
+    return gather.shard(f"results/{kind}/{system}/shard-{{scatteritem}}.{suffix}")

@@ -1,0 +1,105 @@
+"""What each precision writes, and how likely it finds the references."""
+
+
+def prompting_options(wildcards):
+    """Return the options that generate and likelihood share: model, prompt and machine."""
+    precision = config["precisions"][wildcards.precision]
+    return options(
+        precision=wildcards.precision,
+        model=model_directory(precision["checkpoint"]),
+        activation_bits=(
+            precision["activations"]["bits"] if "activations" in precision else None
+        ),
+        target=config["task"]["target"],
+        examples=config["generation"]["examples"],
+        examples_max_words=config["generation"]["examples_max_words"],
+        seed=config["seed"],
+        batch_size=config["generation"]["batch_size"],
+        device=config["compute"]["device"],
+        dtype=config["compute"]["dtype"],
+        threads=config["compute"]["threads"],
+        trust_remote_code=config["model"]["trust_remote_code"],
+    )
+
+
+def generate_options(wildcards):
+    shard, shards = wildcards.scatteritem.split("-of-")
+    own = options(
+        max_new_tokens=config["generation"]["max_new_tokens"],
+        shard=shard,
+        shards=shards,
+    )
+    stops = [options(stop=string) for string in config["generation"]["stop"]]
+    return " ".join([prompting_options(wildcards), own, *stops])
+
+
+rule generate:
+    input:
+        code=code("generate.py"),
+        model=lambda wildcards: model_files(checkpoint_of(wildcards)),
+        train="results/data/train.csv",
+        eval="results/data/eval.csv",
+        prompt=config["generation"]["prompt"],
+    output:
+        table="results/generations/{precision}/shard-{scatteritem}.parquet",
+        metrics="results/generations/{precision}/shard-{scatteritem}.json",
+    log:
+        "results/logs/generate/{precision}/shard-{scatteritem}.log",
+    threads: config["compute"]["threads"]
+    resources:
+        mem_mb=8000,
+        runtime=240,
+    params:
+        options=generate_options,
+    shell:
+        "{PYTHON} {input.code[0]:q} --train {input.train} --eval {input.eval}"
+        " --prompt {input.prompt:q} {params.options} --output {output.table}"
+        " --metrics {output.metrics} 2>&1 | tee {log} >&2"
+
+
+rule likelihood:
+    input:
+        code=code("likelihood.py"),
+        model=lambda wildcards: model_files(checkpoint_of(wildcards)),
+        train="results/data/train.csv",
+        eval="results/data/eval.csv",
+        prompt=config["generation"]["prompt"],
+    output:
+        table="results/likelihood/{precision}.parquet",
+        metrics="results/likelihood/{precision}.json",
+    log:
+        "results/logs/likelihood/{precision}.log",
+    threads: config["compute"]["threads"]
+    resources:
+        mem_mb=8000,
+        runtime=120,
+    params:
+        options=prompting_options,
+    shell:
+        "{PYTHON} {input.code[0]:q} --train {input.train} --eval {input.eval}"
+        " --prompt {input.prompt:q} {params.options} --output {output.table}"
+        " --metrics {output.metrics} 2>&1 | tee {log} >&2"
+
+
+rule baselines:
+    input:
+        code=code("baselines.py"),
+        train="results/data/train.csv",
+        eval="results/data/eval.csv",
+    output:
+        copied="results/generations/copy-input/all.parquet",
+        constant="results/generations/constant/all.parquet",
+    log:
+        "results/logs/baselines.log",
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        options=lambda wildcards: options(
+            input=config["task"]["inputs"],
+            target=config["task"]["target"],
+            seed=config["seed"],
+        ),
+    shell:
+        "{PYTHON} {input.code[0]:q} --train {input.train} --eval {input.eval} {params.options}"
+        " --copy-output {output.copied} --constant-output {output.constant} 2>&1 | tee {log} >&2"

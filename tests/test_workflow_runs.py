@@ -1,0 +1,271 @@
+"""Whole runs of the workflow: the same again, killed, in other shards, with RadGraph, refused."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from workflow_helpers import (
+    SMOKE,
+    command,
+    contents,
+    copy_repository,
+    copy_run,
+    errors,
+    finish,
+    snakemake,
+)
+
+from radquant.files import read_json, read_jsonl, read_table
+
+SCORES = ["results/scores/*.parquet"]
+
+
+@pytest.fixture
+def fresh(finished_run: Path, tmp_path: Path) -> Path:
+    """A copy of the repository without results, but for the wheels."""
+    run = copy_repository(tmp_path / "run")
+    (run / "results").mkdir()
+    downloads = (finished_run / "results" / "downloads").resolve()
+    (run / "results" / "downloads").symlink_to(downloads)
+    return run
+
+
+@pytest.fixture
+def run(finished_run: Path, tmp_path: Path) -> Path:
+    return copy_run(finished_run, tmp_path / "run")
+
+
+def quality(run: Path) -> Any:
+    return read_json(run / "results" / "summary.json")["quality"]
+
+
+def kill_in(run: Path, rule: str, log: str, output: str) -> None:
+    """Start the run and kill it, with all of its processes, while `rule` is at work."""
+    process = subprocess.Popen(
+        command(*SMOKE),
+        cwd=run,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        deadline = time.monotonic() + 300
+        while not (run / "results" / "logs" / log).exists():
+            assert process.poll() is None, f"ended before {rule}"
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        if rule == "quantize":
+            time.sleep(5)  # well into the search
+            assert_second_run_is_refused(run)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert not (run / "results" / output).exists(), f"{rule} was not killed in the middle"
+
+
+def assert_second_run_is_refused(run: Path) -> None:
+    second = snakemake(run, *SMOKE)
+    assert second.returncode == 1
+    assert errors(second.stderr) == [
+        "error: another run is at work in this directory; wait for it, or stop it first"
+    ]
+
+
+@pytest.mark.slow
+def test_a_run_killed_three_times_ends_with_the_bytes_of_an_undisturbed_one(
+    finished_run: Path, fresh: Path
+) -> None:
+    """Also: one core gives what two did, and a second run runs beside no first."""
+    awq = "checkpoints/awq-w4/model.safetensors"
+    kill_in(fresh, "quantize", "quantize/awq-w4.log", awq)
+    shard = "w4a8/shard-2-of-2"
+    kill_in(fresh, "generate", f"generate/{shard}.log", f"generations/{shard}.parquet")
+    kill_in(fresh, "annotate", f"annotate/{shard}.log", f"annotations/{shard}.jsonl")
+    finish(fresh, *SMOKE)
+    expected = contents(finished_run, SCORES)
+    assert len(expected) == 5
+    assert contents(fresh, SCORES) == expected
+    assert quality(fresh) == quality(finished_run)
+    results = fresh / "results"
+    assert not [path for path in results.rglob("*.part") if "downloads" not in path.parts]
+
+
+@pytest.mark.slow
+def test_four_shards_give_the_outputs_of_two(run: Path) -> None:
+    """Three batches in four shards: one shard is empty."""
+    systems = ["original", "w4a8"]
+    before = contents(run, [f"results/scores/{name}.parquet" for name in systems])
+    outputs = {name: all_outputs(run, name, 2) for name in systems}
+    override = ["--config", 'generation={"shards": 4}']
+    finish(run, *before, *SMOKE, *override)
+    assert contents(run, list(before)) == before
+    assert {name: all_outputs(run, name, 4) for name in systems} == outputs
+
+
+def all_outputs(run: Path, precision: str, shards: int) -> dict[str, str]:
+    outputs: dict[str, str] = {}
+    for number in range(1, shards + 1):
+        path = run / f"results/generations/{precision}/shard-{number}-of-{shards}.parquet"
+        table = read_table(path)
+        outputs.update(zip(table["id"], table["output"], strict=True))
+    return outputs
+
+
+@pytest.mark.slow
+def test_radgraph_through_the_workflow(
+    run: Path, radgraph_python: Path, tiny_radgraph_directory: Path
+) -> None:
+    """The real package on random weights; its environment is the one that its rule would build."""
+    (run / "results" / "venvs").symlink_to(radgraph_python.parents[2])
+    smoke = yaml.safe_load((run / "config" / "smoke.yaml").read_text())
+    smoke["precisions"] = {"original": {"checkpoint": "original"}}
+    smoke["scoring"] = {
+        "annotator": "radgraph",
+        "radgraph": {"model": "radgraph-xl", "directory": str(tiny_radgraph_directory)},
+    }
+    (run / "radgraph.yaml").write_text(yaml.safe_dump(smoke))
+    finish(run, "--configfile", "radgraph.yaml")
+    records = read_jsonl(run / "results" / "annotations" / "reference.jsonl")
+    assert len(records) == smoke["evaluation"]["reports"]
+    assert all("radgraph-xl" in record["annotator"] for record in records)
+    scores = read_table(run / "results" / "scores" / "copy-input.parquet")
+    assert set(scores["annotator"]) == {records[0]["annotator"]}
+    assert "RadGraph F1" in (run / "results" / "report.md").read_text()
+
+
+@pytest.mark.slow
+def test_an_environment_is_built_by_its_rule(fresh: Path) -> None:
+    (fresh / "envs" / "empty.txt").write_text("# nothing\n")
+    finish(fresh, "results/venvs/empty/ready.json")
+    python = fresh / "results" / "venvs" / "empty" / "bin" / "python"
+    subprocess.run([str(python), "-m", "pip", "--version"], check=True)
+    record = read_json(fresh / "results" / "venvs" / "empty" / "ready.json")
+    assert "radquant" not in record["packages"]
+
+
+@pytest.mark.slow
+def test_a_command_of_the_workflow_works_by_hand(run: Path) -> None:
+    """The log of a dry run with -p holds the command that a job would run."""
+    score = run / "results" / "scores" / "w4a8.parquet"
+    expected = score.read_bytes()
+    score.unlink()
+    shown = snakemake(run, "results/scores/w4a8.parquet", "-n", "-p", *SMOKE).stdout
+    by_hand = next(line for line in shown.splitlines() if " scripts/score.py " in line)
+    subprocess.run(["bash", "-c", by_hand.removeprefix("Shell command: ")], cwd=run, check=True)
+    assert score.read_bytes() == expected
+
+
+# --------------------------------------------------------------------------- what bad input gets
+
+
+def table_config(run: Path, table: str, reports: int = 2) -> str:
+    """Write a configuration whose corpus is the CSV `table`, and return its name."""
+    config = yaml.safe_load((run / "config" / "smoke.yaml").read_text())
+    config["corpus"] = {"name": "own", "format": "table", "path": table}
+    config["evaluation"] = {"reports": reports}
+    (run / "own.yaml").write_text(yaml.safe_dump(config))
+    return "own.yaml"
+
+
+def write_reports(path: Path, count: int = 12) -> None:
+    rows = [
+        f"p{number},Heart size is {number} units wide. Lungs show change number {number}.,"
+        f"Change number {number} in the lungs."
+        for number in range(count)
+    ]
+    path.write_text("\n".join(["id,findings,impression", *rows, ""]), encoding="utf-8")
+
+
+def assert_refused(run: Path, sentence: str, *arguments: str) -> None:
+    done = snakemake(run, *arguments)
+    assert done.returncode == 1
+    assert len(errors(done.stderr)) == 1, done.stderr
+    assert sentence in errors(done.stderr)[0]
+    assert "Traceback" not in done.stderr
+
+
+def test_a_path_may_hold_anything_but_braces(tmp_path: Path) -> None:
+    run = copy_repository(tmp_path / "run")
+    name = 'it\'s a "table" $(touch hacked) & more'
+    write_reports(run / f"{name}.csv")
+    prompt = run / "prompts" / f"{name}.txt"
+    shutil.copy(run / "prompts" / "impression.txt", prompt)
+    table_config(run, f"{name}.csv")
+    config = yaml.safe_load((run / "own.yaml").read_text())
+    config["generation"]["prompt"] = f"prompts/{name}.txt"
+    (run / "own.yaml").write_text(yaml.safe_dump(config))
+    finish(run, "results/data/eval.csv", "results/config.json", "--configfile", "own.yaml")
+    assert len(read_table(run / "results" / "data" / "eval.csv")) == 2
+    assert read_json(run / "results" / "config.json")["corpus"]["path"] == f"{name}.csv"
+    planned = snakemake(run, "--configfile", "own.yaml", "-n")
+    assert planned.returncode == 0, planned.stderr
+    assert not (run / "hacked").exists()
+
+
+def test_a_corpus_that_is_not_there(tmp_path: Path) -> None:
+    run = copy_repository(tmp_path / "run")
+    table_config(run, "none.csv")
+    assert_refused(run, "none.csv", "results/data/eval.csv", "--configfile", "own.yaml")
+    assert not (run / "results" / "data" / "raw.parquet").exists()
+    log = (run / "results" / "logs" / "fetch_corpus.log").read_text()
+    assert len(errors(log)) == 1
+
+
+def test_fewer_reports_than_asked_for(tmp_path: Path) -> None:
+    run = copy_repository(tmp_path / "run")
+    write_reports(run / "own.csv")
+    table_config(run, "own.csv", reports=100)
+    assert_refused(run, "100", "results/data/eval.csv", "--configfile", "own.yaml")
+    assert not list((run / "results" / "data").glob("*.csv"))
+
+
+def test_an_edited_corpus_is_read_again(tmp_path: Path) -> None:
+    run = copy_repository(tmp_path / "run")
+    write_reports(run / "own.csv")
+    config = ["results/data/eval.csv", "--configfile", table_config(run, "own.csv")]
+    finish(run, *config)
+    os.utime(run / "own.csv")
+    assert "Nothing to be done" in snakemake(run, *config).stderr
+    write_reports(run / "own.csv", 13)
+    finish(run, *config)
+    assert len(read_table(run / "results" / "data" / "raw.parquet")) == 13
+
+
+@pytest.mark.slow
+def test_a_group_size_that_divides_no_layer(run: Path) -> None:
+    config = ['checkpoints={"rtn": {"method": "rtn", "group_size": 128}}']
+    config.append('precisions={"w4-rtn": {"checkpoint": "rtn"}}')
+    target = "results/checkpoints/rtn/model.safetensors"
+    assert_refused(run, "group", target, *SMOKE, "--config", *config)
+    assert not (run / target).exists()
+
+
+@pytest.mark.slow
+def test_fewer_calibration_texts_than_asked_for(run: Path) -> None:
+    config = ["--config", 'calibration={"samples": 100000}']
+    assert_refused(run, "100000", "results/calibration/samples.parquet", *SMOKE, *config)
+
+
+@pytest.mark.slow
+def test_a_changed_byte_in_a_checkpoint(run: Path) -> None:
+    weights = run / "results" / "checkpoints" / "awq-w4" / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.unlink()  # the file may be a link to another run's
+    weights.write_bytes(data)
+    target = "results/likelihood/w4a16.parquet"
+    assert_refused(run, "model.safetensors was changed", target, *SMOKE)
+
+
+@pytest.mark.slow
+def test_the_summary_and_the_resolved_configuration_are_json(finished_run: Path) -> None:
+    config = json.loads((finished_run / "results" / "config.json").read_text())
+    assert list(config["precisions"]) == ["original", "w4a16", "w4a8"]
+    assert config["seed"] == 7
