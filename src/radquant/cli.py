@@ -30,7 +30,9 @@ def run(main: Callable[[], None]) -> None:
         if os.environ.get("RADQUANT_DEBUG"):
             raise
         for frame in traceback.extract_tb(error.__traceback__):
-            print(f'  File "{frame.filename}", line {frame.lineno}, in {frame.name}', file=sys.stderr)
+            print(
+                f'  File "{frame.filename}", line {frame.lineno}, in {frame.name}', file=sys.stderr
+            )
         print(
             f"error: {type(error).__name__} in the program itself; its message may hold report "
             "text and is shown only with RADQUANT_DEBUG=1",
@@ -54,5 +56,9 @@ def progress(items: Iterable[T], label: str, total: int, unit: str = "items") ->
         yield item
         now = time.monotonic()
         if now - last >= 10 or done == total:
-            print(f"{label}: {done}/{total} {unit}, {now - started:.0f} s", file=sys.stderr, flush=True)
+            print(
+                f"{label}: {done}/{total} {unit}, {now - started:.0f} s",
+                file=sys.stderr,
+                flush=True,
+            )
             last = now

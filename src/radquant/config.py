@@ -231,7 +231,9 @@ def _check_paths(config: Config) -> None:
     paths.update({f"{key}.prompt": config[key]["prompt"] for key in ("generation", "calibration")})
     for key, path in paths.items():
         if path and any(brace in path for brace in "{}"):
-            raise UserError(f"config: {key} is {path}; rename it, because a path may hold no braces")
+            raise UserError(
+                f"config: {key} is {path}; rename it, because a path may hold no braces"
+            )
 
 
 def _check_task(config: Config) -> None:

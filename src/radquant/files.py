@@ -60,7 +60,9 @@ def read_json(path: str | Path) -> Any:
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(f"{path} is not valid JSON; delete it and run again to remake it") from error
+        raise UserError(
+            f"{path} is not valid JSON; delete it and run again to remake it"
+        ) from error
 
 
 def write_jsonl(path: str | Path, records: Iterable[Mapping[str, Any]]) -> None:
@@ -102,7 +104,9 @@ def read_table(path: str | Path, require: Sequence[str] = ()) -> pd.DataFrame:
             table = pd.read_parquet(path)
     except Exception as error:
         kind = type(error).__name__
-        raise UserError(f"{path} cannot be read as a table ({kind}); delete it and run again") from None
+        raise UserError(
+            f"{path} cannot be read as a table ({kind}); delete it and run again"
+        ) from None
     missing = [name for name in require if name not in table.columns]
     if missing:
         raise UserError(

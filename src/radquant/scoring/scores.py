@@ -99,10 +99,11 @@ def flips(original: dict[str, Any], output: dict[str, Any]) -> tuple[list[str], 
     """Return the findings (lost, invented) by `output` with respect to `original`.
 
     A finding is an observation that is definitely present, modifies nothing, and is more than a
-    statement of normality (all its words in `NOT_FINDINGS`); it is written as `effusion (pleural)`, with the
-    anatomy at which it is located. It is lost when the other side has the same observation neither
-    definitely present nor uncertain. Words are compared by their stems; an observation without
-    anatomy equals the same observation at any anatomy. Side, size and degree are not compared.
+    statement of normality (all its words in `NOT_FINDINGS`); it is written as `effusion (pleural)`,
+    with the anatomy at which it is located. It is lost when the other side has the same observation
+    neither definitely present nor uncertain. Words are compared by their stems; an observation
+    without anatomy equals the same observation at any anatomy. Side, size and degree are not
+    compared.
     """
     return _missing(original, output), _missing(output, original)
 
