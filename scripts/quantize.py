@@ -44,14 +44,13 @@ def main() -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"
     started = time.monotonic()
 
-    import torch
-
+    from radquant import compute
     from radquant.models import resolve_device
     from radquant.quantization.checkpoint import write_checkpoint
     from radquant.quantization.engine import load_original, quantize_model, read_calibration
     from radquant.quantization.grid import Recipe
 
-    torch.set_num_threads(arguments.threads)
+    compute.prepare(arguments.threads)
     device = resolve_device(arguments.device)
     recipe = Recipe(arguments.method, arguments.bits, arguments.group_size, not arguments.symmetric)
     calibration = read_calibration(arguments.calibration) if recipe.method == "awq" else None
