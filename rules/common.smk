@@ -13,6 +13,8 @@ REPOSITORY = Path(os.path.relpath(workflow.basedir))
 PYTHON = shlex.quote(sys.executable)
 PRECISIONS = list(config["precisions"])
 BASELINES = ["copy-input", "constant"]
+# Only rules that fetch from the hub go online, and they not against the user's wish.
+ONLINE = "HF_HUB_OFFLINE=" + shlex.quote(os.environ.get("HF_HUB_OFFLINE", "0"))
 
 
 def one_of(names):

@@ -79,7 +79,7 @@ rule fetch_model:
     params:
         options=model_options,
     shell:
-        "HF_HUB_OFFLINE=0 {PYTHON} {input.code[0]:q} {params.options} --downloads {DOWNLOADS}"
+        "{ONLINE} {PYTHON} {input.code[0]:q} {params.options} --downloads {DOWNLOADS}"
         " --output results/models/original 2>&1 | tee {log} >&2"
 
 

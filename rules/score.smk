@@ -24,7 +24,7 @@ if ANNOTATOR == "radgraph":
     ANNOTATE = "results/venvs/radgraph/bin/python"
     ANNOTATOR_ENVIRONMENT = ["results/venvs/radgraph/ready.json"]
     if not RADGRAPH["directory"]:
-        ANNOTATE = f"HF_HUB_OFFLINE=0 {ANNOTATE}"
+        ANNOTATE = f"{ONLINE} {ANNOTATE}"
 
 
 rule build_env:

@@ -37,14 +37,16 @@ def main() -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"
     template, reports, examples = stage.read_reports(args)
 
-    from radquant import compute, prompts
+    import torch
+
+    from radquant import prompts
     from radquant.files import write_json, write_table
     from radquant.generation import batching, measures, tables
     from radquant.generation import transformers_engine as engine
     from radquant.generation.prefix import NOTHING, context_length, run_prefix
     from radquant.models import load, resolve_device, resolve_dtype
 
-    compute.prepare(args.threads)
+    torch.set_num_threads(args.threads)
     device = resolve_device(args.device)
     dtype = resolve_dtype(args.dtype, device)
     with measures.stopwatch(device) as loading:

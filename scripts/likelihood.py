@@ -22,14 +22,15 @@ def main() -> None:
     template, reports, examples = stage.read_reports(args)
 
     import pandas as pd
+    import torch
 
-    from radquant import compute, prompts
+    from radquant import prompts
     from radquant.files import write_json, write_table
     from radquant.generation import batching, likelihood, measures
     from radquant.generation.prefix import NOTHING, context_length, run_prefix
     from radquant.models import load, resolve_device, resolve_dtype
 
-    compute.prepare(args.threads)
+    torch.set_num_threads(args.threads)
     device = resolve_device(args.device)
     dtype = resolve_dtype(args.dtype, device)
     with measures.stopwatch(device) as loading:

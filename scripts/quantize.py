@@ -44,18 +44,21 @@ def main() -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"
     started = time.monotonic()
 
-    from radquant import compute
+    import torch
+
+    from radquant.compute import onednn_products
     from radquant.models import resolve_device
     from radquant.quantization.checkpoint import write_checkpoint
     from radquant.quantization.engine import load_original, quantize_model, read_calibration
     from radquant.quantization.grid import Recipe
 
-    compute.prepare(arguments.threads)
+    torch.set_num_threads(arguments.threads)
     device = resolve_device(arguments.device)
     recipe = Recipe(arguments.method, arguments.bits, arguments.group_size, not arguments.symmetric)
     calibration = read_calibration(arguments.calibration) if recipe.method == "awq" else None
     model = load_original(arguments.model, arguments.trust_remote_code)
-    result = quantize_model(model, recipe, calibration, device)
+    with onednn_products():
+        result = quantize_model(model, recipe, calibration, device)
     record = {
         "recipe": vars(recipe),
         "model": str(arguments.model),

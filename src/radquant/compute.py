@@ -1,4 +1,7 @@
-"""How a process computes: its threads, and which library multiplies float32 matrices."""
+"""Which library multiplies float32 matrices on a CPU."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -7,20 +10,28 @@ FLOAT32_ERROR = 5e-6
 CHECKED_SHAPES = ((1, 576, 1536), (20, 1536, 576), (300, 576, 576))
 
 
-def prepare(threads: int) -> None:
-    """Use `threads` CPU threads, and oneDNN for float32 products where that loses no precision.
+@contextmanager
+def onednn_products() -> Iterator[None]:
+    """Multiply float32 matrices by oneDNN meanwhile, if it keeps float32's precision here.
 
-    PyTorch multiplies float32 matrices with MKL, which takes half of what AMD's processors with
-    AVX-512 can do. It uses oneDNN instead only if bfloat16 is allowed inside; oneDNN makes use of
-    that where the processor has matrix units for it (AMX) and computes in float32 elsewhere. So it
-    is allowed, the error is measured, and it is forbidden again where precision was lost.
+    PyTorch multiplies them by MKL, which takes half of what AMD's processors with AVX-512 can do.
+    It uses oneDNN instead only if bfloat16 is allowed inside; oneDNN makes use of that where the
+    processor has matrix units for it (AMX) and computes in float32 elsewhere. So it is allowed, the
+    error is measured, and it is forbidden again where precision was lost.
+
+    For work on few shapes, as in quantization: oneDNN compiles and keeps a kernel for each shape.
+    In generation every new token makes new shapes, which costs more time and memory than it saves.
     """
-    torch.set_num_threads(threads)
     # Of the CPU alone; a GPU keeps its own.
     settings = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
-    settings.fp32_precision = "bf16"
-    if largest_product_error() > FLOAT32_ERROR:
-        settings.fp32_precision = "ieee"
+    before = settings.fp32_precision
+    try:
+        settings.fp32_precision = "bf16"
+        if largest_product_error() > FLOAT32_ERROR:
+            settings.fp32_precision = "ieee"
+        yield
+    finally:
+        settings.fp32_precision = before
 
 
 def largest_product_error() -> float:
