@@ -237,3 +237,22 @@ def test_each_job_has_a_log_of_its_own(tmp_path: Path) -> None:
     planned = dry_run(copy_repository(tmp_path / "run"))
     logs = re.findall(r"^    log: (.*)$", planned.out, re.M)
     assert len(logs) == len(set(logs)) == sum(planned.jobs.values())
+
+
+def arrows(mermaid: str) -> set[tuple[str, str]]:
+    """Every pair of rules of which the second depends on the first, directly or not."""
+    names = dict(re.findall(r"(\w+)\[(\w+)\]", mermaid))
+    found = re.findall(r"(\w+) --> (\w+)", mermaid)
+    pairs = {(names.get(first, first), names.get(second, second)) for first, second in found}
+    while implied := {(a, d) for a, b in pairs for c, d in pairs if b == c} - pairs:
+        pairs |= implied
+    return pairs
+
+
+def test_the_readme_shows_the_workflows_graph(tmp_path: Path) -> None:
+    shown = re.search(r"```mermaid\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.S)
+    run = copy_repository(tmp_path / "run")
+    drawn = snakemake(run, "results/report.md", "--rulegraph", "mermaid-js")
+    assert shown
+    assert drawn.returncode == 0
+    assert arrows(shown[1]) == arrows(drawn.stdout)

@@ -23,7 +23,7 @@ class Settings:
     target: str
     eval_reports: int
     eval_fraction: float = 0.3
-    min_words: int = 2
+    min_words: int = 1
     max_words: int = 150
     seed: int = 7
 

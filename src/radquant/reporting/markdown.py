@@ -150,9 +150,10 @@ def _cost_notes(summary: Summary) -> list[str]:
         f"stored in {' and '.join(summary['stored_dtypes'])} and held in {machine['dtype']}, in "
         "which everything computes.",
         "Only linear layers are packed: embeddings, a large part of a small model, are not.",
-        "Speed is output tokens over the seconds of generation, loading excluded. Shards may have "
-        "run side by side, so it is the speed of a loaded machine; CPU seconds suffer less from "
-        "that.",
+        "Speed is output tokens over the seconds of generation, loading excluded and the reading "
+        "of the prompts included: whatever writes longer outputs shows more tokens/s. Shards may "
+        "have run side by side, so it is the speed of a loaded machine; CPU seconds suffer less "
+        "from that.",
         "Peak memory is that of the largest process, Python and libraries included.",
     ]
     if any(row["kernel"] == "reference" for row in systems.values()):
