@@ -2,7 +2,7 @@
 
 import sys
 
-from radquant.config import resolve, used_checkpoints
+from radquant.config import calibrated_checkpoints, resolve, used_checkpoints
 from radquant.errors import UserError
 
 # A file given with --configfile stands alone: merged into config.yaml, it would inherit the

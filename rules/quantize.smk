@@ -1,6 +1,11 @@
 """Stored weights: one job for each checkpoint, however many precisions use it."""
 
 CALIBRATION = "results/calibration/samples.parquet"
+CALIBRATION_RECORD = "results/calibration/set.json"
+
+
+def checkpoints_of(*tools):
+    return [name for name, it in config["checkpoints"].items() if it["tool"] in tools]
 
 
 def recipe(wildcards):
@@ -8,17 +13,37 @@ def recipe(wildcards):
 
 
 def needs_calibration(wildcards):
-    return recipe(wildcards)["method"] == "awq"
+    return recipe(wildcards)["method"] != "rtn"
 
 
 def quantize_options(wildcards):
     chosen = recipe(wildcards)
     return options(
         calibration=CALIBRATION if needs_calibration(wildcards) else None,
+        calibration_record=CALIBRATION_RECORD if needs_calibration(wildcards) else None,
         method=chosen["method"],
         bits=chosen["bits"],
         group_size=chosen["group_size"],
         symmetric=not chosen["zero_point"],
+        rounding=chosen["rounding"],
+        no_clip=not chosen["clip"],
+        desc_act=chosen["desc_act"],
+        damp_percent=chosen["damp_percent"],
+        format=chosen["format"],
+        device=config["compute"]["device"],
+        threads=config["compute"]["threads"],
+        trust_remote_code=config["model"]["trust_remote_code"],
+    )
+
+
+def tool_options(wildcards):
+    chosen, tool = recipe(wildcards), recipe(wildcards)["tool"]
+    of_gptq = {name: chosen[name] for name in ("desc_act", "damp_percent")}
+    return options(
+        bits=chosen["bits"],
+        group_size=chosen["group_size"],
+        symmetric=not chosen["zero_point"],
+        **(of_gptq if tool == "gptqmodel" else {}),
         device=config["compute"]["device"],
         threads=config["compute"]["threads"],
         trust_remote_code=config["model"]["trust_remote_code"],
@@ -26,11 +51,13 @@ def quantize_options(wildcards):
 
 
 rule quantize:
+    wildcard_constraints:
+        checkpoint=one_of(checkpoints_of("radquant")),
     input:
         code=code("quantize.py"),
         model=model_files("original"),
         calibration=lambda wildcards: (
-            [CALIBRATION] if needs_calibration(wildcards) else []
+            [CALIBRATION, CALIBRATION_RECORD] if needs_calibration(wildcards) else []
         ),
     output:
         model_files("{checkpoint}"),
@@ -44,4 +71,31 @@ rule quantize:
         options=quantize_options,
     shell:
         "{PYTHON} {input.code[0]:q} --model results/models/original {params.options}"
+        " --output results/checkpoints/{wildcards.checkpoint} 2>&1 | tee {log} >&2"
+
+
+rule quantize_with_tool:
+    wildcard_constraints:
+        checkpoint=one_of(checkpoints_of("autoawq", "gptqmodel")),
+    input:
+        code=lambda wildcards: code(f"quantize_{recipe(wildcards)['tool']}.py"),
+        model=model_files("original"),
+        calibration=CALIBRATION,
+        environment=lambda wildcards: (
+            f"results/venvs/{recipe(wildcards)['tool']}/ready.json"
+        ),
+    output:
+        model_files("{checkpoint}"),
+    log:
+        "results/logs/quantize/{checkpoint}.log",
+    threads: config["compute"]["threads"]
+    resources:
+        mem_mb=16000,
+        runtime=480,
+    params:
+        tool=lambda wildcards: recipe(wildcards)["tool"],
+        options=tool_options,
+    shell:
+        "results/venvs/{params.tool}/bin/python {input.code[0]:q} --model results/models/original"
+        " --calibration {input.calibration} {params.options}"
         " --output results/checkpoints/{wildcards.checkpoint} 2>&1 | tee {log} >&2"

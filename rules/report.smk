@@ -34,7 +34,7 @@ rule report:
             ],
         ),
         calibration=(
-            "results/calibration/set.json" if used_checkpoints(config, "awq") else []
+            "results/calibration/set.json" if calibrated_checkpoints(config) else []
         ),
         checkpoints=[
             file for name in used_checkpoints(config) for file in model_files(name)

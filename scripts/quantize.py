@@ -1,69 +1,126 @@
-"""Quantize the weights of a model and store them packed, in AutoAWQ's GEMM format."""
+"""Quantize the weights of a model, one decoder layer at a time, and store them packed."""
 
 import argparse
 import os
 import resource
+import shutil
 import time
 from pathlib import Path
 
 from radquant.cli import run
-from radquant.errors import UserError
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", type=Path, required=True, help="Hugging Face model directory")
-    parser.add_argument("--calibration", type=Path, help="samples.parquet; AWQ needs it, rtn not")
-    parser.add_argument(
-        "--method", choices=["awq", "rtn"], default="awq", help="rtn is plain rounding to nearest"
+    add = parser.add_argument
+    add("--model", type=Path, required=True, metavar="DIR", help="Hugging Face model directory")
+    add(
+        "--calibration",
+        type=Path,
+        metavar="PARQUET",
+        help="samples of scripts/calibration_set.py; awq and gptq need them, rtn does not",
     )
-    parser.add_argument("--bits", type=int, choices=[4, 8], default=4, help="bits of a weight")
-    parser.add_argument(
+    add(
+        "--calibration-record",
+        type=Path,
+        metavar="JSON",
+        help="where the samples come from, for the record (set.json beside them)",
+    )
+    add(
+        "--method",
+        choices=["awq", "gptq", "rtn"],
+        default="awq",
+        help="rtn is plain rounding to nearest (%(default)s)",
+    )
+    add(
+        "--bits",
+        type=int,
+        choices=[2, 3, 4, 8],
+        default=4,
+        help="bits of a weight; 2 not with awq (%(default)s)",
+    )
+    add(
         "--group-size",
         type=int,
-        choices=[32, 64, 128],
+        choices=[32, 64, 128, -1],
         default=128,
-        help="input channels that share a scale",
+        help="input channels that share a scale; -1 for all of a row (%(default)s)",
     )
-    parser.add_argument(
-        "--symmetric", action="store_true", help="a grid about 0 instead of one with zero points"
+    add("--symmetric", action="store_true", help="a grid about 0 instead of one with zero points")
+    add(
+        "--rounding",
+        choices=["nearest", "gptq"],
+        default="nearest",
+        help="awq: how the scaled weights are rounded (%(default)s)",
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
-    parser.add_argument(
-        "--trust-remote-code", action="store_true", help="run code that comes with the model"
+    add(
+        "--no-clip",
+        action="store_true",
+        help="cover each group's whole range instead of searching how much of it to keep",
     )
-    parser.add_argument("--output", type=Path, required=True, help="checkpoint directory to write")
+    add(
+        "--desc-act",
+        action="store_true",
+        help="gptq: form the groups in order of activation, which needs a group index",
+    )
+    add(
+        "--damp-percent",
+        type=float,
+        default=0.01,
+        metavar="SHARE",
+        help="gptq's rounding: share of the mean diagonal added to the Gram matrix (%(default)s)",
+    )
+    add(
+        "--format",
+        choices=["gemm", "gptq", "compressed-tensors"],
+        help="layout of the packed tensors; by default the one that the method is known by",
+    )
+    add("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default: %(default)s")
+    add("--threads", type=int, default=1, metavar="N", help="CPU threads (%(default)s)")
+    add("--trust-remote-code", action="store_true", help="run Python code that the model brings")
+    add("--output", type=Path, required=True, metavar="DIR", help="checkpoint to write")
+    add(
+        "--work",
+        type=Path,
+        metavar="DIR",
+        help="finished layers of a run that was killed; by default a hidden one beside the output",
+    )
     return parser.parse_args()
 
 
 def main() -> None:
-    arguments = parse_arguments()
-    if arguments.method == "awq" and arguments.calibration is None:
-        raise UserError("method awq needs --calibration; scripts/calibration_set.py makes one")
+    args = parse_arguments()
     os.environ["HF_HUB_OFFLINE"] = "1"
     started = time.monotonic()
 
     import torch
 
     from radquant.compute import onednn_products
+    from radquant.files import read_json
     from radquant.models import resolve_device
+    from radquant.quantization import engine, resuming
     from radquant.quantization.checkpoint import write_checkpoint
-    from radquant.quantization.engine import load_original, quantize_model, read_calibration
-    from radquant.quantization.grid import Recipe
+    from radquant.quantization.formats import format_for
+    from radquant.quantization.original import open_original
+    from radquant.quantization.recipe import check_recipe_values, recipe_of
 
-    torch.set_num_threads(arguments.threads)
-    device = resolve_device(arguments.device)
-    recipe = Recipe(arguments.method, arguments.bits, arguments.group_size, not arguments.symmetric)
-    calibration = read_calibration(arguments.calibration) if recipe.method == "awq" else None
-    model = load_original(arguments.model, arguments.trust_remote_code)
+    torch.set_num_threads(args.threads)
+    device = resolve_device(args.device)
+    recipe = recipe_of({**vars(args), "zero_point": not args.symmetric, "clip": not args.no_clip})
+    check_recipe_values(recipe)
+    form = format_for(recipe, args.format)
+    samples = engine.check_calibration(recipe, args.calibration)
+    origin = read_json(args.calibration_record) if args.calibration_record else {}
+    source = open_original(args.model, args.trust_remote_code)
+    work = args.work or args.output.with_name(f".{args.output.name}.work")
+    resuming.prepare(work, resuming.fingerprint_of(args.model, samples, recipe, form.name, device))
     with onednn_products():
-        result = quantize_model(model, recipe, calibration, device)
+        result = engine.quantize_model(source, work, recipe, form, samples, device)
     record = {
         "recipe": vars(recipe),
-        "model": str(arguments.model),
-        "calibration": calibration
-        and {"samples": len(calibration), "tokens": sum(map(len, calibration))},
+        "format": form.name,
+        "model": str(args.model),
+        "calibration": samples and {**origin, **engine.count(samples)},
         "layers": result.layers,
         "checks": {
             "layers_quantized": len(result.layers),
@@ -71,12 +128,14 @@ def main() -> None:
             "unpacked_equals_evaluated": True,
         },
         "device": str(device),
-        "threads": arguments.threads,
+        "threads": args.threads,
         "wall_seconds": time.monotonic() - started,
         "cpu_seconds": time.process_time(),
         "peak_process_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
-    write_checkpoint(arguments.model, arguments.output, model, result.tensors, recipe, record)
+    quantization = form.config(recipe, result.not_converted)
+    write_checkpoint(args.model, args.output, result.tensors, quantization, record)
+    shutil.rmtree(work)
 
 
 if __name__ == "__main__":

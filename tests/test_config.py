@@ -10,7 +10,7 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from workflow_helpers import REPOSITORY, DryRun, copy_repository, dry_run, errors
 
@@ -95,6 +95,7 @@ def test_every_property_of_the_schema_is_described() -> None:
     check(read("config/schema.yaml"), "")
 
 
+TEXTS = {"id": "some/texts", "revision": "main", "file": "raw/texts.jsonl"}
 MISTAKES = [
     ("generation/shard", 3, "generation.shard is not a known key; did you mean shards?"),
     ("seeds", 3, "seeds is not a known key; did you mean seed?"),
@@ -102,7 +103,12 @@ MISTAKES = [
     ("generation/shards", 1.5, "generation.shards must be of type integer, not 1.5"),
     ("generation", None, "generation must be of type object, not None"),
     ("corpus/format", "open-i", "'open-i', which is not allowed; did you mean openi?"),
-    ("checkpoints/awq-w4/bits", 3, "bits is 3, which is not allowed; the valid ones are 4, 8"),
+    ("checkpoints/awq-w4/bits", 5, "is 5, which is not allowed; the valid ones are 2, 3, 4, 8"),
+    ("checkpoints/awq-w4/bits", 2, "checkpoints.awq-w4: method awq cannot do 2 bits"),
+    ("checkpoints/awq-w4/desc_act", True, "desc_act does not go with method awq"),
+    ("checkpoints/rtn-w4/tool", "autoawq", "AutoAWQ cannot do method rtn; use awq"),
+    ("checkpoints/rtn-w4/rounding", "gptq", "rounding gptq needs calibration"),
+    ("checkpoints/rtn-w4", {"method": "gptq", "bits": 3, "format": "gemm"}, "cannot hold 3 bits"),
     ("checkpoints/awq-w4/group_size", 65, "did you mean 64?"),
     ("checkpoints/original", {"method": "rtn"}, "choose another name"),
     ("checkpoints/..", {"method": "rtn"}, "has '..', which is not of the form"),
@@ -129,6 +135,17 @@ MISTAKES = [
     ("evaluation/reports", 0, "evaluation.reports is 0 and must be at least 1"),
     ("generation/prompt", "prompts/impresion.txt", "did you mean prompts/impression.txt?"),
     ("calibration/prompt", "prompts/none.txt", "which does not exist"),
+    ("calibration/packed", True, "calibration.packed is not a known key; did you mean pack?"),
+    ("calibration/pack", 1, "calibration.pack must be of type boolean, not 1"),
+    ("calibration/table", {"column": "text"}, "calibration.table.path is missing"),
+    ("calibration/table", {"path": "t.xls"}, "'t.xls', which is not of the form: a .csv"),
+    ("calibration/table", {"path": "{t}.csv"}, "a path may hold no braces"),
+    ("calibration/table", {"path": "t.csv", "colum": "t"}, "did you mean column?"),
+    ("calibration/hub", {"id": "a/b", "file": "c.csv"}, "calibration.hub.revision is missing"),
+    ("calibration/hub", {**TEXTS, "id": "a/b/c"}, "is not of the form: owner/name"),
+    ("calibration/hub", {**TEXTS, "file": "../c.csv"}, "is not of the form: path in the"),
+    ("calibration/hub", {**TEXTS, "file": "c/../../c.csv"}, "is not of the form: path in the"),
+    ("calibration", {"hub": TEXTS, "table": {"path": "t.csv"}}, "not from both; remove one"),
     (8, {}, "8 is a key that is not text"),
 ]
 
@@ -169,7 +186,15 @@ def test_the_calibration_prompt_of_a_run_without_calibration_is_not_looked_at() 
         del plain["precisions"][name]
     full = config.resolve(plain, SCHEMA)
     assert config.used_checkpoints(full) == ["rtn-w4"]
-    assert config.used_checkpoints(full, "awq") == []
+    assert config.calibrated_checkpoints(full) == []
+
+
+@pytest.mark.parametrize("source", [{"hub": TEXTS}, {"table": {"path": "t.csv"}}])
+def test_the_calibration_prompt_is_not_looked_at_for_other_texts(source: dict[str, Any]) -> None:
+    calibration = {"prompt": "prompts/none.txt", **source}
+    full = config.resolve({**read("config.yaml"), "calibration": calibration}, SCHEMA)
+    (texts,) = source
+    assert full["calibration"][texts]["column"] == "text"
 
 
 def as_text(value: Any) -> Any:
@@ -188,6 +213,7 @@ def test_numbers_that_arrive_as_text_are_numbers(name: str) -> None:
 
 
 @given(st.data())
+@settings(deadline=None)  # a machine that is busy is no error
 def test_whatever_stands_at_a_key_either_resolves_or_gets_one_sentence(data: st.DataObject) -> None:
     base = read("config/smoke.yaml")
     leaves = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
@@ -251,6 +277,36 @@ def test_the_default_run_is_planned(repository: Path) -> None:
         "write_config": 1,
         "report": 1,
     }
+
+
+@pytest.mark.parametrize(
+    ("source", "fetched", "read"),
+    [
+        ({"table": {"path": "own.csv"}, "pack": True}, 0, ["own.csv", "results/data/eval.csv"]),
+        (
+            {"hub": TEXTS},
+            1,
+            [
+                "results/calibration/texts/raw/texts.jsonl",
+                "results/calibration/texts.json",
+                "results/data/eval.csv",
+            ],
+        ),
+    ],
+)
+def test_calibration_on_other_texts_is_planned(
+    repository: Path, source: dict[str, Any], fetched: int, read: list[str]
+) -> None:
+    (repository / "own.csv").write_text("text\n")
+    run = dry_run(repository, "--config", f"calibration={json.dumps(source)}")
+    assert run.code == 0
+    assert run.jobs["calibration_set"] == 1
+    assert run.jobs.get("fetch_texts", 0) == fetched
+    inputs = re.search(r"^rule calibration_set:\n    input: (.*)$", run.out, re.M)
+    assert inputs
+    assert inputs[1].split(", ")[-len(read) :] == read
+    assert "train.csv" not in inputs[1]
+    assert "prompts/" not in inputs[1]
 
 
 def test_a_dry_run_says_why_each_job_runs(repository: Path) -> None:

@@ -1,4 +1,4 @@
-"""AutoAWQ's GEMM layout, against its definition and against PyTorch's own int4 kernel."""
+"""Packed layouts, against their definitions and against PyTorch's own int4 kernel."""
 
 import pytest
 import torch
@@ -6,8 +6,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from radquant.kernels.reference import PackedLinear
-from radquant.quantization.grid import Recipe, quantize
-from radquant.quantization.packing import pack, pack_columns, unpack, unpack_columns
+from radquant.quantization import packing_compressed, packing_gptq
+from radquant.quantization.grid import QuantizedWeight, quantize
+from radquant.quantization.packing import (
+    pack,
+    pack_bits,
+    pack_columns,
+    unpack,
+    unpack_bits,
+    unpack_columns,
+)
+from radquant.quantization.recipe import Recipe
 
 
 def test_the_published_nibble_order() -> None:
@@ -62,3 +71,114 @@ def test_equals_pytorchs_int4_kernel() -> None:
     scales_and_zeros = torch.stack([scales, (8 - zeros) * scales], -1).bfloat16().contiguous()
     theirs = torch.ops.aten._weight_int4pack_mm_for_cpu(x, weight, group, scales_and_zeros)
     torch.testing.assert_close(layer(x).float(), theirs.float(), rtol=0.05, atol=0.15)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from([2, 3, 4, 8]), st.lists(st.integers(0, 255), min_size=1, max_size=70))
+def test_words_are_one_stream_of_bits(bits: int, values: list[int]) -> None:
+    values = [value % 2**bits for value in values]
+    words = pack_bits(torch.tensor([values]), bits)[0].tolist()
+    stream = sum(value << (place * bits) for place, value in enumerate(values))
+    read = sum((word & 0xFFFFFFFF) << (32 * place) for place, word in enumerate(words))
+    assert read == stream
+    assert len(words) == -(-len(values) * bits // 32)
+    back = unpack_bits(torch.tensor([words], dtype=torch.int32), bits, len(values))
+    assert back[0].tolist() == values
+
+
+def test_three_bits_straddle_words_as_in_autogptq() -> None:
+    """AutoGPTQ's own loop over ten values, one that is cut, ten values, one that is cut, ten."""
+    values = [(5 * place + 3) % 8 for place in range(32)]
+    words = [0, 0, 0]
+    for place in range(10):
+        words[0] |= values[place] << (3 * place)
+        words[1] |= values[11 + place] << (3 * place + 1)
+        words[2] |= values[22 + place] << (3 * place + 2)
+    words[0] |= (values[10] << 30) & 0xFFFFFFFF
+    words[1] |= values[10] >> 2 & 1
+    words[1] |= (values[21] << 31) & 0xFFFFFFFF
+    words[2] |= values[21] >> 1 & 3
+    packed = pack_bits(torch.tensor(values), 3).tolist()
+    assert [word & 0xFFFFFFFF for word in packed] == words
+
+
+def known_weight(bits: int = 4) -> QuantizedWeight:
+    """32 outputs, 64 inputs in two groups; zeros from 1."""
+    out, channel = torch.arange(32)[:, None], torch.arange(64)
+    zeros = 1 + (out + torch.arange(2)) % (2**bits - 1)
+    return QuantizedWeight(
+        ((3 * out + channel) % 2**bits).to(torch.uint8),
+        torch.full((32, 2), 0.5, dtype=torch.float16),
+        zeros.to(torch.uint8),
+    )
+
+
+def test_gptq_packs_along_the_inputs() -> None:
+    weight = known_weight()
+    packed = packing_gptq.pack(weight, 4, zeros_less_one=False)
+    assert {name: tuple(tensor.shape) for name, tensor in packed.items()} == {
+        "qweight": (8, 32),
+        "qzeros": (2, 4),
+        "scales": (2, 32),
+        "g_idx": (64,),
+    }
+    for out, channel in ((0, 0), (5, 9), (31, 63)):
+        field = packed["qweight"][channel // 8, out].item() >> (4 * (channel % 8)) & 15
+        assert field == (3 * out + channel) % 16
+        field = packed["qzeros"][channel // 32, out // 8].item() >> (4 * (out % 8)) & 15
+        assert field == 1 + (out + channel // 32) % 15
+    assert packed["g_idx"].tolist() == [0] * 32 + [1] * 32
+
+
+def test_gptq_version_1_stores_zeros_less_one() -> None:
+    first = packing_gptq.pack(known_weight(), 4, zeros_less_one=True)
+    second = packing_gptq.pack(known_weight(), 4, zeros_less_one=False)
+    assert torch.equal(second["qzeros"] - first["qzeros"], torch.full((2, 4), 0x11111111))
+    assert torch.equal(packing_gptq.unpack(first, 4, True).zeros, known_weight().zeros)
+
+
+def test_compressed_tensors_packs_weights_by_row_and_zeros_by_column() -> None:
+    packed = packing_compressed.pack(known_weight(), 4, symmetric=False)
+    assert packed["weight_packed"].shape == (32, 8)
+    assert packed["weight_zero_point"].shape == (4, 2)
+    assert packed["weight_shape"].tolist() == [32, 64]
+    for out, channel in ((0, 0), (5, 9), (31, 63)):
+        # It speaks of signed values, stored with 8 added: (q − 8) + 8.
+        field = packed["weight_packed"][out, channel // 8].item() >> (4 * (channel % 8)) & 15
+        assert field == (3 * out + channel) % 16
+        field = packed["weight_zero_point"][out // 8, channel // 32].item() >> (4 * (out % 8)) & 15
+        assert field == 1 + (out + channel // 32) % 15
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("group_size", [32, -1])
+def test_compressed_tensors_own_code_reads_and_writes_the_same(
+    bits: int, symmetric: bool, group_size: int
+) -> None:
+    pytest.importorskip("compressed_tensors")
+    from compressed_tensors.compressors import BaseCompressor
+    from compressed_tensors.quantization import QuantizationConfig
+
+    from radquant.quantization.formats import FORMATS
+
+    torch.manual_seed(bits)
+    recipe = Recipe("rtn", bits, group_size, zero_point=not symmetric)
+    weight = quantize(torch.randn(40, 96), recipe)
+    form = FORMATS["compressed-tensors"]
+    config = QuantizationConfig.model_validate(form.config(recipe, ["lm_head"]))
+    scheme = config.config_groups["group_0"]
+    compressor = BaseCompressor.get_value_from_registry("pack-quantized")
+    packed = form.pack(weight, recipe)
+    assert set(compressor.compression_param_names(scheme)) == packed.keys()
+    exact = packed | {"weight_scale": packed["weight_scale"].float()}
+    assert torch.equal(compressor.decompress(exact, scheme)["weight"], weight.dequantize())
+    plain = {
+        "weight": weight.dequantize(),
+        "weight_scale": weight.scales.float(),
+        "weight_zero_point": (weight.zeros.int() - 2 ** (bits - 1)).to(torch.int8),
+    }
+    theirs = compressor.compress(plain, scheme)
+    read = packing_compressed.unpack(theirs, bits, symmetric)
+    assert torch.equal(read.integers, weight.integers)
+    assert torch.equal(read.zeros, weight.zeros)

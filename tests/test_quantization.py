@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 from radquant.errors import UserError
 from radquant.models import load
 from radquant.quantization import engine
-from radquant.quantization.architectures import ARCHITECTURES, LLAMA
+from radquant.quantization.architectures import ARCHITECTURES, LLAMA, Norm, Rows
 from radquant.quantization.awq import (
     InputStatistics,
     fold_into_norm,
@@ -24,9 +24,11 @@ from radquant.quantization.awq import (
     search_scale,
     source_channels,
 )
-from radquant.quantization.engine import load_original, quantize_model
-from radquant.quantization.grid import Recipe, quantize
+from radquant.quantization.formats import format_for
+from radquant.quantization.grid import quantize
+from radquant.quantization.original import open_original
 from radquant.quantization.packing import unpack
+from radquant.quantization.recipe import Recipe
 
 ROOT = Path(__file__).parent.parent
 AWQ = Recipe("awq", 4, 32)
@@ -102,22 +104,30 @@ def test_folding_into_a_stored_norm_is_exact(storage: torch.dtype) -> None:
     assert torch.equal(norm.weight, norm.weight.to(storage).float())
 
 
+def quantized(
+    directory: Path, work: Path, recipe: Recipe = AWQ, tokens: int = 24
+) -> engine.Quantization:
+    """Quantize the model in `directory` on a few random sequences."""
+    source, form = open_original(directory), format_for(recipe)
+    return engine.quantize_model(source, work, recipe, form, token_sequences(6, tokens), CPU)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("kv_heads", [4, 2, 1])
 def test_folding_leaves_the_function_unchanged(
     tmp_path: Path, dtype: torch.dtype, kv_heads: int
 ) -> None:
-    model = load_original(tiny_llama(tmp_path / "m", dtype, num_key_value_heads=kv_heads))
-    result = quantize_model(model, AWQ, token_sequences(6, 24), CPU)
+    original = tiny_llama(tmp_path / "m", dtype, num_key_value_heads=kv_heads)
+    result = quantized(original, tmp_path / "work")
     assert 0 < result.largest_change < engine.INVARIANCE_BOUND
 
 
 @pytest.mark.parametrize(
     "wrong",
     [
-        dataclasses.replace(LLAMA.groups[0], source="post_attention_layernorm"),
+        dataclasses.replace(LLAMA.groups[0], source=Norm("post_attention_layernorm")),
         dataclasses.replace(
-            LLAMA.groups[3], source="mlp.gate_proj"
+            LLAMA.groups[3], source=Rows("mlp.gate_proj")
         ),  # the activation is not linear
     ],
 )
@@ -126,9 +136,9 @@ def test_a_wrong_table_stops_the_run(
 ) -> None:
     groups = tuple(wrong if g.linears == wrong.linears else g for g in LLAMA.groups)  # type: ignore[attr-defined]
     monkeypatch.setitem(ARCHITECTURES, "llama", dataclasses.replace(LLAMA, groups=groups))
-    model = load_original(tiny_llama(tmp_path / "m"))
+    original = tiny_llama(tmp_path / "m")
     with pytest.raises(UserError, match=r"changed the output of model\.layers\.0"):
-        quantize_model(model, AWQ, token_sequences(6, 24), CPU)
+        quantized(original, tmp_path / "work")
 
 
 def test_layers_outside_the_table_are_an_error(
@@ -137,13 +147,13 @@ def test_layers_outside_the_table_are_an_error(
     table = dataclasses.replace(LLAMA, groups=LLAMA.groups[:3])
     monkeypatch.setitem(ARCHITECTURES, "llama", table)
     with pytest.raises(UserError, match=r"down_proj"):
-        quantize_model(load_original(tiny_llama(tmp_path / "m")), AWQ, token_sequences(2, 8), CPU)
+        quantized(tiny_llama(tmp_path / "m"), tmp_path / "work")
 
 
 def test_group_size_must_divide_every_layer(tmp_path: Path) -> None:
-    model = load_original(tiny_llama(tmp_path / "m"))
+    original = tiny_llama(tmp_path / "m")
     with pytest.raises(UserError, match=r"64 inputs .*divide every layer: \[32, 64\]"):
-        quantize_model(model, Recipe("rtn", 4, 128), None, CPU)
+        quantized(original, tmp_path / "work", Recipe("rtn", 4, 128))
 
 
 @pytest.mark.parametrize("bits", [4, 8])
@@ -204,7 +214,7 @@ def test_a_changed_byte_is_noticed(packed_tiny: Path, tmp_path: Path) -> None:
 
 def test_the_record_names_recipe_and_layers(packed_tiny: Path) -> None:
     record = json.loads((packed_tiny / "quantization.json").read_text())
-    assert record["recipe"] == {"method": "awq", "bits": 4, "group_size": 32, "zero_point": True}
+    assert record["recipe"] == vars(AWQ)
     assert len(record["layers"]) == record["checks"]["layers_quantized"] == 14
     assert all(0 < layer["output_error"] < 0.5 for layer in record["layers"])
     config = json.loads((packed_tiny / "config.json").read_text())

@@ -17,6 +17,7 @@ from safetensors.numpy import save_file
 
 from radquant.errors import UserError
 from radquant.files import read_json, read_table, write_json, write_table
+from radquant.quantization.recipe import Recipe
 from radquant.reporting import tables
 from radquant.reporting.collect import collect
 from radquant.reporting.figures import write_figures
@@ -46,8 +47,8 @@ CONFIG = {
     "corpus": {"name": "invented", "format": "table", "path": "reports.csv"},
     "task": {"inputs": ["findings"], "target": "impression"},
     "checkpoints": {
-        "awq-w4": {"method": "awq", "bits": 4, "group_size": 64, "zero_point": True},
-        "rtn-w4": {"method": "rtn", "bits": 4, "group_size": 64, "zero_point": True},
+        "awq-w4": vars(Recipe("awq", 4, 64)),
+        "rtn-w4": vars(Recipe("rtn", 4, 64)),
     },
     "precisions": {
         "w4a16": {"checkpoint": "awq-w4"},
@@ -81,6 +82,9 @@ def make_results(folder, config=CONFIG):
         "max_tokens": 64,
         "seed": 7,
         "prompt_hash": "c" * 64,
+        "texts": 8,
+        "packed": False,
+        "source": {"kind": "corpus"},
     }
     write_json(folder / "calibration/set.json", calibration)
     write_weights(folder / "models/original", 4000)
@@ -379,6 +383,35 @@ def test_examples_take_the_worst_of_each_precision(summary):
 
 def test_a_baseline_above_the_model_is_said(report):
     assert "**constant (0.522) scores at least as high without any model" in report
+
+
+HUB = {"kind": "hub", "id": "some/texts", "file": "a.csv", "revision": "b" * 40, "column": "text"}
+
+
+@pytest.mark.parametrize(
+    ("calibration", "sentence", "row"),
+    [
+        ({}, "calibrated on 8 training texts, 400 tokens.", f"`calibration prompt` | {'c' * 64}"),
+        (
+            {"source": {**HUB, "sha256": "d" * 64}, "prompt_hash": None, "packed": True},
+            "calibrated on 8 texts from some/texts (a.csv), packed into 8 sequences, 400 tokens.",
+            f"`calibration texts` | {'d' * 64}",
+        ),
+        (
+            {
+                "source": {"kind": "table", "path": "t.csv", "sha256": "e" * 64},
+                "prompt_hash": None,
+            },
+            "calibrated on 8 texts from t.csv, 400 tokens.",
+            f"`calibration texts` | {'e' * 64}",
+        ),
+    ],
+)
+def test_the_calibration_texts_are_named(finished, summary, calibration, sentence, row):
+    changed = {**summary, "calibration": {**summary["calibration"], **calibration}}
+    report = render(changed, example_texts(collect(finished, CONFIG), changed), "figures")
+    assert sentence in " ".join(report.split())
+    assert row in " ".join(report.split())
 
 
 def test_annotator_is_named_and_lexicon_is_not_called_radgraph(report):

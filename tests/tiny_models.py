@@ -62,17 +62,32 @@ def token_sequences(count: int, length: int, seed: int = 1) -> list[torch.Tensor
     return [torch.randint(3, len(WORDS), (length,), generator=generator) for _ in range(count)]
 
 
+TINY_OPTIONS = ["--bits", "4", "--group-size", "32", "--device", "cpu"]
+
+
+def write_samples(directory: Path) -> Path:
+    """A calibration set of random tokens in `directory`; its path."""
+    samples = pd.DataFrame({"input_ids": [ids.tolist() for ids in token_sequences(6, 24)]})
+    write_table(directory / "samples.parquet", samples)
+    return directory / "samples.parquet"
+
+
 def quantize_tiny(
     original: Path, directory: Path, method: str = "awq", bits: int = 4, symmetric: bool = False
 ) -> Path:
     """Quantize a tiny model by the script itself, to `directory`/checkpoint; its path."""
-    samples = pd.DataFrame({"input_ids": [ids.tolist() for ids in token_sequences(6, 24)]})
-    write_table(directory / "samples.parquet", samples)
-    calibration = ["--calibration", str(directory / "samples.parquet")] if method == "awq" else []
-    command = ["quantize.py", "--model", str(original)]
-    command += ["--method", method, "--bits", str(bits), "--group-size", "32", "--device", "cpu"]
-    command += ["--symmetric"] * symmetric + calibration
+    command = ["quantize.py", "--model", str(original), *TINY_OPTIONS, "--bits", str(bits)]
+    command += ["--method", method, "--calibration", str(write_samples(directory))]
+    command += ["--symmetric"] * symmetric
     command += ["--output", str(directory / "checkpoint")]
     with mock.patch.object(sys, "argv", command):
         runpy.run_path(str(SCRIPTS / "quantize.py"), run_name="__main__")
     return directory / "checkpoint"
+
+
+def store(original: Path, output: Path, *options: str) -> Path:
+    """Quantize by the script in groups of 32; the checkpoint's path."""
+    command = ["quantize.py", "--model", str(original), "--group-size", "32", "--device", "cpu"]
+    with mock.patch.object(sys, "argv", [*command, "--output", str(output), *options]):
+        runpy.run_path(str(SCRIPTS / "quantize.py"), run_name="__main__")
+    return output

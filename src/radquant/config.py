@@ -11,6 +11,13 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
 from radquant.errors import UserError
+from radquant.quantization.recipe import (
+    check_recipe_values,
+    format_name,
+    needs_calibration,
+    recipe_of,
+)
+from radquant.quantization.tool_limits import check_tool_recipe
 
 # Columns of data/train.csv and data/eval.csv, which a prompt may use.
 COLUMNS = ["id", "group", "study", "findings", "impression", "indication", "comparison", "text"]
@@ -44,19 +51,22 @@ def resolve(config: Mapping[str, Any], schema_path: str | Path) -> Config:
     _check_task(full)
     _check_precisions(full)
     _check_prompt(full, "generation")
-    if used_checkpoints(full, method="awq"):
-        _check_prompt(full, "calibration")
+    _check_recipes(full)
+    if calibrated_checkpoints(full):
+        _check_calibration(full)
     return full
 
 
-def used_checkpoints(config: Config, method: str | None = None) -> list[str]:
-    """Return the quantized checkpoints that some precision uses, those of `method` if given."""
+def used_checkpoints(config: Config) -> list[str]:
+    """Return the quantized checkpoints that some precision uses."""
     used = {precision["checkpoint"] for precision in config["precisions"].values()}
-    return [
-        name
-        for name, recipe in config["checkpoints"].items()
-        if name in used and method in (None, recipe["method"])
-    ]
+    return [name for name in config["checkpoints"] if name in used]
+
+
+def calibrated_checkpoints(config: Config) -> list[str]:
+    """Return those of the used checkpoints that need calibration texts."""
+    recipes = {name: recipe_of(config["checkpoints"][name]) for name in used_checkpoints(config)}
+    return [name for name, recipe in recipes.items() if needs_calibration(recipe)]
 
 
 def _plain(value: Any) -> Any:
@@ -228,6 +238,7 @@ def _check_paths(config: Config) -> None:
     corpus = config["corpus"]
     paths = {f"corpus.{key}": corpus[key] for key in ("path", "train", "eval", "split_file")}
     paths["model.path"] = config["model"]["path"]
+    paths["calibration.table.path"] = (config["calibration"]["table"] or {}).get("path")
     paths.update({f"{key}.prompt": config[key]["prompt"] for key in ("generation", "calibration")})
     for key, path in paths.items():
         if path and any(brace in path for brace in "{}"):
@@ -278,6 +289,29 @@ def _check_precisions(config: Config) -> None:
             "config: precisions.original is missing; every comparison is with it, so add "
             "original: {checkpoint: original}"
         )
+
+
+def _check_recipes(config: Config) -> None:
+    for name, checkpoint in config["checkpoints"].items():
+        try:
+            recipe = recipe_of(checkpoint)
+            check_recipe_values(recipe)
+            format_name(recipe, checkpoint["format"])
+            if checkpoint["tool"] != "radquant":
+                check_tool_recipe(checkpoint["tool"], recipe, checkpoint["format"])
+        except UserError as error:
+            raise UserError(f"config: checkpoints.{name}: {error}") from None
+
+
+def _check_calibration(config: Config) -> None:
+    """Check that the texts have one source; only those of the training reports need the prompt."""
+    calibration = config["calibration"]
+    if calibration["table"] and calibration["hub"]:
+        raise UserError(
+            "config: calibration takes its texts from table or from hub, not from both; remove one"
+        )
+    if not (calibration["table"] or calibration["hub"]):
+        _check_prompt(config, "calibration")
 
 
 def _check_prompt(config: Config, section: str) -> None:

@@ -20,6 +20,8 @@ from radquant.files import atomic_directory, hash_directory, read_json, sha256_f
 # Everything at the top of a Hugging Face directory that a text model needs, and nothing else:
 # no pickled weights, no other framework's weights, no README.
 SMALL_FILES = ("*.json", "*.txt", "*.jinja", "*.model", "*.tiktoken")
+# What a model card says about licence and origin.
+LEGAL_FILES = ("README.md", "LICENSE*", "NOTICE*")
 WEIGHT_FILES = ("*.safetensors",)
 CODE_FILES = ("*.py",)
 PICKLED_FILES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
@@ -130,7 +132,7 @@ def model_from_hub(
         snapshot = snapshot_download(
             model_id,
             revision=revision,
-            allow_patterns=[*SMALL_FILES, *WEIGHT_FILES, *code],
+            allow_patterns=[*SMALL_FILES, *LEGAL_FILES, *WEIGHT_FILES, *code],
             # Folders hold other formats; "consolidated" is a second copy of the same weights.
             ignore_patterns=["*/*", "consolidated*"],
         )
@@ -170,7 +172,8 @@ def _copy_model(
     # All checks come before gigabytes are copied.
     _check_model(source, weights, trust_remote_code)
     with atomic_directory(output) as part:
-        for name in _matching(source, (*SMALL_FILES, *(CODE_FILES if trust_remote_code else ()))):
+        code = CODE_FILES if trust_remote_code else ()
+        for name in _matching(source, (*SMALL_FILES, *LEGAL_FILES, *code)):
             if name != "source.json":
                 shutil.copyfile(source / name, part / name)
         for name in _matching(source, WEIGHT_FILES):

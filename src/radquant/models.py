@@ -11,6 +11,7 @@ from radquant.errors import UserError
 from radquant.kernels.reference import PackedLinear
 from radquant.quantization import activations
 from radquant.quantization.checkpoint import build_packed_model, verify
+from radquant.quantization.streaming import model_class
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -19,7 +20,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 class Loaded:
     """A model in eval mode on its device, and what is known of it."""
 
-    model: Any  # a transformers causal language model
+    model: Any  # a transformers language model, or one with images that is given text alone
     tokenizer: Any  # pads on the left
     layers_quantized: int  # packed linear layers
     activation_layers: int  # linear layers that quantize their input
@@ -70,7 +71,7 @@ def load(
     With `activation_bits` the input of every packed linear layer is quantized; the number of layers
     that really do so is measured by running a token, and must be all of them.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # it would fill the logs
@@ -81,9 +82,9 @@ def load(
     tokenizer = load_tokenizer(directory, trust_remote_code)
     config = AutoConfig.from_pretrained(directory, trust_remote_code=trust_remote_code)
     if getattr(config, "quantization_config", None):
-        model = build_packed_model(config, directory, dtype)
+        model = build_packed_model(config, directory, dtype, trust_remote_code)
     else:
-        model = AutoModelForCausalLM.from_pretrained(
+        model = model_class(config).from_pretrained(
             directory,
             dtype=dtype,
             trust_remote_code=trust_remote_code,

@@ -1,6 +1,13 @@
-"""Which linear layers share an input, and what their scales fold into, for each architecture."""
+"""Which linear layers share an input, and what their scales fold into, for each architecture.
 
-from dataclasses import dataclass
+Models of an unknown architecture are inspected instead: their linear layers are found, nothing is
+folded.
+"""
+
+import re
+import sys
+from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import nn
 
@@ -8,17 +15,37 @@ from radquant.errors import UserError
 
 
 @dataclass(frozen=True)
+class Norm:
+    """A norm that multiplies by `offset` + weight."""
+
+    name: str
+    offset: float = 0.0
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Output rows of a linear layer: all of them or, where several are fused into one, the last.
+
+    A fused layer's last part is the second half of the rows that follow the queries; there are as
+    many queries as `queries`, the layer that reads the attention's output, has inputs.
+    """
+
+    linear: str
+    fused: bool = False
+    queries: str = ""
+
+
+@dataclass(frozen=True)
 class Group:
     """Linear layers of one decoder layer that read the same tensor.
 
     Dividing that tensor by s per channel and multiplying the linears' columns by s changes nothing;
-    the division is folded into `source`: a norm's weight, or a linear layer's output channels.
+    the division is folded into `source`, or is not done where there is none.
     """
 
     linears: tuple[str, ...]
-    source: str
-    source_is_norm: bool
-    clip: tuple[str, ...]  # linears whose range may be clipped
+    source: Norm | Rows | None
+    clip: tuple[Rows, ...]  # rows whose range may be clipped
 
 
 @dataclass(frozen=True)
@@ -27,50 +54,140 @@ class Architecture:
     groups: tuple[Group, ...]
 
 
-ATTENTION, MLP = "self_attn", "mlp"
+Q, K, V, O = (f"self_attn.{name}_proj" for name in "qkvo")  # noqa: E741
+QKV = "self_attn.qkv_proj"
+GATE, UP, DOWN, GATE_UP = (f"mlp.{name}_proj" for name in ("gate", "up", "down", "gate_up"))
+
 
 # q and k are not clipped: their errors multiply in the attention's logits (as in AutoAWQ).
-LLAMA = Architecture(
-    decoder_layers="model.layers",
-    groups=(
-        Group(
-            linears=(f"{ATTENTION}.q_proj", f"{ATTENTION}.k_proj", f"{ATTENTION}.v_proj"),
-            source="input_layernorm",
-            source_is_norm=True,
-            clip=(f"{ATTENTION}.v_proj",),
-        ),
-        Group(
-            linears=(f"{ATTENTION}.o_proj",),
-            source=f"{ATTENTION}.v_proj",
-            source_is_norm=False,
-            clip=(f"{ATTENTION}.o_proj",),
-        ),
-        Group(
-            linears=(f"{MLP}.gate_proj", f"{MLP}.up_proj"),
-            source="post_attention_layernorm",
-            source_is_norm=True,
-            clip=(f"{MLP}.gate_proj", f"{MLP}.up_proj"),
-        ),
-        Group(
-            linears=(f"{MLP}.down_proj",),
-            source=f"{MLP}.up_proj",
-            source_is_norm=False,
-            clip=(f"{MLP}.down_proj",),
-        ),
-    ),
-)
-
-ARCHITECTURES = {"llama": LLAMA, "mistral": LLAMA}
 
 
-def architecture_of(model_type: str) -> Architecture:
-    """The table for a config's `model_type`."""
-    if model_type not in ARCHITECTURES:
+def separate_projections(mlp_norm: str, offset: float = 0.0) -> Architecture:
+    """One linear layer for each projection; `mlp_norm` is the norm that gate and up read."""
+    return Architecture(
+        "model.layers",
+        (
+            Group((Q, K, V), Norm("input_layernorm", offset), clip=(Rows(V),)),
+            Group((O,), Rows(V), clip=(Rows(O),)),
+            Group((GATE, UP), Norm(mlp_norm, offset), clip=(Rows(GATE), Rows(UP))),
+            Group((DOWN,), Rows(UP), clip=(Rows(DOWN),)),
+        ),
+    )
+
+
+def fused_projections() -> Architecture:
+    """Phi's: q, k and v are rows of one linear layer, gate and up of another."""
+    values = Rows(QKV, fused=True, queries=O)
+    return Architecture(
+        "model.layers",
+        (
+            Group((QKV,), Norm("input_layernorm"), clip=(values,)),
+            Group((O,), values, clip=(Rows(O),)),
+            Group((GATE_UP,), Norm("post_attention_layernorm"), clip=(Rows(GATE_UP),)),
+            Group((DOWN,), Rows(GATE_UP, fused=True), clip=(Rows(DOWN),)),
+        ),
+    )
+
+
+LLAMA = separate_projections("post_attention_layernorm")
+# Gemma's norms multiply by 1 + weight, and its post_attention_layernorm follows the attention.
+GEMMA = separate_projections("pre_feedforward_layernorm", offset=1.0)
+PHI = fused_projections()
+
+# By the `model_type` of the text model: a model with images (MedGemma: gemma3) has one inside.
+ARCHITECTURES = {
+    "llama": LLAMA,
+    "mistral": LLAMA,
+    "ministral3": LLAMA,
+    "smollm3": LLAMA,
+    "qwen2": LLAMA,
+    "qwen3": LLAMA,
+    "phi3": PHI,  # Phi-4 too
+    "gemma": separate_projections("post_attention_layernorm", offset=1.0),
+    "gemma2": GEMMA,
+    "gemma3_text": GEMMA,
+}
+
+# Names of linear layers that make queries or keys, as models call them.
+QUERIES_OR_KEYS = re.compile(r"(^|_)(w?q|w?k|w?qkv|query|key|c_attn)(_|$)", re.IGNORECASE)
+
+
+def architecture_of(config: Any, model: nn.Module) -> Architecture:
+    """The table for a transformers `config`, with the path of the decoder layers in its `model`.
+
+    The model may be empty (on the meta device). An unknown architecture gets a table in which every
+    linear layer stands alone and no scale is folded; a line on stderr says so. Raises UserError for
+    a model whose decoder layers cannot be quantized whole.
+    """
+    path = find_decoder_layers(config, model)
+    layers = model.get_submodule(path)
+    assert isinstance(layers, nn.ModuleList)
+    check_blocks(layers, path)
+    kind = config.get_text_config().model_type
+    if kind in ARCHITECTURES:
+        return replace(ARCHITECTURES[kind], decoder_layers=path)
+    print(
+        f"warning: nothing is known about models of type {kind!r}, so AWQ cannot scale weights by "
+        f"their activations and only searches their ranges (known: {', '.join(ARCHITECTURES)})",
+        file=sys.stderr,
+    )
+    return inspected(layers[0], path)
+
+
+def find_decoder_layers(config: Any, model: nn.Module) -> str:
+    """Path of the list of modules with linear layers in `model` that the text model runs through.
+
+    Towers for images have such lists, too; the number of layers in the text model's config tells.
+    """
+    decoder = model.get_decoder() if hasattr(model, "get_decoder") else model  # type: ignore[operator]
+    inside = set(decoder.modules())
+    count = getattr(config.get_text_config(), "num_hidden_layers", None)
+    found = [
+        path
+        for path, module in model.named_modules()
+        if isinstance(module, nn.ModuleList) and module in inside and linears(module)
+        if count in (None, len(module))
+    ]
+    if not found:
         raise UserError(
-            f"models of type {model_type!r} cannot be quantized yet; "
-            f"the types that can are {', '.join(sorted(ARCHITECTURES))}"
+            f"{type(model).__name__} has no list of decoder layers made of linear layers, of the "
+            f"length in its config ({count}); this model cannot be quantized yet"
         )
-    return ARCHITECTURES[model_type]
+    return min(found, key=lambda path: path.count("."))
+
+
+def check_blocks(layers: nn.ModuleList, path: str) -> None:
+    """Raise UserError unless all layers have the same linear layers and no other matrices."""
+    expected = linears(layers[0]).keys()
+    for number, layer in enumerate(layers):
+        named = {f"{name}.weight" for name in linears(layer)}
+        for name, parameter in layer.named_parameters():
+            # Experts, for one, may be fused into a parameter of three dimensions.
+            if parameter.ndim > 1 and name not in named:
+                raise UserError(
+                    f"{path}.{number}.{name} has shape {list(parameter.shape)} and is no linear "
+                    "layer's weight; models with such weights (mixtures of experts among them) "
+                    "cannot be quantized yet"
+                )
+        odd = sorted(linears(layer).keys() ^ expected)
+        if odd:
+            raise UserError(
+                f"the linear layers of {path}.{number} and {path}.0 differ in {', '.join(odd)}; "
+                "models with unequal decoder layers cannot be quantized yet"
+            )
+
+
+def inspected(layer: nn.Module, path: str) -> Architecture:
+    """A table for decoder layers like `layer`, of which only the linear layers are known."""
+    groups = []
+    for name in linears(layer):
+        makes_queries = QUERIES_OR_KEYS.search(name.rpartition(".")[2])
+        groups.append(Group((name,), None, clip=() if makes_queries else (Rows(name),)))
+    return Architecture(path, tuple(groups))
+
+
+def linears(module: nn.Module) -> dict[str, nn.Linear]:
+    return {name: each for name, each in module.named_modules() if isinstance(each, nn.Linear)}
 
 
 def decoder_layers(model: nn.Module, architecture: Architecture) -> nn.ModuleList:
@@ -81,9 +198,7 @@ def decoder_layers(model: nn.Module, architecture: Architecture) -> nn.ModuleLis
 
 def layer_linears(layer: nn.Module, architecture: Architecture) -> dict[str, nn.Linear]:
     """The linear layers of one decoder layer; raises UserError unless the table names them all."""
-    found = {
-        name: module for name, module in layer.named_modules() if isinstance(module, nn.Linear)
-    }
+    found = linears(layer)
     named = {name for group in architecture.groups for name in group.linears}
     if found.keys() != named:
         odd = ", ".join(sorted(found.keys() ^ named))
@@ -92,3 +207,51 @@ def layer_linears(layer: nn.Module, architecture: Architecture) -> dict[str, nn.
             "this variant of the model cannot be quantized yet"
         )
     return found
+
+
+def row_range(layer: nn.Module, rows: Rows) -> slice:
+    """Which output rows of its linear layer `rows` stands for."""
+    count = linear_of(layer, rows.linear).out_features
+    if not rows.fused:
+        return slice(0, count)
+    start = linear_of(layer, rows.queries).in_features if rows.queries else 0
+    return slice(start + (count - start) // 2, count)
+
+
+def linear_of(layer: nn.Module, name: str) -> nn.Linear:
+    linear = layer.get_submodule(name)
+    assert isinstance(linear, nn.Linear)
+    return linear
+
+
+def head_dim_of(config: Any) -> int:
+    """Width of an attention head of the text model.
+
+    0 where the config hides it or it differs between layers, as in no architecture of the table.
+    """
+    text = config.get_text_config()
+    try:
+        return getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    except (AttributeError, TypeError, RuntimeError):  # transformers' own for what differs
+        return 0
+
+
+def not_converted(model: nn.Module, architecture: Architecture) -> list[str]:
+    """Names of the modules with matrices outside the decoder layers: what stays as it is.
+
+    They are for `modules_to_not_convert`, whose readers look for them anywhere in a module's name
+    (serving engines drop the leading "model."). Embeddings are never converted and are not named.
+    """
+    kept, parent = [], ""
+    for child in architecture.decoder_layers.split("."):
+        for name, module in model.get_submodule(parent).named_children():
+            if name != child and not isinstance(module, nn.Embedding) and has_matrix(module):
+                kept.append((parent, name))
+        parent = f"{parent}.{child}".lstrip(".")
+    packed = [f"{parent}.0.{name}" for name in linears(model.get_submodule(f"{parent}.0"))]
+    ambiguous = {name for _, name in kept if any(name in each for each in packed)}
+    return [f"{at}.{name}".lstrip(".") if name in ambiguous else name for at, name in kept]
+
+
+def has_matrix(module: nn.Module) -> bool:
+    return any(parameter.ndim > 1 for parameter in module.parameters())

@@ -14,12 +14,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from radquant.quantization.architectures import Group
-from radquant.quantization.grid import Recipe, by_group, find_grid, round_to_grid
+from radquant.quantization.architectures import Group, Norm, linear_of, row_range
+from radquant.quantization.grid import by_group, find_grid, round_to_grid
+from radquant.quantization.recipe import Recipe
 
 SCALE_STEPS = 20  # exponents 0, 1/20 … 19/20, as in AutoAWQ
 CLIP_STEPS = 10  # shares of the range 1.00, 0.95 … 0.55, as in AutoAWQ
 CLIP_STEP = 0.05
+# The scale search's loss is a sum over output rows, and its cost grows with them: of wider layers
+# it takes this many, evenly spaced, and counts each for those it stands for.
+LOSS_ROWS = 1536
 
 
 @dataclass
@@ -73,6 +77,15 @@ def mean_by_source(values: Tensor, channels: Tensor, source_width: int) -> Tenso
     return total * (source_width / len(channels))
 
 
+def rows_for_loss(weight: Tensor) -> tuple[Tensor, float]:
+    """At most LOSS_ROWS rows of [out, in], and how many rows each stands for."""
+    count = len(weight)
+    if count <= LOSS_ROWS:
+        return weight, 1.0
+    index = torch.arange(LOSS_ROWS, device=weight.device) * count // LOSS_ROWS
+    return weight[index], count / LOSS_ROWS
+
+
 def search_scale(
     weights: Sequence[Tensor],
     statistics: InputStatistics,
@@ -94,14 +107,16 @@ def search_scale(
     weight = torch.cat([r.flatten(-2) for r in relative]).mean(0)
     activation = mean_by_source(activation, channels, source_width)
     weight = mean_by_source(weight, channels, source_width)
+    sampled = [rows_for_loss(w) for w in weights]
 
     def loss(scale: Tensor) -> float:
         expanded = scale[channels]
         total = 0.0
-        for w in weights:
+        for w, share in sampled:
             groups = by_group(w * expanded, recipe.group_size)
             rounded = round_to_grid(groups, *find_grid(groups, recipe), recipe.bits)
-            total += output_error(rounded.flatten(-2).div_(expanded).sub_(w), statistics.gram)
+            delta = rounded.flatten(-2).div_(expanded).sub_(w)
+            total += share * output_error(delta, statistics.gram)
         return total
 
     best = torch.ones(source_width, device=weight.device)
@@ -138,26 +153,60 @@ def search_clip(weight: Tensor, gram: Tensor, recipe: Recipe) -> Tensor:
     return best
 
 
-def fold_into_norm(norm: nn.Module, scale: Tensor, storage: torch.dtype) -> Tensor:
-    """Divide a norm's weight by `scale` and return the scale that was really applied, [channels].
+def clip_of(
+    layer: nn.Module, group: Group, statistics: InputStatistics, recipe: Recipe
+) -> dict[str, Tensor]:
+    """The share of each weight group's range to keep, [out, groups], by name of linear layer.
 
-    The weight is stored in `storage`; taking the linears' scale from the rounded weight keeps the
-    product exact, so folding costs no accuracy even in bfloat16.
+    Layers of which no row may be clipped are left out; other rows that may not be clipped keep 1.
+    """
+    kept: dict[str, Tensor] = {}
+    for rows in group.clip if recipe.clip else ():
+        weight, part = linear_of(layer, rows.linear).weight, row_range(layer, rows)
+        found = search_clip(weight[part], statistics.gram, recipe)
+        kept[rows.linear] = torch.ones(len(weight), found.shape[1], device=weight.device)
+        kept[rows.linear][part] = found
+    return kept
+
+
+def fold_exactly(
+    stored: Tensor, scale: Tensor, storage: torch.dtype, offset: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """Divide `offset` + `stored` by about `scale`: the values to store, and the division made.
+
+    What is stored gets rounded to `storage`. Taking the division from the rounded values keeps
+    folding exact, even in bfloat16; what cannot be divided stays as it is.
+    """
+    factor = stored + offset
+    folded = (factor / scale - offset).to(storage).float()
+    applied = factor / (folded + offset)
+    exact = torch.isfinite(applied) & (applied > 0)
+    applied = torch.where(exact, applied, 1)
+    return torch.where(exact, folded, stored), torch.where(factor == 0, scale, applied)
+
+
+def fold_into_norm(
+    norm: nn.Module, scale: Tensor, storage: torch.dtype, offset: float = 0.0
+) -> Tensor:
+    """Divide a norm's output by about `scale`; returns the division made, [channels].
+
+    The norm multiplies by `offset` + weight, and its weight is stored in `storage`.
     """
     weight = norm.weight
     assert isinstance(weight, Tensor)
-    folded = (weight / scale).to(storage).float()
-    exact = torch.isfinite(folded) & (folded != 0) & (weight != 0)
-    applied = torch.where(exact, weight / folded, scale)
-    weight.copy_(torch.where(exact, folded, weight / scale))
+    folded, applied = fold_exactly(weight, scale, storage, offset)
+    weight.copy_(folded)
     return applied
 
 
-def fold_into_linear(linear: nn.Linear, scale: Tensor) -> Tensor:
-    """Divide a linear layer's output channels by `scale`, [out], and return it."""
-    linear.weight.div_(scale[:, None])
+def fold_into_linear(linear: nn.Linear, rows: slice, scale: Tensor, storage: torch.dtype) -> Tensor:
+    """Divide output channels `rows` by about `scale`; returns the division made, [rows].
+
+    The weight will be quantized, so only the bias is rounded to `storage`.
+    """
     if linear.bias is not None:
-        linear.bias.div_(scale)
+        linear.bias[rows], scale = fold_exactly(linear.bias[rows], scale, storage)
+    linear.weight[rows] /= scale[:, None]
     return scale
 
 
@@ -169,19 +218,27 @@ def scale_group(
     head_dim: int,
     storage: torch.dtype,
 ) -> None:
-    """Search the group's scale and fold it into the layer; the layer's function does not change."""
-    linears = [layer.get_submodule(name) for name in group.linears]
-    weights = [linear.weight for linear in linears if isinstance(linear.weight, Tensor)]
-    source = layer.get_submodule(group.source)
-    assert isinstance(source.weight, Tensor)
-    source_width, width = source.weight.shape[0], weights[0].shape[1]
-    channels = source_channels(source_width, width, head_dim).to(weights[0].device)
-    scale = search_scale(weights, statistics, channels, source_width, recipe)
-    if group.source_is_norm:
-        scale = fold_into_norm(source, scale, storage)
+    """Search the group's scale and fold it into the layer; the layer's function does not change.
+
+    A group without a source is left as it is.
+    """
+    if group.source is None:
+        return
+    weights = [linear_of(layer, name).weight for name in group.linears]
+    if isinstance(group.source, Norm):
+        norm = layer.get_submodule(group.source.name)
+        assert isinstance(norm.weight, Tensor)
+        source_width = len(norm.weight)
     else:
-        assert isinstance(source, nn.Linear)
-        scale = fold_into_linear(source, scale)
+        source = linear_of(layer, group.source.linear)
+        rows = row_range(layer, group.source)
+        source_width = rows.stop - rows.start
+    channels = source_channels(source_width, weights[0].shape[1], head_dim).to(weights[0].device)
+    scale = search_scale(weights, statistics, channels, source_width, recipe)
+    if isinstance(group.source, Norm):
+        scale = fold_into_norm(norm, scale, storage, group.source.offset)
+    else:
+        scale = fold_into_linear(source, rows, scale, storage)
     expanded = scale[channels]
     for weight in weights:
         weight.mul_(expanded)

@@ -1,75 +1,76 @@
 """Packed checkpoints on disk: writing them whole, and building the model back from them.
 
-A checkpoint is a Hugging Face directory in AutoAWQ's GEMM format plus `quantization.json`, which
-holds the recipe, the error of each layer, and the sha256 of every other file.
+A checkpoint is a Hugging Face directory in one of the formats of `formats`, plus a model card and
+`quantization.json`, which holds the recipe, the error of each layer, and the sha256 of every other
+file.
 """
 
 import shutil
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from radquant.errors import UserError
 from radquant.files import atomic_directory, hash_directory, read_json, verify_hashes, write_json
 from radquant.kernels.reference import PackedLinear
-from radquant.quantization.grid import Recipe
+from radquant.quantization.card import model_card
+from radquant.quantization.formats import (
+    SUFFIXES,
+    Settings,
+    check_tensors,
+    field_bits,
+    in_memory,
+    settings_of,
+)
+from radquant.quantization.streaming import (
+    StoredTensor,
+    empty_model,
+    join_tensors,
+    names_in_model,
+    stored_tensors,
+)
 
 RECORD = "quantization.json"
+CARD = "README.md"
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack")
-NOT_COPIED = ("source.json", "config.json", "model.safetensors.index.json", RECORD)
-
-
-def quantization_config(recipe: Recipe) -> dict[str, Any]:
-    """The `quantization_config` that AutoAWQ, vLLM and transformers read from config.json.
-
-    A symmetric grid is stored with zeros in its middle, so the file has zero points either way.
-    """
-    return {
-        "quant_method": "awq",
-        "bits": recipe.bits,
-        "group_size": recipe.group_size,
-        "zero_point": True,
-        "version": "gemm",
-        "modules_to_not_convert": ["lm_head"],
-    }
-
-
-def unique_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """The model's state without second names of tied tensors."""
-    seen: set[int] = set()
-    tensors = {}
-    for name, tensor in model.state_dict().items():
-        if tensor.data_ptr() not in seen:
-            seen.add(tensor.data_ptr())
-            tensors[name] = tensor.contiguous()
-    return tensors
+NOT_COPIED = ("source.json", "config.json", "model.safetensors.index.json", CARD, RECORD)
 
 
 def write_checkpoint(
     source: Path,
     output: Path,
-    model: nn.Module,
-    packed: dict[str, Tensor],
-    recipe: Recipe,
-    record: dict[str, Any],
+    tensors: Mapping[str, StoredTensor],
+    quantization: Mapping[str, Any],
+    record: Mapping[str, Any],
 ) -> None:
-    """Write `model`'s other tensors, the packed linears, tokenizer and record to `output`."""
-    config = read_json(source / "config.json")
-    config["quantization_config"] = quantization_config(recipe)
+    """Write a checkpoint whole: `tensors`, wherever they lie, and the rest (see `write_rest`)."""
     with atomic_directory(output) as part:
-        save_file({**unique_tensors(model), **packed}, part / "model.safetensors", {"format": "pt"})
-        write_json(part / "config.json", config)
-        # safetensors makes its file readable by the owner alone, whatever the umask says.
-        shutil.copymode(part / "config.json", part / "model.safetensors")
-        for path in sorted(source.iterdir()):
-            weights = path.suffix in WEIGHT_SUFFIXES
-            if path.is_file() and not weights and path.name not in NOT_COPIED:
-                shutil.copyfile(path, part / path.name)
-        write_json(part / RECORD, {**record, "files": hash_directory(part, exclude=[RECORD])})
+        join_tensors(part / "model.safetensors", tensors)
+        write_rest(source, part, quantization, record)
+
+
+def write_rest(
+    source: Path, part: Path, quantization: Mapping[str, Any], record: Mapping[str, Any]
+) -> None:
+    """Write everything but the weights of a checkpoint into `part`, where the weights lie already.
+
+    source: the original's directory, whose configuration, tokenizer and licence files are taken
+    over. quantization: the `quantization_config` for config.json. record: for quantization.json
+    and the model card.
+    """
+    write_json(
+        part / "config.json",
+        read_json(source / "config.json") | {"quantization_config": dict(quantization)},
+    )
+    for path in sorted(source.iterdir()):
+        weight = path.suffix in WEIGHT_SUFFIXES
+        if path.is_file() and not weight and path.name not in NOT_COPIED:
+            shutil.copyfile(path, part / path.name)
+    (part / CARD).write_text(model_card(source, quantization, record), encoding="utf-8")
+    write_json(part / RECORD, {**record, "files": hash_directory(part, exclude=[RECORD])})
 
 
 def verify(directory: Path) -> None:
@@ -85,69 +86,104 @@ def verify(directory: Path) -> None:
             verify_hashes(directory, read_json(directory / record)["files"], remedy)
 
 
-def read_tensors(directory: Path) -> dict[str, Tensor]:
-    """Every tensor of a directory's safetensors files."""
-    files = sorted(directory.glob("*.safetensors"))
-    if not files:
-        raise UserError(f"{directory} holds no .safetensors file; pickled weights are not loaded")
-    tensors: dict[str, Tensor] = {}
-    for file in files:
-        with safe_open(file, framework="pt") as opened:
-            for name in opened.keys():  # noqa: SIM118 (not a dict)
-                tensors[name] = opened.get_tensor(name)
-    return tensors
+def packed_layers(names: Iterable[str], settings: Settings) -> dict[str, dict[str, str]]:
+    """The packed linear layers among a checkpoint's tensors: {layer: {suffix: tensor's name}}."""
+    suffixes = SUFFIXES[settings.format]
+    layers: dict[str, dict[str, str]] = {}
+    for name in names:
+        layer, _, suffix = name.rpartition(".")
+        if suffix in suffixes:
+            layers.setdefault(layer, {})[suffix] = name
+    return {layer: found for layer, found in sorted(layers.items()) if suffixes[0] in found}
 
 
-def packed_linear(linear: nn.Linear, quantization: dict[str, Any]) -> PackedLinear:
-    """An empty packed layer in the shape of `linear`."""
-    bits, group_size = quantization["bits"], quantization["group_size"]
-    return PackedLinear(
-        linear.in_features, linear.out_features, bits, group_size, linear.bias is not None
-    )
+def read_settings(directory: Path, quantization: Mapping[str, Any]) -> Settings:
+    """The settings of a checkpoint; an error names its directory."""
+    try:
+        return settings_of(quantization)
+    except UserError as error:
+        raise UserError(f"{directory}: {error}") from None
 
 
-def build_packed_model(config: Any, directory: Path, dtype: torch.dtype) -> nn.Module:
+def build_packed_model(
+    config: Any, directory: Path, dtype: torch.dtype, trust_remote_code: bool = False
+) -> nn.Module:
     """Build the model of a packed checkpoint on the CPU; packed layers stay packed.
 
     config: the checkpoint's transformers config. Tensors that are not packed get `dtype`.
     """
-    from transformers import AutoModelForCausalLM
-    from transformers.initialization import no_init_weights
-
-    quantization = config.quantization_config
-    if quantization.get("quant_method") != "awq" or quantization.get("version") != "gemm":
-        raise UserError(f"{directory / 'config.json'} is not of a checkpoint in AWQ's GEMM format")
+    settings = read_settings(directory, config.quantization_config)
     del config.quantization_config
-    tensors = read_tensors(directory)
-    with no_init_weights():  # memory that is never written is never taken
-        model: nn.Module = AutoModelForCausalLM.from_config(config, dtype=dtype)
-    packed = {name.removesuffix(".qweight") for name in tensors if name.endswith(".qweight")}
-    for name in sorted(packed):
-        parent, _, child = name.rpartition(".")
-        linear = model.get_submodule(name)
-        if not isinstance(linear, nn.Linear):
-            raise UserError(f"{directory}: {name} is packed but is no linear layer of the model")
-        setattr(model.get_submodule(parent), child, packed_linear(linear, quantization))
-    for name, tensor in tensors.items():
-        if not name.endswith((".qweight", ".qzeros", ".scales")):
-            tensors[name] = tensor.to(dtype)
-    assign_all(model, tensors, directory)
+    config.dtype = dtype
+    model = empty_model(config, trust_remote_code)
+    stored = stored_tensors(directory)
+    packed = packed_layers(stored, settings)
+    plain = stored.keys() - {name for layer in packed.values() for name in layer.values()}
+    try:
+        # The original stored each packed layer as one weight; that is the name to look up.
+        names = names_in_model(model, [*plain, *(f"{layer}.weight" for layer in packed)])
+    except UserError as error:
+        raise UserError(f"{directory}: {error}") from None
+    for layer, suffixes in packed.items():
+        tensors = {suffix: stored[name] for suffix, name in suffixes.items()}
+        place(model, names.get(f"{layer}.weight"), tensors, settings, f"{directory}: layer {layer}")
+    assign(model, {names[name]: stored[name] for name in plain if name in names}, dtype, directory)
+    use_generation_config(model, directory)
     return model
 
 
-def assign_all(model: nn.Module, tensors: dict[str, Tensor], directory: Path) -> None:
-    """Put `tensors` in place of the model's own; every tensor of both must find its match."""
+def place(
+    model: nn.Module,
+    weight: str | None,
+    stored: Mapping[str, StoredTensor],
+    settings: Settings,
+    where: str,
+) -> None:
+    """Put a packed layer in the place of the linear layer whose weight is `weight` in `model`."""
+    name = (weight or "").removesuffix(".weight")
+    linear = model.get_submodule(name)
+    if not isinstance(linear, nn.Linear):
+        raise UserError(f"{where} is packed but is no linear layer of the model of its own")
+    try:
+        tensors = {suffix: tensor.load() for suffix, tensor in stored.items()}
+        check_tensors(tensors, settings, linear.in_features, linear.out_features)
+        tensors = in_memory(tensors, settings)
+    except UserError as error:
+        raise UserError(f"{where} cannot be read: {error}") from None
+    layer = PackedLinear(
+        linear.in_features,
+        linear.out_features,
+        field_bits(settings.bits),
+        settings.group_size,
+        linear.bias is not None,
+        "order" in tensors,
+    )
+    layer.load_state_dict(tensors, strict=False, assign=True)
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, layer)
+
+
+def assign(
+    model: nn.Module, stored: Mapping[str, StoredTensor], dtype: torch.dtype, directory: Path
+) -> None:
+    """Put the stored tensors, by the model's own names, in the place of the model's own."""
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    for name, tensor in tensors.items():
-        if name in shapes and shapes[name] != tensor.shape:
+    tensors = {}
+    for name, tensor in stored.items():
+        if shapes[name] != tensor.shape:
             raise UserError(
                 f"{directory}: {name} has shape {list(tensor.shape)}, "
                 f"the configuration says {list(shapes[name])}"
             )
-    missing, unexpected = model.load_state_dict(tensors, strict=False, assign=True)
-    tied = set(getattr(model, "all_tied_weights_keys", None) or ())
+        loaded = tensor.load()
+        tensors[name] = loaded.to(dtype) if loaded.is_floating_point() else loaded
+    model.load_state_dict(tensors, strict=False, assign=True)
     model.tie_weights()  # type: ignore[operator]
-    lacking = sorted(set(missing) - tied)
-    if lacking or unexpected:
-        which = f"lacks {lacking[0]}" if lacking else f"has an unknown tensor {unexpected[0]}"
-        raise UserError(f"{directory}: the checkpoint {which}; it does not fit its config.json")
+
+
+def use_generation_config(model: Any, directory: Path) -> None:
+    """Take over what ends an answer; `from_pretrained` does so for original models."""
+    from transformers import GenerationConfig
+
+    if (directory / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(directory)

@@ -1,10 +1,13 @@
-"""Quantize a model one decoder layer at a time.
+"""Quantize a model one decoder layer at a time, from the files it is stored in.
 
 The calibration tokens pass through the original model's layers in turn. A layer's inputs give the
 Gram matrices, its outputs feed the next layer, and only then is it scaled, checked and rounded: all
-layers are calibrated on the original model's activations, as AWQ does, in a single pass.
+layers are calibrated on the original model's activations, as AWQ does, in a single pass. Only one
+layer is in memory; hidden states and finished layers are files in a working directory, from which a
+run that was killed goes on.
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,42 +19,45 @@ from torch import Tensor, nn
 from radquant.cli import progress
 from radquant.errors import UserError
 from radquant.files import read_json, read_table
+from radquant.quantization import resuming
 from radquant.quantization.architectures import (
     Architecture,
-    architecture_of,
     decoder_layers,
+    head_dim_of,
     layer_linears,
+    not_converted,
 )
-from radquant.quantization.awq import InputStatistics, output_error, scale_group, search_clip
-from radquant.quantization.checkpoint import verify
-from radquant.quantization.grid import Recipe, quantize
-from radquant.quantization.packing import pack, unpack
+from radquant.quantization.awq import InputStatistics, clip_of, output_error, scale_group
+from radquant.quantization.formats import Format, settings_of, unpack
+from radquant.quantization.gptq import quantize_gptq
+from radquant.quantization.grid import QuantizedWeight, quantize
+from radquant.quantization.hidden import Hidden, LayerArguments, append, first_inputs, run_layer
+from radquant.quantization.original import Original, check_recipe
+from radquant.quantization.recipe import (
+    Recipe,
+    needs_calibration,
+    uses_gptq_rounding,
+)
+from radquant.quantization.streaming import (
+    StoredTensor,
+    fill,
+    read_header,
+)
 
 CHECKED_SEQUENCES = 8
 # Largest relative change of a layer's output through folding; layers are held in float32.
 INVARIANCE_BOUND = 1e-4
-GROUP_SIZES = (32, 64, 128)
+DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 @dataclass
 class Quantization:
-    """What `quantize_model` leaves: the tensors to store and the record of how they came about."""
+    """What `quantize_model` leaves: where every tensor lies, and how it came about."""
 
-    tensors: dict[str, Tensor]
+    tensors: dict[str, StoredTensor]  # by the names that go into the checkpoint
+    not_converted: list[str]  # modules outside of the decoder layers
     layers: list[dict[str, Any]] = field(default_factory=list)
     largest_change: float = 0.0  # of any layer's output by folding, before rounding
-
-
-@dataclass
-class LayerInputs:
-    """The hidden states of every calibration sequence, and each one's other arguments."""
-
-    hidden: list[Tensor]  # [1, tokens, channels] float32
-    arguments: list[dict[str, Any]]
-
-
-class _Captured(Exception):
-    pass
 
 
 def read_calibration(path: Path) -> list[Tensor]:
@@ -62,91 +68,34 @@ def read_calibration(path: Path) -> list[Tensor]:
     return [torch.tensor(ids, dtype=torch.int64) for ids in samples]
 
 
-def load_original(directory: Path, trust_remote_code: bool = False) -> nn.Module:
-    """The model to quantize, on the CPU, in the dtype that it is stored in."""
-    from transformers import AutoModelForCausalLM
-    from transformers.utils.logging import disable_progress_bar
-
-    disable_progress_bar()  # it would fill the logs
-    if not (directory / "config.json").is_file():
-        raise UserError(f"{directory} has no config.json; it is not a model directory")
-    if "quantization_config" in read_json(directory / "config.json"):
-        raise UserError(f"{directory} is quantized already; give the original model")
-    verify(directory)
-    model: nn.Module = AutoModelForCausalLM.from_pretrained(
-        directory, dtype="auto", use_safetensors=True, trust_remote_code=trust_remote_code
-    )
-    return model.eval().requires_grad_(False)
+def count(samples: Sequence[Tensor]) -> dict[str, int]:
+    """How many calibration samples and tokens were used."""
+    return {"samples": len(samples), "tokens": sum(map(len, samples))}
 
 
-def check_recipe(model: nn.Module, architecture: Architecture, recipe: Recipe) -> int:
-    """The number of linear layers to quantize; raises UserError if the recipe does not fit."""
-    linears = [
-        (f"{architecture.decoder_layers}.{index}.{name}", linear)
-        for index, layer in enumerate(decoder_layers(model, architecture))
-        for name, linear in layer_linears(layer, architecture).items()
-    ]
-    if not linears:
-        raise UserError("the model has no linear layers to quantize")
-    for name, linear in linears:
-        if linear.in_features % recipe.group_size:
-            widths = {each.in_features for _, each in linears}
-            fitting = [g for g in GROUP_SIZES if all(width % g == 0 for width in widths)]
-            raise UserError(
-                f"group size {recipe.group_size} does not divide the {linear.in_features} inputs "
-                f"of {name}; sizes that divide every layer: {fitting or 'none'}"
-            )
-        if linear.out_features % (32 // recipe.bits):
-            raise UserError(
-                f"{name} has {linear.out_features} outputs, which do not fill whole 32-bit words "
-                f"at {recipe.bits} bits; this model cannot be packed"
-            )
-    return len(linears)
-
-
-def as_float32(value: Any, device: torch.device) -> Any:
-    """Move tensors inside `value` to `device`, floating ones to float32."""
-    if isinstance(value, Tensor):
-        return value.to(device, torch.float32 if value.is_floating_point() else value.dtype)
-    if isinstance(value, tuple):
-        return tuple(as_float32(each, device) for each in value)
-    return value
-
-
-@torch.inference_mode()
-def first_layer_inputs(
-    model: nn.Module, layer: nn.Module, sequences: Sequence[Tensor], device: torch.device
-) -> LayerInputs:
-    """What the first decoder layer gets for each calibration sequence, [tokens] int64."""
-    inputs = LayerInputs([], [])
-
-    def capture(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        hidden = args[0] if args else kwargs.pop("hidden_states")
-        inputs.hidden.append(as_float32(hidden, device))
-        inputs.arguments.append({name: as_float32(v, device) for name, v in kwargs.items()})
-        raise _Captured
-
-    handle = layer.register_forward_pre_hook(capture, with_kwargs=True)
-    try:
-        for sequence in sequences:
-            try:
-                model(input_ids=sequence[None], use_cache=False)
-            except _Captured:
-                continue
-    finally:
-        handle.remove()
-    return inputs
-
-
-def run_layer(layer: nn.Module, hidden: Tensor, arguments: dict[str, Any]) -> Tensor:
-    output = layer(hidden, **arguments)
-    return output[0] if isinstance(output, tuple) else output
+def check_calibration(recipe: Recipe, path: Path | None) -> list[Tensor] | None:
+    """The samples at `path` if `recipe` needs any."""
+    if not needs_calibration(recipe):
+        return None
+    if path is None:
+        raise UserError(
+            f"method {recipe.method} needs --calibration; scripts/calibration_set.py makes one"
+        )
+    return read_calibration(path)
 
 
 def collect_statistics(
-    layer: nn.Module, architecture: Architecture, inputs: LayerInputs, device: torch.device
-) -> tuple[list[InputStatistics], list[Tensor]]:
-    """Run every sequence through `layer`: the statistics of each group's input, and the outputs."""
+    layer: nn.Module,
+    architecture: Architecture,
+    inputs: Hidden,
+    arguments: list[dict[str, Any]],
+    outputs: Hidden,
+    device: torch.device,
+) -> list[InputStatistics]:
+    """Run every sequence through `layer`: the statistics of each group's input, outputs to disk.
+
+    arguments: the layer's keyword arguments for each sequence.
+    """
     statistics, handles = [], []
     for group in architecture.groups:
         linear = layer.get_submodule(group.linears[0])
@@ -155,134 +104,235 @@ def collect_statistics(
         statistics.append(of_group)
         handles.append(linear.register_forward_pre_hook(lambda _, args, s=of_group: s.add(args[0])))
     try:
-        outputs = [
-            run_layer(layer, hidden, arguments)
-            for hidden, arguments in zip(inputs.hidden, inputs.arguments, strict=True)
-        ]
+        with outputs.writing() as file:
+            for hidden, named in zip(inputs.read_all(device), arguments, strict=True):
+                append(file, run_layer(layer, hidden, named))
     finally:
         for handle in handles:
             handle.remove()
-    return statistics, outputs
+    return statistics
 
 
-def change_by_folding(layer: nn.Module, inputs: LayerInputs, outputs: list[Tensor]) -> float:
-    """The largest relative difference between `layer`'s outputs now and `outputs`."""
-    return max(
-        float((run_layer(layer, hidden, arguments) - output).norm() / output.norm())
-        for hidden, arguments, output in list(
-            zip(inputs.hidden, inputs.arguments, outputs, strict=True)
-        )[:CHECKED_SEQUENCES]
-    )
-
-
-def awq_layer(
+def change_by_folding(
     layer: nn.Module,
-    name: str,
-    architecture: Architecture,
-    recipe: Recipe,
-    inputs: LayerInputs,
-    head_dim: int,
-    storage: torch.dtype,
+    inputs: Hidden,
+    arguments: list[dict[str, Any]],
+    outputs: Hidden,
     device: torch.device,
-) -> tuple[dict[str, Tensor], dict[str, Tensor], float, list[Tensor]]:
-    """Scale one layer in place and search its clipping.
-
-    Returns the kept range and the Gram matrix of each linear by name, the change by folding, and
-    the original layer's outputs.
-    """
-    statistics, outputs = collect_statistics(layer, architecture, inputs, device)
-    for group, of_group in zip(architecture.groups, statistics, strict=True):
-        scale_group(layer, group, of_group, recipe, head_dim, storage)
-    change = change_by_folding(layer, inputs, outputs)
-    if not change <= INVARIANCE_BOUND:
-        raise UserError(
-            f"folding AWQ's scales changed the output of {name} by {change:.2g} relative to it "
-            f"(at most {INVARIANCE_BOUND:g} is rounding); the table for this architecture is wrong"
-        )
-    keep, grams = {}, {}
-    for group, of_group in zip(architecture.groups, statistics, strict=True):
-        for linear_name in group.linears:
-            grams[linear_name] = of_group.gram
-            if linear_name in group.clip:
-                weight = layer.get_parameter(f"{linear_name}.weight")
-                keep[linear_name] = search_clip(weight, of_group.gram, recipe)
-    return keep, grams, change, outputs
+) -> float:
+    """The largest relative difference between `layer`'s outputs now and `outputs`."""
+    changes = []
+    for index in range(min(CHECKED_SEQUENCES, len(arguments))):
+        output = outputs.read(index, device)
+        now = run_layer(layer, inputs.read(index, device), arguments[index])
+        changes.append(float((now - output).norm() / output.norm()))
+    return max(changes)
 
 
-def pack_layer(
+def round_layer(
     layer: nn.Module,
     name: str,
     architecture: Architecture,
     recipe: Recipe,
-    keep: dict[str, Tensor],
-    grams: dict[str, Tensor],
-    result: Quantization,
-) -> None:
-    """Round and pack one layer's linears into `result`, checking that unpacking gives them back."""
-    for linear_name, linear in layer_linears(layer, architecture).items():
-        full_name = f"{name}.{linear_name}"
-        weight = linear.weight.float()
-        quantized = quantize(weight, recipe, keep.get(linear_name))
-        packed = {key: value.cpu() for key, value in pack(quantized, recipe.bits).items()}
-        evaluated = quantized.dequantize()
-        if not torch.equal(unpack(packed, recipe.bits).dequantize(), evaluated.cpu()):
-            raise UserError(f"unpacking {full_name} does not give the quantized weights back")
-        gram = grams.get(linear_name)
-        delta = evaluated - weight
-        record: dict[str, Any] = {
-            "name": full_name,
-            "in_features": linear.in_features,
-            "out_features": linear.out_features,
-            "weight_error": float(delta.norm() / weight.norm()),
-        }
-        if gram is not None:
-            squared = output_error(delta, gram) / max(output_error(weight, gram), 1e-30)
-            record["output_error"] = max(squared, 0.0) ** 0.5
-        result.layers.append(record)
-        result.tensors |= {f"{full_name}.{key}": value for key, value in packed.items()}
+    form: Format,
+    statistics: Sequence[InputStatistics],
+) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+    """Round and pack one layer's linears, checking that unpacking gives them back.
+
+    Returns the tensors by the names inside the layer, and a record of each linear.
+    """
+    tensors: dict[str, Tensor] = {}
+    records = []
+    settings = settings_of(form.config(recipe, []))
+    for place, group in enumerate(architecture.groups):
+        of_group = statistics[place] if statistics else None
+        keep: dict[str, Tensor] = {}
+        if of_group is not None and not recipe.desc_act:  # whose groups are not known yet
+            keep = clip_of(layer, group, of_group, recipe)
+        for linear_name in group.linears:
+            weight = layer.get_parameter(f"{linear_name}.weight")
+            full_name = f"{name}.{linear_name}"
+            gram = of_group.gram if of_group is not None else None
+            rounded = round_linear(weight, full_name, gram, recipe, keep.get(linear_name))
+            packed = form.pack(rounded, recipe)
+            packed = {key: value.cpu().contiguous() for key, value in packed.items()}
+            evaluated = rounded.dequantize()
+            if not torch.equal(unpack(packed, settings).dequantize(), evaluated.cpu()):
+                raise UserError(f"unpacking {full_name} does not give the quantized weights back")
+            records.append(linear_record(full_name, weight, evaluated, gram))
+            tensors |= {f"{linear_name}.{key}": value for key, value in packed.items()}
+    return tensors, records
+
+
+def round_linear(
+    weight: Tensor, name: str, gram: Tensor | None, recipe: Recipe, keep: Tensor | None
+) -> QuantizedWeight:
+    """Round one linear layer's weight, [out, in] float32; `name` is for messages."""
+    if gram is None or not uses_gptq_rounding(recipe):
+        return quantize(weight, recipe, keep)
+    try:
+        return quantize_gptq(weight, gram, recipe, keep)
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from None
+
+
+def linear_record(
+    name: str, weight: Tensor, evaluated: Tensor, gram: Tensor | None
+) -> dict[str, Any]:
+    """What quantization.json says of one linear layer."""
+    delta = evaluated - weight
+    record: dict[str, Any] = {
+        "name": name,
+        "in_features": weight.shape[1],
+        "out_features": weight.shape[0],
+        "weight_error": float(delta.norm() / weight.norm()),
+    }
+    if gram is not None:
+        whole = max(output_error(weight, gram), 1e-30)
+        record["output_error"] = max(output_error(delta, gram) / whole, 0.0) ** 0.5
+    return record
 
 
 @torch.inference_mode()
-def quantize_model(
-    model: nn.Module,
+def quantize_layer(
+    source: Original,
+    number: int,
     recipe: Recipe,
+    form: Format,
+    states: Sequence[Hidden],
+    arguments: LayerArguments,
+    device: torch.device,
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Quantize decoder layer `number`: its tensors by stored names, and its record.
+
+    states: the hidden states before the layer, and where those after it go; empty for "rtn".
+    """
+    architecture = source.architecture
+    name = f"{architecture.decoder_layers}.{number}"
+    layer = decoder_layers(source.model, architecture)[number]
+    places = source.layer_tensors(number)
+    fill(layer, {own: source.stored[stored] for own, stored in places.items()}, device)
+    layer.to(device)
+    statistics: list[InputStatistics] = []
+    change = 0.0
+    if states:
+        inputs, outputs = states
+        of_layer = [arguments[length][number] for length in inputs.lengths]
+        statistics = collect_statistics(layer, architecture, inputs, of_layer, outputs, device)
+        if recipe.method == "awq":
+            storage = narrowest(source.stored[stored].dtype for stored in places.values())
+            for group, of_group in zip(architecture.groups, statistics, strict=True):
+                scale_group(layer, group, of_group, recipe, head_dim_of(source.config), storage)
+            change = change_by_folding(layer, inputs, of_layer, outputs, device)
+        if not change <= INVARIANCE_BOUND:
+            raise UserError(
+                f"folding AWQ's scales changed the output of {name} by {change:.2g} relative to it "
+                f"(at most {INVARIANCE_BOUND:g} is rounding); the table for this architecture is "
+                "wrong"
+            )
+    tensors, records = round_layer(layer, name, architecture, recipe, form, statistics)
+    named = {}
+    for own, tensor in tensors.items():
+        linear_name, _, suffix = own.rpartition(".")
+        named[f"{places[f'{linear_name}.weight'].removesuffix('weight')}{suffix}"] = tensor
+    weights = {f"{linear}.weight" for linear in layer_linears(layer, architecture)}
+    state = layer.state_dict()
+    for own, stored in places.items():
+        if own not in weights:
+            kept = DTYPES.get(source.stored[stored].dtype, state[own].dtype)
+            named[stored] = state[own].to("cpu", kept).contiguous()
+    decoder_layers(source.model, architecture)[number] = nn.Identity()  # frees its memory
+    return named, {"layers": records, "change": change}
+
+
+def narrowest(dtypes: Any) -> torch.dtype:
+    """The floating dtype with the fewest bits among safetensors' names of dtypes."""
+    floating = [DTYPES[name] for name in dtypes if name in DTYPES]
+    return min(floating, key=lambda dtype: (dtype.itemsize, dtype == torch.bfloat16))
+
+
+def quantize_model(
+    source: Original,
+    work: Path,
+    recipe: Recipe,
+    form: Format,
     sequences: Sequence[Tensor] | None,
     device: torch.device,
 ) -> Quantization:
-    """Quantize every linear layer of `model`'s decoder layers; the model is used up.
+    """Quantize every linear layer of the decoder layers; `source` is used up.
 
-    model: a Hugging Face causal language model on the CPU, in the dtype it is stored in.
+    work: directory of finished layers and of what the next one needs (see resuming.prepare).
     sequences: calibration token ids, each [tokens] int64; None for method "rtn".
     """
-    config: Any = model.config
-    architecture = architecture_of(config.model_type)
-    expected = check_recipe(model, architecture, recipe)
-    layers = decoder_layers(model, architecture)
-    storage = next(layers.parameters()).dtype
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    result = Quantization({})
-    inputs = LayerInputs([], [])
-    if recipe.method == "awq":
-        if not sequences:
-            raise UserError("AWQ needs calibration samples; give --calibration a samples.parquet")
-        inputs = first_layer_inputs(model, layers[0], sequences, device)
-    numbers = progress(range(len(layers)), f"quantize {recipe.method}", len(layers), "layers")
-    for number in numbers:
-        name = f"{architecture.decoder_layers}.{number}"
-        layer = layers[number].to(device, torch.float32)
-        keep: dict[str, Tensor] = {}
-        grams: dict[str, Tensor] = {}
-        if recipe.method == "awq":
-            keep, grams, change, outputs = awq_layer(
-                layer, name, architecture, recipe, inputs, head_dim, storage, device
-            )
-            inputs.hidden = outputs
-            result.largest_change = max(result.largest_change, change)
-        pack_layer(layer, name, architecture, recipe, keep, grams, result)
-        for linear_name in layer_linears(layer, architecture):
-            parent, _, child = linear_name.rpartition(".")
-            setattr(layer.get_submodule(parent), child, nn.Identity())
-        layer.to("cpu", storage)
+    architecture = source.architecture
+    expected = check_recipe(source.model, architecture, recipe)
+    layers = decoder_layers(source.model, architecture)
+    outside = not_converted(source.model, architecture)
+    first = resuming.finished_layers(work)
+    arguments: LayerArguments = {}
+    states: list[Hidden] = []
+    if needs_calibration(recipe):
+        assert sequences is not None
+        lengths, width = tuple(map(len, sequences)), source.config.get_text_config().hidden_size
+        files = [work / resuming.hidden_name(number) for number in range(len(layers) + 1)]
+        states = [Hidden(file, lengths, width) for file in files]
+        arguments = calibration_inputs(source, layers, sequences, states[0], device)
+    if first:
+        print(f"going on after {first} finished layers", file=sys.stderr, flush=True)
+    numbers = range(first, len(layers))
+    for number in progress(numbers, f"quantize {recipe.method}", len(numbers), "layers"):
+        tensors, record = quantize_layer(
+            source, number, recipe, form, states[number : number + 2], arguments, device
+        )
+        resuming.finish_layer(work, number, tensors, record)
+    return collect(source, work, len(layers), expected, outside)
+
+
+def calibration_inputs(
+    source: Original,
+    layers: nn.ModuleList,
+    sequences: Sequence[Tensor],
+    hidden: Hidden,
+    device: torch.device,
+) -> LayerArguments:
+    """Write the first decoder layer's inputs and return all layers' other arguments.
+
+    The embedding may be large: it keeps the dtype it is stored in.
+    """
+    parent = source.architecture.decoder_layers.rpartition(".")[0]
+    decoder = source.model.get_submodule(parent)
+    inside = f"{source.architecture.decoder_layers}."
+    outside = {
+        own.removeprefix(f"{parent}."): source.stored[stored]
+        for stored, own in source.own_names.items()
+        if own.startswith(f"{parent}.") and not own.startswith(inside)
+    }
+    embedding = decoder.get_input_embeddings()  # type: ignore[operator]
+    fill(decoder, outside, torch.device("cpu"), keep=embedding)
+    arguments = first_inputs(decoder, layers, sequences, hidden, device)
+    for module in decoder.children():
+        if module is not layers:
+            module.to("meta")
+    return arguments
+
+
+def collect(
+    source: Original, work: Path, layers: int, expected: int, outside: list[str]
+) -> Quantization:
+    """Put together what the finished layers left and what was never touched."""
+    inside = f"{source.architecture.decoder_layers}."
+    tensors = {
+        stored: source.stored[stored]
+        for stored, own in source.own_names.items()
+        if not own.startswith(inside)
+    }
+    result = Quantization(tensors, outside)
+    for number in range(layers):
+        # Of the files alone, so that a run that went on and one that never stopped are the same.
+        record = read_json(work / resuming.record_name(number))
+        result.layers += record["layers"]
+        result.largest_change = max(result.largest_change, record["change"])
+        result.tensors |= read_header(work / resuming.tensors_name(number))
     if len(result.layers) != expected:
         raise UserError(f"{len(result.layers)} linear layers were quantized, {expected} expected")
     return result

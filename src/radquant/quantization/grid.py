@@ -1,7 +1,8 @@
 """The grid of a uniform quantizer, by groups of input channels.
 
 An integer q in [0, 2^bits − 1] stands for the weight (q − zero)·scale, with one scale and one zero
-for `group_size` neighbouring input channels of one output channel (AWQ, Lin et al. 2023, eq. 1).
+for `group_size` input channels of one output channel (AWQ, Lin et al. 2023, eq. 1). The channels of
+a group are neighbours, unless GPTQ formed the groups in order of activation.
 """
 
 from dataclasses import dataclass
@@ -9,15 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-
-@dataclass(frozen=True)
-class Recipe:
-    """How the weights of a checkpoint are quantized."""
-
-    method: str  # "awq" or "rtn" (plain rounding to nearest)
-    bits: int
-    group_size: int
-    zero_point: bool = True  # False: the grid is symmetric about 0
+from radquant.quantization.recipe import WHOLE_ROW, Recipe
 
 
 @dataclass(frozen=True)
@@ -25,17 +18,18 @@ class QuantizedWeight:
     """Integers and grid of one linear layer, as they are stored."""
 
     integers: Tensor  # [out, in] uint8
-    scales: Tensor  # [out, in / group_size] float16
-    zeros: Tensor  # [out, in / group_size] uint8
+    scales: Tensor  # [out, groups] float16
+    zeros: Tensor  # [out, groups] uint8
+    group_index: Tensor | None = None  # [in] int32, each channel's group; None: in runs
 
     def dequantize(self) -> Tensor:
         """The weights that these integers stand for, [out, in] float32."""
-        return dequantize(self.integers, self.scales, self.zeros)
+        return dequantize(self.integers, self.scales, self.zeros, self.group_index)
 
 
 def by_group(weight: Tensor, group_size: int) -> Tensor:
-    """View [out, in] as [out, in / group_size, group_size]."""
-    return weight.unflatten(-1, (-1, group_size))
+    """View [out, in] as [out, groups, in / groups]; group size -1 makes one group."""
+    return weight.unflatten(-1, (1, -1) if group_size == WHOLE_ROW else (-1, group_size))
 
 
 def find_grid(groups: Tensor, recipe: Recipe, keep: float = 1.0) -> tuple[Tensor, Tensor]:
@@ -61,28 +55,48 @@ def storable(scale: Tensor) -> Tensor:
     return scale.clamp(min=1e-5).half().float()
 
 
-def round_to_grid(groups: Tensor, scale: Tensor, zero: Tensor, bits: int) -> Tensor:
-    """Nearest grid points of [..., group] weights, still as floats: what the model will compute."""
-    scale, zero = scale[..., None], zero[..., None]
-    integers = (groups / scale).round_().add_(zero).clamp_(0, 2**bits - 1)
-    return integers.sub_(zero).mul_(scale)
-
-
-def quantize(weight: Tensor, recipe: Recipe, keep: Tensor | None = None) -> QuantizedWeight:
-    """Quantize [out, in] weights; `keep` is the share of each group's range, [out, groups]."""
-    groups = by_group(weight.float(), recipe.group_size)
+def find_kept_grid(groups: Tensor, recipe: Recipe, keep: Tensor | None) -> tuple[Tensor, Tensor]:
+    """`find_grid` of [out, groups, group] weights with each group's own `keep`, [out, groups]."""
     scale, zero = find_grid(groups, recipe)
     if keep is not None:
         for share in keep.unique().tolist():
             scale_kept, zero_kept = find_grid(groups, recipe, share)
             scale = torch.where(keep == share, scale_kept, scale)
             zero = torch.where(keep == share, zero_kept, zero)
-    integers = (groups / scale[..., None]).round_().add_(zero[..., None])
-    integers = integers.clamp_(0, 2**recipe.bits - 1)
+    return scale, zero
+
+
+def nearest_integers(weight: Tensor, scale: Tensor, zero: Tensor, bits: int) -> Tensor:
+    """The integers in [0, 2^bits − 1] whose grid points are nearest, as a new float tensor."""
+    return (weight / scale).round_().add_(zero).clamp_(0, 2**bits - 1)
+
+
+def round_to_grid(groups: Tensor, scale: Tensor, zero: Tensor, bits: int) -> Tensor:
+    """Nearest grid points of [..., group] weights, still as floats: what the model will compute."""
+    scale, zero = scale[..., None], zero[..., None]
+    return nearest_integers(groups, scale, zero, bits).sub_(zero).mul_(scale)
+
+
+def quantize(weight: Tensor, recipe: Recipe, keep: Tensor | None = None) -> QuantizedWeight:
+    """Round [out, in] weights to nearest; `keep` is the share of each group's range, [out, groups].
+
+    Works for every bit width and group size, whatever the recipe's method.
+    """
+    groups = by_group(weight.float(), recipe.group_size)
+    scale, zero = find_kept_grid(groups, recipe, keep)
+    integers = nearest_integers(groups, scale[..., None], zero[..., None], recipe.bits)
     return QuantizedWeight(integers.flatten(-2).to(torch.uint8), scale.half(), zero.to(torch.uint8))
 
 
-def dequantize(integers: Tensor, scales: Tensor, zeros: Tensor) -> Tensor:
-    """(q − zero)·scale for [out, in] integers and [out, groups] scales and zeros, in float32."""
+def dequantize(
+    integers: Tensor, scales: Tensor, zeros: Tensor, group_index: Tensor | None = None
+) -> Tensor:
+    """(q − zero)·scale for [out, in] integers and [out, groups] scales and zeros, in float32.
+
+    group_index: each input channel's group, [in] integer; None if groups are runs of neighbours.
+    """
+    if group_index is not None:
+        index = group_index.long()
+        return integers.float().sub_(zeros.float()[:, index]).mul_(scales.float()[:, index])
     groups = by_group(integers, integers.shape[-1] // scales.shape[-1]).float()
     return groups.sub_(zeros.float()[..., None]).mul_(scales.float()[..., None]).flatten(-2)

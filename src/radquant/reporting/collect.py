@@ -220,7 +220,10 @@ def _read_calibration(
 ) -> dict[str, Any] | None:
     if all(config["checkpoints"][name]["method"] == "rtn" for name in checkpoints):
         return None
-    return _read_record(results / "calibration" / "set.json", ["samples", "tokens", "prompt_hash"])
+    return _read_record(
+        results / "calibration" / "set.json",
+        ["samples", "tokens", "texts", "packed", "source", "prompt_hash"],
+    )
 
 
 def _read_record(path: Path, require: Sequence[str]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from radquant.quantization.recipe import WHOLE_ROW
 from radquant.reporting.collect import ORIGINAL, Run
 from radquant.reporting.tables import (
     ABSENT,
@@ -109,11 +110,32 @@ def data_section(summary: Summary) -> str:
         f"{escape(cleaning['unit'])}); data/rejected.csv tells why each of the others was dropped."
     ]
     if calibration is not None:
-        sentences.append(
-            f"AWQ was calibrated on {calibration['samples']:,} training texts, "
-            f"{calibration['tokens']:,} tokens."
-        )
+        sentences.append(_calibrated_on(calibration))
     return "\n\n".join(["## Data", table(["step", "removed", "left"], rows), prose(*sentences)])
+
+
+def _calibrated_on(calibration: Mapping[str, Any]) -> str:
+    source = calibration["source"]
+    texts = {
+        "corpus": "training texts",
+        "table": f"texts from {escape(source.get('path', ''))}",
+        "hub": f"texts from {escape(source.get('id', ''))} ({escape(source.get('file', ''))})",
+    }[source["kind"]]
+    packed = f", packed into {calibration['samples']:,} sequences" if calibration["packed"] else ""
+    return (
+        f"Quantization was calibrated on {calibration['texts']:,} {texts}{packed}, "
+        f"{calibration['tokens']:,} tokens."
+    )
+
+
+def _method(recipe: Mapping[str, Any]) -> str:
+    """The recipe's method and whatever of it is not usual."""
+    unusual = [
+        *(["gptq rounding"] if recipe["method"] == "awq" and recipe["rounding"] == "gptq" else []),
+        *(["groups by activation"] if recipe["desc_act"] else []),
+        *(["no clipping"] if recipe["method"] != "rtn" and not recipe["clip"] else []),
+    ]
+    return ", ".join([recipe["method"], *unusual])
 
 
 def quantization_section(summary: Summary) -> str:
@@ -133,7 +155,9 @@ def quantization_section(summary: Summary) -> str:
         rows.append(
             [
                 escape(name),
-                *(str(recipe[key]) for key in ("method", "bits", "group_size")),
+                _method(recipe),
+                str(recipe["bits"]),
+                "row" if recipe["group_size"] == WHOLE_ROW else str(recipe["group_size"]),
                 "yes" if recipe["zero_point"] else "no",
                 str(record["layers"]),
                 *(_error(errors.get(kind)) for kind in kinds),
@@ -205,7 +229,13 @@ def reproduction_section(summary: Summary) -> str:
     ]
     files += [[name, digest] for name, digest in summary["hashes"].items()]
     if summary["calibration"] is not None:
-        files.append(["calibration prompt", summary["calibration"]["prompt_hash"]])
+        calibration = summary["calibration"]
+        texts = calibration["source"].get("sha256")  # those of the corpus come from data/train.csv
+        files.append(
+            ["calibration texts", texts]
+            if texts
+            else ["calibration prompt", calibration["prompt_hash"]]
+        )
     dumped = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
     return "\n\n".join(
         [

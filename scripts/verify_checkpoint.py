@@ -1,0 +1,89 @@
+"""Check a packed checkpoint numerically, or the packing itself on layers with known contents."""
+
+import argparse
+import os
+from pathlib import Path
+
+from radquant.cli import run
+from radquant.errors import UserError
+
+EPILOG = """exit status: 0 if every check holds, 1 if a bound is broken or the checkpoint cannot be
+read. Without --synthetic both models are in memory at once."""
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG)
+    add = parser.add_argument
+    add("checkpoint", type=Path, nargs="?", metavar="CHECKPOINT", help="directory to check")
+    add(
+        "--synthetic",
+        action="store_true",
+        help="check packing in every format, rounding and activation quantization against closed "
+        "forms, on small square and non-square layers; needs no checkpoint",
+    )
+    add("--original", type=Path, metavar="DIR", help="the model that the checkpoint was made from")
+    add(
+        "--samples",
+        type=Path,
+        metavar="PARQUET",
+        help="table whose column input_ids holds the sequences to compare outputs on, as written "
+        "by scripts/calibration_set.py; random tokens without it",
+    )
+    add("--count", type=int, default=4, metavar="N", help="sequences (%(default)s)")
+    add("--length", type=int, default=64, metavar="N", help="tokens of each (%(default)s)")
+    add("--seed", type=int, default=0, help="of random tokens (%(default)s)")
+    add("--max-weight-error", type=float, metavar="X", help="of any linear layer, relative")
+    add("--max-layer-error", type=float, metavar="X", help="of any decoder layer's output")
+    add("--max-divergence", type=float, metavar="X", help="of the next token, in nats")
+    add("--dtype", choices=["float32", "bfloat16"], default="float32", help="to compute in")
+    add("--threads", type=int, default=1, metavar="N", help="CPU threads (%(default)s)")
+    arguments = parser.parse_args()
+    if arguments.synthetic == (arguments.checkpoint is not None):
+        parser.error("give either a CHECKPOINT or --synthetic")
+    return arguments
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    os.environ["HF_HUB_OFFLINE"] = "1"
+
+    import torch
+
+    from radquant.files import read_table
+    from radquant.models import DTYPES
+    from radquant.quantization import selftest, verification
+
+    torch.set_num_threads(arguments.threads)
+    if arguments.synthetic:
+        checks = selftest.synthetic_checks()
+        print(
+            f"{len(checks)} checks; the worst of each kind:",
+            verification.table_of(checks),
+            sep="\n",
+        )
+        verification.refuse_broken(checks)
+        return
+    sequences = None
+    if arguments.samples:
+        rows = read_table(arguments.samples, require=["input_ids"])["input_ids"]
+        sequences = [torch.tensor(ids[: arguments.length]) for ids in rows[: arguments.count]]
+        if not sequences:
+            raise UserError(f"{arguments.samples} holds no samples; make the calibration set again")
+    found = verification.verify_checkpoint(
+        arguments.checkpoint,
+        arguments.original,
+        sequences,
+        {
+            "weight": arguments.max_weight_error,
+            "layer": arguments.max_layer_error,
+            "divergence": arguments.max_divergence,
+        },
+        DTYPES[arguments.dtype],
+        (arguments.count, arguments.length, arguments.seed),
+    )
+    print(*found.notes, verification.table_of(found.checks), sep="\n")
+    verification.refuse_broken(found.checks)
+
+
+if __name__ == "__main__":
+    run(main)

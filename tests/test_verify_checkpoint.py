@@ -1,0 +1,249 @@
+"""scripts/verify_checkpoint.py: sound checkpoints pass, and each kind of damage is found."""
+
+import json
+import runpy
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from unittest import mock
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny_models import SCRIPTS, store, tiny_llama, write_samples
+
+from radquant.errors import UserError
+from radquant.quantization import packing, packing_compressed, packing_gptq, selftest
+from radquant.quantization.verification import layers_path, table_of, weight_error
+
+
+def verify(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    """Run the script: its exit status, output and error."""
+    command = ["verify_checkpoint.py", *map(str, arguments)]
+    capsys.readouterr()
+    status = 0
+    with mock.patch.object(sys, "argv", command):
+        try:
+            runpy.run_path(str(SCRIPTS / "verify_checkpoint.py"), run_name="__main__")
+        except SystemExit as end:
+            status = int(str(end.code))
+    written = capsys.readouterr()
+    return status, written.out, written.err
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_llama(tmp_path_factory.mktemp("tiny") / "original")
+
+
+@pytest.fixture(scope="module")
+def in_gptq(original: Path) -> Path:
+    return store(
+        original, original.parent / "gptq", "--method", "rtn", "--symmetric", "--format", "gptq"
+    )
+
+
+@pytest.fixture
+def loose(in_gptq: Path, tmp_path: Path) -> Path:
+    shutil.copytree(in_gptq, tmp_path / "loose")
+    (tmp_path / "loose" / "quantization.json").unlink()
+    return tmp_path / "loose"
+
+
+def test_packing_agrees_with_closed_forms(capsys: pytest.CaptureFixture[str]) -> None:
+    status, written, _ = verify(capsys, "--synthetic")
+    assert status == 0
+    assert "gptq 3 bits symmetric" in written
+    assert "8-bit activations, beside padding" in written
+
+
+def swap_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(packing.ORDER, 4, (0, 1, 2, 3, 4, 5, 6, 7))
+
+
+def forget_the_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    pack = packing_gptq.pack
+    monkeypatch.setattr(
+        packing_gptq, "pack", lambda weight, bits, zeros_less_one: pack(weight, bits, False)
+    )
+
+
+def big_endian(monkeypatch: pytest.MonkeyPatch) -> None:
+    pack = packing_compressed.pack_bits
+    monkeypatch.setattr(
+        packing_compressed, "pack_bits", lambda values, bits: pack(values.flip(-1), bits)
+    )
+
+
+@pytest.mark.parametrize(
+    ("mistake", "said"),
+    [(swap_order, "gemm 4 bits"), (forget_the_one, "gptq"), (big_endian, "compressed-tensors")],
+)
+def test_a_mistake_in_packing_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    mistake: Callable[[pytest.MonkeyPatch], None],
+    said: str,
+) -> None:
+    """The first is one that packing and unpacking share, so that a round trip would hide it."""
+    mistake(monkeypatch)
+    status, written, error = verify(capsys, "--synthetic")
+    assert status == 1
+    assert "BROKEN" in written
+    assert said in error
+
+
+def test_a_mistake_in_activations_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def one_scale_for_all(x: torch.Tensor, bits: int, real: object = None) -> torch.Tensor:
+        scale = x.abs().max() / (2 ** (bits - 1) - 1)
+        return (x / scale).round() * scale
+
+    monkeypatch.setattr(selftest, "quantize_activations", one_scale_for_all)
+    assert not all(check.holds for check in selftest.activation_checks())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--method", "awq"),
+        ("--method", "gptq", "--bits", "3", "--desc-act"),
+        ("--method", "rtn", "--bits", "8", "--format", "compressed-tensors"),
+    ],
+)
+def test_a_sound_checkpoint(
+    capsys: pytest.CaptureFixture[str], original: Path, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    samples = write_samples(tmp_path)
+    checkpoint = store(original, tmp_path / "checkpoint", *options, "--calibration", str(samples))
+    status, written, error = verify(
+        capsys, checkpoint, "--original", original, "--samples", samples, "--count", 2
+    )
+    assert status == 0, error
+    assert "14 packed layers" in written
+    assert "the sha256 of every file is the one recorded" in written
+    rows = [line.split() for line in written.splitlines() if line.startswith("model.layers.1 ")]
+    assert len(rows) == 1
+    assert all(0 < float(value) < 1 for value in rows[0][1:])
+
+
+def test_bounds_can_be_given(
+    capsys: pytest.CaptureFixture[str], original: Path, in_gptq: Path
+) -> None:
+    for option, what in (
+        ("--max-weight-error", "weights"),
+        ("--max-layer-error", "output"),
+        ("--max-divergence", "divergence"),
+    ):
+        status, _, error = verify(capsys, in_gptq, "--original", original, option, "1e-9")
+        assert status == 1
+        assert what in error.splitlines()[-1]
+        assert "more than 1e-09" in error
+
+
+def rewrite(directory: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
+    tensors = load_file(directory / "model.safetensors")
+    change(tensors)
+    save_file(tensors, directory / "model.safetensors", {"format": "pt"})
+
+
+LAYER = "model.layers.1.mlp.up_proj"
+
+
+def infinite_scale(tensors: dict[str, torch.Tensor]) -> None:
+    tensors[f"{LAYER}.scales"][0, 0] = torch.inf
+
+
+def moved_zero(tensors: dict[str, torch.Tensor]) -> None:
+    tensors[f"{LAYER}.qzeros"] += 0x11111111
+
+
+def empty_weights(tensors: dict[str, torch.Tensor]) -> None:
+    tensors[f"{LAYER}.qweight"].zero_()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (infinite_scale, "scales that are not positive numbers is 1"),
+        (moved_zero, "zeros out of place is"),
+        (empty_weights, "share of the integers' range unused is 1"),
+    ],
+)
+def test_damage_is_found_without_the_original(
+    capsys: pytest.CaptureFixture[str],
+    loose: Path,
+    change: Callable[[dict[str, torch.Tensor]], None],
+    said: str,
+) -> None:
+    rewrite(loose, change)
+    status, written, error = verify(capsys, loose)
+    assert status == 1
+    assert f"error: {LAYER}: {said}" in error
+    assert "no record of hashes" in written
+
+
+def test_zeros_off_by_one_are_found(
+    capsys: pytest.CaptureFixture[str], original: Path, loose: Path
+) -> None:
+    """The mistake of taking one version of the GPTQ format for the other."""
+    config = json.loads((loose / "config.json").read_text())
+    config["quantization_config"] |= {"checkpoint_format": "gptq_v2", "sym": False}
+    (loose / "config.json").write_text(json.dumps(config))
+    assert verify(capsys, loose)[0] == 0  # nothing in the file itself tells
+    status, written, _ = verify(capsys, loose, "--original", original)
+    assert status == 1
+    assert "output" in "".join(line for line in written.splitlines() if "BROKEN" in line)
+
+
+def test_exchanged_layers_are_found(
+    capsys: pytest.CaptureFixture[str], original: Path, loose: Path
+) -> None:
+    def exchange(tensors: dict[str, torch.Tensor]) -> None:
+        names = [f"{LAYER}.{suffix}" for suffix in ("qweight", "scales")]
+        for name in names:
+            other = name.replace("up_proj", "gate_proj")
+            tensors[name], tensors[other] = tensors[other], tensors[name]
+
+    rewrite(loose, exchange)
+    status, _, error = verify(capsys, loose, "--original", original)
+    assert status == 1
+    assert "error: model.layers.1.mlp.gate_proj: weights" in error
+
+
+def test_a_changed_file_and_an_original_are_refused(
+    capsys: pytest.CaptureFixture[str], original: Path, in_gptq: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(in_gptq, tmp_path / "changed")
+    with (tmp_path / "changed" / "README.md").open("a") as card:
+        card.write("more")
+    status, _, error = verify(capsys, tmp_path / "changed")
+    assert status == 1
+    assert "README.md was changed" in error
+    status, _, error = verify(capsys, original)
+    assert status == 1
+    assert "holds no packed layer" in error
+
+
+def test_weights_are_compared_up_to_rows_and_columns() -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(48, 64)
+    scaled = torch.rand(48, 1).add(0.2) * weight * torch.rand(64).add(0.2)
+    assert weight_error(scaled, weight) < 1e-3
+    noise = 0.1 * scaled.norm() / 48**0.5 / 64**0.5 * torch.randn(48, 64)
+    assert weight_error(scaled + noise, weight) == pytest.approx(0.1, rel=0.15)
+    assert weight_error(torch.randn(48, 64), weight) > 0.9
+
+
+def test_the_list_of_decoder_layers() -> None:
+    assert layers_path(["a.layers.0.q", "a.layers.11.mlp.0.up"]) == "a.layers"
+    for names in (["a.layers.0.q", "b.layers.0.q"], ["a.layers.0.q", "lm_head"], ["lm_head"]):
+        with pytest.raises(UserError, match="do not all lie in one list"):
+            layers_path(names)
+
+
+def test_many_broken_checks_are_counted() -> None:
+    checks = [selftest.Check(f"{number}: weights", 1.0, 0.5) for number in range(30)]
+    written = table_of(checks)
+    assert written.count("BROKEN") == 11
+    assert "and 19 more that are broken" in written

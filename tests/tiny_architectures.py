@@ -1,0 +1,154 @@
+"""Tiny random models of each architecture, and AWQ's scales folded into all of their layers."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
+
+import torch
+import transformers
+from torch import nn
+
+from radquant.quantization.architectures import (
+    Architecture,
+    decoder_layers,
+    head_dim_of,
+    linear_of,
+)
+from radquant.quantization.awq import InputStatistics, scale_group
+from radquant.quantization.recipe import Recipe
+
+CPU = torch.device("cpu")
+RECIPE = Recipe("awq", 4, 32)
+# Widths are all different, so that none can be taken for another; heads are wider than the hidden
+# width shared out among them where the architecture allows it; two value heads serve four.
+TEXT: dict[str, Any] = {
+    "vocab_size": 50,
+    "hidden_size": 64,
+    "intermediate_size": 160,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "tie_word_embeddings": True,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
+SLIDING = {"sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"]}
+VISION = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 3,  # more than the text model's
+    "num_attention_heads": 2,
+    "image_size": 28,
+    "patch_size": 14,
+}
+KNOWN: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("Llama", {"attention_bias": True, "mlp_bias": True}),
+    "mistral": ("Mistral", {"sliding_window": 8, "head_dim": 32}),
+    "ministral3": ("Ministral3", {"head_dim": 32}),
+    "smollm3": ("SmolLM3", {"no_rope_layers": [1, 0]}),
+    "qwen2": ("Qwen2", {**SLIDING, "use_sliding_window": True}),
+    "qwen3": ("Qwen3", {"head_dim": 32}),
+    "phi3": ("Phi3", {"sliding_window": 8}),
+    "gemma": ("Gemma", {"head_dim": 32}),
+    "gemma2": ("Gemma2", {**SLIDING, "head_dim": 32, "attention_bias": True}),
+    "gemma3_text": ("Gemma3Text", {**SLIDING, "head_dim": 32}),
+    "gemma3": ("Gemma3", {}),
+}
+UNKNOWN: dict[str, tuple[str, dict[str, Any]]] = {
+    "gpt_neox": ("GPTNeoX", {}),
+    "stablelm": ("StableLm", {}),
+    "opt": ("OPT", {"ffn_dim": 160, "word_embed_proj_dim": 32}),
+}
+
+
+def tiny_model(kind: str, dtype: torch.dtype = torch.float32) -> Any:
+    """A random model of type `kind` whose norms and biases matter, with values of `dtype`.
+
+    It computes in float32, as the engine does, so that rounding in between hides no error.
+    """
+    torch.manual_seed(0)
+    name, changed = {**KNOWN, **UNKNOWN}[kind]
+    if kind == "gemma3":
+        inner = transformers.Gemma3TextConfig(**TEXT | KNOWN["gemma3_text"][1])
+        config = transformers.Gemma3Config(
+            text_config=inner,
+            vision_config=transformers.SiglipVisionConfig(**VISION),
+            mm_tokens_per_image=4,
+            image_token_index=49,
+        )
+    else:
+        config = getattr(transformers, f"{name}Config")(**TEXT | changed)
+    model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    with torch.no_grad():
+        for parameter_name, parameter in model.named_parameters():
+            if "norm" in parameter_name:  # channels of very different size, as in real models
+                parameter.copy_(torch.exp(torch.randn_like(parameter)) * random_signs(parameter))
+            elif parameter_name.endswith("bias"):
+                parameter.normal_()
+            else:
+                parameter.mul_(8)
+            parameter.copy_(parameter.to(dtype).float())
+    return model.eval().requires_grad_(False)
+
+
+def random_signs(like: torch.Tensor) -> torch.Tensor:
+    return torch.where(torch.rand_like(like) < 0.2, -1.0, 1.0)
+
+
+def logits_of(model: Any) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(5)
+    ids = torch.randint(3, 49, (4, 24), generator=generator)
+    logits: torch.Tensor = model(input_ids=ids, use_cache=False).logits
+    return logits
+
+
+@contextmanager
+def observed(
+    layers: nn.ModuleList, architecture: Architecture
+) -> Iterator[list[list[InputStatistics]]]:
+    """Statistics of each group's input, [layer][group], filled by what is run inside."""
+    handles, statistics = [], []
+    for layer in layers:
+        statistics.append([])
+        for group in architecture.groups:
+            linear = linear_of(layer, group.linears[0])
+            of_group = InputStatistics.empty(linear.in_features, CPU)
+            statistics[-1].append(of_group)
+            hook = linear.register_forward_pre_hook(lambda _, args, s=of_group: s.add(args[0]))
+            handles.append(hook)
+    try:
+        yield statistics
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def random_scale(
+    weights: Any, statistics: InputStatistics, channels: torch.Tensor, width: int, recipe: Recipe
+) -> torch.Tensor:
+    """A scale for every channel; the best one of a tiny model may well be none at all."""
+    generator = torch.Generator().manual_seed(len(channels))
+    return torch.exp(torch.randn(width, generator=generator))
+
+
+@torch.inference_mode()
+def change_by_folding(
+    model: Any,
+    architecture: Architecture,
+    storage: torch.dtype,
+    layers: int | None = None,
+    search: Callable[..., torch.Tensor] = random_scale,
+) -> float:
+    """Fold the scales of all groups of the first `layers` layers; relative change of the logits."""
+    blocks = decoder_layers(model, architecture)[:layers]
+    with observed(blocks, architecture) as statistics:
+        before = logits_of(model)
+    head_dim = head_dim_of(model.config)
+    for layer, of_layer in zip(blocks, statistics, strict=True):
+        for group, of_group in zip(architecture.groups, of_layer, strict=True):
+            with mock.patch("radquant.quantization.awq.search_scale", search):
+                scale_group(layer, group, of_group, RECIPE, head_dim, storage)
+    return float((logits_of(model) - before).norm() / before.norm())
