@@ -1,12 +1,55 @@
-"""The texts on which AWQ looks at the original model's activations."""
+"""The texts on which quantization looks at the original model's activations."""
+
+FETCHED_TEXTS = "results/calibration/texts"
+
+
+def calibration_source():
+    """Return (input files, command-line options) for where the texts come from."""
+    table, hub = config["calibration"]["table"], config["calibration"]["hub"]
+    evaluation = "results/data/eval.csv"
+    if table:
+        named = dict(texts=table["path"], column=table["column"], eval=evaluation)
+        return [*existing(table["path"]), evaluation], named
+    if hub:
+        files = [f"{FETCHED_TEXTS}/{hub['file']}", f"{FETCHED_TEXTS}.json"]
+        named = dict(texts=files[0], origin=files[1], column=hub["column"])
+        return [*files, evaluation], {**named, "eval": evaluation}
+    train, prompt = "results/data/train.csv", config["calibration"]["prompt"]
+    return [train, prompt], dict(train=train, prompt=prompt)
+
+
+if config["calibration"]["hub"]:
+
+    localrules:
+        fetch_texts,
+
+    rule fetch_texts:
+        input:
+            code=code("fetch_texts.py"),
+        output:
+            texts=f"{FETCHED_TEXTS}/{config['calibration']['hub']['file']}",
+            record=f"{FETCHED_TEXTS}.json",
+        log:
+            "results/logs/fetch_texts.log",
+        resources:
+            mem_mb=1000,
+            runtime=60,
+        params:
+            options=options(
+                hub=config["calibration"]["hub"]["id"],
+                revision=config["calibration"]["hub"]["revision"],
+                file=config["calibration"]["hub"]["file"],
+            ),
+        shell:
+            "{ONLINE} {PYTHON} {input.code[0]:q} {params.options} --output {output.texts:q}"
+            " --record {output.record} 2>&1 | tee {log} >&2"
 
 
 rule calibration_set:
     input:
         code=code("calibration_set.py"),
         model=model_files("original"),
-        train="results/data/train.csv",
-        prompt=config["calibration"]["prompt"],
+        texts=calibration_source()[0],
     output:
         samples="results/calibration/samples.parquet",
         record="results/calibration/set.json",
@@ -16,14 +59,15 @@ rule calibration_set:
         mem_mb=4000,
         runtime=30,
     params:
-        options=lambda wildcards: options(
+        options=options(
+            **calibration_source()[1],
             target=config["task"]["target"],
             samples=config["calibration"]["samples"],
             max_tokens=config["calibration"]["max_tokens"],
+            pack=config["calibration"]["pack"],
             seed=config["seed"],
             trust_remote_code=config["model"]["trust_remote_code"],
         ),
     shell:
-        "{PYTHON} {input.code[0]:q} --model results/models/original --train {input.train}"
-        " --prompt {input.prompt:q} {params.options} --output {output.samples}"
-        " --record {output.record} 2>&1 | tee {log} >&2"
+        "{PYTHON} {input.code[0]:q} --model results/models/original {params.options}"
+        " --output {output.samples} --record {output.record} 2>&1 | tee {log} >&2"

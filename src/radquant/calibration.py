@@ -1,6 +1,7 @@
-"""The texts on which a checkpoint is calibrated: training prompts with their references."""
+"""The sequences on which a checkpoint is calibrated: training reports, or texts from elsewhere."""
 
-from collections.abc import Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,65 +14,153 @@ from radquant.errors import UserError
 
 @dataclass(frozen=True)
 class Sample:
-    """One calibration text as it is fed to the model, cut at the largest number of tokens."""
+    """One sequence as it is fed to the model."""
 
-    id: str
+    sources: tuple[str, ...]  # ids of the texts in it; one, unless it is packed
     text: str
     ids: list[int]
     cut: int  # tokens dropped at the end
 
+    @property
+    def id(self) -> str:
+        return " + ".join(self.sources)
 
-def draw(
-    tokenizer: Any,
-    train: Sequence[prompts.Row],
-    template: str,
-    target: str,
-    count: int,
-    max_tokens: int,
-    seed: int,
-) -> list[Sample]:
-    """Draw `count` training reports by seed; each is the prompt followed by its reference.
 
-    Raises UserError when there are fewer reports with text in every column that is used.
+@dataclass(frozen=True)
+class Source:
+    """Rows with text, and how one becomes a text and its tokens, whole."""
+
+    tokenizer: Any
+    rows: Sequence[prompts.Row]
+    read: Callable[[prompts.Row], tuple[str, list[int]]]
+    place: str  # where they are and what they are, for errors
+    unit: str
+
+    @property
+    def has(self) -> str:
+        return f"{self.place} has only {len(self.rows)} {self.unit}"
+
+
+def reports(tokenizer: Any, train: Sequence[prompts.Row], template: str, target: str) -> Source:
+    """Return the training reports with text in every column used: each the prompt, as the model
+    will see it, followed by its reference."""
+
+    def read(row: prompts.Row) -> tuple[str, list[int]]:
+        prompt = prompts.chat_prompt(tokenizer, template, row, [], target, with_answer=True)
+        return prompt.text + prompt.lead + str(row[target]), prompt.ids + prompt.answer_ids
+
+    columns = [*prompts.columns_of(template), target]
+    usable = [row for row in train if all(str(row[name]).strip() for name in columns)]
+    unit = f"reports with {', '.join(columns)}"
+    return Source(tokenizer, usable, read, "the training split", unit)
+
+
+def plain_texts(tokenizer: Any, rows: Sequence[prompts.Row], name: str) -> Source:
+    """Return texts as they are, each behind the BOS token if the model's tokenizer adds one.
+
+    rows: {id, text}; those without text are left out. name: what holds them, for errors.
     """
+    bos = tokenizer.bos_token_id
+    adds_bos = bos is not None and list(tokenizer("a")["input_ids"])[:1] == [bos]
+
+    def read(row: prompts.Row) -> tuple[str, list[int]]:
+        ids = list(tokenizer(row["text"], add_special_tokens=False)["input_ids"])
+        return row["text"], [bos, *ids] if adds_bos and ids[:1] != [bos] else ids
+
+    usable = [row for row in rows if row["text"].strip()]
+    return Source(tokenizer, usable, read, name, "texts")
+
+
+def draw(source: Source, count: int, max_tokens: int, seed: int) -> list[Sample]:
+    """Draw `count` texts by seed, each a sequence of its own, cut at `max_tokens`.
+
+    Raises UserError when there are fewer texts.
+    """
+    _check_amount(count, max_tokens)
+    if len(source.rows) < count:
+        raise UserError(
+            f"{count} calibration samples were asked for but {source.has}"
+            "; ask for fewer or add some"
+        )
+    samples = []
+    for row in prompts.seeded_order(source.rows, seed, "calibration")[:count]:
+        text, ids = source.read(row)
+        kept = ids[:max_tokens]
+        if len(ids) > max_tokens:
+            text = source.tokenizer.decode(kept)
+        samples.append(Sample((str(row["id"]),), text, kept, len(ids) - len(kept)))
+    return samples
+
+
+def pack(source: Source, count: int, max_tokens: int, seed: int) -> list[Sample]:
+    """Join texts, drawn by seed, and cut them into `count` sequences of exactly `max_tokens`.
+
+    Each text ends with the tokenizer's EOS token, if it has one, and goes on in the next sequence
+    where one is full: nothing is lost but the end of the last text.
+    Raises UserError when all texts together have fewer tokens.
+    """
+    _check_amount(count, max_tokens)
+    wanted = count * max_tokens
+    stream: list[int] = []
+    ends: list[int] = []  # where in the stream each text ends
+    names: list[str] = []
+    for name, ids in _documents(source, seed):
+        stream += ids
+        ends.append(len(stream))
+        names.append(name)
+        if len(stream) >= wanted:
+            break
+    else:
+        raise UserError(
+            f"{count} calibration samples of {max_tokens} tokens are {wanted} tokens, but "
+            f"{source.has} of {len(stream)} tokens in all; ask for fewer "
+            "or shorter samples or add texts"
+        )
+    samples = []
+    for start in range(0, wanted, max_tokens):
+        stop = start + max_tokens
+        within = slice(bisect_right(ends, start), bisect_left(ends, stop) + 1)
+        kept = stream[start:stop]
+        cut = len(stream) - wanted if stop == wanted else 0
+        samples.append(Sample(tuple(names[within]), source.tokenizer.decode(kept), kept, cut))
+    return samples
+
+
+def _documents(source: Source, seed: int) -> Iterator[tuple[str, list[int]]]:
+    """Yield (id, tokens with an EOS at the end) in drawn order."""
+    eos = source.tokenizer.eos_token_id
+    for row in prompts.seeded_order(source.rows, seed, "calibration"):
+        _, ids = source.read(row)
+        closed = eos is None or ids[-1:] == [eos]
+        yield str(row["id"]), ids if closed else [*ids, eos]
+
+
+def _check_amount(count: int, max_tokens: int) -> None:
     if count < 1 or max_tokens < 1:
         raise UserError(
             f"{count} calibration samples of {max_tokens} tokens were asked for; both must be at "
             "least 1"
         )
-    columns = [*prompts.columns_of(template), target]
-    usable = [row for row in train if all(str(row[name]).strip() for name in columns)]
-    if len(usable) < count:
-        raise UserError(
-            f"{count} calibration samples were asked for but the training split has only "
-            f"{len(usable)} reports with {', '.join(columns)}; ask for fewer or add reports"
-        )
-    drawn = prompts.seeded_order(usable, seed, "calibration")[:count]
-    return [_sample(tokenizer, row, template, target, max_tokens) for row in drawn]
-
-
-def _sample(
-    tokenizer: Any, row: prompts.Row, template: str, target: str, max_tokens: int
-) -> Sample:
-    prompt = prompts.chat_prompt(tokenizer, template, row, [], target, with_answer=True)
-    ids = prompt.ids + prompt.answer_ids
-    kept = ids[:max_tokens]
-    text = prompt.text + prompt.lead + str(row[target])
-    if len(ids) > max_tokens:
-        text = tokenizer.decode(kept)
-    return Sample(str(row["id"]), text, kept, len(ids) - len(kept))
 
 
 def record(
-    samples: Sequence[Sample], template_hash: str, max_tokens: int, seed: int
+    samples: Sequence[Sample],
+    origin: dict[str, Any],
+    prompt_hash: str | None,
+    max_tokens: int,
+    packed: bool,
+    seed: int,
 ) -> dict[str, Any]:
-    """Return what set.json says about the samples."""
+    """Return what set.json says about the samples: where they come from and counts, no text."""
     return {
+        "source": origin,
+        "prompt_hash": prompt_hash,
         "samples": len(samples),
         "tokens": sum(len(sample.ids) for sample in samples),
+        "texts": len({name for sample in samples for name in sample.sources}),
         "max_tokens": max_tokens,
+        "packed": packed,
         "seed": seed,
-        "prompt_hash": template_hash,
         "truncated": sum(sample.cut > 0 for sample in samples),
         "truncated_tokens": sum(sample.cut for sample in samples),
     }
