@@ -40,6 +40,7 @@ def tool_options(wildcards):
     chosen, tool = recipe(wildcards), recipe(wildcards)["tool"]
     of_gptq = {name: chosen[name] for name in ("desc_act", "damp_percent")}
     return options(
+        calibration_record=CALIBRATION_RECORD,
         bits=chosen["bits"],
         group_size=chosen["group_size"],
         symmetric=not chosen["zero_point"],
@@ -80,7 +81,7 @@ rule quantize_with_tool:
     input:
         code=lambda wildcards: code(f"quantize_{recipe(wildcards)['tool']}.py"),
         model=model_files("original"),
-        calibration=CALIBRATION,
+        calibration=[CALIBRATION, CALIBRATION_RECORD],
         environment=lambda wildcards: (
             f"results/venvs/{recipe(wildcards)['tool']}/ready.json"
         ),
@@ -97,5 +98,5 @@ rule quantize_with_tool:
         options=tool_options,
     shell:
         "results/venvs/{params.tool}/bin/python {input.code[0]:q} --model results/models/original"
-        " --calibration {input.calibration} {params.options}"
+        " --calibration {input.calibration[0]} {params.options}"
         " --output results/checkpoints/{wildcards.checkpoint} 2>&1 | tee {log} >&2"

@@ -11,7 +11,7 @@ from radquant.files import read_json
 from radquant.quantization.formats import COMPRESSED, GEMM, GPTQ, Settings, settings_of
 
 METHODS = {
-    "awq": "AWQ (arXiv:2306.00978), scales and clipping searched on Gram matrices",
+    "awq": "AWQ (arXiv:2306.00978)",
     "gptq": "GPTQ (arXiv:2210.17323)",
     "rtn": "rounding to nearest",
 }
@@ -47,7 +47,7 @@ def model_card(source: Path, quantization: Mapping[str, Any], record: Mapping[st
         f"# {name}",
         f"The weights of {base} in {settings.bits} bits, stored in the {settings.format} format. "
         "Quantization changes what a model writes: no clinical use without a study of its own.",
-        "## Recipe\n\n" + bullets(recipe_lines(record["recipe"], settings)),
+        "## Recipe\n\n" + bullets([*recipe_lines(record["recipe"], settings), made_by(record)]),
         "## Calibration data\n\n" + bullets(calibration_lines(record)),
         "## Measured quality\n\n" + bullets(quality_lines(record)),
         "## Loading\n\n" + loading(settings, overflows_in_half(config)),
@@ -130,6 +130,15 @@ def recipe_lines(recipe: Mapping[str, Any], settings: Settings) -> list[str]:
         order = "formed in order of activation" if recipe.get("desc_act") else "of neighbours"
         lines.append(f"groups are {order}; damping {recipe.get('damp_percent')}")
     return [*lines, "embeddings, norms and head: in the original's own dtype"]
+
+
+def made_by(record: Mapping[str, Any]) -> str:
+    """Which program quantized the weights, and what is known to be amiss with that."""
+    tool = record.get("tool")
+    if not tool:
+        return "made by: radquant"
+    caveat = f"; {tool['caveat']}" if tool.get("caveat") else ""
+    return f"made by: {tool['name']} {tool['version']}{caveat}"
 
 
 def calibration_lines(record: Mapping[str, Any]) -> list[str]:

@@ -128,8 +128,10 @@ def _calibrated_on(calibration: Mapping[str, Any]) -> str:
     )
 
 
-def _method(recipe: Mapping[str, Any]) -> str:
+def _method(recipe: Mapping[str, Any], tool: Mapping[str, Any] | None) -> str:
     """The recipe's method and whatever of it is not usual."""
+    if tool:
+        return f"{recipe['method']} by {escape(tool['name'])} {escape(tool['version'])}"
     unusual = [
         *(["gptq rounding"] if recipe["method"] == "awq" and recipe["rounding"] == "gptq" else []),
         *(["groups by activation"] if recipe["desc_act"] else []),
@@ -155,7 +157,7 @@ def quantization_section(summary: Summary) -> str:
         rows.append(
             [
                 escape(name),
-                _method(recipe),
+                _method(recipe, record["tool"]),
                 str(recipe["bits"]),
                 "row" if recipe["group_size"] == WHOLE_ROW else str(recipe["group_size"]),
                 "yes" if recipe["zero_point"] else "no",
@@ -172,7 +174,10 @@ def quantization_section(summary: Summary) -> str:
         worst = ", ".join(
             f"{kind.replace('_', ' ')} {error['worst_layer']}" for kind, error in errors.items()
         )
-        notes.append(f"{escape(name)}: largest {escape(worst)}. Checks: {escape(checks)}.")
+        largest = f"largest {escape(worst)}. " if worst else ""
+        caveat = (record["tool"] or {}).get("caveat")
+        notes.append(f"{escape(name)}: {largest}Checks: {escape(checks)}.")
+        notes += [f"**{escape(name)}: {escape(caveat)}.**"] if caveat else []
     lead = prose(
         "Errors are relative to the norm of the layer's weights, or of its outputs on the "
         "calibration texts: median of the layers, and the largest."

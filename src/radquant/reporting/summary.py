@@ -295,6 +295,7 @@ def _recipe(record: Mapping[str, Any]) -> dict[str, Any]:
             }
     return {
         "recipe": record["recipe"],
+        "tool": record.get("tool"),
         "checks": record.get("checks", {}),
         "layers": len(layers),
         "errors": errors,

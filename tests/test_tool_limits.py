@@ -1,0 +1,134 @@
+"""What AutoAWQ and GPTQModel cannot do is said before they are imported: they are not even here."""
+
+import json
+import os
+import runpy
+import sys
+
+import pytest
+from tiny_models import SCRIPTS, tiny_llama
+from tiny_tools import LENGTHS, write_samples
+
+from radquant.errors import UserError
+from radquant.quantization import tools
+from radquant.quantization.recipe import Recipe
+from radquant.quantization.tool_limits import check_tool_recipe
+
+
+def script(tool):
+    return runpy.run_path(str(SCRIPTS / f"quantize_{tool}.py"))
+
+
+@pytest.mark.parametrize(
+    ("lengths", "blocks"), [(LENGTHS, [30] * 4), ([24] * 6, [24] * 6), ([7], [7]), ([1, 2], [2, 2])]
+)
+def test_autoawq_gets_every_token(lengths, blocks):
+    count = iter(range(1000))
+    sequences = [[next(count) for _ in range(length)] for length in lengths]
+    cut = script("autoawq")["cut"](sequences)
+    assert [len(block) for block in cut] == blocks
+    joined = [token for block in cut for token in block]
+    assert joined[: sum(lengths)] == list(range(sum(lengths)))
+    assert len(joined) - sum(lengths) < max(lengths)
+    if len(set(lengths)) == 1:
+        assert cut == sequences
+
+
+@pytest.fixture
+def refusal(tmp_path, monkeypatch, capsys):
+    """Run a tool's script, which must end with one sentence; that sentence."""
+
+    def run(tool, model, *options):
+        for name in ("HF_HUB_OFFLINE", "CUDA_VISIBLE_DEVICES"):
+            monkeypatch.setenv(name, os.environ.get(name, ""))
+        samples = write_samples(tmp_path)
+        command = [f"quantize_{tool}.py", "--model", str(model), "--calibration", str(samples)]
+        command += ["--device", "cpu", "--output", str(tmp_path / "checkpoint"), *options]
+        monkeypatch.setattr(sys, "argv", command)
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(SCRIPTS / command[0]), run_name="__main__")
+        assert ended.value.code == 1
+        assert not (tmp_path / "checkpoint").exists()
+        lines = capsys.readouterr().err.splitlines()
+        assert [line.startswith("error: ") for line in lines].count(True) == 1
+        return lines[-1]
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--bits", "8"], "AutoAWQ cannot do 8 bits; use 4"),
+        (["--group-size", "-1"], "AutoAWQ cannot do group size -1; use 32, 64 or 128"),
+        (["--symmetric"], "AutoAWQ cannot do a grid without zero points; set zero_point to true"),
+    ],
+)
+def test_a_recipe_that_autoawq_has_not(refusal, tmp_path, options, sentence):
+    assert sentence in refusal("autoawq", tmp_path, *options)
+
+
+@pytest.mark.parametrize(
+    ("tool", "kind"),
+    [("autoawq", "gemma3_text"), ("autoawq", "gemma3"), ("gptqmodel", "phi3")],
+)
+def test_a_model_type_that_a_tool_cannot_do(refusal, tmp_path, tool, kind):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
+    sentence = refusal(tool, tmp_path)
+    assert f"cannot quantize {tmp_path}, a model of type {kind}; it can llama, mistral" in sentence
+
+
+def test_layers_that_autoawq_cannot_clip(refusal, tmp_path):
+    model = tiny_llama(tmp_path / "model")  # two value heads of 16
+    sentence = refusal("autoawq", model, "--group-size", "32")
+    assert "self_attn.v_proj, whose 32 outputs are no multiple of 64" in sentence
+
+
+@pytest.mark.parametrize("tool", ["autoawq", "gptqmodel"])
+def test_a_group_size_that_does_not_fit(refusal, tmp_path, tool):
+    model = tiny_llama(tmp_path / "model", num_key_value_heads=4)
+    assert "group size 128 does not divide the 64 inputs" in refusal(tool, model)
+
+
+@pytest.mark.parametrize("tool", ["autoawq", "gptqmodel"])
+def test_samples_longer_than_the_model_takes(refusal, tmp_path, tool):
+    model = tiny_llama(tmp_path / "model", num_key_value_heads=4, max_position_embeddings=16)
+    sentence = refusal(tool, model, "--group-size", "32")
+    assert "a sample of 30 tokens and the model takes at most 16" in sentence
+
+
+def test_samples_longer_than_the_window_of_some_layers(tmp_path):
+    from transformers import Gemma2Config
+
+    samples = write_samples(tmp_path)
+    mixed = ["sliding_attention", "full_attention"]
+    config = Gemma2Config(num_hidden_layers=2, sliding_window=16, layer_types=mixed)
+    with pytest.raises(UserError, match="hides what lies more than 16 back from all layers"):
+        tools.read_sequences(samples, config, "AutoAWQ")
+    config.sliding_window = 30
+    assert [len(ids) for ids in tools.read_sequences(samples, config, "AutoAWQ")] == list(LENGTHS)
+
+
+@pytest.mark.parametrize(
+    ("tool", "recipe", "form", "sentence"),
+    [
+        (
+            "autoawq",
+            Recipe("gptq", 4, 128, rounding="gptq"),
+            None,
+            "cannot do method gptq; use awq",
+        ),
+        ("gptqmodel", Recipe("awq", 4, 128), None, "cannot do method awq; use gptq"),
+        ("autoawq", Recipe("awq", 4, 128, rounding="gptq"), None, "cannot do rounding gptq"),
+        ("autoawq", Recipe("awq", 4, 128, clip=False), None, "cannot do without clipping"),
+        ("autoawq", Recipe("awq", 4, 128), "gptq", "cannot do format gptq"),
+    ],
+)
+def test_what_a_configuration_may_not_ask_of_a_tool(tool, recipe, form, sentence):
+    with pytest.raises(UserError, match=sentence):
+        check_tool_recipe(tool, recipe, form)
+
+
+def test_what_a_configuration_may_ask_of_a_tool():
+    check_tool_recipe("autoawq", Recipe("awq", 4, 64), "gemm")
+    check_tool_recipe("gptqmodel", Recipe("gptq", 3, -1, zero_point=False, rounding="gptq"))
