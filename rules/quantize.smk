@@ -52,8 +52,6 @@ def tool_options(wildcards):
 
 
 rule quantize:
-    wildcard_constraints:
-        checkpoint=one_of(checkpoints_of("radquant")),
     input:
         code=code("quantize.py"),
         model=model_files("original"),
@@ -64,6 +62,8 @@ rule quantize:
         model_files("{checkpoint}"),
     log:
         "results/logs/quantize/{checkpoint}.log",
+    wildcard_constraints:
+        checkpoint=one_of(checkpoints_of("radquant")),
     threads: config["compute"]["threads"]
     resources:
         mem_mb=8000,
@@ -76,8 +76,6 @@ rule quantize:
 
 
 rule quantize_with_tool:
-    wildcard_constraints:
-        checkpoint=one_of(checkpoints_of("autoawq", "gptqmodel")),
     input:
         code=lambda wildcards: code(f"quantize_{recipe(wildcards)['tool']}.py"),
         model=model_files("original"),
@@ -89,6 +87,8 @@ rule quantize_with_tool:
         model_files("{checkpoint}"),
     log:
         "results/logs/quantize/{checkpoint}.log",
+    wildcard_constraints:
+        checkpoint=one_of(checkpoints_of("autoawq", "gptqmodel")),
     threads: config["compute"]["threads"]
     resources:
         mem_mb=16000,
