@@ -66,7 +66,10 @@ def test_rows_for_the_loss_are_spread_evenly_and_count_for_all(
 ) -> None:
     narrow = torch.randn(1536, 2)
     assert rows_for_loss(narrow)[0] is narrow
-    monkeypatch.setattr(awq, "LOSS_ROWS", 7)
+    assert len(rows_for_loss(torch.zeros(4096, 4096))[0]) == 576
+    assert len(rows_for_loss(torch.zeros(1024, 14336))[0]) == 512
+    monkeypatch.setattr(awq, "LOSS_VALUES", 7)
+    monkeypatch.setattr(awq, "LOSS_ROWS", 3)
     rows, share = rows_for_loss(torch.arange(100.0)[:, None])
     chosen = rows[:, 0].tolist()
     assert len(chosen) * share == 100
@@ -93,5 +96,15 @@ def test_a_share_of_the_rows_finds_nearly_the_same_scale(monkeypatch: pytest.Mon
         return total
 
     whole = loss_of_found()
-    monkeypatch.setattr(awq, "LOSS_ROWS", 48)
+    monkeypatch.setattr(awq, "LOSS_VALUES", 48 * 64)
+    monkeypatch.setattr(awq, "LOSS_ROWS", 1)
     assert loss_of_found() < 1.05 * whole
+
+
+def test_rows_are_clipped_alike_in_blocks_and_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(3)
+    x, weight = torch.randn(200, 64).double(), torch.randn(50, 64).double()
+    at_once = awq.search_clip(weight, x.T @ x, RECIPE)
+    monkeypatch.setattr(awq, "CLIP_VALUES", 64 * 7)
+    assert torch.equal(awq.search_clip(weight, x.T @ x, RECIPE), at_once)
+    assert len(at_once.unique()) > 2

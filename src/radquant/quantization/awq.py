@@ -21,9 +21,12 @@ from radquant.quantization.recipe import Recipe
 SCALE_STEPS = 20  # exponents 0, 1/20 … 19/20, as in AutoAWQ
 CLIP_STEPS = 10  # shares of the range 1.00, 0.95 … 0.55, as in AutoAWQ
 CLIP_STEP = 0.05
-# The scale search's loss is a sum over output rows, and its cost grows with them: of wider layers
-# it takes this many, evenly spaced, and counts each for those it stands for.
-LOSS_ROWS = 1536
+CLIP_VALUES = 2**20  # weights searched at a time, so that what is computed stays in the cache
+# The scale search's loss is a sum over output rows, and costs rows · in²: of large layers it takes
+# some rows, evenly spaced, and counts each for those it stands for. So many values of the weight,
+# but never fewer rows than this.
+LOSS_VALUES = 1536 * 1536
+LOSS_ROWS = 512
 
 
 @dataclass
@@ -55,8 +58,11 @@ class InputStatistics:
 
 
 def output_error(delta: Tensor, gram: Tensor) -> float:
-    """tr(Δ·H·Δᵀ): the squared error of the outputs for a weight error Δ, [out, in]."""
-    return float(((delta @ gram) * delta).sum())
+    """tr(Δ·H·Δᵀ): the squared error of the outputs for a weight error Δ, [out, in].
+
+    H is symmetric; multiplying by its rows takes half the time where they are long.
+    """
+    return float((nn.functional.linear(delta, gram) * delta).sum())
 
 
 def source_channels(source_width: int, width: int, head_dim: int) -> Tensor:
@@ -78,12 +84,13 @@ def mean_by_source(values: Tensor, channels: Tensor, source_width: int) -> Tenso
 
 
 def rows_for_loss(weight: Tensor) -> tuple[Tensor, float]:
-    """At most LOSS_ROWS rows of [out, in], and how many rows each stands for."""
-    count = len(weight)
-    if count <= LOSS_ROWS:
+    """Rows of a weight, [out, in], for the search, and how many rows each stands for."""
+    count, width = weight.shape
+    rows = max(LOSS_ROWS, LOSS_VALUES // width)
+    if count <= rows:
         return weight, 1.0
-    index = torch.arange(LOSS_ROWS, device=weight.device) * count // LOSS_ROWS
-    return weight[index], count / LOSS_ROWS
+    index = torch.arange(rows, device=weight.device) * count // rows
+    return weight[index], count / rows
 
 
 def search_scale(
@@ -137,10 +144,16 @@ def search_clip(weight: Tensor, gram: Tensor, recipe: Recipe) -> Tensor:
 
     Only the group's own block of H enters, so groups are searched independently.
     """
-    groups = by_group(weight, recipe.group_size)
-    count, size = groups.shape[1:]
+    count, size = by_group(weight, recipe.group_size).shape[1:]
     index = torch.arange(count, device=weight.device)
     blocks = gram.unflatten(0, (count, size)).unflatten(2, (count, size))[index, :, index]
+    rows = max(1, CLIP_VALUES // weight.shape[1])
+    return torch.cat([search_clip_of_rows(part, blocks, recipe) for part in weight.split(rows)])
+
+
+def search_clip_of_rows(weight: Tensor, blocks: Tensor, recipe: Recipe) -> Tensor:
+    """`search_clip` of a few rows; blocks: each group's own part of H, [groups, group, group]."""
+    groups = by_group(weight, recipe.group_size)
     best = torch.ones(groups.shape[:2], device=weight.device)
     least = torch.full_like(best, torch.inf)
     for step in range(CLIP_STEPS):

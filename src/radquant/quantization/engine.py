@@ -27,7 +27,13 @@ from radquant.quantization.architectures import (
     layer_linears,
     not_converted,
 )
-from radquant.quantization.awq import InputStatistics, clip_of, output_error, scale_group
+from radquant.quantization.awq import (
+    InputStatistics,
+    clip_of,
+    output_error,
+    rows_for_loss,
+    scale_group,
+)
 from radquant.quantization.formats import Format, settings_of, unpack
 from radquant.quantization.gptq import quantize_gptq
 from radquant.quantization.grid import QuantizedWeight, quantize
@@ -179,7 +185,8 @@ def round_linear(
 def linear_record(
     name: str, weight: Tensor, evaluated: Tensor, gram: Tensor | None
 ) -> dict[str, Any]:
-    """What quantization.json says of one linear layer."""
+    """What quantization.json says of one linear layer; its output error is that of a large layer's
+    sampled rows, relative to theirs."""
     delta = evaluated - weight
     record: dict[str, Any] = {
         "name": name,
@@ -188,8 +195,9 @@ def linear_record(
         "weight_error": float(delta.norm() / weight.norm()),
     }
     if gram is not None:
-        whole = max(output_error(weight, gram), 1e-30)
-        record["output_error"] = max(output_error(delta, gram) / whole, 0.0) ** 0.5
+        whole = max(output_error(rows_for_loss(weight)[0], gram), 1e-30)
+        error = output_error(rows_for_loss(delta)[0], gram)
+        record["output_error"] = max(error / whole, 0.0) ** 0.5
     return record
 
 
