@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,37 @@ def radgraph_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command = [sys.executable, "scripts/build_env.py", "--requirements", "envs/radgraph.txt"]
     subprocess.run([*command, "--output", str(directory / "radgraph")], cwd=REPOSITORY, check=True)
     return directory / "radgraph" / "bin" / "python"
+
+
+@pytest.fixture(scope="session")
+def tool_pythons(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The Pythons of AutoAWQ's and GPTQModel's environments, built side by side; kept as above."""
+    kept = os.environ.get("RADQUANT_TEST_VENVS")
+    directory = Path(kept) if kept else tmp_path_factory.mktemp("venvs")
+    builds = {}
+    for tool in ("autoawq", "gptqmodel"):
+        command = [sys.executable, "scripts/build_env.py", "--requirements", f"envs/{tool}.txt"]
+        builds[tool] = subprocess.Popen(
+            [*command, "--output", str(directory / tool)], cwd=REPOSITORY
+        )
+    assert [build.wait() for build in builds.values()] == [0, 0]
+    return {tool: directory / tool / "bin" / "python" for tool in builds}
+
+
+@pytest.fixture(scope="session")
+def call_tool(tool_pythons: dict[str, Path]) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run a program or script with a tool's Python."""
+
+    def run(tool: str, *command: object) -> subprocess.CompletedProcess[str]:
+        words = [str(tool_pythons[tool]), *map(str, command)]
+        environment = {**os.environ, "PYTHONPATH": "src", "HF_HUB_OFFLINE": "1"}
+        done = subprocess.run(
+            words, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done
+
+    return run
 
 
 @pytest.fixture(scope="session")

