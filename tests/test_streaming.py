@@ -1,10 +1,12 @@
 """Reading and writing weights a part at a time, and going on after a kill."""
 
+import gc
 import os
 import signal
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from transformers import AutoModelForCausalLM
 from radquant.errors import UserError
 from radquant.quantization import engine, resuming
 from radquant.quantization.architectures import decoder_layers
+from radquant.quantization.awq import InputStatistics
 from radquant.quantization.formats import format_for
 from radquant.quantization.hidden import Hidden, append, first_inputs
 from radquant.quantization.original import open_original
@@ -67,6 +70,25 @@ def test_layers_one_at_a_time_compute_what_the_model_computes(tmp_path: Path) ->
         for number in range(3):
             found = states[number].read(index, CPU)
             torch.testing.assert_close(found, expected[number], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("recipe", [AWQ, Recipe("gptq", 4, 32)], ids=["awq", "gptq"])
+def test_a_finished_layer_leaves_memory_at_once(tmp_path: Path, recipe: Recipe) -> None:
+    """Without waiting for Python to look for cycles, which it does by objects, not by gigabytes."""
+    tiny_llama(tmp_path / "model", num_hidden_layers=4)
+    source = open_original(tmp_path / "model")
+    gc.collect()
+    gc.disable()
+    try:
+        layers = [weakref.ref(each) for each in decoder_layers(source.model, source.architecture)]
+        (tmp_path / "work").mkdir()
+        form = format_for(recipe, None)
+        engine.quantize_model(source, tmp_path / "work", recipe, form, token_sequences(3, 8), CPU)
+        assert [layer() for layer in layers] == [None] * 4
+        large = [each for each in gc.get_objects() if type(each) is InputStatistics]
+        assert not large
+    finally:
+        gc.enable()
 
 
 def test_arguments_that_depend_on_the_text_are_refused(tmp_path: Path) -> None:

@@ -93,7 +93,6 @@ def first_inputs(
             raise _Captured
         return entering  # type: ignore[no-any-return]
 
-    originals = [layer.forward for layer in layers]
     try:
         for layer in layers:
             layer.forward = skip  # type: ignore[method-assign]
@@ -116,8 +115,10 @@ def first_inputs(
                         "cannot be quantized yet"
                     )
     finally:
-        for layer, forward in zip(layers, originals, strict=True):
-            layer.forward = forward  # type: ignore[method-assign]
+        for layer in layers:
+            # Its class's own is behind. A bound method here would be a cycle, and a layer that is
+            # done with would stay in memory until Python happens to look for cycles.
+            vars(layer).pop("forward", None)
     return arguments
 
 
