@@ -14,6 +14,7 @@ from llmcompressor import oneshot
 from llmcompressor.modifiers.gptq import GPTQModifier
 from llmcompressor.modifiers.quantization import QuantizationModifier
 from llmcompressor.modifiers.transform.awq import AWQModifier
+from llmcompressor.pipelines.cache import IntermediatesCache
 from transformers import AutoModelForCausalLM
 
 
@@ -49,6 +50,9 @@ def modifiers(method: str, group_size: int) -> list:
 def main() -> None:
     args = parse_arguments()
     torch.set_num_threads(args.threads)
+    if not torch.cuda.is_available():
+        # AWQ pins what it will copy to a GPU, which fails where there is none.
+        IntermediatesCache.pin_memory = lambda *_: None
     # float16 products are many times slower than float32 ones on a CPU.
     model = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32)
     ids = [each.tolist() for each in pd.read_parquet(args.calibration)["input_ids"]]

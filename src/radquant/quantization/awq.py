@@ -8,17 +8,21 @@ so with H accumulated once over every calibration token the search needs no furt
 The same H, taken in blocks of one group, gives the loss of clipping a group's range.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from radquant.quantization.architectures import Group, Norm, linear_of, row_range
+from radquant.quantization.gptq import factorize, processing_order, round_scaled
 from radquant.quantization.grid import by_group, find_grid, round_to_grid
-from radquant.quantization.recipe import Recipe
+from radquant.quantization.recipe import Recipe, uses_gptq_rounding
 
-SCALE_STEPS = 20  # exponents 0, 1/20 … 19/20, as in AutoAWQ
+# Powers of the mean activation and of the mean relative weight in the scales that are tried:
+# AutoAWQ's, and for GPTQ's rounding, where only weak scales help.
+NEAREST = [(step / 20, 1 - step / 20) for step in range(20)]
+GPTQ = [(step / 20, step / 20) for step in range(1, 11)]
 CLIP_STEPS = 10  # shares of the range 1.00, 0.95 … 0.55, as in AutoAWQ
 CLIP_STEP = 0.05
 CLIP_VALUES = 2**20  # weights searched at a time, so that what is computed stays in the cache
@@ -27,6 +31,7 @@ CLIP_VALUES = 2**20  # weights searched at a time, so that what is computed stay
 # but never fewer rows than this.
 LOSS_VALUES = 1536 * 1536
 LOSS_ROWS = 512
+GPTQ_ROWS = 256
 
 
 @dataclass
@@ -83,14 +88,46 @@ def mean_by_source(values: Tensor, channels: Tensor, source_width: int) -> Tenso
     return total * (source_width / len(channels))
 
 
+def some_rows(weight: Tensor, most: int) -> tuple[Tensor, float]:
+    """At most so many rows of [out, in], evenly spaced, and how many rows each stands for."""
+    count = len(weight)
+    if count <= most:
+        return weight, 1.0
+    index = torch.arange(most, device=weight.device) * count // most
+    return weight[index], count / most
+
+
 def rows_for_loss(weight: Tensor) -> tuple[Tensor, float]:
     """Rows of a weight, [out, in], for the search, and how many rows each stands for."""
-    count, width = weight.shape
-    rows = max(LOSS_ROWS, LOSS_VALUES // width)
-    if count <= rows:
-        return weight, 1.0
-    index = torch.arange(rows, device=weight.device) * count // rows
-    return weight[index], count / rows
+    return some_rows(weight, max(LOSS_ROWS, LOSS_VALUES // weight.shape[1]))
+
+
+def candidates(activation: Tensor, weight: Tensor, recipe: Recipe) -> Iterator[Tensor]:
+    """Scales to try, [source_width] float32 each.
+
+    activation, weight: of each source channel, the mean magnitude and the mean relative one. The
+    first to the power a over the second to the power b: with a + b = 1 as in AutoAWQ, and less
+    for GPTQ's rounding, which makes up for much of what a scale is for.
+    """
+    for of_activation, of_weight in GPTQ if uses_gptq_rounding(recipe) else NEAREST:
+        scale = activation.clamp(min=1e-8) ** of_activation / (weight**of_weight + 1e-4)
+        scale = scale.clamp(min=1e-4)
+        yield scale / (scale.max() * scale.min()).sqrt()
+
+
+def scaled_rounding(gram: Tensor, recipe: Recipe) -> Callable[[Tensor, Tensor], Tensor]:
+    """The function Q(W·diag(s))·diag(s)⁻¹ of W, [out, in], and s, [in], as `recipe` rounds."""
+    if uses_gptq_rounding(recipe):
+        columns = processing_order(gram).flip(0)
+        factor = factorize(gram, columns, recipe.damp_percent)
+        return lambda weight, scale: round_scaled(weight, scale, columns, factor, recipe)
+
+    def nearest(weight: Tensor, scale: Tensor) -> Tensor:
+        groups = by_group(weight * scale, recipe.group_size)
+        rounded = round_to_grid(groups, *find_grid(groups, recipe), recipe.bits)
+        return rounded.flatten(-2).div_(scale)
+
+    return nearest
 
 
 def search_scale(
@@ -102,8 +139,8 @@ def search_scale(
 ) -> Tensor:
     """The scale of each source channel with the least summed output error, [source_width] float32.
 
-    weights: the [out, in] float32 weights that share the input. Candidates are AutoAWQ's, the mean
-    activation to the power r over the mean relative weight to the power 1 − r, and no scaling.
+    weights: the [out, in] float32 weights that share the input. The error is that of the rounding
+    which the recipe asks for, and no scaling is a candidate, too.
     """
     activation = statistics.magnitude / statistics.tokens
     relative = [
@@ -115,24 +152,20 @@ def search_scale(
     activation = mean_by_source(activation, channels, source_width)
     weight = mean_by_source(weight, channels, source_width)
     sampled = [rows_for_loss(w) for w in weights]
+    if uses_gptq_rounding(recipe):  # whose time grows with the columns more than with the rows
+        sampled = [some_rows(w, GPTQ_ROWS) for w in weights]
+    rounded = scaled_rounding(statistics.gram, recipe)
 
     def loss(scale: Tensor) -> float:
         expanded = scale[channels]
-        total = 0.0
-        for w, share in sampled:
-            groups = by_group(w * expanded, recipe.group_size)
-            rounded = round_to_grid(groups, *find_grid(groups, recipe), recipe.bits)
-            delta = rounded.flatten(-2).div_(expanded).sub_(w)
-            total += share * output_error(delta, statistics.gram)
-        return total
+        return sum(
+            share * output_error(rounded(w, expanded).sub_(w), statistics.gram)
+            for w, share in sampled
+        )
 
     best = torch.ones(source_width, device=weight.device)
     least = loss(best)
-    for step in range(SCALE_STEPS):
-        ratio = step / SCALE_STEPS
-        candidate = activation.clamp(min=1e-8) ** ratio / (weight ** (1 - ratio) + 1e-4)
-        candidate = candidate.clamp(min=1e-4)
-        candidate /= (candidate.max() * candidate.min()).sqrt()
+    for candidate in candidates(activation, weight, recipe):
         error = loss(candidate)
         if error < least:
             best, least = candidate, error

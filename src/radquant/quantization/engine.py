@@ -8,7 +8,7 @@ run that was killed goes on.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -152,14 +152,13 @@ def round_layer(
     settings = settings_of(form.config(recipe, []))
     for place, group in enumerate(architecture.groups):
         of_group = statistics[place] if statistics else None
+        gram = of_group.gram if of_group is not None else None
         keep: dict[str, Tensor] = {}
         if of_group is not None and not recipe.desc_act:  # whose groups are not known yet
             keep = clip_of(layer, group, of_group, recipe)
-        for linear_name in group.linears:
-            weight = layer.get_parameter(f"{linear_name}.weight")
-            full_name = f"{name}.{linear_name}"
-            gram = of_group.gram if of_group is not None else None
-            rounded = round_linear(weight, full_name, gram, recipe, keep.get(linear_name))
+        weights = {each: layer.get_parameter(f"{each}.weight") for each in group.linears}
+        for linear_name, rounded in round_group(weights, name, gram, recipe, keep):
+            weight, full_name = weights[linear_name], f"{name}.{linear_name}"
             packed = form.pack(rounded, recipe)
             packed = {key: value.cpu().contiguous() for key, value in packed.items()}
             evaluated = rounded.dequantize()
@@ -170,16 +169,37 @@ def round_layer(
     return tensors, records
 
 
-def round_linear(
-    weight: Tensor, name: str, gram: Tensor | None, recipe: Recipe, keep: Tensor | None
-) -> QuantizedWeight:
-    """Round one linear layer's weight, [out, in] float32; `name` is for messages."""
+def round_group(
+    weights: Mapping[str, Tensor],
+    layer: str,
+    gram: Tensor | None,
+    recipe: Recipe,
+    keep: Mapping[str, Tensor],
+) -> Iterator[tuple[str, QuantizedWeight]]:
+    """Round the linear layers that share an input, [out, in] float32 each, by name.
+
+    layer: their decoder layer, for messages. keep: shares of the range, [out, groups].
+    """
     if gram is None or not uses_gptq_rounding(recipe):
-        return quantize(weight, recipe, keep)
+        for name, weight in weights.items():
+            yield name, quantize(weight, recipe, keep.get(name))
+        return
+    # Together: they have the same factor, and rows are rounded each by itself.
+    joined, kept = torch.cat(list(weights.values())), None
+    if keep:
+        groups = next(iter(keep.values())).shape[1]
+        whole = {name: joined.new_ones(len(weight), groups) for name, weight in weights.items()}
+        kept = torch.cat(list((whole | dict(keep)).values()))
     try:
-        return quantize_gptq(weight, gram, recipe, keep)
+        rounded = quantize_gptq(joined, gram, recipe, kept)
     except UserError as error:
-        raise UserError(f"{name}: {error}") from None
+        raise UserError(f"{layer}.{next(iter(weights))}: {error}") from None
+    start = 0
+    for name, weight in weights.items():
+        rows = slice(start, start + len(weight))
+        own = rounded.integers[rows], rounded.scales[rows], rounded.zeros[rows]
+        yield name, QuantizedWeight(*own, rounded.group_index)
+        start = rows.stop
 
 
 def linear_record(

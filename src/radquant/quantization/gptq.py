@@ -20,6 +20,7 @@ from radquant.errors import UserError
 from radquant.quantization.grid import (
     QuantizedWeight,
     by_group,
+    dequantize,
     find_grid,
     find_kept_grid,
     nearest_integers,
@@ -67,6 +68,25 @@ def factorize(gram: Tensor, columns: Tensor, damp_percent: float) -> Tensor:
     )
 
 
+def round_scaled(
+    weight: Tensor, scale: Tensor, columns: Tensor, factor: Tensor, recipe: Recipe
+) -> Tensor:
+    """What GPTQ's rounding makes of [out, in] weights under AWQ's scale, [in]: the weights that
+    W·diag(s) is rounded to, times diag(s)⁻¹, [out, in] float32.
+
+    columns, factor: of H, the inputs' Gram matrix without the scale, so that one factor serves
+    every scale: rounding W·diag(s) for inputs x / s is rounding W for x, on a grid of which every
+    column has its own width.
+    """
+    grid = find_grid(by_group(weight * scale, recipe.group_size), recipe)
+    size = weight.shape[1] // grid[0].shape[1]
+    integers = round_columns(
+        weight.T[columns], factor, columns // size, grid, recipe, scale[columns]
+    )
+    scaled = dequantize(integers[columns.argsort()].T, *grid)
+    return scaled.div_(scale)
+
+
 def quantize_gptq(
     weight: Tensor, gram: Tensor, recipe: Recipe, keep: Tensor | None = None
 ) -> QuantizedWeight:
@@ -109,13 +129,19 @@ def quantize_gptq(
 
 
 def round_columns(
-    rows: Tensor, factor: Tensor, groups: Tensor, grid: tuple[Tensor, Tensor], recipe: Recipe
+    rows: Tensor,
+    factor: Tensor,
+    groups: Tensor,
+    grid: tuple[Tensor, Tensor],
+    recipe: Recipe,
+    divisors: Tensor | None = None,
 ) -> Tensor:
     """The integers of weights given with their columns as `rows`, [in, out] uint8.
 
     rows: the weights in reversed order of processing, [in, out]; used up.
     groups: each row's group, [in] int64.
     grid: scales and zeros, [out, groups] each; with desc_act of several groups they are found here.
+    divisors: [in], by which the grid is finer for each row.
     """
     width, (scales, zeros) = len(rows), grid
     # A group that must know its weights' feedback when it begins must begin with a block.
@@ -132,12 +158,11 @@ def round_columns(
             weights = compensated(targets, rows[start:end], feedback[:size])
             scales[:, group], zeros[:, group] = find_grid(weights.T, recipe)
         of_block = groups[start:end]
+        steps = scales.T[of_block]
+        if divisors is not None:
+            steps /= divisors[start:end, None]
         integers[start:end] = round_block(
-            targets,
-            rows[start:end],
-            feedback[:size],
-            (scales.T[of_block], zeros.T[of_block]),
-            recipe.bits,
+            targets, rows[start:end], feedback[:size], (steps, zeros.T[of_block]), recipe.bits
         )
     return integers
 
