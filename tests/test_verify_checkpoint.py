@@ -108,6 +108,7 @@ def test_a_mistake_in_activations_is_found(monkeypatch: pytest.MonkeyPatch) -> N
     [
         ("--method", "awq"),
         ("--method", "gptq", "--bits", "3", "--desc-act"),
+        ("--method", "awq", "--rounding", "gptq", "--format", "compressed-tensors"),
         ("--method", "rtn", "--bits", "8", "--format", "compressed-tensors"),
     ],
 )

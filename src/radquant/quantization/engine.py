@@ -197,8 +197,16 @@ def round_group(
     start = 0
     for name, weight in weights.items():
         rows = slice(start, start + len(weight))
-        own = rounded.integers[rows], rounded.scales[rows], rounded.zeros[rows]
-        yield name, QuantizedWeight(*own, rounded.group_index)
+        # Copies: a tensor that goes into a file may not be a part of another.
+        yield (
+            name,
+            QuantizedWeight(
+                rounded.integers[rows],
+                rounded.scales[rows].clone(),
+                rounded.zeros[rows].clone(),
+                rounded.group_index.clone() if rounded.group_index is not None else None,
+            ),
+        )
         start = rows.stop
 
 
