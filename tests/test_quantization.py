@@ -69,19 +69,26 @@ def test_scaling_protects_salient_channels() -> None:
 
 
 def test_clip_search_equals_brute_force() -> None:
+    """Each group by itself first, then one group after the other beside what the others became."""
     torch.manual_seed(2)
-    weight, x = torch.randn(3, 64) ** 3, torch.randn(100, 64)
-    keep = search_clip(weight, statistics_of(x).gram, AWQ)
-    for row in range(3):
-        for group in range(2):
-            part = slice(group * 32, group * 32 + 32)
-            w, inputs = weight[row : row + 1, part], x[:, part]
-            errors = {}
-            for step in range(10):
-                share = torch.full((1, 1), 1 - step * 0.05)
-                error = (quantize(w, AWQ, share).dequantize() - w) @ inputs.T
-                errors[share.item()] = float((error**2).sum())
-            assert errors[keep[row, group].item()] <= min(errors.values()) * (1 + 1e-4)
+    weight, x = torch.randn(3, 96) ** 3, torch.randn(100, 96) @ torch.randn(96, 96)
+    shares = [1 - step * 0.05 for step in range(10)]
+    found = search_clip(weight, statistics_of(x).gram, AWQ)
+    for row, kept in zip(weight, found, strict=True):
+
+        def error(keep: list[float], columns: slice, row: torch.Tensor = row) -> float:
+            w = row[None, columns]
+            delta = quantize(w, AWQ, torch.tensor([keep])).dequantize() - w
+            return float((delta @ x[:, columns].T).square().sum())
+
+        best = []
+        for group in range(3):
+            own = slice(group * 32, group * 32 + 32)
+            best.append(min(shares, key=lambda share, own=own: error([share], own)))
+        for group in range(3):
+            trials = [[*best[:group], share, *best[group + 1 :]] for share in shares]
+            best = min(trials, key=lambda trial: error(trial, slice(None)))
+        assert kept.tolist() == pytest.approx(best)
 
 
 def test_value_heads_are_read_by_their_query_heads() -> None:

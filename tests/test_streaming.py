@@ -8,6 +8,7 @@ import sys
 import time
 import weakref
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -159,3 +160,25 @@ def test_other_work_is_not_gone_on_with(tmp_path: Path) -> None:
         assert resuming.prepare(tmp_path / "work", fingerprint) == 0
         resuming.finish_layer(tmp_path / "work", 0, {"a": torch.zeros(1)}, {})
         assert resuming.prepare(tmp_path / "work", fingerprint) == 1
+
+
+@pytest.mark.parametrize("method", ["gptq", "awq"])
+def test_an_error_of_the_statistics_names_the_linear_layer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """Under AWQ, GPTQ's factorization fails in the search of the scale already."""
+    original = tiny_llama(tmp_path / "m", num_hidden_layers=2)
+    recipe = Recipe(method, 4, 32, rounding="gptq")
+    collect = engine.collect_statistics
+
+    def broken(*arguments: Any) -> list[InputStatistics]:
+        statistics = collect(*arguments)
+        statistics[2].gram[3, 3] = torch.inf
+        return statistics
+
+    monkeypatch.setattr(engine, "collect_statistics", broken)
+    work = tmp_path / "work"
+    work.mkdir()
+    source = open_original(original)
+    with pytest.raises(UserError, match=r"^model\.layers\.0\.mlp\.gate_proj: .*infinities"):
+        engine.quantize_model(source, work, recipe, format_for(recipe), token_sequences(2, 9), CPU)

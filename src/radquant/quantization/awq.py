@@ -5,7 +5,7 @@ For linear layers that share an input X ([in, tokens]) the loss of a scale s is
     ‖Q(W·diag(s))·diag(s)⁻¹·X − W·X‖² = tr(ΔW·H·ΔWᵀ),   ΔW = Q(W·diag(s))·diag(s)⁻¹ − W,   H = X·Xᵀ
 
 so with H accumulated once over every calibration token the search needs no further forward pass.
-The same H, taken in blocks of one group, gives the loss of clipping a group's range.
+The same H gives the loss of clipping the groups' ranges.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +23,7 @@ SCALE_STEPS = 20  # exponents 0, 1/20 … 19/20, as in AutoAWQ
 GPTQ_SCALE_STEPS = 10  # under GPTQ's rounding, where a trial costs more
 CLIP_STEPS = 10  # shares of the range 1.00, 0.95 … 0.55, as in AutoAWQ
 CLIP_STEP = 0.05
-CLIP_VALUES = 2**20  # weights searched at a time, so that what is computed stays in the cache
+CLIP_ROWS = 512  # output channels searched at a time, so that what is computed stays in the cache
 # The scale search's loss is a sum over output rows, and costs rows · in²: of large layers it takes
 # some rows, evenly spaced, and counts each for those it stands for. So many values of the weight,
 # but never fewer rows than this.
@@ -174,28 +174,53 @@ def search_scale(
 def search_clip(weight: Tensor, gram: Tensor, recipe: Recipe) -> Tensor:
     """The share of each group's range to keep, [out, in / group_size], by least output error.
 
-    Only the group's own block of H enters, so groups are searched independently.
+    At first each group's error is looked at by itself, as in AutoAWQ. Then the groups are gone
+    through once more, each with the errors of the row's others as they then are: errors of groups
+    whose inputs go together can cancel. No row's tr(δ·H·δᵀ) grows by it.
     """
-    count, size = by_group(weight, recipe.group_size).shape[1:]
-    index = torch.arange(count, device=weight.device)
-    blocks = gram.unflatten(0, (count, size)).unflatten(2, (count, size))[index, :, index]
-    rows = max(1, CLIP_VALUES // weight.shape[1])
-    return torch.cat([search_clip_of_rows(part, blocks, recipe) for part in weight.split(rows)])
+    parts = weight.split(CLIP_ROWS)
+    return torch.cat([search_clip_of_rows(part, gram, recipe) for part in parts])
 
 
-def search_clip_of_rows(weight: Tensor, blocks: Tensor, recipe: Recipe) -> Tensor:
-    """`search_clip` of a few rows; blocks: each group's own part of H, [groups, group, group]."""
+def search_clip_of_rows(weight: Tensor, gram: Tensor, recipe: Recipe) -> Tensor:
+    """`search_clip` of a few rows."""
     groups = by_group(weight, recipe.group_size)
-    best = torch.ones(groups.shape[:2], device=weight.device)
-    least = torch.full_like(best, torch.inf)
+    count, size = groups.shape[1:]
+    blocks = gram.unflatten(0, (count, size)).split(size, dim=-1)
+    alone = [
+        clip_group(groups[:, group], block[group], None, recipe)
+        for group, block in enumerate(blocks)
+    ]
+    kept = torch.stack([keep for keep, _ in alone], 1)
+    delta = torch.cat([error for _, error in alone], 1)
+    for group, own in enumerate(delta.split(size, dim=1)):
+        block = blocks[group][group]
+        of_group = gram[group * size : (group + 1) * size]
+        others = nn.functional.linear(delta, of_group) - own @ block
+        kept[:, group], own[:] = clip_group(groups[:, group], block, others, recipe)
+    return kept
+
+
+def clip_group(
+    weight: Tensor, block: Tensor, others: Tensor | None, recipe: Recipe
+) -> tuple[Tensor, Tensor]:
+    """The share of one group's range to keep, [out], and the weight errors it leaves, [out, group].
+
+    weight: the group's, [out, group]. block: its own part of H, [group, group].
+    others: the other groups' weight errors times their part of H, [out, group].
+    """
+    kept, least = weight.new_ones(len(weight)), weight.new_full((len(weight),), torch.inf)
+    best = torch.zeros_like(weight)
     for step in range(CLIP_STEPS):
         keep = 1 - step * CLIP_STEP
-        delta = round_to_grid(groups, *find_grid(groups, recipe, keep), recipe.bits) - groups
-        error = (torch.einsum("ogi,gij->ogj", delta, blocks) * delta).sum(-1)
+        delta = round_to_grid(weight, *find_grid(weight, recipe, keep), recipe.bits) - weight
+        product = delta @ block if others is None else torch.addmm(others, delta, block, beta=2)
+        error = (product * delta).sum(-1)
         better = error < least
-        best = torch.where(better, keep, best)
+        kept = torch.where(better, keep, kept)
         least = torch.where(better, error, least)
-    return best
+        best = torch.where(better[:, None], delta, best)
+    return kept, best
 
 
 def clip_of(

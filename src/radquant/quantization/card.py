@@ -28,8 +28,8 @@ def model_card(source: Path, quantization: Mapping[str, Any], record: Mapping[st
     """The README.md of a checkpoint.
 
     source: the original's directory. quantization: the `quantization_config` of the checkpoint.
-    record: as in quantization.json: `recipe`, `layers`, and if known `calibration` (counts and
-    hashes) and `quality` (held-out figures by name).
+    record: as in quantization.json: `recipe`, `layers`, and `calibration` (counts and hashes) if
+    there was one.
     """
     settings = settings_of(quantization)
     config = read_json(source / "config.json")
@@ -160,7 +160,7 @@ def is_count(value: Any) -> bool:
 
 
 def quality_lines(record: Mapping[str, Any]) -> list[str]:
-    """Errors of the linear layers, and held-out figures where there are some."""
+    """Errors of the linear layers; what comes of them in reports is measured by later stages."""
     lines = []
     for key, what in (
         ("output_error", "relative error of a linear layer's output on the calibration data"),
@@ -174,11 +174,7 @@ def quality_lines(record: Mapping[str, Any]) -> list[str]:
                 f"{what}: mean {mean:.4g}, largest {worst[key]:.4g} (`{worst['name']}`), "
                 f"{len(layers)} layers"
             )
-    quality = record.get("quality") or {}
-    lines += [f"{name}: {value}" for name, value in sorted(quality.items())]
-    if not quality:
-        lines.append("on held-out texts: not measured when this file was written")
-    return lines
+    return [*lines, "on held-out reports: see `report.md` of the run that made this checkpoint"]
 
 
 def overflows_in_half(config: Mapping[str, Any]) -> bool:

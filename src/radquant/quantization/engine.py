@@ -9,6 +9,7 @@ run that was killed goes on.
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -169,6 +170,15 @@ def round_layer(
     return tensors, records
 
 
+@contextmanager
+def naming(linear: str) -> Iterator[None]:
+    """Put the name of a linear layer before what a UserError says."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{linear}: {error}") from None
+
+
 def round_group(
     weights: Mapping[str, Tensor],
     layer: str,
@@ -190,10 +200,8 @@ def round_group(
         groups = next(iter(keep.values())).shape[1]
         whole = {name: joined.new_ones(len(weight), groups) for name, weight in weights.items()}
         kept = torch.cat(list((whole | dict(keep)).values()))
-    try:
+    with naming(f"{layer}.{next(iter(weights))}"):
         rounded = quantize_gptq(joined, gram, recipe, kept)
-    except UserError as error:
-        raise UserError(f"{layer}.{next(iter(weights))}: {error}") from None
     start = 0
     for name, weight in weights.items():
         rows = slice(start, start + len(weight))
@@ -258,7 +266,8 @@ def quantize_layer(
         if recipe.method == "awq":
             storage = narrowest(source.stored[stored].dtype for stored in places.values())
             for group, of_group in zip(architecture.groups, statistics, strict=True):
-                scale_group(layer, group, of_group, recipe, head_dim_of(source.config), storage)
+                with naming(f"{name}.{group.linears[0]}"):
+                    scale_group(layer, group, of_group, recipe, head_dim_of(source.config), storage)
             change = change_by_folding(layer, inputs, of_layer, outputs, device)
         if not change <= INVARIANCE_BOUND:
             raise UserError(

