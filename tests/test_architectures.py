@@ -11,12 +11,9 @@ import transformers
 from gemma import make_gemma
 from tiny_architectures import (
     KNOWN,
-    RECIPE,
     TEXT,
     UNKNOWN,
     change_by_folding,
-    logits_of,
-    observed,
     tiny_model,
 )
 
@@ -30,7 +27,7 @@ from radquant.quantization.architectures import (
     layer_linears,
     not_converted,
 )
-from radquant.quantization.awq import clip_of, search_scale
+from radquant.quantization.awq import search_scale
 
 UNCHANGED = 1e-4  # relative change of the logits in float32
 
@@ -119,35 +116,6 @@ def test_an_empty_model_will_do() -> None:
     assert not_converted(model, architecture) == ["lm_head"]
 
 
-def test_of_fused_layers_only_values_are_clipped() -> None:
-    """Rows of Phi's qkv_proj, against the slices that its own forward takes."""
-    model = tiny_model("phi3")
-    architecture = architecture_of(model.config, model)
-    layers = decoder_layers(model, architecture)
-    with torch.inference_mode(), observed(layers, architecture) as statistics:
-        logits_of(model)
-    keep = [
-        clip_of(layers[0], group, of_group, RECIPE)
-        for group, of_group in zip(architecture.groups, statistics[0], strict=True)
-    ]
-    queries_and_keys = (4 + 2) * 16  # heads of width 64 / 4
-    qkv = keep[0]["self_attn.qkv_proj"]
-    assert qkv.shape == ((4 + 2 + 2) * 16, 64 // 32)
-    assert (qkv[:queries_and_keys] == 1).all()
-    assert (qkv[queries_and_keys:] < 1).any()
-    assert (keep[2]["mlp.gate_up_proj"] < 1).any(dim=1).sum() > 160  # gate's rows and up's
-    unclipped = dataclasses.replace(RECIPE, clip=False)
-    assert clip_of(layers[0], architecture.groups[0], statistics[0][0], unclipped) == {}
-
-
-def test_queries_and_keys_are_never_clipped() -> None:
-    for kind in KNOWN:
-        model = tiny_model(kind)
-        clipped = {r.linear for g in architecture_of(model.config, model).groups for r in g.clip}
-        assert not clipped & {"self_attn.q_proj", "self_attn.k_proj"}
-        assert {"self_attn.o_proj", "mlp.down_proj"} <= clipped
-
-
 @pytest.mark.parametrize("kind", UNKNOWN)
 def test_an_unknown_architecture_is_left_unscaled_with_a_warning(
     kind: str, capsys: pytest.CaptureFixture[str]
@@ -164,9 +132,6 @@ def test_an_unknown_architecture_is_left_unscaled_with_a_warning(
     assert change_by_folding(model, architecture, torch.float32) == 0
     for name, parameter in model.named_parameters():
         assert torch.equal(parameter, before[name])
-    clipped = {rows.linear.rpartition(".")[2] for g in architecture.groups for rows in g.clip}
-    assert not clipped & {"q_proj", "k_proj", "query_key_value"}
-    assert clipped & {"dense", "o_proj", "out_proj"}
 
 
 def test_what_surrounds_an_unknown_models_layers_is_not_converted() -> None:

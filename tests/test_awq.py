@@ -16,6 +16,7 @@ from radquant.quantization.awq import (
     rows_for_loss,
     search_scale,
 )
+from radquant.quantization.engine import round_group
 from radquant.quantization.gptq import quantize_gptq
 from radquant.quantization.grid import quantize
 from radquant.quantization.recipe import Recipe
@@ -141,6 +142,25 @@ def test_groups_are_clipped_so_that_their_errors_cancel(seed: int) -> None:
         other = found.clone()
         other[:, -1] = 1 - step * awq.CLIP_STEP
         assert (errors <= outputs_error(weight, other, x) * (1 + 1e-4)).all()
+
+
+@pytest.mark.parametrize("rounding", ["nearest", "gptq"])
+def test_ranges_are_searched_unless_told_otherwise(rounding: str) -> None:
+    torch.manual_seed(4)
+    x = torch.randn(200, 64)
+    gram = x.T @ x
+    weights = {"a": torch.randn(24, 64), "b": torch.randn(8, 64)}
+    scales = {}
+    for clip in (True, False):
+        recipe = Recipe("awq", 4, 32, rounding=rounding, clip=clip)
+        found = dict(round_group(weights, "layer", gram, recipe))
+        scales[clip] = {name: each.scales.float() for name, each in found.items()}
+    for name, weight in weights.items():
+        whole = awq.find_grid(awq.by_group(weight, 32), RECIPE)[0]
+        assert torch.equal(scales[False][name], whole)
+        share = scales[True][name] / whole
+        torch.testing.assert_close(share, awq.search_clip(weight, gram, RECIPE), atol=1e-3, rtol=0)
+        assert (share < 0.99).any()
 
 
 def test_the_scale_for_gptq_never_does_harm_to_what_it_is_chosen_by() -> None:

@@ -95,10 +95,7 @@ def test_measured_quality(tmp_path: Path) -> None:
     directory = source(tmp_path / "m")
     card = card_of(directory, layers=layers)
     assert "output on the calibration data: mean 0.1, largest 0.15 (`layers.1.q_proj`)" in card
-    assert "not measured when this file was written" in card
-    card = card_of(directory, layers=layers, quality={"NLL per token": 3.21})
-    assert "- NLL per token: 3.21\n" in card
-    assert "not measured" not in card
+    assert "on held-out reports: see `report.md`" in card
 
 
 def test_rounding_to_nearest_saw_no_data(tmp_path: Path) -> None:

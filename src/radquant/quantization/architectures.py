@@ -4,7 +4,6 @@ Models of an unknown architecture are inspected instead: their linear layers are
 folded.
 """
 
-import re
 import sys
 from dataclasses import dataclass, replace
 from typing import Any
@@ -45,7 +44,6 @@ class Group:
 
     linears: tuple[str, ...]
     source: Norm | Rows | None
-    clip: tuple[Rows, ...]  # rows whose range may be clipped
 
 
 @dataclass(frozen=True)
@@ -59,18 +57,15 @@ QKV = "self_attn.qkv_proj"
 GATE, UP, DOWN, GATE_UP = (f"mlp.{name}_proj" for name in ("gate", "up", "down", "gate_up"))
 
 
-# q and k are not clipped: their errors multiply in the attention's logits (as in AutoAWQ).
-
-
 def separate_projections(mlp_norm: str, offset: float = 0.0) -> Architecture:
     """One linear layer for each projection; `mlp_norm` is the norm that gate and up read."""
     return Architecture(
         "model.layers",
         (
-            Group((Q, K, V), Norm("input_layernorm", offset), clip=(Rows(V),)),
-            Group((O,), Rows(V), clip=(Rows(O),)),
-            Group((GATE, UP), Norm(mlp_norm, offset), clip=(Rows(GATE), Rows(UP))),
-            Group((DOWN,), Rows(UP), clip=(Rows(DOWN),)),
+            Group((Q, K, V), Norm("input_layernorm", offset)),
+            Group((O,), Rows(V)),
+            Group((GATE, UP), Norm(mlp_norm, offset)),
+            Group((DOWN,), Rows(UP)),
         ),
     )
 
@@ -81,10 +76,10 @@ def fused_projections() -> Architecture:
     return Architecture(
         "model.layers",
         (
-            Group((QKV,), Norm("input_layernorm"), clip=(values,)),
-            Group((O,), values, clip=(Rows(O),)),
-            Group((GATE_UP,), Norm("post_attention_layernorm"), clip=(Rows(GATE_UP),)),
-            Group((DOWN,), Rows(GATE_UP, fused=True), clip=(Rows(DOWN),)),
+            Group((QKV,), Norm("input_layernorm")),
+            Group((O,), values),
+            Group((GATE_UP,), Norm("post_attention_layernorm")),
+            Group((DOWN,), Rows(GATE_UP, fused=True)),
         ),
     )
 
@@ -107,9 +102,6 @@ ARCHITECTURES = {
     "gemma2": GEMMA,
     "gemma3_text": GEMMA,
 }
-
-# Names of linear layers that make queries or keys, as models call them.
-QUERIES_OR_KEYS = re.compile(r"(^|_)(w?q|w?k|w?qkv|query|key|c_attn)(_|$)", re.IGNORECASE)
 
 
 def architecture_of(config: Any, model: nn.Module) -> Architecture:
@@ -179,11 +171,7 @@ def check_blocks(layers: nn.ModuleList, path: str) -> None:
 
 def inspected(layer: nn.Module, path: str) -> Architecture:
     """A table for decoder layers like `layer`, of which only the linear layers are known."""
-    groups = []
-    for name in linears(layer):
-        makes_queries = QUERIES_OR_KEYS.search(name.rpartition(".")[2])
-        groups.append(Group((name,), None, clip=() if makes_queries else (Rows(name),)))
-    return Architecture(path, tuple(groups))
+    return Architecture(path, tuple(Group((name,), None) for name in linears(layer)))
 
 
 def linears(module: nn.Module) -> dict[str, nn.Linear]:

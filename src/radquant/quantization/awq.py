@@ -223,22 +223,6 @@ def clip_group(
     return kept, best
 
 
-def clip_of(
-    layer: nn.Module, group: Group, statistics: InputStatistics, recipe: Recipe
-) -> dict[str, Tensor]:
-    """The share of each weight group's range to keep, [out, groups], by name of linear layer.
-
-    Layers of which no row may be clipped are left out; other rows that may not be clipped keep 1.
-    """
-    kept: dict[str, Tensor] = {}
-    for rows in group.clip if recipe.clip else ():
-        weight, part = linear_of(layer, rows.linear).weight, row_range(layer, rows)
-        found = search_clip(weight[part], statistics.gram, recipe)
-        kept[rows.linear] = torch.ones(len(weight), found.shape[1], device=weight.device)
-        kept[rows.linear][part] = found
-    return kept
-
-
 def fold_exactly(
     stored: Tensor, scale: Tensor, storage: torch.dtype, offset: float = 0.0
 ) -> tuple[Tensor, Tensor]:

@@ -30,10 +30,10 @@ from radquant.quantization.architectures import (
 )
 from radquant.quantization.awq import (
     InputStatistics,
-    clip_of,
     output_error,
     rows_for_loss,
     scale_group,
+    search_clip,
 )
 from radquant.quantization.formats import Format, settings_of, unpack
 from radquant.quantization.gptq import quantize_gptq
@@ -152,13 +152,9 @@ def round_layer(
     records = []
     settings = settings_of(form.config(recipe, []))
     for place, group in enumerate(architecture.groups):
-        of_group = statistics[place] if statistics else None
-        gram = of_group.gram if of_group is not None else None
-        keep: dict[str, Tensor] = {}
-        if of_group is not None and not recipe.desc_act:  # whose groups are not known yet
-            keep = clip_of(layer, group, of_group, recipe)
+        gram = statistics[place].gram if statistics else None
         weights = {each: layer.get_parameter(f"{each}.weight") for each in group.linears}
-        for linear_name, rounded in round_group(weights, name, gram, recipe, keep):
+        for linear_name, rounded in round_group(weights, name, gram, recipe):
             weight, full_name = weights[linear_name], f"{name}.{linear_name}"
             packed = form.pack(rounded, recipe)
             packed = {key: value.cpu().contiguous() for key, value in packed.items()}
@@ -180,28 +176,26 @@ def naming(linear: str) -> Iterator[None]:
 
 
 def round_group(
-    weights: Mapping[str, Tensor],
-    layer: str,
-    gram: Tensor | None,
-    recipe: Recipe,
-    keep: Mapping[str, Tensor],
+    weights: Mapping[str, Tensor], layer: str, gram: Tensor | None, recipe: Recipe
 ) -> Iterator[tuple[str, QuantizedWeight]]:
     """Round the linear layers that share an input, [out, in] float32 each, by name.
 
-    layer: their decoder layer, for messages. keep: shares of the range, [out, groups].
+    layer: their decoder layer, for messages.
     """
+
+    def kept(weight: Tensor) -> Tensor | None:
+        if gram is None or not recipe.clip or recipe.desc_act:  # whose groups are not known yet
+            return None
+        return search_clip(weight, gram, recipe)
+
     if gram is None or not uses_gptq_rounding(recipe):
         for name, weight in weights.items():
-            yield name, quantize(weight, recipe, keep.get(name))
+            yield name, quantize(weight, recipe, kept(weight))
         return
     # Together: they have the same factor, and rows are rounded each by itself.
-    joined, kept = torch.cat(list(weights.values())), None
-    if keep:
-        groups = next(iter(keep.values())).shape[1]
-        whole = {name: joined.new_ones(len(weight), groups) for name, weight in weights.items()}
-        kept = torch.cat(list((whole | dict(keep)).values()))
+    joined = torch.cat(list(weights.values()))
     with naming(f"{layer}.{next(iter(weights))}"):
-        rounded = quantize_gptq(joined, gram, recipe, kept)
+        rounded = quantize_gptq(joined, gram, recipe, kept(joined))
     start = 0
     for name, weight in weights.items():
         rows = slice(start, start + len(weight))
