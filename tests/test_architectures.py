@@ -19,8 +19,9 @@ from tiny_architectures import (
 
 from radquant.errors import UserError
 from radquant.quantization.architectures import (
-    GEMMA,
+    GEMMA3,
     Norm,
+    Rows,
     architecture_of,
     decoder_layers,
     head_dim_of,
@@ -48,13 +49,16 @@ def test_folding_leaves_the_function_unchanged(
     assert not capsys.readouterr().err
 
     path = architecture.decoder_layers
-    names = {name for group in architecture.groups for name in group.linears}
+    scaled = [group for group in architecture.groups if group.source is not None]
+    assert len(scaled) >= 3
+    names = {name for group in scaled for name in group.linears}
+    names |= {group.source.linear for group in scaled if isinstance(group.source, Rows)}
     for name, parameter in model.named_parameters():
         changed = not torch.equal(parameter, before[name])
         inner = name.removeprefix(f"{path}.").partition(".")[2]  # without the layer's number
         linear, _, kind_of = inner.rpartition(".")
         if name.startswith(f"{path}.") and linear in names and kind_of == "weight":
-            assert changed, name  # every linear layer's input was scaled
+            assert changed, name  # its input was scaled, or its output
         elif changed:  # norms and biases, and what is stored of them loses nothing
             assert name.startswith(f"{path}."), name
             assert torch.equal(parameter, parameter.to(storage).float()), name
@@ -97,7 +101,7 @@ def test_tables_name_every_linear_layer(kind: str) -> None:
 def test_only_the_language_layers_of_a_model_with_images_are_converted() -> None:
     model = tiny_model("gemma3")
     architecture = architecture_of(model.config, model)
-    assert architecture == dataclasses.replace(GEMMA, decoder_layers="model.language_model.layers")
+    assert architecture == dataclasses.replace(GEMMA3, decoder_layers="model.language_model.layers")
     assert head_dim_of(model.config) == 32
     kept = not_converted(model, architecture)
     assert sorted(kept) == ["lm_head", "multi_modal_projector", "vision_tower"]
@@ -112,7 +116,7 @@ def test_an_empty_model_will_do() -> None:
     with torch.device("meta"):
         model = transformers.AutoModelForCausalLM.from_config(config)
     architecture = architecture_of(config, model)
-    assert architecture == GEMMA
+    assert architecture == GEMMA3
     assert not_converted(model, architecture) == ["lm_head"]
 
 
