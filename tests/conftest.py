@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # as many workers as cores: one thread each
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -22,13 +23,26 @@ TOGETHER = [
 ]
 
 
+PLACES = {name: place for place, files in enumerate(TOGETHER) for name in files}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Divide the tests between pytest-xdist's workers, which take what stands first first."""
-    places = {name: place for place, files in enumerate(TOGETHER) for name in files}
-    for item in items:
-        group = str(places.get(item.path.stem, item.path.stem))
-        item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: places.get(item.path.stem, len(TOGETHER)))
+    """The longest first: workers take tests in this order."""
+    items.sort(key=lambda item: PLACES.get(item.path.stem, len(TOGETHER)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """One worker for each file or set of files. (`--dist loadgroup` is lost on pytest 9.2.)"""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduler(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            name = Path(nodeid.partition("::")[0]).stem
+            return str(PLACES.get(name, name))
+
+    config.option.loadscopereorder = False
+    return Scheduler(config, log)
 
 
 @pytest.fixture(scope="session")
