@@ -11,18 +11,18 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # as many workers as cores: one thread 
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
-from workflow_helpers import SMOKE, copy_repository, finish
+from workflow_helpers import SMOKE, empty_run, finish
 
 REPOSITORY = Path(__file__).parents[1]
 
 # Files that share an expensive fixture, the longest first. Each set is one worker's, as is every
 # other file, so that no fixture is made twice.
 TOGETHER = [
-    ("test_workflow_runs", "test_workflow", "test_real_model", "test_radgraph"),
+    ("test_workflow_runs", "test_workflow", "test_real_model"),
     ("test_tools", "test_interop"),
+    ("test_radgraph", "test_radgraph_workflow"),
+    ("test_architectures",),
 ]
-
-
 PLACES = {name: place for place, files in enumerate(TOGETHER) for name in files}
 
 
@@ -101,15 +101,18 @@ def tiny_radgraph_directory(
 
 
 @pytest.fixture(scope="session")
-def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the repository with a finished run of config/smoke.yaml; tests copy it, too.
+def downloads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where wheels are downloaded to.
 
-    RADQUANT_TEST_DOWNLOADS names a directory that keeps the wheels from one test run to the next.
+    RADQUANT_TEST_DOWNLOADS names a directory that keeps them from one test run to the next.
     """
-    run = copy_repository(tmp_path_factory.mktemp("finished") / "run")
     kept = os.environ.get("RADQUANT_TEST_DOWNLOADS")
-    downloads = Path(kept) if kept else tmp_path_factory.mktemp("downloads")
-    (run / "results").mkdir()
-    (run / "results" / "downloads").symlink_to(downloads.resolve())
+    return Path(kept) if kept else tmp_path_factory.mktemp("downloads")
+
+
+@pytest.fixture(scope="session")
+def finished_run(downloads: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the repository with a finished run of config/smoke.yaml; tests copy it, too."""
+    run = empty_run(tmp_path_factory.mktemp("finished") / "run", downloads)
     finish(run, *SMOKE, "--cores", "2")
     return run

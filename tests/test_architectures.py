@@ -1,7 +1,6 @@
 """Each architecture's table on real classes of transformers: folding leaves the function alone."""
 
 import dataclasses
-import os
 from pathlib import Path
 from typing import Any
 
@@ -170,10 +169,8 @@ def test_unequal_decoder_layers_are_refused() -> None:
 
 
 @pytest.fixture(scope="session")
-def real_gemma(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Gemma 3 270M with bfloat16 values, computing in float32; see conftest.py for the variable."""
-    kept = os.environ.get("RADQUANT_TEST_DOWNLOADS")
-    downloads = Path(kept) if kept else tmp_path_factory.mktemp("downloads")
+def real_gemma(downloads: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Gemma 3 270M with bfloat16 values, computing in float32."""
     folder = tmp_path_factory.mktemp("gemma") / "model"
     make_gemma(folder, downloads)
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)

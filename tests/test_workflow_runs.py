@@ -1,4 +1,4 @@
-"""Whole runs of the workflow: the same again, killed, in other shards, with RadGraph, refused."""
+"""Whole runs of the workflow: the same again, killed, in other shards, refused."""
 
 import json
 import os
@@ -17,24 +17,20 @@ from workflow_helpers import (
     contents,
     copy_repository,
     copy_run,
+    empty_run,
     errors,
     finish,
     snakemake,
 )
 
-from radquant.files import read_json, read_jsonl, read_table
+from radquant.files import read_json, read_table
 
 SCORES = ["results/scores/*.parquet"]
 
 
 @pytest.fixture
-def fresh(finished_run: Path, tmp_path: Path) -> Path:
-    """A copy of the repository without results, but for the wheels."""
-    run = copy_repository(tmp_path / "run")
-    (run / "results").mkdir()
-    downloads = (finished_run / "results" / "downloads").resolve()
-    (run / "results" / "downloads").symlink_to(downloads)
-    return run
+def fresh(downloads: Path, tmp_path: Path) -> Path:
+    return empty_run(tmp_path / "run", downloads)
 
 
 @pytest.fixture
@@ -116,28 +112,6 @@ def all_outputs(run: Path, precision: str, shards: int) -> dict[str, str]:
         table = read_table(path)
         outputs.update(zip(table["id"], table["output"], strict=True))
     return outputs
-
-
-@pytest.mark.slow
-def test_radgraph_through_the_workflow(
-    run: Path, radgraph_python: Path, tiny_radgraph_directory: Path
-) -> None:
-    """The real package on random weights; its environment is the one that its rule would build."""
-    (run / "results" / "venvs").symlink_to(radgraph_python.parents[2])
-    smoke = yaml.safe_load((run / "config" / "smoke.yaml").read_text())
-    smoke["precisions"] = {"original": {"checkpoint": "original"}}
-    smoke["scoring"] = {
-        "annotator": "radgraph",
-        "radgraph": {"model": "radgraph-xl", "directory": str(tiny_radgraph_directory)},
-    }
-    (run / "radgraph.yaml").write_text(yaml.safe_dump(smoke))
-    finish(run, "--configfile", "radgraph.yaml")
-    records = read_jsonl(run / "results" / "annotations" / "reference.jsonl")
-    assert len(records) == smoke["evaluation"]["reports"]
-    assert all("radgraph-xl" in record["annotator"] for record in records)
-    scores = read_table(run / "results" / "scores" / "copy-input.parquet")
-    assert set(scores["annotator"]) == {records[0]["annotator"]}
-    assert "RadGraph F1" in (run / "results" / "report.md").read_text()
 
 
 @pytest.mark.slow

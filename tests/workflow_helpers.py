@@ -55,6 +55,14 @@ def copy_repository(directory: Path) -> Path:
     return directory
 
 
+def empty_run(directory: Path, downloads: Path) -> Path:
+    """A copy of the repository without results, but for the wheels in `downloads`."""
+    run = copy_repository(directory)
+    (run / "results").mkdir()
+    (run / "results" / "downloads").symlink_to(downloads.resolve())
+    return run
+
+
 def copy_run(run: Path, directory: Path) -> Path:
     """Copy a finished run with its records, so that its copy has nothing to do either."""
 
