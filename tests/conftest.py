@@ -16,7 +16,7 @@ from workflow_helpers import SMOKE, empty_run, finish
 REPOSITORY = Path(__file__).parents[1]
 
 # Files that share an expensive fixture, the longest first. Each set is one worker's, as is every
-# other file, so that no fixture is made twice.
+# other file, so that no environment and no run is made twice.
 TOGETHER = [
     ("test_workflow_runs", "test_workflow", "test_real_model"),
     ("test_tools", "test_interop"),

@@ -27,7 +27,7 @@ class Recipe:
     group_size: int  # 32, 64, 128, or -1: one group for the whole row
     zero_point: bool = True  # False: the grid is symmetric about 0
     rounding: str = "nearest"  # "gptq": AWQ's scales and clipping, GPTQ's rounding
-    clip: bool = True  # "awq": search the range too; False stops at the scale
+    clip: bool = True  # "awq", "gptq": search ranges, too; False stops at the scale
     desc_act: bool = False  # "gptq": form the groups in order of activation
     damp_percent: float = 0.01  # GPTQ's rounding: share of H's mean diagonal that is added to it
 
