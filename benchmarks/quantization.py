@@ -2,7 +2,8 @@
 
 All get the same model, calibration tokens and number of threads, and make weights with zero points
 in groups of 64, of 4 bits unless said otherwise. Perplexity is that of reports which no calibration
-saw, by this package's own reader of every checkpoint. Each quantizer is a process of its own,
+saw, by this package's own reader of every checkpoint: of those that were looked at when this package's
+recipes were chosen, and of others that were not. Each quantizer is a process of its own,
 measured from outside with all that it loads. What was measured already is not measured again:
 remove --work to start anew.
 """
@@ -56,7 +57,12 @@ def parse_arguments() -> argparse.Namespace:
     add("--environments", type=Path, default=Path("results/environments"), help="of the tools")
     add("--models", nargs="+", default=["smollm2-135m", "gemma3-270m"], help="%(default)s")
     add("--samples", type=int, default=64, help="calibration reports (%(default)s)")
-    add("--reports", type=int, default=200, help="held-out reports (%(default)s)")
+    add(
+        "--reports",
+        type=int,
+        default=200,
+        help="held-out reports, and as many others (%(default)s)",
+    )
     add("--threads", type=int, default=1, help="CPU threads of each quantizer (%(default)s)")
     add("--only", nargs="*", metavar="TOOL", help="some of the tools")
     return parser.parse_args()
@@ -71,6 +77,14 @@ def divide_reports(results: Path, work: Path, count: int) -> None:
     held = table[~patient.duplicated()].iloc[:count]
     write_table(work / "held.csv", held)
     write_table(work / "pool.csv", table[~patient.isin(patient[held.index])])
+
+
+def other_reports(work: Path, samples: Path, count: int, output: Path) -> None:
+    """`count` reports that are neither held out nor calibrated on, for a look after all choices."""
+    if not output.is_file():
+        pool = read_table(work / "pool.csv")
+        rest = pool[~pool["text"].isin(read_table(samples)["text"])]
+        write_table(output, rest.sample(count, random_state=1))
 
 
 def quantizer(tool: str, environments_at: Path) -> list[str]:
@@ -153,18 +167,21 @@ def compare(name: str, model: Path, args: argparse.Namespace) -> list[str]:
         made = ["--output", samples, "--record", work / "samples.json"]
         amount = ["--samples", args.samples, "--max-tokens", 256]
         measured(script("calibration_set.py", "--model", model, *source, *amount, *made))
-    held = args.work / "held.csv"
+    held, others = args.work / "held.csv", work / "others.csv"
+    other_reports(args.work, samples, args.reports, others)
     original = nll(model, model, held, work / "original.npy")
+    original_of_others = nll(model, model, others, work / "original-others.npy")
     size = sum(file.stat().st_size for file in model.glob("*.safetensors"))
     tokens = read_json(work / "samples.json")["tokens"]
     lines = [
         f"{name}: {tokens} calibration tokens, {original.shape[1]} held-out reports of "
         f"{original[1].sum():.0f} tokens, {args.threads} thread(s)",
         "",
-        "| tool | recipe | perplexity | nats/token over the original (95 %) | CPU | wall | peak "
-        "memory | size |",
-        "|---|---|---:|---:|---:|---:|---:|---:|",
-        f"| | original | {perplexity(original):.2f} | | | | | {size / 1e6:.0f} MB |",
+        "| tool | recipe | perplexity | nats/token over the original (95 %) | perplexity of others "
+        "| CPU | wall | peak memory | size |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
+        f"| | original | {perplexity(original):.2f} | | {perplexity(original_of_others):.2f} "
+        f"| | | | {size / 1e6:.0f} MB |",
     ]
     for tool, recipe, options in RUNS:
         if (tool, name) in CANNOT or (args.only and tool not in args.only):
@@ -172,11 +189,13 @@ def compare(name: str, model: Path, args: argparse.Namespace) -> list[str]:
         output = work / f"{tool}-{recipe}".lower().replace(", ", "-").replace(" + ", "-")
         used = quantize(tool, options, model, samples, output, args)
         found = nll(output, model, held, output.with_suffix(".npy"))
+        of_others = nll(output, model, others, output.with_name(output.name + "-others.npy"))
         cells = [
             tool,
             recipe,
             f"{perplexity(found):.2f}",
             difference(found, original),
+            f"{perplexity(of_others):.2f}",
             f"{used['cpu_seconds']:.0f} s",
             f"{used['wall_seconds']:.0f} s",
             f"{used['peak_bytes'] / 1e6:.0f} MB",

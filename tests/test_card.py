@@ -98,6 +98,25 @@ def test_measured_quality(tmp_path: Path) -> None:
     assert "on held-out reports: see `report.md`" in card
 
 
+@pytest.mark.parametrize(
+    ("recipe", "record", "said"),
+    [
+        (AWQ, {}, "- range: clipped by search"),
+        (Recipe("gptq", 4, 128), {}, "- range: clipped by search"),
+        (Recipe("gptq", 4, 128, clip=False), {}, "- range: not clipped"),
+        (Recipe("gptq", 4, 128, desc_act=True), {}, "- range: not clipped"),
+        (Recipe("gptq", 4, 128), {"tool": {"name": "gptqmodel", "version": "7"}}, None),
+        (Recipe("rtn", 4, 128), {}, None),
+    ],
+)
+def test_what_became_of_the_ranges(
+    tmp_path: Path, recipe: Recipe, record: dict[str, Any], said: str | None
+) -> None:
+    form = "gptq" if recipe.method == "gptq" else "gemm"
+    card = card_of(source(tmp_path / "m"), recipe, form, **record)
+    assert "- range:" not in card if said is None else f"{said}\n" in card
+
+
 def test_rounding_to_nearest_saw_no_data(tmp_path: Path) -> None:
     assert "looks at the weights alone" in card_of(source(tmp_path / "m"), Recipe("rtn", 4, 32))
 

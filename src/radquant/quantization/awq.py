@@ -192,6 +192,8 @@ def search_clip_of_rows(weight: Tensor, gram: Tensor, recipe: Recipe) -> Tensor:
         for group, block in enumerate(blocks)
     ]
     kept = torch.stack([keep for keep, _ in alone], 1)
+    if count == 1:  # there are no others
+        return kept
     delta = torch.cat([error for _, error in alone], 1)
     for group, own in enumerate(delta.split(size, dim=1)):
         block = blocks[group][group]

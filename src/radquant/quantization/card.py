@@ -47,7 +47,7 @@ def model_card(source: Path, quantization: Mapping[str, Any], record: Mapping[st
         f"# {name}",
         f"The weights of {base} in {settings.bits} bits, stored in the {settings.format} format. "
         "Quantization changes what a model writes: no clinical use without a study of its own.",
-        "## Recipe\n\n" + bullets([*recipe_lines(record["recipe"], settings), made_by(record)]),
+        "## Recipe\n\n" + bullets([*recipe_lines(record, settings), made_by(record)]),
         "## Calibration data\n\n" + bullets(calibration_lines(record)),
         "## Measured quality\n\n" + bullets(quality_lines(record)),
         "## Loading\n\n" + loading(settings, overflows_in_half(config)),
@@ -109,8 +109,9 @@ def licence_text(base: str, licence: Mapping[str, str]) -> str:
     return " ".join([*parts, "The quantized weights are under the terms of the original."])
 
 
-def recipe_lines(recipe: Mapping[str, Any], settings: Settings) -> list[str]:
+def recipe_lines(record: Mapping[str, Any], settings: Settings) -> list[str]:
     """The recipe in words."""
+    recipe = record["recipe"]
     size = settings.group_size
     group = "one scale per output channel" if size == -1 else f"one scale per {size} input channels"
     asymmetric = recipe.get("zero_point", True)
@@ -120,10 +121,13 @@ def recipe_lines(recipe: Mapping[str, Any], settings: Settings) -> list[str]:
         f"groups: {group}",
         "grid: " + ("asymmetric, with zero points" if asymmetric else "symmetric about 0"),
     ]
+    by_gptqmodel = recipe["method"] == "gptq" and record.get(
+        "tool"
+    )  # its ranges are its own affair
+    if recipe["method"] != "rtn" and not by_gptqmodel:
+        clipped = recipe.get("clip", True) and not recipe.get("desc_act")
+        lines.append("range: " + ("clipped by search" if clipped else "not clipped"))
     if recipe["method"] == "awq":
-        lines.append(
-            "range: " + ("clipped by search" if recipe.get("clip", True) else "not clipped")
-        )
         by_gptq = recipe.get("rounding") == "gptq"
         lines.append("rounding: " + ("as in GPTQ" if by_gptq else "to nearest"))
     if recipe["method"] == "gptq":
