@@ -2,9 +2,9 @@
 
 All get the same model, calibration tokens and number of threads, and make weights with zero points
 in groups of 64, of 4 bits unless said otherwise. Perplexity is that of reports which no calibration
-saw, by this package's own reader of every checkpoint: of those that were looked at when this package's
-recipes were chosen, and of others that were not. Each quantizer is a process of its own,
-measured from outside with all that it loads. What was measured already is not measured again:
+saw, by this package's own reader of every checkpoint: of those that were looked at when its
+recipes were chosen, and of others that were not. Each quantizer is a process of its own, measured
+from outside with all that it loads. What was measured already is not measured again:
 remove --work to start anew.
 """
 
