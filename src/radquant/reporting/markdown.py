@@ -249,8 +249,9 @@ def _likelihood_table(quality: Summary) -> str:
 def _difference_notes(settings: Summary) -> list[str]:
     return [
         f"Interval: bootstrap of the mean difference, {settings['resamples']:,} resamples, BCa "
-        "unless another method is named. p: two-sided sign-flip permutation test with as many "
-        "flips. Holm: corrected for the number of precisions, level by level.",
+        "unless another method is named, or Student's t where that reaches further. p: two-sided "
+        "sign-flip permutation test with as many flips. Holm: corrected for the number of "
+        "precisions, level by level.",
         f"Detectable: the smallest true difference that this many reports would show with "
         f"{share(settings['power'])} power, before Holm's correction; n for "
         f"{number(settings['margin'])}: how many reports would show a difference of the margin.",

@@ -73,7 +73,7 @@ def _means(run: Run, system: str) -> dict[str, Any]:
     )
     return {
         **{level: float(table[level].mean()) for level in LEVELS},
-        f"{PRIMARY}_interval": _interval(interval),
+        f"{PRIMARY}_interval": _within(_interval(interval), 0, 1),
         **{f"fidelity_{level}": float(table[f"fidelity_{level}"].mean()) for level in LEVELS},
         "rouge_l": float(table["rouge_l"].mean()),
         "rouge_l_original": float(table["rouge_l_original"].mean()),
@@ -154,6 +154,11 @@ def _comparison(run: Run, differences: np.ndarray) -> dict[str, Any]:
 
 def _interval(interval: statistics.Interval) -> dict[str, Any]:
     return {"low": interval.low, "high": interval.high, "method": interval.method}
+
+
+def _within(interval: dict[str, Any], least: float, most: float) -> dict[str, Any]:
+    """Cut an interval to the values that there can be."""
+    return {**interval, "low": max(least, interval["low"]), "high": min(most, interval["high"])}
 
 
 def _changes(run: Run, precision: str) -> dict[str, Any]:
