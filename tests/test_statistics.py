@@ -163,6 +163,28 @@ def test_pairs_needed_is_the_inverse_of_the_detectable_difference(difference, sd
     assert statistics.detectable_difference(n, sd) <= difference * (1 + 1e-9)
 
 
+def test_pairs_to_settle_show_equivalence_four_times_in_five():
+    rng = np.random.default_rng(11)
+    n = statistics.pairs_to_settle(0.05, 0.2)
+    found = [statistics.equivalence_p(d, 0.05) < 0.05 for d in rng.normal(0, 0.2, (2000, n))]
+    assert np.mean(found) == pytest.approx(0.8, abs=0.03)
+    assert n > statistics.pairs_needed(0.05, 0.2)
+
+
+def test_the_spread_behind_an_interval():
+    d = np.random.default_rng(12).normal(0.1, 0.3, 25)
+    low, high = stats.ttest_1samp(d, 0).confidence_interval(0.9)
+    assert statistics.implied_sd(low, high, 25, 0.9) == pytest.approx(d.std(ddof=1))
+    with pytest.raises(UserError, match="lower end first"):
+        statistics.implied_sd(high, low, 25, 0.9)
+
+
+def test_chance_differences_of_equal_systems():
+    means = np.random.default_rng(13).normal(0, 0.2, (20_000, 50)).mean(axis=1)
+    expected = np.mean(np.abs(means) >= 0.03)
+    assert statistics.chance_difference(0.03, 0.2, 50) == pytest.approx(expected, abs=0.015)
+
+
 def test_equivalence_means_that_the_90_percent_interval_lies_within_the_margin():
     for seed in range(20):
         d = np.random.default_rng(seed).normal(0.004, 0.03, 60)

@@ -162,6 +162,33 @@ def pairs_needed(difference: float, sd: float, alpha: float = 0.05, power: float
     return max(2, int(np.ceil((_z_sum(alpha, power) * sd / difference) ** 2)))
 
 
+def pairs_to_settle(margin: float, sd: float, alpha: float = 0.05, power: float = 0.8) -> int:
+    """Return how many pairs show, with `power`, either a difference of `margin` or equivalence.
+
+    Equivalence within ±`margin` of systems that do not differ at all takes ((z_{1−α} +
+    z_{(1+power)/2}) · sd / margin)² pairs (two one-sided tests, normal approximation), always a few
+    more than the difference does; at least 2.
+    """
+    z = stats.norm.ppf(1 - alpha) + stats.norm.ppf((1 + power) / 2)
+    equivalence = int(np.ceil((z * sd / margin) ** 2))
+    return max(equivalence, pairs_needed(margin, sd, alpha, power))
+
+
+def implied_sd(low: float, high: float, n: int, confidence: float) -> float:
+    """Return the standard deviation of `n` values whose mean has the t interval `low` to `high`."""
+    if not low < high:
+        raise UserError(f"an interval from {low} to {high} is none; give the lower end first")
+    return float((high - low) / 2 * np.sqrt(n) / stats.t.ppf((1 + confidence) / 2, n - 1))
+
+
+def chance_difference(difference: float, sd: float, n: int) -> float:
+    """Return how often `n` pairs of equally good systems differ by `difference` or more.
+
+    In either direction, in the mean, by the normal approximation.
+    """
+    return float(2 * stats.norm.sf(difference * np.sqrt(n) / sd))
+
+
 def equivalence_p(differences: Sequence[float] | np.ndarray, margin: float) -> float:
     """Return the p of two one-sided paired t tests (Schuirmann 1987) against ±`margin`.
 

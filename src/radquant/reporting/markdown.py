@@ -62,10 +62,8 @@ def _head(summary: Summary) -> str:
         f"{' and '.join(task['inputs'])} of {quality['reports']} reports of the corpus "
         f"{escape(config['corpus']['name'])}, once in each precision and greedily."
     )
-    first, second = summary["verdict"]
-    return "\n\n".join(
-        [title, about, "## Verdict", f"**{escape(first)}**", f"**{escape(second)}**"]
-    )
+    answer, *reasons = map(escape, summary["verdict"])
+    return "\n\n".join([title, about, "## Verdict", f"**{answer}**", *reasons])
 
 
 def _quality(summary: Summary) -> str:
@@ -181,7 +179,7 @@ def _differences(summary: Summary) -> str:
     parts = ["## Is the difference real?"]
     header = [
         *("level", "precision", "difference", coverage(quality), "p", "Holm p"),
-        *("detectable", f"n for {number(settings['margin'])}", "equiv. p", "verdict"),
+        *("detectable", f"n for ±{number(settings['margin'])}", "equiv. p", "verdict"),
     ]
     rows = []
     for level in [settings["primary"], *(x for x in LEVEL_TITLES if x != settings["primary"])]:
@@ -195,7 +193,7 @@ def _differences(summary: Summary) -> str:
                     probability(row["p"]),
                     probability(row["p_holm"]),
                     number(row["detectable"]),
-                    f"{row['pairs_for_margin']:,}",
+                    f"{row['pairs_to_settle']:,}",
                     probability(row["equivalence_p_holm"]),
                     row["state"],
                 ]
@@ -254,7 +252,8 @@ def _difference_notes(settings: Summary) -> list[str]:
         "precisions, level by level.",
         f"Detectable: the smallest true difference that this many reports would show with "
         f"{share(settings['power'])} power, before Holm's correction; n for "
-        f"{number(settings['margin'])}: how many reports would show a difference of the margin.",
+        f"±{number(settings['margin'])}: how many reports would show either a difference of the "
+        "margin or, where there is none, equivalence within it.",
         f"Equiv. p, for equivalence within ±{number(settings['margin'])}: two one-sided t tests, "
         "Holm-corrected. *Cannot tell* means neither a difference nor equivalence was shown: it "
         "does not mean that there is none.",

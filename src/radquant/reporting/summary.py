@@ -22,6 +22,7 @@ from radquant.reporting.verdict import state, verdict
 LEVELS = ("simple", "partial", "complete")
 PRIMARY = "complete"
 EXAMPLES = 5
+POWER = 0.8
 
 
 def summarize(run: Run) -> dict[str, Any]:
@@ -49,7 +50,7 @@ def _quality(run: Run) -> dict[str, Any]:
         "rewards": run.rewards,
         "measure": ANNOTATORS[run.config["scoring"]["annotator"]],
         "reports": len(run.reports),
-        "settings": {**settings, "seed": run.config["seed"], "power": 0.8, "primary": PRIMARY},
+        "settings": {**settings, "seed": run.config["seed"], "power": POWER, "primary": PRIMARY},
         "precisions": run.precisions,
         "systems": {name: _means(run, name) for name in [*run.precisions, *BASELINES]},
         "differences": {level: _differences(run, level) for level in LEVELS},
@@ -87,7 +88,7 @@ def _means(run: Run, system: str) -> dict[str, Any]:
 
 def _differences(run: Run, level: str) -> dict[str, Any]:
     """Return each quantized precision's comparison with the original; more is better."""
-    margin = run.config["statistics"]["margin"]
+    margin, alpha = run.config["statistics"]["margin"], 1 - run.config["statistics"]["confidence"]
     original = _score(run, ORIGINAL, level)
     rows, equivalence = {}, {}
     for name in run.quantized:
@@ -100,11 +101,12 @@ def _differences(run: Run, level: str) -> dict[str, Any]:
             if rows[name]["detectable"] is not None and original.any()
             else None
         )
-        rows[name]["pairs_for_margin"] = statistics.pairs_needed(margin, rows[name]["sd"])
+        sizes = (margin, rows[name]["sd"], alpha, POWER)
+        rows[name]["pairs_for_margin"] = statistics.pairs_needed(*sizes)
+        rows[name]["pairs_to_settle"] = statistics.pairs_to_settle(*sizes)
         equivalence[name] = rows[name]["equivalence_p"] = statistics.equivalence_p(d, margin)
     adjusted = statistics.holm({name: row["p"] for name, row in rows.items()})
     adjusted_equivalence = statistics.holm(equivalence)
-    alpha = 1 - run.config["statistics"]["confidence"]
     for name, row in rows.items():
         row["p_holm"] = adjusted[name]
         row["equivalence_p_holm"] = adjusted_equivalence[name]
