@@ -232,10 +232,14 @@ def _statuses(words: list[str], matches: list[Match]) -> tuple[list[Entity], lis
             entities.append(Entity(start, end, kind, status))
         elif kind in (POST_NEGATION, POST_UNCERTAINTY):
             _apply(entities[clause:], ABSENT if kind == POST_NEGATION else UNCERTAIN)
+            if kind == POST_UNCERTAINTY and clause:
+                links.append(clause)
             status, clause = PRESENT, len(entities)
         elif kind in STATUS:
             status, triggered = STATUS[kind], len(entities)
-        if kind in (STATEMENT, SUGGESTION):
+        if kind in (STATEMENT, SUGGESTION) or (
+            kind == UNCERTAINTY and start and words[start - 1] not in _JOINTS
+        ):
             links.append(len(entities))
     return entities, links
 
@@ -246,6 +250,8 @@ def _apply(entities: list[Entity], status: str) -> None:
         if entity.status == PRESENT or status == UNCERTAIN:
             entity.status = status
 
+
+_JOINTS = {"and", "with", "or"}
 
 # After a comma or "and" these begin a statement of their own.
 _OPENERS = {"the", "there", "this", "these", "a", "an", "it"}

@@ -216,8 +216,7 @@ def _modifies_structure(entity: Entity) -> bool:
 def _suggest(entities: list[Entity], link: int, offset: int) -> None:
     """Relate the finding before the link to the first finding after it, and to those listed with
     it: "opacity may represent atelectasis or pneumonia, although edema cannot be excluded"."""
-    causes = range(link - 1, max(link - 1 - REACH, -1), -1)
-    cause = next((index for index in causes if entities[index].kind in HEADS), None)
+    cause = _cause(entities, link)
     if cause is None:
         return
     status = None
@@ -229,4 +228,17 @@ def _suggest(entities: list[Entity], link: int, offset: int) -> None:
             status = entity.status
         elif status == "definitely present" or entity.status != status:
             break
-        entities[cause].relations.append(("suggestive_of", offset + index))
+        relation = ("suggestive_of", offset + index)
+        if relation not in entities[cause].relations:
+            entities[cause].relations.append(relation)
+
+
+def _cause(entities: list[Entity], link: int) -> int | None:
+    for index in range(link - 1, max(link - 1 - 4 * REACH, -1), -1):
+        entity = entities[index]
+        if entity.status == "definitely present" and (
+            entity.kind in HEADS
+            or (entity.kind == MODIFIER and all(name != "modify" for name, _ in entity.relations))
+        ):
+            return index
+    return None
