@@ -219,12 +219,13 @@ def _statuses(words: list[str], matches: list[Match]) -> tuple[list[Entity], lis
     entities: list[Entity] = []
     links: list[int] = []
     status = PRESENT
+    backward = False
     clause = 0  # first entity of the clause, as far as triggers look back
     triggered = 0  # number of entities when `status` was set
     position = 0
     for start, end, kind in [*matches, (len(words), len(words), STOP)]:
         if kind == STOP or any(index in breaks for index in range(position, start)):
-            if triggered == len(entities):  # "atelectasis is possible": nothing follows
+            if backward and triggered == len(entities):  # "atelectasis is possible"
                 _apply(entities[clause:], status)
             status, clause = PRESENT, len(entities)
         position = start
@@ -237,6 +238,7 @@ def _statuses(words: list[str], matches: list[Match]) -> tuple[list[Entity], lis
             status, clause = PRESENT, len(entities)
         elif kind in STATUS:
             status, triggered = STATUS[kind], len(entities)
+            backward = kind == UNCERTAINTY and words[end - 1] in _BACKWARD
         if kind in (STATEMENT, SUGGESTION) or (
             kind == UNCERTAINTY and start and words[start - 1] not in _JOINTS
         ):
@@ -252,6 +254,7 @@ def _apply(entities: list[Entity], status: str) -> None:
 
 
 _JOINTS = {"and", "with", "or"}
+_BACKWARD = {"likely", "possible", "possibly", "probable", "probably", "questionable", "equivocal"}
 
 # After a comma or "and" these begin a statement of their own.
 _OPENERS = {"the", "there", "this", "these", "a", "an", "it"}

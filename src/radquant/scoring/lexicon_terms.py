@@ -190,15 +190,13 @@ POST_NEGATIONS = _terms("""
 
 # "Possible X": what follows is uncertain.
 UNCERTAINTIES = _terms("""
-    apparent apparently appears_to_represent can_not_exclude can_not_rule_out cannot_exclude
-    cannot_rule_out concern_for concern_of concerning_for consideration_of considerations_include
+       can_not_exclude can_not_rule_out cannot_exclude
+    cannot_rule_out concern_for concern_of   considerations_include
     could differential differential_considerations differential_diagnosis differential_includes
-    equivocal equivocal_for evaluate_for exclude favor favored favoring favors indeterminate
-    likely may maybe might must_be_considered not_exclude perhaps possible possibly potential
+    equivocal equivocal_for evaluate_for exclude favor favored        likely may maybe might must_be_considered not_exclude perhaps possible possibly potential
     potentially presumably presumptive presumptively probable probably question question_of
-    questionable r/o rule_out suggest suggesting suggestion_of suggestive_of suggests suspect
-    suspicion suspicion_of suspicious_for suspicious_of unclear_if versus vs whether worrisome_for
-    worry_for
+    questionable r/o rule_out   suggestion_of   suspect
+    suspicion suspicion_of  suspicious_of unclear_if versus vs whether      worry_for
 """)
 
 # "X cannot be excluded": what stands before it in the clause is uncertain.
@@ -216,26 +214,41 @@ POST_UNCERTAINTIES = _terms("""
 """)
 
 # "A may represent B": A is suggestive of B, and B is uncertain.
-SUGGESTIONS = _terms("""
-    concerning_for could_also_represent could_be could_be_due_to could_be_secondary_to
-    could_indicate could_potentially_represent could_reflect could_relate_to could_represent
-    favored_to_represent felt_to_represent is_suspicious_for likely_due_to likely_reflect
-    likely_reflecting likely_reflects likely_related_to likely_represent likely_representing
-    likely_represents likely_secondary_to may_all_represent may_also_represent may_be
-    may_be_due_to may_be_related_to may_be_secondary_to may_indicate may_potentially_represent
-    may_reflect may_relate_to may_represent may_suggest might_be might_be_due_to might_reflect
-    might_represent most_likely most_likely_due_to most_likely_reflects most_likely_related_to
-    most_likely_represent most_likely_represents most_likely_secondary_to perhaps_reflecting
-    perhaps_representing possibly_due_to possibly_reflecting possibly_related_to
-    possibly_representing possibly_secondary_to potentially_reflecting potentially_representing
-    presumably_due_to presumably_reflecting presumably_representing probably_due_to
-    probably_reflects probably_related_to probably_represent probably_representing
-    probably_represents probably_secondary_to raise_concern_for raise_the_possibility_of
-    raises_concern_for raises_possibility_of raises_the_possibility_of raising_concern_for
-    raising_the_possibility_of suggest suggesting suggestive_of suggests suspicious_for
-    thought_to_represent which_could_reflect which_could_represent which_may_reflect
-    which_may_represent worrisome_for
-""")
+_MODALS = "may might could would can"
+_BETWEEN = " also_ all_ both_ either_ well_ potentially_ possibly_ partly_ partially_ still_"
+_VERBS_OF_CAUSE = """
+    be be_a_combination_of be_attributable_to be_attributed_to be_caused_by be_compatible_with
+    be_consistent_with be_due_to be_from be_in_keeping_with be_indicative_of be_related_to
+    be_secondary_to be_suggestive_of correspond_to have_been_due_to have_been_from indicate mean
+    raise_concern_for reflect relate_to represent result_from simulate suggest
+"""
+_ADVERBS = """
+    likely more_likely most_likely perhaps possibly potentially presumably presumptively probably
+    very_likely
+"""
+_CAUSES = """
+    a_combination_of accounted_for_by as_a_result_of attributable_to attributed_to because_of
+    caused_by correspond_to corresponding_to corresponds_to due_to explained_by from in_keeping_with
+    indicating reflect reflecting reflects related_to relating_to represent representing
+    represents resulting_from secondary_to
+"""
+_OTHER_SUGGESTIONS = """
+    appearance_suggests appears_to_represent concerning_for consideration_of favored_to_reflect
+    favored_to_represent favoring favors felt_to_represent is_suspicious_for likely_a likely_to_be
+    raise_concern_for raise_concern_of raise_question_of raise_suspicion_for
+    raise_the_possibility_of raise_the_question_of raises_concern_for raises_possibility_of
+    raises_question_of raises_suspicion_for raises_the_possibility_of raises_the_question_of
+    raising_concern_for raising_possibility_of raising_suspicion_for raising_the_possibility_of
+    raising_the_question_of suggest suggesting suggestive_of suggests suspicious_for
+    thought_to_reflect thought_to_represent worrisome_for
+"""
+SUGGESTIONS = (
+    *_terms(" ".join(f"{modal}_{between}{verb}" for modal in _MODALS.split()
+                     for between in _BETWEEN.split(" ") for verb in _VERBS_OF_CAUSE.split())),
+    *_terms(" ".join(f"{adverb}_{cause}" for adverb in _ADVERBS.split()
+                     for cause in _CAUSES.split())),
+    *_terms(_OTHER_SUGGESTIONS),
+)  # fmt: skip
 
 # "A consistent with B": A is suggestive of B, and B keeps its status.
 STATEMENTS = _terms("""
