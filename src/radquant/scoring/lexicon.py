@@ -14,7 +14,7 @@ from typing import Any
 
 from radquant.files import sha256_text
 from radquant.scoring import lexicon_terms as terms
-from radquant.scoring.lexicon_relations import Entity, relate
+from radquant.scoring.lexicon_relations import Entity, relate, suggest
 
 VERSION = "1"
 
@@ -67,9 +67,17 @@ def annotate(text: str) -> dict[str, Any]:
     entities: list[Entity] = []
     bounds = [*starts, len(tokens)]
     heading: tuple[str, ...] = ()
+    earlier = 0  # first entity of the sentence before
     for first, last in pairwise(bounds):
         if not _is_request(lowered[first], heading):
-            entities += _sentence(lowered, first, last, len(entities))
+            begin = len(entities)
+            found, links = _sentence(lowered, first, last, begin)
+            entities += found
+            earliest = earlier if lowered[first] in terms.ANAPHORA else begin
+            for link in links:
+                suggest(entities, earliest, begin + link)
+            if found:
+                earlier = begin
         heading = tuple(lowered[first:last])[-4:] if tokens[last - 1] == ":" else ()
     return {
         "text": " ".join(tokens),
@@ -201,8 +209,11 @@ def _looks_like_finding(word: str) -> bool:
     return len(word) > 5 and word.endswith(terms.FINDING_ENDINGS) and word not in terms.NOT_FINDINGS
 
 
-def _sentence(tokens: list[str], first: int, last: int, offset: int) -> list[Entity]:
-    """Return the entities of the sentence `tokens[first:last]`, the first with number `offset`."""
+def _sentence(
+    tokens: list[str], first: int, last: int, offset: int
+) -> tuple[list[Entity], list[int]]:
+    """Return the entities of the sentence `tokens[first:last]`, the first with number `offset`,
+    and its links (see `_statuses`)."""
     words = tokens[first:last]
     matches = _matches(words)
     entities, links = _statuses(words, matches)
@@ -210,7 +221,7 @@ def _sentence(tokens: list[str], first: int, last: int, offset: int) -> list[Ent
     for entity in entities:
         entity.start += first
         entity.end += first
-    return entities
+    return entities, links
 
 
 def _statuses(words: list[str], matches: list[Match]) -> tuple[list[Entity], list[int]]:
@@ -240,10 +251,17 @@ def _statuses(words: list[str], matches: list[Match]) -> tuple[list[Entity], lis
             status, triggered = STATUS[kind], len(entities)
             backward = kind == UNCERTAINTY and words[end - 1] in _BACKWARD
         if kind in (STATEMENT, SUGGESTION) or (
-            kind == UNCERTAINTY and start and words[start - 1] not in _JOINTS
+            kind == UNCERTAINTY and _follows(words, start)
         ):
             links.append(len(entities))
     return entities, links
+
+
+def _follows(words: list[str], start: int) -> bool:
+    """Say whether an adverb goes on from what stands before: not in "and a possible nodule"."""
+    while start and words[start - 1] in ("a", "an", "the", "also", "new"):
+        start -= 1
+    return start > 0 and words[start - 1] not in _JOINTS
 
 
 def _apply(entities: list[Entity], status: str) -> None:

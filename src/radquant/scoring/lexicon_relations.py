@@ -20,6 +20,7 @@ class Entity:
     kind: str
     status: str
     relations: list[tuple[str, int]] = field(default_factory=list)
+    background: bool = False  # "in the setting of edema": no reason for what follows
 
 
 def relate(words: list[str], entities: list[Entity], links: list[int], offset: int) -> None:
@@ -28,6 +29,9 @@ def relate(words: list[str], entities: list[Entity], links: list[int], offset: i
     `links` holds, for every "may represent" and the like, how many entities stand before it.
     """
     gaps = _gaps(words, entities)
+    for link in links:
+        if link < len(gaps):  # "the lungs are large, suggesting emphysema": no large emphysema
+            gaps[link] = VERB
     for index, entity in enumerate(entities):
         if entity.kind == POSITION:
             _relate_position(entities, gaps, index, offset)
@@ -43,8 +47,6 @@ def relate(words: list[str], entities: list[Entity], links: list[int], offset: i
         ):
             for place in _places(entities, gaps, index):
                 entity.relations.append(("located_at", offset + place))
-    for link in links:
-        _suggest(entities, link, offset)
 
 
 # What stands between an entity and the one before it.
@@ -213,10 +215,13 @@ def _modifies_structure(entity: Entity) -> bool:
     return any(name == "modify" for name, _ in entity.relations)
 
 
-def _suggest(entities: list[Entity], link: int, offset: int) -> None:
-    """Relate the finding before the link to the first finding after it, and to those listed with
-    it: "opacity may represent atelectasis or pneumonia, although edema cannot be excluded"."""
-    cause = _cause(entities, link)
+def suggest(entities: list[Entity], earliest: int, link: int) -> None:
+    """Relate the finding before entity `link` to the first finding after it, and to those listed
+    with it: "opacity may represent atelectasis or pneumonia, although edema cannot be excluded".
+
+    `entities` end with those of the sentence; what suggests is none before `earliest`.
+    """
+    cause = _cause(entities, earliest, link)
     if cause is None:
         return
     status = None
@@ -228,15 +233,16 @@ def _suggest(entities: list[Entity], link: int, offset: int) -> None:
             status = entity.status
         elif status == "definitely present" or entity.status != status:
             break
-        relation = ("suggestive_of", offset + index)
+        relation = ("suggestive_of", index)
         if relation not in entities[cause].relations:
             entities[cause].relations.append(relation)
 
 
-def _cause(entities: list[Entity], link: int) -> int | None:
-    for index in range(link - 1, max(link - 1 - 4 * REACH, -1), -1):
+def _cause(entities: list[Entity], earliest: int, link: int) -> int | None:
+    """Return the nearest finding before `link` that is there, not itself suggested."""
+    for index in range(link - 1, max(link - 1 - 4 * REACH, earliest - 1), -1):
         entity = entities[index]
-        if entity.status == "definitely present" and (
+        if entity.status == "definitely present" and not entity.background and (
             entity.kind in HEADS
             or (entity.kind == MODIFIER and all(name != "modify" for name, _ in entity.relations))
         ):

@@ -303,3 +303,6 @@ NOT_FINDINGS = _words("diagnosis prognosis coma stoma hypnosis soma")
 REQUESTS = _words("evaluate evaluation eval assess assessment please rule r check")
 # What follows one of these headings is why and how the examination was done.
 REQUEST_HEADINGS = _words("indication history comparison technique reason examination")
+
+# A sentence that begins with one of these speaks of what the one before has found.
+ANAPHORA = _words("this these it they findings which")
