@@ -247,6 +247,8 @@ def _statuses(words: list[str], matches: list[Match]) -> tuple[list[Entity], lis
             if kind == POST_UNCERTAINTY and clause:
                 links.append(clause)
             status, clause = PRESENT, len(entities)
+            if words[start:end] == ["if", "any"]:  # "if any, there is a small effusion"
+                status, triggered, backward = UNCERTAIN, len(entities), False
         elif kind in STATUS:
             status, triggered = STATUS[kind], len(entities)
             backward = kind == UNCERTAINTY and words[end - 1] in _BACKWARD
@@ -294,8 +296,13 @@ def _clause_breaks(words: list[str]) -> set[int]:
             verb = terms.PERCEPTION.isdisjoint(words[index + 1 : index + 3])
         elif word in (",", "and", "with", "or"):
             after = words[index + 1] if index + 1 < length else ""
-            opens = after in _OPENERS or (word == "," and after in _ASSERTIVE)
-            if word != "or" and after not in ("or", "and") and (verb or opens):
+            opens = (
+                after in _OPENERS
+                or (word == "," and after in _ASSERTIVE)
+                or (word == "with" and after in ("associated", "adjacent"))
+            )
+            continues = after in terms.VERBS or after in ("or", "and")
+            if word != "or" and not continues and (verb or opens):
                 breaks.add(index)
             verb = False if after not in ("and", "or") else verb
         elif word in (";", ":"):

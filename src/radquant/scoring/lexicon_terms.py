@@ -206,7 +206,7 @@ POST_UNCERTAINTIES = _terms("""
     cannot_be_definitively_excluded cannot_be_entirely_excluded cannot_be_excluded
     cannot_be_fully_excluded cannot_be_ruled_out cannot_entirely_be_excluded
     could_also_be_considered could_be_considered could_be_present difficult_to_exclude
-    hard_to_exclude if_any is_also_possible is_considered is_favored is_not_excluded is_presumed
+    hard_to_exclude if_any is_a_possibility is_also_a_possibility is_also_possible is_considered is_favored is_not_excluded is_presumed
     is_questioned is_suspected less_likely may_be_present might_be_present must_also_be_considered
     must_be_considered not_be_completely_excluded not_be_entirely_excluded not_be_excluded
     not_be_fully_excluded not_be_ruled_out not_completely_excluded not_entirely_excluded
@@ -253,7 +253,7 @@ SUGGESTIONS = (
 # "A consistent with B": A is suggestive of B, and B keeps its status.
 STATEMENTS = _terms("""
     attributable_to caused_by characteristic_of compatible_to compatible_with consistent_of
-    consistent_with diagnostic_of due_to in_keeping_with in_the_setting_of indicates indicating
+    consistent_with diagnostic_of due_to in_keeping_with indicates indicating
     indicative_of reflect reflecting reflective_of reflects related_to represent representing
     represents secondary_to typical_of
 """)
@@ -261,7 +261,7 @@ STATEMENTS = _terms("""
 # The scope of a negation or an uncertainty ends here.
 STOPS = _terms("""
     additionally also although apart_from aside_from because besides beyond but compared except
-    finding: however in_comparison instead nevertheless other_than otherwise s/p since status_post
+    finding: however in_comparison in_the_setting_of instead nevertheless other_than otherwise s/p since status_post
     still that though whereas which while yet
 """)
 
@@ -300,7 +300,7 @@ FINDING_ENDINGS = (
 NOT_FINDINGS = _words("diagnosis prognosis coma stoma hypnosis soma")
 
 # A sentence that begins with one of these asks for something and states no finding.
-REQUESTS = _words("evaluate evaluation eval assess assessment please rule r check")
+REQUESTS = _words("question evaluate evaluation eval assess assessment please rule r check")
 # What follows one of these headings is why and how the examination was done.
 REQUEST_HEADINGS = _words("indication history comparison technique reason examination")
 
