@@ -130,7 +130,8 @@ ANATOMY = _terms("""
     bronchial bronchovascular bronchus caliber calvarium cardiac cardio cardiomediastinal
     cardiomediastinum cardiopericardial cardiophrenic cardiopulmonary cardiothoracic carina caval
     cavoatrial cavoatrial_junction cervical chamber chest clavicle clavicular colon colonic
-    configuration contour coronary cortex cortical costal costochondral costophrenic cp_angle
+    configuration contour coronary cortex cortical costal costochondral costophrenic costophrenic_angle
+    costophrenic_sulcus cp_angle
     diaphragm diaphragmatic disc disk duct duodenum endplate epicardial epigastric esophageal
     esophagus extremity fat fem femoral_head femur field fissural fissure flexure gallbladder
     gastric gastroesophageal gastroesophageal_junction ge_junction glenohumeral glenoid
