@@ -217,6 +217,10 @@ def _sentence(
     words = tokens[first:last]
     matches = _matches(words)
     entities, links = _statuses(words, matches)
+    for entity in entities:
+        entity.background = entity.kind == DEVICE or any(
+            _singular(word) in terms.DIAGNOSES for word in words[entity.start : entity.end]
+        )
     relate(words, entities, links, offset)
     for entity in entities:
         entity.start += first

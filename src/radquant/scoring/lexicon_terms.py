@@ -307,3 +307,9 @@ REQUEST_HEADINGS = _words("indication history comparison technique reason examin
 
 # A sentence that begins with one of these speaks of what the one before has found.
 ANAPHORA = _words("this these it they findings which")
+
+# Names of diseases: they are what an opacity may be, and suggest no other.
+DIAGNOSES = _words("""
+    effusion edema pneumonia pneumothorax atelectasis cardiomegaly congestion emphysema fracture
+    copd chf ards infection aspiration hemorrhage hernia pneumothoraces empyema
+""")
