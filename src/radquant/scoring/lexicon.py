@@ -14,7 +14,7 @@ from typing import Any
 
 from radquant.files import sha256_text
 from radquant.scoring import lexicon_terms as terms
-from radquant.scoring.lexicon_relations import Entity, relate, suggest
+from radquant.scoring.lexicon_relations import HEADS, Entity, relate, suggest
 
 VERSION = "1"
 
@@ -62,14 +62,18 @@ _SOURCES = ("lexicon.py", "lexicon_relations.py", "lexicon_terms.py")
 
 def annotate(text: str) -> dict[str, Any]:
     """Return {"text", "entities"} of one report; the time grows linearly with its length."""
-    tokens, starts = tokenize(text)
+    tokens, starts, paragraphs = tokenize(text)
     lowered = [token.lower() for token in tokens]
     entities: list[Entity] = []
-    bounds = [*starts, len(tokens)]
     heading: tuple[str, ...] = ()
     earlier = 0  # first entity of the sentence before
+    bounds = [*starts, len(tokens)]
+    headings = {last for last in bounds if last and tokens[last - 1] == ":"}
+    final = max(paragraphs | headings, default=0)
     for first, last in pairwise(bounds):
-        if not _is_request(lowered[first], heading):
+        if first in paragraphs:
+            heading = ()
+        if not _is_request(lowered[first : first + 2], heading):
             begin = len(entities)
             found, links = _sentence(lowered, first, last, begin)
             entities += found
@@ -78,7 +82,10 @@ def annotate(text: str) -> dict[str, Any]:
                 suggest(entities, earliest, begin + link)
             if found:
                 earlier = begin
-        heading = tuple(lowered[first:last])[-4:] if tokens[last - 1] == ":" else ()
+        if last in headings:
+            heading = tuple(lowered[max(first, last - 4) : last])
+        elif last > final or terms.HISTORY_HEADINGS.isdisjoint(heading):
+            heading = ()
     return {
         "text": " ".join(tokens),
         "entities": {
@@ -94,9 +101,10 @@ def annotate(text: str) -> dict[str, Any]:
     }
 
 
-def _is_request(word: str, heading: tuple[str, ...]) -> bool:
-    """Say whether the sentence that starts with `word` tells why or how, not what was found."""
-    return word in terms.REQUESTS or not terms.REQUEST_HEADINGS.isdisjoint(heading)
+def _is_request(words: list[str], heading: tuple[str, ...]) -> bool:
+    """Say whether the sentence that starts with `words` tells why or how, not what was found."""
+    first = words[0] if words[0][0].isalnum() else words[-1]  # "// evaluate"
+    return first in terms.REQUESTS or not terms.REQUEST_HEADINGS.isdisjoint(heading)
 
 
 def _label(entity: Entity) -> str:
@@ -111,24 +119,26 @@ _SPLITS = ((").", ") ."), ("%.", "% ."), (".'", ". '"), ("%,", "% ,"), ("%)", "%
 _PARAGRAPH = re.compile(r"\n\s*\n|\n(?=\s*(?:\d+\s?[.)]|[-*•])\s)")
 
 
-def tokenize(text: str) -> tuple[list[str], list[int]]:
-    """Return RadGraph-XL's tokens and the positions at which sentences start."""
+def tokenize(text: str) -> tuple[list[str], list[int], set[int]]:
+    """Return RadGraph-XL's tokens and the positions at which sentences and paragraphs start."""
     text = text.replace("\\n", "  ").replace("\\f", "  ").replace("\\u2122", "      ")
     text = text.replace('\\"', "``")
     tokens: list[str] = []
     starts: list[int] = []
+    paragraphs: set[int] = set()
     for paragraph in _PARAGRAPH.split(text):
         joined = " ".join(_WORD.findall(paragraph))
         for pair, apart in _SPLITS:
             joined = joined.replace(pair, apart)
         begin = len(tokens)
+        paragraphs.add(begin)
         tokens += joined.split()
         fresh = True
         for index in range(begin, len(tokens)):
             if fresh:
                 starts.append(index)
             fresh = _ends_sentence(tokens, index)
-    return tokens, starts
+    return tokens, starts, paragraphs
 
 
 def _ends_sentence(tokens: list[str], index: int) -> bool:
@@ -250,8 +260,9 @@ def _statuses(words: list[str], matches: list[Match]) -> tuple[list[Entity], lis
             _apply(entities[clause:], ABSENT if kind == POST_NEGATION else UNCERTAIN)
             if kind == POST_UNCERTAINTY and clause:
                 links.append(clause)
+            stated = any(entity.kind in HEADS for entity in entities[clause:])
             status, clause = PRESENT, len(entities)
-            if words[start:end] == ["if", "any"]:  # "if any, there is a small effusion"
+            if words[start:end] == ["if", "any"] and not stated:  # "if any, a small effusion"
                 status, triggered, backward = UNCERTAIN, len(entities), False
         elif kind in STATUS:
             status, triggered = STATUS[kind], len(entities)
@@ -305,7 +316,7 @@ def _clause_breaks(words: list[str]) -> set[int]:
                 or (word == "," and after in _ASSERTIVE)
                 or (word == "with" and after in ("associated", "adjacent"))
             )
-            continues = after in terms.VERBS or after in ("or", "and")
+            continues = words[index - 2 : index] == ["if", "any"] or after in terms.VERBS or after in ("or", "and")
             if word != "or" and not continues and (verb or opens):
                 breaks.add(index)
             verb = False if after not in ("and", "or") else verb

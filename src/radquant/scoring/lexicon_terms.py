@@ -261,7 +261,7 @@ STATEMENTS = _terms("""
 
 # The scope of a negation or an uncertainty ends here.
 STOPS = _terms("""
-    additionally also although apart_from aside_from because besides beyond but compared except
+    accompanied additionally also although apart_from aside_from because besides beyond but compared except
     finding: however in_comparison in_the_setting_of instead nevertheless other_than otherwise s/p since status_post
     still that though whereas which while yet
 """)
@@ -303,7 +303,7 @@ NOT_FINDINGS = _words("diagnosis prognosis coma stoma hypnosis soma")
 # A sentence that begins with one of these asks for something and states no finding.
 REQUESTS = _words("question evaluate evaluation eval assess assessment please rule r check")
 # What follows one of these headings is why and how the examination was done.
-REQUEST_HEADINGS = _words("indication history comparison technique reason examination")
+REQUEST_HEADINGS = _words("indication history information comparison technique reason examination")
 
 # A sentence that begins with one of these speaks of what the one before has found.
 ANAPHORA = _words("this these it they findings which")
@@ -313,3 +313,5 @@ DIAGNOSES = _words("""
     effusion edema pneumonia pneumothorax atelectasis cardiomegaly congestion emphysema fracture
     copd chf ards infection aspiration hemorrhage hernia pneumothoraces empyema
 """)
+# All that follows these, to the next heading or paragraph, is why.
+HISTORY_HEADINGS = _words("indication history information reason")
