@@ -257,6 +257,8 @@ def _statuses(words: list[str], matches: list[Match]) -> tuple[list[Entity], lis
         if kind in ENTITIES:
             entities.append(Entity(start, end, kind, status))
         elif kind in (POST_NEGATION, POST_UNCERTAINTY):
+            if kind == POST_UNCERTAINTY and links and words[start - 1] != "any":
+                clause = max(clause, _after_comma(words, entities, links[-1]))
             _apply(entities[clause:], ABSENT if kind == POST_NEGATION else UNCERTAIN)
             if kind == POST_UNCERTAINTY and clause:
                 links.append(clause)
@@ -272,6 +274,15 @@ def _statuses(words: list[str], matches: list[Match]) -> tuple[list[Entity], lis
         ):
             links.append(len(entities))
     return entities, links
+
+
+def _after_comma(words: list[str], entities: list[Entity], link: int) -> int:
+    """Return the first entity of the last phrase after a suggestion: "opacity, likely edema,
+    pneumonia not excluded" doubts the pneumonia."""
+    for index in range(len(entities) - 1, link, -1):
+        if "," in words[entities[index - 1].end : entities[index].start]:
+            return index
+    return link
 
 
 def _follows(words: list[str], start: int) -> bool:
