@@ -39,7 +39,7 @@ FINDINGS = _terms("""
     hyperaeration hyperdensity hyperexpanded hyperexpansion hyperinflated hyperinflation
     hyperlucency hyperlucent hypertension hypertrophy hypoaeration hypoinflated hypoinflation
     hypoventilated hypoventilation hypoventilatory ileus indistinct indistinctness infarct
-    infarction infection infectious infiltrate infiltration infiltrative inflammation inflammatory
+    infarction infection infiltrate infiltration infiltrative inflammation inflammatory
     inflated inflation injury interstitial_abnormality interstitial_change interstitial_disease
     interstitial_lung_disease intubated intubation irregularity kerley_b_line kerley_line
     kyphoplasty kyphoscoliosis kyphosis kyphotic laminectomy leak lesion levocurvature
@@ -99,7 +99,7 @@ MODIFIERS = _terms("""
     dual_chamber dual_lead early endotracheal enhanced enteric evolving exaggerated excess
     excessive extensive faint faintly feeding few fibrous fine florid flowing fluffy focal foci
     focus frank gross hazy healed healing heterogeneous high hydrostatic hypertrophic ill-defined
-    ill_defined impacted improved improvement improving incidental incomplete incompletely
+    ill_defined impacted infectious improved improvement improving incidental incomplete incompletely
     increase increased increasing increasingly infected inferiorly innumerable intermittent
     interstitial interval irregular isolated large larger layering limited linear little lobulated
     localized loculated low lytic malignant many marked markedly mass-like massive masslike
