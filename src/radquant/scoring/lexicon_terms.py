@@ -101,7 +101,7 @@ MODIFIERS = _terms("""
     focus frank gross hazy healed healing heterogeneous high hydrostatic hypertrophic ill-defined
     ill_defined impacted infectious improved improvement improving incidental incomplete incompletely
     increase increased increasing increasingly infected inferiorly innumerable intermittent
-    interstitial interval irregular isolated large larger layering limited linear little lobulated
+    interval irregular isolated large larger layering limited linear little lobulated
     localized loculated low lytic malignant many marked markedly mass-like massive masslike
     metallic mild mildly minimal minimally minor mixed moderate moderately multifocal multilevel
     multilobar multiple nasogastric new newly non-calcified non-cardiogenic non-displaced
@@ -115,7 +115,7 @@ MODIFIERS = _terms("""
     sequential severe severely sharply significant significantly similar simple single single-lead
     single_lead slight slightly small small-to-moderate smaller solitary spiculated stable stably
     static stellate strandy strangulated streaky sub-centimeter subacute subcentimeter suboptimal
-    subsegmental substantial substantially subtle suspicious tension tiny trace triple-lumen
+    substantial substantially subtle suspicious tension tiny trace triple-lumen
     triple_lumen tunneled unchanged underlying unusual vague venous_hypertensive very viral
     wedge-like wedge-shaped well-circumscribed widespread worse worsened worsening
 """)
@@ -138,7 +138,7 @@ ANATOMY = _terms("""
     great_vessel heart heart_border heart_size hemidiaphragm hemithoraces hemithorax hepatic
     hepatic_flexure hiatal hiatus hila hilar hilum hip humeral humeral_head humerus hypopharynx ij
     inferior_vena_cava infrahilar infrasegmental intercostal interlobar internal_jugular
-    interspace interspaces interstitium intervertebral intra-abdominal intraabdominal
+    interspace interspaces interstitial interstitium intervertebral intra-abdominal intraabdominal
     intraperitoneal intrathoracic ivc joint jugular junction kidney knee knob larynx leaflet level
     lingula lingular liver lll lobar lobe loop lul lumbar lumbosacral lumen lung lung_apex
     lung_apices lung_base lung_field lung_zone lymph lymph_node main_pulmonary_artery mainstem
@@ -166,7 +166,7 @@ POSITIONS = _terms("""
     lateral_aspect laterally left left-sided leftsided leftward lower main medial medially mid
     mid-portion middle midportion ninth overlying peripheral peripherally portion posterior
     posteriorly posterolateral proximal proximally right right-sided rightsided rightward second
-    segmental seventh sixth subcostal subsegment superior superiorly tenth third transverse
+    segmental seventh sixth subcostal subsegment subsegmental superior superiorly tenth third transverse
     twelfth unilateral upper upward ventral
 """)
 
