@@ -3,7 +3,9 @@
 Entities are found by the longest match against word lists (`lexicon_terms`). Whether one is
 present, absent or uncertain follows from triggers before it ("no", "possible") and after it ("is
 not seen", "cannot be excluded"), whose scope ends with the clause. Relations follow from word
-order. It needs no model and no network; it is not RadGraph, and its scores are not RadGraph F1.
+order. The rules were tuned on one half of a corpus and measured on the other (docs/benchmarks.md,
+lexicon_agreement.json). It needs no model and no network; it is not RadGraph, and its scores are not
+RadGraph F1.
 """
 
 import re
@@ -16,7 +18,7 @@ from radquant.files import sha256_text
 from radquant.scoring import lexicon_terms as terms
 from radquant.scoring.lexicon_relations import HEADS, Entity, relate, suggest
 
-VERSION = "1"
+VERSION = "2"
 
 PRESENT, ABSENT, UNCERTAIN = "definitely present", "definitely absent", "uncertain"
 
@@ -222,20 +224,28 @@ def _looks_like_finding(word: str) -> bool:
 def _sentence(
     tokens: list[str], first: int, last: int, offset: int
 ) -> tuple[list[Entity], list[int]]:
-    """Return the entities of the sentence `tokens[first:last]`, the first with number `offset`,
-    and its links (see `_statuses`)."""
+    """Return the entities of the sentence `tokens[first:last]`, the first with number `offset`.
+
+    With them come its links: after how many of them a suggestion stands.
+    """
     words = tokens[first:last]
     matches = _matches(words)
     entities, links = _statuses(words, matches)
-    for entity in entities:
-        entity.background = entity.kind == DEVICE or any(
-            _singular(word) in terms.DIAGNOSES for word in words[entity.start : entity.end]
-        )
     relate(words, entities, links, offset)
     for entity in entities:
+        entity.sign = _is_sign(words, entity)
         entity.start += first
         entity.end += first
     return entities, links
+
+
+def _is_sign(words: list[str], entity: Entity) -> bool:
+    """Say whether `entity` describes what is seen, so that it may stand for a disease."""
+    if entity.kind == MODIFIER:  # "the vessels are ill-defined", but not "mild edema"
+        return all(name != "modify" for name, _ in entity.relations)
+    return entity.kind == FINDING and not any(
+        _singular(word) in terms.DISEASES for word in words[entity.start : entity.end]
+    )
 
 
 def _statuses(words: list[str], matches: list[Match]) -> tuple[list[Entity], list[int]]:
@@ -257,10 +267,10 @@ def _statuses(words: list[str], matches: list[Match]) -> tuple[list[Entity], lis
         if kind in ENTITIES:
             entities.append(Entity(start, end, kind, status))
         elif kind in (POST_NEGATION, POST_UNCERTAINTY):
-            if kind == POST_UNCERTAINTY and links and words[start - 1] != "any":
+            if kind == POST_UNCERTAINTY and links:
                 clause = max(clause, _after_comma(words, entities, links[-1]))
             _apply(entities[clause:], ABSENT if kind == POST_NEGATION else UNCERTAIN)
-            if kind == POST_UNCERTAINTY and clause:
+            if kind == POST_UNCERTAINTY and clause:  # "opacity, but edema is not excluded"
                 links.append(clause)
             stated = any(entity.kind in HEADS for entity in entities[clause:])
             status, clause = PRESENT, len(entities)
@@ -268,28 +278,31 @@ def _statuses(words: list[str], matches: list[Match]) -> tuple[list[Entity], lis
                 status, triggered, backward = UNCERTAIN, len(entities), False
         elif kind in STATUS:
             status, triggered = STATUS[kind], len(entities)
-            backward = kind == UNCERTAINTY and words[end - 1] in _BACKWARD
-        if kind in (STATEMENT, SUGGESTION) or (
-            kind == UNCERTAINTY and _follows(words, start)
-        ):
+            backward = kind == UNCERTAINTY and words[end - 1] in terms.BACKWARD
+        if kind in (STATEMENT, SUGGESTION) or (kind == UNCERTAINTY and _continues(words, start)):
             links.append(len(entities))
     return entities, links
 
 
 def _after_comma(words: list[str], entities: list[Entity], link: int) -> int:
-    """Return the first entity of the last phrase after a suggestion: "opacity, likely edema,
-    pneumonia not excluded" doubts the pneumonia."""
+    """Return the first entity after the last comma, or after the suggestion where none is.
+
+    "Opacity, likely edema, pneumonia not excluded" doubts neither the opacity nor, again, edema.
+    """
     for index in range(len(entities) - 1, link, -1):
         if "," in words[entities[index - 1].end : entities[index].start]:
             return index
     return link
 
 
-def _follows(words: list[str], start: int) -> bool:
-    """Say whether an adverb goes on from what stands before: not in "and a possible nodule"."""
+def _continues(words: list[str], start: int) -> bool:
+    """Say whether the adverb at `start` goes on from what stands before it.
+
+    "Opacity, likely edema" does; "opacity and a possible nodule" does not.
+    """
     while start and words[start - 1] in ("a", "an", "the", "also", "new"):
         start -= 1
-    return start > 0 and words[start - 1] not in _JOINTS
+    return start > 0 and words[start - 1] not in ("and", "with", "or")
 
 
 def _apply(entities: list[Entity], status: str) -> None:
@@ -299,12 +312,13 @@ def _apply(entities: list[Entity], status: str) -> None:
             entity.status = status
 
 
-_JOINTS = {"and", "with", "or"}
-_BACKWARD = {"likely", "possible", "possibly", "probable", "probably", "questionable", "equivocal"}
-
 # After a comma or "and" these begin a statement of their own.
 _OPENERS = {"the", "there", "this", "these", "a", "an", "it"}
-_ASSERTIVE = {"mild", "moderate", "severe", "stable", "unchanged", "persistent"}
+_ASSERTIVE = {
+    ",": {"mild", "moderate", "severe", "stable", "unchanged", "persistent"},
+    "with": {"associated", "adjacent"},
+}
+_GOES_ON = {"or", "and", *terms.VERBS}
 
 
 def _clause_breaks(words: list[str]) -> set[int]:
@@ -322,13 +336,10 @@ def _clause_breaks(words: list[str]) -> set[int]:
             verb = terms.PERCEPTION.isdisjoint(words[index + 1 : index + 3])
         elif word in (",", "and", "with", "or"):
             after = words[index + 1] if index + 1 < length else ""
-            opens = (
-                after in _OPENERS
-                or (word == "," and after in _ASSERTIVE)
-                or (word == "with" and after in ("associated", "adjacent"))
-            )
-            continues = words[index - 2 : index] == ["if", "any"] or after in terms.VERBS or after in ("or", "and")
-            if word != "or" and not continues and (verb or opens):
+            opens = after in _OPENERS or after in _ASSERTIVE.get(word, ())
+            # "Effusions, if any, are small": the comma parts no clauses.
+            goes_on = after in _GOES_ON or words[max(index - 2, 0) : index] == ["if", "any"]
+            if word != "or" and not goes_on and (verb or opens):
                 breaks.add(index)
             verb = False if after not in ("and", "or") else verb
         elif word in (";", ":"):

@@ -20,7 +20,7 @@ class Entity:
     kind: str
     status: str
     relations: list[tuple[str, int]] = field(default_factory=list)
-    background: bool = False  # "in the setting of edema": no reason for what follows
+    sign: bool = False  # what may stand for a disease: an opacity, not an effusion
 
 
 def relate(words: list[str], entities: list[Entity], links: list[int], offset: int) -> None:
@@ -216,10 +216,10 @@ def _modifies_structure(entity: Entity) -> bool:
 
 
 def suggest(entities: list[Entity], earliest: int, link: int) -> None:
-    """Relate the finding before entity `link` to the first finding after it, and to those listed
+    """Relate the sign before entity `link` to the first finding after it, and to those listed
     with it: "opacity may represent atelectasis or pneumonia, although edema cannot be excluded".
 
-    `entities` end with those of the sentence; what suggests is none before `earliest`.
+    `entities` end with those of the link's sentence; no sign is looked for before `earliest`.
     """
     cause = _cause(entities, earliest, link)
     if cause is None:
@@ -239,12 +239,8 @@ def suggest(entities: list[Entity], earliest: int, link: int) -> None:
 
 
 def _cause(entities: list[Entity], earliest: int, link: int) -> int | None:
-    """Return the nearest finding before `link` that is there, not itself suggested."""
+    """Return the nearest sign before `link` that is there and not itself suggested."""
     for index in range(link - 1, max(link - 1 - 4 * REACH, earliest - 1), -1):
-        entity = entities[index]
-        if entity.status == "definitely present" and not entity.background and (
-            entity.kind in HEADS
-            or (entity.kind == MODIFIER and all(name != "modify" for name, _ in entity.relations))
-        ):
+        if entities[index].sign and entities[index].status == "definitely present":
             return index
     return None

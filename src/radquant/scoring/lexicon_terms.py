@@ -4,6 +4,8 @@ A term of several words is written with underscores. Hyphens are tokens of their
 RadGraph's tokenization, so both `ground-glass` and `ground_glass` are listed where both occur.
 """
 
+from itertools import product
+
 
 def _terms(block: str) -> tuple[str, ...]:
     return tuple(term.replace("_", " ") for term in block.split())
@@ -11,6 +13,10 @@ def _terms(block: str) -> tuple[str, ...]:
 
 def _words(block: str) -> frozenset[str]:
     return frozenset(block.split())
+
+
+def _phrases(*parts: frozenset[str]) -> set[str]:
+    return {" ".join(words).replace("_", " ") for words in product(*parts)}
 
 
 # Observations that name a finding, a procedure's trace or a device: heads of their phrase.
@@ -39,8 +45,8 @@ FINDINGS = _terms("""
     hyperaeration hyperdensity hyperexpanded hyperexpansion hyperinflated hyperinflation
     hyperlucency hyperlucent hypertension hypertrophy hypoaeration hypoinflated hypoinflation
     hypoventilated hypoventilation hypoventilatory ileus indistinct indistinctness infarct
-    infarction infection infiltrate infiltration infiltrative inflammation inflammatory
-    inflated inflation injury interstitial_abnormality interstitial_change interstitial_disease
+    infarction infection infiltrate infiltration infiltrative inflammation inflammatory inflated
+    inflation injury interstitial_abnormality interstitial_change interstitial_disease
     interstitial_lung_disease intubated intubation irregularity kerley_b_line kerley_line
     kyphoplasty kyphoscoliosis kyphosis kyphotic laminectomy leak lesion levocurvature
     levoscoliosis lobectomy lordosis lordotic loss lucency lucent lymphadenopathy lymphangitic
@@ -99,9 +105,9 @@ MODIFIERS = _terms("""
     dual_chamber dual_lead early endotracheal enhanced enteric evolving exaggerated excess
     excessive extensive faint faintly feeding few fibrous fine florid flowing fluffy focal foci
     focus frank gross hazy healed healing heterogeneous high hydrostatic hypertrophic ill-defined
-    ill_defined impacted infectious improved improvement improving incidental incomplete incompletely
-    increase increased increasing increasingly infected inferiorly innumerable intermittent
-    interval irregular isolated large larger layering limited linear little lobulated
+    ill_defined impacted improved improvement improving incidental incomplete incompletely
+    increase increased increasing increasingly infected infectious inferiorly innumerable
+    intermittent interval irregular isolated large larger layering limited linear little lobulated
     localized loculated low lytic malignant many marked markedly mass-like massive masslike
     metallic mild mildly minimal minimally minor mixed moderate moderately multifocal multilevel
     multilobar multiple nasogastric new newly non-calcified non-cardiogenic non-displaced
@@ -115,9 +121,9 @@ MODIFIERS = _terms("""
     sequential severe severely sharply significant significantly similar simple single single-lead
     single_lead slight slightly small small-to-moderate smaller solitary spiculated stable stably
     static stellate strandy strangulated streaky sub-centimeter subacute subcentimeter suboptimal
-    substantial substantially subtle suspicious tension tiny trace triple-lumen
-    triple_lumen tunneled unchanged underlying unusual vague venous_hypertensive very viral
-    wedge-like wedge-shaped well-circumscribed widespread worse worsened worsening
+    substantial substantially subtle suspicious tension tiny trace triple-lumen triple_lumen
+    tunneled unchanged underlying unusual vague venous_hypertensive very viral wedge-like
+    wedge-shaped well-circumscribed widespread worse worsened worsening
 """)
 
 # Structures: heads of an anatomical phrase.
@@ -130,32 +136,32 @@ ANATOMY = _terms("""
     bronchial bronchovascular bronchus caliber calvarium cardiac cardio cardiomediastinal
     cardiomediastinum cardiopericardial cardiophrenic cardiopulmonary cardiothoracic carina caval
     cavoatrial cavoatrial_junction cervical chamber chest clavicle clavicular colon colonic
-    configuration contour coronary cortex cortical costal costochondral costophrenic costophrenic_angle
-    costophrenic_sulcus cp_angle
-    diaphragm diaphragmatic disc disk duct duodenum endplate epicardial epigastric esophageal
-    esophagus extremity fat fem femoral_head femur field fissural fissure flexure gallbladder
-    gastric gastroesophageal gastroesophageal_junction ge_junction glenohumeral glenoid
-    great_vessel heart heart_border heart_size hemidiaphragm hemithoraces hemithorax hepatic
-    hepatic_flexure hiatal hiatus hila hilar hilum hip humeral humeral_head humerus hypopharynx ij
-    inferior_vena_cava infrahilar infrasegmental intercostal interlobar internal_jugular
-    interspace interspaces interstitial interstitium intervertebral intra-abdominal intraabdominal
-    intraperitoneal intrathoracic ivc joint jugular junction kidney knee knob larynx leaflet level
-    lingula lingular liver lll lobar lobe loop lul lumbar lumbosacral lumen lung lung_apex
-    lung_apices lung_base lung_field lung_zone lymph lymph_node main_pulmonary_artery mainstem
-    mainstem_bronchus manubrium margin mediastinal mediastinal_contour mediastinum midabdomen
-    midlung midthoracic mitral mitral_annulus myocardial neck nipple node osseous outflow_tract
-    outlet pancreas parahilar paramediastinal paraspinal paratracheal paravertebral parenchyma
-    parenchymal pectoral pelvis pericardial pericardium perihilar periphery peritoneal peritoneum
-    pharynx phrenic pleura pleural pleuroparenchymal position pulmonary pulmonary_vasculature
-    pulmonic pyloric pylorus quadrant recess region renal retrocardiac retrosternal rib rib_cage
-    ribcage ribs right_heart_border rll rml root rul sacroiliac scapula scapular segment sella
-    shoulder silhouette sinus size skeletal skeleton skin soft_tissue space spinal spine spleen
-    splenic splenic_flexure sternal sternum stomach structure subcarinal subclavian
-    subclavian_vein subcutaneous subdiaphragmatic subphrenic subpleural sulci sulcus
-    superior_vena_cava supraclavicular suprahilar svc thoracic thoracolumbar thorax thyroid tissue
-    tonsil trachea tracheal tracheobronchial tree tricuspid trunk tuberosity valve vascular
-    vascularity vasculature vein vena_cava venous ventricle ventricular vertebra vertebrae
-    vertebral vertebral_body vessel viscera volume wall window zone
+    configuration contour coronary cortex cortical costal costochondral costophrenic
+    costophrenic_angle costophrenic_sulcus cp_angle diaphragm diaphragmatic disc disk duct
+    duodenum endplate epicardial epigastric esophageal esophagus extremity fat fem femoral_head
+    femur field fissural fissure flexure gallbladder gastric gastroesophageal
+    gastroesophageal_junction ge_junction glenohumeral glenoid great_vessel heart heart_border
+    heart_size hemidiaphragm hemithoraces hemithorax hepatic hepatic_flexure hiatal hiatus hila
+    hilar hilum hip humeral humeral_head humerus hypopharynx ij inferior_vena_cava infrahilar
+    infrasegmental intercostal interlobar internal_jugular interspace interspaces interstitial
+    interstitium intervertebral intra-abdominal intraabdominal intraperitoneal intrathoracic ivc
+    joint jugular junction kidney knee knob larynx leaflet level lingula lingular liver lll lobar
+    lobe loop lul lumbar lumbosacral lumen lung lung_apex lung_apices lung_base lung_field
+    lung_zone lymph lymph_node main_pulmonary_artery mainstem mainstem_bronchus manubrium margin
+    mediastinal mediastinal_contour mediastinum midabdomen midlung midthoracic mitral
+    mitral_annulus myocardial neck nipple node osseous outflow_tract outlet pancreas parahilar
+    paramediastinal paraspinal paratracheal paravertebral parenchyma parenchymal pectoral pelvis
+    pericardial pericardium perihilar periphery peritoneal peritoneum pharynx phrenic pleura
+    pleural pleuroparenchymal position pulmonary pulmonary_vasculature pulmonic pyloric pylorus
+    quadrant recess region renal retrocardiac retrosternal rib rib_cage ribcage ribs
+    right_heart_border rll rml root rul sacroiliac scapula scapular segment sella shoulder
+    silhouette sinus size skeletal skeleton skin soft_tissue space spinal spine spleen splenic
+    splenic_flexure sternal sternum stomach structure subcarinal subclavian subclavian_vein
+    subcutaneous subdiaphragmatic subphrenic subpleural sulci sulcus superior_vena_cava
+    supraclavicular suprahilar svc thoracic thoracolumbar thorax thyroid tissue tonsil trachea
+    tracheal tracheobronchial tree tricuspid trunk tuberosity valve vascular vascularity
+    vasculature vein vena_cava venous ventricle ventricular vertebra vertebrae vertebral
+    vertebral_body vessel viscera volume wall window zone
 """)
 
 # Side and position: they qualify a structure, or stand for it when none is named.
@@ -166,8 +172,8 @@ POSITIONS = _terms("""
     lateral_aspect laterally left left-sided leftsided leftward lower main medial medially mid
     mid-portion middle midportion ninth overlying peripheral peripherally portion posterior
     posteriorly posterolateral proximal proximally right right-sided rightsided rightward second
-    segmental seventh sixth subcostal subsegment subsegmental superior superiorly tenth third transverse
-    twelfth unilateral upper upward ventral
+    segmental seventh sixth subcostal subsegment subsegmental superior superiorly tenth third
+    transverse twelfth unilateral upper upward ventral
 """)
 
 # "No X": what follows is absent. The word itself is no observation.
@@ -191,13 +197,13 @@ POST_NEGATIONS = _terms("""
 
 # "Possible X": what follows is uncertain.
 UNCERTAINTIES = _terms("""
-       can_not_exclude can_not_rule_out cannot_exclude
-    cannot_rule_out concern_for concern_of   considerations_include
-    could differential differential_considerations differential_diagnosis differential_includes
-    equivocal equivocal_for evaluate_for exclude favor favored        likely may maybe might must_be_considered not_exclude perhaps possible possibly potential
-    potentially presumably presumptive presumptively probable probably question question_of
-    questionable r/o rule_out   suggestion_of   suspect
-    suspicion suspicion_of  suspicious_of unclear_if versus vs whether      worry_for
+    can_not_exclude can_not_rule_out cannot_exclude cannot_rule_out concern_for concern_of
+    considerations_include could differential differential_considerations differential_diagnosis
+    differential_includes equivocal equivocal_for evaluate_for exclude favor favored likely may
+    maybe might must_be_considered not_exclude perhaps possible possibly potential potentially
+    presumably presumptive presumptively probable probably question question_of questionable r/o
+    rule_out suggestion_of suspect suspicion suspicion_of suspicious_of unclear_if versus vs
+    whether worry_for
 """)
 
 # "X cannot be excluded": what stands before it in the clause is uncertain.
@@ -207,63 +213,65 @@ POST_UNCERTAINTIES = _terms("""
     cannot_be_definitively_excluded cannot_be_entirely_excluded cannot_be_excluded
     cannot_be_fully_excluded cannot_be_ruled_out cannot_entirely_be_excluded
     could_also_be_considered could_be_considered could_be_present difficult_to_exclude
-    hard_to_exclude if_any is_a_possibility is_also_a_possibility is_also_possible is_considered is_favored is_not_excluded is_presumed
-    is_questioned is_suspected less_likely may_be_present might_be_present must_also_be_considered
-    must_be_considered not_be_completely_excluded not_be_entirely_excluded not_be_excluded
-    not_be_fully_excluded not_be_ruled_out not_completely_excluded not_entirely_excluded
-    not_excluded not_ruled_out presumed should_be_considered would_be_difficult_to_exclude
+    hard_to_exclude if_any is_a_possibility is_also_a_possibility is_also_possible is_considered
+    is_favored is_not_excluded is_presumed is_questioned is_suspected less_likely may_be_present
+    might_be_present must_also_be_considered must_be_considered not_be_completely_excluded
+    not_be_entirely_excluded not_be_excluded not_be_fully_excluded not_be_ruled_out
+    not_completely_excluded not_entirely_excluded not_excluded not_ruled_out presumed
+    should_be_considered would_be_difficult_to_exclude
 """)
 
-# "A may represent B": A is suggestive of B, and B is uncertain.
-_MODALS = "may might could would can"
-_BETWEEN = " also_ all_ both_ either_ well_ potentially_ possibly_ partly_ partially_ still_"
-_VERBS_OF_CAUSE = """
+# "A may represent B": A is suggestive of B, and B is uncertain. "Perhaps due to", "could also be".
+_MODALS = _words("may might could would can")
+_BETWEEN = _words("also all both either well potentially possibly partly partially still")
+_PREDICATES = _words("""
     be be_a_combination_of be_attributable_to be_attributed_to be_caused_by be_compatible_with
     be_consistent_with be_due_to be_from be_in_keeping_with be_indicative_of be_related_to
     be_secondary_to be_suggestive_of correspond_to have_been_due_to have_been_from indicate mean
     raise_concern_for reflect relate_to represent result_from simulate suggest
-"""
-_ADVERBS = """
+""")
+_ADVERBS = _words("""
     likely more_likely most_likely perhaps possibly potentially presumably presumptively probably
     very_likely
-"""
-_CAUSES = """
+""")
+_CAUSES = _words("""
     a_combination_of accounted_for_by as_a_result_of attributable_to attributed_to because_of
-    caused_by correspond_to corresponding_to corresponds_to due_to explained_by from in_keeping_with
-    indicating reflect reflecting reflects related_to relating_to represent representing
-    represents resulting_from secondary_to
-"""
-_OTHER_SUGGESTIONS = """
+    caused_by correspond_to corresponding_to corresponds_to due_to explained_by from
+    in_keeping_with indicating reflect reflecting reflects related_to relating_to represent
+    representing represents resulting_from secondary_to
+""")
+_RAISED = _words("""
+    concern_for concern_of possibility_of question_of suspicion_for the_possibility_of
+    the_question_of
+""")
+SUGGESTIONS = _terms("""
     appearance_suggests appears_to_represent concerning_for consideration_of favored_to_reflect
     favored_to_represent favoring favors felt_to_represent is_suspicious_for likely_a likely_to_be
-    raise_concern_for raise_concern_of raise_question_of raise_suspicion_for
-    raise_the_possibility_of raise_the_question_of raises_concern_for raises_possibility_of
-    raises_question_of raises_suspicion_for raises_the_possibility_of raises_the_question_of
-    raising_concern_for raising_possibility_of raising_suspicion_for raising_the_possibility_of
-    raising_the_question_of suggest suggesting suggestive_of suggests suspicious_for
-    thought_to_reflect thought_to_represent worrisome_for
-"""
-SUGGESTIONS = (
-    *_terms(" ".join(f"{modal}_{between}{verb}" for modal in _MODALS.split()
-                     for between in _BETWEEN.split(" ") for verb in _VERBS_OF_CAUSE.split())),
-    *_terms(" ".join(f"{adverb}_{cause}" for adverb in _ADVERBS.split()
-                     for cause in _CAUSES.split())),
-    *_terms(_OTHER_SUGGESTIONS),
-)  # fmt: skip
+    suggest suggesting suggestive_of suggests suspicious_for thought_to_reflect
+    thought_to_represent worrisome_for
+""") + tuple(sorted({
+    *_phrases(_MODALS, _PREDICATES),
+    *_phrases(_MODALS, _BETWEEN, _PREDICATES),
+    *_phrases(_ADVERBS, _CAUSES),
+    *_phrases(_words("raise raises raising"), _RAISED),
+}))  # fmt: skip
+
+# Of the uncertainties, those that may also end their clause: "Atelectasis is likely."
+BACKWARD = _words("likely possible possibly probable probably questionable equivocal")
 
 # "A consistent with B": A is suggestive of B, and B keeps its status.
 STATEMENTS = _terms("""
     attributable_to caused_by characteristic_of compatible_to compatible_with consistent_of
-    consistent_with diagnostic_of due_to in_keeping_with indicates indicating
-    indicative_of reflect reflecting reflective_of reflects related_to represent representing
-    represents secondary_to typical_of
+    consistent_with diagnostic_of due_to in_keeping_with indicates indicating indicative_of
+    reflect reflecting reflective_of reflects related_to represent representing represents
+    secondary_to typical_of
 """)
 
 # The scope of a negation or an uncertainty ends here.
 STOPS = _terms("""
-    accompanied additionally also although apart_from aside_from because besides beyond but compared except
-    finding: however in_comparison in_the_setting_of instead nevertheless other_than otherwise s/p since status_post
-    still that though whereas which while yet
+    accompanied additionally also although apart_from aside_from because besides beyond but
+    compared except finding: however in_comparison in_the_setting_of instead nevertheless
+    other_than otherwise s/p since status_post still that though whereas which while yet
 """)
 
 # Hold no negation or uncertainty although they look like one.
@@ -301,17 +309,17 @@ FINDING_ENDINGS = (
 NOT_FINDINGS = _words("diagnosis prognosis coma stoma hypnosis soma")
 
 # A sentence that begins with one of these asks for something and states no finding.
-REQUESTS = _words("question evaluate evaluation eval assess assessment please rule r check")
+REQUESTS = _words("evaluate evaluation eval assess assessment please rule r check")
 # What follows one of these headings is why and how the examination was done.
 REQUEST_HEADINGS = _words("indication history information comparison technique reason examination")
+# Of these, all of it up to the next heading or paragraph, not a sentence only.
+HISTORY_HEADINGS = _words("indication history information reason")
 
-# A sentence that begins with one of these speaks of what the one before has found.
+# A sentence that begins with one of these speaks of what the one before it found.
 ANAPHORA = _words("this these it they findings which")
 
-# Names of diseases: they are what an opacity may be, and suggest no other.
-DIAGNOSES = _words("""
-    effusion edema pneumonia pneumothorax atelectasis cardiomegaly congestion emphysema fracture
-    copd chf ards infection aspiration hemorrhage hernia pneumothoraces empyema
+# Names of diseases, singular: they are what an opacity may be and suggest none themselves.
+DISEASES = _words("""
+    ards aspiration atelectasis cardiomegaly chf congestion copd edema effusion emphysema empyema
+    fracture hemorrhage hernia infection pneumonia pneumothoraces pneumothorax
 """)
-# All that follows these, to the next heading or paragraph, is why.
-HISTORY_HEADINGS = _words("indication history information reason")
