@@ -3,8 +3,8 @@
 Entities are found by the longest match against word lists (`lexicon_terms`). Whether one is
 present, absent or uncertain follows from triggers before it ("no", "possible") and after it ("is
 not seen", "cannot be excluded"), whose scope ends with the clause. Relations follow from word
-order. The rules were tuned on one half of a corpus and measured on the other (docs/benchmarks.md,
-lexicon_agreement.json). It needs no model and no network; it is not RadGraph, and its scores are not
+order. The rules were tuned on one half of a corpus and measured on the other half
+(docs/benchmarks.md). It needs no model and no network; it is not RadGraph, and its scores are not
 RadGraph F1.
 """
 
