@@ -24,50 +24,49 @@ FINDINGS = _terms("""
     abnormality abscess adenopathy adhesion aerated aeration air air-fluid_level air_bronchogram
     air_fluid_level air_trapping airspace_disease airtrapping anasarca anastomosis aneurysm
     anomaly ards arthritic arthritis arthropathy artifact asbestosis ascites aspiration asthma
-    asymmetry atelectasis atelectatic atherosclerosis atherosclerotic azygous_lobe bleb bleeding
-    blunted blunting bronchial_cuffing bronchiectasis bronchiectatic bronchiolar bronchiolitis
-    bronchitis bronchogram bronchopneumonia bronchospasm bronchovascular_crowding bulge bulla
-    bullous bypass cabg calcific calcification calcified callus cancer carcinoma cardiomegaly
-    cardiomyopathy cavitary cavitation cavity cephalization chf cholecystectomy cholelithiasis
-    collapse collapsed collection compression congestion consolidation consolidative constipation
-    contusion copd crowding cuffing curvature cyst cystic deformed deformity degeneration
-    degenerative degenerative_change demineralization demineralized density depression deviated
-    deviation dextroconvex dextrocurvature dextroscoliosis dilatation dilated dilation
-    disc_disease disease dislocated dislocation displaced displacement dissection distended
-    distension distention dyspnea ectasia ectatic edema effacement effusion elevated elevation
-    elongated elongation embolism embolization embolus emphysema emphysematous empyema engorged
-    engorgement enlarged enlargement enlarging eventration exacerbation exaggeration extubated
-    extubation failure fat_pad fibronodular fibrosis fibrotic finding flattened flattening fluid
-    fluid_collection fluid_overload foreign_body fracture fractured fragment free_air fullness
-    fusion gallstone gas goiter granuloma granulomata granulomatous ground-glass ground_glass
-    groundglass haziness heart_failure hemangioma hematoma hemorrhage hemothorax hepatomegaly
-    hernia herniation hilar_prominence honeycombing hydropneumothorax hydrothorax hyperaerated
-    hyperaeration hyperdensity hyperexpanded hyperexpansion hyperinflated hyperinflation
-    hyperlucency hyperlucent hypertension hypertrophy hypoaeration hypoinflated hypoinflation
-    hypoventilated hypoventilation hypoventilatory ileus indistinct indistinctness infarct
-    infarction infection infiltrate infiltration infiltrative inflammation inflammatory inflated
-    inflation injury interstitial_abnormality interstitial_change interstitial_disease
+    asymmetry atelectasis atelectatic atherosclerosis azygous_lobe bleb bleeding blunted blunting
+    bronchial_cuffing bronchiectasis bronchiectatic bronchiolar bronchiolitis bronchitis
+    bronchogram bronchopneumonia bronchospasm bronchovascular_crowding bulge bulla bullous bypass
+    cabg calcific calcification calcified callus cancer carcinoma cardiomegaly cardiomyopathy
+    cavitary cavitation cavity cephalization chf cholecystectomy cholelithiasis collapse collapsed
+    collection compression congestion consolidation constipation contusion copd crowding cuffing
+    curvature cyst cystic deformed deformity degeneration degenerative degenerative_change
+    demineralization demineralized density depression deviated deviation dextroconvex
+    dextrocurvature dextroscoliosis dilatation dilated dilation disc_disease disease dislocated
+    dislocation displacement dissection distended distension distention dyspnea ectasia ectatic
+    edema effacement effusion elevated elevation elongated elongation embolism embolization
+    embolus emphysema emphysematous empyema engorged engorgement enlarged enlargement enlarging
+    eventration exacerbation exaggeration extubated extubation failure fat_pad fibronodular
+    fibrosis fibrotic finding flattened flattening fluid fluid_collection fluid_overload
+    foreign_body fracture fractured fragment free_air fullness fusion gallstone gas goiter
+    granuloma granulomata granulomatous haziness heart_failure hemangioma hematoma hemorrhage
+    hemothorax hepatomegaly hernia herniation hilar_prominence honeycombing hydropneumothorax
+    hydrothorax hyperaerated hyperaeration hyperdensity hyperexpanded hyperexpansion hyperinflated
+    hyperinflation hyperlucency hyperlucent hypertension hypertrophy hypoaeration hypoinflated
+    hypoinflation hypoventilated hypoventilation hypoventilatory ileus indistinct indistinctness
+    infarct infarction infection infiltrate infiltration infiltrative inflammation inflammatory
+    inflated inflation injury interstitial_abnormality interstitial_change interstitial_disease
     interstitial_lung_disease intubated intubation irregularity kerley_b_line kerley_line
     kyphoplasty kyphoscoliosis kyphosis kyphotic laminectomy leak lesion levocurvature
     levoscoliosis lobectomy lordosis lordotic loss lucency lucent lymphadenopathy lymphangitic
     malalignment malignancy malposition malpositioned malunion marking mass mass_effect mastectomy
     metastases metastasis metastatic mucous_plugging mucus_plug mucus_plugging narrowed narrowing
-    necrosis neoplasm neoplastic nephrolithiasis nodular nodular_density nodularity nodule
-    nonunion obesity obliteration obscuration obscured obstruction obstructive occlusion oedema
+    necrosis neoplasm neoplastic nephrolithiasis nodular_density nodularity nodule nonunion
+    obesity obliteration obscuration obscured obstruction obstructive occlusion oedema
     opacification opacified opacity osteoarthritis osteoarthrosis osteopenia osteopenic osteophyte
     osteophytosis osteoporosis osteoporotic overinflated overinflation overload pathology pectus
     perforation perivascular_haze plaque pleural_thickening plugging pna pneumatocele pneumobilia
-    pneumomediastinum pneumonectomy pneumonia pneumonic pneumonitis pneumopericardium
-    pneumoperitoneum pneumothoraces pneumothorax process prominence prominent pseudotumor ptx
-    rarefaction reaction reactive_airways_disease redistribution resection reticulation
-    reticulonodular retraction rotated rotation sarcoid sarcoidosis scar scarring sclerosis
-    sclerotic scoliosis scoliotic scoliotic_curvature sepsis septal_line septal_thickening sequela
-    sequelae shadow shift shifted shunting silicosis splenomegaly spondylitic spondylosis spur
-    spurring stenosis sternotomy stone stranding streak subluxation subluxed surgery swelling
-    syndesmophyte tb tenting thickened thickening thoracentesis thoracotomy thrombosis thrombus
-    tortuosity tortuous trauma tuberculosis tuberculous tumor uncoiled uncoiling unfolded
-    unfolding varices vascular_congestion vertebroplasty volume_loss volume_overload
-    wedge_deformity wedged wedging widened widening
+    pneumomediastinum pneumonectomy pneumonia pneumonitis pneumopericardium pneumoperitoneum
+    pneumothoraces pneumothorax process prominence prominent pseudotumor ptx rarefaction reaction
+    reactive_airways_disease redistribution resection reticulation reticulonodular retraction
+    rotated rotation sarcoid sarcoidosis scar scarring sclerosis sclerotic scoliosis scoliotic
+    scoliotic_curvature sepsis septal_line septal_thickening sequela sequelae shadow shift shifted
+    shunting silicosis splenomegaly spondylitic spondylosis spur spurring stenosis sternotomy
+    stone stranding streak subluxation subluxed surgery swelling syndesmophyte tb tenting
+    thickened thickening thoracentesis thoracotomy thrombosis thrombus tortuosity tortuous trauma
+    tuberculosis tuberculous tumor uncoiled uncoiling unfolded unfolding varices
+    vascular_congestion vertebroplasty volume_loss volume_overload wedge_deformity wedged wedging
+    widened widening
 """)
 
 DEVICES = _terms("""
@@ -96,29 +95,30 @@ NORMAL = _terms("""
 MODIFIERS = _terms("""
     abnormal abnormally active acute additional advanced again_seen age-indeterminate age-related
     aggressive air-space air_space airspace alveolar ample associated asymmetric asymmetrical
-    asymmetrically atypical bacterial band-like bandlike benign bilobed blurred borderline
-    bridging broad bronchial_wall bulbous bulky cardiogenic central_venous change changed changing
-    chronic chronic-appearing cirrhotic coarse coarsened comminuted compensatory complete
-    completely complex compound compressive confluent congenital congested congestive constant
-    continued convincing critical curvilinear decrease decreased decreasing dense dependent
-    diffuse diffusely diminished discoid discrete double-lumen drainage dual dual-chamber
-    dual_chamber dual_lead early endotracheal enhanced enteric evolving exaggerated excess
-    excessive extensive faint faintly feeding few fibrous fine florid flowing fluffy focal foci
-    focus frank gross hazy healed healing heterogeneous high hydrostatic hypertrophic ill-defined
-    ill_defined impacted improved improvement improving incidental incomplete incompletely
-    increase increased increasing increasingly infected infectious inferiorly innumerable
-    intermittent interval irregular isolated large larger layering limited linear little lobulated
-    localized loculated low lytic malignant many marked markedly mass-like massive masslike
-    metallic mild mildly minimal minimally minor mixed moderate moderately multifocal multilevel
-    multilobar multiple nasogastric new newly non-calcified non-cardiogenic non-displaced
-    noncalcified noncardiogenic nondisplaced nonobstructing numerous obstructing occasional old
-    opportunistic organizing orogastric overnight overt ovoid partial partially partly patchy
-    perforated peribronchial perivascular persistent persistently persisting plaque-like
-    plate-like platelike poor poorly post-operative post-surgical post-traumatic postoperative
-    postradiation postsurgical posttraumatic posttreatment primordial profound progressed
-    progression progressive pronounced radiopaque reactive recent recurrent reduced related remote
-    residual resolving retained reticular round rounded scattered secondary senescent septal
-    sequential severe severely sharply significant significantly similar simple single single-lead
+    asymmetrically atherosclerotic atypical bacterial band-like bandlike benign bilobed blurred
+    borderline bridging broad bronchial_wall bulbous bulky cardiogenic central_venous change
+    changed changing chronic chronic-appearing cirrhotic coarse coarsened comminuted compensatory
+    complete completely complex compound compressive confluent congenital congested congestive
+    consolidative constant continued convincing critical curvilinear decrease decreased decreasing
+    dense dependent diffuse diffusely diminished discoid discrete displaced double-lumen drainage
+    dual dual-chamber dual_chamber dual_lead early endotracheal enhanced enteric evolving
+    exaggerated excess excessive extensive faint faintly feeding few fibrous fine florid flowing
+    fluffy focal foci focus frank gross ground-glass ground_glass groundglass hazy healed healing
+    heterogeneous high hydrostatic hypertrophic ill-defined ill_defined impacted improved
+    improvement improving incidental incomplete incompletely increase increased increasing
+    increasingly infected infectious inferiorly innumerable intermittent interval irregular
+    isolated large larger layering limited linear little lobulated localized loculated low lytic
+    malignant many marked markedly mass-like massive masslike metallic mild mildly minimal
+    minimally minor mixed moderate moderately multifocal multilevel multilobar multiple
+    nasogastric new newly nodular non-calcified non-cardiogenic non-displaced noncalcified
+    noncardiogenic nondisplaced nonobstructing numerous obstructing occasional old opportunistic
+    organizing orogastric overnight overt ovoid partial partially partly patchy perforated
+    peribronchial perivascular persistent persistently persisting plaque-like plate-like platelike
+    pneumonic poor poorly post-operative post-surgical post-traumatic postoperative postradiation
+    postsurgical posttraumatic posttreatment primordial profound progressed progression
+    progressive pronounced radiopaque reactive recent recurrent reduced related remote residual
+    resolving retained reticular round rounded scattered secondary senescent septal sequential
+    severe severely sharply significant significantly similar simple single single-lead
     single_lead slight slightly small small-to-moderate smaller solitary spiculated stable stably
     static stellate strandy strangulated streaky sub-centimeter subacute subcentimeter suboptimal
     substantial substantially subtle suspicious tension tiny trace triple-lumen triple_lumen
@@ -133,35 +133,35 @@ ANATOMY = _terms("""
     appearance arch area arm arterial artery atria atrial atriocaval atrium axilla axillary azygos
     azygous base bases basilar biapical biapically bibasal bibasally bibasilar bibasilarly biliary
     body bone bony border bowel bowel_loop brachiocephalic brachiocephalic_vein breast bronchi
-    bronchial bronchovascular bronchus caliber calvarium cardiac cardio cardiomediastinal
-    cardiomediastinum cardiopericardial cardiophrenic cardiopulmonary cardiothoracic carina caval
-    cavoatrial cavoatrial_junction cervical chamber chest clavicle clavicular colon colonic
-    configuration contour coronary cortex cortical costal costochondral costophrenic
-    costophrenic_angle costophrenic_sulcus cp_angle diaphragm diaphragmatic disc disk duct
-    duodenum endplate epicardial epigastric esophageal esophagus extremity fat fem femoral_head
-    femur field fissural fissure flexure gallbladder gastric gastroesophageal
+    bronchial bronchovascular bronchus caliber calvarium cardiac cardiac_silhouette cardio
+    cardiomediastinal cardiomediastinum cardiopericardial cardiophrenic cardiopulmonary
+    cardiothoracic carina caval cavoatrial cavoatrial_junction cervical chamber chest clavicle
+    clavicular colon colonic configuration contour coronary cortex cortical costal costochondral
+    costophrenic costophrenic_angle costophrenic_sulcus cp_angle diaphragm diaphragmatic disc disk
+    duct duodenum endplate epicardial epigastric esophageal esophagus extremity fat fem
+    femoral_head femur field fissural fissure flexure gallbladder gastric gastroesophageal
     gastroesophageal_junction ge_junction glenohumeral glenoid great_vessel heart heart_border
-    heart_size hemidiaphragm hemithoraces hemithorax hepatic hepatic_flexure hiatal hiatus hila
-    hilar hilum hip humeral humeral_head humerus hypopharynx ij inferior_vena_cava infrahilar
-    infrasegmental intercostal interlobar internal_jugular interspace interspaces interstitial
-    interstitium intervertebral intra-abdominal intraabdominal intraperitoneal intrathoracic ivc
-    joint jugular junction kidney knee knob larynx leaflet level lingula lingular liver lll lobar
-    lobe loop lul lumbar lumbosacral lumen lung lung_apex lung_apices lung_base lung_field
-    lung_zone lymph lymph_node main_pulmonary_artery mainstem mainstem_bronchus manubrium margin
-    mediastinal mediastinal_contour mediastinum midabdomen midlung midthoracic mitral
-    mitral_annulus myocardial neck nipple node osseous outflow_tract outlet pancreas parahilar
-    paramediastinal paraspinal paratracheal paravertebral parenchyma parenchymal pectoral pelvis
-    pericardial pericardium perihilar periphery peritoneal peritoneum pharynx phrenic pleura
-    pleural pleuroparenchymal position pulmonary pulmonary_vasculature pulmonic pyloric pylorus
-    quadrant recess region renal retrocardiac retrosternal rib rib_cage ribcage ribs
-    right_heart_border rll rml root rul sacroiliac scapula scapular segment sella shoulder
-    silhouette sinus size skeletal skeleton skin soft_tissue space spinal spine spleen splenic
-    splenic_flexure sternal sternum stomach structure subcarinal subclavian subclavian_vein
-    subcutaneous subdiaphragmatic subphrenic subpleural sulci sulcus superior_vena_cava
-    supraclavicular suprahilar svc thoracic thoracolumbar thorax thyroid tissue tonsil trachea
-    tracheal tracheobronchial tree tricuspid trunk tuberosity valve vascular vascularity
-    vasculature vein vena_cava venous ventricle ventricular vertebra vertebrae vertebral
-    vertebral_body vessel viscera volume wall window zone
+    heart_silhouette heart_size hemidiaphragm hemithoraces hemithorax hepatic hepatic_flexure
+    hiatal hiatus hila hilar hilum hip humeral humeral_head humerus hypopharynx ij
+    inferior_vena_cava infrahilar infrasegmental intercostal interlobar internal_jugular
+    interspace interspaces interstitial interstitium intervertebral intra-abdominal intraabdominal
+    intraperitoneal intrathoracic ivc joint jugular junction kidney knee knob larynx leaflet level
+    lingula lingular liver lll lobar lobe loop lul lumbar lumbosacral lumen lung lung_apex
+    lung_apices lung_base lung_bases lung_field lung_zone lymph lymph_node main_pulmonary_artery
+    mainstem mainstem_bronchus manubrium margin mediastinal mediastinal_contour mediastinum
+    midabdomen midlung midthoracic mitral mitral_annulus myocardial neck nipple node osseous
+    outflow_tract outlet pancreas parahilar paramediastinal paraspinal paratracheal paravertebral
+    parenchyma parenchymal pectoral pelvis pericardial pericardium perihilar periphery peritoneal
+    peritoneum pharynx phrenic pleura pleural pleuroparenchymal position pulmonary
+    pulmonary_vasculature pulmonic pyloric pylorus quadrant recess region renal retrocardiac
+    retrosternal rib rib_cage ribcage ribs right_heart_border rll rml root rul sacroiliac scapula
+    scapular segment sella shoulder silhouette sinus size skeletal skeleton skin soft_tissue space
+    spinal spine spleen splenic splenic_flexure sternal sternum stomach structure subcarinal
+    subclavian subclavian_vein subcutaneous subdiaphragmatic subphrenic subpleural sulci sulcus
+    superior_vena_cava supraclavicular suprahilar svc thoracic thoracolumbar thorax thyroid tissue
+    tonsil trachea tracheal tracheobronchial tree tricuspid trunk tuberosity valve vascular
+    vascularity vasculature vein vena_cava venous ventricle ventricular vertebra vertebrae
+    vertebral vertebral_body vessel viscera volume wall window zone
 """)
 
 # Side and position: they qualify a structure, or stand for it when none is named.
