@@ -266,6 +266,8 @@ def _statuses(words: list[str], matches: list[Match]) -> tuple[list[Entity], lis
         position = start
         if kind in ENTITIES:
             entities.append(Entity(start, end, kind, status))
+            if status == ABSENT and _presupposes(words, end):
+                status = PRESENT
         elif kind in (POST_NEGATION, POST_UNCERTAINTY):
             if kind == POST_UNCERTAINTY and links:
                 clause = max(clause, _after_comma(words, entities, links[-1]))
@@ -293,6 +295,11 @@ def _after_comma(words: list[str], entities: list[Entity], link: int) -> int:
         if "," in words[entities[index - 1].end : entities[index].start]:
             return index
     return link
+
+
+def _presupposes(words: list[str], end: int) -> bool:
+    """Say whether what follows is there although the entity is not: "no change in effusion"."""
+    return words[end - 1] in terms.CHANGES and words[end : end + 1] in (["in"], ["of"])
 
 
 def _continues(words: list[str], start: int) -> bool:

@@ -59,8 +59,12 @@ def _gaps(words: list[str], entities: list[Entity]) -> list[int]:
     end = 0
     for entity in entities:
         between = set(words[end : entity.start]) - {"-", "the", "a", "an", "/", "sided"}
+        if "least" in between:  # "at least mildly"
+            between -= {"at", "least"}
         if not between:
             gaps.append(NOTHING)
+        elif between == {"to"} and entity.kind == MODIFIER:  # "moderate to severely"
+            gaps.append(JOINT)
         elif between & terms.PREPOSITIONS:
             gaps.append(PREPOSITION)
         elif between & terms.VERBS:

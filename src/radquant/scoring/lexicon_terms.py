@@ -74,7 +74,7 @@ DEVICES = _terms("""
     defibrillator device dobbhoff dobbhoff_tube dobhoff dobhoff_tube drain dual-lead electrode
     et_tube ett filter fixation generator graft hardware hickman iabp icd implant instrumentation
     introducer jp_drain knee_replacement lead line loop_recorder lvad mediport monitor_lead needle
-    nephrostomy ng_tube ngt og_tube ogt pacemaker pacer pacing_device picc picc_line pigtail
+    nephrostomy ng_tube ngt og_tube ogt pacemaker pacer pacing_device picc picc_line
     pigtail_catheter plate port port-a-cath port_a_cath portacath power_port prosthesis prosthetic
     pump recorder replacement ring rod screw sheath shunt side_hole side_port sidehole staple
     stent sternal_wire stimulator support_device suture swan swan-ganz swan_ganz tavr
@@ -109,21 +109,21 @@ MODIFIERS = _terms("""
     increasingly infected infectious inferiorly innumerable intermittent interval irregular
     isolated large larger layering limited linear little lobulated localized loculated low lytic
     malignant many marked markedly mass-like massive masslike metallic mild mildly minimal
-    minimally minor mixed moderate moderately multifocal multilevel multilobar multiple
+    minimally minor mixed moderate moderately monitoring multifocal multilevel multilobar multiple
     nasogastric new newly nodular non-calcified non-cardiogenic non-displaced noncalcified
     noncardiogenic nondisplaced nonobstructing numerous obstructing occasional old opportunistic
     organizing orogastric overnight overt ovoid partial partially partly patchy perforated
-    peribronchial perivascular persistent persistently persisting plaque-like plate-like platelike
-    pneumonic poor poorly post-operative post-surgical post-traumatic postoperative postradiation
-    postsurgical posttraumatic posttreatment primordial profound progressed progression
-    progressive pronounced radiopaque reactive recent recurrent reduced related remote residual
-    resolving retained reticular round rounded scattered secondary senescent septal sequential
-    severe severely sharply significant significantly similar simple single single-lead
+    peribronchial perivascular persistent persistently persisting pigtail plaque-like plate-like
+    platelike pneumonic poor poorly post-operative post-surgical post-traumatic postoperative
+    postradiation postsurgical posttraumatic posttreatment primordial profound progressed
+    progression progressive pronounced radiopaque reactive recent recurrent reduced related remote
+    residual resolving retained reticular round rounded scattered secondary senescent septal
+    sequential severe severely sharply significant significantly similar simple single single-lead
     single_lead slight slightly small small-to-moderate smaller solitary spiculated stable stably
     static stellate strandy strangulated streaky sub-centimeter subacute subcentimeter suboptimal
-    substantial substantially subtle suspicious tension tiny trace triple-lumen triple_lumen
-    tunneled unchanged underlying unusual vague venous_hypertensive very viral wedge-like
-    wedge-shaped well-circumscribed widespread worse worsened worsening
+    substantial substantially subtle support supporting suspicious tension tiny trace triple-lumen
+    triple_lumen tunneled unchanged underlying unusual vague venous_hypertensive very viral
+    wedge-like wedge-shaped well-circumscribed widespread worse worsened worsening
 """)
 
 # Structures: heads of an anatomical phrase.
@@ -310,6 +310,12 @@ NOT_FINDINGS = _words("diagnosis prognosis coma stoma hypnosis soma")
 
 # A sentence that begins with one of these asks for something and states no finding.
 REQUESTS = _words("evaluate evaluation eval assess assessment please rule r check")
+# "No change in X" denies the change alone.
+CHANGES = _words("""
+    change changes increase decrease progression worsening improvement enlargement reduction
+    displacement migration
+""")
+
 # What follows one of these headings is why and how the examination was done.
 REQUEST_HEADINGS = _words("indication history information comparison technique reason examination")
 # Of these, all of it up to the next heading or paragraph, not a sentence only.
