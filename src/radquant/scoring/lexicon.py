@@ -320,7 +320,7 @@ def _apply(entities: list[Entity], status: str) -> None:
 
 
 # After a comma or "and" these begin a statement of their own.
-_OPENERS = {"the", "there", "this", "these", "a", "an", "it"}
+_OPENERS = {"the", "there", "this", "these", "a", "an", "it", "its", "their"}
 _ASSERTIVE = {
     ",": {"mild", "moderate", "severe", "stable", "unchanged", "persistent"},
     "with": {"associated", "adjacent"},

@@ -178,9 +178,10 @@ POSITIONS = _terms("""
 
 # "No X": what follows is absent. The word itself is no observation.
 NEGATIONS = _terms("""
-    absence_of absent clear_of cleared_of denies excluding free_of instead_of interval_removal_of
-    interval_resolution_of lack_of lacks negative_for neither never no no_evidence_of no_longer
-    no_sign_of non nor not rather_than removal_of resolution_of without
+    absence_of absent clear_of cleared_of denies detection_of excluding free_of instead_of
+    interval_removal_of interval_resolution_of lack_of lacks negative_for neither never no
+    no_evidence_of no_longer no_sign_of non nor not rather_than removal_of resolution_of
+    sensitivity_for to_detect without
 """)
 
 # "X is not seen": what stands before it in the clause is absent.
@@ -276,8 +277,10 @@ STOPS = _terms("""
 
 # Hold no negation or uncertainty although they look like one.
 NEUTRAL = _terms("""
-    as_well_as can_be_seen can_not_be_assessed gram_negative no_doubt no_interval_removal
-    not_appreciably not_markedly not_only not_significantly not_substantially without_doubt
+    almost_completely_resolved almost_resolved as_well_as can_be_seen can_not_be_assessed
+    gram_negative largely_resolved nearly_completely_resolved nearly_resolved no_doubt
+    no_interval_removal not_appreciably not_completely_resolved not_markedly not_only not_resolved
+    not_significantly not_substantially partially_resolved partly_resolved without_doubt
 """)
 
 # A finite verb: what follows is the predicate.
