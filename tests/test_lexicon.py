@@ -107,6 +107,10 @@ def test_schema_of_a_sentence():
         ("Likely effusion with associated opacity.", "opacity", PRESENT),
         ("Apparent widening of the mediastinum.", "widening", PRESENT),
         ("Compression fracture, age indeterminate.", "fracture", PRESENT),
+        ("No change in the effusion.", "effusion", PRESENT),
+        ("No evidence of worsening of edema.", "worsening", ABSENT),
+        ("The effusion has nearly resolved.", "effusion", PRESENT),
+        ("The tube is in place and its tip is not seen.", "tube", PRESENT),
         # A finding that is in no list, known by its ending.
         ("Sigmoid diverticulosis.", "diverticulosis", PRESENT),
     ],
@@ -151,6 +155,12 @@ def test_status(text, word, status):
         ("Opacities may represent edema or pneumonia.", {
             ("opacities", "suggestive_of", "edema"),
             ("opacities", "suggestive_of", "pneumonia"),
+        }),
+        ("Nodular opacities.", {("nodular", "modify", "opacities")}),
+        ("The heart is moderate to severely enlarged.", {
+            ("moderate", "modify", "enlarged"),
+            ("severely", "modify", "enlarged"),
+            ("enlarged", "located_at", "heart"),
         }),
         ("Opacity, likely edema.", {("opacity", "suggestive_of", "edema")}),
         ("Opacity and a possible nodule.", set()),
