@@ -190,7 +190,7 @@ def test_requests_are_no_findings():
     # A history reaches to the next heading or paragraph; where none follows, to the full stop.
     assert set(statuses("HISTORY: Falls. Effusion. FINDINGS: Edema.")) == {"edema"}
     assert set(statuses("HISTORY: Falls. Effusion.\n\nEdema.")) == {"edema"}
-    assert set(statuses("HISTORY: Cough. Edema.")) == {"edema"}
+    assert set(statuses("HISTORY: Cough. Edema.\n\n")) == {"edema"}
     assert set(statuses("COMPARISON: None. Edema. FINDINGS: Mass.")) == {"edema", "mass"}
 
 

@@ -133,8 +133,9 @@ def tokenize(text: str) -> tuple[list[str], list[int], set[int]]:
         for pair, apart in _SPLITS:
             joined = joined.replace(pair, apart)
         begin = len(tokens)
-        paragraphs.add(begin)
         tokens += joined.split()
+        if begin < len(tokens):
+            paragraphs.add(begin)
         fresh = True
         for index in range(begin, len(tokens)):
             if fresh:
