@@ -26,9 +26,8 @@ def measured(wheel, held):
 
 
 def test_agreement_on_held_reports(measured):
-    found = {name: figures["value"] for name, figures in measured["agreement"].items()}
-    assert found["finding F1"] >= 0.92
-    assert found["finding + status F1"] >= 0.87
+    assert measured["agreement"]["finding F1"]["low"] >= 0.92
+    assert measured["agreement"]["finding + status F1"]["low"] >= 0.87
     always = measured["always_present"]
     for name in ("finding + status F1", "kappa of the status"):
         assert measured["agreement"][name]["low"] > always[name]["high"]
@@ -49,7 +48,8 @@ def test_halves_share_no_report(wheel, held):
 def test_shipped_matches_give_back_shipped_labels(wheel, held):
     labels = sum(len(report.labels) for report in held)
     check = benchmark.matcher_check(held, benchmark.read_matcher(wheel))
-    assert check == f"{labels:,} of {labels:,} labels, and 0 others"
+    assert check.startswith(f"{labels:,} of {labels:,} labels, and ")
+    assert int(check.split()[-2]) <= 5  # a lemmatizer that joined more would find more
 
 
 def test_texts_have_radgraphs_tokens(held):
