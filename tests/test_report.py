@@ -25,6 +25,7 @@ from radquant.reporting.markdown import render
 from radquant.reporting.sections import example_texts
 from radquant.reporting.summary import summarize
 from radquant.reporting.verdict import state, verdict
+from radquant.scoring.agreement import AGREEMENT
 
 ROOT = Path(__file__).parents[1]
 HOSTILE = "Clear | lungs <script>alert(1)</script>\n```\n# *no* effusion \x1b[31m & [x](y)"
@@ -445,6 +446,18 @@ def test_annotator_is_named_and_lexicon_is_not_called_radgraph(report):
     assert "lexicon 1 (sha256 0123456789ab)" in report
     headings = [line for line in report.splitlines() if line.startswith("#")]
     assert not any("RadGraph" in line for line in headings)
+
+
+def test_the_lexicons_agreement_is_printed_only_of_the_rules_that_were_measured(report, results):
+    assert "agree with RadGraph-XL has not been measured" in " ".join(report.split())
+    record = read_json(AGREEMENT)
+    for path in results.glob("scores/*"):
+        change_table(path, lambda table: table.assign(annotator=record["lexicon"]))
+    text = " ".join(render(summarize(collect(results, CONFIG)), _AnyText(), "figures").split())
+    for name in ("finding F1", "finding + status F1", "uncertain F1"):
+        figures = record["agreement"][name]
+        assert "{value:.3f} ({low:.3f} to {high:.3f})".format(**figures) in text
+    assert "has not been measured" not in text
 
 
 def test_equal_results_give_equal_quality_and_figures(finished, summary, tmp_path):

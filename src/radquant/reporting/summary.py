@@ -18,6 +18,7 @@ import psutil
 from radquant import statistics
 from radquant.reporting.collect import ANNOTATORS, BASELINES, ORIGINAL, Run
 from radquant.reporting.verdict import state, verdict
+from radquant.scoring.agreement import agreement
 
 LEVELS = ("simple", "partial", "complete")
 PRIMARY = "complete"
@@ -47,6 +48,7 @@ def _quality(run: Run) -> dict[str, Any]:
     settings = run.config["statistics"]
     quality: dict[str, Any] = {
         "annotator": run.annotator,
+        "annotator_agreement": agreement(run.annotator),
         "rewards": run.rewards,
         "measure": ANNOTATORS[run.config["scoring"]["annotator"]],
         "reports": len(run.reports),
