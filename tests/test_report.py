@@ -248,6 +248,7 @@ def table_lines(report):
 def test_script_writes_report_summary_and_figures(finished, tmp_path):
     command = [sys.executable, str(ROOT / "scripts/report.py"), "--results", str(finished)]
     command += ["--config", str(finished / "config.json"), "--output", str(tmp_path / "report.md")]
+    command += ["--html", str(tmp_path / "report.html")]
     command += ["--summary", str(tmp_path / "summary.json"), "--figures", str(tmp_path / "figures")]
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")

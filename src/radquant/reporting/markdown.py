@@ -60,7 +60,9 @@ def _head(summary: Summary) -> str:
     about = prose(
         f"{escape(config['model']['name'])} wrote the {task['target']} from the "
         f"{' and '.join(task['inputs'])} of {quality['reports']} reports of the corpus "
-        f"{escape(config['corpus']['name'])}, once in each precision and greedily."
+        f"{escape(config['corpus']['name'])}, once in each precision and greedily.",
+        "report.html holds the same and an explorer of every report; it holds report text: share "
+        "it as you would the reports.",
     )
     first, second = summary["verdict"]
     return "\n\n".join(
