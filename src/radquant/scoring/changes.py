@@ -93,7 +93,7 @@ def _of_finding(name: str, before: Finding | None, after: Finding | None) -> Ite
     if not before or not after or ABSENT in (before.status, after.status):
         return
     # What one of the texts does not say has not changed: it is only left out.
-    if before.sides and after.sides and before.sides != after.sides:
+    if _other_side(before, after) or _other_side(after, before):
         yield _change("side", name, _side(before), _side(after))
     old = before.measurements.keys() - after.measurements.keys()
     new = after.measurements.keys() - before.measurements.keys()
@@ -112,11 +112,17 @@ def _change(kind: str, finding: str, before: str, after: str) -> Change:
 
 
 def _quote(finding: Finding | None) -> str:
-    return finding.quotes.get(finding.status, "") if finding else ""
+    return finding.quote if finding else ""
 
 
 def _side(finding: Finding) -> str:
     return "both" if len(finding.sides) > 1 else next(iter(finding.sides))
+
+
+def _other_side(one: Finding, other: Finding) -> bool:
+    """Say whether `one` is on a side on which `other` is not, as far as all of `other` is known."""
+    more = bool(one.sides and other.sides and one.sides - other.sides)
+    return more and (not other.unsided or one.sides.isdisjoint(other.sides))
 
 
 def _severity(finding: Finding) -> str:
@@ -139,7 +145,7 @@ _CLAIMS = {
     "interval": r"\binterval\b(?!\s+follow)",
     "again": r"\bagain\b",
     "improved": r"\bimprov(?:ed|ing|es|ement)\b",
-    "worsened": r"\bworse(?:n(?:ed|ing|s))?\b",
+    "worsened": r"\bworse(?:n(?:ed|ing|s)?)?\b(?!\s+(?:on|in|than)\b)",
     "increased": r"\bincreasing\b|\bincreased?\s+(?:in\s+size|since|from|compared)\b"
     r"|\b(?:has|have)\s+(?:\w+\s+)?(?:increased|enlarged|progressed|developed)\b",
     "decreased": r"\bdecreasing\b|\bdecreased?\s+(?:in\s+size|since|from|compared)\b"

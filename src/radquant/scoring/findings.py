@@ -38,6 +38,7 @@ SPECIFIC = {
     "pericardial effusion": "effusion*+pericard* fluid+pericard*",
     "pleural effusion": "effusion* hydrothora* hemothora* empyema* fluid+pleura*",
     "pneumonia": "pneumonia* pneumonic pneumonitis bronchopneumonia* infection* infectious pna",
+    "tuberculosis": "tubercul* tb",
     "consolidation": "consolidat*",
     "atelectasis": "atelecta* collaps* loss+volume",
     "low lung volumes": "low+volume* low+inflation* hypoinflat* hypoventil* hypoaerat* "
@@ -122,6 +123,11 @@ _SIDES = {
         "bilateral",
     ),
 }
+_CHAMBER = re.compile(r"\b(?:atri|ventric)")
+_COMPARED_SIDES = re.compile(  # "right greater than left"
+    r"\b(?:left|right)\W+(?:\w+\W+)?(?:greater|larger|worse|more|bigger)\W+(?:\w+\W+)?than\W+"
+    r"(?:the\W+)?(?:left|right)\b"
+)
 _SEVERITIES = {
     word: degree
     for degree, words in {
@@ -153,13 +159,14 @@ class Mention:
 
 @dataclass
 class Finding:
-    """All mentions of one finding; its attributes are those of mentions that do not deny it."""
+    """One finding of a text; its attributes are those of the mentions that have its status."""
 
     status: str
     sides: set[str] = field(default_factory=set)  # left, right
+    unsided: bool = False  # one of the mentions names no side
     severities: set[str] = field(default_factory=set)  # mild, moderate, severe
     measurements: dict[float, str] = field(default_factory=dict)  # mm: as written
-    quotes: dict[str, str] = field(default_factory=dict)  # per status, the first sentence
+    quote: str = ""  # the first sentence that states it
 
 
 def statuses(record: Record) -> dict[str, str]:
@@ -177,17 +184,44 @@ def statuses(record: Record) -> dict[str, str]:
 def describe(record: Record, text: str) -> dict[str, Finding]:
     """Return each finding of `text`, whose annotation is `record`, with its attributes."""
     bounds = sentences(text)
-    mentions = _mentions(record, text)
     found = {name: Finding(status) for name, status in statuses(record).items()}
+    # What is only possible says nothing about the side and size of what is there.
+    mentions = [m for m in _mentions(record, text) if m.status == found[m.finding].status]
     for mention in mentions:
         finding = found[mention.finding]
-        finding.quotes.setdefault(mention.status, _quote(text, bounds, mention))
+        finding.quote = finding.quote or _quote(text, bounds, mention)
         if mention.status != ABSENT:
-            finding.sides |= mention.sides
+            sides = _sides(text, bounds, mention, mentions)
+            finding.sides |= sides
+            finding.unsided |= not sides
             finding.severities |= mention.severities
     for name, value, written in _measurements(text, bounds, mentions):
         found[name].measurements.setdefault(value, written)
     return found
+
+
+def _sides(text: str, bounds: list[Span], mention: Mention, mentions: list[Mention]) -> set[str]:
+    """Return the sides of a mention: its own, or its sentence's if that names no other finding."""
+    if mention.span is None:
+        return mention.sides
+    here = sentence_at(bounds, mention.span[0])
+    start, end = bounds[here]
+    sentence = text[start:end].lower()
+    same = [m for m in mentions if m.span and sentence_at(bounds, m.span[0]) == here]
+    compared = _COMPARED_SIDES.search(sentence)
+    if compared:
+        place = (start + compared.start(), start + compared.end())
+        if mention is min(same, key=lambda m: _distance(m.span, place)):
+            return {"left", "right"}
+    others = {m.finding for m in same}
+    if mention.sides or others != {mention.finding} or _CHAMBER.search(sentence):
+        return mention.sides
+    return _known_sides(re.findall(r"\w+", sentence))
+
+
+def _known_sides(words: Iterable[str]) -> set[str]:
+    sides = {_SIDES[word] for word in words if word in _SIDES}
+    return {"left", "right"} if "bilateral" in sides else sides
 
 
 def _mentions(record: Record, text: str) -> list[Mention]:
@@ -197,13 +231,14 @@ def _mentions(record: Record, text: str) -> list[Mention]:
     for key, finding, status, related in _named(entities):
         modifiers, locations = related
         words = [*_words(entities[key]), *modifiers]
-        sides = {_SIDES[word] for word in (*words, *locations) if word in _SIDES}
+        if any(_CHAMBER.match(word) for word in locations):
+            locations = []  # a lead in the right ventricle is on the left
         found.append(
             Mention(
                 finding,
                 status,
-                {"left", "right"} if "bilateral" in sides else sides,
-                {_SEVERITIES[word] for word in words if word in _SEVERITIES},
+                _known_sides([*words, *locations]),
+                {_SEVERITIES[word] for word in modifiers if word in _SEVERITIES},
                 entities[key]["tokens"],
                 places.get(id(entities[key])),
             )
@@ -303,6 +338,8 @@ def _fits(term: list[re.Pattern[str]], words: tuple[str, ...], everything: tuple
 
 
 def _singular(word: str) -> str:
+    if len(word) > 4 and word.endswith("ies"):
+        return f"{word[:-3]}y"
     plural = len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is"))
     return word[:-1] if plural else word
 
@@ -339,9 +376,9 @@ def _owner(
     place: Span, sentence: int, bounds: list[Span], stated: list[tuple[Span, str]]
 ) -> str | None:
     same = [
-        (max(start - place[1], place[0] - end), finding)
-        for (start, end), finding in stated
-        if sentence_at(bounds, start) == sentence
+        (_distance(span, place), finding)
+        for span, finding in stated
+        if sentence_at(bounds, span[0]) == sentence
     ]
     if same:
         return min(same)[1]
@@ -349,3 +386,9 @@ def _owner(
         finding for (start, _), finding in stated if sentence_at(bounds, start) == sentence - 1
     ]
     return before[-1] if before else None
+
+
+def _distance(one: Span | None, other: Span) -> int:
+    """Return how many characters stand between two spans."""
+    assert one is not None
+    return max(one[0] - other[1], other[0] - one[1])
