@@ -1,4 +1,4 @@
-"""Twelve invented reports in four precisions as a finished run: for tests and the README's pictures.
+"""Twelve invented reports in four precisions as a finished run, for tests and the pictures.
 
 No sentence comes from a corpus. Annotations and scores are the real ones of these texts; speed,
 memory and likelihood are invented.
@@ -32,6 +32,10 @@ CONFIG = {
     "scoring": {"annotator": "lexicon"},
     "statistics": {"resamples": 2000, "confidence": 0.95, "margin": 0.01},
 }
+PROMPT = (
+    "Write the impression of this chest radiograph in one short line.\n"
+    "Findings: {findings}\nImpression:"
+)
 NATS = {"original": 0.0, "w4a16": 0.05, "w4a8": 0.12, "w4a4": 1.4}
 
 # Findings, the reference impression, and the outputs in the order of the precisions.
@@ -98,8 +102,8 @@ REPORTS = {
         "Healed fracture of the left sixth rib. No acute disease.",
         "Healed fracture of the left sixth rib. No acute disease.",
         "Healed fracture of the left sixth rib.",
-        "Write the impression of this report. Findings: Healed fracture of the left sixth rib. "
-        "The lungs are clear.",
+        "Write the impression of this chest radiograph in one short line. Findings: Healed "
+        "fracture of the left sixth rib. The lungs are clear.",
     ),
     "case-09": (
         "Low lung volumes with bibasilar atelectasis. No focal consolidation.",
@@ -149,9 +153,12 @@ def make_run(folder: Path, reports: dict[str, tuple[str, ...]] = REPORTS) -> Pat
     for (name, precision), written in zip(CONFIG["precisions"].items(), outputs, strict=True):
         write_generations(folder, name, precision, ids, list(written))
         for number in (1, 2):
-            part = pd.read_parquet(folder / f"generations/{name}/shard-{number}-of-2.parquet")
-            path = folder / f"annotations/{name}/shard-{number}-of-2.jsonl"
-            _annotate(path, part["id"], part["output"])
+            path = folder / f"generations/{name}/shard-{number}-of-2.parquet"
+            part = pd.read_parquet(path)
+            reasons = part["output"].map(lambda text: "length" if text[-1:].isalpha() else "stop")
+            write_table(path, part.assign(finish_reason=reasons))
+            notes = folder / f"annotations/{name}/shard-{number}-of-2.jsonl"
+            _annotate(notes, part["id"], part["output"])
         _write_likelihood(folder, name, ids)
     for name, written in (("copy-input", findings), ("constant", [references[2]] * len(ids))):
         write_table(
@@ -166,9 +173,7 @@ def make_run(folder: Path, reports: dict[str, tuple[str, ...]] = REPORTS) -> Pat
 
 
 def _annotate(path, ids, texts):
-    write_jsonl(
-        path, records.build(list(ids), list(texts), lexicon.identity(), lexicon.annotate)
-    )
+    write_jsonl(path, records.build(list(ids), list(texts), lexicon.identity(), lexicon.annotate))
 
 
 def _scores(folder, name):
@@ -183,7 +188,7 @@ def _scores(folder, name):
         parts("annotations", name),
         parts("generations", "original"),
         parts("annotations", "original"),
-        "Write the impression of this report.\nFindings: {findings}\nImpression:",
+        PROMPT,
     ).assign(lost="[]", invented="[]")
 
 

@@ -16,7 +16,15 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from radquant.errors import UserError
-from radquant.files import read_json, read_table, write_json, write_table
+from radquant.files import (
+    read_json,
+    read_jsonl,
+    read_table,
+    sha256_text,
+    write_json,
+    write_jsonl,
+    write_table,
+)
 from radquant.quantization.recipe import Recipe
 from radquant.reporting import tables
 from radquant.reporting.collect import collect
@@ -41,6 +49,7 @@ EFFECTS = {
     "w4a8": (-0.005, 0.1, 0.15),
     "w4a4": (-0.3, 0.05, 3.0),
 }
+CHANGE = {"kind": "lost", "before": "Small effusion.", "after": ""}
 CONFIG = {
     "seed": 7,
     "model": {"name": "tiny_model", "path": "models/tiny"},
@@ -73,6 +82,7 @@ def make_results(folder, config=CONFIG):
     write_table(folder / "data/train.csv", reports.assign(id=[f"t{i}" for i in ids]))
     write_table(folder / "data/raw.parquet", reports)
     steps = [{"step": "read", "removed": 0, "left": 90}, {"step": "cut", "removed": 10, "left": 80}]
+    write_annotations(folder / "annotations/reference.jsonl", ids, reports["impression"])
     cleaning = {"seed": 7, "steps": steps, "train": 56, "eval": REPORTS}
     cleaning |= {"split": "by hash", "unit": "patient"}
     write_json(folder / "data/cleaning.json", cleaning)
@@ -119,6 +129,13 @@ def make_results(folder, config=CONFIG):
     return folder
 
 
+def write_annotations(path, ids, texts):
+    """As an annotator writes them that found nothing."""
+    note = {"annotator": "lexicon 1 (sha256 0123456789ab)", "text": "", "entities": {}}
+    pairs = zip(ids, texts, strict=True)
+    write_jsonl(path, [note | {"id": i, "text_hash": sha256_text(text)} for i, text in pairs])
+
+
 def write_weights(folder, count):
     folder.mkdir(parents=True)
     save_file({"w": np.zeros(count, np.float16)}, folder / "model.safetensors")
@@ -145,6 +162,9 @@ def write_scores(folder, name, ids, combined):
             "lost": [json.dumps(x) for x in lost],
             "invented": "[]",
             "empty": False,
+            "changes": [json.dumps([CHANGE | {"finding": x} for x in names]) for names in lost],
+            "unsupported": "[]",
+            "flags": "[]",
         }
     )
     write_table(folder / "scores" / f"{name}.parquet", table)
@@ -167,6 +187,8 @@ def write_generations(folder, name, precision, ids, outputs):
     for number in (1, 2):
         part = table.iloc[number - 1 :: 2].iloc[::-1]  # in another order than eval.csv's
         write_table(folder / f"generations/{name}/shard-{number}-of-2.parquet", part)
+        notes = folder / f"annotations/{name}/shard-{number}-of-2.jsonl"
+        write_annotations(notes, part["id"], part["output"])
         record = {
             "precision": name,
             "shard": number,
@@ -449,8 +471,11 @@ def test_the_original_alone_has_a_report_too(tmp_path):
 def test_radgraph_scores_are_called_radgraph(tmp_path):
     config = CONFIG | {"scoring": {"annotator": "radgraph"}}
     results = make_results(tmp_path / "results", config)
+    annotator = "modern-radgraph-xl 0.1.18 (ab)"
     for path in results.glob("scores/*"):
-        change_table(path, lambda table: table.assign(annotator="modern-radgraph-xl 0.1.18 (ab)"))
+        change_table(path, lambda table: table.assign(annotator=annotator))
+    for path in results.glob("annotations/**/*.jsonl"):
+        write_jsonl(path, [note | {"annotator": annotator} for note in read_jsonl(path)])
     report = render(summarize(collect(results, config)), _AnyText(), "figures")
     assert "## Quality: RadGraph F1" in report
     assert "lexicon" not in report
@@ -472,6 +497,25 @@ def spoil_rewards(results):
 def spoil_all_annotators(results):
     for path in results.glob("scores/*"):
         change_table(path, lambda table: table.assign(annotator="radgraph-xl (ab)"))
+
+
+def spoil_annotation(results):
+    path = results / "annotations/w4a8/shard-2-of-2.jsonl"
+    write_jsonl(path, [note | {"annotator": "radgraph-xl (ab)"} for note in read_jsonl(path)])
+
+
+def swap_annotations(results):
+    first, second = [results / f"annotations/w4a{bits}/shard-1-of-2.jsonl" for bits in (8, 4)]
+    second.write_bytes(first.read_bytes())
+
+
+def lose_annotations(results):
+    (results / "annotations/reference.jsonl").unlink()
+
+
+def drop_annotation(results):
+    path = results / "annotations/w4a8/shard-2-of-2.jsonl"
+    write_jsonl(path, read_jsonl(path)[1:])
 
 
 def drop_score_row(results):
@@ -544,6 +588,10 @@ def swap_records(results):
         (spoil_annotator, "different values of 'annotator'.*radgraph-xl"),
         (spoil_rewards, "different values of 'rewards'"),
         (spoil_all_annotators, "asks for lexicon"),
+        (spoil_annotation, "of w4a8 come from radgraph-xl .*scores from lexicon 1"),
+        (swap_annotations, "w4a4's output of report .* another text"),
+        (lose_annotations, "reference.jsonl does not exist"),
+        (drop_annotation, "annotations/w4a8 has 23 rows"),
         (drop_score_row, "23 rows.*24 reports"),
         (reorder_scores, "row 1: id .* cannot be paired"),
         (spoil_score, "'partial'.*not numbers"),

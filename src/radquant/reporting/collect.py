@@ -27,7 +27,9 @@ SCORES = [
 SCORE_COLUMNS = [
     *("id", "annotator", "rewards", *SCORES),
     *("identical", "output_words", "lost", "invented", "empty"),
+    *("changes", "unsupported", "flags"),
 ]
+LISTS = ["lost", "invented", "changes", "unsupported", "flags"]  # columns that hold JSON
 GENERATION_COLUMNS = [
     *("id", "prompt_hash", "prompt_tokens", "truncated_tokens"),
     *("output", "output_tokens", "finish_reason"),
@@ -165,9 +167,7 @@ def _read_scores(path: Path, ids: Sequence[str]) -> pd.DataFrame:
                 f"{path}, column {column!r}: {int(bad.sum())} value(s) are not numbers from 0 to "
                 f"1, first at id {_first_id(table, bad)}; delete the file and run again"
             )
-    return table.assign(
-        lost=table["lost"].map(json.loads), invented=table["invented"].map(json.loads)
-    )
+    return table.assign(**{column: table[column].map(json.loads) for column in LISTS})
 
 
 def _read_generations(

@@ -6,11 +6,10 @@ The payload, as JSON in report.html:
  "reports": [{"id", "reference": text, "outputs": [one per system: {"text": text, "f1",
    "changes": [{"kind", "finding", "before", "after"}], "flags", "unsupported", "harm"}]}],
  "texts": [{"text", "spans": [[start, end, status], ...]}]}
-A text is its number in "texts", where equal texts stand once. Spans are of the annotator's entities,
+A text is its number in "texts", where equal texts stand once. Spans are the annotator's entities,
 in order and apart from each other, and count UTF-16 units as JavaScript does.
 """
 
-import json
 from typing import Any
 
 from radquant.reporting.collect import ANNOTATORS, Run
@@ -84,7 +83,7 @@ def _columns(run: Run, system: str) -> tuple[list[Any], ...]:
     return (
         run.generations[system]["output"].tolist(),
         scores["complete"].tolist(),
-        *(scores[name].map(json.loads).tolist() for name in ("changes", "flags", "unsupported")),
+        *(scores[name].tolist() for name in ("changes", "flags", "unsupported")),
     )
 
 

@@ -137,19 +137,25 @@ def _parser(figures: Mapping[str, str]) -> MarkdownIt:
 
     parser = MarkdownIt("commonmark", {"html": True}).enable("table")
     parser.add_render_rule("image", image)
-    parser.add_render_rule("html_block", _raw)
-    parser.add_render_rule("html_inline", _raw)
+    parser.add_render_rule("html_block", _raw_block)
+    parser.add_render_rule("html_inline", _raw_inline)
     parser.add_render_rule("table_open", _table_open)
     parser.add_render_rule("table_close", _table_close)
     return parser
 
 
-def _raw(
+def _raw_block(
     self: RendererHTML, tokens: Sequence[Token], at: int, options: OptionsDict, env: Any
 ) -> str:
     """Let the known lines through and show all other raw HTML as the text that it is."""
     text = tokens[at].content
     return text if FOLDS.fullmatch(text) else html.escape(text)
+
+
+def _raw_inline(
+    self: RendererHTML, tokens: Sequence[Token], at: int, options: OptionsDict, env: Any
+) -> str:
+    return html.escape(tokens[at].content)
 
 
 def _table_open(
