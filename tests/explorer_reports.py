@@ -6,6 +6,7 @@ memory and likelihood are invented.
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,13 @@ from test_report import write_generations, write_weights
 
 from radquant.files import write_json, write_jsonl, write_table
 from radquant.quantization.recipe import Recipe
+from radquant.reporting.collect import Run
+from radquant.reporting.explorer import payload
+from radquant.reporting.figures import write_figures
+from radquant.reporting.html import read_figures
+from radquant.reporting.markdown import render
+from radquant.reporting.sections import example_texts
+from radquant.reporting.summary import summarize
 from radquant.scoring import lexicon, records
 from radquant.scoring.scores import score
 
@@ -170,6 +178,14 @@ def make_run(folder: Path, reports: dict[str, tuple[str, ...]] = REPORTS) -> Pat
         write_table(folder / f"scores/{name}.parquet", _scores(folder, name))
     (folder / "config.json").write_text(json.dumps(CONFIG))
     return folder
+
+
+def page_parts(run: Run, figures: Path) -> tuple[str, dict[str, str], dict[str, Any]]:
+    """Return report.md, its figures by path, and the payload: what `page` makes the page of."""
+    summary = summarize(run)
+    write_figures(summary, figures)
+    markdown = render(summary, example_texts(run, summary), "figures")
+    return markdown, read_figures(figures, "figures"), payload(run)
 
 
 def _annotate(path, ids, texts):

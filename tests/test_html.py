@@ -8,14 +8,10 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from explorer_reports import CONFIG, REPORTS, make_run
+from explorer_reports import CONFIG, REPORTS
 
-from radquant.reporting.collect import collect
-from radquant.reporting.explorer import marks, payload
-from radquant.reporting.figures import write_figures
-from radquant.reporting.html import ASSETS, embed, page, read_figures
-from radquant.reporting.markdown import render
-from radquant.reporting.sections import example_texts
+from radquant.reporting.explorer import marks
+from radquant.reporting.html import ASSETS, embed, page
 from radquant.reporting.summary import summarize
 from radquant.reporting.tables import escape
 from radquant.scoring import lexicon
@@ -56,23 +52,8 @@ class Reader(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    return collect(make_run(tmp_path_factory.mktemp("html") / "results"), CONFIG)
-
-
-@pytest.fixture(scope="module")
-def parts(run, tmp_path_factory):
-    """report.md, its figures by path, and the payload."""
-    summary = summarize(run)
-    folder = tmp_path_factory.mktemp("figures")
-    write_figures(summary, folder)
-    markdown = render(summary, example_texts(run, summary), "figures")
-    return markdown, read_figures(folder, "figures"), payload(run)
-
-
-@pytest.fixture(scope="module")
-def shown(parts):
-    return page(*parts)
+def shown(invented_parts):
+    return page(*invented_parts)
 
 
 def document(body):
@@ -88,8 +69,8 @@ def elements(text, *tags):
     return [(tag, attributes) for tag, attributes in Reader(text).elements if tag in tags]
 
 
-def test_every_cell_of_every_table_is_on_the_page_in_its_order(parts, shown):
-    rows = [line for line in parts[0].splitlines() if re.match(r"\|(?! -)", line)]
+def test_every_cell_of_every_table_is_on_the_page_in_its_order(invented_parts, shown):
+    rows = [line for line in invented_parts[0].splitlines() if re.match(r"\|(?! -)", line)]
     expected = [
         re.sub(r"\\(.)|`", r"\1", cell.strip())
         for row in rows
@@ -99,8 +80,8 @@ def test_every_cell_of_every_table_is_on_the_page_in_its_order(parts, shown):
     assert Reader(shown).cells == expected
 
 
-def test_the_verdict_comes_first(parts, shown, run):
-    first, second = summarize(run)["verdict"]
+def test_the_verdict_comes_first(invented_parts, shown, invented_run):
+    first, second = summarize(invented_run)["verdict"]
     text = shown.split("<article>")[1]
     assert re.search(r"<h2[^>]*>(.*?)</h2>", text)[1] == "Verdict"
     head = re.sub("<[^>]+>", "", html.unescape(text[: text.index("<table>")]))
@@ -108,8 +89,8 @@ def test_the_verdict_comes_first(parts, shown, run):
     assert second in head
 
 
-def test_all_headings_are_there_and_in_the_contents(parts, shown):
-    titles = [re.sub(r"\\(.)", r"\1", t) for t in re.findall(r"^## (.*)$", parts[0], re.M)]
+def test_all_headings_are_there_and_in_the_contents(invented_parts, shown):
+    titles = [re.sub(r"\\(.)", r"\1", t) for t in re.findall(r"^## (.*)$", invented_parts[0], re.M)]
     contents = re.search(r'<nav class="contents".*?</nav>', shown, re.S)[0]
     links = re.findall(r'<a href="#([^"]+)">([^<]*)</a>', contents)
     assert [html.unescape(title) for _, title in links] == titles
@@ -118,15 +99,15 @@ def test_all_headings_are_there_and_in_the_contents(parts, shown):
     assert {name for name, _ in links} <= set(ids)
 
 
-def test_figures_are_inside_with_the_texts_that_describe_them(parts, shown):
-    expected = re.findall(r"!\[(.*?)\]\((.*?)\)", parts[0])
+def test_figures_are_inside_with_the_texts_that_describe_them(invented_parts, shown):
+    expected = re.findall(r"!\[(.*?)\]\((.*?)\)", invented_parts[0])
     images = elements(shown, "img")
     assert len(images) == 3
     for (alt, path), (_, image) in zip(expected, images, strict=True):
         assert image["alt"] == alt
         kind, _, data = image["src"].partition(",")
         assert kind == "data:image/svg+xml;base64"
-        assert base64.b64decode(data).decode() == parts[1][path]
+        assert base64.b64decode(data).decode() == invented_parts[1][path]
 
 
 def test_nothing_is_loaded_from_anywhere(shown):
@@ -196,12 +177,12 @@ def test_the_payload_stays_inside_its_element(text):
     assert json.loads(written) == {"text": text}
 
 
-def test_equal_runs_give_equal_pages(parts, shown):
-    assert page(*parts) == shown
+def test_equal_runs_give_equal_pages(invented_parts, shown):
+    assert page(*invented_parts) == shown
 
 
-def test_the_payload_says_what_the_tables_say(run, parts):
-    shown = parts[2]
+def test_the_payload_says_what_the_tables_say(invented_run, invented_parts):
+    shown = invented_parts[2]
     systems = list(CONFIG["precisions"])
     assert shown["systems"] == systems
     assert [report["id"] for report in shown["reports"]] == list(REPORTS)
@@ -212,18 +193,22 @@ def test_the_payload_says_what_the_tables_say(run, parts):
         assert texts[report["reference"]] == reference
         assert [texts[output["text"]] for output in report["outputs"]] == outputs
     for at, system in enumerate(systems):
-        for row, report in zip(run.scores[system].itertuples(), shown["reports"], strict=True):
+        for row, report in zip(
+            invented_run.scores[system].itertuples(), shown["reports"], strict=True
+        ):
             output = report["outputs"][at]
             assert output["f1"] == pytest.approx(row.complete, abs=1e-6)
             for column in ("changes", "flags", "unsupported"):
                 assert output[column] == getattr(row, column)
 
 
-def test_the_invented_reports_have_every_kind_of_change_and_flag(parts):
-    outputs = [output for report in parts[2]["reports"] for output in report["outputs"]]
+def test_the_invented_reports_have_every_kind_of_change_and_flag(invented_parts):
+    outputs = [output for report in invented_parts[2]["reports"] for output in report["outputs"]]
     kinds = {change["kind"] for output in outputs for change in output["changes"]}
-    assert kinds == {kind for kind, _ in parts[2]["kinds"]}
-    assert {flag for output in outputs for flag in output["flags"]} == set(parts[2]["flags"])
+    assert kinds == {kind for kind, _ in invented_parts[2]["kinds"]}
+    assert {flag for output in outputs for flag in output["flags"]} == set(
+        invented_parts[2]["flags"]
+    )
     assert all(o["harm"] == 0 for o in outputs if not o["changes"] and not o["flags"])
 
 

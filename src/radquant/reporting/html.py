@@ -178,6 +178,7 @@ def _inline(parser: MarkdownIt, token: Token) -> str:
 
 def _render(parser: MarkdownIt, tokens: Sequence[Token], name: str) -> str:
     _dress_tables(tokens, name)
+    _dress_figures(tokens)
     return str(parser.renderer.render(tokens, parser.options, {}))
 
 
@@ -203,3 +204,13 @@ def _dress_tables(tokens: Sequence[Token], name: str) -> None:
         elif token.type == "td_close":
             token.tag = "th" if cell == 0 else "td"
             cell += 1
+
+
+def _dress_figures(tokens: Sequence[Token]) -> None:
+    """Give every figure a box that scrolls where the screen is too small to read it."""
+    for start, content, end in zip(tokens, tokens[1:], tokens[2:], strict=False):
+        if start.type == "paragraph_open" and [c.type for c in content.children or []] == ["image"]:
+            start.tag = end.tag = "div"
+            label = content.children[0].content if content.children else ""
+            start.attrs |= {"class": "figure", "role": "region", "tabindex": "0"}
+            start.attrs["aria-label"] = f"Figure: {label}"

@@ -155,7 +155,7 @@
   function showFilters() {
     for (const box of document.querySelectorAll("#filters input[type=checkbox]"))
       box.checked = state[box.name].includes(box.value);
-    if (document.activeElement !== find("search")) find("search").value = state.q;
+    if (find("search").value !== state.q) find("search").value = state.q;
     find("sort").value = state.sort;
     const chosen = [...state.precision, ...state.kind, ...state.flag];
     find("chosen").textContent = chosen.length ? `(chosen: ${chosen.join(", ")})` : "";
@@ -296,11 +296,13 @@
     const places = [...cuts].sort((a, b) => a - b);
     const paragraph = node("p", text.trim() ? "text" : "text blank");
     paragraph.dir = "auto";
-    let [span, add, gone] = [0, 0, 0];
+    let [span, add, out] = [0, 0, 0];
     places.forEach((start, at) => {
-      while (gone < removed.length && removed[gone][0] === start) {
-        const lost = node("del", "", removed[gone++][1]);
-        paragraph.append(start > 0 ? node("span", "gone", " ", lost) : node("span", "gone", lost, " "));
+      while (out < removed.length && removed[out][0] === start) {
+        const lost = node("del", "", removed[out++][1]);
+        const gone = start > 0 ? node("span", "gone", " ", lost) : node("span", "gone", lost, " ");
+        gone.dir = "auto"; // so that the paragraph's direction is that of its own words
+        paragraph.append(gone);
       }
       const end = places[at + 1];
       if (end === undefined) return;
@@ -568,6 +570,11 @@
   });
   addEventListener("afterprint", () => {
     for (const details of folded) details.open = false;
+  });
+  // The link past the header must not change the address, which would leave the explorer.
+  document.querySelector(".skip").addEventListener("click", (event) => {
+    event.preventDefault();
+    find(find("explorer").hidden ? "content" : "detail-title").focus();
   });
   addEventListener("hashchange", route);
   route();
