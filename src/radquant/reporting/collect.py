@@ -22,9 +22,11 @@ SCORES = [
     *("fidelity_simple", "fidelity_partial", "fidelity_complete"),
     *("rouge_l", "rouge_l_original"),
 ]
+# Written as JSON: what `radquant.scoring.changes` and `findings` say of a report.
+CLINICAL = ("statuses", "reference_statuses", "changes", "unsupported", "flags")
 SCORE_COLUMNS = [
     *("id", "annotator", "rewards", *SCORES),
-    *("identical", "output_words", "lost", "invented", "empty"),
+    *("identical", "output_words", "empty", *CLINICAL),
 ]
 GENERATION_COLUMNS = [
     *("id", "prompt_hash", "prompt_tokens", "truncated_tokens"),
@@ -60,7 +62,7 @@ class Run:
     annotator: str  # 'lexicon 1 (sha256 …)'
     rewards: str  # which definitions of F1
     reports: pd.DataFrame  # id, reference
-    scores: dict[str, pd.DataFrame]  # per precision and baseline, SCORE_COLUMNS
+    scores: dict[str, pd.DataFrame]  # per precision and baseline, SCORE_COLUMNS, CLINICAL parsed
     generations: dict[str, pd.DataFrame]  # per precision, GENERATION_COLUMNS
     shards: dict[str, list[dict[str, Any]]]  # per precision, the records of its shards
     likelihood: dict[str, pd.DataFrame]  # per precision: id, nll (nats), tokens
@@ -161,9 +163,7 @@ def _read_scores(path: Path, ids: Sequence[str]) -> pd.DataFrame:
                 f"{path}, column {column!r}: {int(bad.sum())} value(s) are not numbers from 0 to "
                 f"1, first at id {_first_id(table, bad)}; delete the file and run again"
             )
-    return table.assign(
-        lost=table["lost"].map(json.loads), invented=table["invented"].map(json.loads)
-    )
+    return table.assign(**{column: table[column].map(json.loads) for column in CLINICAL})
 
 
 def _read_generations(
