@@ -256,8 +256,8 @@ def _repeats(text: str) -> bool:
         if said[sentence] >= SAME_SENTENCE:
             return True
     words = [word for word in _words(text) if not _PLACEHOLDER.fullmatch(word)]
-    end = words[-LAST_WORDS[1] :]
-    few = len(end) >= LAST_WORDS[0] and len(set(end)) < FEWEST_WORDS * len(end)
+    last = words[-LAST_WORDS[1] :]
+    few = len(last) >= LAST_WORDS[0] and len(set(last)) < FEWEST_WORDS * len(last)
     return few or _loops(words)
 
 
