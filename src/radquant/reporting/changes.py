@@ -78,6 +78,7 @@ def findings(run: Run) -> dict[str, Any]:
             "flips": {name: _counts(flips[name][finding]) for name in run.quantized},
         }
         for finding in order
+        if has[finding].any() or any(flips[name][finding] for name in run.quantized)
     }
     return {
         "fewest_references": FEWEST_REFERENCES,
