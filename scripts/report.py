@@ -26,12 +26,12 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     arguments = parse()
     # Not before the options are parsed: matplotlib and scipy take seconds that --help can spare.
+    from radquant.reporting.changes_section import example_texts
     from radquant.reporting.collect import collect
     from radquant.reporting.explorer import payload
     from radquant.reporting.figures import write_figures
     from radquant.reporting.html import page, read_figures
     from radquant.reporting.markdown import render
-    from radquant.reporting.sections import example_texts
     from radquant.reporting.summary import summarize
 
     results = collect(arguments.results, read_json(arguments.config))

@@ -14,12 +14,12 @@ from test_report import write_generations, write_weights
 
 from radquant.files import write_json, write_jsonl, write_table
 from radquant.quantization.recipe import Recipe
+from radquant.reporting.changes_section import example_texts
 from radquant.reporting.collect import Run
 from radquant.reporting.explorer import payload
 from radquant.reporting.figures import write_figures
 from radquant.reporting.html import read_figures
 from radquant.reporting.markdown import render
-from radquant.reporting.sections import example_texts
 from radquant.reporting.summary import summarize
 from radquant.scoring import lexicon, records
 from radquant.scoring.scores import score
@@ -205,7 +205,7 @@ def _scores(folder, name):
         parts("generations", "original"),
         parts("annotations", "original"),
         PROMPT,
-    ).assign(lost="[]", invented="[]")
+    )
 
 
 def _write_records(folder, count):
@@ -215,9 +215,9 @@ def _write_records(folder, count):
     calibration = {"samples": 16, "tokens": 900, "texts": 16, "packed": False}
     calibration |= {"source": {"kind": "corpus"}, "prompt_hash": "c" * 64}
     write_json(folder / "calibration/set.json", calibration)
-    write_weights(folder / "models/original", 4000)
+    write_weights(folder / "models/original", 2_000_000)
     write_json(folder / "models/original/source.json", {"files": {"model.safetensors": "f" * 64}})
-    write_weights(folder / "checkpoints/awq-w4", 1000)
+    write_weights(folder / "checkpoints/awq-w4", 550_000)
     layers = [{"name": f"layers.{i}", "weight_error": 0.1 + i / 100} for i in range(3)]
     record = {"recipe": CONFIG["checkpoints"]["awq-w4"], "layers": layers, "checks": {}}
     cost = {"wall_seconds": 12.5, "cpu_seconds": 11.0, "peak_process_bytes": 900_000_000}

@@ -27,10 +27,10 @@ from radquant.files import (
 )
 from radquant.quantization.recipe import Recipe
 from radquant.reporting import tables
+from radquant.reporting.changes_section import example_texts
 from radquant.reporting.collect import collect
 from radquant.reporting.figures import write_figures
 from radquant.reporting.markdown import render
-from radquant.reporting.sections import example_texts
 from radquant.reporting.summary import summarize
 from radquant.reporting.verdict import state, verdict
 
@@ -49,7 +49,6 @@ EFFECTS = {
     "w4a8": (-0.005, 0.1, 0.15),
     "w4a4": (-0.3, 0.05, 3.0),
 }
-CHANGE = {"kind": "lost", "before": "Small effusion.", "after": ""}
 CONFIG = {
     "seed": 7,
     "model": {"name": "tiny_model", "path": "models/tiny"},
@@ -145,7 +144,7 @@ def write_scores(folder, name, ids, combined):
     combined = np.clip(combined, 0, 1)
     same = name == "original"
     bad = name in ("w4a16", "w4a4")
-    lost = [["effusion", "nodule"] if bad and i == ids[0] else [] for i in ids]
+    lost = [dict(kind="lost", finding=f, before="A nodule.", after="") for f in ("mass", "odulex")]
     table = pd.DataFrame(
         {
             "id": ids,
@@ -159,10 +158,10 @@ def write_scores(folder, name, ids, combined):
             "rouge_l_original": 1.0 if same else 0.7,
             "identical": same,
             "output_words": 6,
-            "lost": [json.dumps(x) for x in lost],
-            "invented": "[]",
             "empty": False,
-            "changes": [json.dumps([CHANGE | {"finding": x} for x in names]) for names in lost],
+            "statuses": "{}",
+            "reference_statuses": '{"mass": "present"}',
+            "changes": [json.dumps(lost if bad and i == ids[0] else []) for i in ids],
             "unsupported": "[]",
             "flags": "[]",
         }
@@ -395,13 +394,13 @@ def test_hostile_text_is_shown_as_text(report):
 
 def test_summary_holds_no_report_text(summary):
     text = json.dumps(summary)
-    assert "odule" not in text
-    assert "effusion" not in text
+    assert "odule" not in text  # nor "odulex", a finding that only a report's own word names
+    assert '"mass"' in text  # a name of ours
 
 
 def test_examples_take_the_worst_of_each_precision(summary):
-    found = [(row["precision"], row["lost"]) for row in summary["quality"]["examples"]]
-    assert found == [("w4a16", 2), ("w4a4", 2)]
+    found = [(row["precision"], row["kinds"]) for row in summary["quality"]["examples"]]
+    assert found == [("w4a16", {"lost": 2}), ("w4a4", {"lost": 2})]
 
 
 def test_a_baseline_above_the_model_is_said(report):

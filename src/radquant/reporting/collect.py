@@ -24,12 +24,12 @@ SCORES = [
     *("fidelity_simple", "fidelity_partial", "fidelity_complete"),
     *("rouge_l", "rouge_l_original"),
 ]
+# Written as JSON: what `radquant.scoring.changes` and `findings` say of a report.
+CLINICAL = ("statuses", "reference_statuses", "changes", "unsupported", "flags")
 SCORE_COLUMNS = [
     *("id", "annotator", "rewards", *SCORES),
-    *("identical", "output_words", "lost", "invented", "empty"),
-    *("changes", "unsupported", "flags"),
+    *("identical", "output_words", "empty", *CLINICAL),
 ]
-LISTS = ["lost", "invented", "changes", "unsupported", "flags"]  # columns that hold JSON
 GENERATION_COLUMNS = [
     *("id", "prompt_hash", "prompt_tokens", "truncated_tokens"),
     *("output", "output_tokens", "finish_reason"),
@@ -64,7 +64,7 @@ class Run:
     annotator: str  # 'lexicon 1 (sha256 …)'
     rewards: str  # which definitions of F1
     reports: pd.DataFrame  # id, reference
-    scores: dict[str, pd.DataFrame]  # per precision and baseline, SCORE_COLUMNS
+    scores: dict[str, pd.DataFrame]  # per precision and baseline, SCORE_COLUMNS, CLINICAL parsed
     generations: dict[str, pd.DataFrame]  # per precision, GENERATION_COLUMNS
     annotations: dict[str, dict[str, Record]]  # of 'reference' and each precision, by id
     shards: dict[str, list[dict[str, Any]]]  # per precision, the records of its shards
@@ -167,7 +167,7 @@ def _read_scores(path: Path, ids: Sequence[str]) -> pd.DataFrame:
                 f"{path}, column {column!r}: {int(bad.sum())} value(s) are not numbers from 0 to "
                 f"1, first at id {_first_id(table, bad)}; delete the file and run again"
             )
-    return table.assign(**{column: table[column].map(json.loads) for column in LISTS})
+    return table.assign(**{column: table[column].map(json.loads) for column in CLINICAL})
 
 
 def _read_generations(

@@ -3,12 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+from radquant.reporting.changes_section import changes_section, examples_section
 from radquant.reporting.collect import BASELINES, ORIGINAL
 from radquant.reporting.figures import figures
 from radquant.reporting.sections import (
-    changes_section,
     data_section,
-    examples_section,
     quantization_section,
     reproduction_section,
 )

@@ -47,6 +47,10 @@ ECHO = 8
 SAME_SENTENCE = 3
 LONGEST_LOOP, LOOPS = 8, 4
 SAME_CHARACTER = 10
+# Of its last 20 to 40 words, a text that goes on and on has few different ones. Real reports have
+# more than half: docs/report.md.
+LAST_WORDS, FEWEST_WORDS = (20, 40), 1 / 3
+_PLACEHOLDER = re.compile("x+|_+")  # for what was taken out of a text to hide a person
 
 
 def changes(
@@ -238,7 +242,8 @@ def _windows(words: list[str]) -> set[tuple[str, ...]]:
 
 
 def _repeats(text: str) -> bool:
-    """Say whether a sentence is there three times, or a few words or a character run in a loop.
+    """Say whether a sentence is there three times, or a few words or a character run in a loop, or
+    the text ends with many words of which few differ.
 
     "No effusion. No edema. No mass." repeats a word, and no sentence and no words in a row.
     """
@@ -250,7 +255,10 @@ def _repeats(text: str) -> bool:
         said[sentence] = said.get(sentence, 0) + (len(sentence) > 1)
         if said[sentence] >= SAME_SENTENCE:
             return True
-    return _loops(_words(text))
+    words = [word for word in _words(text) if not _PLACEHOLDER.fullmatch(word)]
+    last = words[-LAST_WORDS[1] :]
+    few = len(last) >= LAST_WORDS[0] and len(set(last)) < FEWEST_WORDS * len(last)
+    return few or _loops(words)
 
 
 def _loops(words: list[str]) -> bool:

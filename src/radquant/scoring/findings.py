@@ -63,7 +63,8 @@ SPECIFIC = {
     "granuloma or calcification": "granulom* calcif* histoplasm*",
     "fracture": "fractur*",
     "interstitial disease": "interstit* fibrosis fibrotic reticul* honeycomb* prominen*+marking* "
-    "increas*+marking* coarse*+marking* silicosis sarcoid* asbestos*",
+    "increas*+marking* coarse*+marking* marking*+prominen* marking*+increas* marking*+coarse* "
+    "silicosis sarcoid* asbestos*",
     "hyperinflation or emphysema": "emphysem* hyperinflat* hyperexpan* hyperaerat* hyperlucen* "
     "overinflat* copd bulla* bullous bleb* flatten*+diaphragm* flatten*+hemidiaphragm* "
     "trapping airtrapping obstructive",
@@ -124,9 +125,11 @@ _SIDES = {
     ),
 }
 _CHAMBER = re.compile(r"\b(?:atri|ventric)")
-_COMPARED_SIDES = re.compile(  # "right greater than left"
-    r"\b(?:left|right)\W+(?:\w+\W+)?(?:greater|larger|worse|more|bigger)\W+(?:\w+\W+)?than\W+"
-    r"(?:the\W+)?(?:left|right)\b"
+# "right greater than left", "right lower lobe and left lower lobe": relations name one of them.
+_BOTH_SIDES = re.compile(
+    r"\b(?:left|right)\W+(?:(?:\w+\W+)?(?:greater|larger|worse|more|bigger)\W+(?:\w+\W+)?than\W+"
+    r"|(?:(?:sided|upper|lower|middle|mid|lobes?|lungs?|base|basilar|basal|apex|apical)\W+){0,3}"
+    r"(?:and|or|,)\W+)(?:the\W+)?(?:left|right)\b"
 )
 _SEVERITIES = {
     word: degree
@@ -208,9 +211,9 @@ def _sides(text: str, bounds: list[Span], mention: Mention, mentions: list[Menti
     start, end = bounds[here]
     sentence = text[start:end].lower()
     same = [m for m in mentions if m.span and sentence_at(bounds, m.span[0]) == here]
-    compared = _COMPARED_SIDES.search(sentence)
-    if compared:
-        place = (start + compared.start(), start + compared.end())
+    both = _BOTH_SIDES.search(sentence)
+    if both and set(re.findall("left|right", both[0])) == {"left", "right"}:
+        place = (start + both.start(), start + both.end())
         if mention is min(same, key=lambda m: _distance(m.span, place)):
             return {"left", "right"}
     others = {m.finding for m in same}
