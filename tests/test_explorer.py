@@ -20,10 +20,9 @@ from radquant.reporting.html import ASSETS, page
 from radquant.scoring import lexicon
 from radquant.scoring.changes import FLAGS, KINDS, harm
 
-# Milliseconds in the page, for 3,000 reports in six precisions: three times and more of what two
-# busy cores need. The first search puts every text into lower case.
-BOUNDS = {"load": 5000, "search": 1000, "next report": 150}
-FILTER = 300
+# Milliseconds of the page's thread for 3,000 reports in six precisions, five times and more of what
+# they take on one core of a server.
+LOAD, ANSWER = 2000, 300
 
 HOSTILE = {
     "script": "<script>alert(1)</script>",
@@ -35,7 +34,7 @@ HOSTILE = {
     "override": "\u202enoisuffe on",
     "lines": "No effusion.\u2028No edema.\u2029\r\n\tClear.",
     "long word": "x" * 5000,
-    "long text": "effusion left no " * 1500,
+    "long text": "effusion left no " * 500,
     "nothing": " ",
     "quotes": "\"'`${}\\u003cb> #%?&=+",
     "#explorer?report=a&kind=lost": "an id like an address",
@@ -567,8 +566,8 @@ def contrast(one, other):
     return (light + 0.05) / (dark + 0.05)
 
 
-# Run something in the page and return the milliseconds until it is painted.
-TIMED = """async ([what, value]) => {
+# Do something in the page and wait until it is painted.
+DO = """async ([what, value]) => {
     const find = (x) => document.querySelector(x);
     const actions = {
         check: () => find(value).click(),
@@ -578,21 +577,36 @@ TIMED = """async ([what, value]) => {
         press: () => document.body.dispatchEvent(
             new KeyboardEvent("keydown", {key: value, bubbles: true})),
     };
-    const start = performance.now();
     actions[what]();
     await new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
-    return performance.now() - start;
 }"""
+
+
+class Clock:
+    """Milliseconds that the page's thread was at work: others may be busy on the machine."""
+
+    def __init__(self, opened):
+        self.session = opened.context.new_cdp_session(opened.page)
+        self.session.send("Performance.enable", {"timeDomain": "threadTicks"})
+
+    def time(self, action):
+        before = self.read()
+        action()
+        return self.read() - before
+
+    def read(self):
+        metrics = self.session.send("Performance.getMetrics")["metrics"]
+        return 1000 * next(m["value"] for m in metrics if m["name"] == "TaskDuration")
 
 
 def test_three_thousand_reports_stay_responsive(visit, large, record_property):
     file, payload = large
     opened = visit(file, "#explorer")
-    opened.page.wait_for_selector("#list a")
-    times = {"load": opened.page.evaluate("performance.now()")}
+    clock = Clock(opened)
+    times = {"load": clock.time(opened.page.reload)}
 
     def timed(what, value):
-        return opened.page.evaluate(TIMED, [what, value])
+        return clock.time(lambda: opened.page.evaluate(DO, [what, value]))
 
     assert opened.ids() == expected(payload)[:50]
     times["filter by kind"] = timed("check", "#kinds input[value=negated]")
@@ -621,4 +635,4 @@ def test_three_thousand_reports_stay_responsive(visit, large, record_property):
     print(json.dumps({name: round(value) for name, value in times.items()}))
     for name, value in times.items():
         record_property(name, round(value))
-        assert value < BOUNDS.get(name, FILTER), times
+        assert 1 < value < (LOAD if name == "load" else ANSWER), times
