@@ -21,6 +21,9 @@ rule write_config:
 rule report:
     input:
         code=code("report.py"),
+        assets=sorted(
+            map(str, (REPOSITORY / "src/radquant/reporting/assets").iterdir())
+        ),
         config="results/config.json",
         model=model_files("original"),
         data=expand(
@@ -50,9 +53,18 @@ rule report:
             precision=PRECISIONS,
             suffix=["parquet", "json"],
         ),
+        annotations=[
+            "results/annotations/reference.jsonl",
+            *[
+                file
+                for precision in PRECISIONS
+                for file in outputs_of(precision, "annotations", "jsonl")
+            ],
+        ],
         scores=expand("results/scores/{system}.parquet", system=PRECISIONS + BASELINES),
     output:
         report="results/report.md",
+        html="results/report.html",
         summary="results/summary.json",
         figures=directory("results/figures"),
     log:
@@ -62,5 +74,6 @@ rule report:
         runtime=30,
     shell:
         "{PYTHON} {input.code[0]:q} --results results --config {input.config}"
-        " --output {output.report} --summary {output.summary} --figures {output.figures}"
+        " --output {output.report} --html {output.html} --summary {output.summary}"
+        " --figures {output.figures}"
         " 2>&1 | tee {log} >&2"

@@ -98,6 +98,7 @@ rule score:
         ),
         original=outputs_of("original", "generations", "parquet"),
         original_annotations=outputs_of("original", "annotations", "jsonl"),
+        prompt=config["generation"]["prompt"],
     output:
         "results/scores/{system}.parquet",
     log:
@@ -112,5 +113,5 @@ rule score:
         " --target {params.target} --reference {input.reference}"
         " --generations {input.generations} --annotations {input.annotations}"
         " --original-generations {input.original}"
-        " --original-annotations {input.original_annotations}"
+        " --original-annotations {input.original_annotations} --prompt {input.prompt:q}"
         " --output {output} 2>&1 | tee {log} >&2"

@@ -1,4 +1,4 @@
-"""Write report.md, summary.json and the figures from a finished run's results."""
+"""Write report.md, report.html, summary.json and the figures from a finished run's results."""
 
 import argparse
 import os
@@ -15,6 +15,9 @@ def parse() -> argparse.Namespace:
         "--config", type=Path, required=True, help="the run's resolved configuration (config.json)"
     )
     parser.add_argument("--output", type=Path, required=True, help="report.md to write")
+    parser.add_argument(
+        "--html", type=Path, required=True, help="report.html to write, with the explorer"
+    )
     parser.add_argument("--summary", type=Path, required=True, help="summary.json to write")
     parser.add_argument("--figures", type=Path, required=True, help="folder for the figures (SVG)")
     return parser.parse_args()
@@ -23,10 +26,12 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     arguments = parse()
     # Not before the options are parsed: matplotlib and scipy take seconds that --help can spare.
+    from radquant.reporting.changes_section import example_texts
     from radquant.reporting.collect import collect
+    from radquant.reporting.explorer import payload
     from radquant.reporting.figures import write_figures
+    from radquant.reporting.html import page, read_figures
     from radquant.reporting.markdown import render
-    from radquant.reporting.sections import example_texts
     from radquant.reporting.summary import summarize
 
     results = collect(arguments.results, read_json(arguments.config))
@@ -36,6 +41,8 @@ def main() -> None:
     write_figures(summary, arguments.figures)
     write_json(arguments.summary, summary)
     write_text(arguments.output, report)
+    figures = read_figures(arguments.figures, figures_path)
+    write_text(arguments.html, page(report, figures, payload(results)))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import argparse
 
 from radquant.cli import run
 from radquant.files import write_table
+from radquant.prompts import read_template
 from radquant.scoring.scores import score
 
 
@@ -23,7 +24,7 @@ def main() -> None:
         "--original-generations",
         required=True,
         nargs="+",
-        help="outputs of the original model, against which fidelity and flips are measured",
+        help="outputs of the original model, against which fidelity and changes are measured",
     )
     parser.add_argument(
         "--original-annotations",
@@ -31,6 +32,9 @@ def main() -> None:
         nargs="+",
         help="annotations of the original model's outputs",
     )
+    prompt = parser.add_mutually_exclusive_group(required=True)
+    prompt.add_argument("--prompt", help="the prompt's template, with {column} fields")
+    prompt.add_argument("--prompt-text", help="the template itself")
     parser.add_argument("--output", required=True, help="scores to write (.parquet or .csv)")
     options = parser.parse_args()
     scores = score(
@@ -41,6 +45,7 @@ def main() -> None:
         options.annotations,
         options.original_generations,
         options.original_annotations,
+        read_template(options.prompt, options.prompt_text),
     )
     write_table(options.output, scores)
     means = scores[["simple", "partial", "complete"]].mean()

@@ -22,6 +22,7 @@ TOGETHER = [
     ("test_tools", "test_interop"),
     ("test_radgraph", "test_radgraph_workflow"),
     ("test_architectures",),
+    ("test_explorer", "test_html"),
 ]
 PLACES = {name: place for place, files in enumerate(TOGETHER) for name in files}
 
@@ -108,6 +109,24 @@ def downloads(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     kept = os.environ.get("RADQUANT_TEST_DOWNLOADS")
     return Path(kept) if kept else tmp_path_factory.mktemp("downloads")
+
+
+@pytest.fixture(scope="session")
+def invented_run(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The run of tests/explorer_reports.py, as the report reads it."""
+    from explorer_reports import CONFIG, make_run
+
+    from radquant.reporting.collect import collect
+
+    return collect(make_run(tmp_path_factory.mktemp("invented") / "results"), CONFIG)
+
+
+@pytest.fixture(scope="session")
+def invented_parts(invented_run: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """What its report.html is made of: report.md, the figures by path, and the payload."""
+    from explorer_reports import page_parts
+
+    return page_parts(invented_run, tmp_path_factory.mktemp("figures"))
 
 
 @pytest.fixture(scope="session")

@@ -16,13 +16,21 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from radquant.errors import UserError
-from radquant.files import read_json, read_table, write_json, write_table
+from radquant.files import (
+    read_json,
+    read_jsonl,
+    read_table,
+    sha256_text,
+    write_json,
+    write_jsonl,
+    write_table,
+)
 from radquant.quantization.recipe import Recipe
 from radquant.reporting import tables
+from radquant.reporting.changes_section import example_texts
 from radquant.reporting.collect import collect
 from radquant.reporting.figures import write_figures
 from radquant.reporting.markdown import render
-from radquant.reporting.sections import example_texts
 from radquant.reporting.summary import summarize
 from radquant.reporting.verdict import state, verdict
 from radquant.scoring.agreement import AGREEMENT
@@ -74,6 +82,7 @@ def make_results(folder, config=CONFIG):
     write_table(folder / "data/train.csv", reports.assign(id=[f"t{i}" for i in ids]))
     write_table(folder / "data/raw.parquet", reports)
     steps = [{"step": "read", "removed": 0, "left": 90}, {"step": "cut", "removed": 10, "left": 80}]
+    write_annotations(folder / "annotations/reference.jsonl", ids, reports["impression"])
     cleaning = {"seed": 7, "steps": steps, "train": 56, "eval": REPORTS}
     cleaning |= {"split": "by hash", "unit": "patient"}
     write_json(folder / "data/cleaning.json", cleaning)
@@ -120,6 +129,13 @@ def make_results(folder, config=CONFIG):
     return folder
 
 
+def write_annotations(path, ids, texts):
+    """As an annotator writes them that found nothing."""
+    note = {"annotator": "lexicon 1 (sha256 0123456789ab)", "text": "", "entities": {}}
+    pairs = zip(ids, texts, strict=True)
+    write_jsonl(path, [note | {"id": i, "text_hash": sha256_text(text)} for i, text in pairs])
+
+
 def write_weights(folder, count):
     folder.mkdir(parents=True)
     save_file({"w": np.zeros(count, np.float16)}, folder / "model.safetensors")
@@ -129,7 +145,7 @@ def write_scores(folder, name, ids, combined):
     combined = np.clip(combined, 0, 1)
     same = name == "original"
     bad = name in ("w4a16", "w4a4")
-    lost = [["effusion", "nodule"] if bad and i == ids[0] else [] for i in ids]
+    lost = [dict(kind="lost", finding=f, before="A nodule.", after="") for f in ("mass", "odulex")]
     table = pd.DataFrame(
         {
             "id": ids,
@@ -143,9 +159,12 @@ def write_scores(folder, name, ids, combined):
             "rouge_l_original": 1.0 if same else 0.7,
             "identical": same,
             "output_words": 6,
-            "lost": [json.dumps(x) for x in lost],
-            "invented": "[]",
             "empty": False,
+            "statuses": "{}",
+            "reference_statuses": '{"mass": "present"}',
+            "changes": [json.dumps(lost if bad and i == ids[0] else []) for i in ids],
+            "unsupported": "[]",
+            "flags": "[]",
         }
     )
     write_table(folder / "scores" / f"{name}.parquet", table)
@@ -168,6 +187,8 @@ def write_generations(folder, name, precision, ids, outputs):
     for number in (1, 2):
         part = table.iloc[number - 1 :: 2].iloc[::-1]  # in another order than eval.csv's
         write_table(folder / f"generations/{name}/shard-{number}-of-2.parquet", part)
+        notes = folder / f"annotations/{name}/shard-{number}-of-2.jsonl"
+        write_annotations(notes, part["id"], part["output"])
         record = {
             "precision": name,
             "shard": number,
@@ -249,6 +270,7 @@ def table_lines(report):
 def test_script_writes_report_summary_and_figures(finished, tmp_path):
     command = [sys.executable, str(ROOT / "scripts/report.py"), "--results", str(finished)]
     command += ["--config", str(finished / "config.json"), "--output", str(tmp_path / "report.md")]
+    command += ["--html", str(tmp_path / "report.html")]
     command += ["--summary", str(tmp_path / "summary.json"), "--figures", str(tmp_path / "figures")]
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
@@ -399,13 +421,13 @@ def test_hostile_text_is_shown_as_text(report):
 
 def test_summary_holds_no_report_text(summary):
     text = json.dumps(summary)
-    assert "odule" not in text
-    assert "effusion" not in text
+    assert "odule" not in text  # nor "odulex", a finding that only a report's own word names
+    assert '"mass"' in text  # a name of ours
 
 
 def test_examples_take_the_worst_of_each_precision(summary):
-    found = [(row["precision"], row["lost"]) for row in summary["quality"]["examples"]]
-    assert found == [("w4a16", 2), ("w4a4", 2)]
+    found = [(row["precision"], row["kinds"]) for row in summary["quality"]["examples"]]
+    assert found == [("w4a16", {"lost": 2}), ("w4a4", {"lost": 2})]
 
 
 def test_a_baseline_above_the_model_is_said(report):
@@ -453,6 +475,9 @@ def test_the_lexicons_agreement_is_printed_only_of_the_rules_that_were_measured(
     record = read_json(AGREEMENT)
     for path in results.glob("scores/*"):
         change_table(path, lambda table: table.assign(annotator=record["lexicon"]))
+    for path in results.glob("annotations/**/*.jsonl"):
+        notes = [{**note, "annotator": record["lexicon"]} for note in read_jsonl(path)]
+        write_jsonl(path, notes)
     text = " ".join(render(summarize(collect(results, CONFIG)), _AnyText(), "figures").split())
     for name in ("finding F1", "finding + status F1", "uncertain F1"):
         figures = record["agreement"][name]
@@ -487,8 +512,11 @@ def test_the_original_alone_has_a_report_too(tmp_path):
 def test_radgraph_scores_are_called_radgraph(tmp_path):
     config = CONFIG | {"scoring": {"annotator": "radgraph"}}
     results = make_results(tmp_path / "results", config)
+    annotator = "modern-radgraph-xl 0.1.18 (ab)"
     for path in results.glob("scores/*"):
-        change_table(path, lambda table: table.assign(annotator="modern-radgraph-xl 0.1.18 (ab)"))
+        change_table(path, lambda table: table.assign(annotator=annotator))
+    for path in results.glob("annotations/**/*.jsonl"):
+        write_jsonl(path, [note | {"annotator": annotator} for note in read_jsonl(path)])
     report = render(summarize(collect(results, config)), _AnyText(), "figures")
     assert "## Quality: RadGraph F1" in report
     assert "lexicon" not in report
@@ -510,6 +538,25 @@ def spoil_rewards(results):
 def spoil_all_annotators(results):
     for path in results.glob("scores/*"):
         change_table(path, lambda table: table.assign(annotator="radgraph-xl (ab)"))
+
+
+def spoil_annotation(results):
+    path = results / "annotations/w4a8/shard-2-of-2.jsonl"
+    write_jsonl(path, [note | {"annotator": "radgraph-xl (ab)"} for note in read_jsonl(path)])
+
+
+def swap_annotations(results):
+    first, second = [results / f"annotations/w4a{bits}/shard-1-of-2.jsonl" for bits in (8, 4)]
+    second.write_bytes(first.read_bytes())
+
+
+def lose_annotations(results):
+    (results / "annotations/reference.jsonl").unlink()
+
+
+def drop_annotation(results):
+    path = results / "annotations/w4a8/shard-2-of-2.jsonl"
+    write_jsonl(path, read_jsonl(path)[1:])
 
 
 def drop_score_row(results):
@@ -582,6 +629,10 @@ def swap_records(results):
         (spoil_annotator, "different values of 'annotator'.*radgraph-xl"),
         (spoil_rewards, "different values of 'rewards'"),
         (spoil_all_annotators, "asks for lexicon"),
+        (spoil_annotation, "of w4a8 come from radgraph-xl .*scores from lexicon 1"),
+        (swap_annotations, "w4a4's output of report .* another text"),
+        (lose_annotations, "reference.jsonl does not exist"),
+        (drop_annotation, "annotations/w4a8 has 23 rows"),
         (drop_score_row, "23 rows.*24 reports"),
         (reorder_scores, "row 1: id .* cannot be paired"),
         (spoil_score, "'partial'.*not numbers"),

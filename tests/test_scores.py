@@ -24,6 +24,8 @@ ORIGINAL = {
     "r3": "",
     "r4": "Right lower lobe opacity may represent pneumonia.",
 }
+FINDINGS = {"r1": "Effusion.", "r2": "Clear lungs.", "r3": "A large heart.", "r4": "No change."}
+TEMPLATE = "Write what matters most of these findings in one sentence.\n{findings}\nImpression:"
 OUTPUT = {
     "r1": "No pleural effusion. Mild edema. Cardiomegaly.",
     "r2": "No acute disease.",
@@ -37,12 +39,13 @@ def files(tmp_path):
     """Evaluation reports, and outputs of two systems in two shards, each with its annotations."""
     evaluation = tmp_path / "eval.csv"
     table = {"id": list(REFERENCES), "impression": list(REFERENCES.values())}
-    write_table(evaluation, pd.DataFrame(table))
+    write_table(evaluation, pd.DataFrame(table).assign(findings=list(FINDINGS.values())))
     write_annotations(tmp_path / "reference.jsonl", REFERENCES)
     result = {
         "evaluation": evaluation,
         "target": "impression",
         "reference": tmp_path / "reference.jsonl",
+        "template": TEMPLATE,
     }
     for system, outputs in (("original_", ORIGINAL), ("", OUTPUT)):
         result[f"{system}generations"], result[f"{system}annotations"] = [], []
@@ -79,8 +82,6 @@ def test_scores_by_hand(files):
     assert table.loc["r1", "simple"] == pytest.approx(2 / 9)
     # The original's output adds mild and edema to the reference: pleural, mild, edema are shared.
     assert table.loc["r1", "fidelity_simple"] == pytest.approx(6 / 11)
-    assert json.loads(table.loc["r1", "lost"]) == ["effusion (pleural)"]
-    assert json.loads(table.loc["r1", "invented"]) == ["cardiomegaly"]
     assert table.loc["r1", "output_words"] == 6
     assert not table.loc["r1", "identical"]
 
@@ -91,7 +92,7 @@ def test_identical_outputs_have_full_fidelity(files):
     for name in ("r2", "r3"):  # r3 is empty: no entity, no word
         assert table.loc[name, "identical"]
         assert list(table.loc[name, fidelity]) == [1, 1, 1, 1]
-        assert table.loc[name, "lost"] == table.loc[name, "invented"] == "[]"
+        assert table.loc[name, "changes"] == "[]"
     assert list(table["empty"]) == [False, False, True, False]
     assert table.loc["r3", "simple"] == table.loc["r3", "rouge_l"] == 0
 
@@ -104,36 +105,60 @@ def test_rouge_is_that_of_the_package(files):
         assert table.loc[name, "rouge_l"] == expected
 
 
-def test_a_hedged_finding_is_not_lost(files):
-    # The original's pneumonia is uncertain, so its absence is no loss; the opacity stays.
-    table = scores.score(**files).set_index("id")
-    assert table.loc["r4", "lost"] == table.loc["r4", "invented"] == "[]"
+def test_clinical_columns_by_hand(files):
+    table = scores.score(**files).set_index("id").loc["r1"]
+    assert json.loads(table["statuses"]) == {
+        "cardiomegaly": "present",
+        "pleural effusion": "absent",
+        "pulmonary edema": "present",
+    }
+    assert json.loads(table["reference_statuses"]) == {"pleural effusion": "present"}
+    assert json.loads(table["changes"]) == [
+        {
+            "kind": "negated",
+            "finding": "pleural effusion",
+            "before": "Small left pleural effusion.",
+            "after": "No pleural effusion.",
+        },
+        {"kind": "invented", "finding": "cardiomegaly", "before": "", "after": "Cardiomegaly."},
+    ]
+    assert table["unsupported"] == table["flags"] == "[]"
 
 
 @pytest.mark.parametrize(
-    ("original", "output", "lost", "invented"),
+    ("output", "finish", "flags"),
     [
-        ("Left pleural effusion.", "Pleural effusions.", [], []),
-        ("Left pleural effusion.", "Pericardial effusion.",
-         ["effusion (pleural)"], ["effusion (pericardial)"]),
-        ("Pneumothorax.", "No pneumothorax.", ["pneumothorax"], []),
-        ("Pneumonia.", "Possible pneumonia.", [], []),
-        ("No pneumothorax.", "Pneumothorax.", [], ["pneumothorax"]),
-        ("The lungs are clear.", "Normal.", [], []),
-        ("The heart size is within normal limits.", "", [], []),
-        ("Edema.", "", ["edema"], []),
+        (" \n", "stop", ["empty"]),
+        ("Write what matters most of these findings in one", "length", ["prompt echo", "cut off"]),
+        ("Edema.", None, []),
     ],
-)  # fmt: skip
-def test_flips(original, output, lost, invented):
-    annotations = lexicon.annotate(original), lexicon.annotate(output)
-    assert scores.flips(*annotations) == (lost, invented)
-    assert scores.flips(*reversed(annotations)) == (invented, lost)
+)
+def test_flags_know_the_prompt_and_how_the_output_ended(files, tmp_path, output, finish, flags):
+    texts = OUTPUT | {"r1": output}
+    path = tmp_path / "all.parquet"
+    table = pd.DataFrame({"id": list(texts), "output": list(texts.values())})
+    write_table(path, table if finish is None else table.assign(finish_reason=finish))
+    write_annotations(path.with_suffix(".jsonl"), texts)
+    files |= {"generations": [path], "annotations": [path.with_suffix(".jsonl")]}
+    assert json.loads(scores.score(**files).set_index("id").loc["r1", "flags"]) == flags
 
 
-def test_flips_of_the_first_radgraph_model():
-    old = lexicon.annotate("Pneumothorax.")
-    old["entities"]["1"]["label"] = "OBS-DP"
-    assert scores.flips(old, {"entities": {}}) == (["pneumothorax"], [])
+def test_claims_about_a_prior_are_held_against_the_columns_of_the_prompt(files, tmp_path):
+    texts = dict.fromkeys(OUTPUT, "Unchanged edema.")  # r4's findings compare, the others' do not
+    path = tmp_path / "all.parquet"
+    write_table(path, pd.DataFrame({"id": list(texts), "output": list(texts.values())}))
+    write_annotations(path.with_suffix(".jsonl"), texts)
+    files |= {"generations": [path], "annotations": [path.with_suffix(".jsonl")]}
+    table = scores.score(**files)
+    assert [json.loads(x) for x in table["unsupported"]] == [["Unchanged edema."]] * 3 + [[]]
+    prior = [any(c["kind"] == "prior" for c in json.loads(x)) for x in table["changes"]]
+    assert prior == [True, True, True, False]
+
+
+def test_a_prompt_with_an_unknown_column_stops(files):
+    files["template"] = "{history}"
+    with pytest.raises(UserError, match="history"):
+        scores.score(**files)
 
 
 def test_the_original_against_itself(files):
@@ -141,6 +166,7 @@ def test_the_original_against_itself(files):
     files["annotations"] = files["original_annotations"]
     table = scores.score(**files)
     assert (table[[name for name in table if name.startswith("fidelity")]] == 1).all(axis=None)
+    assert set(table["changes"]) == {"[]"}
 
 
 def test_a_row_dropped_from_one_system_stops(files):
@@ -237,6 +263,7 @@ def script(name, **options):
 
 def test_scripts_write_equal_bytes_twice(files, tmp_path):
     evaluation, target = files.pop("evaluation"), files.pop("target")
+    files["prompt_text"] = files.pop("template")
     for system, outputs in (("original_", ORIGINAL), ("", OUTPUT)):
         for path in files[f"{system}annotations"]:
             texts = {record["id"]: outputs[record["id"]] for record in read_jsonl(path)}

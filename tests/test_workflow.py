@@ -152,6 +152,7 @@ def test_an_option_reruns_its_first_user_and_what_follows(
     [
         ("statistics.py", {"report"}),
         ("reporting/__init__.py", {"report"}),
+        ("reporting/assets/explorer.css", {"report"}),
         ("scoring/scores.py", {"score", "report"}),
         ("generation/likelihood.py", {"likelihood", "report"}),
         ("generation/transformers_engine.py", {"generate", "annotate", "score", "report"}),
@@ -182,7 +183,7 @@ def test_a_lost_file_is_made_again_where_it_is_needed(run: Path, file: str, rule
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("file", ["report.md", "summary.json"])
+@pytest.mark.parametrize("file", ["report.md", "report.html", "summary.json"])
 def test_a_lost_result_is_made_again(run: Path, file: str) -> None:
     (run / "results" / file).unlink()
     assert jobs(run) == {"report": 1}

@@ -74,6 +74,11 @@ def columns_of(template: str) -> list[str]:
     return list(dict.fromkeys(field for _, field in _parts(template) if field is not None))
 
 
+def fixed_texts(template: str) -> list[str]:
+    """Return the pieces of a template that are the same for every report."""
+    return [literal for literal, _ in _parts(template) if literal.strip()]
+
+
 def check_template(template: str, columns: Sequence[str], target: str) -> None:
     """Raise UserError unless `template` uses `columns` only, at least one, and not the reference.
 

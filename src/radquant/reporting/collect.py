@@ -12,6 +12,8 @@ from safetensors import safe_open
 
 from radquant.errors import UserError
 from radquant.files import read_json, read_table, require_file, sha256_file, sha256_text
+from radquant.scoring import records as annotation_records
+from radquant.scoring.records import Record
 
 ORIGINAL = "original"
 BASELINES = ("copy-input", "constant")
@@ -22,9 +24,11 @@ SCORES = [
     *("fidelity_simple", "fidelity_partial", "fidelity_complete"),
     *("rouge_l", "rouge_l_original"),
 ]
+# Written as JSON: what `radquant.scoring.changes` and `findings` say of a report.
+CLINICAL = ("statuses", "reference_statuses", "changes", "unsupported", "flags")
 SCORE_COLUMNS = [
     *("id", "annotator", "rewards", *SCORES),
-    *("identical", "output_words", "lost", "invented", "empty"),
+    *("identical", "output_words", "empty", *CLINICAL),
 ]
 GENERATION_COLUMNS = [
     *("id", "prompt_hash", "prompt_tokens", "truncated_tokens"),
@@ -60,8 +64,9 @@ class Run:
     annotator: str  # 'lexicon 1 (sha256 …)'
     rewards: str  # which definitions of F1
     reports: pd.DataFrame  # id, reference
-    scores: dict[str, pd.DataFrame]  # per precision and baseline, SCORE_COLUMNS
+    scores: dict[str, pd.DataFrame]  # per precision and baseline, SCORE_COLUMNS, CLINICAL parsed
     generations: dict[str, pd.DataFrame]  # per precision, GENERATION_COLUMNS
+    annotations: dict[str, dict[str, Record]]  # of 'reference' and each precision, by id
     shards: dict[str, list[dict[str, Any]]]  # per precision, the records of its shards
     likelihood: dict[str, pd.DataFrame]  # per precision: id, nll (nats), tokens
     likelihood_costs: dict[str, dict[str, Any]]
@@ -110,6 +115,7 @@ def collect(results: str | Path, config: Mapping[str, Any]) -> Run:
         reports=reports,
         scores=scores,
         generations=generations,
+        annotations=_read_annotations(results, config, reports, generations, scores),
         shards=shards,
         likelihood=likelihood,
         likelihood_costs={
@@ -161,9 +167,7 @@ def _read_scores(path: Path, ids: Sequence[str]) -> pd.DataFrame:
                 f"{path}, column {column!r}: {int(bad.sum())} value(s) are not numbers from 0 to "
                 f"1, first at id {_first_id(table, bad)}; delete the file and run again"
             )
-    return table.assign(
-        lost=table["lost"].map(json.loads), invented=table["invented"].map(json.loads)
-    )
+    return table.assign(**{column: table[column].map(json.loads) for column in CLINICAL})
 
 
 def _read_generations(
@@ -191,6 +195,38 @@ def _read_generations(
     _check_unique(table["id"], folder)
     _check_same_reports(sorted(table["id"]), sorted(ids), folder)
     return table.set_index("id").loc[list(ids)].reset_index(), records
+
+
+def _read_annotations(
+    results: Path,
+    config: Mapping[str, Any],
+    reports: pd.DataFrame,
+    generations: Mapping[str, pd.DataFrame],
+    scores: Mapping[str, pd.DataFrame],
+) -> dict[str, dict[str, Record]]:
+    """Return the annotations that the scores were made from, by 'reference' or precision."""
+    folder, count = results / "annotations", config["generation"]["shards"]
+    annotator = _only("annotator", scores)
+    places = {"reference": [folder / "reference.jsonl"]}
+    texts = {"reference": reports.set_index("id")["reference"]}
+    for name, table in generations.items():
+        shards = range(1, count + 1)
+        places[name] = [folder / name / f"shard-{shard}-of-{count}.jsonl" for shard in shards]
+        texts[name] = table.set_index("id")["output"]
+    found = {}
+    for name, paths in places.items():
+        notes = annotation_records.read(paths)
+        _check_same_reports(sorted(notes), sorted(texts[name].index), paths[0].parent)
+        what = "annotation" if name == "reference" else f"annotation of {name}'s output"
+        annotation_records.check_texts(notes, texts[name], what)
+        others = {note["annotator"] for note in notes.values()} - {annotator}
+        if others:
+            raise UserError(
+                f"annotations of {name} come from {min(others)}, but the scores from {annotator}; "
+                "delete results/annotations and results/scores and run again"
+            )
+        found[name] = notes
+    return found
 
 
 def _read_likelihood(results: Path, precision: str, ids: Sequence[str]) -> pd.DataFrame:

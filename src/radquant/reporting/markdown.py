@@ -3,12 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+from radquant.reporting.changes_section import changes_section, examples_section
 from radquant.reporting.collect import BASELINES, ORIGINAL
 from radquant.reporting.figures import figures
 from radquant.reporting.sections import (
-    changes_section,
     data_section,
-    examples_section,
     quantization_section,
     reproduction_section,
 )
@@ -60,7 +59,9 @@ def _head(summary: Summary) -> str:
     about = prose(
         f"{escape(config['model']['name'])} wrote the {task['target']} from the "
         f"{' and '.join(task['inputs'])} of {quality['reports']} reports of the corpus "
-        f"{escape(config['corpus']['name'])}, once in each precision and greedily."
+        f"{escape(config['corpus']['name'])}, once in each precision and greedily.",
+        "report.html holds the same and an explorer of every report; it holds report text: share "
+        "it as you would the reports.",
     )
     answer, *reasons = map(escape, summary["verdict"])
     return "\n\n".join([title, about, "## Verdict", f"**{answer}**", *reasons])

@@ -1,101 +1,22 @@
-"""The report's later sections: what changed, examples, data, quantization, reproduction."""
+"""The report's later sections: data, quantization, reproduction."""
 
-import textwrap
 from collections.abc import Mapping
 from typing import Any
 
 import yaml
 
 from radquant.quantization.recipe import WHOLE_ROW
-from radquant.reporting.collect import ORIGINAL, Run
 from radquant.reporting.tables import (
     ABSENT,
-    WIDTH,
     bullets,
     escape,
     number,
-    plain,
     prose,
     size,
     table,
 )
 
 Summary = Mapping[str, Any]
-
-
-def changes_section(summary: Summary) -> str:
-    quality = summary["quality"]
-    header = [
-        *("precision", "changed", "lose a finding", "findings lost", "invent one"),
-        *("findings invented", "empty", "cut off", "prompt cut", "words"),
-    ]
-    rows = []
-    for name, outputs in quality["outputs"].items():
-        changes = quality["changes"].get(name)
-        counts = ("changed", "reports_lost", "lost", "reports_invented", "invented")
-        rows.append(
-            [
-                escape(name),
-                *(str(changes[key]) if changes else ABSENT for key in counts),
-                *(str(outputs[key]) for key in ("empty", "cut_off", "truncated_prompts")),
-                number(outputs["mean_words"], 1),
-            ]
-        )
-    notes = bullets(
-        f"Reports, of {quality['reports']}, whose output differs from the original model's; that "
-        "lose a finding which is definitely present in the original's output, or hold one that is "
-        "not; and the number of such findings.",
-        "Empty outputs, outputs cut off at the token limit, prompts cut to fit the model, and mean "
-        "words of an output.",
-    )
-    return "\n\n".join(["## What changed in the reports", table(header, rows), notes])
-
-
-def examples_section(summary: Summary, texts: Mapping[tuple[str, str], str]) -> str:
-    examples = summary["quality"]["examples"]
-    if not examples:
-        return ""
-    parts = [
-        "### Examples",
-        prose(
-            "The reports that lost most findings, then invented most: the worst of each precision, "
-            f"then the next, {len(examples)} in all. **They hold report text: share this file as "
-            "you would share the reports.** (summary.json holds none.)"
-        ),
-    ]
-    for row in examples:
-        precision, report = row["precision"], row["id"]
-        parts.append(
-            f"**{escape(precision)}, report {escape(report)}**: {row['lost']} lost, "
-            f"{row['invented']} invented, combined F1 {number(row['score_original'])} → "
-            f"{number(row['score'])}"
-        )
-        lines = {
-            "reference": texts["reference", report],
-            ORIGINAL: texts[ORIGINAL, report],
-            precision: texts[precision, report],
-            "lost": texts[f"lost by {precision}", report],
-            "invented": texts[f"invented by {precision}", report],
-        }
-        parts.append(_block(lines))
-    return "\n\n".join(parts)
-
-
-def _block(lines: Mapping[str, str]) -> str:
-    """Return a code block, in which nothing is Markdown or HTML, wrapped and with labels."""
-    column = max(map(len, lines)) + 2
-    wrapped = [
-        textwrap.fill(
-            plain(text) or ABSENT,
-            WIDTH,
-            initial_indent=label.ljust(column),
-            subsequent_indent=" " * column,
-        )
-        for label, text in lines.items()
-    ]
-    # A label stands before every text, so no line of it can begin with the closing fence, and a
-    # fence after indentation of four or more does not count.
-    return "\n".join(["```text", *wrapped, "```"])
 
 
 def data_section(summary: Summary) -> str:
@@ -255,18 +176,3 @@ def reproduction_section(summary: Summary) -> str:
             "</details>",
         ]
     )
-
-
-def example_texts(run: Run, summary: Summary) -> dict[tuple[str, str], str]:
-    """Return the texts that `render` needs for the summary's examples."""
-    references = dict(zip(run.reports["id"], run.reports["reference"], strict=True))
-    texts = {}
-    for row in summary["quality"]["examples"]:
-        texts["reference", row["id"]] = references[row["id"]]
-        for system in (ORIGINAL, row["precision"]):
-            outputs = run.generations[system].set_index("id")["output"]
-            texts[system, row["id"]] = outputs[row["id"]]
-        lists = run.scores[row["precision"]].set_index("id").loc[row["id"]]
-        for kind in ("lost", "invented"):
-            texts[f"{kind} by {row['precision']}", row["id"]] = ", ".join(lists[kind])
-    return texts

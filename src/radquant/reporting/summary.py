@@ -16,13 +16,13 @@ import pandas as pd
 import psutil
 
 from radquant import statistics
+from radquant.reporting import changes
 from radquant.reporting.collect import ANNOTATORS, BASELINES, ORIGINAL, Run
 from radquant.reporting.verdict import state, verdict
 from radquant.scoring.agreement import agreement
 
 LEVELS = ("simple", "partial", "complete")
 PRIMARY = "complete"
-EXAMPLES = 5
 POWER = 0.8
 
 
@@ -61,9 +61,10 @@ def _quality(run: Run) -> dict[str, Any]:
             name: _comparison(run, _score(run, ORIGINAL, PRIMARY) - _score(run, name, PRIMARY))
             for name in BASELINES
         },
-        "changes": {name: _changes(run, name) for name in run.quantized},
-        "outputs": {name: _outputs(run, name) for name in run.precisions},
-        "examples": _examples(run),
+        "changes": {name: changes.changes(run, name) for name in run.quantized},
+        "outputs": {name: changes.outputs(run, name) for name in run.precisions},
+        "findings": changes.findings(run),
+        "examples": changes.examples(run, PRIMARY),
     }
     return quality
 
@@ -163,65 +164,6 @@ def _interval(interval: statistics.Interval) -> dict[str, Any]:
 def _within(interval: dict[str, Any], least: float, most: float) -> dict[str, Any]:
     """Cut an interval to the values that there can be."""
     return {**interval, "low": max(least, interval["low"]), "high": min(most, interval["high"])}
-
-
-def _changes(run: Run, precision: str) -> dict[str, Any]:
-    table = run.scores[precision]
-    lost = [len(findings) for findings in table["lost"]]
-    invented = [len(findings) for findings in table["invented"]]
-    return {
-        "changed": int((~table["identical"].astype(bool)).sum()),
-        "reports_lost": sum(count > 0 for count in lost),
-        "lost": sum(lost),
-        "reports_invented": sum(count > 0 for count in invented),
-        "invented": sum(invented),
-    }
-
-
-def _outputs(run: Run, precision: str) -> dict[str, Any]:
-    table = run.generations[precision]
-    return {
-        "empty": int((table["output"].str.strip() == "").sum()),
-        "cut_off": int((table["finish_reason"] == "length").sum()),
-        "truncated_prompts": int((table["truncated_tokens"] > 0).sum()),
-        "mean_tokens": float(table["output_tokens"].mean()),
-        "mean_words": float(run.scores[precision]["output_words"].mean()),
-    }
-
-
-def _examples(run: Run) -> list[dict[str, Any]]:
-    """Return the worst changes by findings lost, then invented, then F1: each precision in turn.
-
-    Taking the worst of each precision, then the second of each, keeps a ruined precision from
-    filling the list.
-    """
-    ranked = [_ranked_changes(run, name) for name in run.quantized]
-    turns = [rows[turn] for turn in range(EXAMPLES) for rows in ranked if turn < len(rows)]
-    chosen = turns[:EXAMPLES]
-    return sorted(chosen, key=lambda row: run.precisions.index(row["precision"]))
-
-
-def _ranked_changes(run: Run, precision: str) -> list[dict[str, Any]]:
-    table, original = run.scores[precision], run.scores[ORIGINAL]
-    columns = (*(table[key] for key in ("id", "lost", "invented", PRIMARY)), original[PRIMARY])
-    rows = [
-        {
-            "precision": precision,
-            "id": name,
-            "lost": len(lost),
-            "invented": len(invented),
-            "score": float(score),
-            "score_original": float(before),
-        }
-        for name, lost, invented, score, before in zip(*columns, strict=True)
-        if lost or invented
-    ]
-
-    def harm(row: Mapping[str, Any]) -> tuple[int, int, float, str]:
-        change = row["score"] - row["score_original"]
-        return -row["lost"], -row["invented"], change, row["id"]
-
-    return sorted(rows, key=harm)
 
 
 def _performance(run: Run) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """One row of scores per evaluation report and system."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,16 +10,10 @@ import pandas as pd
 
 from radquant.errors import UserError
 from radquant.files import read_table
+from radquant.prompts import check_template, columns_of, fixed_texts
 from radquant.scoring import records, rewards
-
-# Observations that state the absence of disease or a comparison: losing one is no lost finding.
-_NORMALITY = """
-    normal normally unremarkable clear intact patent stable unchanged change changed expanded
-    sharp midline free within limits symmetric abnormality abnormalities process disease acute
-"""
-NOT_FINDINGS = frozenset(_NORMALITY.split())
-PRESENT = ("Observation::definitely present", "OBS-DP")
-UNCERTAIN = ("Observation::uncertain", "OBS-U")
+from radquant.scoring.changes import changes, flags, unsupported
+from radquant.scoring.findings import statuses
 
 
 def score(
@@ -30,14 +24,18 @@ def score(
     annotations: Sequence[str | Path],
     original_generations: Sequence[str | Path],
     original_annotations: Sequence[str | Path],
+    template: str,
 ) -> pd.DataFrame:
     """Score one system's outputs against the references and against the original model's outputs.
 
-    `target` is the column of `evaluation` that holds the reference text. Columns of the result,
-    one row per report in the order of `evaluation`: id, annotator, rewards (the package whose
-    definitions were used), simple, partial, complete (F1 against the reference), fidelity_* (F1
-    against the original model's output), rouge_l and rouge_l_original (F-measure with stemming),
-    identical, empty, output_words, lost and invented (JSON lists, see `flips`).
+    `target` is the column of `evaluation` that holds the reference text, `template` the prompt.
+    Columns of the result, one row per report in the order of `evaluation`: id, annotator, rewards
+    (the package whose definitions were used), simple, partial, complete (F1 against the reference),
+    fidelity_* (F1 against the original model's output), rouge_l and rouge_l_original (F-measure
+    with stemming), identical, empty, output_words, and as JSON statuses and reference_statuses
+    ({finding: status} of the output and of the reference), changes (against the original's output),
+    unsupported (comparisons with a prior that the input does not know) and flags (what is wrong
+    with the output by itself); see `radquant.scoring.changes`.
 
     Two identical outputs have fidelity 1 and ROUGE-L 1 even when they hold no entity or no word,
     where F1 is undefined.
@@ -46,11 +44,14 @@ def score(
     another text, and when not all annotations come from the same annotator.
     """
     table = read_table(evaluation, require=("id", target))
+    check_template(template, list(table.columns), target)
+    inputs = table[columns_of(template)].to_dict(orient="records")
     ids = list(table["id"])
     _check_ids(ids, ids, str(evaluation))
     references = pd.Series(list(table[target]), index=ids, dtype=object)
-    outputs = read_outputs(generations, ids)
-    originals = read_outputs(original_generations, ids)
+    generated = read_generations(generations, ids)
+    outputs = generated["output"]
+    originals = read_generations(original_generations, ids)["output"]
 
     reference_notes = _read_annotations([reference], references, "annotation of the reference")
     output_notes = _read_annotations(annotations, outputs, "annotation of the output")
@@ -64,16 +65,28 @@ def score(
             _names(original_annotations): original_notes,
         }
     )
+    fixed = fixed_texts(template)
     rows = [
-        _row(
-            references[name],
-            outputs[name],
-            originals[name],
-            reference_notes[name],
-            output_notes[name],
-            original_notes[name],
-        )
-        for name in ids
+        {
+            **_scores(
+                references[name],
+                outputs[name],
+                originals[name],
+                reference_notes[name],
+                output_notes[name],
+                original_notes[name],
+            ),
+            **_clinical(
+                outputs[name],
+                originals[name],
+                reference_notes[name],
+                output_notes[name],
+                original_notes[name],
+                shown,
+            ),
+            "flags": _json(flags(outputs[name], fixed, generated["finish_reason"][name])),
+        }
+        for name, shown in zip(ids, inputs, strict=True)
     ]
     scores = pd.DataFrame(rows)
     scores.insert(0, "id", ids)
@@ -82,8 +95,11 @@ def score(
     return scores
 
 
-def read_outputs(paths: Sequence[str | Path], ids: Sequence[str]) -> pd.Series:
-    """Return the outputs of all shards together, by id, in the order of `ids`."""
+def read_generations(paths: Sequence[str | Path], ids: Sequence[str]) -> pd.DataFrame:
+    """Return output and finish_reason of all shards together, by id, in the order of `ids`.
+
+    The baselines, which no model writes, have no finish_reason: None.
+    """
     tables = [read_table(path, require=("id", "output")) for path in paths]
     table = pd.concat(tables, ignore_index=True)
     _check_ids(list(table["id"]), ids, _names(paths))
@@ -92,59 +108,8 @@ def read_outputs(paths: Sequence[str | Path], ids: Sequence[str]) -> pd.Series:
             raise UserError(
                 f"{_names(paths)}, column 'output', report {name!r}: not a text; generate again"
             )
-    return pd.Series(list(table["output"]), index=list(table["id"]), dtype=object).loc[list(ids)]
-
-
-def flips(original: dict[str, Any], output: dict[str, Any]) -> tuple[list[str], list[str]]:
-    """Return the findings (lost, invented) by `output` with respect to `original`.
-
-    A finding is an observation that is definitely present, modifies nothing, and is more than a
-    statement of normality (all its words in `NOT_FINDINGS`); it is written as `effusion (pleural)`,
-    with the anatomy at which it is located. It is lost when the other side has the same observation
-    neither definitely present nor uncertain. Words are compared by their stems; an observation
-    without anatomy equals the same observation at any anatomy. Side, size and degree are not
-    compared.
-    """
-    return _missing(original, output), _missing(output, original)
-
-
-def _missing(present: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    anatomies: dict[tuple[str, ...], list[frozenset[str]]] = {}
-    for observation, anatomy in _findings(other["entities"], PRESENT + UNCERTAIN):
-        anatomies.setdefault(_stems(observation), []).append(frozenset(_stems(anatomy)))
-    missing = []
-    for observation, anatomy in _findings(present["entities"], PRESENT):
-        here = frozenset(_stems(anatomy))
-        there = anatomies.get(_stems(observation), [])
-        if not any(not here or not place or here & place for place in there):
-            missing.append(f"{observation} ({anatomy})" if anatomy else observation)
-    return sorted(set(missing))
-
-
-def _findings(entities: dict[str, Any], labels: tuple[str, ...]) -> Iterable[tuple[str, str]]:
-    """Yield (observation, anatomy) in lower case of the findings that have one of `labels`."""
-    for entity in entities.values():
-        observation = entity["tokens"].lower()
-        if entity["label"] not in labels or NOT_FINDINGS.issuperset(observation.split()):
-            continue
-        if any(relation == "modify" for relation, _ in entity["relations"]):
-            continue
-        places = {target for relation, target in entity["relations"] if relation == "located_at"}
-        anatomy = [entities[place] for place in places]
-        anatomy.sort(key=lambda place: place["start_ix"])
-        yield observation, " ".join(place["tokens"].lower() for place in anatomy)
-
-
-@cache
-def _stems(words: str) -> tuple[str, ...]:
-    return tuple(_tokenizer().tokenize(words))
-
-
-@cache
-def _tokenizer() -> Any:
-    from rouge_score.tokenizers import DefaultTokenizer
-
-    return DefaultTokenizer(use_stemmer=True)
+    table = table.reindex(columns=["id", "output", "finish_reason"]).astype(object)
+    return table.set_index("id").loc[list(ids)]
 
 
 @cache
@@ -158,7 +123,7 @@ def _rouge_l(target: str, prediction: str) -> float:
     return float(_rouge().score(target, prediction)["rougeL"].fmeasure)
 
 
-def _row(
+def _scores(
     reference: str,
     output: str,
     original: str,
@@ -169,7 +134,6 @@ def _row(
     identical = output == original
     against_reference = rewards.f1(output_note, reference_note)
     against_original = (1.0, 1.0, 1.0) if identical else rewards.f1(output_note, original_note)
-    lost, invented = flips(original_note, output_note)
     return {
         **dict(zip(("simple", "partial", "complete"), map(float, against_reference), strict=True)),
         **dict(
@@ -184,9 +148,27 @@ def _row(
         "identical": identical,
         "empty": not output.strip(),
         "output_words": len(output.split()),
-        "lost": json.dumps(lost, ensure_ascii=False),
-        "invented": json.dumps(invented, ensure_ascii=False),
     }
+
+
+def _clinical(
+    output: str,
+    original: str,
+    reference_note: dict[str, Any],
+    output_note: dict[str, Any],
+    original_note: dict[str, Any],
+    inputs: Mapping[Any, str],
+) -> dict[str, Any]:
+    return {
+        "statuses": _json(statuses(output_note)),
+        "reference_statuses": _json(statuses(reference_note)),
+        "changes": _json(changes(original_note, output_note, original, output, inputs)),
+        "unsupported": _json(unsupported(output, inputs)),
+    }
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _read_annotations(

@@ -1,0 +1,180 @@
+"""What changed clinically, in numbers; no text of a report is among them.
+
+A finding that no list of ours knows is named by words of a report: here it is only "other".
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from radquant import statistics
+from radquant.reporting.collect import ORIGINAL, Run
+from radquant.scoring.changes import FLAGS, KINDS, Change, harm
+from radquant.scoring.findings import ABSENT, CANONICAL, PRESENT
+
+EXAMPLES = 5
+# A finding in fewer references than this says nothing about sensitivity.
+FEWEST_REFERENCES = 5
+OTHER = "other"
+# Kinds that change whether a finding is there.
+FLIPS = ("lost", "negated", "invented", "hedged", "asserted")
+
+
+def changes(run: Run, precision: str) -> dict[str, Any]:
+    """Return how many changes of each kind a precision has, and in how many reports."""
+    table = run.scores[precision]
+    found: list[list[Change]] = list(table["changes"])
+    kinds = {}
+    for kind in KINDS:
+        counts = [sum(change["kind"] == kind for change in row) for row in found]
+        kinds[kind] = {"changes": sum(counts), **_share(run, [count > 0 for count in counts])}
+    return {
+        "changed": _share(run, ~table["identical"].to_numpy(dtype=bool)),
+        "kinds": kinds,
+        "in_reference": _in_reference(run, found),
+    }
+
+
+def _in_reference(run: Run, found: Sequence[Sequence[Change]]) -> dict[str, int]:
+    """Return how many of the flips of each kind are of findings that the reference has."""
+    references = run.scores[ORIGINAL]["reference_statuses"]
+    counts = Counter(
+        change["kind"]
+        for row, reference in zip(found, references, strict=True)
+        for change in row
+        if reference.get(change["finding"]) == PRESENT
+    )
+    return {kind: counts[kind] for kind in FLIPS}
+
+
+def outputs(run: Run, precision: str) -> dict[str, Any]:
+    """Return what is wrong with a precision's outputs by themselves."""
+    table, scores = run.generations[precision], run.scores[precision]
+    return {
+        "flags": {flag: _share(run, [flag in row for row in scores["flags"]]) for flag in FLAGS},
+        "unsupported": _share(run, map(bool, scores["unsupported"])),
+        "truncated_prompts": int((table["truncated_tokens"] > 0).sum()),
+        "mean_tokens": float(table["output_tokens"].mean()),
+        "mean_words": float(scores["output_words"].mean()),
+    }
+
+
+def findings(run: Run) -> dict[str, Any]:
+    """Return each finding's sensitivities and flips, the most frequent in the references first."""
+    references = list(run.scores[ORIGINAL]["reference_statuses"])
+    has = {
+        name: np.array([row.get(name) == PRESENT for row in references], dtype=bool)
+        for name in CANONICAL
+    }
+    order = sorted(CANONICAL, key=lambda name: (-has[name].sum(), name))
+    flips = {name: _flips(run, name) for name in run.quantized}
+    rows: dict[str, dict[str, Any]] = {
+        finding: {
+            "references": int(has[finding].sum()),
+            "sensitivity": _sensitivities(run, finding, has[finding]),
+            "flips": {name: _counts(flips[name][finding]) for name in run.quantized},
+        }
+        for finding in order
+        if has[finding].any() or any(flips[name][finding] for name in run.quantized)
+    }
+    return {
+        "fewest_references": FEWEST_REFERENCES,
+        "too_few": sum(0 < row["references"] < FEWEST_REFERENCES for row in rows.values()),
+        "by_finding": rows,
+        OTHER: {name: _counts(flips[name][OTHER]) for name in run.quantized},
+    }
+
+
+def _flips(run: Run, precision: str) -> dict[str, Counter[str]]:
+    counts: dict[str, Counter[str]] = {name: Counter() for name in (*CANONICAL, OTHER)}
+    for row in run.scores[precision]["changes"]:
+        for change in row:
+            finding = change["finding"]
+            counts[finding if finding in counts else OTHER][change["kind"]] += 1
+    return counts
+
+
+def _counts(counter: Counter[str]) -> dict[str, int]:
+    return {kind: counter[kind] for kind in FLIPS}
+
+
+def _sensitivities(run: Run, finding: str, has: np.ndarray) -> dict[str, Any]:
+    """Return, by precision, the share of references with the finding whose output has it too."""
+    if has.sum() < FEWEST_REFERENCES:
+        return {}
+    settings = run.config["statistics"]
+    found = {name: _mentioned(run, name, finding)[has] for name in run.precisions}
+    result: dict[str, Any] = {}
+    for name, values in found.items():
+        result[name] = _proportion(int(values.sum()), len(values), settings["confidence"])
+        if name != ORIGINAL:
+            differences = values.astype(float) - found[ORIGINAL].astype(float)
+            interval = statistics.bootstrap_interval(
+                differences, settings["resamples"], settings["confidence"], run.config["seed"]
+            )
+            result[name]["difference"] = {
+                "mean": float(differences.mean()),
+                "interval": vars(interval),
+            }
+    return result
+
+
+def _mentioned(run: Run, precision: str, finding: str) -> np.ndarray:
+    """Say of each report whether the output has the finding, definitely or possibly."""
+    rows = run.scores[precision]["statuses"]
+    return np.array([row.get(finding, ABSENT) != ABSENT for row in rows], dtype=bool)
+
+
+def _share(run: Run, hits: Iterable[bool] | np.ndarray) -> dict[str, Any]:
+    """Return how many reports, which share, and its interval."""
+    count = sum(map(bool, hits))
+    found = _proportion(count, len(run.reports), run.config["statistics"]["confidence"])
+    return {"reports": count, "share": found["share"], "interval": found["interval"]}
+
+
+def _proportion(count: int, total: int, confidence: float) -> dict[str, Any]:
+    """Return a share with Wilson's score interval."""
+    interval = stats.binomtest(count, total).proportion_ci(confidence, method="wilson")
+    low, high = float(interval.low), float(interval.high)
+    return {
+        "count": count,
+        "share": count / total,
+        "interval": {"low": low, "high": high, "method": "Wilson"},
+    }
+
+
+def examples(run: Run, level: str) -> list[dict[str, Any]]:
+    """Return the most harmful changes, each precision in turn.
+
+    Taking the worst of each precision, then the second of each, keeps a ruined precision from
+    filling the list. `level` names the F1 that is told beside them.
+    """
+    ranked = [_ranked(run, name, level) for name in run.quantized]
+    turns = [rows[turn] for turn in range(EXAMPLES) for rows in ranked if turn < len(rows)]
+    return sorted(turns[:EXAMPLES], key=lambda row: run.precisions.index(row["precision"]))
+
+
+def _ranked(run: Run, precision: str, level: str) -> list[dict[str, Any]]:
+    table, original = run.scores[precision], run.scores[ORIGINAL]
+    columns = (table["id"], table["changes"], table["flags"], original["flags"])
+    scores = (table[level], original[level])
+    rows = [
+        {
+            "precision": precision,
+            "id": name,
+            "harm": harm(found, flags),
+            "kinds": dict(Counter(change["kind"] for change in found)),
+            "flags": flags,
+            "score": float(score),
+            "score_original": float(before),
+        }
+        for name, found, flags, flags_before, score, before in zip(*columns, *scores, strict=True)
+        if found or set(flags) - set(flags_before)
+    ]
+    # Among equals, first what lost most against the reference.
+    return sorted(
+        rows, key=lambda row: (-row["harm"], row["score"] - row["score_original"], row["id"])
+    )

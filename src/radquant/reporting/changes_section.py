@@ -1,0 +1,229 @@
+"""The report's sections on what changed clinically, and the worst examples."""
+
+import textwrap
+from collections.abc import Mapping
+from typing import Any
+
+from radquant.reporting.changes import FLIPS, OTHER
+from radquant.reporting.collect import ORIGINAL, Run
+from radquant.reporting.tables import (
+    ABSENT,
+    WIDTH,
+    bullets,
+    change,
+    coverage,
+    escape,
+    number,
+    plain,
+    prose,
+    share,
+    table,
+)
+from radquant.scoring.changes import FLAGS, KINDS
+
+Summary = Mapping[str, Any]
+# Rows of a table of findings; summary.json holds them all.
+FINDINGS = 12
+FLIPPED, WORST = 8, 2
+
+
+def changes_section(summary: Summary) -> str:
+    quality = summary["quality"]
+    parts = ["## What changed in the reports", _lead(quality), _counts_table(quality)]
+    parts += [bullets(*_notes(quality)), _sensitivity(quality), _flips(quality)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _lead(quality: Summary) -> str:
+    return prose(
+        f"Each output against the original model's output of the same report, {quality['reports']} "
+        "reports, by the findings that the annotator marks. A cell holds how many changes in how "
+        f"many reports: their share (Wilson's {coverage(quality)}). The most harmful kind first:"
+    )
+
+
+def _counts_table(quality: Summary) -> str:
+    changes, outputs = quality["changes"], quality["outputs"]
+    rows = [["changed output", *_cells(quality, lambda name: _reports(changes[name]["changed"]))]]
+    for kind in KINDS:
+        rows.append([kind, *_cells(quality, lambda name, k=kind: _kind(changes[name]["kinds"][k]))])
+    for flag in FLAGS:
+        rows.append([flag, *(_reports(row["flags"][flag]) for row in outputs.values())])
+    rows.append(["unsupported prior", *(_reports(row["unsupported"]) for row in outputs.values())])
+    rows.append(["prompt cut", *(str(row["truncated_prompts"]) for row in outputs.values())])
+    rows.append(["words", *(number(row["mean_words"], 1) for row in outputs.values())])
+    return table(["what", *map(escape, outputs)], rows)
+
+
+def _cells(quality: Summary, cell: Any) -> list[str]:
+    names = quality["outputs"]
+    return [ABSENT if name == ORIGINAL else cell(name) for name in names]
+
+
+def _kind(record: Summary) -> str:
+    return f"{record['changes']} in {_reports(record)}" if record["changes"] else _reports(record)
+
+
+def _reports(record: Summary) -> str:
+    low, high = record["interval"]["low"], record["interval"]["high"]
+    return f"{record['reports']}: {share(record['share'])} ({share(low)} to {share(high)})"
+
+
+def _notes(quality: Summary) -> list[str]:
+    notes = [
+        "; ".join(f"*{kind}*: {meaning}" for kind, meaning in KINDS.items()) + ".",
+        "*empty* to *cut off* are outputs that are wrong by themselves, whatever they say; "
+        "*unsupported prior* counts outputs that compare with an earlier examination which the "
+        "input does not speak of, the original's too; *prompt cut* prompts shortened to fit; "
+        "*words* is the mean length.",
+    ]
+    for name, row in quality["changes"].items():
+        kinds, known = row["kinds"], row["in_reference"]
+        gone = kinds["lost"]["changes"] + kinds["negated"]["changes"]
+        new = kinds["invented"]["changes"]
+        if gone or new:
+            notes.append(
+                f"{escape(name)}: the reference has {known['lost'] + known['negated']} of the "
+                f"{gone} findings lost or negated, and {known['invented']} of the {new} invented."
+            )
+    return notes
+
+
+def _sensitivity(quality: Summary) -> str:
+    findings, names = quality["findings"], quality["precisions"]
+    rows = [
+        [
+            finding,
+            str(row["references"]),
+            *(_found(row["sensitivity"][name]) for name in names),
+        ]
+        for finding, row in findings["by_finding"].items()
+        if row["sensitivity"]
+    ]
+    fewest = findings["fewest_references"]
+    if not rows:
+        return prose(
+            f"No finding is definitely present in {fewest} references or more: too few to say "
+            "which are found."
+        )
+    lead = prose(
+        "Findings of the references that an output has too, definitely or possibly: sensitivity "
+        f"(and its paired difference from the original, {coverage(quality)}):"
+    )
+    notes = [
+        f"Findings that at least {fewest} references have definitely present; "
+        f"{findings['too_few']} more occur in fewer and are left out. The most frequent are "
+        f"shown, up to {FINDINGS}; summary.json holds all.",
+        "The interval is a bootstrap of the paired differences: below some 20 references it is "
+        "too narrow, and where no report differs it has no width, which proves nothing.",
+    ]
+    header = ["finding", "references", *map(escape, names)]
+    return "\n\n".join(["### Findings", lead, table(header, rows[:FINDINGS]), bullets(*notes)])
+
+
+def _found(record: Summary) -> str:
+    text = number(record["share"], 2)
+    difference = record.get("difference")
+    if difference is None:
+        return text
+    low, high = difference["interval"]["low"], difference["interval"]["high"]
+    return f"{text} ({change(low, 2)} to {change(high, 2)})"
+
+
+def _flips(quality: Summary) -> str:
+    """Return the flips by finding of the precisions that have most of them."""
+    findings, changes = quality["findings"], quality["changes"]
+    total = {
+        name: sum(row["kinds"][kind]["changes"] for kind in FLIPS) for name, row in changes.items()
+    }
+    worst = sorted(total, key=lambda name: -total[name])
+    parts = []
+    for name in worst[:WORST]:
+        flips = {
+            finding: row["flips"][name]
+            for finding, row in findings["by_finding"].items()
+            if any(row["flips"][name].values())
+        }
+        if any(findings[OTHER][name].values()):
+            flips[OTHER] = findings[OTHER][name]
+        rows = [
+            [finding, *(str(counts[kind]) for kind in FLIPS)]
+            for finding, counts in sorted(flips.items(), key=lambda item: -sum(item[1].values()))
+        ]
+        if rows:
+            parts.append(prose(f"Flips of {escape(name)} by finding, most first:"))
+            parts.append(table(["finding", *FLIPS], rows[:FLIPPED]))
+    return "\n\n".join(parts)
+
+
+# ----------------------------------------------------------------------------------- examples
+
+
+def examples_section(summary: Summary, texts: Mapping[tuple[str, str], str]) -> str:
+    examples = summary["quality"]["examples"]
+    if not examples:
+        return ""
+    parts = [
+        "### Examples",
+        prose(
+            "The reports with the most harmful changes: the worst of each precision, "
+            f"then the next, {len(examples)} in all. **They hold report text: share this file as "
+            "you would share the reports.** (summary.json holds none.)"
+        ),
+    ]
+    for row in examples:
+        precision, report = row["precision"], row["id"]
+        parts.append(
+            f"**{escape(precision)}, report {escape(report)}**: {_reasons(row)}; combined F1 "
+            f"{number(row['score_original'])} → {number(row['score'])}"
+        )
+        lines = {
+            "reference": texts["reference", report],
+            ORIGINAL: texts[ORIGINAL, report],
+            precision: texts[precision, report],
+            "changes": texts[f"changes of {precision}", report],
+        }
+        parts.append(_block(lines))
+    return "\n\n".join(parts)
+
+
+def _reasons(row: Summary) -> str:
+    return ", ".join([*(f"{count} {kind}" for kind, count in row["kinds"].items()), *row["flags"]])
+
+
+def _block(lines: Mapping[str, str]) -> str:
+    """Return a code block, in which nothing is Markdown or HTML, wrapped and with labels."""
+    column = max(map(len, lines)) + 2
+    wrapped = [
+        textwrap.fill(
+            plain(text) or ABSENT,
+            WIDTH,
+            initial_indent=label.ljust(column),
+            subsequent_indent=" " * column,
+        )
+        for label, text in lines.items()
+    ]
+    # A label stands before every text, so no line of it can begin with the closing fence, and a
+    # fence after indentation of four or more does not count.
+    return "\n".join(["```text", *wrapped, "```"])
+
+
+def example_texts(run: Run, summary: Summary) -> dict[tuple[str, str], str]:
+    """Return the texts that `render` needs for the summary's examples."""
+    references = dict(zip(run.reports["id"], run.reports["reference"], strict=True))
+    texts = {}
+    for row in summary["quality"]["examples"]:
+        texts["reference", row["id"]] = references[row["id"]]
+        for system in (ORIGINAL, row["precision"]):
+            outputs = run.generations[system].set_index("id")["output"]
+            texts[system, row["id"]] = outputs[row["id"]]
+        found = run.scores[row["precision"]].set_index("id").loc[row["id"], "changes"]
+        texts[f"changes of {row['precision']}", row["id"]] = "; ".join(map(_in_words, found))
+    return texts
+
+
+def _in_words(found: Mapping[str, str]) -> str:
+    """Write one change; of a flip the finding alone, since its sentences stand in the texts."""
+    attributes = ("side", "measurement", "severity")
+    detail = f" {found['before']} → {found['after']}" if found["kind"] in attributes else ""
+    return f"{found['kind']}: {found['finding']}{detail}"

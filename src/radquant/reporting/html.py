@@ -1,0 +1,216 @@
+"""report.html: report.md as a page, with its figures and the explorer, all in one file.
+
+Nothing in it is loaded from anywhere, and no text in it can become markup: Markdown's raw HTML is
+shown as text but for the two lines that fold a part away, and a Content-Security-Policy lets only
+this file's own style and script run, which build the explorer from text nodes.
+"""
+
+import base64
+import hashlib
+import html
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from markdown_it import MarkdownIt
+from markdown_it.renderer import RendererHTML
+from markdown_it.token import Token
+from markdown_it.utils import OptionsDict
+
+ASSETS = Path(__file__).with_name("assets")
+# The only raw HTML that report.md has.
+FOLDS = re.compile(r"(?:<details><summary>[^<>&]*</summary>|</details>)\n?")
+AFTER_HEADING = 3  # a heading is three tokens: its start, what it says, its end
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the report under one heading of the second level."""
+
+    name: str
+    title: str
+    body: str
+
+
+def page(markdown: str, figures: Mapping[str, str], payload: Mapping[str, Any]) -> str:
+    """Return report.html.
+
+    `figures` holds the SVG behind each path to which `markdown` refers; `payload` is the
+    explorer's (see explorer.py).
+    """
+    title, head, sections = _sections(markdown, figures)
+    style, script = _asset("explorer.css"), _asset("explorer.js")
+    return Template(_asset("page.html")).substitute(
+        policy=html.escape(_policy(style, script)),
+        title=title,
+        style=style,
+        script=script,
+        head=head,
+        contents="\n".join(f'<li><a href="#{s.name}">{s.title}</a></li>' for s in sections),
+        sections="\n".join(map(_section, sections)),
+        count=f"{len(payload['reports']):,}",
+        payload=embed(payload),
+    )
+
+
+def read_figures(directory: Path, path: str) -> dict[str, str]:
+    """Return {path as report.md has it: SVG} of the figures in `directory`."""
+    files = sorted(directory.glob("*.svg"))
+    return {f"{path}/{file.name}": file.read_text(encoding="utf-8") for file in files}
+
+
+def embed(payload: Mapping[str, Any]) -> str:
+    """Return `payload` as JSON that can stand in a script element, whatever its texts hold."""
+    text = json.dumps(payload, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return re.sub("[<>&\u2028\u2029]", lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def _asset(name: str) -> str:
+    return (ASSETS / name).read_text(encoding="utf-8")
+
+
+def _policy(style: str, script: str) -> str:
+    return (
+        f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; "
+        "base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'"
+    )
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _section(section: Section) -> str:
+    return (
+        f'<section id="{section.name}" aria-labelledby="{section.name}-title">\n'
+        f'<h2 id="{section.name}-title">{section.title}</h2>\n{section.body}</section>'
+    )
+
+
+def _sections(markdown: str, figures: Mapping[str, str]) -> tuple[str, str, list[Section]]:
+    """Return the title, what stands before the first section, and the sections."""
+    parser = _parser(figures)
+    tokens = parser.parse(markdown)
+    heads = [i for i, token in enumerate(tokens) if token.type == "heading_open"]
+    if not heads or tokens[heads[0]].tag != "h1":
+        raise ValueError("a report begins with its title")
+    starts = [i for i in heads if tokens[i].tag == "h2"]
+    title = _inline(parser, tokens[heads[0] + 1])
+    head = _render(parser, tokens[heads[0] + AFTER_HEADING : starts[0]], title)
+    names = {"report", "explorer", "content"}  # ids that page.html gives
+    sections = []
+    for start, end in pairwise([*starts, len(tokens)]):
+        heading = tokens[start + 1]
+        name = _name(heading.content, names)
+        names.add(name)
+        shown = _inline(parser, heading)
+        body = _render(parser, tokens[start + AFTER_HEADING : end], shown)
+        sections.append(Section(name, shown, body))
+    return title, head, sections
+
+
+def _name(heading: str, taken: set[str]) -> str:
+    """Return an id for `heading` that nothing else on the page has."""
+    stem = re.sub(r"[^a-z0-9]+", "-", heading.lower()).strip("-") or "section"
+    name, number = stem, 1
+    while name in taken:
+        number += 1
+        name = f"{stem}-{number}"
+    return name
+
+
+def _parser(figures: Mapping[str, str]) -> MarkdownIt:
+    def image(
+        self: RendererHTML, tokens: Sequence[Token], at: int, options: OptionsDict, env: Any
+    ) -> str:
+        alt = html.escape(tokens[at].content)
+        svg = figures.get(str(tokens[at].attrs["src"]))
+        if svg is None:
+            return alt
+        data = base64.b64encode(svg.encode()).decode()
+        return f'<img src="data:image/svg+xml;base64,{data}" alt="{alt}">'
+
+    parser = MarkdownIt("commonmark", {"html": True}).enable("table")
+    parser.add_render_rule("image", image)
+    parser.add_render_rule("html_block", _raw_block)
+    parser.add_render_rule("html_inline", _raw_inline)
+    parser.add_render_rule("table_open", _table_open)
+    parser.add_render_rule("table_close", _table_close)
+    return parser
+
+
+def _raw_block(
+    self: RendererHTML, tokens: Sequence[Token], at: int, options: OptionsDict, env: Any
+) -> str:
+    """Let the known lines through and show all other raw HTML as the text that it is."""
+    text = tokens[at].content
+    return text if FOLDS.fullmatch(text) else html.escape(text)
+
+
+def _raw_inline(
+    self: RendererHTML, tokens: Sequence[Token], at: int, options: OptionsDict, env: Any
+) -> str:
+    return html.escape(tokens[at].content)
+
+
+def _table_open(
+    self: RendererHTML, tokens: Sequence[Token], at: int, options: OptionsDict, env: Any
+) -> str:
+    """Begin a table in a box of its own, which scrolls where the table is wider than the page."""
+    label = tokens[at].meta["label"]
+    return f'<div class="scroll" role="region" aria-label="{label}" tabindex="0"><table>\n'
+
+
+def _table_close(
+    self: RendererHTML, tokens: Sequence[Token], at: int, options: OptionsDict, env: Any
+) -> str:
+    return "</table></div>\n"
+
+
+def _inline(parser: MarkdownIt, token: Token) -> str:
+    return str(parser.renderer.render([token], parser.options, {}))
+
+
+def _render(parser: MarkdownIt, tokens: Sequence[Token], name: str) -> str:
+    _dress_tables(tokens, name)
+    _dress_figures(tokens)
+    return str(parser.renderer.render(tokens, parser.options, {}))
+
+
+def _dress_tables(tokens: Sequence[Token], name: str) -> None:
+    """Name each table, give numbers a class, and rows and columns their headers."""
+    tables, cell, body = 0, 0, False
+    for token in tokens:
+        if token.type == "table_open":
+            tables += 1
+            token.meta["label"] = f"{re.sub('<.*?>', '', name)}, table {tables}"
+        elif token.type == "tr_open":
+            cell = 0
+        elif token.type in ("tbody_open", "tbody_close"):
+            body = token.type == "tbody_open"
+        elif token.type in ("th_open", "td_open"):
+            # The alignment comes as a style attribute, which the policy forbids.
+            if "right" in str(token.attrs.pop("style", "")):
+                token.attrs["class"] = "number"
+            if not body:
+                token.attrs["scope"] = "col"
+            elif cell == 0:
+                token.tag, token.attrs["scope"] = "th", "row"
+        elif token.type == "td_close":
+            token.tag = "th" if cell == 0 else "td"
+            cell += 1
+
+
+def _dress_figures(tokens: Sequence[Token]) -> None:
+    """Give every figure a box that scrolls where the screen is too small to read it."""
+    for start, content, end in zip(tokens, tokens[1:], tokens[2:], strict=False):
+        if start.type == "paragraph_open" and [c.type for c in content.children or []] == ["image"]:
+            start.tag = end.tag = "div"
+            label = content.children[0].content if content.children else ""
+            start.attrs |= {"class": "figure", "role": "region", "tabindex": "0"}
+            start.attrs["aria-label"] = f"Figure: {label}"

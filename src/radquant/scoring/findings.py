@@ -1,0 +1,397 @@
+"""Which findings a text states, read from its annotation in RadGraph's schema.
+
+Annotators mark words; a finding is what the words mean: "heart size is enlarged" and
+"cardiomegaly" are one. Both annotators' labels are read, those of the first RadGraph too.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from radquant.scoring import lexicon_terms
+from radquant.scoring.spans import Span, sentence_at, sentences, spans
+
+Record = dict[str, Any]
+
+PRESENT, UNCERTAIN, ABSENT = "present", "uncertain", "absent"
+# A finding that is mentioned several times has the first of these that a mention has.
+STATUSES = (PRESENT, UNCERTAIN, ABSENT)
+LABELS = {
+    "Observation::definitely present": PRESENT,
+    "OBS-DP": PRESENT,
+    "Observation::uncertain": UNCERTAIN,
+    "OBS-U": UNCERTAIN,
+    "Observation::definitely absent": ABSENT,
+    "OBS-DA": ABSENT,
+}
+
+# Each finding with its terms. A term is a word, or the beginning of one (effusion*), or several of
+# them joined by +: the first is then part of the observation itself, the others are anywhere among
+# the observation, what modifies it, and where it is. The first finding that fits is the one.
+SPECIFIC = {
+    "pneumothorax": "pneumothora* hydropneumothora* ptx",
+    "pneumomediastinum": "pneumomediastin*",
+    "free air": "pneumoperiton* air+free gas+free free+intraperiton*",
+    "subcutaneous emphysema": "emphysema*+subcutan* gas+subcutan* air+subcutan*",
+    "pericardial effusion": "effusion*+pericard* fluid+pericard*",
+    "pleural effusion": "effusion* hydrothora* hemothora* empyema* fluid+pleura*",
+    "pneumonia": "pneumonia* pneumonic pneumonitis bronchopneumonia* infection* infectious pna",
+    "tuberculosis": "tubercul* tb",
+    "consolidation": "consolidat*",
+    "atelectasis": "atelecta* collaps* loss+volume",
+    "low lung volumes": "low+volume* low+inflation* hypoinflat* hypoventil* hypoaerat* "
+    "decreas*+volume* diminish*+volume* reduc*+volume* hypoexpan*",
+    "heart failure": "chf failure",
+    "pulmonary edema": "edema* oedema* kerley septal+line septal+lines",
+    "vascular congestion": "congest* engorg* cephaliz* redistribut* overload* prominen*+vascul* "
+    "prominen*+vessel* increas*+vascul* dilat*+vessel* distend*+vein* distent*+vein*",
+    "cardiomegaly": "cardiomegal* enlarg*+heart enlarg*+cardi* enlarg*+silhouette large+heart "
+    "large+cardi* prominen*+heart prominen*+cardi* increas*+heart increas*+cardi*",
+    "widened mediastinum": "widen* enlarg*+mediast* prominen*+mediast*",
+    "adenopathy or hilar enlargement": "adenopath* lymphadenopath* enlarg*+hil* prominen*+hil* "
+    "full*+hil* enlarg*+node*",
+    "pulmonary hypertension": "hypertens* enlarg*+arter* prominen*+arter*",
+    "aneurysm": "aneurysm* dissect*",
+    "aortic tortuosity or calcification": "atheroscl* atheroma* tortuo* unfold* uncoil* ectasia "
+    "ectatic elongat*+aort* calcifi*+aort* calcifi*+arch calcifi*+knob dilat*+aort* "
+    "enlarg*+aort* prominen*+aort*",
+    "malignancy": "malignan* cancer* carcinoma* metasta* neoplas* tumor* lymphoma*",
+    "nodule": "nodul* micronodul*",
+    "mass": "mass masses",
+    "granuloma or calcification": "granulom* calcif* histoplasm*",
+    "fracture": "fractur*",
+    "interstitial disease": "interstit* fibrosis fibrotic reticul* honeycomb* prominen*+marking* "
+    "increas*+marking* coarse*+marking* marking*+prominen* marking*+increas* marking*+coarse* "
+    "silicosis sarcoid* asbestos*",
+    "hyperinflation or emphysema": "emphysem* hyperinflat* hyperexpan* hyperaerat* hyperlucen* "
+    "overinflat* copd bulla* bullous bleb* flatten*+diaphragm* flatten*+hemidiaphragm* "
+    "trapping airtrapping obstructive",
+    "airway disease": "bronchiect* bronchit* bronchiol* cuff* bronchospas* thicken*+bronch* asthma",
+    "scarring or pleural thickening": "scar* thicken* plaque* pleuroparenchym* adhesion*",
+    "blunted costophrenic angle": "blunt*",
+    "raised diaphragm": "elevat*+diaphragm* elevat*+hemidiaphragm* raised+hemidiaphragm* eventrat*",
+    "hernia": "herni*",
+    "mediastinal shift": "shift* deviat*",
+    "degenerative change": "degenerat* spondyl* osteophyt* arthrit* arthros* arthropath* spur* "
+    "osteoarthr* syndesmophyt* hypertroph* endplate*",
+    "scoliosis or kyphosis": "scolio* *scoliosis kypho* curvature *curvature lordosis",
+    "osteopenia": "osteopen* osteopor* deminerali*",
+    "compression deformity": "compress* wedg* height+loss",
+    "endotracheal tube": "endotracheal ett et+tube tube+endotracheal intubat*",
+    "tracheostomy": "tracheost* trach",
+    "enteric tube": "ng ngt og nasogastric orogastric dobbhoff dobhoff dobbhof tube+enteric "
+    "tube+feeding tube+gastric tube+nasogastric tube+orogastric",
+    "chest tube": "tube+chest tube+thoracostomy tube+pleural pigtail* drain drains",
+    "pacemaker": "pacemak* pacer* pacing icd aicd defibrill* lead leads generator*",
+    "central line": "picc line lines catheter* cath port ports mediport* portacath "
+    "swan hickman sheath introducer*",
+    "postoperative change": "sternotom* cabg bypass clip clips suture* staple* wire wires hardware "
+    "fixation screw* rod rods prosthe* arthroplast* replacement* surger* surgic* postsurg* "
+    "postoperat* resect* *ectomy *ectomies stent* graft* fusion kyphoplast* vertebroplast* "
+    "anastomos* thoracotom* valve+replacement*",
+}
+# Words that many findings share: they name one only when no list above knows what modifies them.
+GENERAL = {
+    "opacity": "opaci* infiltrat* airspace density densities ground groundglass haz* bronchogram* "
+    "shadow*",
+    "tube": "tube tubes",
+}
+CANONICAL = (*SPECIFIC, *GENERAL)
+
+# Observations that state the absence of disease or say nothing by themselves: not findings.
+_NORMALITY = """
+    normal normally unremarkable clear intact patent stable unchanged change changed changes
+    expanded sharp midline free within limits symmetric abnormality abnormalities process processes
+    disease diseases acute finding findings evidence active marking markings pathology
+    abnormal abnormally aerated aeration inflated inflation tip tips side hole
+"""
+NOT_FINDINGS = frozenset(_NORMALITY.split())
+# Words that only qualify a finding. Where no list knows them together with what they stand at
+# (large + heart), they are none by themselves.
+_QUALIFIERS = frozenset(
+    word
+    for term in (*lexicon_terms.MODIFIERS, *lexicon_terms.NORMAL, *lexicon_terms.POSITIONS)
+    for word in re.findall(r"\w+", term)
+)
+
+_SIDES = {
+    **dict.fromkeys(("left", "leftward", "leftsided", "lll", "lul", "lingula", "lingular"), "left"),
+    **dict.fromkeys(("right", "rightward", "rightsided", "rll", "rml", "rul"), "right"),
+    **dict.fromkeys(
+        ("bilateral", "bilaterally", "both", "bibasilar", "bibasal", "biapical", "bibasally"),
+        "bilateral",
+    ),
+}
+_CHAMBER = re.compile(r"\b(?:atri|ventric)")
+# "right greater than left", "right lower lobe and left lower lobe": relations name one of them.
+_BOTH_SIDES = re.compile(
+    r"\b(?:left|right)\W+(?:(?:\w+\W+)?(?:greater|larger|worse|more|bigger)\W+(?:\w+\W+)?than\W+"
+    r"|(?:(?:sided|upper|lower|middle|mid|lobes?|lungs?|base|basilar|basal|apex|apical)\W+){0,3}"
+    r"(?:and|or|,)\W+)(?:the\W+)?(?:left|right)\b"
+)
+_SEVERITIES = {
+    word: degree
+    for degree, words in {
+        "mild": "mild mildly small minimal minimally tiny trace slight slightly subtle minor faint",
+        "moderate": "moderate moderately",
+        "severe": "severe severely large extensive extensively marked markedly massive gross huge",
+    }.items()
+    for word in words.split()
+}
+_NUMBER = r"\d+(?:\.\d+)?"
+_MEASUREMENT = re.compile(
+    rf"(?<![\w.])({_NUMBER}(?:\s*(?:x|×|by|to|-)\s*{_NUMBER})*)\s*-?\s*"
+    r"(cm|mm|centimeters?|millimeters?)\b",
+    re.IGNORECASE,
+)
+
+
+@dataclass
+class Mention:
+    """One observation that names a finding."""
+
+    finding: str
+    status: str
+    sides: set[str]
+    severities: set[str]
+    tokens: str
+    span: Span | None  # characters; None where the text has not the annotation's tokens
+
+
+@dataclass
+class Finding:
+    """One finding of a text; its attributes are those of the mentions that have its status."""
+
+    status: str
+    sides: set[str] = field(default_factory=set)  # left, right
+    unsided: bool = False  # one of the mentions names no side
+    severities: set[str] = field(default_factory=set)  # mild, moderate, severe
+    measurements: dict[float, str] = field(default_factory=dict)  # mm: as written
+    quote: str = ""  # the first sentence that states it
+
+
+def statuses(record: Record) -> dict[str, str]:
+    """Return {finding: 'present', 'uncertain' or 'absent'} of an annotation.
+
+    A finding mentioned several times is present if one mention has it definitely present, else
+    uncertain if one has it uncertain, else absent.
+    """
+    found: dict[str, str] = {}
+    for _, finding, status, _ in _named(record["entities"]):
+        found[finding] = min(status, found.get(finding, status), key=STATUSES.index)
+    return dict(sorted(found.items()))
+
+
+def describe(record: Record, text: str) -> dict[str, Finding]:
+    """Return each finding of `text`, whose annotation is `record`, with its attributes."""
+    bounds = sentences(text)
+    found = {name: Finding(status) for name, status in statuses(record).items()}
+    # What is only possible says nothing about the side and size of what is there.
+    mentions = [m for m in _mentions(record, text) if m.status == found[m.finding].status]
+    for mention in mentions:
+        finding = found[mention.finding]
+        finding.quote = finding.quote or _quote(text, bounds, mention)
+        if mention.status != ABSENT:
+            sides = _sides(text, bounds, mention, mentions)
+            finding.sides |= sides
+            finding.unsided |= not sides
+            finding.severities |= mention.severities
+    for name, value, written in _measurements(text, bounds, mentions):
+        found[name].measurements.setdefault(value, written)
+    return found
+
+
+def _sides(text: str, bounds: list[Span], mention: Mention, mentions: list[Mention]) -> set[str]:
+    """Return the sides of a mention: its own, or its sentence's if that names no other finding."""
+    if mention.span is None:
+        return mention.sides
+    here = sentence_at(bounds, mention.span[0])
+    start, end = bounds[here]
+    sentence = text[start:end].lower()
+    same = [m for m in mentions if m.span and sentence_at(bounds, m.span[0]) == here]
+    both = _BOTH_SIDES.search(sentence)
+    if both and set(re.findall("left|right", both[0])) == {"left", "right"}:
+        place = (start + both.start(), start + both.end())
+        if mention is min(same, key=lambda m: _distance(m.span, place)):
+            return {"left", "right"}
+    others = {m.finding for m in same}
+    if mention.sides or others != {mention.finding} or _CHAMBER.search(sentence):
+        return mention.sides
+    return _known_sides(re.findall(r"\w+", sentence))
+
+
+def _known_sides(words: Iterable[str]) -> set[str]:
+    sides = {_SIDES[word] for word in words if word in _SIDES}
+    return {"left", "right"} if "bilateral" in sides else sides
+
+
+def _mentions(record: Record, text: str) -> list[Mention]:
+    entities = record["entities"]
+    places = {id(entity): (start, end) for start, end, entity in spans(text, record)}
+    found = []
+    for key, finding, status, related in _named(entities):
+        modifiers, locations = related
+        words = [*_words(entities[key]), *modifiers]
+        if any(_CHAMBER.match(word) for word in locations):
+            locations = []  # a lead in the right ventricle is on the left
+        found.append(
+            Mention(
+                finding,
+                status,
+                _known_sides([*words, *locations]),
+                {_SEVERITIES[word] for word in modifiers if word in _SEVERITIES},
+                entities[key]["tokens"],
+                places.get(id(entities[key])),
+            )
+        )
+    return found
+
+
+def _named(
+    entities: Mapping[str, Any],
+) -> Iterator[tuple[str, str, str, tuple[list[str], list[str]]]]:
+    """Yield (entity's key, finding, status, (words that modify it, words of where it is))."""
+    modifiers_of: dict[str, list[str]] = {}
+    for key, entity in entities.items():
+        for relation, target in entity["relations"]:
+            if relation == "modify":
+                modifiers_of.setdefault(target, []).append(key)
+    for key, entity in entities.items():
+        status = LABELS.get(entity["label"])
+        if status is None or any(relation == "modify" for relation, _ in entity["relations"]):
+            continue
+        modifiers = _reached(modifiers_of, modifiers_of.get(key, []))
+        places = _reached(
+            modifiers_of,
+            [target for relation, target in entity["relations"] if relation == "located_at"],
+        )
+        related = (
+            [word for other in modifiers for word in _words(entities[other])],
+            [word for other in places for word in _words(entities[other])],
+        )
+        finding = _finding(tuple(_words(entity)), *map(tuple, related))
+        if finding is not None:
+            yield key, finding, status, related
+
+
+def _reached(modifiers_of: Mapping[str, list[str]], start: Iterable[str]) -> list[str]:
+    """Return `start` and everything that modifies it, directly or not, each once."""
+    found = list(dict.fromkeys(start))
+    for key in found:  # grows while it is read
+        found += [other for other in modifiers_of.get(key, []) if other not in found]
+    return found
+
+
+def _words(entity: Mapping[str, Any]) -> list[str]:
+    return re.findall(r"\w+", entity["tokens"].lower())
+
+
+@cache
+def _terms() -> list[list[tuple[str, list[list[re.Pattern[str]]]]]]:
+    return [
+        [(finding, [_pattern(term) for term in terms.split()]) for finding, terms in group.items()]
+        for group in (SPECIFIC, GENERAL)
+    ]
+
+
+def _pattern(term: str) -> list[re.Pattern[str]]:
+    return [re.compile(re.escape(part).replace(r"\*", r"\w*")) for part in term.split("+")]
+
+
+# Bounded, because a language model's output may hold any number of different words.
+_KNOWN: dict[tuple[tuple[str, ...], ...], str | None] = {}
+
+
+def _finding(
+    head: tuple[str, ...], modifiers: tuple[str, ...], places: tuple[str, ...]
+) -> str | None:
+    """Return the finding that an observation names, None for a statement of normality."""
+    key = (head, modifiers, places)
+    if key not in _KNOWN:
+        if len(_KNOWN) > 100_000:
+            _KNOWN.clear()
+        _KNOWN[key] = _look_up(*key)
+    return _KNOWN[key]
+
+
+def _look_up(
+    head: tuple[str, ...], modifiers: tuple[str, ...], places: tuple[str, ...]
+) -> str | None:
+    everything = (*head, *modifiers, *places)
+    # "nodular opacity" is a nodule, "consolidated mass" a mass: the observation's own words come
+    # first, then those that modify it; but markings are normal unless something is said of them.
+    looks = [head] if head and head[0].startswith("marking") else [head, (*head, *modifiers)]
+    for group in _terms():
+        for words in looks:
+            for finding, terms in group:
+                if any(_fits(term, words, everything) for term in terms):
+                    return finding
+    if all(word in NOT_FINDINGS or word in _QUALIFIERS for word in head):
+        return None
+    return " ".join(map(_singular, head))
+
+
+def _fits(term: list[re.Pattern[str]], words: tuple[str, ...], everything: tuple[str, ...]) -> bool:
+    first, *others = term
+    return any(map(first.fullmatch, words)) and all(
+        any(map(part.fullmatch, everything)) for part in others
+    )
+
+
+def _singular(word: str) -> str:
+    if len(word) > 4 and word.endswith("ies"):
+        return f"{word[:-3]}y"
+    plural = len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is"))
+    return word[:-1] if plural else word
+
+
+def _quote(text: str, bounds: list[Span], mention: Mention) -> str:
+    """Return the sentence of the mention; its own tokens where the text has them not."""
+    if mention.span is None or not bounds:
+        return mention.tokens
+    start, end = bounds[sentence_at(bounds, mention.span[0])]
+    return text[start:end]
+
+
+def _measurements(
+    text: str, bounds: list[Span], mentions: list[Mention]
+) -> Iterator[tuple[str, float, str]]:
+    """Yield (finding, millimetres, as written).
+
+    A measurement belongs to the finding that stands nearest in its sentence, or was last mentioned
+    in the sentence before ("It measures 5 mm"); findings that are denied have none.
+    """
+    stated = [(m.span, m.finding) for m in mentions if m.status != ABSENT and m.span is not None]
+    stated.sort()
+    for match in _MEASUREMENT.finditer(text):
+        here = sentence_at(bounds, match.start())
+        owner = _owner(match.span(), here, bounds, stated)
+        if owner is None:
+            continue
+        factor = 10 if match[2].lower().startswith("c") else 1
+        for number in re.findall(_NUMBER, match[1]):
+            yield owner, round(float(number) * factor, 3), f"{number} {match[2]}"
+
+
+def _owner(
+    place: Span, sentence: int, bounds: list[Span], stated: list[tuple[Span, str]]
+) -> str | None:
+    same = [
+        (_distance(span, place), finding)
+        for span, finding in stated
+        if sentence_at(bounds, span[0]) == sentence
+    ]
+    if same:
+        return min(same)[1]
+    before = [
+        finding for (start, _), finding in stated if sentence_at(bounds, start) == sentence - 1
+    ]
+    return before[-1] if before else None
+
+
+def _distance(one: Span | None, other: Span) -> int:
+    """Return how many characters stand between two spans."""
+    assert one is not None
+    return max(one[0] - other[1], other[0] - one[1])

@@ -1,0 +1,231 @@
+"""Twelve invented reports in four precisions as a finished run, for tests and the pictures.
+
+No sentence comes from a corpus. Annotations and scores are the real ones of these texts; speed,
+memory and likelihood are invented.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from test_report import write_generations, write_weights
+
+from radquant.files import write_json, write_jsonl, write_table
+from radquant.quantization.recipe import Recipe
+from radquant.reporting.changes_section import example_texts
+from radquant.reporting.collect import Run
+from radquant.reporting.explorer import payload
+from radquant.reporting.figures import write_figures
+from radquant.reporting.html import read_figures
+from radquant.reporting.markdown import render
+from radquant.reporting.summary import summarize
+from radquant.scoring import lexicon, records
+from radquant.scoring.scores import score
+
+CONFIG = {
+    "seed": 7,
+    "model": {"name": "example-model", "path": "models/example"},
+    "corpus": {"name": "twelve invented reports", "format": "table", "path": "reports.csv"},
+    "task": {"inputs": ["findings"], "target": "impression"},
+    "checkpoints": {"awq-w4": vars(Recipe("awq", 4, 128))},
+    "precisions": {
+        "original": {"checkpoint": "original"},
+        "w4a16": {"checkpoint": "awq-w4"},
+        "w4a8": {"checkpoint": "awq-w4", "activations": {"bits": 8}},
+        "w4a4": {"checkpoint": "awq-w4", "activations": {"bits": 4}},
+    },
+    "generation": {"shards": 2, "prompt": "prompts/impression.txt"},
+    "scoring": {"annotator": "lexicon"},
+    "statistics": {"resamples": 2000, "confidence": 0.95, "margin": 0.01},
+}
+PROMPT = (
+    "Write the impression of this chest radiograph in one short line.\n"
+    "Findings: {findings}\nImpression:"
+)
+NATS = {"original": 0.0, "w4a16": 0.05, "w4a8": 0.12, "w4a4": 1.4}
+
+# Findings, the reference impression, and the outputs in the order of the precisions.
+REPORTS = {
+    "case-01": (
+        "There is a small left pleural effusion. The heart is mildly enlarged. No pneumothorax.",
+        "Small left pleural effusion. Mild cardiomegaly.",
+        "Small left pleural effusion. Mild cardiomegaly. No pneumothorax.",
+        "Small left pleural effusion. Mild cardiomegaly. No pneumothorax.",
+        "Small right pleural effusion. Mild cardiomegaly. No pneumothorax.",
+        "Mild cardiomegaly. No pneumothorax.",
+    ),
+    "case-02": (
+        "A 1.2 cm nodule is seen in the right upper lobe. The lungs are otherwise clear.",
+        "1.2 cm nodule in the right upper lobe; CT is recommended.",
+        "1.2 cm nodule in the right upper lobe. CT is recommended.",
+        "1.2 cm nodule in the right upper lobe. Follow-up CT is recommended.",
+        "2.1 cm nodule in the right upper lobe. CT is recommended.",
+        "No nodule is seen. The lungs are clear.",
+    ),
+    "case-03": (
+        "The lungs are clear. The heart is normal in size. No effusion or pneumothorax.",
+        "No acute cardiopulmonary abnormality.",
+        "No acute cardiopulmonary abnormality.",
+        "No acute cardiopulmonary abnormality.",
+        "No acute cardiopulmonary abnormality.",
+        "Pneumonia in the left lower lobe.",
+    ),
+    "case-04": (
+        "Patchy opacity at the right base, which may represent atelectasis or pneumonia.",
+        "Right basilar opacity, possibly pneumonia.",
+        "Right basilar opacity, possibly pneumonia.",
+        "Right basilar opacity, possibly pneumonia.",
+        "Right basilar opacity with pneumonia.",
+        "Right right right right right right right right right right right right right",
+    ),
+    "case-05": (
+        "The endotracheal tube ends 5.5 cm above the carina. Moderate pulmonary edema.",
+        "Endotracheal tube 5.5 cm above the carina. Moderate pulmonary edema.",
+        "Endotracheal tube 5.5 cm above the carina. Moderate pulmonary edema.",
+        "Endotracheal tube 5.0 cm above the carina. Moderate pulmonary edema.",
+        "Endotracheal tube 5.5 cm above the carina. Severe pulmonary edema.",
+        "Severe pulmonary edema.",
+    ),
+    "case-06": (
+        "A large right pneumothorax is present. Subcutaneous emphysema on the right.",
+        "Large right pneumothorax.",
+        "Large right pneumothorax with subcutaneous emphysema.",
+        "Large right pneumothorax with subcutaneous emphysema.",
+        "Large right pneumothorax.",
+        "No pneumothorax.",
+    ),
+    "case-07": (
+        "The heart is enlarged. There is vascular congestion without edema.",
+        "Cardiomegaly with vascular congestion.",
+        "Cardiomegaly with vascular congestion.",
+        "Cardiomegaly with vascular congestion, unchanged from the prior study.",
+        "Cardiomegaly with vascular congestion.",
+        "",
+    ),
+    "case-08": (
+        "Healed fracture of the left sixth rib. The lungs are clear.",
+        "Old fracture of the left sixth rib.",
+        "Healed fracture of the left sixth rib. No acute disease.",
+        "Healed fracture of the left sixth rib. No acute disease.",
+        "Healed fracture of the left sixth rib.",
+        "Write the impression of this chest radiograph in one short line. Findings: Healed "
+        "fracture of the left sixth rib. The lungs are clear.",
+    ),
+    "case-09": (
+        "Low lung volumes with bibasilar atelectasis. No focal consolidation.",
+        "Bibasilar atelectasis.",
+        "Low lung volumes with bibasilar atelectasis.",
+        "Low lung volumes, possibly with bibasilar atelectasis.",
+        "Low lung volumes with bibasilar atelectasis. Small pleural effusion.",
+        "Low lung volumes.",
+    ),
+    "case-10": (
+        "Dense consolidation in the left lower lobe with air bronchograms.",
+        "Left lower lobe pneumonia.",
+        "Left lower lobe consolidation, consistent with pneumonia.",
+        "Left lower lobe consolidation, consistent with pneumonia.",
+        "Left lower lobe consolidation.",
+        "Consolidation consolidation in the lobe.",
+    ),
+    "case-11": (
+        "Calcified granuloma in the left upper lobe. Tortuous aorta.",
+        "Calcified granuloma. No acute disease.",
+        "Calcified granuloma in the left upper lobe. No acute disease.",
+        "Calcified granuloma in the left upper lobe. No acute disease.",
+        "Calcified granuloma in the left upper lobe. No acute disease.",
+        "Granuloma in the upper lobe. Large mass.",
+    ),
+    "case-12": (
+        "Moderate right pleural effusion with adjacent atelectasis, larger than expected.",
+        "Moderate right pleural effusion with atelectasis.",
+        "Moderate right pleural effusion with adjacent atelectasis.",
+        "Moderate right pleural effusion with adjacent atelectasis.",
+        "Moderate bilateral pleural effusions with adjacent atelectasis.",
+        "Moderate pleural effusion.",
+    ),
+}
+
+
+def make_run(folder: Path, reports: dict[str, tuple[str, ...]] = REPORTS) -> Path:
+    """Write a finished run of `reports` under `folder`, and return `folder`."""
+    ids = list(reports)
+    findings, references, *outputs = zip(*reports.values(), strict=True)
+    table = pd.DataFrame({"id": ids, "findings": findings, "impression": references})
+    write_table(folder / "data/eval.csv", table)
+    write_table(folder / "data/train.csv", table.assign(id=[f"train-{name}" for name in ids]))
+    write_table(folder / "data/raw.parquet", table)
+    _write_records(folder, len(ids))
+    _annotate(folder / "annotations/reference.jsonl", ids, references)
+    for (name, precision), written in zip(CONFIG["precisions"].items(), outputs, strict=True):
+        write_generations(folder, name, precision, ids, list(written))
+        for number in (1, 2):
+            path = folder / f"generations/{name}/shard-{number}-of-2.parquet"
+            part = pd.read_parquet(path)
+            reasons = part["output"].map(lambda text: "length" if text[-1:].isalpha() else "stop")
+            write_table(path, part.assign(finish_reason=reasons))
+            notes = folder / f"annotations/{name}/shard-{number}-of-2.jsonl"
+            _annotate(notes, part["id"], part["output"])
+        _write_likelihood(folder, name, ids)
+    for name, written in (("copy-input", findings), ("constant", [references[2]] * len(ids))):
+        write_table(
+            folder / f"generations/{name}/all.parquet",
+            pd.DataFrame({"id": ids, "prompt_hash": "", "output": written, "finish_reason": ""}),
+        )
+        _annotate(folder / f"annotations/{name}/all.jsonl", ids, written)
+    for name in [*CONFIG["precisions"], "copy-input", "constant"]:
+        write_table(folder / f"scores/{name}.parquet", _scores(folder, name))
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    return folder
+
+
+def page_parts(run: Run, figures: Path) -> tuple[str, dict[str, str], dict[str, Any]]:
+    """Return report.md, its figures by path, and the payload: what `page` makes the page of."""
+    summary = summarize(run)
+    write_figures(summary, figures)
+    markdown = render(summary, example_texts(run, summary), "figures")
+    return markdown, read_figures(figures, "figures"), payload(run)
+
+
+def _annotate(path, ids, texts):
+    write_jsonl(path, records.build(list(ids), list(texts), lexicon.identity(), lexicon.annotate))
+
+
+def _scores(folder, name):
+    def parts(kind, system):
+        return sorted((folder / kind / system).glob("*.parquet" if kind == "generations" else "*"))
+
+    return score(
+        folder / "data/eval.csv",
+        "impression",
+        folder / "annotations/reference.jsonl",
+        parts("generations", name),
+        parts("annotations", name),
+        parts("generations", "original"),
+        parts("annotations", "original"),
+        PROMPT,
+    )
+
+
+def _write_records(folder, count):
+    steps = [{"step": "read", "removed": 0, "left": 40}, {"step": "cut", "removed": 4, "left": 36}]
+    cleaning = {"seed": 7, "steps": steps, "train": 36 - count, "eval": count}
+    write_json(folder / "data/cleaning.json", cleaning | {"split": "by hash", "unit": "patient"})
+    calibration = {"samples": 16, "tokens": 900, "texts": 16, "packed": False}
+    calibration |= {"source": {"kind": "corpus"}, "prompt_hash": "c" * 64}
+    write_json(folder / "calibration/set.json", calibration)
+    write_weights(folder / "models/original", 2_000_000)
+    write_json(folder / "models/original/source.json", {"files": {"model.safetensors": "f" * 64}})
+    write_weights(folder / "checkpoints/awq-w4", 550_000)
+    layers = [{"name": f"layers.{i}", "weight_error": 0.1 + i / 100} for i in range(3)]
+    record = {"recipe": CONFIG["checkpoints"]["awq-w4"], "layers": layers, "checks": {}}
+    cost = {"wall_seconds": 12.5, "cpu_seconds": 11.0, "peak_process_bytes": 900_000_000}
+    write_json(folder / "checkpoints/awq-w4/quantization.json", record | cost)
+
+
+def _write_likelihood(folder, name, ids):
+    noise = np.random.default_rng(0).normal(0, 0.2, len(ids))
+    table = pd.DataFrame({"id": ids, "nll": (2.4 + NATS[name]) * 10 + noise, "tokens": 10})
+    write_table(folder / f"likelihood/{name}.parquet", table)
+    write_json(folder / f"likelihood/{name}.json", {"wall_seconds": 2.0, "cpu_seconds": 1.5})

@@ -1,0 +1,221 @@
+"""report.html as a file: what it holds and what it cannot do. (test_explorer.py opens it.)"""
+
+import base64
+import hashlib
+import html
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+from explorer_reports import CONFIG, REPORTS
+
+from radquant.reporting.explorer import marks
+from radquant.reporting.html import ASSETS, embed, page
+from radquant.reporting.summary import summarize
+from radquant.reporting.tables import escape
+from radquant.scoring import lexicon
+
+HOSTILE = [
+    *("<script>alert(1)</script>", "</script>", "<!--", "<![CDATA[", "&lt;b&gt;", "\u2028\u2029"),
+    *("<img src=x onerror=alert(1)>", "<details><summary><img src=x></summary>", "</details><b>"),
+    *("[x](javascript:alert(1))", "![x](https://example.org/x.png)", "\U0001f9e0 שלום"),
+]
+TABLE = {"table", "thead", "tbody", "tr", "th", "td"}
+EMPTY = {"systems": ["original"], "kinds": [], "flags": [], "reports": [], "texts": []}
+
+
+class Reader(HTMLParser):
+    """Elements with their attributes, the text that is shown, and that of each table's cell."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements, self.cells, self.texts = [], [], []
+        self.inside = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        if tag not in ("meta", "link", "input", "img", "br"):
+            self.inside.append(tag)
+        if tag in ("td", "th"):
+            self.cells.append("")
+
+    def handle_endtag(self, tag):
+        assert self.inside.pop() == tag  # well-formed
+
+    def handle_data(self, data):
+        if {"td", "th"} & set(self.inside):
+            self.cells[-1] += data
+        if "script" not in self.inside and "style" not in self.inside:
+            self.texts.append(data)
+
+
+@pytest.fixture(scope="module")
+def shown(invented_parts):
+    return page(*invented_parts)
+
+
+def document(body):
+    return page(f"# Title\n\nSome words.\n\n## Part\n\n{body}\n", {}, EMPTY)
+
+
+def article(body):
+    """The part of the page that Markdown makes."""
+    return re.search(r"<article>.*</article>", document(body), re.S)[0]
+
+
+def elements(text, *tags):
+    return [(tag, attributes) for tag, attributes in Reader(text).elements if tag in tags]
+
+
+def test_every_cell_of_every_table_is_on_the_page_in_its_order(invented_parts, shown):
+    rows = [line for line in invented_parts[0].splitlines() if re.match(r"\|(?! -)", line)]
+    expected = [
+        re.sub(r"\\(.)|`", r"\1", cell.strip())
+        for row in rows
+        for cell in re.split(r"(?<!\\)\|", row)[1:-1]
+    ]
+    assert len(expected) > 300
+    assert Reader(shown).cells == expected
+
+
+def test_the_verdict_comes_first(invented_parts, shown, invented_run):
+    sentences = summarize(invented_run)["verdict"]
+    text = shown.split("<article>")[1]
+    assert re.search(r"<h2[^>]*>(.*?)</h2>", text)[1] == "Verdict"
+    head = re.sub("<[^>]+>", "", html.unescape(text[: text.index("<table>")]))
+    assert all(sentence in head for sentence in sentences)
+
+
+def test_all_headings_are_there_and_in_the_contents(invented_parts, shown):
+    titles = [re.sub(r"\\(.)", r"\1", t) for t in re.findall(r"^## (.*)$", invented_parts[0], re.M)]
+    contents = re.search(r'<nav class="contents".*?</nav>', shown, re.S)[0]
+    links = re.findall(r'<a href="#([^"]+)">([^<]*)</a>', contents)
+    assert [html.unescape(title) for _, title in links] == titles
+    ids = [attributes["id"] for _, attributes in Reader(shown).elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert {name for name, _ in links} <= set(ids)
+
+
+def test_figures_are_inside_with_the_texts_that_describe_them(invented_parts, shown):
+    expected = re.findall(r"!\[(.*?)\]\((.*?)\)", invented_parts[0])
+    images = elements(shown, "img")
+    assert len(images) == 3
+    for (alt, path), (_, image) in zip(expected, images, strict=True):
+        assert image["alt"] == alt
+        kind, _, data = image["src"].partition(",")
+        assert kind == "data:image/svg+xml;base64"
+        assert base64.b64decode(data).decode() == invented_parts[1][path]
+
+
+def test_nothing_is_loaded_from_anywhere(shown):
+    loading = {"src", "srcset", "data", "action", "formaction", "poster", "background", "ping"}
+    for tag, attributes in Reader(shown).elements:
+        assert not {name for name in attributes if name.startswith("on") or name == "style"}
+        for name in loading & attributes.keys():
+            assert attributes[name].startswith("data:image/svg+xml;base64,"), (tag, name)
+        if "href" in attributes:
+            assert attributes["href"].startswith("#") or attributes["href"] == "data:,"
+    assert not elements(shown, "iframe", "object", "embed", "base")
+    assert "url(" not in (ASSETS / "explorer.css").read_text()
+    assert "@import" not in (ASSETS / "explorer.css").read_text()
+
+
+def test_only_this_style_and_this_script_may_run(shown):
+    policy = next(a["content"] for _, a in elements(shown, "meta") if "http-equiv" in a)
+    rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
+    assert rules.pop("default-src") == "'none'"
+    assert rules.pop("img-src") == "data:"
+    for tag in ("style", "script"):
+        (text,) = re.findall(rf"<{tag}>(.*?)</{tag}>", shown, re.S)
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert rules.pop(f"{tag}-src") == f"'sha256-{digest}'"
+    assert "unsafe" not in policy
+
+
+def test_no_script_writes_markup():
+    script = (ASSETS / "explorer.js").read_text()
+    for name in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("):
+        assert name not in script
+    assert "fetch(" not in script
+    assert "</" not in script
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+@pytest.mark.parametrize("place", ["{}", "words {} words", "- {}", "| a |\n| - |\n| {} |"])
+def test_markup_in_the_report_is_shown_as_text(text, place):
+    reader = Reader(article(place.format(text)))
+    harmless = {"article", "section", "div", "h1", "h2", "p", "ul", "li", "a"}
+    assert {tag for tag, _ in reader.elements} <= harmless | TABLE
+    assert not [a for _, a in reader.elements if a.get("href", "").startswith("javascript")]
+    if not re.search(r"\]\(|&", text):  # Markdown's own links and entities
+        assert "".join(text.split()) in "".join("".join(reader.texts).split())
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_what_the_report_escapes_is_shown_as_it_was(text):
+    reader = Reader(article(f"**a {escape(text)} b**"))
+    expected = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split()))
+    assert expected in "".join(reader.texts)
+    assert {tag for tag, _ in reader.elements} <= {
+        *("article", "section", "div", "h1", "h2", "p", "strong"),
+    }
+
+
+def test_the_report_can_fold_a_part_away():
+    body = article("<details><summary>More</summary>\n\n| a |\n| - |\n| 1 |\n\n</details>")
+    found = [tag for tag, _ in elements(body, "details", "summary", "table")]
+    assert found == ["details", "summary", "table"]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_the_payload_stays_inside_its_element(text):
+    written = embed({"text": text})
+    assert not set("<>&\u2028\u2029") & set(written)
+    assert json.loads(written) == {"text": text}
+
+
+def test_equal_runs_give_equal_pages(invented_parts, shown):
+    assert page(*invented_parts) == shown
+
+
+def test_the_payload_says_what_the_tables_say(invented_run, invented_parts):
+    shown = invented_parts[2]
+    systems = list(CONFIG["precisions"])
+    assert shown["systems"] == systems
+    assert [report["id"] for report in shown["reports"]] == list(REPORTS)
+    texts = [entry["text"] for entry in shown["texts"]]
+    assert len(texts) == len(set(texts))
+    for report in shown["reports"]:
+        _, reference, *outputs = REPORTS[report["id"]]
+        assert texts[report["reference"]] == reference
+        assert [texts[output["text"]] for output in report["outputs"]] == outputs
+    for at, system in enumerate(systems):
+        for row, report in zip(
+            invented_run.scores[system].itertuples(), shown["reports"], strict=True
+        ):
+            output = report["outputs"][at]
+            assert output["f1"] == pytest.approx(row.complete, abs=1e-6)
+            for column in ("changes", "flags", "unsupported"):
+                assert output[column] == getattr(row, column)
+
+
+def test_the_invented_reports_have_every_kind_of_change_and_flag(invented_parts):
+    outputs = [output for report in invented_parts[2]["reports"] for output in report["outputs"]]
+    kinds = {change["kind"] for output in outputs for change in output["changes"]}
+    assert kinds == {kind for kind, _ in invented_parts[2]["kinds"]}
+    assert {flag for output in outputs for flag in output["flags"]} == set(
+        invented_parts[2]["flags"]
+    )
+    assert all(o["harm"] == 0 for o in outputs if not o["changes"] and not o["flags"])
+
+
+def test_marks_are_where_the_words_are_and_count_as_javascript_does():
+    text = "\U0001f9e0 No effusion. \U0001f9e0\U0001f9e0 Possible edema of the lungs."
+    found = marks(text, lexicon.annotate(text))
+    units = text.encode("utf-16-le")
+    words = [(units[2 * a : 2 * b].decode("utf-16-le"), status) for a, b, status in found]
+    assert ("effusion", "absent") in words
+    assert ("edema", "uncertain") in words
+    assert ("lungs", "anatomy") in words
