@@ -100,6 +100,10 @@ def test_radgraph_marks_the_parts_of_a_phrase_as_entities_of_their_own():
         ("Right greater than left effusions.", "pleural effusion", {"left", "right"}),
         ("Left effusion. No right effusion.", "pleural effusion", {"left"}),
         ("Opacity of the right and left base.", "opacity", {"left", "right"}),
+        ("Bibasilar and left perihilar opacities.", "opacity", {"left", "right"}),
+        ("Left mass with bilateral effusions.", "mass", {"left"}),
+        ("Right greater than left atelectasis/opacity.", "opacity", {"left", "right"}),
+        ("Bibasilar opacities with a right effusion.", "pleural effusion", {"right"}),
         ("Left effusion and right pneumothorax.", "pneumothorax", {"right"}),
         # A lead in the right ventricle says nothing of the pacemaker's side.
         ("Left-sided pacemaker. Pacemaker leads in the right ventricle.", "pacemaker", {"left"}),

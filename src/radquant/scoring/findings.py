@@ -129,7 +129,7 @@ _CHAMBER = re.compile(r"\b(?:atri|ventric)")
 _BOTH_SIDES = re.compile(
     r"\b(?:left|right)\W+(?:(?:\w+\W+)?(?:greater|larger|worse|more|bigger)\W+(?:\w+\W+)?than\W+"
     r"|(?:(?:sided|upper|lower|middle|mid|lobes?|lungs?|base|basilar|basal|apex|apical)\W+){0,3}"
-    r"(?:and|or|,)\W+)(?:the\W+)?(?:left|right)\b"
+    r"(?:and|or|,)\W+)(?:the\W+)?(?:left|right)\b|\b(?:bilateral|bibasilar|bibasal|biapical)\b"
 )
 _SEVERITIES = {
     word: degree
@@ -211,15 +211,18 @@ def _sides(text: str, bounds: list[Span], mention: Mention, mentions: list[Menti
     start, end = bounds[here]
     sentence = text[start:end].lower()
     same = [m for m in mentions if m.span and sentence_at(bounds, m.span[0]) == here]
-    both = _BOTH_SIDES.search(sentence)
-    if both and set(re.findall("left|right", both[0])) == {"left", "right"}:
-        place = (start + both.start(), start + both.end())
+    cues = [m for m in _BOTH_SIDES.finditer(sentence) if len(_known_sides(_split(m[0]))) > 1]
+    for cue in cues:
+        place = (start + cue.start(), start + cue.end())
         if mention is min(same, key=lambda m: _distance(m.span, place)):
             return {"left", "right"}
+    elsewhere = _known_sides(_split(_BOTH_SIDES.sub(" ", sentence)))
+    if cues and mention.sides and mention.sides.isdisjoint(elsewhere):
+        return {"left", "right"}  # its side is one of "right greater than left"
     others = {m.finding for m in same}
     if mention.sides or others != {mention.finding} or _CHAMBER.search(sentence):
         return mention.sides
-    return _known_sides(re.findall(r"\w+", sentence))
+    return _known_sides(_split(sentence))
 
 
 def _known_sides(words: Iterable[str]) -> set[str]:
@@ -285,7 +288,11 @@ def _reached(modifiers_of: Mapping[str, list[str]], start: Iterable[str]) -> lis
 
 
 def _words(entity: Mapping[str, Any]) -> list[str]:
-    return re.findall(r"\w+", entity["tokens"].lower())
+    return _split(entity["tokens"].lower())
+
+
+def _split(text: str) -> list[str]:
+    return re.findall(r"\w+", text)
 
 
 @cache
