@@ -44,9 +44,13 @@ rule report:
         ],
         generations=[
             file
+            for system in PRECISIONS + BASELINES
+            for file in outputs_of(system, "generations", "parquet")
+        ],
+        measures=[
+            file
             for precision in PRECISIONS
-            for suffix in ("parquet", "json")
-            for file in outputs_of(precision, "generations", suffix)
+            for file in outputs_of(precision, "generations", "json")
         ],
         likelihood=expand(
             "results/likelihood/{precision}.{suffix}",
@@ -57,8 +61,8 @@ rule report:
             "results/annotations/reference.jsonl",
             *[
                 file
-                for precision in PRECISIONS
-                for file in outputs_of(precision, "annotations", "jsonl")
+                for system in PRECISIONS + BASELINES
+                for file in outputs_of(system, "annotations", "jsonl")
             ],
         ],
         scores=expand("results/scores/{system}.parquet", system=PRECISIONS + BASELINES),

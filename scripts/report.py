@@ -32,9 +32,11 @@ def main() -> None:
     from radquant.reporting.figures import write_figures
     from radquant.reporting.html import page, read_figures
     from radquant.reporting.markdown import render
+    from radquant.reporting.recheck import recheck
     from radquant.reporting.summary import summarize
 
     results = collect(arguments.results, read_json(arguments.config))
+    recheck(arguments.results, results)
     summary = summarize(results)
     figures_path = Path(os.path.relpath(arguments.figures, arguments.output.parent)).as_posix()
     report = render(summary, example_texts(results, summary), figures_path)

@@ -21,6 +21,8 @@ FEWEST_REFERENCES = 5
 OTHER = "other"
 # Kinds that change whether a finding is there.
 FLIPS = ("lost", "negated", "invented", "hedged", "asserted")
+# What the original's output definitely has and this one not, and the other way round.
+LOSING, ADDING = ("lost", "negated"), ("invented", "asserted")
 
 
 def changes(run: Run, precision: str) -> dict[str, Any]:
@@ -34,8 +36,15 @@ def changes(run: Run, precision: str) -> dict[str, Any]:
     return {
         "changed": _share(run, ~table["identical"].to_numpy(dtype=bool)),
         "kinds": kinds,
+        # The harms that a verdict speaks of, each report counted once.
+        "losing": _with_any(run, found, LOSING),
+        "adding": _with_any(run, found, ADDING),
         "in_reference": _in_reference(run, found),
     }
+
+
+def _with_any(run: Run, found: Sequence[Sequence[Change]], kinds: Sequence[str]) -> dict[str, Any]:
+    return _share(run, [any(change["kind"] in kinds for change in row) for row in found])
 
 
 def _in_reference(run: Run, found: Sequence[Sequence[Change]]) -> dict[str, int]:

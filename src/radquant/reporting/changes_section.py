@@ -114,7 +114,7 @@ def _sensitivity(quality: Summary) -> str:
         f"Findings that at least {fewest} references have definitely present; "
         f"{findings['too_few']} more occur in fewer and are left out. The most frequent are "
         f"shown, up to {FINDINGS}; summary.json holds all.",
-        "The interval is a bootstrap of the paired differences: below some 20 references it is "
+        "The interval is that of the paired differences: below some 20 references it is a little "
         "too narrow, and where no report differs it has no width, which proves nothing.",
     ]
     header = ["finding", "references", *map(escape, names)]

@@ -8,8 +8,10 @@ import matplotlib
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from radquant.files import atomic_path
+from radquant.reporting.changes import ADDING, LOSING
 from radquant.reporting.collect import BASELINES, ORIGINAL
 from radquant.reporting.tables import LEVEL_TITLES, MINUS, change, coverage
 
@@ -29,6 +31,7 @@ STYLE = {
 COLOURS = ["#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
 GREY = "#767676"
+MOST_FLIPPED = 12  # findings in the figure; summary.json has all
 
 
 def figures(summary: Mapping[str, Any]) -> dict[str, tuple[Callable[[], Figure], str]]:
@@ -43,8 +46,13 @@ def figures(summary: Mapping[str, Any]) -> dict[str, tuple[Callable[[], Figure],
         )
     drawn["tradeoff"] = (
         lambda: tradeoff_figure(summary),
-        f"Combined {quality['measure']} of each precision against size on disk and speed",
+        f"Combined {quality['measure']} of each precision against memory and speed",
     )
+    if several and _flipped(quality):
+        drawn["flips"] = (
+            lambda: flips_figure(quality),
+            "Findings lost or denied, and findings added, by finding and precision",
+        )
     if several:
         drawn["likelihood"] = (
             lambda: likelihood_figure(quality),
@@ -139,22 +147,61 @@ def _forest(axis: Axes, rows: Sequence[Mapping[str, Any]], names: Sequence[str])
 
 
 def tradeoff_figure(summary: Mapping[str, Any]) -> Figure:
-    """Draw quality against size on disk and against speed, the baselines as horizontal lines."""
+    """Draw quality against memory and against speed, the baselines as horizontal lines."""
     quality, systems = summary["quality"], summary["performance"]["systems"]
     names = quality["precisions"]
     # A simulation's speed is nobody's speed.
     real = [name for name in names if not systems[name]["simulated"]]
     with matplotlib.rc_context(STYLE):
         figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.9), sharey=True)
-        disk = _apart({name: systems[name]["disk_bytes"] / 1e6 for name in names})
-        _scatter(axes[0], disk, quality)
+        memory = _apart({name: systems[name]["weight_bytes"] / 1e6 for name in names})
+        _scatter(axes[0], memory, quality)
         _scatter(axes[1], {name: systems[name]["tokens_per_second"] for name in real}, quality)
         axes[0].set_ylabel(f"combined {quality['measure']}")
-        axes[0].set_xlabel("size on disk, MB (equal sizes are drawn side by side)")
+        axes[0].set_xlabel("weights in memory, MB (equal sizes are drawn side by side)")
         axes[1].set_xlabel("speed, tokens/s (without simulated precisions)")
         handles, labels = axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="upper center", ncols=4, frameon=False)
         figure.tight_layout(rect=(0, 0, 1, 0.88))
+    return figure
+
+
+def _flipped(quality: Mapping[str, Any]) -> list[str]:
+    """Return the findings that change in some report, those that change most often first."""
+    counts = {
+        finding: sum(sum(kinds.values()) for kinds in row["flips"].values())
+        for finding, row in quality["findings"]["by_finding"].items()
+    }
+    return sorted((name for name, count in counts.items() if count), key=lambda x: -counts[x])
+
+
+def flips_figure(quality: Mapping[str, Any]) -> Figure:
+    """Draw, by finding, how often each precision leaves it out or denies it, and adds it."""
+    names = [name for name in quality["precisions"] if name != ORIGINAL]
+    findings = _flipped(quality)[:MOST_FLIPPED]
+    rows = [quality["findings"]["by_finding"][finding]["flips"] for finding in findings]
+    height = 0.8 / len(names)
+    with matplotlib.rc_context(STYLE):
+        figure, axis = plt.subplots(figsize=(9.5, 1.5 + 0.11 * len(findings) * (len(names) + 1)))
+        for index, name in enumerate(names):
+            colour, _ = _look(index + 1)
+            places = [y + (index - (len(names) - 1) / 2) * height for y in range(len(findings))]
+            for kinds, sign, label in ((LOSING, -1, name), (ADDING, 1, None)):
+                counts = [sign * sum(row[name][kind] for kind in kinds) for row in rows]
+                axis.barh(places, counts, height * 0.9, color=colour, label=label)
+        axis.axvline(0, color=GREY, linewidth=1)
+        most = max(1, *(abs(edge) for edge in axis.get_xlim()))
+        axis.set_xlim(-most, most)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.xaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
+        axis.set_yticks(range(len(findings)), findings)
+        axis.set_ylim(len(findings) - 0.5, -0.5)
+        axis.tick_params(axis="y", length=0)
+        axis.set_xlabel("◄ lost or denied     reports     added (invented or asserted) ►")
+        axis.grid(axis="x", color="#EEEEEE", linewidth=0.8)
+        axis.set_axisbelow(True)
+        figure.legend(loc="upper center", ncols=max(1, len(names)), frameon=False)
+        figure.tight_layout(rect=(0, 0, 1, 0.94))
     return figure
 
 

@@ -1,4 +1,4 @@
-"""The verdict: three sentences made from the statistics, and the word for one comparison."""
+"""The verdict: four sentences made from the statistics, and the word for one comparison."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -33,10 +33,16 @@ def state(row: Mapping[str, Any], alpha: float) -> str:
 
 
 def verdict(quality: Mapping[str, Any], performance: Mapping[str, Any]) -> list[str]:
-    """Return three sentences: the answer, what quantizing costs clinically, and what it saves."""
+    """Return four sentences: the answer, what quantizing costs in F1, what changes in the reports,
+    and what it saves."""
     if len(quality["precisions"]) == 1:
         return _original_alone(quality, performance)
-    return [_answer(quality), _clinical(quality), _saving(quality, performance)]
+    return [
+        _answer(quality),
+        _clinical(quality),
+        _changes(quality),
+        _saving(quality, performance),
+    ]
 
 
 def _answer(quality: Mapping[str, Any]) -> str:
@@ -164,6 +170,29 @@ def _likelihood(quality: Mapping[str, Any], rows: Mapping[str, Any]) -> str:
     return (
         ", though a more sensitive measure, how well the model predicts the reference reports, did "
         f"get worse (perplexity: original {before}, {listed})"
+    )
+
+
+def _changes(quality: Mapping[str, Any]) -> str:
+    """Tell in how many reports the precision to speak of says something clinically different."""
+    rows = quality["differences"][quality["settings"]["primary"]]
+    name = best(quality, list(rows))
+    row, reports = quality["changes"][name], quality["reports"]
+    if not row["changed"]["reports"]:
+        return f"{name} wrote all {reports:,} reports exactly as the original did."
+    return (
+        f"Compared with what the original wrote of the same reports, {name} leaves out or denies a "
+        f"definite finding in {_of(row['losing'], reports)} and states one that the original does "
+        f"not in {_of(row['adding'], reports)}; either may be right, which the score against the "
+        "radiologist's text judges."
+    )
+
+
+def _of(record: Mapping[str, Any], reports: int) -> str:
+    ends = record["interval"]
+    return (
+        f"{record['reports']:,} of {reports:,} ({share(record['share'])}; "
+        f"{share(ends['low'])} to {share(ends['high'])})"
     )
 
 

@@ -68,7 +68,7 @@ def score(
     fixed = fixed_texts(template)
     rows = [
         {
-            **_scores(
+            **measure(
                 references[name],
                 outputs[name],
                 originals[name],
@@ -123,7 +123,7 @@ def _rouge_l(target: str, prediction: str) -> float:
     return float(_rouge().score(target, prediction)["rougeL"].fmeasure)
 
 
-def _scores(
+def measure(
     reference: str,
     output: str,
     original: str,
@@ -131,6 +131,7 @@ def _scores(
     output_note: dict[str, Any],
     original_note: dict[str, Any],
 ) -> dict[str, Any]:
+    """Return the numbers of one report: F1, ROUGE-L and what is counted, by column."""
     identical = output == original
     against_reference = rewards.f1(output_note, reference_note)
     against_original = (1.0, 1.0, 1.0) if identical else rewards.f1(output_note, original_note)

@@ -1,0 +1,64 @@
+"""Scoring some reports again before anything is said about them.
+
+A table of scores with two columns swapped, or of other outputs, looks like any other. The texts and
+annotations are there, so a sample of every system's rows is computed anew.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from radquant.errors import UserError
+from radquant.reporting.collect import BASELINES, ORIGINAL, Run
+from radquant.scoring import records, rewards
+from radquant.scoring.scores import measure, read_generations
+
+ROWS = 50  # of each system; all have the same, evenly spaced
+
+
+def recheck(results: Path, run: Run) -> None:
+    """Raise UserError where a score is not what the texts and their annotations give."""
+    if rewards.identity() != run.rewards:
+        raise UserError(
+            f"the scores were made with the definitions of {run.rewards}, and here is "
+            f"{rewards.identity()}; delete results/scores and run again"
+        )
+    ids = run.reports["id"].tolist()
+    references = dict(zip(ids, run.reports["reference"], strict=True))
+    originals = _outputs(run, ORIGINAL)
+    notes = run.annotations
+    for system in [*run.precisions, *BASELINES]:
+        outputs = _outputs(run, system) if system in notes else _baseline(results, system, ids)
+        own = notes[system] if system in notes else _baseline_notes(results, system)
+        for row in np.unique(np.linspace(0, len(ids) - 1, ROWS).round().astype(int)):
+            name = ids[row]
+            found = measure(
+                references[name],
+                outputs[name],
+                originals[name],
+                notes["reference"][name],
+                own[name],
+                notes[ORIGINAL][name],
+            )
+            stored = run.scores[system].iloc[row]
+            for column, value in found.items():
+                if abs(float(stored[column]) - float(value)) > 1e-9:
+                    raise UserError(
+                        f"{results}/scores/{system}.parquet, column {column!r}, report {name!r}: "
+                        "not what the texts and their annotations give (swapped columns, or other "
+                        "outputs); delete the file and run again"
+                    )
+
+
+def _outputs(run: Run, system: str) -> dict[str, str]:
+    table = run.generations[system]
+    return dict(zip(table["id"], table["output"], strict=True))
+
+
+def _baseline(results: Path, system: str, ids: list[str]) -> dict[str, str]:
+    table = read_generations([results / "generations" / system / "all.parquet"], ids)
+    return dict(table["output"])
+
+
+def _baseline_notes(results: Path, system: str) -> dict[str, records.Record]:
+    return records.read([results / "annotations" / system / "all.jsonl"])

@@ -1,0 +1,72 @@
+"""scripts/report.py on a run whose scores are real, and its refusal of scores that are not."""
+
+import dataclasses
+import re
+import shutil
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+from explorer_reports import CONFIG, make_run
+
+from radquant.errors import UserError
+from radquant.files import read_json, read_table, write_table
+from radquant.reporting.collect import collect
+from radquant.reporting.recheck import recheck
+
+ROOT = Path(__file__).parents[1]
+
+
+def run_script(results, folder):
+    command = [sys.executable, str(ROOT / "scripts/report.py"), "--results", str(results)]
+    command += ["--config", str(results / "config.json"), "--output", str(folder / "report.md")]
+    command += ["--html", str(folder / "report.html")]
+    command += ["--summary", str(folder / "summary.json"), "--figures", str(folder / "figures")]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_script_writes_report_summary_and_figures(tmp_path):
+    done = run_script(make_run(tmp_path / "results"), tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    text = (tmp_path / "report.md").read_text()
+    for link in re.findall(r"!\[.+\]\((.+)\)", text):
+        ElementTree.parse(tmp_path / link)
+    assert len(re.findall(r"!\[", text)) == 4
+    assert set(read_json(tmp_path / "summary.json")) >= {"quality", "performance", "machine"}
+
+
+SWAPS = [
+    ("w4a16", "simple", "complete"),
+    ("constant", "partial", "complete"),
+    ("w4a4", "complete", "rouge_l"),
+    ("w4a8", "fidelity_complete", "complete"),
+]
+
+
+@pytest.mark.parametrize(("system", "one", "other"), SWAPS)
+def test_swapped_columns_are_refused(tmp_path, system, one, other):
+    results = make_run(tmp_path / "results")
+    swap = {one: other, other: one}
+    path = results / f"scores/{system}.parquet"
+    write_table(path, read_table(path).rename(columns=swap))
+    run = collect(results, CONFIG)
+    with pytest.raises(UserError, match=rf"scores/{system}.parquet, column .*swapped columns"):
+        recheck(results, run)
+
+
+def test_scores_of_other_outputs_are_refused_by_the_script(tmp_path):
+    results = make_run(tmp_path / "results")
+    shutil.copyfile(results / "scores/w4a16.parquet", results / "scores/w4a8.parquet")
+    done = run_script(results, tmp_path)
+    assert done.returncode == 1
+    assert "scores/w4a8.parquet, column" in done.stderr
+    assert not (tmp_path / "report.md").exists()
+
+
+def test_scores_by_other_definitions_are_refused(tmp_path):
+    results = make_run(tmp_path / "results")
+    run = dataclasses.replace(collect(results, CONFIG), rewards="radgraph 0.1.18 (0123)")
+    with pytest.raises(UserError, match=r"made with the definitions of radgraph 0\.1\.18 \(0123\)"):
+        recheck(results, run)
