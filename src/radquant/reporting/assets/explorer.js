@@ -248,7 +248,7 @@
       left[a.length - 1 - tail] === right[b.length - 1 - tail]
     )
       tail++;
-    const kept = common(left.slice(head, a.length - tail), right.slice(head, b.length - tail));
+    const kept = joined(left.slice(head, a.length - tail), right.slice(head, b.length - tail));
     const steps = [...kept.map(([i, j]) => [i + head, j + head]), [a.length - tail, b.length - tail]];
     const added = [];
     const removed = [];
@@ -262,6 +262,19 @@
       [i, j] = [nextI + 1, nextJ + 1];
     }
     return { added, removed };
+  }
+
+  // Return the pairs of places of words that both lists have, in their order. A mark alone between
+  // two changes is no pair: a comma kept would only cut a changed sentence in pieces.
+  function joined(left, right) {
+    const pairs = common(left, right);
+    const beside = ([i, j], [nextI, nextJ]) => nextI === i + 1 && nextJ === j + 1;
+    return pairs.filter(
+      (pair, at) =>
+        /[\p{L}\p{N}]/u.test(left[pair[0]]) ||
+        beside(pairs[at - 1] || [-1, -1], pair) ||
+        beside(pair, pairs[at + 1] || [left.length, right.length]),
+    );
   }
 
   // Return the pairs of places of a longest common subsequence of two lists of words.
