@@ -10,7 +10,7 @@
   const find = (id) => document.getElementById(id);
   let data = null; // the payload, read when the explorer is first opened
   let lowered = null; // its texts in lower case, made by the first search
-  let state = null; // what the address says
+  let state = null; // what the address says: the report and the filters
   let shown = []; // the numbers of the reports that pass the filters, in the order of the list
   let listed = ""; // the filters that `shown` and the list were made with
 
@@ -64,8 +64,13 @@
 
   // Filters and steps from report to report replace the address: going back leaves the explorer.
   function go(changed) {
-    history.replaceState(null, "", address({ ...state, ...changed }));
-    show();
+    const wanted = { ...state, ...changed };
+    try {
+      history.replaceState(null, "", address(wanted));
+    } catch {
+      // Safari refuses the address, not the step, to whoever leafs through a hundred in half a minute.
+    }
+    show(wanted);
   }
 
   // ---- Which reports -----------------------------------------------------------------------
@@ -427,8 +432,8 @@
     return shown.length ? [shown[0], 0] : [null, -1];
   }
 
-  function show() {
-    state = readAddress();
+  function show(wanted) {
+    state = wanted;
     const filters = address({ ...state, report: null });
     if (filters !== listed) {
       select();
@@ -572,7 +577,7 @@
       return;
     }
     if (data === null) open();
-    show();
+    show(readAddress());
   }
 
   // What is folded away is printed too.
