@@ -94,6 +94,23 @@ def test_schema_of_a_sentence():
         ("Opacity concerning for edema or pneumonia.", "pneumonia", UNCERTAIN),
         ("There are likely small effusions.", "effusions", UNCERTAIN),
         ("Opacity consistent with pneumonia.", "pneumonia", PRESENT),
+        ("Effusions, if any, are small.", "effusions", UNCERTAIN),
+        ("If any, there is a small effusion.", "effusion", UNCERTAIN),
+        ("Effusion is small if any, beside displaced fractures.", "fractures", PRESENT),
+        ("Small effusions, left greater than right, are thought likely.", "effusions", UNCERTAIN),
+        # What is uncertain is the cause, not the finding.
+        ("Opacity, likely related to positioning.", "opacity", PRESENT),
+        ("Opacity might be positional but edema cannot be excluded.", "opacity", PRESENT),
+        ("Opacity, likely edema, pneumonia not excluded.", "opacity", PRESENT),
+        ("Opacity, likely edema, pneumonia not excluded.", "pneumonia", UNCERTAIN),
+        ("Possible edema in the setting of effusion.", "effusion", PRESENT),
+        ("Likely effusion with associated opacity.", "opacity", PRESENT),
+        ("Apparent widening of the mediastinum.", "widening", PRESENT),
+        ("Compression fracture, age indeterminate.", "fracture", PRESENT),
+        ("No change in the effusion.", "effusion", PRESENT),
+        ("No evidence of worsening of edema.", "worsening", ABSENT),
+        ("The effusion has nearly resolved.", "effusion", PRESENT),
+        ("The tube is in place and its tip is not seen.", "tube", PRESENT),
         # A finding that is in no list, known by its ending.
         ("Sigmoid diverticulosis.", "diverticulosis", PRESENT),
     ],
@@ -139,6 +156,26 @@ def test_status(text, word, status):
             ("opacities", "suggestive_of", "edema"),
             ("opacities", "suggestive_of", "pneumonia"),
         }),
+        ("Nodular opacities.", {("nodular", "modify", "opacities")}),
+        ("The heart is moderate to severely enlarged.", {
+            ("moderate", "modify", "enlarged"),
+            ("severely", "modify", "enlarged"),
+            ("enlarged", "located_at", "heart"),
+        }),
+        ("Opacity, likely edema.", {("opacity", "suggestive_of", "edema")}),
+        ("Opacity and a possible nodule.", set()),
+        ("Opacity may be edema, although pneumonia cannot be excluded.", {
+            ("opacity", "suggestive_of", "edema"),
+            ("opacity", "suggestive_of", "pneumonia"),
+        }),
+        ("Effusion, although pneumonia cannot be excluded.", set()),  # a disease is no sign
+        ("Opacity is seen. This may be edema.", {("opacity", "suggestive_of", "edema")}),
+        ("Opacity is seen. There may be edema.", set()),
+        ("Lungs are large suggesting emphysema.", {
+            ("large", "located_at", "lungs"),
+            ("large", "suggestive_of", "emphysema"),
+            ("emphysema", "located_at", "lungs"),
+        }),
     ],
 )  # fmt: skip
 def test_relations(text, expected):
@@ -148,7 +185,13 @@ def test_relations(text, expected):
 def test_requests_are_no_findings():
     assert annotate("INDICATION: Pneumonia. ")["entities"] == {}
     assert annotate("Evaluate for pneumothorax.")["entities"] == {}
+    assert annotate("// please evaluate effusions.")["entities"] == {}
     assert set(statuses("HISTORY: Cough. FINDINGS: Edema.")) == {"edema"}
+    # A history reaches to the next heading or paragraph; where none follows, to the full stop.
+    assert set(statuses("HISTORY: Falls. Effusion. FINDINGS: Edema.")) == {"edema"}
+    assert set(statuses("HISTORY: Falls. Effusion.\n\nEdema.")) == {"edema"}
+    assert set(statuses("HISTORY: Cough. Edema.\n\n")) == {"edema"}
+    assert set(statuses("COMPARISON: None. Edema. FINDINGS: Mass.")) == {"edema", "mass"}
 
 
 PIECES = (
@@ -203,7 +246,19 @@ def test_blank_text_has_no_entities():
     assert annotate("") == annotate(" \n\t") == {"text": "", "entities": {}}
 
 
-@pytest.mark.parametrize("piece", ["no effusion and ", "right ", "mild ", "lung , ", "possible "])
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "no effusion and ",
+        "right ",
+        "mild ",
+        "lung , ",
+        "possible ",
+        "opacity may be edema , ",
+        "opacity , edema not excluded , ",
+        "large if any , ",
+    ],
+)
 def test_time_is_linear_in_a_text_without_end(piece):
     started = time.process_time()
     annotate(piece * 20_000)

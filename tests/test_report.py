@@ -33,6 +33,7 @@ from radquant.reporting.figures import write_figures
 from radquant.reporting.markdown import render
 from radquant.reporting.summary import summarize
 from radquant.reporting.verdict import state, verdict
+from radquant.scoring.agreement import AGREEMENT
 
 ROOT = Path(__file__).parents[1]
 HOSTILE = "Clear | lungs <script>alert(1)</script>\n```\n# *no* effusion \x1b[31m & [x](y)"
@@ -305,31 +306,57 @@ def test_every_number_of_every_table_is_in_the_summary(report, summary):
     assert found > 250
 
 
-def test_verdict_is_two_sentences_that_name_what_fails_and_what_is_open(summary, report):
-    first, second = summary["verdict"]
-    for sentence in (first, second):
+def test_verdict_names_what_fails_and_what_is_open(summary, report):
+    answer, cost, saving = summary["verdict"]
+    for sentence in (answer, cost, saving):
         assert sentence.endswith(".")
         assert len(re.findall(r"[.!?](?:\s|$)", sentence)) == 1
         assert tables.escape(sentence) in report
-    assert "w4a16-rtn and w4a4 are clearly worse" in first
-    assert "whether w4a8 differs" in first
-    assert "w4a16 is equivalent within ±0.010 (no difference in any report)" in first
-    assert "cannot tell at n = 24" in first
-    assert "smallest detectable difference" in first
-    assert "slower" in second
-    assert "w4a16 takes 2.07 kB instead of 8.07 kB" in second
+    assert answer == (
+        "w4a16 writes reports that agree with the radiologists' as well as the original's do, "
+        "within ±0.010."
+    )
+    assert "w4a16-rtn and w4a4 are clearly worse" in cost
+    assert "whether w4a8 differs" in cost
+    assert "w4a16 is equivalent within ±0.010 (no difference in any report)" in cost
+    assert "cannot tell at n = 24" in cost
+    assert "smallest detectable difference" in cost
+    assert "slower" in saving
+    assert "w4a16 takes 2.07 kB instead of 8.07 kB" in saving
+
+
+def test_what_is_not_settled_is_said_with_its_size(summary):
+    quality = copy.deepcopy(summary["quality"])
+    rows = quality["differences"]["complete"]
+    for row in rows.values():
+        row["state"] = "worse"
+    rows["w4a8"] |= {
+        "state": "cannot tell",
+        "original": 0.5,
+        "interval": {"low": -0.012, "high": 0.02, "method": "BCa"},
+        "pairs_to_settle": 2600,
+    }
+    assert verdict(quality, summary["performance"])[0] == (
+        "Not settled: 24 reports are too few to tell whether w4a8 writes worse reports than the "
+        "original: a loss of up to 0.012, 2 % of the original's score, cannot be excluded, and "
+        "about 2,600 would settle whether there is one of 0.010."
+    )
 
 
 @given(st.lists(st.sampled_from(STATES), min_size=4, max_size=4))
-def test_verdict_of_any_states_is_two_sentences_that_name_all(summary, states):
+def test_verdict_of_any_states_is_three_sentences_that_name_all(summary, states):
     quality = copy.deepcopy(summary["quality"])
     names = list(quality["differences"]["complete"])
     for name, word in zip(names, states, strict=True):
         quality["differences"]["complete"][name]["state"] = word
-    first, second = verdict(quality, summary["performance"])
-    for sentence in (first, second):
+    answer, cost, saving = verdict(quality, summary["performance"])
+    for sentence in (answer, cost, saving):
         assert len(re.findall(r"[.!?](?:\s|$)", sentence)) == 1
-    assert all(re.search(rf"\b{name}\b", first) for name in names)
+    assert all(re.search(rf"\b{name}\b", cost) for name in names)
+    if states.count("worse") == len(states):
+        assert answer.startswith("Quantizing costs quality: even ")
+    else:
+        assert "costs quality" not in answer
 
 
 def test_state_says_both_difference_and_equivalence():
@@ -441,6 +468,21 @@ def test_annotator_is_named_and_lexicon_is_not_called_radgraph(report):
     assert "lexicon 1 (sha256 0123456789ab)" in report
     headings = [line for line in report.splitlines() if line.startswith("#")]
     assert not any("RadGraph" in line for line in headings)
+
+
+def test_the_lexicons_agreement_is_printed_only_of_the_rules_that_were_measured(report, results):
+    assert "agree with RadGraph-XL has not been measured" in " ".join(report.split())
+    record = read_json(AGREEMENT)
+    for path in results.glob("scores/*"):
+        change_table(path, lambda table: table.assign(annotator=record["lexicon"]))
+    for path in results.glob("annotations/**/*.jsonl"):
+        notes = [{**note, "annotator": record["lexicon"]} for note in read_jsonl(path)]
+        write_jsonl(path, notes)
+    text = " ".join(render(summarize(collect(results, CONFIG)), _AnyText(), "figures").split())
+    for name in ("finding F1", "finding + status F1", "uncertain F1"):
+        figures = record["agreement"][name]
+        assert "{value:.3f} ({low:.3f} to {high:.3f})".format(**figures) in text
+    assert "has not been measured" not in text
 
 
 def test_equal_results_give_equal_quality_and_figures(finished, summary, tmp_path):

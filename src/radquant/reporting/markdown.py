@@ -63,10 +63,8 @@ def _head(summary: Summary) -> str:
         "report.html holds the same and an explorer of every report; it holds report text: share "
         "it as you would the reports.",
     )
-    first, second = summary["verdict"]
-    return "\n\n".join(
-        [title, about, "## Verdict", f"**{escape(first)}**", f"**{escape(second)}**"]
-    )
+    answer, *reasons = map(escape, summary["verdict"])
+    return "\n\n".join([title, about, "## Verdict", f"**{answer}**", *reasons])
 
 
 def _quality(summary: Summary) -> str:
@@ -98,7 +96,7 @@ def _quality(summary: Summary) -> str:
     if quality["measure"] != "RadGraph F1":
         notes.append(
             "The lexicon is a rule-based annotator. Its scores run higher than RadGraph's and are "
-            "not to be compared with published RadGraph F1."
+            "not to be compared with published RadGraph F1. " + _agreement(quality)
         )
     primary = quality["settings"]["primary"]
     above = [name for name in BASELINES if quality["systems"][name][primary] >= original[primary]]
@@ -113,6 +111,23 @@ def _quality(summary: Summary) -> str:
             "difference between precisions says little about a model that is.**"
         )
     return "\n\n".join([f"## Quality: {quality['measure']}", table(header, rows), bullets(*notes)])
+
+
+def _agreement(quality: Mapping[str, Any]) -> str:
+    record = quality["annotator_agreement"]
+    if record is None:
+        return "How well these rules agree with RadGraph-XL has not been measured."
+
+    def cell(name: str) -> str:
+        figures = record["agreement"][name]
+        return f"{number(figures['value'])} ({number(figures['low'])} to {number(figures['high'])})"
+
+    return (
+        f"On {record['reports']} reports of {record['corpus']}, which its rules were not tuned on, "
+        f"it agrees with RadGraph-XL in findings with an F1 of {cell('finding F1')}, in findings "
+        f"and their status with {cell('finding + status F1')}; for what is uncertain alone it is "
+        f"{cell('uncertain F1')}, the weak spot ({share(record['confidence'])} intervals)."
+    )
 
 
 def _costs(summary: Summary) -> str:
@@ -182,7 +197,7 @@ def _differences(summary: Summary) -> str:
     parts = ["## Is the difference real?"]
     header = [
         *("level", "precision", "difference", coverage(quality), "p", "Holm p"),
-        *("detectable", f"n for {number(settings['margin'])}", "equiv. p", "verdict"),
+        *("detectable", f"n for ±{number(settings['margin'])}", "equiv. p", "verdict"),
     ]
     rows = []
     for level in [settings["primary"], *(x for x in LEVEL_TITLES if x != settings["primary"])]:
@@ -196,7 +211,7 @@ def _differences(summary: Summary) -> str:
                     probability(row["p"]),
                     probability(row["p_holm"]),
                     number(row["detectable"]),
-                    f"{row['pairs_for_margin']:,}",
+                    f"{row['pairs_to_settle']:,}",
                     probability(row["equivalence_p_holm"]),
                     row["state"],
                 ]
@@ -250,11 +265,13 @@ def _likelihood_table(quality: Summary) -> str:
 def _difference_notes(settings: Summary) -> list[str]:
     return [
         f"Interval: bootstrap of the mean difference, {settings['resamples']:,} resamples, BCa "
-        "unless another method is named. p: two-sided sign-flip permutation test with as many "
-        "flips. Holm: corrected for the number of precisions, level by level.",
+        "unless another method is named, or Student's t where that reaches further. p: two-sided "
+        "sign-flip permutation test with as many flips. Holm: corrected for the number of "
+        "precisions, level by level.",
         f"Detectable: the smallest true difference that this many reports would show with "
         f"{share(settings['power'])} power, before Holm's correction; n for "
-        f"{number(settings['margin'])}: how many reports would show a difference of the margin.",
+        f"±{number(settings['margin'])}: how many reports would show either a difference of the "
+        "margin or, where there is none, equivalence within it.",
         f"Equiv. p, for equivalence within ±{number(settings['margin'])}: two one-sided t tests, "
         "Holm-corrected. *Cannot tell* means neither a difference nor equivalence was shown: it "
         "does not mean that there is none.",

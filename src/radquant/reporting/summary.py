@@ -19,9 +19,11 @@ from radquant import statistics
 from radquant.reporting import changes
 from radquant.reporting.collect import ANNOTATORS, BASELINES, ORIGINAL, Run
 from radquant.reporting.verdict import state, verdict
+from radquant.scoring.agreement import agreement
 
 LEVELS = ("simple", "partial", "complete")
 PRIMARY = "complete"
+POWER = 0.8
 
 
 def summarize(run: Run) -> dict[str, Any]:
@@ -46,10 +48,11 @@ def _quality(run: Run) -> dict[str, Any]:
     settings = run.config["statistics"]
     quality: dict[str, Any] = {
         "annotator": run.annotator,
+        "annotator_agreement": agreement(run.annotator),
         "rewards": run.rewards,
         "measure": ANNOTATORS[run.config["scoring"]["annotator"]],
         "reports": len(run.reports),
-        "settings": {**settings, "seed": run.config["seed"], "power": 0.8, "primary": PRIMARY},
+        "settings": {**settings, "seed": run.config["seed"], "power": POWER, "primary": PRIMARY},
         "precisions": run.precisions,
         "systems": {name: _means(run, name) for name in [*run.precisions, *BASELINES]},
         "differences": {level: _differences(run, level) for level in LEVELS},
@@ -74,7 +77,7 @@ def _means(run: Run, system: str) -> dict[str, Any]:
     )
     return {
         **{level: float(table[level].mean()) for level in LEVELS},
-        f"{PRIMARY}_interval": _interval(interval),
+        f"{PRIMARY}_interval": _within(_interval(interval), 0, 1),
         **{f"fidelity_{level}": float(table[f"fidelity_{level}"].mean()) for level in LEVELS},
         "rouge_l": float(table["rouge_l"].mean()),
         "rouge_l_original": float(table["rouge_l_original"].mean()),
@@ -88,7 +91,7 @@ def _means(run: Run, system: str) -> dict[str, Any]:
 
 def _differences(run: Run, level: str) -> dict[str, Any]:
     """Return each quantized precision's comparison with the original; more is better."""
-    margin = run.config["statistics"]["margin"]
+    margin, alpha = run.config["statistics"]["margin"], 1 - run.config["statistics"]["confidence"]
     original = _score(run, ORIGINAL, level)
     rows, equivalence = {}, {}
     for name in run.quantized:
@@ -101,11 +104,12 @@ def _differences(run: Run, level: str) -> dict[str, Any]:
             if rows[name]["detectable"] is not None and original.any()
             else None
         )
-        rows[name]["pairs_for_margin"] = statistics.pairs_needed(margin, rows[name]["sd"])
+        sizes = (margin, rows[name]["sd"], alpha, POWER)
+        rows[name]["pairs_for_margin"] = statistics.pairs_needed(*sizes)
+        rows[name]["pairs_to_settle"] = statistics.pairs_to_settle(*sizes)
         equivalence[name] = rows[name]["equivalence_p"] = statistics.equivalence_p(d, margin)
     adjusted = statistics.holm({name: row["p"] for name, row in rows.items()})
     adjusted_equivalence = statistics.holm(equivalence)
-    alpha = 1 - run.config["statistics"]["confidence"]
     for name, row in rows.items():
         row["p_holm"] = adjusted[name]
         row["equivalence_p_holm"] = adjusted_equivalence[name]
@@ -155,6 +159,11 @@ def _comparison(run: Run, differences: np.ndarray) -> dict[str, Any]:
 
 def _interval(interval: statistics.Interval) -> dict[str, Any]:
     return {"low": interval.low, "high": interval.high, "method": interval.method}
+
+
+def _within(interval: dict[str, Any], least: float, most: float) -> dict[str, Any]:
+    """Cut an interval to the values that there can be."""
+    return {**interval, "low": max(least, interval["low"]), "high": min(most, interval["high"])}
 
 
 def _performance(run: Run) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The verdict: two sentences made from the statistics, and the word for one comparison."""
+"""The verdict: three sentences made from the statistics, and the word for one comparison."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -33,10 +33,49 @@ def state(row: Mapping[str, Any], alpha: float) -> str:
 
 
 def verdict(quality: Mapping[str, Any], performance: Mapping[str, Any]) -> list[str]:
-    """Return two sentences: what quantizing costs clinically, and what it saves."""
+    """Return three sentences: the answer, what quantizing costs clinically, and what it saves."""
     if len(quality["precisions"]) == 1:
         return _original_alone(quality, performance)
-    return [_clinical(quality), _saving(quality, performance)]
+    return [_answer(quality), _clinical(quality), _saving(quality, performance)]
+
+
+def _answer(quality: Mapping[str, Any]) -> str:
+    """Return what a head of department takes home, about the precision to speak of."""
+    settings = quality["settings"]
+    rows = quality["differences"][settings["primary"]]
+    name = best(quality, list(rows))
+    row, margin = rows[name], number(settings["margin"])
+    if row["state"] == WORSE:
+        if len(rows) == 1:
+            return f"Quantizing costs quality: {name} writes worse reports than the original."
+        return f"Quantizing costs quality: even {name} writes worse reports than the original."
+    judged = f"{name} writes reports that agree with the radiologists'"
+    words = {
+        EQUIVALENT: f"as well as the original's do, within ±{margin}",
+        WORSE_WITHIN: f"a little less than the original's do, by under {margin}",
+        BETTER: "better than the original's do",
+        BETTER_WITHIN: f"a little better than the original's do, by under {margin}",
+    }
+    if row["state"] in words:
+        return f"{judged} {words[row['state']]}."
+    return (
+        f"Not settled: {row['n']:,} reports are too few to tell whether {name} writes worse "
+        f"reports than the original{_still_possible(quality, row)}."
+    )
+
+
+def _still_possible(quality: Mapping[str, Any], row: Mapping[str, Any]) -> str:
+    """Say which loss is not excluded, and how many reports would settle it."""
+    if row["detectable"] is None:
+        return ""
+    loss = max(0.0, -row["interval"]["low"])
+    original = row["original"]
+    of_score = f", {share(loss / original)} of the original's score," if original else ""
+    return (
+        f": a loss of up to {number(loss)}{of_score} cannot be excluded, and about "
+        f"{row['pairs_to_settle']:,} would settle whether there is one of "
+        f"{number(quality['settings']['margin'])}"
+    )
 
 
 def best(quality: Mapping[str, Any], names: Sequence[str]) -> str:
@@ -90,10 +129,7 @@ def _cannot_tell(quality: Mapping[str, Any], rows: Mapping[str, Any], names: Seq
     top = best(quality, names)
     row = rows[top]
     sensitivity = (
-        f"the smallest detectable difference is {number(row['detectable'])}"
-        f"{_relative(row)}, and to see one of "
-        f"{number(quality['settings']['margin'])} would take about {row['pairs_for_margin']:,} "
-        "reports"
+        f"the smallest detectable difference is {number(row['detectable'])}{_relative(row)}"
         if row["detectable"] is not None
         else "all differences are equal"
     )
@@ -163,9 +199,10 @@ def _original_alone(quality: Mapping[str, Any], performance: Mapping[str, Any]) 
     systems, base = quality["systems"], performance["systems"][ORIGINAL]
     row = systems[ORIGINAL]
     return [
-        f"Only the original model was run, so nothing is said about quantizing it: its combined "
-        f"{quality['measure']} on n = {quality['reports']} reports is {number(row[primary])} "
-        f"({coverage(quality)} {interval(row[f'{primary}_interval'], signed=False)}), against "
+        "Only the original model was run, so nothing is said about quantizing it.",
+        f"Its combined {quality['measure']} on n = {quality['reports']} reports is "
+        f"{number(row[primary])} ({coverage(quality)} "
+        f"{interval(row[f'{primary}_interval'], signed=False)}), against "
         f"{number(systems['copy-input'][primary])} for copying the input and "
         f"{number(systems['constant'][primary])} for one constant text.",
         f"It takes {size(base['disk_bytes'])} on disk, {size(base['weight_bytes'])} for its "

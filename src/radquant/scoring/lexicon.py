@@ -3,7 +3,9 @@
 Entities are found by the longest match against word lists (`lexicon_terms`). Whether one is
 present, absent or uncertain follows from triggers before it ("no", "possible") and after it ("is
 not seen", "cannot be excluded"), whose scope ends with the clause. Relations follow from word
-order. It needs no model and no network; it is not RadGraph, and its scores are not RadGraph F1.
+order. The rules were tuned on one half of a corpus and measured on the other half
+(docs/benchmarks.md). It needs no model and no network; it is not RadGraph, and its scores are not
+RadGraph F1.
 """
 
 import re
@@ -14,9 +16,9 @@ from typing import Any
 
 from radquant.files import sha256_text
 from radquant.scoring import lexicon_terms as terms
-from radquant.scoring.lexicon_relations import Entity, relate
+from radquant.scoring.lexicon_relations import HEADS, Entity, relate, suggest
 
-VERSION = "1"
+VERSION = "2"
 
 PRESENT, ABSENT, UNCERTAIN = "definitely present", "definitely absent", "uncertain"
 
@@ -62,15 +64,30 @@ _SOURCES = ("lexicon.py", "lexicon_relations.py", "lexicon_terms.py")
 
 def annotate(text: str) -> dict[str, Any]:
     """Return {"text", "entities"} of one report; the time grows linearly with its length."""
-    tokens, starts = tokenize(text)
+    tokens, starts, paragraphs = tokenize(text)
     lowered = [token.lower() for token in tokens]
     entities: list[Entity] = []
-    bounds = [*starts, len(tokens)]
     heading: tuple[str, ...] = ()
+    earlier = 0  # first entity of the sentence before
+    bounds = [*starts, len(tokens)]
+    headings = {last for last in bounds if last and tokens[last - 1] == ":"}
+    final = max(paragraphs | headings, default=0)
     for first, last in pairwise(bounds):
-        if not _is_request(lowered[first], heading):
-            entities += _sentence(lowered, first, last, len(entities))
-        heading = tuple(lowered[first:last])[-4:] if tokens[last - 1] == ":" else ()
+        if first in paragraphs:
+            heading = ()
+        if not _is_request(lowered[first : first + 2], heading):
+            begin = len(entities)
+            found, links = _sentence(lowered, first, last, begin)
+            entities += found
+            earliest = earlier if lowered[first] in terms.ANAPHORA else begin
+            for link in links:
+                suggest(entities, earliest, begin + link)
+            if found:
+                earlier = begin
+        if last in headings:
+            heading = tuple(lowered[max(first, last - 4) : last])
+        elif last > final or terms.HISTORY_HEADINGS.isdisjoint(heading):
+            heading = ()
     return {
         "text": " ".join(tokens),
         "entities": {
@@ -86,9 +103,10 @@ def annotate(text: str) -> dict[str, Any]:
     }
 
 
-def _is_request(word: str, heading: tuple[str, ...]) -> bool:
-    """Say whether the sentence that starts with `word` tells why or how, not what was found."""
-    return word in terms.REQUESTS or not terms.REQUEST_HEADINGS.isdisjoint(heading)
+def _is_request(words: list[str], heading: tuple[str, ...]) -> bool:
+    """Say whether the sentence that starts with `words` tells why or how, not what was found."""
+    first = words[0] if words[0][0].isalnum() else words[-1]  # "// evaluate"
+    return first in terms.REQUESTS or not terms.REQUEST_HEADINGS.isdisjoint(heading)
 
 
 def _label(entity: Entity) -> str:
@@ -103,24 +121,27 @@ _SPLITS = ((").", ") ."), ("%.", "% ."), (".'", ". '"), ("%,", "% ,"), ("%)", "%
 _PARAGRAPH = re.compile(r"\n\s*\n|\n(?=\s*(?:\d+\s?[.)]|[-*•])\s)")
 
 
-def tokenize(text: str) -> tuple[list[str], list[int]]:
-    """Return RadGraph-XL's tokens and the positions at which sentences start."""
+def tokenize(text: str) -> tuple[list[str], list[int], set[int]]:
+    """Return RadGraph-XL's tokens and the positions at which sentences and paragraphs start."""
     text = text.replace("\\n", "  ").replace("\\f", "  ").replace("\\u2122", "      ")
     text = text.replace('\\"', "``")
     tokens: list[str] = []
     starts: list[int] = []
+    paragraphs: set[int] = set()
     for paragraph in _PARAGRAPH.split(text):
         joined = " ".join(_WORD.findall(paragraph))
         for pair, apart in _SPLITS:
             joined = joined.replace(pair, apart)
         begin = len(tokens)
         tokens += joined.split()
+        if begin < len(tokens):
+            paragraphs.add(begin)
         fresh = True
         for index in range(begin, len(tokens)):
             if fresh:
                 starts.append(index)
             fresh = _ends_sentence(tokens, index)
-    return tokens, starts
+    return tokens, starts, paragraphs
 
 
 def _ends_sentence(tokens: list[str], index: int) -> bool:
@@ -201,16 +222,31 @@ def _looks_like_finding(word: str) -> bool:
     return len(word) > 5 and word.endswith(terms.FINDING_ENDINGS) and word not in terms.NOT_FINDINGS
 
 
-def _sentence(tokens: list[str], first: int, last: int, offset: int) -> list[Entity]:
-    """Return the entities of the sentence `tokens[first:last]`, the first with number `offset`."""
+def _sentence(
+    tokens: list[str], first: int, last: int, offset: int
+) -> tuple[list[Entity], list[int]]:
+    """Return the entities of the sentence `tokens[first:last]`, the first with number `offset`.
+
+    With them come its links: after how many of them a suggestion stands.
+    """
     words = tokens[first:last]
     matches = _matches(words)
     entities, links = _statuses(words, matches)
     relate(words, entities, links, offset)
     for entity in entities:
+        entity.sign = _is_sign(words, entity)
         entity.start += first
         entity.end += first
-    return entities
+    return entities, links
+
+
+def _is_sign(words: list[str], entity: Entity) -> bool:
+    """Say whether `entity` describes what is seen, so that it may stand for a disease."""
+    if entity.kind == MODIFIER:  # "the vessels are ill-defined", but not "mild edema"
+        return all(name != "modify" for name, _ in entity.relations)
+    return entity.kind == FINDING and not any(
+        _singular(word) in terms.DISEASES for word in words[entity.start : entity.end]
+    )
 
 
 def _statuses(words: list[str], matches: list[Match]) -> tuple[list[Entity], list[int]]:
@@ -219,25 +255,62 @@ def _statuses(words: list[str], matches: list[Match]) -> tuple[list[Entity], lis
     entities: list[Entity] = []
     links: list[int] = []
     status = PRESENT
+    backward = False
     clause = 0  # first entity of the clause, as far as triggers look back
     triggered = 0  # number of entities when `status` was set
     position = 0
     for start, end, kind in [*matches, (len(words), len(words), STOP)]:
         if kind == STOP or any(index in breaks for index in range(position, start)):
-            if triggered == len(entities):  # "atelectasis is possible": nothing follows
+            if backward and triggered == len(entities):  # "atelectasis is possible"
                 _apply(entities[clause:], status)
             status, clause = PRESENT, len(entities)
         position = start
         if kind in ENTITIES:
             entities.append(Entity(start, end, kind, status))
+            if status == ABSENT and _presupposes(words, end):
+                status = PRESENT
         elif kind in (POST_NEGATION, POST_UNCERTAINTY):
+            if kind == POST_UNCERTAINTY and links:
+                clause = max(clause, _after_comma(words, entities, links[-1]))
             _apply(entities[clause:], ABSENT if kind == POST_NEGATION else UNCERTAIN)
+            if kind == POST_UNCERTAINTY and clause:  # "opacity, but edema is not excluded"
+                links.append(clause)
+            stated = any(entity.kind in HEADS for entity in entities[clause:])
             status, clause = PRESENT, len(entities)
+            if words[start:end] == ["if", "any"] and not stated:  # "if any, a small effusion"
+                status, triggered, backward = UNCERTAIN, len(entities), False
         elif kind in STATUS:
             status, triggered = STATUS[kind], len(entities)
-        if kind in (STATEMENT, SUGGESTION):
+            backward = kind == UNCERTAINTY and words[end - 1] in terms.BACKWARD
+        if kind in (STATEMENT, SUGGESTION) or (kind == UNCERTAINTY and _continues(words, start)):
             links.append(len(entities))
     return entities, links
+
+
+def _after_comma(words: list[str], entities: list[Entity], link: int) -> int:
+    """Return the first entity after the last comma, or after the suggestion where none is.
+
+    "Opacity, likely edema, pneumonia not excluded" doubts neither the opacity nor, again, edema.
+    """
+    for index in range(len(entities) - 1, link, -1):
+        if "," in words[entities[index - 1].end : entities[index].start]:
+            return index
+    return link
+
+
+def _presupposes(words: list[str], end: int) -> bool:
+    """Say whether what follows is there although the entity is not: "no change in effusion"."""
+    return words[end - 1] in terms.CHANGES and words[end : end + 1] in (["in"], ["of"])
+
+
+def _continues(words: list[str], start: int) -> bool:
+    """Say whether the adverb at `start` goes on from what stands before it.
+
+    "Opacity, likely edema" does; "opacity and a possible nodule" does not.
+    """
+    while start and words[start - 1] in ("a", "an", "the", "also", "new"):
+        start -= 1
+    return start > 0 and words[start - 1] not in ("and", "with", "or")
 
 
 def _apply(entities: list[Entity], status: str) -> None:
@@ -248,8 +321,12 @@ def _apply(entities: list[Entity], status: str) -> None:
 
 
 # After a comma or "and" these begin a statement of their own.
-_OPENERS = {"the", "there", "this", "these", "a", "an", "it"}
-_ASSERTIVE = {"mild", "moderate", "severe", "stable", "unchanged", "persistent"}
+_OPENERS = {"the", "there", "this", "these", "a", "an", "it", "its", "their"}
+_ASSERTIVE = {
+    ",": {"mild", "moderate", "severe", "stable", "unchanged", "persistent"},
+    "with": {"associated", "adjacent"},
+}
+_GOES_ON = {"or", "and", *terms.VERBS}
 
 
 def _clause_breaks(words: list[str]) -> set[int]:
@@ -267,8 +344,10 @@ def _clause_breaks(words: list[str]) -> set[int]:
             verb = terms.PERCEPTION.isdisjoint(words[index + 1 : index + 3])
         elif word in (",", "and", "with", "or"):
             after = words[index + 1] if index + 1 < length else ""
-            opens = after in _OPENERS or (word == "," and after in _ASSERTIVE)
-            if word != "or" and after not in ("or", "and") and (verb or opens):
+            opens = after in _OPENERS or after in _ASSERTIVE.get(word, ())
+            # "Effusions, if any, are small": the comma parts no clauses.
+            goes_on = after in _GOES_ON or words[max(index - 2, 0) : index] == ["if", "any"]
+            if word != "or" and not goes_on and (verb or opens):
                 breaks.add(index)
             verb = False if after not in ("and", "or") else verb
         elif word in (";", ":"):

@@ -20,6 +20,7 @@ class Entity:
     kind: str
     status: str
     relations: list[tuple[str, int]] = field(default_factory=list)
+    sign: bool = False  # what may stand for a disease: an opacity, not an effusion
 
 
 def relate(words: list[str], entities: list[Entity], links: list[int], offset: int) -> None:
@@ -28,6 +29,9 @@ def relate(words: list[str], entities: list[Entity], links: list[int], offset: i
     `links` holds, for every "may represent" and the like, how many entities stand before it.
     """
     gaps = _gaps(words, entities)
+    for link in links:
+        if link < len(gaps):  # "the lungs are large, suggesting emphysema": no large emphysema
+            gaps[link] = VERB
     for index, entity in enumerate(entities):
         if entity.kind == POSITION:
             _relate_position(entities, gaps, index, offset)
@@ -43,8 +47,6 @@ def relate(words: list[str], entities: list[Entity], links: list[int], offset: i
         ):
             for place in _places(entities, gaps, index):
                 entity.relations.append(("located_at", offset + place))
-    for link in links:
-        _suggest(entities, link, offset)
 
 
 # What stands between an entity and the one before it.
@@ -57,8 +59,12 @@ def _gaps(words: list[str], entities: list[Entity]) -> list[int]:
     end = 0
     for entity in entities:
         between = set(words[end : entity.start]) - {"-", "the", "a", "an", "/", "sided"}
+        if "least" in between:  # "at least mildly"
+            between -= {"at", "least"}
         if not between:
             gaps.append(NOTHING)
+        elif between == {"to"} and entity.kind == MODIFIER:  # "moderate to severely"
+            gaps.append(JOINT)
         elif between & terms.PREPOSITIONS:
             gaps.append(PREPOSITION)
         elif between & terms.VERBS:
@@ -213,11 +219,13 @@ def _modifies_structure(entity: Entity) -> bool:
     return any(name == "modify" for name, _ in entity.relations)
 
 
-def _suggest(entities: list[Entity], link: int, offset: int) -> None:
-    """Relate the finding before the link to the first finding after it, and to those listed with
-    it: "opacity may represent atelectasis or pneumonia, although edema cannot be excluded"."""
-    causes = range(link - 1, max(link - 1 - REACH, -1), -1)
-    cause = next((index for index in causes if entities[index].kind in HEADS), None)
+def suggest(entities: list[Entity], earliest: int, link: int) -> None:
+    """Relate the sign before entity `link` to the first finding after it, and to those listed
+    with it: "opacity may represent atelectasis or pneumonia, although edema cannot be excluded".
+
+    `entities` end with those of the link's sentence; no sign is looked for before `earliest`.
+    """
+    cause = _cause(entities, earliest, link)
     if cause is None:
         return
     status = None
@@ -229,4 +237,14 @@ def _suggest(entities: list[Entity], link: int, offset: int) -> None:
             status = entity.status
         elif status == "definitely present" or entity.status != status:
             break
-        entities[cause].relations.append(("suggestive_of", offset + index))
+        relation = ("suggestive_of", index)
+        if relation not in entities[cause].relations:
+            entities[cause].relations.append(relation)
+
+
+def _cause(entities: list[Entity], earliest: int, link: int) -> int | None:
+    """Return the nearest sign before `link` that is there and not itself suggested."""
+    for index in range(link - 1, max(link - 1 - 4 * REACH, earliest - 1), -1):
+        if entities[index].sign and entities[index].status == "definitely present":
+            return index
+    return None

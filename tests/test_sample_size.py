@@ -1,0 +1,54 @@
+"""scripts/sample_size.py, and that docs/sample-size.md says what it prints."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+def ask(*options: object) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, REPOSITORY / "scripts" / "sample_size.py", *options]
+    return subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
+
+
+def test_the_documentation_shows_what_its_command_prints() -> None:
+    page = (REPOSITORY / "docs" / "sample-size.md").read_text(encoding="utf-8")
+    command, shown = re.findall(r"```(?:text)?\n(.*?)\n```", page, re.S)
+    ended = ask(*shlex.split(command)[2:])
+    assert [line.strip() for line in ended.stdout.splitlines()] == shown.splitlines()
+
+
+def test_a_pilot_gives_the_spread_of_each_precision(tmp_path: Path) -> None:
+    rows = {"w4a16": {"sd": 0.1, "n": 40}, "same": {"sd": 0.0, "n": 40}}
+    quality = {"settings": {"primary": "complete"}, "differences": {"complete": rows}}
+    path = tmp_path / "summary.json"
+    path.write_text(json.dumps({"quality": quality}))
+    said = ask("--summary", path).stdout
+    assert "w4a16:\n  standard deviation of the differences: 0.1000\n  40 reports" in said
+    assert "0.01: takes 785 reports" in said  # (2.8016 · 0.1 / 0.01)²
+    assert "same:\n  all differences are equal" in said
+    one = ask("--summary", path, "--precision", "w4a16", "--reports", 785).stdout
+    assert "785 reports find a true difference of 0.0100 or more" in one
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--sd", 0.1], "error: --reports is missing"),
+        (["--sd", 0.1, "--reports", 9, "--difference", 0], "error: --difference must be above 0"),
+        (["--sd", 0.1, "--reports", 9, "--power", 1], "error: --power 1.0 does not lie between"),
+        (["--interval", 0.1, 0.1, "--reports", 9], "error: an interval from 0.1 to 0.1 is none"),
+        (["--summary", "nowhere.json"], "nowhere.json"),
+    ],
+)
+def test_a_mistake_gets_one_sentence(options: list[object], sentence: str) -> None:
+    ended = ask(*options)
+    assert ended.returncode == 1
+    assert sentence in ended.stderr
+    assert len(ended.stderr.strip().splitlines()) == 1
