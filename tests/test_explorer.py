@@ -61,7 +61,7 @@ class Opened:
         options.setdefault("viewport", {"width": 1280, "height": 900})
         self.context = browser.new_context(**options)
         self.page = self.context.new_page()
-        self.page.set_default_timeout(20_000)
+        self.page.set_default_timeout(60_000)
         self.said, self.asked = [], []
         self.page.on("console", lambda message: self.said.append(message.text))
         self.page.on("pageerror", lambda error: self.said.append(str(error)))
@@ -623,12 +623,11 @@ def test_three_thousand_reports_stay_responsive(visit, large, record_property):
     assert opened.ids() == expected(payload, q="word17 ", sort="order")[:50]
     times["second search"] = timed("search", "word171 ")
     timed("search", "")
-    times["next report"] = median([timed("press", "j") for _ in range(20)])
-    assert opened.title() == "r0020"
-    opened.page.keyboard.press("Escape")  # out of the search, where clearing the filters led
-    for _ in range(40):
-        opened.page.keyboard.press("j")
-    assert opened.title() == "r0060"
+    times["next report"] = median([timed("press", "j") for _ in range(9)])
+    assert opened.title() == "r0009"
+    opened.page.locator("#list a").last.click()
+    timed("press", "j")
+    assert opened.title() == "r0050"
     assert opened.ids()[0] == "r0050"  # the second page of the list
     opened.page.get_by_role("button", name="Next page").click()
     assert opened.title() == "r0100"

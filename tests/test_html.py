@@ -98,6 +98,13 @@ def test_all_headings_are_there_and_in_the_contents(invented_parts, shown):
     assert {name for name, _ in links} <= set(ids)
 
 
+def test_no_heading_takes_an_id_of_the_explorer():
+    body = page("# T\n\n## Search\n\na\n\n## Detail\n\n## Detail\n\n## Äö\n", {}, EMPTY)
+    ids = [attributes["id"] for _, attributes in Reader(body).elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert {"search-2", "detail-2", "detail-3", "section"} <= set(ids)
+
+
 def test_figures_are_inside_with_the_texts_that_describe_them(invented_parts, shown):
     expected = re.findall(r"!\[(.*?)\]\((.*?)\)", invented_parts[0])
     images = elements(shown, "img")

@@ -47,6 +47,7 @@ def page(markdown: str, figures: Mapping[str, str], payload: Mapping[str, Any]) 
     style, script = _asset("explorer.css"), _asset("explorer.js")
     return Template(_asset("page.html")).substitute(
         policy=html.escape(_policy(style, script)),
+        name=re.sub("<.*?>", "", title),
         title=title,
         style=style,
         script=script,
@@ -102,12 +103,12 @@ def _sections(markdown: str, figures: Mapping[str, str]) -> tuple[str, str, list
     starts = [i for i in heads if tokens[i].tag == "h2"]
     title = _inline(parser, tokens[heads[0] + 1])
     head = _render(parser, tokens[heads[0] + AFTER_HEADING : starts[0]], title)
-    names = {"report", "explorer", "content"}  # ids that page.html gives
+    names = set(re.findall(r'id="([\w-]+)"', _asset("page.html")))
     sections = []
     for start, end in pairwise([*starts, len(tokens)]):
         heading = tokens[start + 1]
         name = _name(heading.content, names)
-        names.add(name)
+        names |= {name, f"{name}-title"}
         shown = _inline(parser, heading)
         body = _render(parser, tokens[start + AFTER_HEADING : end], shown)
         sections.append(Section(name, shown, body))
@@ -118,7 +119,7 @@ def _name(heading: str, taken: set[str]) -> str:
     """Return an id for `heading` that nothing else on the page has."""
     stem = re.sub(r"[^a-z0-9]+", "-", heading.lower()).strip("-") or "section"
     name, number = stem, 1
-    while name in taken:
+    while {name, f"{name}-title"} & taken:
         number += 1
         name = f"{stem}-{number}"
     return name

@@ -10,7 +10,7 @@
   const find = (id) => document.getElementById(id);
   let data = null; // the payload, read when the explorer is first opened
   let lowered = null; // its texts in lower case, made by the first search
-  let state = null; // what the address says
+  let state = null; // what the address says: the report and the filters
   let shown = []; // the numbers of the reports that pass the filters, in the order of the list
   let listed = ""; // the filters that `shown` and the list were made with
 
@@ -64,8 +64,13 @@
 
   // Filters and steps from report to report replace the address: going back leaves the explorer.
   function go(changed) {
-    history.replaceState(null, "", address({ ...state, ...changed }));
-    show();
+    const wanted = { ...state, ...changed };
+    try {
+      history.replaceState(null, "", address(wanted));
+    } catch {
+      // Safari refuses the address, not the step, to whoever leafs through a hundred in half a minute.
+    }
+    show(wanted);
   }
 
   // ---- Which reports -----------------------------------------------------------------------
@@ -248,7 +253,7 @@
       left[a.length - 1 - tail] === right[b.length - 1 - tail]
     )
       tail++;
-    const kept = common(left.slice(head, a.length - tail), right.slice(head, b.length - tail));
+    const kept = joined(left.slice(head, a.length - tail), right.slice(head, b.length - tail));
     const steps = [...kept.map(([i, j]) => [i + head, j + head]), [a.length - tail, b.length - tail]];
     const added = [];
     const removed = [];
@@ -262,6 +267,19 @@
       [i, j] = [nextI + 1, nextJ + 1];
     }
     return { added, removed };
+  }
+
+  // Return the pairs of places of words that both lists have, in their order. A mark alone between
+  // two changes is no pair: a comma kept would only cut a changed sentence in pieces.
+  function joined(left, right) {
+    const pairs = common(left, right);
+    const beside = ([i, j], [nextI, nextJ]) => nextI === i + 1 && nextJ === j + 1;
+    return pairs.filter(
+      (pair, at) =>
+        /[\p{L}\p{N}]/u.test(left[pair[0]]) ||
+        beside(pairs[at - 1] || [-1, -1], pair) ||
+        beside(pair, pairs[at + 1] || [left.length, right.length]),
+    );
   }
 
   // Return the pairs of places of a longest common subsequence of two lists of words.
@@ -414,8 +432,8 @@
     return shown.length ? [shown[0], 0] : [null, -1];
   }
 
-  function show() {
-    state = readAddress();
+  function show(wanted) {
+    state = wanted;
     const filters = address({ ...state, report: null });
     if (filters !== listed) {
       select();
@@ -559,7 +577,7 @@
       return;
     }
     if (data === null) open();
-    show();
+    show(readAddress());
   }
 
   // What is folded away is printed too.
