@@ -1,7 +1,8 @@
 import pytest
 
 from radquant.scoring import lexicon
-from radquant.scoring.findings import CANONICAL, describe, statuses
+from radquant.scoring.finding_terms import CANONICAL
+from radquant.scoring.findings import describe, statuses
 
 OLD_LABELS = {"definitely present": "OBS-DP", "definitely absent": "OBS-DA", "uncertain": "OBS-U"}
 

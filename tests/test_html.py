@@ -108,7 +108,7 @@ def test_no_heading_takes_an_id_of_the_explorer():
 def test_figures_are_inside_with_the_texts_that_describe_them(invented_parts, shown):
     expected = re.findall(r"!\[(.*?)\]\((.*?)\)", invented_parts[0])
     images = elements(shown, "img")
-    assert len(images) == 3
+    assert len(images) == 4
     for (alt, path), (_, image) in zip(expected, images, strict=True):
         assert image["alt"] == alt
         kind, _, data = image["src"].partition(",")
@@ -226,3 +226,14 @@ def test_marks_are_where_the_words_are_and_count_as_javascript_does():
     assert ("effusion", "absent") in words
     assert ("edema", "uncertain") in words
     assert ("lungs", "anatomy") in words
+
+
+def test_words_of_normality_are_not_coloured_as_findings():
+    text = "The lungs are clear. No effusion. Nodule."
+    found = [(text[a:b], status) for a, b, status in marks(text, lexicon.annotate(text))]
+    assert found == [
+        ("lungs", "anatomy"),
+        ("clear", "normal"),
+        ("effusion", "absent"),
+        ("Nodule", "present"),
+    ]

@@ -13,7 +13,8 @@ from scipy import stats
 from radquant import statistics
 from radquant.reporting.collect import ORIGINAL, Run
 from radquant.scoring.changes import FLAGS, KINDS, Change, harm
-from radquant.scoring.findings import ABSENT, CANONICAL, PRESENT
+from radquant.scoring.finding_terms import CANONICAL
+from radquant.scoring.findings import ABSENT, PRESENT
 
 EXAMPLES = 5
 # A finding in fewer references than this says nothing about sensitivity.

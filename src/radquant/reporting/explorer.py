@@ -10,10 +10,12 @@ A text is its number in "texts", where equal texts stand once. Spans are the ann
 in order and apart from each other, and count UTF-16 units as JavaScript does.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from radquant.reporting.collect import ANNOTATORS, Run
 from radquant.scoring.changes import FLAGS, KINDS, harm
+from radquant.scoring.finding_terms import NOT_FINDINGS
 from radquant.scoring.records import Record
 from radquant.scoring.spans import spans
 
@@ -61,7 +63,7 @@ def marks(text: str, note: Record) -> list[list[Any]]:
     found: list[list[Any]] = []
     for start, end, entity in spans(text, note):
         if not found or units[start] >= found[-1][1]:  # else it stands inside another
-            found.append([units[start], units[end], _status(entity["label"])])
+            found.append([units[start], units[end], _status(entity)])
     return found
 
 
@@ -73,9 +75,14 @@ def _units(text: str) -> list[int]:
     return units
 
 
-def _status(label: str) -> str:
-    kind, _, status = label.replace("::", "-").partition("-")
-    return "anatomy" if kind.lower().startswith("anat") else STATUSES[status]
+def _status(entity: Mapping[str, Any]) -> str:
+    """Return how an entity is coloured; "clear" and "normal" are there, but no finding."""
+    kind, _, label = entity["label"].replace("::", "-").partition("-")
+    if kind.lower().startswith("anat"):
+        return "anatomy"
+    status = STATUSES[label]
+    reassures = NOT_FINDINGS.issuperset(entity["tokens"].lower().split())
+    return "normal" if status == "present" and reassures else status
 
 
 def _columns(run: Run, system: str) -> tuple[list[Any], ...]:
