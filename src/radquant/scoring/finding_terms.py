@@ -35,7 +35,9 @@ SPECIFIC = {
     "mass": "mass masses",
     "granuloma or calcification": "granulom* calcif* histoplasm*",
     "fracture": "fractur*",
-    "interstitial disease": "interstit* fibrosis fibrotic reticul* honeycomb* prominen*+marking* "
+    "interstitial disease": "interstit* opaci*+interstit* densit*+interstit* infiltrat*+interstit* "
+    "thicken*+interstit* abnormal*+interstit* disease*+interstit* fibrosis fibrotic reticul* "
+    "honeycomb* prominen*+marking* "
     "increas*+marking* coarse*+marking* marking*+prominen* marking*+increas* marking*+coarse* "
     "silicosis sarcoid* asbestos*",
     "hyperinflation or emphysema": "emphysem* hyperinflat* hyperexpan* hyperaerat* hyperlucen* "
