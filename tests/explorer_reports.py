@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from test_report import write_generations, write_weights
+from report_run import write_generations, write_weights
 
 from radquant.files import write_json, write_jsonl, write_table
 from radquant.quantization.recipe import Recipe

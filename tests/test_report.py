@@ -3,26 +3,26 @@
 import copy
 import json
 import re
-from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.numpy import save_file
+from report_run import (
+    CONFIG,
+    REPORTS,
+    AnyText,
+    change_record,
+    change_table,
+    make_results,
+)
 
-from radquant.errors import UserError
 from radquant.files import (
     read_json,
     read_jsonl,
     read_table,
-    sha256_text,
-    write_json,
     write_jsonl,
-    write_table,
 )
-from radquant.quantization.recipe import Recipe
 from radquant.reporting import tables
 from radquant.reporting.changes_section import example_texts
 from radquant.reporting.collect import collect
@@ -32,192 +32,10 @@ from radquant.reporting.summary import summarize
 from radquant.reporting.verdict import state, verdict
 from radquant.scoring.agreement import AGREEMENT
 
-ROOT = Path(__file__).parents[1]
-HOSTILE = "Clear | lungs <script>alert(1)</script>\n```\n# *no* effusion \x1b[31m & [x](y)"
-REPORTS = 24
 STATES = [
     *("worse", "worse, within the margin", "better", "better, within the margin"),
     *("equivalent", "cannot tell"),
 ]
-# By precision: mean and spread of the change of the combined F1, and change of the NLL per token.
-EFFECTS = {
-    "original": (0.0, 0.0, 0.0),
-    "w4a16": (0.0, 0.0, 0.1),
-    "w4a16-rtn": (-0.02, 0.005, 0.3),
-    "w4a8": (-0.005, 0.1, 0.15),
-    "w4a4": (-0.3, 0.05, 3.0),
-}
-CONFIG = {
-    "seed": 7,
-    "model": {"name": "tiny_model", "path": "models/tiny"},
-    "corpus": {"name": "invented", "format": "table", "path": "reports.csv"},
-    "task": {"inputs": ["findings"], "target": "impression"},
-    "checkpoints": {
-        "awq-w4": vars(Recipe("awq", 4, 64)),
-        "rtn-w4": vars(Recipe("rtn", 4, 64)),
-    },
-    "precisions": {
-        "w4a16": {"checkpoint": "awq-w4"},
-        "w4a16-rtn": {"checkpoint": "rtn-w4"},
-        "original": {"checkpoint": "original"},
-        "w4a8": {"checkpoint": "awq-w4", "activations": {"bits": 8}},
-        "w4a4": {"checkpoint": "awq-w4", "activations": {"bits": 4}},
-    },
-    "generation": {"shards": 2, "prompt": "prompts/impression.txt"},
-    "scoring": {"annotator": "lexicon"},
-    "statistics": {"resamples": 1000, "confidence": 0.95, "margin": 0.01},
-}
-
-
-def make_results(folder, config=CONFIG):
-    """Write a finished run under `folder` and return `folder`."""
-    rng = np.random.default_rng(0)
-    ids = [f"r{number:02d}" for number in rng.permutation(REPORTS)]
-    base = rng.uniform(0.2, 0.7, REPORTS)
-    reports = pd.DataFrame({"id": ids, "impression": [f"Small nodule number {i}." for i in ids]})
-    write_table(folder / "data/eval.csv", reports.assign(findings="A nodule."))
-    write_table(folder / "data/train.csv", reports.assign(id=[f"t{i}" for i in ids]))
-    write_table(folder / "data/raw.parquet", reports)
-    steps = [{"step": "read", "removed": 0, "left": 90}, {"step": "cut", "removed": 10, "left": 80}]
-    write_annotations(folder / "annotations/reference.jsonl", ids, reports["impression"])
-    cleaning = {"seed": 7, "steps": steps, "train": 56, "eval": REPORTS}
-    cleaning |= {"split": "by hash", "unit": "patient"}
-    write_json(folder / "data/cleaning.json", cleaning)
-    calibration = {
-        "samples": 8,
-        "tokens": 400,
-        "max_tokens": 64,
-        "seed": 7,
-        "prompt_hash": "c" * 64,
-        "texts": 8,
-        "packed": False,
-        "source": {"kind": "corpus"},
-    }
-    write_json(folder / "calibration/set.json", calibration)
-    write_weights(folder / "models/original", 4000)
-    source = {
-        "kind": "path",
-        "note": "The weights come from a 4-bit GGUF.",
-        "files": {"a": "f" * 64},
-    }
-    write_json(folder / "models/original/source.json", source)
-    for name, recipe in config["checkpoints"].items():
-        write_weights(folder / "checkpoints" / name, 1000)
-        layers = [{"name": f"l.{i}", "weight_error": 0.1 + i / 100} for i in range(3)]
-        record = {"recipe": recipe, "layers": layers, "checks": {"layers_quantized": 3}}
-        cost = {"wall_seconds": 12.5, "cpu_seconds": 11.0, "peak_process_bytes": 900_000_000}
-        write_json(folder / "checkpoints" / name / "quantization.json", record | cost)
-    for name, precision in config["precisions"].items():
-        outputs = [
-            HOSTILE if i == ids[0] and name != "original" else f"Nodule {i} in {name}." for i in ids
-        ]
-        write_generations(folder, name, precision, ids, outputs)
-        mean, spread, nats = EFFECTS[name]
-        write_scores(folder, name, ids, base + rng.normal(mean, spread, REPORTS))
-        nll = (4 + nats) * 10 + rng.normal(0, 0.2, REPORTS)
-        likelihood = pd.DataFrame({"id": ids, "nll": nll, "tokens": 10}).sort_values("id")
-        write_table(folder / "likelihood" / f"{name}.parquet", likelihood)
-        write_json(
-            folder / "likelihood" / f"{name}.json", {"wall_seconds": 2.0, "cpu_seconds": 1.5}
-        )
-    write_scores(folder, "copy-input", ids, base - 0.1)
-    write_scores(folder, "constant", ids, base + 0.05)
-    (folder / "config.json").write_text(json.dumps(config))  # in the order of the precisions
-    return folder
-
-
-def write_annotations(path, ids, texts):
-    """As an annotator writes them that found nothing."""
-    note = {"annotator": "lexicon 1 (sha256 0123456789ab)", "text": "", "entities": {}}
-    pairs = zip(ids, texts, strict=True)
-    write_jsonl(path, [note | {"id": i, "text_hash": sha256_text(text)} for i, text in pairs])
-
-
-def write_weights(folder, count):
-    folder.mkdir(parents=True)
-    save_file({"w": np.zeros(count, np.float16)}, folder / "model.safetensors")
-
-
-def write_scores(folder, name, ids, combined):
-    combined = np.clip(combined, 0, 1)
-    same = name == "original"
-    bad = name in ("w4a16", "w4a4")
-    lost = [dict(kind="lost", finding=f, before="A nodule.", after="") for f in ("mass", "odulex")]
-    table = pd.DataFrame(
-        {
-            "id": ids,
-            "annotator": "lexicon 1 (sha256 0123456789ab)",
-            "rewards": "radgraph 0.1.18 (0123456789ab)",
-            "simple": np.minimum(combined + 0.1, 1),
-            "partial": np.minimum(combined + 0.05, 1),
-            "complete": combined,
-            **{f"fidelity_{x}": 1.0 if same else 0.6 for x in ("simple", "partial", "complete")},
-            "rouge_l": 0.25,
-            "rouge_l_original": 1.0 if same else 0.7,
-            "identical": same,
-            "output_words": 6,
-            "empty": False,
-            "statuses": "{}",
-            "reference_statuses": '{"mass": "present"}',
-            "changes": [json.dumps(lost if bad and i == ids[0] else []) for i in ids],
-            "unsupported": "[]",
-            "flags": "[]",
-        }
-    )
-    write_table(folder / "scores" / f"{name}.parquet", table)
-
-
-def write_generations(folder, name, precision, ids, outputs):
-    bits = precision.get("activations", {}).get("bits")
-    quantized = 0 if name == "original" else 3
-    table = pd.DataFrame(
-        {
-            "id": ids,
-            "prompt_hash": [f"hash of {i}" for i in ids],
-            "prompt_tokens": 30,
-            "truncated_tokens": 0,
-            "output": outputs,
-            "output_tokens": 9,
-            "finish_reason": ["length" if i == ids[1] else "stop" for i in ids],
-        }
-    )
-    for number in (1, 2):
-        part = table.iloc[number - 1 :: 2].iloc[::-1]  # in another order than eval.csv's
-        write_table(folder / f"generations/{name}/shard-{number}-of-2.parquet", part)
-        notes = folder / f"annotations/{name}/shard-{number}-of-2.jsonl"
-        write_annotations(notes, part["id"], part["output"])
-        record = {
-            "precision": name,
-            "shard": number,
-            "shards": 2,
-            "engine": "transformers",
-            "device": "cpu",
-            "device_name": "Invented CPU",
-            "dtype": "float32",
-            "threads": 1,
-            "batch_size": 6,
-            "max_new_tokens": 32,
-            "examples": 2,
-            "versions": {"torch": "2.13.0", "transformers": "5.23.0"},
-            "kernel": "reference" if quantized else "none",
-            "reports": len(part),
-            "batches": 2,
-            "prompt_tokens": 30 * len(part),
-            "output_tokens": 9 * len(part),
-            "wall_seconds": 4.0 + quantized,
-            "cpu_seconds": 3.5 + quantized,
-            "tokens_per_second": 9 * len(part) / (4.0 + quantized),
-            "latency_seconds": {"mean": 2.0, "p50": 2.0, "p95": 2.2, "max": 2.5},
-            "load_seconds": 1.0,
-            "peak_process_bytes": 1_200_000_000,
-            "peak_device_bytes": None,
-            "weight_bytes": 538_000_000 if name == "original" else 190_000_000,
-            "layers_quantized": quantized,
-            "activation_layers": quantized if bits else 0,
-            "activation_bits": bits,
-            "truncated_prompts": 0,
-        }
-        write_json(folder / f"generations/{name}/shard-{number}-of-2.json", record)
 
 
 @pytest.fixture(scope="session")
@@ -239,14 +57,6 @@ def report(finished, summary):
 def results(tmp_path):
     """A finished run that the test may spoil."""
     return make_results(tmp_path / "results")
-
-
-def change_record(path, **values):
-    write_json(path, read_json(path) | values)
-
-
-def change_table(path, change):
-    write_table(path, change(read_table(path)))
 
 
 def leaves(value):
@@ -463,7 +273,7 @@ def test_the_lexicons_agreement_is_printed_only_of_the_rules_that_were_measured(
     for path in results.glob("annotations/**/*.jsonl"):
         notes = [{**note, "annotator": record["lexicon"]} for note in read_jsonl(path)]
         write_jsonl(path, notes)
-    text = " ".join(render(summarize(collect(results, CONFIG)), _AnyText(), "figures").split())
+    text = " ".join(render(summarize(collect(results, CONFIG)), AnyText(), "figures").split())
     for name in ("finding F1", "finding + status F1", "uncertain F1"):
         figures = record["agreement"][name]
         assert "{value:.3f} ({low:.3f} to {high:.3f})".format(**figures) in text
@@ -502,170 +312,6 @@ def test_radgraph_scores_are_called_radgraph(tmp_path):
         change_table(path, lambda table: table.assign(annotator=annotator))
     for path in results.glob("annotations/**/*.jsonl"):
         write_jsonl(path, [note | {"annotator": annotator} for note in read_jsonl(path)])
-    report = render(summarize(collect(results, config)), _AnyText(), "figures")
+    report = render(summarize(collect(results, config)), AnyText(), "figures")
     assert "## Quality: RadGraph F1" in report
     assert "lexicon" not in report
-
-
-class _AnyText(dict):
-    def __missing__(self, key):
-        return "Some text."
-
-
-def spoil_annotator(results):
-    change_table(results / "scores/w4a8.parquet", lambda t: t.assign(annotator="radgraph-xl (ab)"))
-
-
-def spoil_rewards(results):
-    change_table(results / "scores/w4a8.parquet", lambda t: t.assign(rewards="radgraph 0.1.17"))
-
-
-def spoil_all_annotators(results):
-    for path in results.glob("scores/*"):
-        change_table(path, lambda table: table.assign(annotator="radgraph-xl (ab)"))
-
-
-def spoil_annotation(results):
-    path = results / "annotations/w4a8/shard-2-of-2.jsonl"
-    write_jsonl(path, [note | {"annotator": "radgraph-xl (ab)"} for note in read_jsonl(path)])
-
-
-def swap_annotations(results):
-    first, second = [results / f"annotations/w4a{bits}/shard-1-of-2.jsonl" for bits in (8, 4)]
-    second.write_bytes(first.read_bytes())
-
-
-def lose_annotations(results):
-    (results / "annotations/reference.jsonl").unlink()
-
-
-def drop_annotation(results):
-    path = results / "annotations/w4a8/shard-2-of-2.jsonl"
-    write_jsonl(path, read_jsonl(path)[1:])
-
-
-def drop_score_row(results):
-    change_table(results / "scores/w4a8.parquet", lambda table: table.iloc[1:])
-
-
-def reorder_scores(results):
-    change_table(results / "scores/w4a8.parquet", lambda table: table.iloc[::-1])
-
-
-def spoil_score(results):
-    change_table(results / "scores/w4a8.parquet", lambda table: table.assign(partial=np.nan))
-
-
-def drop_output(results):
-    change_table(results / "generations/w4a8/shard-1-of-2.parquet", lambda table: table.iloc[1:])
-
-
-def repeat_shard(results):
-    first = results / "generations/w4a8/shard-1-of-2.parquet"
-    (results / "generations/w4a8/shard-2-of-2.parquet").write_bytes(first.read_bytes())
-
-
-def lose_shard(results):
-    (results / "generations/w4a8/shard-2-of-2.parquet").unlink()
-
-
-def change_prompt(results):
-    path = results / "generations/w4a8/shard-2-of-2.parquet"
-    change_table(path, lambda table: table.assign(prompt_hash="other"))
-
-
-def quantize_nothing(results):
-    for path in results.glob("generations/w4a16/*.json"):
-        change_record(path, layers_quantized=0)
-
-
-def round_no_activations(results):
-    for path in results.glob("generations/w4a8/*.json"):
-        change_record(path, activation_layers=0)
-
-
-def change_dtype(results):
-    change_record(results / "generations/w4a8/shard-2-of-2.json", dtype="bfloat16")
-
-
-def change_threads(results):
-    change_record(results / "generations/w4a4/shard-1-of-2.json", threads=4)
-
-
-def change_tokens(results):
-    change_table(results / "likelihood/w4a8.parquet", lambda table: table.assign(tokens=11))
-
-
-def spoil_nll(results):
-    change_table(results / "likelihood/w4a8.parquet", lambda table: table.assign(nll=np.inf))
-
-
-def lose_weights(results):
-    (results / "checkpoints/awq-w4/model.safetensors").unlink()
-
-
-def swap_records(results):
-    change_record(results / "generations/w4a8/shard-1-of-2.json", precision="w4a4")
-
-
-@pytest.mark.parametrize(
-    ("spoil", "message"),
-    [
-        (spoil_annotator, "different values of 'annotator'.*radgraph-xl"),
-        (spoil_rewards, "different values of 'rewards'"),
-        (spoil_all_annotators, "asks for lexicon"),
-        (spoil_annotation, "of w4a8 come from radgraph-xl .*scores from lexicon 1"),
-        (swap_annotations, "w4a4's output of report .* another text"),
-        (lose_annotations, "reference.jsonl does not exist"),
-        (drop_annotation, "annotations/w4a8 has 23 rows"),
-        (drop_score_row, "23 rows.*24 reports"),
-        (reorder_scores, "row 1: id .* cannot be paired"),
-        (spoil_score, "'partial'.*not numbers"),
-        (drop_output, "12 reports.*holds 11"),
-        (repeat_shard, "more than once"),
-        (lose_shard, "shard-2-of-2.parquet does not exist"),
-        (change_prompt, "w4a8: 12 report.* another prompt"),
-        (quantize_nothing, "w4a16, shard 1 had 0 quantized layers instead of 3"),
-        (round_no_activations, "had 0 layers with quantized activations instead of 3"),
-        (change_dtype, "w4a8, shard 2 ran with dtype 'bfloat16'"),
-        (change_threads, "threads 4"),
-        (change_tokens, "other tokens"),
-        (spoil_nll, "no finite likelihood"),
-        (lose_weights, "no model.*safetensors"),
-        (swap_records, "record of precision 'w4a4'"),
-    ],
-)
-def test_what_cannot_be_compared_is_refused(results, spoil, message):
-    spoil(results)
-    with pytest.raises(UserError, match=message) as caught:
-        collect(results, CONFIG)
-    assert "\n" not in str(caught.value)
-    assert "odule" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(0.1234, "0.123"), (-0.0001, "0.000"), (-0.25, "−0.250"), (None, "–"), (1234.5, "1,234.500")],
-)
-def test_numbers(value, text):
-    assert tables.number(value) == text
-
-
-def test_changes_carry_their_sign():
-    assert [tables.change(x) for x in (0.02, -0.02, 0.0001, 0.0)] == [
-        "+0.020",
-        "−0.020",
-        "0.000",
-        "0.000",
-    ]
-
-
-def test_sizes():
-    found = [tables.size(x) for x in (2072, 102e6, 999.7e6, 1.234e9, 13.5e9)]
-    assert found == ["2.07 kB", "102 MB", "1,000 MB", "1.23 GB", "13.5 GB"]
-
-
-def test_table_columns_are_aligned():
-    lines = tables.table(["a", "b"], [["long name", "1"], ["x", "−0.25"]]).splitlines()
-    assert len({len(line) for line in lines}) == 1
-    assert lines[1] == "| --------- | ----: |"
