@@ -138,6 +138,10 @@ def write_scores(folder, name, ids, combined):
             "partial": np.minimum(combined + 0.05, 1),
             "complete": combined,
             **{f"fidelity_{x}": 1.0 if same else 0.6 for x in ("simple", "partial", "complete")},
+            # A number of its own for every system, so that a swapped column or row is seen.
+            "rg1_entities": combined * 0.9,
+            "rg1_relations": combined * 0.7,
+            "rg1_mean": combined * 0.8,
             "rouge_l": 0.25,
             "rouge_l_original": 1.0 if same else 0.7,
             "identical": same,
@@ -419,6 +423,18 @@ def test_annotator_is_named_and_lexicon_is_not_called_radgraph(report):
     assert "lexicon 1 (sha256 0123456789ab)" in report
     headings = [line for line in report.splitlines() if line.startswith("#")]
     assert not any("RadGraph" in line for line in headings)
+
+
+def test_radgraph1_definitions_have_their_own_table(finished, report, summary):
+    table = report.partition("### By the definitions of ReXrank")[2].partition("##")[0]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
+    rows = {row[0]: row[1:] for row in rows if row}
+    assert rows["system"] == ["entity F1", "relation F1", "mean of both"]
+    assert set(summary["quality"]["systems"]) < set(rows)
+    for system in summary["quality"]["systems"]:
+        combined = pd.read_parquet(finished / "scores" / f"{system}.parquet")["complete"].mean()
+        expected = [combined * 0.9, combined * 0.7, combined * 0.8]
+        assert [float(cell) for cell in rows[system]] == pytest.approx(expected, abs=6e-4)
 
 
 def test_equal_results_give_equal_quality_and_figures(finished, summary, tmp_path):

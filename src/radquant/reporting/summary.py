@@ -18,6 +18,7 @@ import psutil
 from radquant import statistics
 from radquant.reporting.collect import ANNOTATORS, BASELINES, ORIGINAL, Run
 from radquant.reporting.verdict import state, verdict
+from radquant.scoring import radgraph1
 
 LEVELS = ("simple", "partial", "complete")
 PRIMARY = "complete"
@@ -75,6 +76,7 @@ def _means(run: Run, system: str) -> dict[str, Any]:
         **{level: float(table[level].mean()) for level in LEVELS},
         f"{PRIMARY}_interval": _interval(interval),
         **{f"fidelity_{level}": float(table[f"fidelity_{level}"].mean()) for level in LEVELS},
+        **{column: float(table[column].mean()) for column in radgraph1.COLUMNS},
         "rouge_l": float(table["rouge_l"].mean()),
         "rouge_l_original": float(table["rouge_l_original"].mean()),
         "identical": float(table["identical"].mean()),

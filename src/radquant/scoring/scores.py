@@ -10,7 +10,7 @@ import pandas as pd
 
 from radquant.errors import UserError
 from radquant.files import read_table
-from radquant.scoring import records, rewards
+from radquant.scoring import radgraph1, records, rewards
 
 # Observations that state the absence of disease or a comparison: losing one is no lost finding.
 _NORMALITY = """
@@ -35,8 +35,9 @@ def score(
 
     `target` is the column of `evaluation` that holds the reference text. Columns of the result,
     one row per report in the order of `evaluation`: id, annotator, rewards (the package whose
-    definitions were used), simple, partial, complete (F1 against the reference), fidelity_* (F1
-    against the original model's output), rouge_l and rouge_l_original (F-measure with stemming),
+    definitions were used), simple, partial, complete (F1 against the reference), rg1_* (the same
+    by the definitions of RadGraph 1.0, see `radgraph1`), fidelity_* (F1 against the original
+    model's output), rouge_l and rouge_l_original (F-measure with stemming),
     identical, empty, output_words, lost and invented (JSON lists, see `flips`).
 
     Two identical outputs have fidelity 1 and ROUGE-L 1 even when they hold no entity or no word,
@@ -179,6 +180,7 @@ def _row(
                 strict=True,
             )
         ),
+        **dict(zip(radgraph1.COLUMNS, radgraph1.f1(output_note, reference_note), strict=True)),
         "rouge_l": _rouge_l(reference, output),
         "rouge_l_original": 1.0 if identical else _rouge_l(original, output),
         "identical": identical,
