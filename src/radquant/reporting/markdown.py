@@ -123,9 +123,9 @@ def _radgraph1(quality: Summary) -> str:
         for name, row in quality["systems"].items()
     ]
     lead = prose(
-        "The same annotations scored as ReXrank does, by the definitions of RadGraph 1.0. These are "
-        "not the levels above, and they compare with published scores only where the annotator is "
-        "radgraph with its model radgraph:"
+        "The same annotations scored as ReXrank does, by the definitions of RadGraph 1.0. These "
+        "are not the levels above, and they compare with published scores only where the annotator "
+        "is radgraph with its model radgraph:"
     )
     # The measure's name, because the lexicon's scores are not RadGraph's by any definition.
     heading = f"### By the definitions of ReXrank: {quality['measure']}"

@@ -5,7 +5,6 @@ Imported only in the environment of envs/radgraph.txt: `radgraph` 0.1.18 fails o
 
 import contextlib
 import importlib.metadata
-import io
 import json
 import os
 import pickle
@@ -13,13 +12,14 @@ import shutil
 import sys
 import tarfile
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from radquant.errors import UserError
 from radquant.files import sha256_file
+from radquant.scoring import radgraph_packs
 
 HUB_REPOSITORY = "StanfordAIMI/RRG_scorers"
 # What the text encoder needs besides its weights, which are inside weights.th.
@@ -28,10 +28,11 @@ ENCODER_FILES = ["config.json", "tokenizer*", "special_tokens_map.json", "vocab.
 
 @dataclass(frozen=True)
 class Annotator:
-    """A loaded model. `annotate(text)` returns {"text", "entities"} in RadGraph's schema."""
+    """A loaded model. `annotate(texts)` yields (text, {"text", "entities"}), in any order."""
 
     identity: str
-    annotate: Callable[[str], dict[str, Any]]
+    key: str  # all that decides an annotation, for the cache
+    annotate: Callable[[list[str]], Iterator[tuple[str, dict[str, Any]]]]
 
 
 def load(model_type: str, directory: str | None, revision: str, threads: int = 1) -> Annotator:
@@ -65,6 +66,7 @@ def load(model_type: str, directory: str | None, revision: str, threads: int = 1
             f"radgraph {importlib.metadata.version('radgraph')} {model_type} "
             f"(sha256 {sha256_file(model / 'weights.th')[:12]})"
         )
+        key = _key(model_type, model, encoder)
         cache = _working_copy(model, model_type, encoder, stack)
         # The package prints to stdout. It restricts pickled weights to tensors only on a CPU.
         with contextlib.redirect_stdout(sys.stderr):
@@ -75,21 +77,20 @@ def load(model_type: str, directory: str | None, revision: str, threads: int = 1
                     f"{model / 'weights.th'} cannot be loaded as plain tensors; "
                     "take the published file"
                 ) from None
-    return Annotator(identity, lambda text: _annotate(network, model_type, text))
+    return Annotator(identity, key, radgraph_packs.Packer(network, model_type).annotate)
 
 
-def _annotate(network: Any, model_type: str, text: str) -> dict[str, Any]:
-    from radgraph.utils import preprocess_reports
-
-    # A text without tokens crashes the package; one of escaped line ends becomes such a text.
-    if not text.strip() or not preprocess_reports([text], model_type)[0]["sentences"][0]:
-        return {"text": "", "entities": {}}
-    # What the package prints when it fails may hold report text.
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        result = network([text])
-    if "0" not in result:
-        raise RuntimeError("radgraph returned no annotation for a text")
-    return {"text": result["0"]["text"], "entities": result["0"]["entities"]}
+def _key(model_type: str, model: Path, encoder: Path) -> str:
+    """Return in one line what the annotations depend on: files, packages, and this code."""
+    files = [model / "weights.th", model / "config.json", *sorted(model.glob("vocabulary/*.txt"))]
+    files += sorted(
+        path for pattern in ENCODER_FILES for path in encoder.glob(pattern) if path.is_file()
+    )
+    files += [Path(__file__), Path(radgraph_packs.__file__)]
+    packages = ("radgraph", "transformers", "tokenizers", "torch", "nltk")
+    versions = [f"{name} {importlib.metadata.version(name)}" for name in packages]
+    hashes = [f"{path.name} {sha256_file(path)}" for path in files]
+    return "; ".join([model_type, *versions, *hashes])
 
 
 def _from_directory(model_type: str, directory: Path, stack: contextlib.ExitStack) -> Path:
