@@ -32,15 +32,17 @@ def radgraph_annotations(
     # Runs in its own environment (envs/radgraph.txt), where only this import works.
     from radquant.scoring import radgraph
 
-    if not (options.radgraph_directory or options.radgraph_revision):
+    pinned = options.radgraph_revision and options.radgraph_encoder_revision
+    if not (options.radgraph_directory or pinned):
         raise UserError(
-            "the hub's model needs --radgraph-revision, a commit, so that it stays the same; "
-            "or give a local folder with --radgraph-directory"
+            "the hub's model needs --radgraph-revision and --radgraph-encoder-revision, so that it "
+            "stays the same; or give a local folder with --radgraph-directory"
         )
     model = radgraph.load(
         options.radgraph_model,
         options.radgraph_directory,
         options.radgraph_revision,
+        options.radgraph_encoder_revision,
         options.threads,
     )
     if not options.cache:
@@ -71,6 +73,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--radgraph-revision",
         help="commit of the hub repository; needed without --radgraph-directory",
+    )
+    parser.add_argument(
+        "--radgraph-encoder-revision",
+        help="commit of the text encoder on the hub; needed without --radgraph-directory",
     )
     parser.add_argument(
         "--cache",

@@ -35,7 +35,7 @@ def some_texts(number: int, seed: int) -> list[str]:
 
 def compare(directory: Path, model_type: str, texts: list[str]) -> dict[str, object]:
     make(directory, model_type, Shape())
-    annotator = radgraph.load(model_type, str(directory), "")
+    annotator = radgraph.load(model_type, str(directory))
     packs: list[int] = []
     packed, alone = radgraph_packs.Packer._annotate_pack, radgraph_packs.Packer._by_the_package
     by_the_package: list[str] = []

@@ -12,7 +12,7 @@ import pytest
 
 from radquant.environments import build
 from radquant.errors import UserError
-from radquant.files import read_jsonl, sha256_text, write_table
+from radquant.files import read_jsonl, sha256_file, sha256_text, write_table
 
 REPOSITORY = Path(__file__).parents[1]
 TEXTS = {
@@ -203,6 +203,31 @@ def test_a_missing_encoder_is_named(radgraph_python, tiny_radgraph_directory, te
     done = annotate(radgraph_python, tmp_path, texts, tmp_path / "x.jsonl")
     assert done.returncode == 1
     assert "text encoder 'tiny-encoder'" in done.stderr
+
+
+def test_a_fetched_folder_that_was_changed_is_refused(
+    radgraph_python, tiny_radgraph_directory, texts, tmp_path
+):
+    model = unpacked(tiny_radgraph_directory, tmp_path)
+    files = {"radgraph-xl/weights.th": sha256_file(model / "weights.th")}
+    files["tiny-encoder/vocab.txt"] = "0" * 64
+    record = {"radgraph-xl": {"encoder": {"files": files}}, "radgraph": {}}
+    (tmp_path / "source.json").write_text(json.dumps(record))
+    done = annotate(radgraph_python, tmp_path, texts, tmp_path / "x.jsonl")
+    assert done.returncode == 1
+    assert "vocab.txt was changed after it was written" in done.stderr
+
+
+def test_a_model_from_the_hub_needs_both_commits(radgraph_python, texts, tmp_path):
+    command = [str(radgraph_python), "scripts/annotate.py", "--annotator", "radgraph"]
+    command += ["--radgraph-revision", "a" * 40, "--texts", str(texts), "--column", "output"]
+    command += ["--output", str(tmp_path / "x.jsonl")]
+    environment = {**os.environ, "PYTHONPATH": "src"}
+    done = subprocess.run(
+        command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "needs --radgraph-revision and --radgraph-encoder-revision" in done.stderr
 
 
 def test_weights_that_run_code_are_refused(
