@@ -4,6 +4,7 @@ The network is that of tests/tiny_radgraph.py: random weights in the published l
 put together from sentences of chest reports. The package scores every precision against the
 references in one process; this package annotates the references and then each precision, with
 scripts/annotate.py's code in one process, too. Loading is not counted: it is done once in both.
+Of three runs the one with the least CPU time counts.
 """
 
 import argparse
@@ -80,7 +81,8 @@ def child(directory: Path, what: str) -> None:
     references, outputs = texts["references"], texts["outputs"]
     run = package(directory) if what == "package" else ours(directory, what)
     run(references[:2], [outputs[0][:2]])  # the first pass pays for what is made once
-    used, scores = clocked(lambda: run(references, outputs))
+    runs = [clocked(lambda: run(references, outputs)) for _ in range(3)]
+    used, scores = min(runs, key=lambda one: one[0]["cpu"])
     (directory / f"{what}.json").write_text(json.dumps({**used, "scores": scores}))
 
 
@@ -178,7 +180,9 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
-        run(REPOSITORY / "tests" / "tiny_radgraph.py", directory)
+        # Tiny but for its window: no report is longer than that of the published models.
+        shape = [16, 1, 3, 512]
+        run(REPOSITORY / "tests" / "tiny_radgraph.py", directory, "radgraph-xl", *shape)
         texts = make_texts(options.reports, options.precisions, options.equal, options.seed)
         (directory / "texts.json").write_text(json.dumps(texts), encoding="utf-8")
         for step in STEPS:

@@ -120,7 +120,8 @@ def test_packed_annotations_equal_the_package_text_by_text(compared, model):
     assert found["different"] == 0
     assert {"\\n\\f" if model != "radgraph" else "\u200b", " \n "} <= set(found["blank"])
     assert all(set(text) <= set("\\nf \n\u200b") for text in found["blank"])
-    assert found["entities"] > 200
+    assert found["entities"] > 1000
+    assert found["relations"] > 1000
     # Close decisions are left to the package, and they are few.
     assert found["by_the_package"] < 0.2 * found["texts"]
 
@@ -128,7 +129,6 @@ def test_packed_annotations_equal_the_package_text_by_text(compared, model):
 def test_texts_are_packed_where_that_is_exact(compared):
     for model in ("radgraph", "radgraph-xl"):
         assert max(compared[model]["packs"]) > 10
-        assert compared[model]["relations"] > 100
     # Its tokenizer counts special tokens that it does not add.
     assert set(compared["modern-radgraph-xl"]["packs"]) == {1}
 
