@@ -12,6 +12,9 @@ def annotator_options(wildcards):
         radgraph_model=RADGRAPH["model"],
         radgraph_directory=RADGRAPH["directory"],
         radgraph_revision=RADGRAPH["revision"],
+        radgraph_encoder_revision=RADGRAPH["encoder_revision"],
+        # No output of a rule: jobs share it as they go, and it changes only how long they take.
+        cache="results/annotations/cache",
         threads=config["compute"]["threads"],
     )
 

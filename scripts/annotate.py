@@ -1,36 +1,53 @@
 """Annotate texts with clinical entities and relations, in RadGraph's schema."""
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Iterator
+from typing import Any
 
 from radquant.cli import progress, run
+from radquant.errors import UserError
 from radquant.files import write_jsonl
 from radquant.scoring import records
+from radquant.scoring.annotation_cache import Cache
 
 
 def main() -> None:
     options = parse()
     ids, texts = records.read_texts(options.texts, options.column)
+    distinct = records.distinct(texts)
     if options.annotator == "lexicon":
         from radquant.scoring import lexicon
 
-        identity, annotate = lexicon.identity(), lexicon.annotate
+        identity = lexicon.identity()
+        annotated = ((text, lexicon.annotate(text)) for text in distinct)
     else:
-        # Runs in its own environment (envs/radgraph.txt), where only this import works.
-        from radquant.scoring import radgraph
+        identity, annotated = radgraph_annotations(options, distinct)
+    found = dict(progress(annotated, "annotate", len(distinct), "texts"))
+    write_jsonl(options.output, records.build(ids, texts, identity, found.__getitem__))
 
-        model = radgraph.load(
-            options.radgraph_model,
-            options.radgraph_directory,
-            options.radgraph_revision,
-            options.threads,
+
+def radgraph_annotations(
+    options: argparse.Namespace, distinct: list[str]
+) -> tuple[str, Iterator[tuple[str, dict[str, Any]]]]:
+    # Runs in its own environment (envs/radgraph.txt), where only this import works.
+    from radquant.scoring import radgraph
+
+    pinned = options.radgraph_revision and options.radgraph_encoder_revision
+    if not (options.radgraph_directory or pinned):
+        raise UserError(
+            "the hub's model needs --radgraph-revision and --radgraph-encoder-revision, so that it "
+            "stays the same; or give a local folder with --radgraph-directory"
         )
-        identity, annotate = model.identity, model.annotate
-
-    def with_progress(distinct: list[str]) -> Iterable[str]:
-        return progress(distinct, "annotate", len(distinct), "texts")
-
-    write_jsonl(options.output, records.build(ids, texts, identity, annotate, with_progress))
+    model = radgraph.load(
+        options.radgraph_model,
+        options.radgraph_directory,
+        options.radgraph_revision,
+        options.radgraph_encoder_revision,
+        options.threads,
+    )
+    if not options.cache:
+        return model.identity, model.annotate(distinct)
+    return model.identity, Cache(options.cache, model.key).annotate(distinct, model.annotate)
 
 
 def parse() -> argparse.Namespace:
@@ -55,9 +72,17 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument(
         "--radgraph-revision",
-        default="main",
-        help="revision of the hub repository, used without --radgraph-directory (default: "
-        "%(default)s)",
+        help="commit of the hub repository; needed without --radgraph-directory",
+    )
+    parser.add_argument(
+        "--radgraph-encoder-revision",
+        help="commit of the text encoder on the hub; needed without --radgraph-directory",
+    )
+    parser.add_argument(
+        "--cache",
+        metavar="DIR",
+        help="where RadGraph's annotations are kept by text and model, and taken from; it holds "
+        "report text, as --output does",
     )
     parser.add_argument(
         "--threads",

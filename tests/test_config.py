@@ -124,6 +124,17 @@ MISTAKES = [
     ("model/path", "here", "exactly one of wheel, hub and path, not wheel and path"),
     ("model/wheel", None, "exactly one of wheel, hub and path, not none"),
     ("model/wheel/sha256", "abc", "has 'abc', which is not of the form: 64 lowercase"),
+    ("scoring/annotator", "radgraph", "scoring.radgraph.revision is None and no commit"),
+    (
+        "scoring",
+        {"annotator": "radgraph", "radgraph": {"revision": "main", "encoder_revision": "a" * 40}},
+        "scoring.radgraph.revision is 'main' and no commit of 40 digits",
+    ),
+    (
+        "scoring",
+        {"annotator": "radgraph", "radgraph": {"revision": "a" * 40}},
+        "scoring.radgraph.encoder_revision is None and no commit",
+    ),
     ("corpus/path", "here", "needs exactly one of wheel, path, not wheel with path"),
     ("corpus/train", "a.csv", "are given together or not at all"),
     ("corpus/format", "table", "format table needs exactly one of path, train and eval, not wheel"),

@@ -12,7 +12,7 @@ import pytest
 
 from radquant.environments import build
 from radquant.errors import UserError
-from radquant.files import read_jsonl, sha256_text, write_table
+from radquant.files import read_jsonl, sha256_file, sha256_text, write_table
 
 REPOSITORY = Path(__file__).parents[1]
 TEXTS = {
@@ -35,10 +35,10 @@ def texts(tmp_path_factory):
     return path
 
 
-def annotate(python, directory, texts, output, model="radgraph-xl"):
+def annotate(python, directory, texts, output, model="radgraph-xl", more=()):
     command = [str(python), "scripts/annotate.py", "--annotator", "radgraph"]
     command += ["--radgraph-model", model, "--radgraph-directory", str(directory)]
-    command += ["--texts", str(texts), "--column", "output", "--output", str(output)]
+    command += ["--texts", str(texts), "--column", "output", "--output", str(output), *more]
     environment = {**os.environ, "PYTHONPATH": "src", "HF_HUB_OFFLINE": "1"}
     return subprocess.run(
         command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False
@@ -102,6 +102,55 @@ def test_annotations_equal_the_package_text_by_text(
     assert relations
 
 
+@pytest.fixture(scope="module")
+def compared(radgraph_python, tmp_path_factory):
+    """What tests/compare_radgraph.py found, model by model."""
+    directory = tmp_path_factory.mktemp("compared")
+    command = [str(radgraph_python), "tests/compare_radgraph.py", str(directory), "found.json"]
+    command[-1] = str(directory / "found.json")
+    environment = {**os.environ, "PYTHONPATH": "src", "HF_HUB_OFFLINE": "1"}
+    subprocess.run(command, cwd=REPOSITORY, env=environment, check=True)
+    return json.loads((directory / "found.json").read_text())
+
+
+@pytest.mark.parametrize("model", ["radgraph", "radgraph-xl", "modern-radgraph-xl"])
+def test_packed_annotations_equal_the_package_text_by_text(compared, model):
+    found = compared[model]
+    assert found["texts"] > 50
+    assert found["different"] == 0
+    assert {"\\n\\f" if model != "radgraph" else "\u200b", " \n "} <= set(found["blank"])
+    assert all(set(text) <= set("\\nf \n\u200b") for text in found["blank"])
+    assert found["entities"] > 1000
+    assert found["relations"] > 1000
+    # Close decisions are left to the package, and they are few.
+    assert found["by_the_package"] < 0.2 * found["texts"]
+
+
+def test_texts_are_packed_where_that_is_exact(compared):
+    for model in ("radgraph", "radgraph-xl"):
+        assert max(compared[model]["packs"]) > 10
+    # Its tokenizer counts special tokens that it does not add.
+    assert set(compared["modern-radgraph-xl"]["packs"]) == {1}
+
+
+def test_a_cache_gives_the_same_and_is_used(
+    annotated, radgraph_python, tiny_radgraph_directory, texts, tmp_path
+):
+    def run(name):
+        output, more = tmp_path / name, ["--cache", str(tmp_path / "cache")]
+        done = annotate(radgraph_python, tiny_radgraph_directory, texts, output, more=more)
+        assert done.returncode == 0, done.stderr
+        return output.read_bytes()
+
+    assert run("first.jsonl") == annotated.read_bytes()
+    entries = [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+    assert len(entries) == len(set(TEXTS.values()) - {TEXTS["blank"]})
+    # An annotation that no model gives shows where the second run takes its own from.
+    for path in entries:
+        path.write_text(path.read_text().replace("effusion", "EFFUSION"))
+    assert run("second.jsonl") == annotated.read_bytes().replace(b"effusion", b"EFFUSION")
+
+
 def test_blank_texts_have_no_entities(annotated):
     records = {record["id"]: record for record in read_jsonl(annotated)}
     for name in ("blank", "escaped"):
@@ -154,6 +203,31 @@ def test_a_missing_encoder_is_named(radgraph_python, tiny_radgraph_directory, te
     done = annotate(radgraph_python, tmp_path, texts, tmp_path / "x.jsonl")
     assert done.returncode == 1
     assert "text encoder 'tiny-encoder'" in done.stderr
+
+
+def test_a_fetched_folder_that_was_changed_is_refused(
+    radgraph_python, tiny_radgraph_directory, texts, tmp_path
+):
+    model = unpacked(tiny_radgraph_directory, tmp_path)
+    files = {"radgraph-xl/weights.th": sha256_file(model / "weights.th")}
+    files["tiny-encoder/vocab.txt"] = "0" * 64
+    record = {"radgraph-xl": {"encoder": {"files": files}}, "radgraph": {}}
+    (tmp_path / "source.json").write_text(json.dumps(record))
+    done = annotate(radgraph_python, tmp_path, texts, tmp_path / "x.jsonl")
+    assert done.returncode == 1
+    assert "vocab.txt was changed after it was written" in done.stderr
+
+
+def test_a_model_from_the_hub_needs_both_commits(radgraph_python, texts, tmp_path):
+    command = [str(radgraph_python), "scripts/annotate.py", "--annotator", "radgraph"]
+    command += ["--radgraph-revision", "a" * 40, "--texts", str(texts), "--column", "output"]
+    command += ["--output", str(tmp_path / "x.jsonl")]
+    environment = {**os.environ, "PYTHONPATH": "src"}
+    done = subprocess.run(
+        command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "needs --radgraph-revision and --radgraph-encoder-revision" in done.stderr
 
 
 def test_weights_that_run_code_are_refused(

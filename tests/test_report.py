@@ -280,6 +280,18 @@ def test_the_lexicons_agreement_is_printed_only_of_the_rules_that_were_measured(
     assert "has not been measured" not in text
 
 
+def test_radgraph1_definitions_have_their_own_table(finished, report, summary):
+    table = report.partition("### By the definitions of ReXrank")[2].partition("##")[0]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
+    rows = {row[0]: row[1:] for row in rows if row}
+    assert rows["system"] == ["entity F1", "relation F1", "mean of both"]
+    assert set(summary["quality"]["systems"]) < set(rows)
+    for system in summary["quality"]["systems"]:
+        combined = read_table(finished / "scores" / f"{system}.parquet")["complete"].mean()
+        expected = [combined * 0.9, combined * 0.7, combined * 0.8]
+        assert [float(cell) for cell in rows[system]] == pytest.approx(expected, abs=6e-4)
+
+
 def test_equal_results_give_equal_quality_and_figures(finished, summary, tmp_path):
     again = summarize(collect(finished, CONFIG))
     assert again["quality"] == summary["quality"]

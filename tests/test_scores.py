@@ -80,6 +80,9 @@ def test_scores_by_hand(files):
     # r1: small, left, pleural, effusion present; output: pleural, mild, edema, cardiomegaly
     # present and effusion absent. Only pleural is shared: 2·1/(4+5).
     assert table.loc["r1", "simple"] == pytest.approx(2 / 9)
+    # The definitions of RadGraph 1.0 count the same entities here, and no relation is shared.
+    rg1 = table.loc["r1", ["rg1_entities", "rg1_relations", "rg1_mean"]]
+    assert list(rg1) == pytest.approx([2 / 9, 0, 1 / 9])
     # The original's output adds mild and edema to the reference: pleural, mild, edema are shared.
     assert table.loc["r1", "fidelity_simple"] == pytest.approx(6 / 11)
     assert table.loc["r1", "output_words"] == 6

@@ -209,7 +209,7 @@ def test_a_run_with_other_precisions_builds_only_what_is_new(run: Path) -> None:
 
 @pytest.mark.slow
 def test_editing_an_environment_rebuilds_it_and_reruns_its_users(run: Path) -> None:
-    other = 'scoring={"annotator": "radgraph"}'
+    other = 'scoring={"annotator": "radgraph", "radgraph": {"directory": "somewhere"}}'
     assert jobs(run, other)["build_env"] == 1
     assert jobs(run, other)["annotate"] == 8
     (run / "envs" / "radgraph.txt").write_text("other==1\n")
@@ -226,7 +226,8 @@ def local_modules(script: Path) -> set[str]:
 
 def test_the_code_inputs_of_each_rule_are_all_that_its_script_imports(tmp_path: Path) -> None:
     run = copy_repository(tmp_path / "run")
-    found = dry_run(run, "--config", 'scoring={"annotator": "radgraph"}').code_inputs
+    radgraph = 'scoring={"annotator": "radgraph", "radgraph": {"directory": "somewhere"}}'
+    found = dry_run(run, "--config", radgraph).code_inputs
     found.pop("all")
     assert len(found) == 14
     for rule, inputs in found.items():

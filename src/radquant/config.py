@@ -2,6 +2,7 @@
 
 import copy
 import difflib
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,7 @@ def resolve(config: Mapping[str, Any], schema_path: str | Path) -> Config:
     _check_precisions(full)
     _check_prompt(full, "generation")
     _check_recipes(full)
+    _check_annotator(full)
     if calibrated_checkpoints(full):
         _check_calibration(full)
     return full
@@ -301,6 +303,19 @@ def _check_recipes(config: Config) -> None:
                 check_tool_recipe(checkpoint["tool"], recipe, checkpoint["format"])
         except UserError as error:
             raise UserError(f"config: checkpoints.{name}: {error}") from None
+
+
+def _check_annotator(config: Config) -> None:
+    """Refuse a model from the hub that is not pinned: its owner could change every score."""
+    radgraph = config["scoring"]["radgraph"]
+    if config["scoring"]["annotator"] != "radgraph" or radgraph["directory"]:
+        return
+    for key in ("revision", "encoder_revision"):
+        if not re.fullmatch("[0-9a-f]{40}", radgraph[key] or ""):
+            raise UserError(
+                f"config: scoring.radgraph.{key} is {radgraph[key]!r} and no commit of 40 digits; "
+                "give one, or a scoring.radgraph.directory that scripts/fetch_radgraph.py made"
+            )
 
 
 def _check_calibration(config: Config) -> None:

@@ -12,6 +12,7 @@ from safetensors import safe_open
 
 from radquant.errors import UserError
 from radquant.files import read_json, read_table, require_file, sha256_file, sha256_text
+from radquant.scoring import radgraph1
 from radquant.scoring import records as annotation_records
 from radquant.scoring.records import Record
 
@@ -22,6 +23,7 @@ ANNOTATORS = {"lexicon": "clinical F1 (lexicon)", "radgraph": "RadGraph F1"}
 SCORES = [
     *("simple", "partial", "complete"),
     *("fidelity_simple", "fidelity_partial", "fidelity_complete"),
+    *radgraph1.COLUMNS,
     *("rouge_l", "rouge_l_original"),
 ]
 # Written as JSON: what `radquant.scoring.changes` and `findings` say of a report.

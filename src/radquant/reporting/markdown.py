@@ -27,6 +27,7 @@ from radquant.reporting.tables import (
     size,
     table,
 )
+from radquant.scoring import radgraph1
 
 Summary = Mapping[str, Any]
 
@@ -110,7 +111,24 @@ def _quality(summary: Summary) -> str:
             f"({number(original[primary])}): where even the original is of little use, a small "
             "difference between precisions says little about a model that is.**"
         )
-    return "\n\n".join([f"## Quality: {quality['measure']}", table(header, rows), bullets(*notes)])
+    parts = [f"## Quality: {quality['measure']}", table(header, rows), bullets(*notes)]
+    return "\n\n".join([*parts, _radgraph1(quality)])
+
+
+def _radgraph1(quality: Summary) -> str:
+    header = ["system", "entity F1", "relation F1", "mean of both"]
+    rows = [
+        [escape(name), *(number(row[column]) for column in radgraph1.COLUMNS)]
+        for name, row in quality["systems"].items()
+    ]
+    lead = prose(
+        "The same annotations scored as ReXrank does, by the definitions of RadGraph 1.0. These "
+        "are not the levels above, and they compare with published scores only where the annotator "
+        "is radgraph with its model radgraph:"
+    )
+    # The measure's name, because the lexicon's scores are not RadGraph's by any definition.
+    heading = f"### By the definitions of ReXrank: {quality['measure']}"
+    return "\n\n".join([heading, lead, table(header, rows)])
 
 
 def _agreement(quality: Mapping[str, Any]) -> str:

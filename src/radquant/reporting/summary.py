@@ -19,6 +19,7 @@ from radquant import statistics
 from radquant.reporting import changes
 from radquant.reporting.collect import ANNOTATORS, BASELINES, ORIGINAL, Run
 from radquant.reporting.verdict import state, verdict
+from radquant.scoring import radgraph1
 from radquant.scoring.agreement import agreement
 
 LEVELS = ("simple", "partial", "complete")
@@ -79,6 +80,7 @@ def _means(run: Run, system: str) -> dict[str, Any]:
         **{level: float(table[level].mean()) for level in LEVELS},
         f"{PRIMARY}_interval": _within(_interval(interval), 0, 1),
         **{f"fidelity_{level}": float(table[f"fidelity_{level}"].mean()) for level in LEVELS},
+        **{column: float(table[column].mean()) for column in radgraph1.COLUMNS},
         "rouge_l": float(table["rouge_l"].mean()),
         "rouge_l_original": float(table["rouge_l_original"].mean()),
         "identical": float(table["identical"].mean()),

@@ -5,7 +5,6 @@ Imported only in the environment of envs/radgraph.txt: `radgraph` 0.1.18 fails o
 
 import contextlib
 import importlib.metadata
-import io
 import json
 import os
 import pickle
@@ -13,13 +12,13 @@ import shutil
 import sys
 import tarfile
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from radquant.errors import UserError
-from radquant.files import sha256_file
+from radquant.files import read_json, sha256_file, verify_hashes
 
 HUB_REPOSITORY = "StanfordAIMI/RRG_scorers"
 # What the text encoder needs besides its weights, which are inside weights.th.
@@ -28,14 +27,21 @@ ENCODER_FILES = ["config.json", "tokenizer*", "special_tokens_map.json", "vocab.
 
 @dataclass(frozen=True)
 class Annotator:
-    """A loaded model. `annotate(text)` returns {"text", "entities"} in RadGraph's schema."""
+    """A loaded model. `annotate(texts)` yields (text, {"text", "entities"}), in any order."""
 
     identity: str
-    annotate: Callable[[str], dict[str, Any]]
+    key: str  # all that decides an annotation, for the cache
+    annotate: Callable[[list[str]], Iterator[tuple[str, dict[str, Any]]]]
 
 
-def load(model_type: str, directory: str | None, revision: str, threads: int = 1) -> Annotator:
-    """Load `model_type` from a local folder, or from the hub at `revision` if there is none.
+def load(
+    model_type: str,
+    directory: str | None,
+    revision: str = "",
+    encoder_revision: str = "",
+    threads: int = 1,
+) -> Annotator:
+    """Load `model_type` from a local folder, or from the hub at both revisions if there is none.
 
     `directory` holds `<model_type>/` (config.json, vocabulary/, weights.th) or the published
     archive `<model_type>.tar.gz`; the folder is taken if both are there. The text encoder that
@@ -43,7 +49,7 @@ def load(model_type: str, directory: str | None, revision: str, threads: int = 1
     path seen from `<model_type>/` or from `directory`, or under its last name in `directory`.
     An archive is unpacked once into `directory`/.unpacked/, or into a temporary folder where that
     cannot be written; nothing is written into a model folder. Nothing is looked up in the network
-    when `directory` is given.
+    when `directory` is given; files that its source.json names must be those that were fetched.
 
     Raises UserError when something is missing, when the archive holds unsafe paths, and when
     weights.th holds anything but tensors.
@@ -53,18 +59,23 @@ def load(model_type: str, directory: str | None, revision: str, threads: int = 1
     import torch
     from radgraph import RadGraph
 
+    from radquant.scoring.radgraph_packs import Packer
+
     torch.set_num_threads(threads)
     with contextlib.ExitStack() as stack:
         if directory is None:
             model = _from_hub(model_type, revision, stack)
         else:
             model = _from_directory(model_type, Path(directory), stack)
-        _require_model(model)
-        encoder = _encoder(model, Path(directory) if directory else None)
+        require_model(model)
+        encoder = _encoder(model, Path(directory) if directory else None, encoder_revision)
+        if directory is not None:
+            _verify(model_type, Path(directory))
         identity = (
             f"radgraph {importlib.metadata.version('radgraph')} {model_type} "
             f"(sha256 {sha256_file(model / 'weights.th')[:12]})"
         )
+        key = _key(model_type, model, encoder)
         cache = _working_copy(model, model_type, encoder, stack)
         # The package prints to stdout. It restricts pickled weights to tensors only on a CPU.
         with contextlib.redirect_stdout(sys.stderr):
@@ -75,21 +86,20 @@ def load(model_type: str, directory: str | None, revision: str, threads: int = 1
                     f"{model / 'weights.th'} cannot be loaded as plain tensors; "
                     "take the published file"
                 ) from None
-    return Annotator(identity, lambda text: _annotate(network, model_type, text))
+    return Annotator(identity, key, Packer(network, model_type).annotate)
 
 
-def _annotate(network: Any, model_type: str, text: str) -> dict[str, Any]:
-    from radgraph.utils import preprocess_reports
-
-    # A text without tokens crashes the package; one of escaped line ends becomes such a text.
-    if not text.strip() or not preprocess_reports([text], model_type)[0]["sentences"][0]:
-        return {"text": "", "entities": {}}
-    # What the package prints when it fails may hold report text.
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        result = network([text])
-    if "0" not in result:
-        raise RuntimeError("radgraph returned no annotation for a text")
-    return {"text": result["0"]["text"], "entities": result["0"]["entities"]}
+def _key(model_type: str, model: Path, encoder: Path) -> str:
+    """Return in one line what the annotations depend on: files, packages, and this code."""
+    files = [model / "weights.th", model / "config.json", *sorted(model.glob("vocabulary/*.txt"))]
+    files += sorted(
+        path for pattern in ENCODER_FILES for path in encoder.glob(pattern) if path.is_file()
+    )
+    files += [Path(__file__), Path(__file__).with_name("radgraph_packs.py")]
+    packages = ("radgraph", "transformers", "tokenizers", "torch", "nltk")
+    versions = [f"{name} {importlib.metadata.version(name)}" for name in packages]
+    hashes = [f"{path.name} {sha256_file(path)}" for path in files]
+    return "; ".join([model_type, *versions, *hashes])
 
 
 def _from_directory(model_type: str, directory: Path, stack: contextlib.ExitStack) -> Path:
@@ -100,28 +110,34 @@ def _from_directory(model_type: str, directory: Path, stack: contextlib.ExitStac
     if not archive.is_file():
         raise UserError(
             f"{directory} holds neither the folder {model_type}/ nor the archive "
-            f"{archive.name}; download the archive from the hub repository {HUB_REPOSITORY}"
+            f"{archive.name}; scripts/fetch_radgraph.py fetches it from the hub"
         )
     return unpack(archive, directory / ".unpacked", stack)
 
 
 def _from_hub(model_type: str, revision: str, stack: contextlib.ExitStack) -> Path:
-    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub import constants
 
-    archive = _download(
-        f"{model_type}.tar.gz of {HUB_REPOSITORY}",
-        lambda: hf_hub_download(HUB_REPOSITORY, f"{model_type}.tar.gz", revision=revision),
-    )
-    return unpack(Path(archive), Path(constants.HF_HOME) / "radgraph", stack)
+    return unpack(fetch_archive(model_type, revision), Path(constants.HF_HOME) / "radgraph", stack)
 
 
-def _download(what: str, download: Callable[[], str]) -> str:
+def fetch_archive(model_type: str, revision: str) -> Path:
+    """Return the published archive, downloaded once into the user's own cache."""
+    from huggingface_hub import hf_hub_download
+
+    def fetch() -> str:
+        return hf_hub_download(HUB_REPOSITORY, f"{model_type}.tar.gz", revision=revision)
+
+    return Path(download(f"{model_type}.tar.gz of {HUB_REPOSITORY}", fetch))
+
+
+def download(what: str, download: Callable[[], str]) -> str:
     try:
         return download()
     except Exception as error:
         raise UserError(
             f"{what} cannot be downloaded ({type(error).__name__}); check the network and the "
-            "revision, or give a local folder with --radgraph-directory"
+            "revision, or take a local folder that scripts/fetch_radgraph.py made elsewhere"
         ) from error
 
 
@@ -158,7 +174,7 @@ def unpack(archive: Path, parent: Path, stack: contextlib.ExitStack) -> Path:
     return target
 
 
-def _require_model(model: Path) -> None:
+def require_model(model: Path) -> None:
     missing = [name for name in ("config.json", "weights.th") if not (model / name).is_file()]
     if not list(model.glob("vocabulary/*.txt")):
         missing.append("vocabulary/*.txt")
@@ -169,7 +185,7 @@ def _require_model(model: Path) -> None:
         )
 
 
-def _model_names(config: dict[str, Any]) -> list[dict[str, Any]]:
+def model_names(config: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the two parts of a config.json whose `model_name` names the text encoder."""
     return [
         config["dataset_reader"]["token_indexers"]["bert"],
@@ -177,17 +193,18 @@ def _model_names(config: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _encoder(model: Path, directory: Path | None) -> Path:
+def _verify(model_type: str, directory: Path) -> None:
+    """Refuse files that were changed since scripts/fetch_radgraph.py fetched them."""
+    record = directory / "source.json"
+    if record.is_file():
+        for entry in (read_json(record).get(model_type) or {}).values():
+            if isinstance(entry, dict) and "files" in entry:
+                verify_hashes(directory, entry["files"], "fetch it again")
+
+
+def _encoder(model: Path, directory: Path | None, revision: str = "") -> Path:
     """Return the folder with the text encoder's configuration and tokenizer."""
-    try:
-        names = {part["model_name"] for part in _model_names(_read_config(model))}
-    except (KeyError, TypeError) as error:
-        raise UserError(
-            f"{model / 'config.json'} is not a RadGraph configuration: it names no text encoder"
-        ) from error
-    if len(names) != 1:
-        raise UserError(f"{model / 'config.json'} names two different text encoders")
-    name = names.pop()
+    name = encoder_name(model)
     candidates = [model / name]
     if directory is not None:
         candidates += [directory / name, directory / Path(name).name]
@@ -199,12 +216,33 @@ def _encoder(model: Path, directory: Path | None) -> Path:
             f"the text encoder {name!r} that {model / 'config.json'} names is not in {directory}; "
             f"put its config.json and tokenizer files into {directory / Path(name).name}"
         )
+    return fetch_encoder(name, revision)
+
+
+def fetch_encoder(name: str, revision: str) -> Path:
+    """Return the hub's snapshot of the text encoder `name`, without its weights."""
     from huggingface_hub import snapshot_download
 
-    return Path(_download(name, lambda: snapshot_download(name, allow_patterns=ENCODER_FILES)))
+    def fetch() -> str:
+        return snapshot_download(name, revision=revision, allow_patterns=ENCODER_FILES)
+
+    return Path(download(f"the text encoder {name}", fetch))
 
 
-def _read_config(model: Path) -> dict[str, Any]:
+def encoder_name(model: Path) -> str:
+    """Return what the model's config.json calls its text encoder: a name on the hub, or a path."""
+    try:
+        names = {part["model_name"] for part in model_names(read_config(model))}
+    except (KeyError, TypeError) as error:
+        raise UserError(
+            f"{model / 'config.json'} is not a RadGraph configuration: it names no text encoder"
+        ) from error
+    if len(names) != 1:
+        raise UserError(f"{model / 'config.json'} names two different text encoders")
+    return str(names.pop())
+
+
+def read_config(model: Path) -> dict[str, Any]:
     path = model / "config.json"
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -221,8 +259,8 @@ def _working_copy(model: Path, model_type: str, encoder: Path, stack: contextlib
     cache = Path(stack.enter_context(tempfile.TemporaryDirectory()))
     copy = cache / model_type
     copy.mkdir()
-    config = _read_config(model)
-    for part in _model_names(config):
+    config = read_config(model)
+    for part in model_names(config):
         part["model_name"] = str(encoder)
     (copy / "config.json").write_text(json.dumps(config), encoding="utf-8")
     (copy / "vocabulary").mkdir()

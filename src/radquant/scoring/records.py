@@ -32,19 +32,22 @@ def read_texts(path: str | Path, column: str) -> tuple[list[str], list[str]]:
     return [str(name) for name in table["id"]], list(table[column])
 
 
+def distinct(texts: Iterable[str]) -> list[str]:
+    """Return the different texts that are not blank, in the order of their first places."""
+    return [text for text in dict.fromkeys(texts) if text.strip()]
+
+
 def build(
     ids: Sequence[str],
     texts: Sequence[str],
     annotator: str,
     annotate: Callable[[str], dict[str, Any]],
-    progress: Callable[[list[str]], Iterable[str]] = iter,
 ) -> list[Record]:
     """Return one record per text, in order; equal texts are annotated once.
 
     `annotate` returns {"text", "entities"} for a text that is not blank.
     """
-    distinct = [text for text in dict.fromkeys(texts) if text.strip()]
-    annotations = {text: annotate(text) for text in progress(distinct)}
+    annotations = {text: annotate(text) for text in distinct(texts)}
     blank = {"text": "", "entities": {}}
     return [
         {

@@ -11,7 +11,7 @@ import pandas as pd
 from radquant.errors import UserError
 from radquant.files import read_table
 from radquant.prompts import check_template, columns_of, fixed_texts
-from radquant.scoring import records, rewards
+from radquant.scoring import radgraph1, records, rewards
 from radquant.scoring.changes import changes, flags, unsupported
 from radquant.scoring.findings import statuses
 
@@ -31,11 +31,12 @@ def score(
     `target` is the column of `evaluation` that holds the reference text, `template` the prompt.
     Columns of the result, one row per report in the order of `evaluation`: id, annotator, rewards
     (the package whose definitions were used), simple, partial, complete (F1 against the reference),
-    fidelity_* (F1 against the original model's output), rouge_l and rouge_l_original (F-measure
-    with stemming), identical, empty, output_words, and as JSON statuses and reference_statuses
-    ({finding: status} of the output and of the reference), changes (against the original's output),
-    unsupported (comparisons with a prior that the input does not know) and flags (what is wrong
-    with the output by itself); see `radquant.scoring.changes`.
+    rg1_* (the same by the definitions of RadGraph 1.0, see `radgraph1`), fidelity_* (F1 against the
+    original model's output), rouge_l and rouge_l_original (F-measure with stemming), identical,
+    empty, output_words, and as JSON statuses and reference_statuses ({finding: status} of the
+    output and of the reference), changes (against the original's output), unsupported (comparisons
+    with a prior that the input does not know) and flags (what is wrong with the output by itself);
+    see `radquant.scoring.changes`.
 
     Two identical outputs have fidelity 1 and ROUGE-L 1 even when they hold no entity or no word,
     where F1 is undefined.
@@ -144,6 +145,7 @@ def measure(
                 strict=True,
             )
         ),
+        **dict(zip(radgraph1.COLUMNS, radgraph1.f1(output_note, reference_note), strict=True)),
         "rouge_l": _rouge_l(reference, output),
         "rouge_l_original": 1.0 if identical else _rouge_l(original, output),
         "identical": identical,

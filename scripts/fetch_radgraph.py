@@ -1,0 +1,51 @@
+"""Fetch a RadGraph model and its text encoder on a connected machine, for one that is not.
+
+The folder is what `scoring: radgraph: directory:` of a configuration, or annotate.py's
+--radgraph-directory, names. Downloads go through the user's own Hugging Face cache.
+"""
+
+import argparse
+from pathlib import Path
+
+from radquant.cli import run
+from radquant.files import read_json
+from radquant.scoring.radgraph_fetching import fetch
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--model",
+        choices=("radgraph", "radgraph-xl", "modern-radgraph-xl"),
+        default="radgraph-xl",
+        help="which published model (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--revision",
+        default="main",
+        help="commit of the archive's repository; of a branch, the commit is found and recorded "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--encoder-revision",
+        default="main",
+        help="commit of the text encoder's repository, in the same way (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--sha256", metavar="HEX", help="sha256 that the archive must have, from a source.json"
+    )
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="DIR", help="folder to write into"
+    )
+    options = parser.parse_args()
+    fetch(options.model, options.revision, options.encoder_revision, options.sha256, options.output)
+    record = read_json(options.output / "source.json")[options.model]
+    for part in ("model", "encoder"):
+        print(f"{part}: {record[part]['repository']} at {record[part]['revision']}")
+    print(f"sha256 of {record['model']['archive']}: {record['model']['sha256']}")
+
+
+if __name__ == "__main__":
+    run(main)

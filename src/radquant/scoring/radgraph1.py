@@ -1,0 +1,46 @@
+"""The scores of RadGraph 1.0, in which ReXrank and RadCliQ count: entity F1, relation F1, mean.
+
+Jain et al. (2021) define the schema, Yu et al. (2023, "Evaluating progress in automatic chest X-ray
+radiology report generation") the score. Their program is rajpurkarlab/CXR-Report-Metric at commit
+208c45c, whose CXRMetric/radgraph_evaluate_model.py (`parse_entity_relation`, `compute_f1`) is
+followed in all cases: both sides are sets, so that an entity said twice counts once; a relation is
+one of (tokens, label) to (tokens, label); letters are compared as they stand; and where two sides
+share nothing, or both are empty, F1 is 0. The levels of the `radgraph` package
+(`radquant.scoring.rewards`) are other numbers.
+"""
+
+from typing import Any
+
+COLUMNS = ("rg1_entities", "rg1_relations", "rg1_mean")
+
+Annotation = dict[str, Any]
+
+
+def f1(hypothesis: Annotation, reference: Annotation) -> tuple[float, float, float]:
+    """Return (entity F1, relation F1, their mean) of two annotations of either annotator."""
+    entities = _f1(_entities(hypothesis), _entities(reference))
+    relations = _f1(_relations(hypothesis), _relations(reference))
+    return entities, relations, (entities + relations) / 2
+
+
+def _f1(one: set[Any], other: set[Any]) -> float:
+    if not one & other:  # a relation F1 of two sides without relations is 0, too
+        return 0.0
+    return 2 * len(one & other) / (len(one) + len(other))
+
+
+def _entities(annotation: Annotation) -> set[Any]:
+    return {_entity(entity) for entity in annotation["entities"].values()}
+
+
+def _relations(annotation: Annotation) -> set[Any]:
+    entities = annotation["entities"]
+    return {
+        (_entity(entity), _entity(entities[target]), kind)
+        for entity in entities.values()
+        for kind, target in entity["relations"]
+    }
+
+
+def _entity(entity: dict[str, Any]) -> tuple[str, str]:
+    return entity["tokens"], entity["label"]
