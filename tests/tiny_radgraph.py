@@ -4,8 +4,8 @@
 
 writes DIRECTORY/MODEL_TYPE.tar.gz (config.json, vocabulary/, weights.th) and the text encoder's
 folder DIRECTORY/tiny-encoder/; SHAPE are the numbers of `Shape` in their order. Run it in the
-environment of envs/radgraph.txt. The annotations of this model mean nothing; the code that loads and
-runs it is the real one.
+environment of envs/radgraph.txt. The annotations of this model mean nothing; the code that loads
+and runs it is the real one.
 """
 
 import contextlib
@@ -200,8 +200,10 @@ def write_weights(model: Path, model_type: str, encoder: Path, shape: Shape, see
             elif name.endswith("bias"):
                 weight.fill_(0.0)
             else:
-                # Scores are then as large in a wide network as in a narrow one.
+                # Scores are then as large in a wide network as in a narrow one, and words differ.
                 deviation = 0.5 * (16 / shape.hidden) ** 0.5
+                if "transformer_model" in name and shape.hidden > 16:
+                    deviation = 0.02  # as encoders begin their training
                 weight.copy_(torch.randn(weight.shape, generator=generator) * deviation)
 
     torch.save({}, model / "weights.th")
