@@ -1,10 +1,11 @@
 """Make a RadGraph archive with random weights in the layout of the published ones.
 
-    python tests/tiny_radgraph.py DIRECTORY [MODEL_TYPE [HIDDEN LAYERS SPAN_WIDTH WINDOW]]
+    python tests/tiny_radgraph.py DIRECTORY [MODEL_TYPE [SHAPE …]]
 
 writes DIRECTORY/MODEL_TYPE.tar.gz (config.json, vocabulary/, weights.th) and the text encoder's
-folder DIRECTORY/tiny-encoder/. Run it in the environment of envs/radgraph.txt. The annotations of
-this model mean nothing; the code that loads and runs it is the real one.
+folder DIRECTORY/tiny-encoder/; SHAPE are the numbers of `Shape` in their order. Run it in the
+environment of envs/radgraph.txt. The annotations of this model mean nothing; the code that loads
+and runs it is the real one.
 """
 
 import contextlib
@@ -46,8 +47,8 @@ class Shape:
     span_width: int = 3
     window: int = 64  # word pieces
     # How many of the spans of `SAMPLE` are entities, and of its pairs of spans relations.
-    entities: float = 0.12
-    relations: float = 0.3
+    entities: float = 0.3
+    relations: float = 0.5
 
 
 def make(directory: Path, model_type: str, shape: Shape, seed: int = 0) -> None:
@@ -199,8 +200,10 @@ def write_weights(model: Path, model_type: str, encoder: Path, shape: Shape, see
             elif name.endswith("bias"):
                 weight.fill_(0.0)
             else:
-                # Scores are then as large in a wide network as in a narrow one.
+                # Scores are then as large in a wide network as in a narrow one, and words differ.
                 deviation = 0.5 * (16 / shape.hidden) ** 0.5
+                if "transformer_model" in name and shape.hidden > 16:
+                    deviation = 0.02  # as encoders begin their training
                 weight.copy_(torch.randn(weight.shape, generator=generator) * deviation)
 
     torch.save({}, model / "weights.th")
@@ -244,4 +247,4 @@ def set_biases(network: torch.nn.Module, model_type: str, shape: Shape) -> None:
 
 if __name__ == "__main__":
     directory, model_type, *size = [*sys.argv[1:], "radgraph-xl"][: max(2, len(sys.argv) - 1)]
-    make(Path(directory), model_type, Shape(*map(int, size)))
+    make(Path(directory), model_type, Shape(*(float(x) if "." in x else int(x) for x in size)))

@@ -20,6 +20,7 @@ Imported only in the environment of envs/radgraph.txt.
 import contextlib
 import functools
 import io
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,8 +31,9 @@ Annotation = dict[str, Any]
 # Of the largest score. Padding was seen to change scores by up to 6e-6 of it in a network of the
 # published size (12 layers, 768 wide) and random weights, by 1e-6 in a tiny one.
 TOLERANCE = 5e-5
-# Memory of a pass grows with texts x words²: the extractor looks at all pairs of spans.
-MAX_TEXTS, MAX_PAIRS = 32, 64_000
+# A pass may not make larger tensors of all pairs of spans: what leaves the processor's cache takes
+# longer together than one by one. In a network of the published size that is two usual reports.
+MAX_TEXTS, MAX_BYTES = 32, 16_000_000
 
 
 @dataclass(frozen=True)
@@ -84,8 +86,9 @@ class Packer:
         pack: list[_Sentence] = []
         for text, words in texts:
             sentence = self._sentence(text, words)
-            limit = min(self._max_texts, MAX_PAIRS // max(1, len(words)) ** 2)
-            if pack and (sentence.alone or len(pack) >= limit):
+            # As if all were as long as this one, which is the longest.
+            too_large = (len(pack) + 1) * self._pair_bytes(len(words)) > MAX_BYTES
+            if pack and (sentence.alone or too_large or len(pack) == self._max_texts):
                 yield pack
                 pack = []
             pack.append(sentence)
@@ -94,6 +97,13 @@ class Packer:
                 pack = []
         if pack:
             yield pack
+
+    def _pair_bytes(self, words: int) -> int:
+        """Return how many bytes describe all pairs of the spans that the extractor keeps."""
+        relation = self._model._relation
+        kept = math.ceil(words * relation._spans_per_word)
+        described = relation._relation_feedforwards[f"{self._model_type}__relation_labels"]
+        return int(4 * kept**2 * described.input_dim)
 
     def _sentence(self, text: str, words: list[str]) -> _Sentence:
         from radgraph.allennlp.data.dataset_readers.dataset_utils import enumerate_spans
