@@ -134,7 +134,7 @@ def test_what_is_not_settled_is_said_with_its_size(summary):
     assert verdict(quality, summary["performance"])[0] == (
         "Not settled: 24 reports are too few to tell whether w4a8 writes worse reports than the "
         "original: a loss of up to 0.012, 2 % of the original's score, cannot be excluded, and "
-        "about 2,600 would settle whether there is one of 0.010."
+        "about 2,600 reports would settle whether there is one of 0.010."
     )
 
 

@@ -79,7 +79,7 @@ def _still_possible(quality: Mapping[str, Any], row: Mapping[str, Any]) -> str:
     of_score = f", {share(loss / original)} of the original's score," if original else ""
     return (
         f": a loss of up to {number(loss)}{of_score} cannot be excluded, and about "
-        f"{row['pairs_to_settle']:,} would settle whether there is one of "
+        f"{row['pairs_to_settle']:,} reports would settle whether there is one of "
         f"{number(quality['settings']['margin'])}"
     )
 
