@@ -55,13 +55,7 @@ def load(
     weights.th holds anything but tensors.
     """
     if directory is not None:
-        os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported
-    import torch
-    from radgraph import RadGraph
-
-    from radquant.scoring.radgraph_packs import Packer
-
-    torch.set_num_threads(threads)
+        os.environ["HF_HUB_OFFLINE"] = "1"  # before anything of Hugging Face is imported
     with contextlib.ExitStack() as stack:
         if directory is None:
             model = _from_hub(model_type, revision, stack)
@@ -71,6 +65,13 @@ def load(
         encoder = _encoder(model, Path(directory) if directory else None, encoder_revision)
         if directory is not None:
             _verify(model_type, Path(directory))
+        # These take seconds: only for files that can be used.
+        import torch
+        from radgraph import RadGraph
+
+        from radquant.scoring.radgraph_packs import Packer
+
+        torch.set_num_threads(threads)
         identity = (
             f"radgraph {importlib.metadata.version('radgraph')} {model_type} "
             f"(sha256 {sha256_file(model / 'weights.th')[:12]})"
