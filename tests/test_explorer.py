@@ -232,7 +232,7 @@ def test_the_report_opens_first_and_the_explorer_at_a_click(visit, invented):
     assert opened.page.locator("#verdict").is_visible()
     assert opened.page.locator("#explorer").is_hidden()
     widths = opened.page.eval_on_selector_all("#report img", "all => all.map(x => x.naturalWidth)")
-    assert len(widths) == 3
+    assert len(widths) == 4
     assert min(widths) > 100  # the figures are drawn
     opened.page.get_by_role("link", name="Explorer").click()
     assert opened.page.locator("#explorer").is_visible()
