@@ -1,15 +1,15 @@
 """Orthogonal rotations that spread a channel's outlier over all channels, for every width.
 
 A Hadamard matrix H of order n has entries ±1/√n only (H Hᵀ = 1 with that scaling), so x H spreads
-each channel evenly (QuIP, Chee et al. 2023; QuaRot, Ashkboos et al. 2024). It is kept as the
+each channel evenly (QuIP#, Tseng et al. 2024; QuaRot, Ashkboos et al. 2024). It is kept as the
 factors of a Kronecker product: Sylvester's matrices of order 2^k, and Paley's (1933) of order q + 1
 for a prime q = 3 mod 4 and of order 2(q + 1) for a prime q = 1 mod 4. Such products cover the
 hidden, intermediate and head widths of most models: 80 = 20·4, 1536 = 12·16·8, 14336 = 28·32·16.
 
 Where none of them does, as for 11008 = 43·256 (Llama 2 7B), the odd part of the width gets the
 orthonormal Hartley matrix, cos + sin of 2πjk/m over √m: real and orthogonal, but no Hadamard
-matrix, since its entries lie between 0 and √(2/m). QuaRot uses stored matrices of Williamson type
-there (order 172 for 11008), so a peak is left up to √2 higher here.
+matrix, as the size of its entries runs from 0 to √(2/m). QuaRot uses stored
+matrices of Williamson type there (order 172 for 11008), so a peak is left up to √2 higher here.
 """
 
 import hashlib
@@ -98,7 +98,7 @@ def is_hadamard(n: int) -> bool:
 def hadamard_orders(n: int) -> tuple[int, ...] | None:
     """Orders of Hadamard matrices with the product n and the least sum; None where there are none.
 
-    At most one of those of Sylvester stands for each 64; they come last.
+    Powers of two, Sylvester's, come last.
     """
     if is_power_of_two(n):
         return sylvester_orders(n)
