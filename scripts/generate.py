@@ -43,24 +43,36 @@ def main() -> None:
     from radquant.files import write_json, write_table
     from radquant.generation import batching, measures, tables
     from radquant.generation import transformers_engine as engine
-    from radquant.generation.prefix import NOTHING, context_length, run_prefix
+    from radquant.generation.prefix import (
+        begin,
+        behind_stored,
+        context_length,
+        may_share,
+        run_prefix,
+        stored_length,
+    )
     from radquant.models import load, resolve_device, resolve_dtype
+    from radquant.quantization.precision import activations_of, as_values, from_json, kv_cache_of
 
     torch.set_num_threads(args.threads)
+    rounding = activations_of(from_json(args.activations))
+    kv_cache = kv_cache_of(from_json(args.kv_cache))
     device = resolve_device(args.device)
     dtype = resolve_dtype(args.dtype, device)
     with measures.stopwatch(device) as loading:
-        loaded = load(args.model, device, dtype, args.activation_bits, args.trust_remote_code)
+        loaded = load(args.model, device, dtype, rounding, args.trust_remote_code, kv_cache)
     model, tokenizer = loaded.model, loaded.tokenizer
 
     ends = prompts.end_token_ids(tokenizer, model.generation_config)
     config = engine.greedy_config(model, args.max_new_tokens, ends, tokenizer.pad_token_id)
     context = context_length(model)
-    limit = None if context is None else context - args.max_new_tokens
+    taken = args.max_new_tokens + stored_length(loaded)
+    limit = None if context is None else context - taken
     made = [
         prompts.chat_prompt(tokenizer, template, row, examples, args.target, limit)
         for row in reports
     ]
+    made = behind_stored(made, loaded)
     plan = batching.plan_batches(made, args.batch_size)
     batches = [
         [made[i] for i in batch]
@@ -68,10 +80,9 @@ def main() -> None:
     ]
     longest = max(len(prompt.ids) for prompt in made) + args.max_new_tokens
     with measures.stopwatch(device) as spent:
-        prefix = NOTHING
-        if batches and args.activation_bits is None:
-            # A quantized activation has one scale for the whole prompt: it cannot be cut in two.
-            prefix = run_prefix(model, batching.shared_prefix(made), longest)
+        prefix = begin(loaded, longest)
+        if batches and may_share(rounding):
+            prefix = run_prefix(model, batching.shared_prefix(made), longest, prefix)
         work = progress(batches, f"generate {args.precision}", len(batches), "batches")
         outputs, latencies = engine.generate_batches(
             model, tokenizer, config, work, args.stop, prefix
@@ -100,8 +111,10 @@ def main() -> None:
             "weight_bytes": loaded.weight_bytes,
             "layers_quantized": loaded.layers_quantized,
             "activation_layers": loaded.activation_layers,
-            "activation_bits": args.activation_bits,
-            "shared_prefix_tokens": prefix.length,
+            "activations": as_values(rounding),
+            "kv_cache": as_values(kv_cache),
+            "stored_prefix_tokens": stored_length(loaded),
+            "shared_prefix_tokens": prefix.length - stored_length(loaded),
             "max_new_tokens": args.max_new_tokens,
             "batch_size": args.batch_size,
             "examples": args.examples,

@@ -27,29 +27,41 @@ def main() -> None:
     from radquant import prompts
     from radquant.files import write_json, write_table
     from radquant.generation import batching, likelihood, measures
-    from radquant.generation.prefix import NOTHING, context_length, run_prefix
+    from radquant.generation.prefix import (
+        begin,
+        behind_stored,
+        context_length,
+        may_share,
+        run_prefix,
+        stored_length,
+    )
     from radquant.models import load, resolve_device, resolve_dtype
+    from radquant.quantization.precision import activations_of, as_values, from_json, kv_cache_of
 
     torch.set_num_threads(args.threads)
+    rounding = activations_of(from_json(args.activations))
+    kv_cache = kv_cache_of(from_json(args.kv_cache))
     device = resolve_device(args.device)
     dtype = resolve_dtype(args.dtype, device)
     with measures.stopwatch(device) as loading:
-        loaded = load(args.model, device, dtype, args.activation_bits, args.trust_remote_code)
+        loaded = load(args.model, device, dtype, rounding, args.trust_remote_code, kv_cache)
     model, tokenizer = loaded.model, loaded.tokenizer
 
-    limit = context_length(model)
+    context = context_length(model)
+    limit = None if context is None else context - stored_length(loaded)
     made = [
         prompts.chat_prompt(tokenizer, template, row, examples, args.target, limit, True)
         for row in reports
     ]
     likelihood.check_answers(made, args.eval, args.target)
+    made = behind_stored(made, loaded)
     plan = batching.plan_batches(made, args.batch_size)
     longest = max(len(prompt.ids) + len(prompt.answer_ids) for prompt in made)
     nll = {}
     with measures.stopwatch(device) as spent:
-        prefix = NOTHING
-        if args.activation_bits is None:
-            prefix = run_prefix(model, batching.shared_prefix(made), longest)
+        prefix = begin(loaded, longest)
+        if may_share(rounding):
+            prefix = run_prefix(model, batching.shared_prefix(made), longest, prefix)
         for batch in progress(plan, f"likelihood {args.precision}", len(plan), "batches"):
             members = [made[i] for i in batch]
             values = likelihood.answer_nll(model, members, tokenizer.pad_token_id, prefix)
@@ -72,7 +84,7 @@ def main() -> None:
             "kernel": loaded.kernel,
             "reports": len(made),
             "tokens": int(table["tokens"].sum()),
-            "prompt_tokens": sum(len(prompt.ids) for prompt in made),
+            "prompt_tokens": sum(prompt.length for prompt in made),
             "truncated_prompts": sum(prompt.truncated > 0 for prompt in made),
             "wall_seconds": spent.wall_seconds,
             "cpu_seconds": spent.cpu_seconds,
@@ -81,8 +93,10 @@ def main() -> None:
             "peak_device_bytes": measures.peak_device_bytes(device),
             "layers_quantized": loaded.layers_quantized,
             "activation_layers": loaded.activation_layers,
-            "activation_bits": args.activation_bits,
-            "shared_prefix_tokens": prefix.length,
+            "activations": as_values(rounding),
+            "kv_cache": as_values(kv_cache),
+            "stored_prefix_tokens": stored_length(loaded),
+            "shared_prefix_tokens": prefix.length - stored_length(loaded),
             "batch_size": args.batch_size,
             "examples": args.examples,
         },

@@ -71,6 +71,29 @@ def parse_arguments() -> argparse.Namespace:
         help="gptq's rounding: share of the mean diagonal added to the Gram matrix (%(default)s)",
     )
     add(
+        "--transform",
+        choices=["none", "smooth", "hadamard"],
+        default="none",
+        help="before: move outlying input channels into the weights, or rotate the model "
+        "(%(default)s)",
+    )
+    add(
+        "--smooth-attention",
+        action="store_true",
+        help="before: move outlying channels of keys into the queries",
+    )
+    add(
+        "--prefix",
+        choices=["none", "auto"],
+        default="none",
+        help="auto: find tokens that stand out and store their keys and values before every text",
+    )
+    add(
+        "--activations",
+        metavar="JSON",
+        help='fit weights, and static ranges, to rounded activations, such as {"bits": 8}',
+    )
+    add(
         "--format",
         choices=["gemm", "gptq", "compressed-tensors"],
         help="layout of the packed tensors; by default the one that the method is known by",
@@ -98,26 +121,48 @@ def main() -> None:
     from radquant.compute import onednn_products
     from radquant.files import read_json
     from radquant.models import resolve_device
-    from radquant.quantization import engine, resuming
+    from radquant.quantization import engine, outliers, resuming, runtime
     from radquant.quantization.checkpoint import write_checkpoint
     from radquant.quantization.formats import format_for
-    from radquant.quantization.original import open_original
-    from radquant.quantization.recipe import check_recipe_values, recipe_of
+    from radquant.quantization.original import Original, open_original
+    from radquant.quantization.precision import from_json
+    from radquant.quantization.recipe import (
+        AUTO,
+        check_recipe_values,
+        recipe_of,
+        recipe_values,
+    )
 
     torch.set_num_threads(args.threads)
     device = resolve_device(args.device)
-    recipe = recipe_of({**vars(args), "zero_point": not args.symmetric, "clip": not args.no_clip})
+    values = {
+        **vars(args),
+        "zero_point": not args.symmetric,
+        "clip": not args.no_clip,
+        "activations": from_json(args.activations),
+    }
+    recipe = recipe_of(values)
     check_recipe_values(recipe)
     form = format_for(recipe, args.format)
     samples = engine.check_calibration(recipe, args.calibration)
     origin = read_json(args.calibration_record) if args.calibration_record else {}
-    source = open_original(args.model, args.trust_remote_code)
+
+    def open_source() -> Original:
+        return open_original(args.model, args.trust_remote_code)
+
+    source = open_source()
     work = args.work or args.output.with_name(f".{args.output.name}.work")
     resuming.prepare(work, resuming.fingerprint_of(args.model, samples, recipe, form.name, device))
+    prefix: list[int] = []
     with onednn_products():
-        result = engine.quantize_model(source, work, recipe, form, samples, device)
+        sequences = samples
+        if recipe.prefix == AUTO:
+            assert samples is not None
+            prefix = outliers.find_prefix(open_source, samples, work / "outliers.f32", device)
+            sequences = outliers.all_behind(prefix, samples)
+        result = engine.quantize_model(source, work, recipe, form, sequences, device, prefix)
     record = {
-        "recipe": vars(recipe),
+        "recipe": recipe_values(recipe),
         "format": form.name,
         "model": str(args.model),
         "calibration": samples and {**origin, **engine.count(samples)},
@@ -127,14 +172,24 @@ def main() -> None:
             "largest_change_by_folding": result.largest_change,
             "unpacked_equals_evaluated": True,
         },
+        "prefix": prefix,
         "device": str(device),
         "threads": args.threads,
         "wall_seconds": time.monotonic() - started,
         "cpu_seconds": time.process_time(),
         "peak_process_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
-    quantization = form.config(recipe, result.not_converted)
-    write_checkpoint(args.model, args.output, result.tensors, quantization, record)
+    quantization = runtime.announce(form.config(recipe, result.not_converted), result.online)
+    write_checkpoint(
+        args.model,
+        args.output,
+        result.tensors,
+        quantization,
+        record,
+        result.runtime,
+        runtime.metadata(recipe.activations),
+        result.config,
+    )
     shutil.rmtree(work)
 
 

@@ -9,7 +9,7 @@ import yaml
 
 from radquant.quantization.card import model_card
 from radquant.quantization.formats import FORMATS
-from radquant.quantization.recipe import Recipe
+from radquant.quantization.recipe import Recipe, recipe_values
 
 AWQ = Recipe("awq", 4, 128)
 SECRET = "No acute cardiopulmonary process."
@@ -28,7 +28,7 @@ def source(directory: Path, readme: str = "", model_type: str = "llama", **origi
 
 def card_of(directory: Path, recipe: Recipe = AWQ, form: str = "gemm", **record: Any) -> str:
     quantization = FORMATS[form].config(recipe, ["lm_head"])
-    return model_card(directory, quantization, {"recipe": vars(recipe), **record})
+    return model_card(directory, quantization, {"recipe": recipe_values(recipe), **record})
 
 
 def front_of(card: str) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from radquant.quantization.formats import format_for
 from radquant.quantization.grid import quantize
 from radquant.quantization.original import open_original
 from radquant.quantization.packing import unpack
-from radquant.quantization.recipe import Recipe
+from radquant.quantization.recipe import Recipe, recipe_values
 
 ROOT = Path(__file__).parent.parent
 AWQ = Recipe("awq", 4, 32)
@@ -221,7 +221,7 @@ def test_a_changed_byte_is_noticed(packed_tiny: Path, tmp_path: Path) -> None:
 
 def test_the_record_names_recipe_and_layers(packed_tiny: Path) -> None:
     record = json.loads((packed_tiny / "quantization.json").read_text())
-    assert record["recipe"] == vars(AWQ)
+    assert record["recipe"] == recipe_values(AWQ)
     assert len(record["layers"]) == record["checks"]["layers_quantized"] == 14
     assert all(0 < layer["output_error"] < 0.5 for layer in record["layers"])
     config = json.loads((packed_tiny / "config.json").read_text())

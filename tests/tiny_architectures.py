@@ -15,7 +15,8 @@ from radquant.quantization.architectures import (
     head_dim_of,
     linear_of,
 )
-from radquant.quantization.awq import InputStatistics, scale_group
+from radquant.quantization.awq import scale_group
+from radquant.quantization.observation import InputStatistics
 from radquant.quantization.recipe import Recipe
 
 CPU = torch.device("cpu")
@@ -127,7 +128,7 @@ def observed(
 
 
 def random_scale(
-    weights: Any, statistics: InputStatistics, channels: torch.Tensor, width: int, recipe: Recipe
+    weights: Any, statistics: InputStatistics, channels: torch.Tensor, width: int, *_: Any
 ) -> torch.Tensor:
     """A scale for every channel; the best one of a tiny model may well be none at all."""
     generator = torch.Generator().manual_seed(len(channels))

@@ -11,6 +11,8 @@ from radquant.errors import UserError
 from radquant.kernels.reference import PackedLinear
 from radquant.quantization import activations
 from radquant.quantization.checkpoint import build_packed_model, verify
+from radquant.quantization.precision import STATIC, Activations, KVCache
+from radquant.quantization.runtime import Runtime, read_runtime
 from radquant.quantization.streaming import model_class
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -26,6 +28,8 @@ class Loaded:
     activation_layers: int  # linear layers that quantize their input
     weight_bytes: int  # parameters and buffers in memory
     kernel: str  # what multiplies by packed weights; "none" without any
+    runtime: Runtime  # what the checkpoint brings beside its weights
+    kv_cache: KVCache | None  # how keys and values are rounded when they enter the cache
 
 
 def resolve_device(name: str) -> torch.device:
@@ -63,13 +67,15 @@ def load(
     directory: str | Path,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
-    activation_bits: int | None = None,
+    rounding: Activations | None = None,
     trust_remote_code: bool = False,
+    kv_cache: KVCache | None = None,
 ) -> Loaded:
     """Load an original model or a packed checkpoint from `directory`.
 
-    With `activation_bits` the input of every packed linear layer is quantized; the number of layers
-    that really do so is measured by running a token, and must be all of them.
+    With `rounding` the input of every packed linear layer that it does not skip is quantized; the
+    number of layers that really do so is measured by running a token, and must be all of them. A
+    stored prefix and `kv_cache` take effect in the cache that `generation.prefix.begin` makes.
     """
     from transformers import AutoConfig
     from transformers.utils.logging import disable_progress_bar
@@ -81,7 +87,10 @@ def load(
     verify(directory)
     tokenizer = load_tokenizer(directory, trust_remote_code)
     config = AutoConfig.from_pretrained(directory, trust_remote_code=trust_remote_code)
-    if getattr(config, "quantization_config", None):
+    quantization = getattr(config, "quantization_config", None)
+    runtime = Runtime()
+    if quantization:
+        runtime = read_runtime(directory, quantization)
         model = build_packed_model(config, directory, dtype, trust_remote_code)
     else:
         model = model_class(config).from_pretrained(
@@ -93,8 +102,10 @@ def load(
     model = model.eval().requires_grad_(False).to(device)
     packed = {name: m for name, m in model.named_modules() if isinstance(m, PackedLinear)}
     touched = 0
-    if activation_bits is not None:
-        touched = attach_activations(model, packed, activation_bits, directory)
+    if rounding is not None:
+        touched = attach_activations(model, packed, rounding, runtime, directory)
+    if kv_cache is not None and not packed:
+        raise UserError(f"{directory} is the original, whose cache stays as it is; remove kv_cache")
     return Loaded(
         model=model,
         tokenizer=tokenizer,
@@ -102,21 +113,37 @@ def load(
         activation_layers=touched,
         weight_bytes=weight_bytes(model),
         kernel="reference" if packed else "none",
+        runtime=runtime,
+        kv_cache=kv_cache,
     )
 
 
 def attach_activations(
-    model: nn.Module, packed: dict[str, PackedLinear], bits: int, directory: Path
+    model: nn.Module,
+    packed: dict[str, PackedLinear],
+    rounding: Activations,
+    runtime: Runtime,
+    directory: Path,
 ) -> int:
     if not packed:
         raise UserError(
             f"{directory} has no packed linear layer whose activations could be quantized; "
             "name a quantized checkpoint for this precision"
         )
-    touched = activations.probe(model, activations.attach(model, packed, bits))
-    if touched != len(packed):
+    static = None
+    if rounding.range == STATIC:
+        if runtime.activations != rounding:
+            raise UserError(
+                f"{directory} has no static ranges for these activations; give its checkpoint the "
+                "same activations as the precision"
+            )
+        device = next(model.parameters()).device
+        static = {name: activations.on_device(g, device) for name, g in runtime.static.items()}
+    expected = len(activations.quantized_layers(list(packed), rounding))
+    touched = activations.probe(model, activations.attach(model, packed, rounding, static))
+    if touched != expected:
         raise UserError(
-            f"{touched} of the {len(packed)} packed layers of {directory} quantize their input; "
+            f"{touched} of the {expected} packed layers of {directory} quantize their input; "
             "this architecture's layers are not all called as modules"
         )
     return touched

@@ -206,6 +206,12 @@ class Prompt:
     truncated: int  # leading prompt tokens that were dropped to fit
     lead: str  # white space that stands between prompt and answer in the model's chat template
     answer_ids: list[int]  # tokens of the reference as they follow the prompt; [] if not asked for
+    stored: int = 0  # how many more `ids` are than the prompt's own, where a checkpoint adds some
+
+    @property
+    def length(self) -> int:
+        """Return the number of the prompt's own tokens."""
+        return len(self.ids) - self.stored
 
     @property
     def hash(self) -> str:

@@ -1,18 +1,29 @@
-"""Running the tokens that all prompts share once, and reusing their keys and values."""
+"""What all sequences begin with, as keys and values: a checkpoint's stored prefix, shared tokens.
+
+A row of a batch is [stored prefix][shared tokens][padding][rest], and a cache of the first two is
+copied for each batch. It is also what rounds keys and values, where a precision asks for that.
+"""
 
 import copy
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
+from radquant.errors import UserError
+from radquant.models import Loaded
+from radquant.prompts import Prompt
+from radquant.quantization.outliers import behind_prefix
+from radquant.quantization.precision import DYNAMIC, TENSOR, Activations
+
 
 @dataclass
 class Prefix:
-    """The tokens that all prompts begin with, and their KV cache for a batch of one."""
+    """The tokens that all sequences begin with, and their KV cache for a batch of one."""
 
     length: int
-    cache: Any  # transformers.DynamicCache, or None when nothing is shared
+    cache: Any  # transformers.DynamicCache, or None when nothing is shared or rounded
 
     def expanded(self, batch: int) -> Any:
         """Return a cache for `batch` sequences that may be written to, or None."""
@@ -26,8 +37,62 @@ class Prefix:
 NOTHING = Prefix(0, None)
 
 
-def run_prefix(model: Any, ids: list[int], longest: int) -> Prefix:
-    """Run `ids` through the model; nothing is shared where that could change a result.
+def begin(loaded: Loaded, longest: int) -> Prefix:
+    """A cache that holds the checkpoint's stored prefix and rounds as the precision asks.
+
+    longest: as in `run_prefix`. Raises UserError if padding would push a stored prefix out of a
+    sliding window.
+    """
+    from radquant.quantization.kv_cache import new_cache, start_with
+
+    stored, model = loaded.runtime.prefix, loaded.model
+    if stored is None and loaded.kv_cache is None:
+        return NOTHING
+    config = model.config.get_text_config()
+    cache = new_cache(config, loaded.kv_cache, loaded.runtime.rotate_keys)
+    if stored is None:
+        return Prefix(0, cache)
+    window = getattr(config, "sliding_window", None)
+    if window is not None and longest > window:
+        raise UserError(
+            f"sequences of up to {longest} tokens exceed the model's sliding window of {window}, "
+            "and with it the checkpoint's stored prefix; use a checkpoint with prefix none"
+        )
+    keys, values = (
+        [states.to(model.device, model.dtype) for states in kind]
+        for kind in (stored.keys, stored.values)
+    )
+    start_with(cache, keys, values)
+    return Prefix(len(stored.ids), cache)
+
+
+def behind_stored(prompts: Sequence[Prompt], loaded: Loaded) -> list[Prompt]:
+    """The prompts behind the checkpoint's stored prefix, which does not count as theirs."""
+    if loaded.runtime.prefix is None:
+        return list(prompts)
+    placed = []
+    for prompt in prompts:
+        ids = behind_prefix(loaded.runtime.prefix.ids, prompt.ids)
+        placed.append(replace(prompt, ids=ids, stored=len(ids) - len(prompt.ids)))
+    return placed
+
+
+def stored_length(loaded: Loaded) -> int:
+    """Tokens of the checkpoint's stored prefix, which take up room in the model's context."""
+    return len(loaded.runtime.prefix.ids) if loaded.runtime.prefix else 0
+
+
+def may_share(activations: Activations | None) -> bool:
+    """Whether the tokens that prompts share can be run once for all.
+
+    Not if a scale is taken over a whole prompt: it cannot be cut in two.
+    """
+    return activations is None or (activations.granularity, activations.range) != (TENSOR, DYNAMIC)
+
+
+def run_prefix(model: Any, ids: list[int], longest: int, start: Prefix = NOTHING) -> Prefix:
+    """Run `ids`, which begin with those of `start`; nothing is shared where that could change a
+    result.
 
     `longest` is the length in tokens that the longest padded sequence may reach. Padding stands
     between prefix and rest, so it takes up room in a sliding window, and it would run through a
@@ -36,18 +101,21 @@ def run_prefix(model: Any, ids: list[int], longest: int) -> Prefix:
     from transformers import DynamicCache
     from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+    from radquant.quantization.kv_cache import RoundedLayer, RoundedSlidingLayer
+
     config = model.config.get_text_config()
     window = getattr(config, "sliding_window", None)
-    if not ids or (window is not None and longest > window):
-        return NOTHING
-    cache = DynamicCache(config=config)
-    if any(type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer) for layer in cache.layers):
-        return NOTHING
+    if len(ids) <= start.length or (window is not None and longest > window):
+        return start
+    cache = DynamicCache(config=config) if start.cache is None else copy.deepcopy(start.cache)
+    plain = (DynamicLayer, DynamicSlidingWindowLayer, RoundedLayer, RoundedSlidingLayer)
+    if any(type(layer) not in plain for layer in cache.layers):
+        return start
     with torch.inference_mode():
         tokens = torch.tensor([ids], dtype=torch.long, device=model.device)
         mask = torch.ones_like(tokens)
         model(
-            input_ids=tokens,
+            input_ids=tokens[:, start.length :],
             attention_mask=mask,
             past_key_values=cache,
             use_cache=True,

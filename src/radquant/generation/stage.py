@@ -32,11 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--seed", type=int, default=0, help="seed of the draw of examples (%(default)s)")
     add(
-        "--activation-bits",
-        type=int,
-        choices=[4, 8],
-        help="quantize the input of every packed linear layer to so many bits",
+        "--activations",
+        metavar="JSON",
+        help='round the input of the packed linear layers, such as {"bits": 8, "granularity": '
+        '"token"} (docs/quantization.md)',
     )
+    add("--kv-cache", metavar="JSON", help='round keys and values, such as {"bits": 4}')
     add("--batch-size", type=int, default=16, metavar="B", help="reports at once (%(default)s)")
     add("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default: %(default)s")
     add(

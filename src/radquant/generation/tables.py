@@ -28,7 +28,7 @@ def outputs_table(
     `order` gives each id's place in that file.
     """
     rows = [
-        (p.id, p.hash, len(p.ids), p.truncated, o.text, o.tokens, o.finish)
+        (p.id, p.hash, p.length, p.truncated, o.text, o.tokens, o.finish)
         for p, o in zip(prompts, outputs, strict=True)
     ]
     rows.sort(key=lambda row: order[row[0]])
@@ -42,7 +42,7 @@ def output_counts(
     tokens = sum(output.tokens for output in outputs)
     return {
         "reports": len(prompts),
-        "prompt_tokens": sum(len(prompt.ids) for prompt in prompts),
+        "prompt_tokens": sum(prompt.length for prompt in prompts),
         "output_tokens": tokens,
         "tokens_per_second": tokens / seconds if tokens else None,
         "truncated_prompts": sum(prompt.truncated > 0 for prompt in prompts),

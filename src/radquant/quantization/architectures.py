@@ -50,6 +50,10 @@ class Group:
 class Architecture:
     decoder_layers: str  # path of the list of decoder layers in the causal language model
     groups: tuple[Group, ...]
+    # Linear layers whose output is added to the residual stream as it is; none if a norm with
+    # weights comes between, through which no rotation of the stream can be moved.
+    writers: tuple[str, ...] = ()
+    final_norm: Norm | None = None  # beside the decoder layers, before the head
 
 
 Q, K, V, O = (f"self_attn.{name}_proj" for name in "qkvo")  # noqa: E741
@@ -58,9 +62,12 @@ GATE, UP, DOWN, GATE_UP = (f"mlp.{name}_proj" for name in ("gate", "up", "down",
 
 
 def separate_projections(
-    mlp_norm: str, offset: float = 0.0, scale_queries: bool = True
+    mlp_norm: str, offset: float = 0.0, scale_queries: bool = True, post_norms: bool = False
 ) -> Architecture:
-    """One linear layer for each projection; `mlp_norm` is the norm that gate and up read."""
+    """One linear layer for each projection; `mlp_norm` is the norm that gate and up read.
+
+    post_norms: whether what attention and MLP make is normalized, too.
+    """
     return Architecture(
         "model.layers",
         (
@@ -69,6 +76,8 @@ def separate_projections(
             Group((GATE, UP), Norm(mlp_norm, offset)),
             Group((DOWN,), Rows(UP)),
         ),
+        () if post_norms else (O, DOWN),
+        Norm("norm", offset),
     )
 
 
@@ -83,15 +92,19 @@ def fused_projections() -> Architecture:
             Group((GATE_UP,), Norm("post_attention_layernorm")),
             Group((DOWN,), Rows(GATE_UP, fused=True)),
         ),
+        (O, DOWN),
+        Norm("norm"),
     )
 
 
 LLAMA = separate_projections("post_attention_layernorm")
 # Gemma's norms multiply by 1 + weight, and its post_attention_layernorm follows the attention.
-GEMMA = separate_projections("pre_feedforward_layernorm", offset=1.0)
+GEMMA = separate_projections("pre_feedforward_layernorm", offset=1.0, post_norms=True)
 # Gemma 3 normalizes its queries and keys. Scaling what makes them and the values could be folded,
 # but costs Gemma 3 270M 3.5 % in perplexity (two calibration sets; AWQ in groups of 64).
-GEMMA3 = separate_projections("pre_feedforward_layernorm", offset=1.0, scale_queries=False)
+GEMMA3 = separate_projections(
+    "pre_feedforward_layernorm", offset=1.0, scale_queries=False, post_norms=True
+)
 PHI = fused_projections()
 
 # By the `model_type` of the text model: a model with images (MedGemma: gemma3) has one inside.

@@ -6,18 +6,24 @@ For linear layers that share an input X ([in, tokens]) the loss of a scale s is
 
 so with H accumulated once over every calibration token the search needs no further forward pass.
 The same H gives the loss of clipping the groups' ranges.
+
+Where activations are rounded, too, a scale changes how: the loss is then taken from the inputs of
+some calibration sequences, rounded as they will be, ‖Q(W·diag(s))·Qₐ(diag(s)⁻¹·X) − W·X‖².
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from radquant.quantization.activations import quantize_activations
 from radquant.quantization.architectures import Group, Norm, linear_of, row_range
 from radquant.quantization.gptq import factorize, processing_order, round_scaled
 from radquant.quantization.grid import by_group, find_grid, round_to_grid
-from radquant.quantization.recipe import Recipe, uses_gptq_rounding
+from radquant.quantization.observation import InputStatistics, activations_for, search_range
+from radquant.quantization.precision import STATIC, Activations
+from radquant.quantization.recipe import SMOOTH, Recipe, uses_gptq_rounding
+from radquant.quantization.smoothing import smooth_scale
 
 SCALE_STEPS = 20  # exponents 0, 1/20 … 19/20, as in AutoAWQ
 GPTQ_SCALE_STEPS = 10  # under GPTQ's rounding, where a trial costs more
@@ -30,34 +36,6 @@ CLIP_ROWS = 512  # output channels searched at a time, so that what is computed 
 LOSS_VALUES = 1536 * 1536
 LOSS_ROWS = 512
 GPTQ_ROWS = 256
-
-
-@dataclass
-class InputStatistics:
-    """What is kept of one group's input over the calibration tokens."""
-
-    gram: Tensor  # [in, in] float32: sum over tokens of x·xᵀ
-    magnitude: Tensor  # [in] float32: sum over tokens of |x|
-    tokens: int = 0
-
-    @classmethod
-    def empty(cls, channels: int, device: torch.device) -> "InputStatistics":
-        return cls(
-            torch.zeros(channels, channels, device=device), torch.zeros(channels, device=device)
-        )
-
-    def add(self, x: Tensor) -> None:
-        """Accumulate x, [..., tokens, in]."""
-        x = x.flatten(0, -2).float()
-        self.gram.addmm_(x.T, x)
-        self.magnitude += x.abs().sum(0)
-        self.tokens += len(x)
-
-    def divide_channels(self, scale: Tensor) -> None:
-        """Turn the statistics of x into those of x / scale, [in]."""
-        self.gram /= scale[:, None]
-        self.gram /= scale
-        self.magnitude /= scale
 
 
 def output_error(delta: Tensor, gram: Tensor) -> float:
@@ -135,11 +113,13 @@ def search_scale(
     channels: Tensor,
     source_width: int,
     recipe: Recipe,
+    activations: Activations | None = None,
 ) -> Tensor:
     """The scale of each source channel with the least summed output error, [source_width] float32.
 
     weights: the [out, in] float32 weights that share the input. The error is that of the rounding
-    which the recipe asks for, and no scaling is a candidate, too.
+    which the recipe asks for, and of the input if `activations` are rounded, too. No scaling is a
+    candidate, and SmoothQuant's with rounded activations.
     """
     activation = statistics.magnitude / statistics.tokens
     relative = [
@@ -155,20 +135,57 @@ def search_scale(
         sampled = [some_rows(w, GPTQ_ROWS) for w in weights]
     rounded = scaled_rounding(statistics.gram, recipe)
 
-    def loss(scale: Tensor) -> float:
+    def weight_loss(scale: Tensor) -> float:
         expanded = scale[channels]
         return sum(
             share * output_error(rounded(w, expanded).sub_(w), statistics.gram)
             for w, share in sampled
         )
 
+    tried = list(candidates(activation, weight, recipe))
+    loss = weight_loss
+    if activations is not None:
+        tried.append(smooth_scale(weights, statistics.largest, channels, source_width))
+        of_both = rounded_input_loss(sampled, statistics.sample, rounded, activations)
+        loss = lambda scale: of_both(scale[channels])  # noqa: E731
     best = torch.ones(source_width, device=weight.device)
     least = loss(best)
-    for candidate in candidates(activation, weight, recipe):
+    for candidate in tried:
         error = loss(candidate)
         if error < least:
             best, least = candidate, error
     return best
+
+
+def rounded_input_loss(
+    sampled: Sequence[tuple[Tensor, float]],
+    sequences: Sequence[Tensor],
+    rounded: Callable[[Tensor, Tensor], Tensor],
+    activations: Activations,
+) -> Callable[[Tensor], float]:
+    """The squared output error of a scale, [in], with weights and inputs rounded.
+
+    sampled: rows of the weights that share the input, and how many each row stands for.
+    sequences: inputs, [tokens, in] each. rounded: Q(W·diag(s))·diag(s)⁻¹ of W and s.
+    """
+    whole = torch.cat(list(sequences))
+    expected = [nn.functional.linear(whole, w) for w, _ in sampled]
+
+    def loss(scale: Tensor) -> float:
+        divided = [x / scale for x in sequences]
+        grid = None
+        if activations.range == STATIC:
+            grid = search_range(torch.cat(divided), activations)
+        inputs = torch.cat(
+            [quantize_activations(x[None], activations, static=grid) for x in divided], 1
+        )
+        inputs = inputs[0] * scale
+        return sum(
+            share * float((nn.functional.linear(inputs, rounded(w, scale)) - y).square().sum())
+            for (w, share), y in zip(sampled, expected, strict=True)
+        )
+
+    return loss
 
 
 def search_clip(weight: Tensor, gram: Tensor, recipe: Recipe) -> Tensor:
@@ -274,9 +291,10 @@ def scale_group(
     head_dim: int,
     storage: torch.dtype,
 ) -> None:
-    """Search the group's scale and fold it into the layer; the layer's function does not change.
+    """Choose the group's scale and fold it into the layer; the layer's function does not change.
 
-    A group without a source is left as it is.
+    AWQ searches the scale, transform "smooth" takes SmoothQuant's. A group without a source is left
+    as it is.
     """
     if group.source is None:
         return
@@ -290,7 +308,11 @@ def scale_group(
         rows = row_range(layer, group.source)
         source_width = rows.stop - rows.start
     channels = source_channels(source_width, weights[0].shape[1], head_dim).to(weights[0].device)
-    scale = search_scale(weights, statistics, channels, source_width, recipe)
+    if recipe.transform == SMOOTH:
+        scale = smooth_scale(weights, statistics.largest, channels, source_width)
+    else:
+        chosen = activations_for(group, recipe.activations)
+        scale = search_scale(weights, statistics, channels, source_width, recipe, chosen)
     if isinstance(group.source, Norm):
         scale = fold_into_norm(norm, scale, storage, group.source.offset)
     else:

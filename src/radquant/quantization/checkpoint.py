@@ -25,6 +25,9 @@ from radquant.quantization.formats import (
     in_memory,
     settings_of,
 )
+from radquant.quantization.rotation import rotate_input
+from radquant.quantization.runtime import FILE as RUNTIME
+from radquant.quantization.runtime import is_online, online_rotations, weights_config
 from radquant.quantization.streaming import (
     StoredTensor,
     empty_model,
@@ -45,26 +48,36 @@ def write_checkpoint(
     tensors: Mapping[str, StoredTensor],
     quantization: Mapping[str, Any],
     record: Mapping[str, Any],
+    runtime: Mapping[str, StoredTensor] | None = None,
+    metadata: Mapping[str, str] | None = None,
+    changed: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a checkpoint whole: `tensors`, wherever they lie, and the rest (see `write_rest`)."""
+    """Write a checkpoint whole: `tensors`, wherever they lie, and the rest (see `write_rest`).
+
+    runtime: what it brings for run time, if anything, with the `metadata` of that file.
+    """
     with atomic_directory(output) as part:
         join_tensors(part / "model.safetensors", tensors)
-        write_rest(source, part, quantization, record)
+        if runtime:
+            join_tensors(part / RUNTIME, runtime, metadata)
+        write_rest(source, part, quantization, record, changed)
 
 
 def write_rest(
-    source: Path, part: Path, quantization: Mapping[str, Any], record: Mapping[str, Any]
+    source: Path,
+    part: Path,
+    quantization: Mapping[str, Any],
+    record: Mapping[str, Any],
+    changed: Mapping[str, Any] | None = None,
 ) -> None:
     """Write everything but the weights of a checkpoint into `part`, where the weights lie already.
 
     source: the original's directory, whose configuration, tokenizer and licence files are taken
     over. quantization: the `quantization_config` for config.json. record: for quantization.json
-    and the model card.
+    and the model card. changed: other keys of config.json.
     """
-    write_json(
-        part / "config.json",
-        read_json(source / "config.json") | {"quantization_config": dict(quantization)},
-    )
+    config = read_json(source / "config.json") | {"quantization_config": dict(quantization)}
+    write_json(part / "config.json", config | dict(changed or {}))
     for path in sorted(source.iterdir()):
         weight = path.suffix in WEIGHT_SUFFIXES
         if path.is_file() and not weight and path.name not in NOT_COPIED:
@@ -100,7 +113,7 @@ def packed_layers(names: Iterable[str], settings: Settings) -> dict[str, dict[st
 def read_settings(directory: Path, quantization: Mapping[str, Any]) -> Settings:
     """The settings of a checkpoint; an error names its directory."""
     try:
-        return settings_of(quantization)
+        return settings_of(weights_config(quantization))
     except UserError as error:
         raise UserError(f"{directory}: {error}") from None
 
@@ -113,6 +126,7 @@ def build_packed_model(
     config: the checkpoint's transformers config. Tensors that are not packed get `dtype`.
     """
     settings = read_settings(directory, config.quantization_config)
+    online = online_rotations(config.quantization_config)
     del config.quantization_config
     config.dtype = dtype
     model = empty_model(config, trust_remote_code)
@@ -127,6 +141,9 @@ def build_packed_model(
     for layer, suffixes in packed.items():
         tensors = {suffix: stored[name] for suffix, name in suffixes.items()}
         place(model, names.get(f"{layer}.weight"), tensors, settings, f"{directory}: layer {layer}")
+    for name, module in model.named_modules():
+        if isinstance(module, PackedLinear) and is_online(name, online):
+            module.register_forward_pre_hook(rotate_input)
     assign(model, {names[name]: stored[name] for name in plain if name in names}, dtype, directory)
     use_generation_config(model, directory)
     return model

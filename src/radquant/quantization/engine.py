@@ -8,19 +8,20 @@ run that was killed goes on.
 """
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from radquant.cli import progress
 from radquant.errors import UserError
-from radquant.files import read_json, read_table
-from radquant.quantization import resuming
+from radquant.files import atomic_path, read_json, read_table
+from radquant.quantization import resuming, runtime, smoothing
 from radquant.quantization.architectures import (
     Architecture,
     decoder_layers,
@@ -28,23 +29,30 @@ from radquant.quantization.architectures import (
     layer_linears,
     not_converted,
 )
-from radquant.quantization.awq import (
+from radquant.quantization.awq import scale_group
+from radquant.quantization.formats import Format
+from radquant.quantization.hidden import Hidden, LayerArguments, embed, run_layer
+from radquant.quantization.observation import (
+    Inputs,
     InputStatistics,
-    output_error,
-    rows_for_loss,
-    scale_group,
-    search_clip,
+    RoundedStatistics,
+    collect_rounded,
+    collect_statistics,
+    static_ranges,
 )
-from radquant.quantization.formats import Format, settings_of, unpack
-from radquant.quantization.gptq import quantize_gptq
-from radquant.quantization.grid import QuantizedWeight, quantize
-from radquant.quantization.hidden import Hidden, LayerArguments, append, first_inputs, run_layer
 from radquant.quantization.original import Original, check_recipe
-from radquant.quantization.recipe import (
-    Recipe,
-    needs_calibration,
-    uses_gptq_rounding,
+from radquant.quantization.outside import rotated_outside
+from radquant.quantization.recipe import HADAMARD, SMOOTH, Recipe, needs_calibration
+from radquant.quantization.rotation import (
+    Rotation,
+    change_by_rotation,
+    original_of,
+    plan_rotation,
+    rotate_layer,
+    rotate_residual,
+    rotated_architecture,
 )
+from radquant.quantization.rounding import naming, round_layer
 from radquant.quantization.streaming import (
     StoredTensor,
     fill,
@@ -63,6 +71,9 @@ class Quantization:
 
     tensors: dict[str, StoredTensor]  # by the names that go into the checkpoint
     not_converted: list[str]  # modules outside of the decoder layers
+    runtime: dict[str, StoredTensor] = field(default_factory=dict)  # for runtime.safetensors
+    config: dict[str, Any] = field(default_factory=dict)  # what changes in the original's config
+    online: tuple[str, ...] | None = None  # layers whose input is rotated; None: not rotated at all
     layers: list[dict[str, Any]] = field(default_factory=list)
     largest_change: float = 0.0  # of any layer's output by folding, before rounding
 
@@ -91,185 +102,53 @@ def check_calibration(recipe: Recipe, path: Path | None) -> list[Tensor] | None:
     return read_calibration(path)
 
 
-def collect_statistics(
-    layer: nn.Module,
-    architecture: Architecture,
-    inputs: Hidden,
-    arguments: list[dict[str, Any]],
-    outputs: Hidden,
-    device: torch.device,
-) -> list[InputStatistics]:
-    """Run every sequence through `layer`: the statistics of each group's input, outputs to disk.
+@dataclass(frozen=True)
+class Work:
+    """What every layer is quantized with."""
 
-    arguments: the layer's keyword arguments for each sequence.
-    """
-    statistics, handles = [], []
-    for group in architecture.groups:
-        linear = layer.get_submodule(group.linears[0])
-        assert isinstance(linear, nn.Linear)
-        of_group = InputStatistics.empty(linear.in_features, device)
-        statistics.append(of_group)
-        handles.append(linear.register_forward_pre_hook(lambda _, args, s=of_group: s.add(args[0])))
-    try:
-        with outputs.writing() as file:
-            for hidden, named in zip(inputs.read_all(device), arguments, strict=True):
-                append(file, run_layer(layer, hidden, named))
-    finally:
-        for handle in handles:
-            handle.remove()
-    return statistics
+    source: Original  # with the table of the rotated model, if it is rotated
+    table: Architecture  # of the original
+    recipe: Recipe
+    form: Format
+    rotation: Rotation | None
+    prefix: int  # tokens at the start of each calibration sequence that are the stored prefix
+    device: torch.device
 
-
-def change_by_folding(
-    layer: nn.Module,
-    inputs: Hidden,
-    arguments: list[dict[str, Any]],
-    outputs: Hidden,
-    device: torch.device,
-) -> float:
-    """The largest relative difference between `layer`'s outputs now and `outputs`."""
-    changes = []
-    for index in range(min(CHECKED_SEQUENCES, len(arguments))):
-        output = outputs.read(index, device)
-        now = run_layer(layer, inputs.read(index, device), arguments[index])
-        changes.append(float((now - output).norm() / output.norm()))
-    return max(changes)
-
-
-def round_layer(
-    layer: nn.Module,
-    name: str,
-    architecture: Architecture,
-    recipe: Recipe,
-    form: Format,
-    statistics: Sequence[InputStatistics],
-) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
-    """Round and pack one layer's linears, checking that unpacking gives them back.
-
-    Returns the tensors by the names inside the layer, and a record of each linear.
-    """
-    tensors: dict[str, Tensor] = {}
-    records = []
-    settings = settings_of(form.config(recipe, []))
-    for place, group in enumerate(architecture.groups):
-        gram = statistics[place].gram if statistics else None
-        weights = {each: layer.get_parameter(f"{each}.weight") for each in group.linears}
-        for linear_name, rounded in round_group(weights, name, gram, recipe):
-            weight, full_name = weights[linear_name], f"{name}.{linear_name}"
-            packed = form.pack(rounded, recipe)
-            packed = {key: value.cpu().contiguous() for key, value in packed.items()}
-            evaluated = rounded.dequantize()
-            if not torch.equal(unpack(packed, settings).dequantize(), evaluated.cpu()):
-                raise UserError(f"unpacking {full_name} does not give the quantized weights back")
-            records.append(linear_record(full_name, weight, evaluated, gram))
-            tensors |= {f"{linear_name}.{key}": value for key, value in packed.items()}
-    return tensors, records
-
-
-@contextmanager
-def naming(linear: str) -> Iterator[None]:
-    """Put the name of a linear layer before what a UserError says."""
-    try:
-        yield
-    except UserError as error:
-        raise UserError(f"{linear}: {error}") from None
-
-
-def round_group(
-    weights: Mapping[str, Tensor], layer: str, gram: Tensor | None, recipe: Recipe
-) -> Iterator[tuple[str, QuantizedWeight]]:
-    """Round the linear layers that share an input, [out, in] float32 each, by name.
-
-    layer: their decoder layer, for messages.
-    """
-
-    def kept(weight: Tensor) -> Tensor | None:
-        if gram is None or not recipe.clip or recipe.desc_act:  # whose groups are not known yet
-            return None
-        return search_clip(weight, gram, recipe)
-
-    if gram is None or not uses_gptq_rounding(recipe):
-        for name, weight in weights.items():
-            yield name, quantize(weight, recipe, kept(weight))
-        return
-    # Together: they have the same factor, and rows are rounded each by itself.
-    joined = torch.cat(list(weights.values()))
-    with naming(f"{layer}.{next(iter(weights))}"):
-        rounded = quantize_gptq(joined, gram, recipe, kept(joined))
-    start = 0
-    for name, weight in weights.items():
-        rows = slice(start, start + len(weight))
-        # Copies: a tensor that goes into a file may not be a part of another.
-        yield (
-            name,
-            QuantizedWeight(
-                rounded.integers[rows],
-                rounded.scales[rows].clone(),
-                rounded.zeros[rows].clone(),
-                rounded.group_index.clone() if rounded.group_index is not None else None,
-            ),
-        )
-        start = rows.stop
-
-
-def linear_record(
-    name: str, weight: Tensor, evaluated: Tensor, gram: Tensor | None
-) -> dict[str, Any]:
-    """What quantization.json says of one linear layer; its output error is that of a large layer's
-    sampled rows, relative to theirs."""
-    delta = evaluated - weight
-    record: dict[str, Any] = {
-        "name": name,
-        "in_features": weight.shape[1],
-        "out_features": weight.shape[0],
-        "weight_error": float(delta.norm() / weight.norm()),
-    }
-    if gram is not None:
-        whole = max(output_error(rows_for_loss(weight)[0], gram), 1e-30)
-        error = output_error(rows_for_loss(delta)[0], gram)
-        record["output_error"] = max(error / whole, 0.0) ** 0.5
-    return record
+    def layer_name(self, number: int) -> str:
+        return f"{self.source.architecture.decoder_layers}.{number}"
 
 
 @torch.inference_mode()
 def quantize_layer(
-    source: Original,
-    number: int,
-    recipe: Recipe,
-    form: Format,
-    states: Sequence[Hidden],
-    arguments: LayerArguments,
-    device: torch.device,
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Quantize decoder layer `number`: its tensors by stored names, and its record.
+    work: Work, number: int, states: Sequence[Hidden], arguments: LayerArguments
+) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]]:
+    """Quantize decoder layer `number`: its tensors by stored names, those for run time, its record.
 
-    states: the hidden states before the layer, and where those after it go; empty for "rtn".
+    states: the hidden states before the layer, and where those after it go; empty without
+    calibration.
     """
-    architecture = source.architecture
-    name = f"{architecture.decoder_layers}.{number}"
+    source = work.source
+    architecture, name = source.architecture, work.layer_name(number)
     layer = decoder_layers(source.model, architecture)[number]
     places = source.layer_tensors(number)
-    fill(layer, {own: source.stored[stored] for own, stored in places.items()}, device)
-    layer.to(device)
-    statistics: list[InputStatistics] = []
-    change = 0.0
+    fill(layer, {own: source.stored[stored] for own, stored in places.items()}, work.device)
+    layer.to(work.device)
+    fitted = Fitted()
     if states:
         inputs, outputs = states
         of_layer = [arguments[length][number] for length in inputs.lengths]
-        statistics = collect_statistics(layer, architecture, inputs, of_layer, outputs, device)
-        if recipe.method == "awq":
-            storage = narrowest(source.stored[stored].dtype for stored in places.values())
-            for group, of_group in zip(architecture.groups, statistics, strict=True):
-                with naming(f"{name}.{group.linears[0]}"):
-                    scale_group(layer, group, of_group, recipe, head_dim_of(source.config), storage)
-            change = change_by_folding(layer, inputs, of_layer, outputs, device)
-        if not change <= INVARIANCE_BOUND:
-            raise UserError(
-                f"folding AWQ's scales changed the output of {name} by {change:.2g} relative to it "
-                f"(at most {INVARIANCE_BOUND:g} is rounding); the table for this architecture is "
-                "wrong"
-            )
-    tensors, records = round_layer(layer, name, architecture, recipe, form, statistics)
+        seen = Inputs(inputs, of_layer, work.prefix, work.device)
+        storage = narrowest(source.stored[stored].dtype for stored in places.values())
+        fitted = fit_layer(work, layer, number, seen, outputs, storage)
+    tensors, records = round_layer(
+        layer,
+        name,
+        architecture,
+        work.recipe,
+        work.form,
+        fitted.statistics,
+        fitted.rounded_inputs,
+    )
     named = {}
     for own, tensor in tensors.items():
         linear_name, _, suffix = own.rpartition(".")
@@ -281,7 +160,131 @@ def quantize_layer(
             kept = DTYPES.get(source.stored[stored].dtype, state[own].dtype)
             named[stored] = state[own].to("cpu", kept).contiguous()
     decoder_layers(source.model, architecture)[number] = nn.Identity()  # frees its memory
-    return named, {"layers": records, "change": change}
+    return named, fitted.runtime, {"layers": records, "change": fitted.change}
+
+
+@dataclass
+class Fitted:
+    """What calibration made of one layer."""
+
+    statistics: list[InputStatistics] = field(default_factory=list)
+    rounded_inputs: list[RoundedStatistics | None] = field(default_factory=list)
+    runtime: dict[str, Tensor] = field(default_factory=dict)  # ranges and prefix, to be stored
+    change: float = 0.0  # of the layer's output, before anything is rounded
+
+
+def fit_layer(
+    work: Work,
+    layer: nn.Module,
+    number: int,
+    inputs: Inputs,
+    outputs: Hidden,
+    storage: torch.dtype,
+) -> Fitted:
+    """Transform and scale a layer in place, and look at its inputs as they then are."""
+    recipe, architecture, name = work.recipe, work.source.architecture, work.layer_name(number)
+    fitted = Fitted()
+    if work.rotation is not None:
+        original = original_of(layer)
+        rotate_layer(layer, work.table, work.rotation)
+        fitted.change = rotation_change(original, layer, inputs, work.rotation)
+        check_change(fitted.change, name, "rotating the layer")
+        del original
+    if recipe.smooth_attention:
+        divide_keys(work, layer, inputs)
+    fitted.statistics = collect_statistics(
+        layer, architecture, inputs, outputs, keep=recipe.activations is not None
+    )
+    if recipe.method == "awq" or recipe.transform == SMOOTH:
+        head_dim = head_dim_of(work.source.config)
+        for group, of_group in zip(architecture.groups, fitted.statistics, strict=True):
+            with naming(f"{name}.{group.linears[0]}"):
+                scale_group(layer, group, of_group, recipe, head_dim, storage)
+        change = change_by_folding(layer, inputs, outputs)
+        check_change(change, name, "folding scales")
+        fitted.change = max(fitted.change, change)
+    if recipe.activations is not None:
+        ranges = static_ranges(architecture, fitted.statistics, recipe.activations)
+        for group, grid in zip(architecture.groups, ranges, strict=True):
+            for linear in group.linears if grid is not None else ():
+                assert grid is not None
+                fitted.runtime |= runtime.grid_tensors(f"{name}.{linear}", grid)
+        if recipe.method != "rtn":
+            fitted.rounded_inputs = collect_rounded(
+                layer, architecture, inputs, recipe.activations, ranges
+            )
+    if work.prefix:
+        fitted.runtime |= prefix_states(work, layer, number, inputs)
+    return fitted
+
+
+def check_change(change: float, name: str, what: str) -> None:
+    if not change <= INVARIANCE_BOUND:
+        raise UserError(
+            f"{what} changed the output of {name} by {change:.2g} relative to it "
+            f"(at most {INVARIANCE_BOUND:g} is rounding); the table for this architecture is wrong"
+        )
+
+
+def change_by_folding(layer: nn.Module, inputs: Inputs, outputs: Hidden) -> float:
+    """The largest relative difference between `layer`'s outputs now and `outputs`."""
+    changes = []
+    for index in range(min(CHECKED_SEQUENCES, len(inputs.arguments))):
+        output = outputs.read(index, inputs.device)
+        now = inputs.run(layer, index)
+        changes.append(float((now - output).norm() / output.norm()))
+    return max(changes)
+
+
+def rotation_change(
+    original: nn.Module, layer: nn.Module, inputs: Inputs, rotation: Rotation
+) -> float:
+    """The largest relative difference that rotating a layer makes to its outputs."""
+    changes = []
+    for index in range(min(CHECKED_SEQUENCES, len(inputs.arguments))):
+        hidden = inputs.hidden.read(index, inputs.device)
+        straight = rotate_residual(hidden, rotation, inverse=True)
+        expected = run_layer(original, straight, inputs.arguments[index])
+        got = run_layer(layer, hidden, inputs.arguments[index])
+        changes.append(change_by_rotation(expected, got, rotation))
+    return max(changes)
+
+
+def divide_keys(work: Work, layer: nn.Module, inputs: Inputs) -> None:
+    """SmoothAttention, by the largest keys of the calibration tokens."""
+    head_dim = head_dim_of(work.source.config)
+    maker = smoothing.key_maker(layer)
+    largest = torch.zeros(maker.out_features, device=work.device)
+
+    def observe(_: Any, args: Any, keys: Tensor) -> None:
+        keys = keys[:, inputs.prefix :]
+        if keys.shape[1]:
+            lengths = smoothing.pair_lengths(keys, head_dim)
+            largest.copy_(torch.maximum(largest, lengths))
+
+    handle = maker.register_forward_hook(observe)
+    for index in range(len(inputs.arguments)):
+        inputs.run(layer, index)
+    handle.remove()
+    smoothing.divide_keys(layer, smoothing.key_scale(largest, head_dim), head_dim)
+
+
+def prefix_states(work: Work, layer: nn.Module, number: int, inputs: Inputs) -> dict[str, Tensor]:
+    """The keys and values that a layer makes of the prefix, which is the first sequence."""
+    from transformers import DynamicCache
+
+    cache = DynamicCache(config=work.source.config.get_text_config())
+    arguments = {**inputs.arguments[0], "past_key_values": cache}
+    run_layer(layer, inputs.hidden.read(0, inputs.device), arguments)
+    found = cache.layers[number]
+    if found.keys is None or found.keys.shape[2] != work.prefix:
+        raise UserError(
+            f"{work.layer_name(number)} does not keep keys and values in the usual way; "
+            "leave prefix out"
+        )
+    return runtime.prefix_tensors(
+        number, found.keys.float().cpu().contiguous(), found.values.float().cpu().contiguous()
+    )
 
 
 def narrowest(dtypes: Any) -> torch.dtype:
@@ -297,16 +300,24 @@ def quantize_model(
     form: Format,
     sequences: Sequence[Tensor] | None,
     device: torch.device,
+    prefix: Sequence[int] = (),
 ) -> Quantization:
     """Quantize every linear layer of the decoder layers; `source` is used up.
 
     work: directory of finished layers and of what the next one needs (see resuming.prepare).
-    sequences: calibration token ids, each [tokens] int64; None for method "rtn".
+    sequences: calibration token ids, each [tokens] int64; None where none are needed.
+    prefix: tokens whose keys and values are stored; each sequence begins with them, and the first
+    sequence is no more than them.
     """
-    architecture = source.architecture
-    expected = check_recipe(source.model, architecture, recipe)
-    layers = decoder_layers(source.model, architecture)
-    outside = not_converted(source.model, architecture)
+    expected = check_recipe(source.model, source.architecture, recipe)
+    layers = decoder_layers(source.model, source.architecture)
+    outside = not_converted(source.model, source.architecture)
+    table, rotation = source.architecture, None
+    if recipe.transform == HADAMARD:
+        head_dim = head_dim_of(source.config)
+        rotation = plan_rotation(table, source.config, head_dim)
+        source = replace(source, architecture=rotated_architecture(table, rotation))
+    job = Work(source, table, recipe, form, rotation, len(prefix), device)
     first = resuming.finished_layers(work)
     arguments: LayerArguments = {}
     states: list[Hidden] = []
@@ -315,50 +326,27 @@ def quantize_model(
         lengths, width = tuple(map(len, sequences)), source.config.get_text_config().hidden_size
         files = [work / resuming.hidden_name(number) for number in range(len(layers) + 1)]
         states = [Hidden(file, lengths, width) for file in files]
-        arguments = calibration_inputs(source, layers, sequences, states[0], device)
+        enter = None if rotation is None else partial(rotate_residual, rotation=rotation)
+        arguments = embed(source, sequences, states[0], device, enter)
     if first:
         print(f"going on after {first} finished layers", file=sys.stderr, flush=True)
     numbers = range(first, len(layers))
     for number in progress(numbers, f"quantize {recipe.method}", len(numbers), "layers"):
-        tensors, record = quantize_layer(
-            source, number, recipe, form, states[number : number + 2], arguments, device
-        )
-        resuming.finish_layer(work, number, tensors, record)
-    return collect(source, work, len(layers), expected, outside)
-
-
-def calibration_inputs(
-    source: Original,
-    layers: nn.ModuleList,
-    sequences: Sequence[Tensor],
-    hidden: Hidden,
-    device: torch.device,
-) -> LayerArguments:
-    """Write the first decoder layer's inputs and return all layers' other arguments.
-
-    The embedding may be large: it keeps the dtype it is stored in.
-    """
-    parent = source.architecture.decoder_layers.rpartition(".")[0]
-    decoder = source.model.get_submodule(parent)
-    inside = f"{source.architecture.decoder_layers}."
-    outside = {
-        own.removeprefix(f"{parent}."): source.stored[stored]
-        for stored, own in source.own_names.items()
-        if own.startswith(f"{parent}.") and not own.startswith(inside)
-    }
-    embedding = decoder.get_input_embeddings()  # type: ignore[operator]
-    fill(decoder, outside, torch.device("cpu"), keep=embedding)
-    arguments = first_inputs(decoder, layers, sequences, hidden, device)
-    for module in decoder.children():
-        if module is not layers:
-            module.to("meta")
-    return arguments
+        tensors, extra, record = quantize_layer(job, number, states[number : number + 2], arguments)
+        resuming.finish_layer(work, number, tensors, extra, record)
+    return collect(job, work, len(layers), expected, outside, prefix)
 
 
 def collect(
-    source: Original, work: Path, layers: int, expected: int, outside: list[str]
+    job: Work,
+    work: Path,
+    layers: int,
+    expected: int,
+    outside: list[str],
+    prefix: Sequence[int],
 ) -> Quantization:
     """Put together what the finished layers left and what was never touched."""
+    source = job.source
     inside = f"{source.architecture.decoder_layers}."
     tensors = {
         stored: source.stored[stored]
@@ -366,12 +354,24 @@ def collect(
         if not own.startswith(inside)
     }
     result = Quantization(tensors, outside)
+    if job.rotation is not None:
+        changed, result.config = rotated_outside(source, job.rotation, work)
+        result.tensors |= changed
+        result.online = job.rotation.online
     for number in range(layers):
         # Of the files alone, so that a run that went on and one that never stopped are the same.
         record = read_json(work / resuming.record_name(number))
         result.layers += record["layers"]
         result.largest_change = max(result.largest_change, record["change"])
         result.tensors |= read_header(work / resuming.tensors_name(number))
+        extra = work / resuming.runtime_name(number)
+        if extra.is_file():
+            result.runtime |= read_header(extra)
+    if prefix:
+        ids = work / "prefix.safetensors"
+        with atomic_path(ids) as part:
+            save_file({runtime.PREFIX_IDS: torch.tensor(prefix)}, part)
+        result.runtime |= read_header(ids)
     if len(result.layers) != expected:
         raise UserError(f"{len(result.layers)} linear layers were quantized, {expected} expected")
     return result

@@ -1,6 +1,6 @@
 """What every decoder layer gets during calibration: hidden states on disk, and other arguments."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from radquant.errors import UserError
 from radquant.files import atomic_path
+from radquant.quantization.original import Original
+from radquant.quantization.streaming import fill
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,36 @@ def as_float32(value: Any, device: torch.device) -> Any:
     return value
 
 
+def embed(
+    source: Original,
+    sequences: Sequence[Tensor],
+    hidden: Hidden,
+    device: torch.device,
+    enter: Callable[[Tensor], Tensor] | None = None,
+) -> LayerArguments:
+    """Write the first decoder layer's inputs and return all layers' other arguments.
+
+    sequences: token ids, each [tokens] int64. enter: what becomes of embedded tokens before they go
+    in. The embedding may be large: it keeps the dtype it is stored in.
+    """
+    path = source.architecture.decoder_layers
+    parent = path.rpartition(".")[0]
+    decoder, layers = source.model.get_submodule(parent), source.model.get_submodule(path)
+    assert isinstance(layers, nn.ModuleList)
+    outside = {
+        own.removeprefix(f"{parent}."): source.stored[stored]
+        for stored, own in source.own_names.items()
+        if own.startswith(f"{parent}.") and not own.startswith(f"{path}.")
+    }
+    embedding = decoder.get_input_embeddings()  # type: ignore[operator]
+    fill(decoder, outside, torch.device("cpu"), keep=embedding)
+    arguments = first_inputs(decoder, layers, sequences, hidden, device, enter)
+    for module in decoder.children():
+        if module is not layers:
+            module.to("meta")
+    return arguments
+
+
 class _Captured(Exception):
     pass
 
@@ -66,11 +98,13 @@ def first_inputs(
     sequences: Sequence[Tensor],
     hidden: Hidden,
     device: torch.device,
+    enter: Callable[[Tensor], Tensor] | None = None,
 ) -> LayerArguments:
     """Write what the first layer gets for each sequence to `hidden`; return the other arguments.
 
     decoder: the module that embeds tokens and calls `layers`; its own weights are filled, those of
-    the layers are not needed. sequences: token ids, each [tokens] int64. Layers may differ in their
+    the layers are not needed. sequences: token ids, each [tokens] int64. enter: what becomes of
+    embedded tokens before they go in. Layers may differ in their
     arguments (sliding and full attention, two rotary bases), so each layer's own are kept. They
     depend on the sequence's length alone, which is checked.
     """
@@ -100,6 +134,8 @@ def first_inputs(
             for sequence in sequences:
                 seen, states, moved = [], [], {}
                 embedded = decoder.get_input_embeddings()(sequence[None]).float()  # type: ignore[operator]
+                if enter is not None:
+                    embedded = enter(embedded)
                 with suppress(_Captured):
                     decoder(inputs_embeds=embedded, use_cache=False)
                 if len(seen) != len(layers) or states[0].dim() != 3:

@@ -30,7 +30,7 @@ class Original:
 
     model: nn.Module
     config: Any
-    architecture: Architecture
+    architecture: Architecture  # of the model as it is quantized
     stored: dict[str, StoredTensor]
     own_names: dict[str, str]  # stored name -> the model's own
 

@@ -1,4 +1,4 @@
-"""What happens to activations and to the KV cache at run time: values, defaults, what excludes what.
+"""What happens to activations and KV cache at run time: values, defaults, what excludes what.
 
 Nothing here needs PyTorch, so that a configuration is checked before anything heavy is imported.
 """
@@ -97,7 +97,7 @@ def from_json(text: str | None) -> Any:
     except ValueError:
         found = None
     if not isinstance(found, dict):
-        raise UserError(f"{text!r} is not a JSON object such as {{\"bits\": 8}}")
+        raise UserError(f'{text!r} is not a JSON object such as {{"bits": 8}}')
     return found
 
 

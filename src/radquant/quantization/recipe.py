@@ -4,13 +4,17 @@ Nothing here needs PyTorch, so that a configuration is checked before anything h
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from radquant.errors import UserError
+from radquant.quantization.precision import Activations, activations_of, as_values
 
 METHODS = ("awq", "gptq", "rtn")
 ROUNDINGS = ("nearest", "gptq")
+NONE, SMOOTH, HADAMARD, AUTO = "none", "smooth", "hadamard", "auto"
+TRANSFORMS = (NONE, SMOOTH, HADAMARD)
+PREFIXES = (NONE, AUTO)
 BITS = (2, 3, 4, 8)
 WHOLE_ROW = -1  # the group size that stands for one group a row, "per channel"
 GROUP_SIZES = (32, 64, 128, WHOLE_ROW)
@@ -30,14 +34,24 @@ class Recipe:
     clip: bool = True  # "awq", "gptq": search ranges, too; False stops at the scale
     desc_act: bool = False  # "gptq": form the groups in order of activation
     damp_percent: float = 0.01  # GPTQ's rounding: share of H's mean diagonal that is added to it
+    transform: str = NONE  # what is done to the model before, which leaves its function unchanged
+    smooth_attention: bool = False  # move outlying key channels to the queries (QoQ)
+    prefix: str = NONE  # "auto": store the keys and values of outlying tokens before every text
+    activations: Activations | None = None  # the rounding of activations that weights are fitted to
 
 
 def recipe_of(values: Mapping[str, Any]) -> Recipe:
     """The recipe of a checkpoint in the configuration, every default filled in."""
-    known = {field.name: values[field.name] for field in fields(Recipe)}
+    known = {field.name: values[field.name] for field in fields(Recipe) if field.name in values}
     if values["method"] == "gptq":
         known["rounding"] = "gptq"
+    known["activations"] = activations_of(values.get("activations"))
     return Recipe(**known)
+
+
+def recipe_values(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as plain values, for JSON."""
+    return {**asdict(recipe), "activations": as_values(recipe.activations)}
 
 
 def uses_gptq_rounding(recipe: Recipe) -> bool:
@@ -46,8 +60,14 @@ def uses_gptq_rounding(recipe: Recipe) -> bool:
 
 
 def needs_calibration(recipe: Recipe) -> bool:
-    """Whether activations enter the quantization."""
-    return recipe.method != "rtn"
+    """Whether activations enter the quantization, or a check of it."""
+    return (
+        recipe.method != "rtn"
+        or recipe.transform != NONE
+        or recipe.smooth_attention
+        or recipe.prefix != NONE
+        or recipe.activations is not None
+    )
 
 
 def check_recipe_values(recipe: Recipe) -> None:
@@ -57,6 +77,8 @@ def check_recipe_values(recipe: Recipe) -> None:
         ("bits", BITS),
         ("group_size", GROUP_SIZES),
         ("rounding", ROUNDINGS),
+        ("transform", TRANSFORMS),
+        ("prefix", PREFIXES),
     ):
         value = getattr(recipe, name)
         if value not in known:
@@ -69,6 +91,11 @@ def check_recipe_values(recipe: Recipe) -> None:
         )
     if recipe.desc_act and recipe.method != "gptq":
         raise UserError(f"desc_act does not go with method {recipe.method}; use method gptq")
+    if recipe.method == "awq" and recipe.transform == SMOOTH:
+        raise UserError(
+            "transform smooth does not go with method awq, which scales inputs itself and knows "
+            "their rounding if activations are given; leave it out, or use rtn or gptq"
+        )
     if not 0 < recipe.damp_percent < 1:
         raise UserError(
             f"damp_percent {recipe.damp_percent} is not between 0 and 1; it is a share of the mean "

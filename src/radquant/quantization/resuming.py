@@ -11,13 +11,18 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from radquant.files import atomic_path, hash_directory, read_json, sha256_file, write_json
-from radquant.quantization.recipe import Recipe
+from radquant.quantization.recipe import Recipe, recipe_values
 
 FINGERPRINT = "fingerprint.json"
 
 
 def tensors_name(layer: int) -> str:
     return f"layer-{layer:04d}.safetensors"
+
+
+def runtime_name(layer: int) -> str:
+    """The file of what the checkpoint brings for run time."""
+    return f"layer-{layer:04d}.runtime.safetensors"
 
 
 def record_name(layer: int) -> str:
@@ -48,7 +53,7 @@ def fingerprint_of(
     return {
         "model": files,
         "calibration": ids.hexdigest(),
-        "recipe": vars(recipe),
+        "recipe": recipe_values(recipe),
         "format": form,
         "device": str(device),
         "threads": torch.get_num_threads(),
@@ -75,10 +80,17 @@ def prepare(work: Path, fingerprint: dict[str, Any]) -> int:
 
 
 def finish_layer(
-    work: Path, layer: int, tensors: dict[str, Tensor], record: dict[str, Any]
+    work: Path,
+    layer: int,
+    tensors: dict[str, Tensor],
+    runtime: dict[str, Tensor],
+    record: dict[str, Any],
 ) -> None:
     """Keep a layer; its record comes last and says that the rest is whole."""
     with atomic_path(work / tensors_name(layer)) as part:
         save_file(tensors, part)
+    if runtime:
+        with atomic_path(work / runtime_name(layer)) as part:
+            save_file(runtime, part)
     write_json(work / record_name(layer), record)
     (work / hidden_name(layer)).unlink(missing_ok=True)

@@ -22,6 +22,7 @@ from radquant.quantization.formats import (
     unpack,
 )
 from radquant.quantization.grid import QuantizedWeight, quantize
+from radquant.quantization.precision import TENSOR, Activations
 from radquant.quantization.recipe import (
     COMPRESSED,
     FORMAT_BITS,
@@ -191,6 +192,7 @@ def rounding_checks() -> Iterator[Check]:
 def activation_checks() -> Iterator[Check]:
     """Quantized activations against their definition."""
     for bits in (4, 8):
+        settings = Activations(bits, TENSOR)
         largest = 2 ** (bits - 1) - 1
         for shape in ((2, 16, 16), (3, 5, 48)):
             count = shape[0] * shape[1] * shape[2]
@@ -198,15 +200,15 @@ def activation_checks() -> Iterator[Check]:
             steps[:, 0, 0] = largest  # every sequence reaches the end of its grid
             scale = torch.tensor([2.0**-n for n in range(shape[0])])[:, None, None]
             size, label = "x".join(map(str, shape)), f"{bits}-bit activations"
-            error = quantize_activations(steps * scale, bits) - steps * scale
+            error = quantize_activations(steps * scale, settings) - steps * scale
             yield Check(f"{size}: {label}, on the grid", float(error.abs().max()), 0)
             between = steps * scale + 0.25 * scale * (steps < largest) * (steps > -largest)
-            error = (quantize_activations(between, bits) - steps * scale).abs()
+            error = (quantize_activations(between, settings) - steps * scale).abs()
             yield Check(f"{size}: {label}, a quarter step off it", float(error.max()), 0)
             real = torch.ones(shape[:2], dtype=torch.bool)
             real[:, -1] = False
             padded = torch.cat([(steps * scale)[:, :-1], torch.full_like(steps[:, :1], 9e9)], 1)
-            error = (quantize_activations(padded, bits, real) - steps * scale)[:, :-1]
+            error = (quantize_activations(padded, settings, real) - steps * scale)[:, :-1]
             yield Check(f"{size}: {label}, beside padding", float(error.abs().max()), 0)
 
 

@@ -75,7 +75,9 @@ def stored_tensors(directory: Path) -> dict[str, StoredTensor]:
     return found
 
 
-def join_tensors(output: Path, tensors: Mapping[str, StoredTensor]) -> None:
+def join_tensors(
+    output: Path, tensors: Mapping[str, StoredTensor], metadata: Mapping[str, str] | None = None
+) -> None:
     """Write `tensors` by name to one safetensors file, copying their bytes a little at a time."""
 
     def item_size(tensor: StoredTensor) -> int:
@@ -83,7 +85,7 @@ def join_tensors(output: Path, tensors: Mapping[str, StoredTensor]) -> None:
 
     # Wide items first, as the library does, so that each tensor's start is aligned.
     order = sorted(tensors, key=lambda name: (-item_size(tensors[name]), name))
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    header: dict[str, Any] = {"__metadata__": {"format": "pt", **(metadata or {})}}
     offset = 0
     for name in order:
         tensor = tensors[name]

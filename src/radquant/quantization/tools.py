@@ -27,7 +27,7 @@ from radquant.models import resolve_device
 from radquant.quantization.checkpoint import packed_layers, write_rest
 from radquant.quantization.formats import Settings, check_tensors, settings_of, unpack
 from radquant.quantization.original import Original, check_recipe, open_original
-from radquant.quantization.recipe import Recipe, check_recipe_values
+from radquant.quantization.recipe import Recipe, check_recipe_values, recipe_values
 from radquant.quantization.streaming import StoredTensor, names_in_model
 from radquant.quantization.tool_limits import check_model_type, check_tool_recipe
 
@@ -157,7 +157,7 @@ def write_result(
             kept[name] = tensors[name].to(DTYPES[stored[names[name]].dtype])
     full = {
         **record,
-        "recipe": vars(recipe),
+        "recipe": recipe_values(recipe),
         "format": settings.format,
         "model": str(args.model),
         "layers": layers,

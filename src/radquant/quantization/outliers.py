@@ -1,0 +1,127 @@
+"""PrefixQuant (Chen et al. 2024, arXiv:2410.05265): the few tokens whose activations are far larger
+than all others', so that they can be put before every text and kept there, out of reach of rounding.
+
+Such tokens serve attention as a place to look at when there is nothing to see. Which they are is a
+matter of the model: its first token whatever it is, and some others where they come first. Once
+they stand before a text, the text itself has none.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from radquant.cli import progress
+from radquant.quantization.architectures import decoder_layers, linear_of
+from radquant.quantization.hidden import Hidden, append, embed, run_layer
+from radquant.quantization.original import Original
+from radquant.quantization.streaming import fill
+
+SEQUENCES = 16  # calibration sequences that are looked at
+# A token stands out if its largest input of some linear layer is so many times the median token's.
+# PrefixQuant takes 64; what a static range must cover for one token alone is lost long before.
+THRESHOLD = 20.0
+MOST_TOKENS = 3  # beside the first, as many as stand out in a sequence on average, but no more
+
+
+def behind_prefix(prefix: Sequence[int], ids: Sequence[int]) -> list[int]:
+    """The tokens of a text behind a stored prefix, which are not doubled where both meet.
+
+    A prefix ends with what texts begin with (BOS), if they all begin with it.
+    """
+    return [*prefix, *(ids[1:] if prefix and ids[:1] == list(prefix[-1:]) else ids)]
+
+
+def all_behind(prefix: Sequence[int], sequences: Sequence[Tensor]) -> list[Tensor]:
+    """The prefix, if there is one, by itself, and every sequence behind it."""
+    alone = [torch.tensor(prefix)] if prefix else []
+    return [*alone, *(torch.tensor(behind_prefix(prefix, ids.tolist())) for ids in sequences)]
+
+
+def choose_prefix(sequences: Sequence[Tensor], outlying: Sequence[Tensor]) -> list[list[int]]:
+    """The prefixes that are worth a try, the shortest first; none if no token stands out.
+
+    outlying: whether each token of each sequence stands out, [tokens] bool.
+    """
+    first = Counter(int(ids[0]) for ids in sequences).most_common(1)[0][0]
+    others: Counter[int] = Counter()
+    for ids, marks in zip(sequences, outlying, strict=True):
+        others.update(ids[1:][marks[1:]].tolist())
+    count = min(MOST_TOKENS, round(others.total() / len(sequences)))
+    if not others and not any(bool(marks[0]) for marks in outlying):
+        return []
+    tried = [[first]]
+    if count:
+        tried.append([token for token, _ in others.most_common(count) if token != first] + [first])
+    return tried
+
+
+def find_prefix(
+    open_source: Callable[[], Original],
+    calibration: Sequence[Tensor],
+    hidden: Path,
+    device: torch.device,
+) -> list[int]:
+    """The tokens to store before every text, empty if none stands out.
+
+    Of the prefixes worth a try the one behind which the fewest tokens stand out, the shortest among
+    equals. open_source: the model, anew for each pass. hidden: a file that may be written.
+    """
+    step = max(1, len(calibration) // SEQUENCES)
+    sequences = list(calibration[::step][:SEQUENCES])
+    tried = choose_prefix(sequences, standing_out(open_source(), sequences, 0, hidden, device))
+    if len(tried) < 2:
+        return tried[0] if tried else []
+    left = []
+    for prefix in tried:
+        behind = [torch.tensor(behind_prefix(prefix, ids.tolist())) for ids in sequences]
+        marks = standing_out(open_source(), behind, len(prefix), hidden, device)
+        left.append(sum(int(each.sum()) for each in marks))
+    return tried[left.index(min(left))]
+
+
+@torch.inference_mode()
+def standing_out(
+    source: Original,
+    sequences: Sequence[Tensor],
+    prefix: int,
+    file: Path,
+    device: torch.device,
+) -> list[Tensor]:
+    """Whether each token behind the prefix stands out, [tokens] bool for each sequence.
+
+    `source` is used up.
+    """
+    architecture = source.architecture
+    layers = decoder_layers(source.model, architecture)
+    width, lengths = source.config.get_text_config().hidden_size, tuple(map(len, sequences))
+    hidden = Hidden(file, lengths, width)
+    arguments = embed(source, sequences, hidden, device)
+    marks = [torch.zeros(length - prefix, dtype=torch.bool) for length in lengths]
+    for number in progress(range(len(layers)), "look for outliers", len(layers), "layers"):
+        layer = layers[number]
+        stored = source.layer_tensors(number)
+        fill(layer, {own: source.stored[name] for own, name in stored.items()}, device)
+        layer.to(device)
+        peaks: list[list[Tensor]] = [[] for _ in architecture.groups]
+        handles = [
+            linear_of(layer, group.linears[0]).register_forward_pre_hook(
+                lambda _, args, of_group=of_group: of_group.append(args[0][0].abs().amax(-1).cpu())
+            )
+            for group, of_group in zip(architecture.groups, peaks, strict=True)
+        ]
+        with hidden.writing() as written:
+            for index, length in enumerate(lengths):
+                state = hidden.read(index, device)
+                append(written, run_layer(layer, state, arguments[length][number]))
+        for handle in handles:
+            handle.remove()
+        for of_group in peaks:
+            usual = torch.cat([each[prefix:] for each in of_group]).median()
+            for mark, each in zip(marks, of_group, strict=True):
+                mark |= each[prefix:] > THRESHOLD * usual
+        layers[number] = nn.Identity()  # frees its memory
+    file.unlink()
+    return marks

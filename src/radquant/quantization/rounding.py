@@ -1,0 +1,140 @@
+"""Rounding and packing the linear layers of one decoder layer, and what is recorded of them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from radquant.errors import UserError
+from radquant.quantization.architectures import Architecture
+from radquant.quantization.awq import output_error, rows_for_loss, search_clip
+from radquant.quantization.formats import Format, settings_of, unpack
+from radquant.quantization.gptq import quantize_gptq
+from radquant.quantization.grid import QuantizedWeight, quantize
+from radquant.quantization.observation import (
+    InputStatistics,
+    RoundedStatistics,
+    best_weights,
+    rounded_error,
+)
+from radquant.quantization.recipe import Recipe, uses_gptq_rounding
+
+
+@contextmanager
+def naming(linear: str) -> Iterator[None]:
+    """Put the name of a linear layer before what a UserError says."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{linear}: {error}") from None
+
+
+def round_layer(
+    layer: nn.Module,
+    name: str,
+    architecture: Architecture,
+    recipe: Recipe,
+    form: Format,
+    statistics: Sequence[InputStatistics],
+    rounded_inputs: Sequence[RoundedStatistics | None],
+) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+    """Round and pack one layer's linears, checking that unpacking gives them back.
+
+    statistics: of each group's input; empty without calibration. rounded_inputs: of those that are
+    rounded; empty if none is, or if the method does not look at them.
+    Returns the tensors by the names inside the layer, and a record of each linear.
+    """
+    tensors: dict[str, Tensor] = {}
+    records = []
+    settings = settings_of(form.config(recipe, []))
+    for place, group in enumerate(architecture.groups):
+        exact = statistics[place].gram if statistics else None
+        inputs = rounded_inputs[place] if rounded_inputs else None
+        gram = None if recipe.method == "rtn" else exact
+        weights: dict[str, Tensor] = {
+            each: layer.get_parameter(f"{each}.weight") for each in group.linears
+        }
+        aims = weights
+        if inputs is not None:
+            gram = inputs.gram
+            with naming(f"{name}.{group.linears[0]}"):
+                aims = {
+                    each: best_weights(weight, inputs, recipe.damp_percent)
+                    for each, weight in weights.items()
+                }
+        for linear_name, rounded in round_group(aims, name, gram, recipe):
+            weight, full_name = weights[linear_name], f"{name}.{linear_name}"
+            packed = form.pack(rounded, recipe)
+            packed = {key: value.cpu().contiguous() for key, value in packed.items()}
+            evaluated = rounded.dequantize()
+            if not torch.equal(unpack(packed, settings).dequantize(), evaluated.cpu()):
+                raise UserError(f"unpacking {full_name} does not give the quantized weights back")
+            records.append(linear_record(full_name, weight, evaluated, exact, inputs))
+            tensors |= {f"{linear_name}.{key}": value for key, value in packed.items()}
+    return tensors, records
+
+
+def round_group(
+    weights: Mapping[str, Tensor], layer: str, gram: Tensor | None, recipe: Recipe
+) -> Iterator[tuple[str, QuantizedWeight]]:
+    """Round the linear layers that share an input, [out, in] float32 each, by name.
+
+    layer: their decoder layer, for messages.
+    """
+
+    def kept(weight: Tensor) -> Tensor | None:
+        if gram is None or not recipe.clip or recipe.desc_act:  # whose groups are not known yet
+            return None
+        return search_clip(weight, gram, recipe)
+
+    if gram is None or not uses_gptq_rounding(recipe):
+        for name, weight in weights.items():
+            yield name, quantize(weight, recipe, kept(weight))
+        return
+    # Together: they have the same factor, and rows are rounded each by itself.
+    joined = torch.cat(list(weights.values()))
+    with naming(f"{layer}.{next(iter(weights))}"):
+        rounded = quantize_gptq(joined, gram, recipe, kept(joined))
+    start = 0
+    for name, weight in weights.items():
+        rows = slice(start, start + len(weight))
+        # Copies: a tensor that goes into a file may not be a part of another.
+        yield (
+            name,
+            QuantizedWeight(
+                rounded.integers[rows],
+                rounded.scales[rows].clone(),
+                rounded.zeros[rows].clone(),
+                rounded.group_index.clone() if rounded.group_index is not None else None,
+            ),
+        )
+        start = rows.stop
+
+
+def linear_record(
+    name: str,
+    weight: Tensor,
+    evaluated: Tensor,
+    gram: Tensor | None,
+    inputs: RoundedStatistics | None,
+) -> dict[str, Any]:
+    """What quantization.json says of one linear layer; its output error is that of a large layer's
+    sampled rows, relative to theirs, and counts the rounding of inputs that are known."""
+    delta = evaluated - weight
+    record: dict[str, Any] = {
+        "name": name,
+        "in_features": weight.shape[1],
+        "out_features": weight.shape[0],
+        "weight_error": float(delta.norm() / weight.norm()),
+    }
+    if gram is not None:
+        whole = max(output_error(rows_for_loss(weight)[0], gram), 1e-30)
+        if inputs is None:
+            error = output_error(rows_for_loss(delta)[0], gram)
+        else:
+            sampled = rows_for_loss(weight)[0], rows_for_loss(evaluated)[0]
+            error = rounded_error(*sampled, gram, inputs)
+        record["output_error"] = max(error / whole, 0.0) ** 0.5
+    return record

@@ -1,0 +1,134 @@
+"""What a checkpoint brings for run time beside its weights: static ranges, a prefix, rotations.
+
+Tensors lie in `runtime.safetensors`, away from the weights, so that tools which read the weights'
+format are not disturbed. A checkpoint that computes something else without them (inputs that are
+rotated at run time) has a `quant_method` of its own, so that no other tool loads it and writes
+nonsense.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from torch import Tensor
+
+from radquant.errors import UserError
+from radquant.quantization.activations import Grid
+from radquant.quantization.precision import Activations, activations_of, as_values
+
+FILE = "runtime.safetensors"
+OWN_METHOD = "radquant"
+SCALE, ZERO = "input_scale", "input_zero_point"
+PREFIX_IDS = "prefix.ids"
+
+
+@dataclass(frozen=True)
+class StoredPrefix:
+    """Tokens that stand before every text, as the keys and values of each decoder layer."""
+
+    ids: tuple[int, ...]
+    keys: list[Tensor]  # [1, key heads, tokens, head_dim] each
+    values: list[Tensor]
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What a checkpoint brings for run time."""
+
+    rotate_keys: bool = False
+    activations: Activations | None = None  # of the static ranges
+    static: dict[str, Grid] = field(default_factory=dict)  # by the linear layer's name
+    prefix: StoredPrefix | None = None
+
+
+def announce(weights: Mapping[str, Any], online: tuple[str, ...] | None) -> dict[str, Any]:
+    """The `quantization_config` for config.json.
+
+    weights: that of the weights' format. online: None for a model that is not rotated; then any
+    tool may read it as what its format says.
+    """
+    if online is None:
+        return dict(weights)
+    return {
+        "quant_method": OWN_METHOD,
+        "online_hadamard": list(online),
+        "rotate_keys": True,
+        "weights": dict(weights),
+    }
+
+
+def weights_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The part of a `quantization_config` that says how the weights are stored."""
+    if config.get("quant_method") != OWN_METHOD:
+        return config
+    weights: Mapping[str, Any] = config["weights"]
+    return weights
+
+
+def grid_tensors(name: str, grid: Grid) -> dict[str, Tensor]:
+    """A linear layer's static range, [1] or [groups] float32 each."""
+    return {f"{name}.{SCALE}": grid.scale.float(), f"{name}.{ZERO}": grid.zero.float()}
+
+
+def prefix_tensors(layer: int, keys: Tensor, values: Tensor) -> dict[str, Tensor]:
+    return {f"prefix.{layer}.key": keys, f"prefix.{layer}.value": values}
+
+
+def stored_grid(settings: Activations, scale: Tensor, zero: Tensor) -> Grid:
+    """The grid of a stored range."""
+    if settings.symmetric:
+        largest = 2 ** (settings.bits - 1) - 1
+        return Grid(scale, zero, -largest, largest)
+    return Grid(scale, zero, 0, 2**settings.bits - 1)
+
+
+def metadata(activations: Activations | None) -> dict[str, str]:
+    """For the header of the tensors' file."""
+    return {"format": "pt", "activations": json.dumps(as_values(activations))}
+
+
+def read_runtime(directory: Path, config: Mapping[str, Any]) -> Runtime:
+    """What the checkpoint in `directory`, with this `quantization_config`, brings."""
+    own = config if config.get("quant_method") == OWN_METHOD else {}
+    rotate_keys = bool(own.get("rotate_keys"))
+    path = directory / FILE
+    if not path.is_file():
+        return Runtime(rotate_keys)
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        about = file.metadata() or {}
+    try:
+        activations = activations_of(json.loads(about.get("activations", "null")))
+    except ValueError:
+        raise UserError(f"{path} is damaged; quantize again") from None
+    static = {}
+    for name in tensors:
+        layer, _, kind = name.rpartition(".")
+        if kind == SCALE:
+            if activations is None:
+                raise UserError(f"{path} has ranges without their settings; quantize again")
+            static[layer] = stored_grid(activations, tensors[name], tensors[f"{layer}.{ZERO}"])
+    prefix = None
+    if PREFIX_IDS in tensors:
+        ids = tuple(tensors[PREFIX_IDS].tolist())
+        layers = range(sum(name.endswith(".key") for name in tensors))
+        prefix = StoredPrefix(
+            ids,
+            [tensors[f"prefix.{layer}.key"] for layer in layers],
+            [tensors[f"prefix.{layer}.value"] for layer in layers],
+        )
+    return Runtime(rotate_keys, activations, static, prefix)
+
+
+def online_rotations(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Ends of the names of the linear layers whose input is rotated at run time."""
+    own = config.get("quant_method") == OWN_METHOD
+    return tuple(config.get("online_hadamard", ())) if own else ()
+
+
+def is_online(name: str, online: tuple[str, ...]) -> bool:
+    """Whether the linear layer with this full name is one of them."""
+    return any(f".{name}".endswith(f".{each}") for each in online)
