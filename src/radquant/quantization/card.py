@@ -9,6 +9,7 @@ import yaml
 
 from radquant.files import read_json
 from radquant.quantization.formats import COMPRESSED, GEMM, GPTQ, Settings, settings_of
+from radquant.quantization.runtime import online_rotations, weights_config
 
 METHODS = {
     "awq": "AWQ (arXiv:2306.00978)",
@@ -31,7 +32,7 @@ def model_card(source: Path, quantization: Mapping[str, Any], record: Mapping[st
     record: as in quantization.json: `recipe`, `layers`, and `calibration` (counts and hashes) if
     there was one.
     """
-    settings = settings_of(quantization)
+    settings = settings_of(weights_config(quantization))
     config = read_json(source / "config.json")
     base, base_id = base_model(source)
     licence = original_licence(source)

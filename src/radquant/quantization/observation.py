@@ -219,7 +219,7 @@ def rounded_error(
 def search_range(values: Tensor, settings: Activations) -> Grid:
     """The static range of a group's input with the least squared error of rounding.
 
-    values: [tokens, in] float32, of calibration. Returns scale and zero, [1] or, by group, [groups].
+    values: [tokens, in] float32, of calibration. Scale and zero are [1] or, by group, [groups].
     """
     parts = by_channel_group(values, settings)  # [tokens, in] or [tokens, groups, group_size]
     if settings.granularity != GROUP:
