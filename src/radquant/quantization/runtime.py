@@ -70,7 +70,7 @@ def weights_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def grid_tensors(name: str, grid: Grid) -> dict[str, Tensor]:
     """A linear layer's static range, [1] or [groups] float32 each."""
-    return {f"{name}.{SCALE}": grid.scale.float(), f"{name}.{ZERO}": grid.zero.float()}
+    return {f"{name}.{SCALE}": grid.scale.clone(), f"{name}.{ZERO}": grid.zero.clone()}
 
 
 def prefix_tensors(layer: int, keys: Tensor, values: Tensor) -> dict[str, Tensor]:
