@@ -36,6 +36,7 @@ CLIP_ROWS = 512  # output channels searched at a time, so that what is computed 
 LOSS_VALUES = 1536 * 1536
 LOSS_ROWS = 512
 GPTQ_ROWS = 256
+RANGE_STEPS_LEFT_OUT = 5  # a static range is searched roughly for every scale that is tried
 
 
 def output_error(delta: Tensor, gram: Tensor) -> float:
@@ -175,7 +176,7 @@ def rounded_input_loss(
         divided = [x / scale for x in sequences]
         grid = None
         if activations.range == STATIC:
-            grid = search_range(torch.cat(divided), activations)
+            grid = search_range(torch.cat(divided), activations, every=RANGE_STEPS_LEFT_OUT)
         inputs = torch.cat(
             [quantize_activations(x[None], activations, static=grid) for x in divided], 1
         )

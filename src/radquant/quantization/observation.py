@@ -216,10 +216,11 @@ def rounded_error(
     return float(total)
 
 
-def search_range(values: Tensor, settings: Activations) -> Grid:
+def search_range(values: Tensor, settings: Activations, every: int = 1) -> Grid:
     """The static range of a group's input with the least squared error of rounding.
 
     values: [tokens, in] float32, of calibration. Scale and zero are [1] or, by group, [groups].
+    every: look at one in so many of the shares.
     """
     parts = by_channel_group(values, settings)  # [tokens, in] or [tokens, groups, group_size]
     if settings.granularity != GROUP:
@@ -227,7 +228,7 @@ def search_range(values: Tensor, settings: Activations) -> Grid:
     low, high = parts.amin((0, 2)), parts.amax((0, 2))  # [groups]
     best = grid_of_range(low, high, settings)
     least = torch.full_like(low, torch.inf)
-    for step in range(RANGE_STEPS):
+    for step in range(0, RANGE_STEPS, every):
         keep = RANGE_STEP**step
         grid = grid_of_range(low * keep, high * keep, settings)
         wide = replace(grid, scale=grid.scale[:, None], zero=grid.zero[:, None])
