@@ -1,6 +1,6 @@
 """What a checkpoint brings for run time beside its weights: static ranges, a prefix, rotations.
 
-Tensors lie in `runtime.safetensors`, away from the weights, so that tools which read the weights'
+Tensors lie in `radquant.runtime` (a safetensors file), away from the weights, so that tools which read the weights'
 format are not disturbed. A checkpoint that computes something else without them (inputs that are
 rotated at run time) has a `quant_method` of its own, so that no other tool loads it and writes
 nonsense.
@@ -19,7 +19,8 @@ from radquant.errors import UserError
 from radquant.quantization.activations import Grid
 from radquant.quantization.precision import Activations, activations_of, as_values
 
-FILE = "runtime.safetensors"
+# Not *.safetensors: some tools read every such file of a directory as weights.
+FILE = "radquant.runtime"
 OWN_METHOD = "radquant"
 SCALE, ZERO = "input_scale", "input_zero_point"
 PREFIX_IDS = "prefix.ids"
