@@ -14,8 +14,8 @@ ROUNDINGS = ("nearest", "gptq")
 BITS = (2, 3, 4, 8)
 WHOLE_ROW = -1  # the group size that stands for one group a row, "per channel"
 GROUP_SIZES = (32, 64, 128, WHOLE_ROW)
-GEMM, GPTQ, COMPRESSED = "gemm", "gptq", "compressed-tensors"
-FORMAT_BITS = {GEMM: (4, 8), GPTQ: (2, 3, 4, 8), COMPRESSED: (2, 4, 8)}
+GEMM, GPTQ, COMPRESSED, QOQ = "gemm", "gptq", "compressed-tensors", "qoq"
+FORMAT_BITS = {GEMM: (4, 8), GPTQ: (2, 3, 4, 8), COMPRESSED: (2, 4, 8), QOQ: (4,)}
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Recipe:
     clip: bool = True  # "awq", "gptq": search ranges, too; False stops at the scale
     desc_act: bool = False  # "gptq": form the groups in order of activation
     damp_percent: float = 0.01  # GPTQ's rounding: share of H's mean diagonal that is added to it
+    progressive: bool = False  # QoQ: group scales are whole multiples of an INT8 channel scale
 
 
 def recipe_of(values: Mapping[str, Any]) -> Recipe:
@@ -69,11 +70,25 @@ def check_recipe_values(recipe: Recipe) -> None:
         )
     if recipe.desc_act and recipe.method != "gptq":
         raise UserError(f"desc_act does not go with method {recipe.method}; use method gptq")
+    if recipe.progressive:
+        check_progressive(recipe)
     if not 0 < recipe.damp_percent < 1:
         raise UserError(
             f"damp_percent {recipe.damp_percent} is not between 0 and 1; it is a share of the mean "
             "diagonal, usually 0.01"
         )
+
+
+def check_progressive(recipe: Recipe) -> None:
+    """Raise UserError if progressive quantization does not go with the recipe's other values."""
+    for wrong, what in (
+        (recipe.bits != 4, f"{recipe.bits} bits; use 4"),
+        (recipe.group_size == WHOLE_ROW, "group size -1; use 32, 64 or 128"),
+        (not recipe.zero_point, "a grid without zero points; set zero_point to true"),
+        (recipe.desc_act, "desc_act; leave it out"),
+    ):
+        if wrong:
+            raise UserError(f"progressive does not go with {what}")
 
 
 def in_order_of_activation(recipe: Recipe) -> bool:
@@ -86,6 +101,8 @@ def format_name(recipe: Recipe, asked: str | None = None) -> str:
 
     Raises UserError if the format cannot hold the recipe.
     """
+    if asked is None and recipe.progressive:
+        asked = QOQ
     if asked is None:
         usual = recipe.method in ("awq", "rtn") and recipe.bits in FORMAT_BITS[GEMM]
         asked = GEMM if usual else GPTQ
@@ -96,6 +113,12 @@ def format_name(recipe: Recipe, asked: str | None = None) -> str:
         raise UserError(
             f"format {asked} cannot hold {recipe.bits} bits; use {' or '.join(able)} for them"
         )
+    if recipe.progressive and asked != QOQ:
+        raise UserError(
+            f"format {asked} cannot hold progressive scales; use format {QOQ}, or leave format out"
+        )
+    if asked == QOQ and not recipe.progressive:
+        raise UserError(f"format {QOQ} holds progressive scales only; set progressive to true")
     if in_order_of_activation(recipe) and asked != GPTQ:
         raise UserError(
             f"format {asked} cannot hold groups in order of activation; "
