@@ -29,6 +29,7 @@ def quantize_options(wildcards):
         no_clip=not chosen["clip"],
         desc_act=chosen["desc_act"],
         damp_percent=chosen["damp_percent"],
+        progressive=chosen["progressive"],
         format=chosen["format"],
         device=config["compute"]["device"],
         threads=config["compute"]["threads"],

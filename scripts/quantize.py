@@ -94,8 +94,13 @@ def parse_arguments() -> argparse.Namespace:
         help='fit weights, and static ranges, to rounded activations, such as {"bits": 8}',
     )
     add(
+        "--progressive",
+        action="store_true",
+        help="QoQ's grid for INT8 products: group scales are multiples of an INT8 channel scale",
+    )
+    add(
         "--format",
-        choices=["gemm", "gptq", "compressed-tensors"],
+        choices=["gemm", "gptq", "compressed-tensors", "qoq"],
         help="layout of the packed tensors; by default the one that the method is known by",
     )
     add("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default: %(default)s")

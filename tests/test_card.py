@@ -134,6 +134,7 @@ def test_rounding_to_nearest_saw_no_data(tmp_path: Path) -> None:
         (Recipe("gptq", 4, 128, False, desc_act=True), "gptq", "groups in order of activation"),
         (Recipe("gptq", 3, 128, False), "gptq", "have no 3 bits"),
         (Recipe("rtn", 8, 128), "compressed-tensors", "Hopper"),
+        (Recipe("rtn", 4, 128, progressive=True), "qoq", "Neither transformers nor vLLM does"),
     ],
 )
 def test_what_does_not_load_is_said(tmp_path: Path, recipe: Recipe, form: str, said: str) -> None:

@@ -106,6 +106,16 @@ MISTAKES = [
     ("checkpoints/awq-w4/bits", 5, "is 5, which is not allowed; the valid ones are 2, 3, 4, 8"),
     ("checkpoints/awq-w4/bits", 2, "checkpoints.awq-w4: method awq cannot do 2 bits"),
     ("checkpoints/awq-w4/desc_act", True, "desc_act does not go with method awq"),
+    (
+        "checkpoints/rtn-w4",
+        {"method": "rtn", "progressive": True, "format": "gemm"},
+        "format gemm cannot hold progressive scales; use format qoq",
+    ),
+    (
+        "checkpoints/rtn-w4",
+        {"method": "rtn", "progressive": True, "bits": 8},
+        "progressive does not go with 8 bits; use 4",
+    ),
     ("checkpoints/rtn-w4/tool", "autoawq", "AutoAWQ cannot do method rtn; use awq"),
     ("checkpoints/rtn-w4/rounding", "gptq", "rounding gptq needs calibration"),
     ("checkpoints/rtn-w4", {"method": "gptq", "bits": 3, "format": "gemm"}, "cannot hold 3 bits"),

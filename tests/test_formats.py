@@ -62,6 +62,7 @@ def loose(in_gptq: Path, tmp_path: Path) -> Path:
         (Recipe("gptq", 4, 128), "gemm", "gemm"),
         (Recipe("gptq", 2, 128), "compressed-tensors", "compressed-tensors"),
         (Recipe("gptq", 4, -1, desc_act=True), "gemm", "gemm"),  # one group has no order
+        (Recipe("gptq", 4, 128, progressive=True), None, "qoq"),
     ],
 )
 def test_the_format_of_a_recipe(recipe: Recipe, asked: str | None, name: str) -> None:
@@ -76,6 +77,8 @@ def test_the_format_of_a_recipe(recipe: Recipe, asked: str | None, name: str) ->
         (Recipe("gptq", 4, 32, desc_act=True), "gemm", "groups in order of activation"),
         (Recipe("gptq", 4, 32, desc_act=True), "compressed-tensors", "in order of activation"),
         (Recipe("awq", 4, 32), "gguf", "no format 'gguf'"),
+        (Recipe("awq", 4, 32), "qoq", "holds progressive scales only; set progressive to true"),
+        (Recipe("awq", 4, 32, progressive=True), "gemm", "cannot hold progressive .* format qoq"),
     ],
 )
 def test_a_format_that_cannot_hold_a_recipe(recipe: Recipe, asked: str, said: str) -> None:
@@ -85,7 +88,7 @@ def test_a_format_that_cannot_hold_a_recipe(recipe: Recipe, asked: str, said: st
 
 @settings(max_examples=80, deadline=None)
 @given(
-    st.sampled_from([(name, bits) for name in FORMATS for bits in FORMAT_BITS[name]]),
+    st.sampled_from([(n, bits) for n in FORMATS if n != "qoq" for bits in FORMAT_BITS[n]]),
     st.booleans(),
     st.sampled_from([32, -1]),
     st.integers(1, 3),
@@ -206,7 +209,10 @@ def test_what_other_tools_announce(config: dict[str, object], expected: Settings
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        ({"quant_method": "bitsandbytes"}, "'awq', 'gptq', 'compressed-tensors' can"),
+        (
+            {"quant_method": "bitsandbytes"},
+            "'awq', 'gptq', 'compressed-tensors', 'radquant-qoq' can",
+        ),
         ({}, "quant_method None cannot be read"),
         ({**AUTOAWQ, "version": "gemv"}, "version 'gemv' cannot be read"),
         ({**AUTOAWQ, "bits": 5}, "5-bit checkpoints in gemm cannot be read"),

@@ -42,11 +42,15 @@ class PackedLinear(nn.Module):
         self.register_buffer("order", order)
         self.register_buffer("bias", torch.zeros(out_features) if bias else None)
 
+    def group_scales(self) -> Tensor:
+        """The scale of every group's weights, [groups, out] float32."""
+        return self.scales.float()
+
     def rows(self) -> Tensor:
         """The weights that the packed integers stand for, [in, out] float32, rows as stored."""
         integers = unpack_columns(self.qweight, self.bits).unflatten(0, (-1, self.group_size))
         zeros = unpack_columns(self.qzeros, self.bits).float()
-        weight = integers.float().sub_(zeros[:, None]).mul_(self.scales.float()[:, None])
+        weight = integers.float().sub_(zeros[:, None]).mul_(self.group_scales()[:, None])
         return weight.flatten(0, 1)
 
     def dequantize(self) -> Tensor:

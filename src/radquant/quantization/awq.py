@@ -22,6 +22,7 @@ from radquant.quantization.gptq import factorize, processing_order, round_scaled
 from radquant.quantization.grid import by_group, find_grid, round_to_grid
 from radquant.quantization.observation import InputStatistics, activations_for, search_range
 from radquant.quantization.precision import STATIC, Activations
+from radquant.quantization.progressive import channel_scales
 from radquant.quantization.recipe import SMOOTH, Recipe, uses_gptq_rounding
 from radquant.quantization.smoothing import smooth_scale
 
@@ -205,8 +206,9 @@ def search_clip_of_rows(weight: Tensor, gram: Tensor, recipe: Recipe) -> Tensor:
     groups = by_group(weight, recipe.group_size)
     count, size = groups.shape[1:]
     blocks = gram.unflatten(0, (count, size)).split(size, dim=-1)
+    channel = channel_scales(groups) if recipe.progressive else None
     alone = [
-        clip_group(groups[:, group], block[group], None, recipe)
+        clip_group(groups[:, group], block[group], None, recipe, channel)
         for group, block in enumerate(blocks)
     ]
     kept = torch.stack([keep for keep, _ in alone], 1)
@@ -217,23 +219,25 @@ def search_clip_of_rows(weight: Tensor, gram: Tensor, recipe: Recipe) -> Tensor:
         block = blocks[group][group]
         of_group = gram[group * size : (group + 1) * size]
         others = nn.functional.linear(delta, of_group) - own @ block
-        kept[:, group], own[:] = clip_group(groups[:, group], block, others, recipe)
+        kept[:, group], own[:] = clip_group(groups[:, group], block, others, recipe, channel)
     return kept
 
 
 def clip_group(
-    weight: Tensor, block: Tensor, others: Tensor | None, recipe: Recipe
+    weight: Tensor, block: Tensor, others: Tensor | None, recipe: Recipe, channel: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """The share of one group's range to keep, [out], and the weight errors it leaves, [out, group].
 
     weight: the group's, [out, group]. block: its own part of H, [group, group].
     others: the other groups' weight errors times their part of H, [out, group].
+    channel: the rows' INT8 scales of a progressive grid, [out].
     """
     kept, least = weight.new_ones(len(weight)), weight.new_full((len(weight),), torch.inf)
     best = torch.zeros_like(weight)
     for step in range(CLIP_STEPS):
         keep = 1 - step * CLIP_STEP
-        delta = round_to_grid(weight, *find_grid(weight, recipe, keep), recipe.bits) - weight
+        grid = find_grid(weight, recipe, keep, channel)
+        delta = round_to_grid(weight, *grid, recipe.bits) - weight
         product = delta @ block if others is None else torch.addmm(others, delta, block, beta=2)
         error = (product * delta).sum(-1)
         better = error < least

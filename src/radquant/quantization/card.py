@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from radquant.files import read_json
-from radquant.quantization.formats import COMPRESSED, GEMM, GPTQ, Settings, settings_of
+from radquant.quantization.formats import COMPRESSED, GEMM, GPTQ, QOQ, Settings, settings_of
 from radquant.quantization.runtime import weights_config
 
 METHODS = {
@@ -122,6 +122,8 @@ def recipe_lines(record: Mapping[str, Any], settings: Settings) -> list[str]:
         f"groups: {group}",
         "grid: " + ("asymmetric, with zero points" if asymmetric else "symmetric about 0"),
     ]
+    if recipe.get("progressive"):
+        lines.append("scales: progressive (QoQ, arXiv:2405.04532), multiples of an INT8 one")
     by_gptqmodel = recipe["method"] == "gptq" and record.get(
         "tool"
     )  # its ranges are its own affair
@@ -192,6 +194,12 @@ def overflows_in_half(config: Mapping[str, Any]) -> bool:
 def loading(settings: Settings, bfloat16: bool) -> str:
     """How transformers and vLLM load the checkpoint, or that they do not."""
     dtype = "bfloat16" if bfloat16 else "float16"
+    if settings.format == QOQ:
+        return (
+            "This format is radquant's own: `radquant.models.load(directory)` loads it. Neither "
+            "transformers nor vLLM does, and transformers may leave the weights random with no "
+            "more than a warning. `scripts/export.py` writes it for QServe (OmniServe)."
+        )
     parts = [
         transformers_text(settings, bfloat16, dtype),
         vllm_text(settings, dtype),

@@ -15,6 +15,7 @@ from torch import nn
 
 from radquant.errors import UserError
 from radquant.files import atomic_directory, hash_directory, read_json, verify_hashes, write_json
+from radquant.kernels.progressive import ProgressiveLinear
 from radquant.kernels.reference import PackedLinear
 from radquant.quantization.card import model_card
 from radquant.quantization.formats import (
@@ -167,7 +168,8 @@ def place(
         tensors = in_memory(tensors, settings)
     except UserError as error:
         raise UserError(f"{where} cannot be read: {error}") from None
-    layer = PackedLinear(
+    kind = ProgressiveLinear if "channel_scales" in tensors else PackedLinear
+    layer = kind(
         linear.in_features,
         linear.out_features,
         field_bits(settings.bits),

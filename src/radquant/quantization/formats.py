@@ -11,13 +11,14 @@ from torch import Tensor
 
 import radquant
 from radquant.errors import UserError
-from radquant.quantization import packing, packing_compressed, packing_gptq
+from radquant.quantization import packing, packing_compressed, packing_gptq, packing_qoq
 from radquant.quantization.grid import QuantizedWeight
 from radquant.quantization.recipe import (
     COMPRESSED,
     FORMAT_BITS,
     GEMM,
     GPTQ,
+    QOQ,
     WHOLE_ROW,
     Recipe,
     format_name,
@@ -25,13 +26,14 @@ from radquant.quantization.recipe import (
 )
 
 HEAD = "lm_head"
+QOQ_METHOD = "radquant-qoq"  # a name that no other tool takes for a format of its own
 
 
 @dataclass(frozen=True)
 class Settings:
     """What a checkpoint's `quantization_config` says about how its linear layers are stored."""
 
-    format: str  # "gemm", "gptq" or "compressed-tensors"
+    format: str  # "gemm", "gptq", "compressed-tensors" or "qoq"
     bits: int
     group_size: int  # -1: one group for the whole row
     symmetric: bool  # every zero lies in the middle of the range
@@ -108,6 +110,15 @@ def compressed_config(recipe: Recipe, left_out: Sequence[str]) -> dict[str, Any]
     }
 
 
+def qoq_config(recipe: Recipe, left_out: Sequence[str]) -> dict[str, Any]:
+    return {
+        "quant_method": QOQ_METHOD,
+        "bits": recipe.bits,
+        "group_size": recipe.group_size,
+        "modules_to_not_convert": list(left_out),
+    }
+
+
 def pack_gemm(weight: QuantizedWeight, recipe: Recipe) -> dict[str, Tensor]:
     return packing.pack(weight, recipe.bits)
 
@@ -120,12 +131,17 @@ def pack_compressed(weight: QuantizedWeight, recipe: Recipe) -> dict[str, Tensor
     return packing_compressed.pack(weight, recipe.bits, symmetric=not recipe.zero_point)
 
 
+def pack_qoq(weight: QuantizedWeight, recipe: Recipe) -> dict[str, Tensor]:
+    return packing_qoq.pack(weight)
+
+
 FORMATS = {
     each.name: each
     for each in (
         Format(GEMM, pack_gemm, gemm_config),
         Format(GPTQ, pack_gptq, gptq_config),
         Format(COMPRESSED, pack_compressed, compressed_config),
+        Format(QOQ, pack_qoq, qoq_config),
     )
 }
 
@@ -140,7 +156,12 @@ def settings_of(config: Mapping[str, Any]) -> Settings:
 
     Raises UserError if it announces a format that this program does not read.
     """
-    readers = {"awq": read_gemm, "gptq": read_gptq, COMPRESSED: read_compressed}
+    readers = {
+        "awq": read_gemm,
+        "gptq": read_gptq,
+        COMPRESSED: read_compressed,
+        QOQ_METHOD: read_qoq,
+    }
     method = config.get("quant_method")
     if method not in readers:
         raise UserError(
@@ -205,6 +226,11 @@ def read_compressed(config: Mapping[str, Any]) -> Settings:
     return recipes[0]
 
 
+def read_qoq(config: Mapping[str, Any]) -> Settings:
+    bits, group_size = need(config, "bits"), need(config, "group_size")
+    return Settings(QOQ, int(bits), int(group_size), symmetric=False)
+
+
 def compressed_weights(weights: Mapping[str, Any]) -> Settings:
     strategy = weights.get("strategy") or ("group" if weights.get("group_size") else "")
     if weights.get("type", "int") != "int" or strategy not in ("group", "channel"):
@@ -232,7 +258,9 @@ SUFFIXES = {
         "weight_zero_point",
         "weight_g_idx",
     ),
+    QOQ: ("qweight", "group_scales", "group_zeros", "channel_scales"),
 }
+FLOATING = ("scales", "weight_scale", "channel_scales")
 
 
 def expected_shapes(settings: Settings, inputs: int, outputs: int) -> dict[str, tuple[int, ...]]:
@@ -250,6 +278,13 @@ def expected_shapes(settings: Settings, inputs: int, outputs: int) -> dict[str, 
             "weight_shape": (2,),
             "weight_g_idx": (inputs,),
             **zeros,
+        }
+    if settings.format == QOQ:
+        return {
+            "qweight": (outputs, words(inputs)),
+            "group_scales": (outputs, groups),
+            "group_zeros": (outputs, groups),
+            "channel_scales": (outputs,),
         }
     shapes: dict[str, tuple[int, ...]] = {
         "qzeros": (groups, words(outputs)),
@@ -274,7 +309,7 @@ def check_tensors(
         tensor = tensors[suffix]
         if tuple(tensor.shape) != shape:
             raise UserError(f"its {suffix} has shape {list(tensor.shape)}, not {list(shape)}")
-        if tensor.is_floating_point() != suffix.startswith(("scales", "weight_scale")):
+        if tensor.is_floating_point() != suffix.startswith(FLOATING):
             raise UserError(f"its {suffix} holds {tensor.dtype}")
     if "weight_shape" in tensors and tensors["weight_shape"].tolist() != [outputs, inputs]:
         raise UserError(f"its weight_shape is not {[outputs, inputs]}")
@@ -286,6 +321,8 @@ def unpack(tensors: dict[str, Tensor], settings: Settings) -> QuantizedWeight:
         return packing.unpack(tensors, settings.bits)
     if settings.format == GPTQ:
         return packing_gptq.unpack(tensors, settings.bits, settings.zeros_less_one)
+    if settings.format == QOQ:
+        return packing_qoq.unpack(tensors)
     return packing_compressed.unpack(tensors, settings.bits, settings.symmetric)
 
 
@@ -307,7 +344,8 @@ def field_bits(bits: int) -> int:
 
 
 def in_memory(tensors: dict[str, Tensor], settings: Settings) -> dict[str, Tensor]:
-    """A stored layer's tensors as kernels.reference.PackedLinear holds them; the same weights."""
+    """A stored layer's tensors as kernels.reference.PackedLinear holds them, or its subclass for
+    progressive scales, which has `channel_scales`, too; the same weights."""
     if settings.format == GEMM:
         return tensors
     weight = unpack(tensors, settings)
@@ -317,4 +355,6 @@ def in_memory(tensors: dict[str, Tensor], settings: Settings) -> dict[str, Tenso
     integers = weight.integers if order is None else weight.integers[:, order.long()]
     rows = QuantizedWeight(integers, weight.scales, weight.zeros)
     packed = packing.pack(rows, field_bits(settings.bits))
+    if weight.channel_scales is not None:
+        packed["channel_scales"] = weight.channel_scales
     return packed if order is None else packed | {"order": order}

@@ -24,6 +24,7 @@ from radquant.quantization.grid import (
     find_grid,
     find_kept_grid,
     nearest_integers,
+    stored_scales,
 )
 from radquant.quantization.recipe import WHOLE_ROW, Recipe
 
@@ -111,7 +112,8 @@ def quantize_gptq(
     groups = columns // group_size
     if recipe.desc_act:
         groups = torch.arange(width - 1, -1, -1, device=gram.device) // group_size
-    scales, zeros = find_kept_grid(by_group(weight, group_size), recipe, keep)
+    by_groups = by_group(weight, group_size)
+    scales, zeros = find_kept_grid(by_groups, recipe, keep)
     integers = round_columns(
         weight.T[columns],
         factorize(gram, columns, recipe.damp_percent),
@@ -120,11 +122,13 @@ def quantize_gptq(
         recipe,
     )
     places = columns.argsort()
+    stored, channel = stored_scales(scales, by_groups, recipe)
     return QuantizedWeight(
         integers[places].T.contiguous(),
-        scales.half(),
+        stored,
         zeros.to(torch.uint8),
         groups[places].to(torch.int32) if recipe.desc_act else None,
+        channel,
     )
 
 

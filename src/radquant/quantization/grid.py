@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from radquant.quantization import progressive
 from radquant.quantization.recipe import WHOLE_ROW, Recipe
 
 
@@ -18,13 +19,17 @@ class QuantizedWeight:
     """Integers and grid of one linear layer, as they are stored."""
 
     integers: Tensor  # [out, in] uint8
-    scales: Tensor  # [out, groups] float16
+    scales: Tensor  # [out, groups] float16; progressive: uint8 multiples of the channel scales
     zeros: Tensor  # [out, groups] uint8
     group_index: Tensor | None = None  # [in] int32, each channel's group; None: in runs
+    channel_scales: Tensor | None = None  # [out] float16; None: not progressive
 
     def dequantize(self) -> Tensor:
         """The weights that these integers stand for, [out, in] float32."""
-        return dequantize(self.integers, self.scales, self.zeros, self.group_index)
+        scales = self.scales.float()
+        if self.channel_scales is not None:
+            scales = scales * self.channel_scales.float()[:, None]
+        return dequantize(self.integers, scales, self.zeros, self.group_index)
 
 
 def by_group(weight: Tensor, group_size: int) -> Tensor:
@@ -32,13 +37,21 @@ def by_group(weight: Tensor, group_size: int) -> Tensor:
     return weight.unflatten(-1, (1, -1) if group_size == WHOLE_ROW else (-1, group_size))
 
 
-def find_grid(groups: Tensor, recipe: Recipe, keep: float = 1.0) -> tuple[Tensor, Tensor]:
+def find_grid(
+    groups: Tensor, recipe: Recipe, keep: float = 1.0, channel: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Scale and zero of each group, [..., group] float32 -> two [...] float32.
 
     `keep` shrinks the covered range to that share of it: what lies outside is clipped. The scale is
-    already rounded to float16, the precision it is stored in, so what is searched is what is kept.
-    The range always holds 0, which keeps the zero inside the integers' range.
+    already as it can be stored, so what is searched is what is kept: rounded to float16 or, if
+    progressive, a whole multiple of `channel`, the rows' INT8 scales (None: `groups` are all
+    groups of their rows, which give them; else [...]). The range always holds 0, which keeps the
+    zero inside the integers' range.
     """
+    if recipe.progressive:
+        if channel is None:
+            channel = progressive.channel_scales(groups)[..., None]
+        return progressive.find_grid(groups, channel, keep)
     largest = 2**recipe.bits - 1
     if recipe.zero_point:
         low = groups.amin(-1).clamp(max=0) * keep
@@ -66,6 +79,17 @@ def find_kept_grid(groups: Tensor, recipe: Recipe, keep: Tensor | None) -> tuple
     return scale, zero
 
 
+def stored_scales(scale: Tensor, groups: Tensor, recipe: Recipe) -> tuple[Tensor, Tensor | None]:
+    """The scales and channel scales to store for scales that were found on `groups`.
+
+    scale: [out, groups] float32. groups: the weights, [out, groups, group].
+    """
+    if not recipe.progressive:
+        return scale.half(), None
+    channel = progressive.channel_scales(groups)
+    return progressive.group_scales(scale, channel), channel.half()
+
+
 def nearest_integers(weight: Tensor, scale: Tensor, zero: Tensor, bits: int) -> Tensor:
     """The integers in [0, 2^bits − 1] whose grid points are nearest, as a new float tensor."""
     return (weight / scale).round_().add_(zero).clamp_(0, 2**bits - 1)
@@ -85,7 +109,10 @@ def quantize(weight: Tensor, recipe: Recipe, keep: Tensor | None = None) -> Quan
     groups = by_group(weight.float(), recipe.group_size)
     scale, zero = find_kept_grid(groups, recipe, keep)
     integers = nearest_integers(groups, scale[..., None], zero[..., None], recipe.bits)
-    return QuantizedWeight(integers.flatten(-2).to(torch.uint8), scale.half(), zero.to(torch.uint8))
+    scales, channel = stored_scales(scale, groups, recipe)
+    return QuantizedWeight(
+        integers.flatten(-2).to(torch.uint8), scales, zero.to(torch.uint8), channel_scales=channel
+    )
 
 
 def dequantize(

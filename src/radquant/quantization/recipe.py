@@ -18,8 +18,8 @@ PREFIXES = (NONE, AUTO)
 BITS = (2, 3, 4, 8)
 WHOLE_ROW = -1  # the group size that stands for one group a row, "per channel"
 GROUP_SIZES = (32, 64, 128, WHOLE_ROW)
-GEMM, GPTQ, COMPRESSED = "gemm", "gptq", "compressed-tensors"
-FORMAT_BITS = {GEMM: (4, 8), GPTQ: (2, 3, 4, 8), COMPRESSED: (2, 4, 8)}
+GEMM, GPTQ, COMPRESSED, QOQ = "gemm", "gptq", "compressed-tensors", "qoq"
+FORMAT_BITS = {GEMM: (4, 8), GPTQ: (2, 3, 4, 8), COMPRESSED: (2, 4, 8), QOQ: (4,)}
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class Recipe:
     smooth_attention: bool = False  # move outlying key channels to the queries (QoQ)
     prefix: str = NONE  # "auto": store the keys and values of outlying tokens before every text
     activations: Activations | None = None  # the rounding of activations that weights are fitted to
+    progressive: bool = False  # QoQ: group scales are whole multiples of an INT8 channel scale
 
 
 def recipe_of(values: Mapping[str, Any]) -> Recipe:
@@ -96,11 +97,25 @@ def check_recipe_values(recipe: Recipe) -> None:
             "transform smooth does not go with method awq, which scales inputs itself and knows "
             "their rounding if activations are given; leave it out, or use rtn or gptq"
         )
+    if recipe.progressive:
+        check_progressive(recipe)
     if not 0 < recipe.damp_percent < 1:
         raise UserError(
             f"damp_percent {recipe.damp_percent} is not between 0 and 1; it is a share of the mean "
             "diagonal, usually 0.01"
         )
+
+
+def check_progressive(recipe: Recipe) -> None:
+    """Raise UserError if progressive quantization does not go with the recipe's other values."""
+    for wrong, what in (
+        (recipe.bits != 4, f"{recipe.bits} bits; use 4"),
+        (recipe.group_size == WHOLE_ROW, "group size -1; use 32, 64 or 128"),
+        (not recipe.zero_point, "a grid without zero points; set zero_point to true"),
+        (recipe.desc_act, "desc_act; leave it out"),
+    ):
+        if wrong:
+            raise UserError(f"progressive does not go with {what}")
 
 
 def in_order_of_activation(recipe: Recipe) -> bool:
@@ -113,6 +128,8 @@ def format_name(recipe: Recipe, asked: str | None = None) -> str:
 
     Raises UserError if the format cannot hold the recipe.
     """
+    if asked is None and recipe.progressive:
+        asked = QOQ
     if asked is None:
         usual = recipe.method in ("awq", "rtn") and recipe.bits in FORMAT_BITS[GEMM]
         asked = GEMM if usual else GPTQ
@@ -123,6 +140,12 @@ def format_name(recipe: Recipe, asked: str | None = None) -> str:
         raise UserError(
             f"format {asked} cannot hold {recipe.bits} bits; use {' or '.join(able)} for them"
         )
+    if recipe.progressive and asked != QOQ:
+        raise UserError(
+            f"format {asked} cannot hold progressive scales; use format {QOQ}, or leave format out"
+        )
+    if asked == QOQ and not recipe.progressive:
+        raise UserError(f"format {QOQ} holds progressive scales only; set progressive to true")
     if in_order_of_activation(recipe) and asked != GPTQ:
         raise UserError(
             f"format {asked} cannot hold groups in order of activation; "

@@ -110,6 +110,9 @@ def round_group(
                 rounded.scales[rows].clone(),
                 rounded.zeros[rows].clone(),
                 rounded.group_index.clone() if rounded.group_index is not None else None,
+                rounded.channel_scales[rows].clone()
+                if rounded.channel_scales is not None
+                else None,
             ),
         )
         start = rows.stop

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from radquant.kernels.progressive import ProgressiveLinear
 from radquant.kernels.reference import PackedLinear
 from radquant.quantization.activations import quantize_activations
 from radquant.quantization.formats import (
@@ -28,6 +29,7 @@ from radquant.quantization.recipe import (
     FORMAT_BITS,
     GEMM,
     GPTQ,
+    QOQ,
     Recipe,
     in_order_of_activation,
 )
@@ -58,8 +60,13 @@ def zero_at(out: int, group: int, recipe: Recipe) -> int:
     return (5 * out + group) % levels if recipe.zero_point else levels // 2
 
 
-def scale_at(out: int, group: int) -> float:
-    return 2.0 ** -((out + 2 * group) % 5)
+def scale_at(out: int, group: int, recipe: Recipe) -> float:
+    place = (out + 2 * group) % 5
+    return place + 1 if recipe.progressive else 2.0**-place
+
+
+def channel_scale_at(out: int) -> float:
+    return 2.0 ** -(out % 3)
 
 
 def group_at(channel: int, groups: int, recipe: Recipe) -> int:
@@ -75,18 +82,22 @@ def layer_of(shape: tuple[int, int], recipe: Recipe) -> QuantizedWeight:
     out, channels = shape
     groups = channels // GROUP_SIZE
     index = torch.tensor([group_at(c, groups, recipe) for c in range(channels)])
+    scales = torch.tensor(table(out, groups, lambda o, g: scale_at(o, g, recipe)))
+    channel = torch.tensor([channel_scale_at(o) for o in range(out)], dtype=torch.float16)
     return QuantizedWeight(
         torch.tensor(table(*shape, lambda o, c: integer_at(o, c, recipe.bits)), dtype=torch.uint8),
-        torch.tensor(table(out, groups, scale_at), dtype=torch.float16),
+        scales.to(torch.uint8 if recipe.progressive else torch.float16),
         torch.tensor(table(out, groups, lambda o, g: zero_at(o, g, recipe)), dtype=torch.uint8),
         index.to(torch.int32) if recipe.desc_act else None,
+        channel if recipe.progressive else None,
     )
 
 
 def weight_at(out: int, channel: int, groups: int, recipe: Recipe) -> float:
     group = group_at(channel, groups, recipe)
     offset = integer_at(out, channel, recipe.bits) - zero_at(out, group, recipe)
-    return offset * scale_at(out, group)
+    scale = scale_at(out, group, recipe) * (channel_scale_at(out) if recipe.progressive else 1)
+    return offset * scale
 
 
 def stream_value(words: list[int], place: int, bits: int) -> int:
@@ -105,11 +116,11 @@ def gemm_value(words: list[int], place: int, bits: int) -> int:
 
 def stored_integers(name: str, packed: dict[str, Tensor], bits: int) -> list[list[int]]:
     """[out][in] integers as the format's definition reads them."""
-    out = packed["scales"].shape[1] if "scales" in packed else packed["weight_scale"].shape[0]
     if name == GEMM:
-        rows = packed["qweight"].tolist()
+        rows, out = packed["qweight"].tolist(), packed["scales"].shape[1]
         return [[gemm_value(row, place, bits) for row in rows] for place in range(out)]
-    lines = packed["weight_packed"] if name == COMPRESSED else packed["qweight"].T
+    lines = packed["weight_packed" if name == COMPRESSED else "qweight"]
+    lines = lines.T if name == GPTQ else lines
     count = lines.shape[1] * 32 // bits
     return [[stream_value(line, c, bits) for c in range(count)] for line in lines.tolist()]
 
@@ -117,6 +128,8 @@ def stored_integers(name: str, packed: dict[str, Tensor], bits: int) -> list[lis
 def stored_zeros(name: str, packed: dict[str, Tensor], recipe: Recipe) -> list[list[int]]:
     """[out][group] zeros as the format's definition reads them."""
     bits = recipe.bits
+    if name == QOQ:
+        return packed["group_zeros"].tolist()
     if name == COMPRESSED:
         out, groups = packed["weight_scale"].shape
         if not recipe.zero_point:
@@ -131,6 +144,9 @@ def stored_zeros(name: str, packed: dict[str, Tensor], recipe: Recipe) -> list[l
 
 
 def recipes_of(form: Format) -> Iterator[Recipe]:
+    if form.name == QOQ:
+        yield Recipe("rtn", 4, GROUP_SIZE, progressive=True)
+        return
     for bits in FORMAT_BITS[form.name]:
         for zero_point in (True, False):
             yield Recipe("rtn", bits, GROUP_SIZE, zero_point)
@@ -157,9 +173,8 @@ def different_values(form: Format, recipe: Recipe, shape: tuple[int, int]) -> in
     integers = table(*shape, lambda o, c: integer_at(o, c, recipe.bits))
     zeros = table(out, groups, lambda o, g: zero_at(o, g, recipe))
     weights = torch.tensor(table(*shape, lambda o, c: weight_at(o, c, groups, recipe)))
-    layer = PackedLinear(
-        channels, out, field_bits(recipe.bits), GROUP_SIZE, ordered=recipe.desc_act
-    )
+    kind = ProgressiveLinear if recipe.progressive else PackedLinear
+    layer = kind(channels, out, field_bits(recipe.bits), GROUP_SIZE, ordered=recipe.desc_act)
     layer.load_state_dict(in_memory(packed, settings), strict=False, assign=True)
     x = torch.tensor(table(3, channels, lambda t, c: float((t + 5 * c) % 7 - 3)))
     wrong = torch.tensor(stored_integers(form.name, packed, recipe.bits)) != torch.tensor(integers)

@@ -27,6 +27,7 @@ def check_tool_recipe(tool: str, recipe: Recipe, form: str | None = None) -> Non
     for wrong, what in (
         (recipe.method != method, f"method {recipe.method}; use {method}"),
         (form not in (None, FORMATS[tool]), f"format {form}; leave format out"),
+        (recipe.progressive, "progressive scales; leave progressive out"),
         *(autoawq_lacks(recipe) if tool == "autoawq" else ()),
     ):
         if wrong:

@@ -56,7 +56,7 @@ def file_checks(directory: Path, loaded: Mapping[str, PackedLinear]) -> Iterator
     config = read_json(directory / "config.json")["quantization_config"]
     settings = read_settings(directory, config)
     for name, layer in loaded.items():
-        scales = layer.scales.float()
+        scales = layer.group_scales()
         wrong = int((~torch.isfinite(scales) | (scales <= 0)).sum())
         yield Check(f"{name}: scales that are not positive numbers", wrong, 0)
         yield Check(f"{name}: zeros out of place", misplaced_zeros(layer, settings), 0)

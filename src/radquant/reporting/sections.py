@@ -56,6 +56,7 @@ def _method(recipe: Mapping[str, Any], tool: Mapping[str, Any] | None) -> str:
     unusual = [
         *(["gptq rounding"] if recipe["method"] == "awq" and recipe["rounding"] == "gptq" else []),
         *(["groups by activation"] if recipe["desc_act"] else []),
+        *(["progressive scales"] if recipe.get("progressive") else []),
         *(["no clipping"] if recipe["method"] != "rtn" and not recipe["clip"] else []),
     ]
     return ", ".join([recipe["method"], *unusual])
