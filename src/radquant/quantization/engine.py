@@ -7,7 +7,6 @@ layer is in memory; hidden states and finished layers are files in a working dir
 run that was killed goes on.
 """
 
-import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -23,7 +22,6 @@ from radquant.cli import progress
 from radquant.errors import UserError
 from radquant.files import atomic_path, read_json, read_table
 from radquant.quantization import resuming, runtime, smoothing
-from radquant.quantization.activations import Grid
 from radquant.quantization.architectures import (
     Architecture,
     decoder_layers,
@@ -38,7 +36,6 @@ from radquant.quantization.observation import (
     Inputs,
     InputStatistics,
     RoundedStatistics,
-    advance_rounded,
     collect_rounded,
     collect_statistics,
     static_ranges,
@@ -123,16 +120,12 @@ class Work:
 
 @torch.inference_mode()
 def quantize_layer(
-    work: Work,
-    number: int,
-    states: Sequence[Hidden],
-    drifted: Sequence[Hidden],
-    arguments: LayerArguments,
+    work: Work, number: int, states: Sequence[Hidden], arguments: LayerArguments
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]]:
     """Quantize decoder layer `number`: its tensors by stored names, those for run time, its record.
 
     states: the hidden states before the layer, and where those after it go; empty without
-    calibration. drifted: the same of the rounded model; empty if weights are not fitted to it.
+    calibration.
     """
     source = work.source
     architecture, name = source.architecture, work.layer_name(number)
@@ -146,7 +139,7 @@ def quantize_layer(
         of_layer = [arguments[length][number] for length in inputs.lengths]
         seen = Inputs(inputs, of_layer, work.prefix, work.device)
         storage = narrowest(source.stored[stored].dtype for stored in places.values())
-        fitted = fit_layer(work, layer, number, seen, outputs, drifted[:1], storage)
+        fitted = fit_layer(work, layer, number, seen, outputs, storage)
     tensors, records = round_layer(
         layer,
         name,
@@ -156,11 +149,6 @@ def quantize_layer(
         fitted.statistics,
         fitted.rounded_inputs,
     )
-    if drifted:
-        assert work.recipe.activations is not None
-        settings = work.recipe.activations
-        before, after = drifted
-        advance_rounded(layer, architecture, seen, before, settings, fitted.ranges, outputs, after)
     named = {}
     for own, tensor in tensors.items():
         linear_name, _, suffix = own.rpartition(".")
@@ -181,7 +169,6 @@ class Fitted:
 
     statistics: list[InputStatistics] = field(default_factory=list)
     rounded_inputs: list[RoundedStatistics | None] = field(default_factory=list)
-    ranges: list[Grid | None] = field(default_factory=list)  # static, of each group
     runtime: dict[str, Tensor] = field(default_factory=dict)  # ranges and prefix, to be stored
     change: float = 0.0  # of the layer's output, before anything is rounded
 
@@ -192,13 +179,9 @@ def fit_layer(
     number: int,
     inputs: Inputs,
     outputs: Hidden,
-    drifted: Sequence[Hidden],
     storage: torch.dtype,
 ) -> Fitted:
-    """Transform and scale a layer in place, and look at its inputs as they then are.
-
-    drifted: the rounded model's hidden states before the layer, if weights are fitted to it.
-    """
+    """Transform and scale a layer in place, and look at its inputs as they then are."""
     recipe, architecture, name = work.recipe, work.source.architecture, work.layer_name(number)
     fitted = Fitted()
     if work.rotation is not None:
@@ -221,15 +204,14 @@ def fit_layer(
         check_change(change, name, "folding scales")
         fitted.change = max(fitted.change, change)
     if recipe.activations is not None:
-        settings = recipe.activations
-        fitted.ranges = static_ranges(architecture, fitted.statistics, settings)
-        for group, grid in zip(architecture.groups, fitted.ranges, strict=True):
+        ranges = static_ranges(architecture, fitted.statistics, recipe.activations)
+        for group, grid in zip(architecture.groups, ranges, strict=True):
             for linear in group.linears if grid is not None else ():
                 assert grid is not None
                 fitted.runtime |= runtime.grid_tensors(f"{name}.{linear}", grid)
-        for before in drifted:
+        if recipe.method != "rtn":
             fitted.rounded_inputs = collect_rounded(
-                layer, architecture, inputs, before, settings, fitted.ranges
+                layer, architecture, inputs, recipe.activations, ranges
             )
     if work.prefix:
         fitted.runtime |= prefix_states(work, layer, number, inputs)
@@ -339,7 +321,6 @@ def quantize_model(
     first = resuming.finished_layers(work)
     arguments: LayerArguments = {}
     states: list[Hidden] = []
-    drifted: list[Hidden] = []
     if needs_calibration(recipe):
         assert sequences is not None
         lengths, width = tuple(map(len, sequences)), source.config.get_text_config().hidden_size
@@ -347,17 +328,11 @@ def quantize_model(
         states = [Hidden(file, lengths, width) for file in files]
         enter = None if rotation is None else partial(rotate_residual, rotation=rotation)
         arguments = embed(source, sequences, states[0], device, enter)
-        if recipe.activations is not None and recipe.method != "rtn":
-            files = [work / resuming.rounded_name(number) for number in range(len(layers) + 1)]
-            drifted = [Hidden(file, lengths, width) for file in files]
-            if not first:
-                shutil.copyfile(states[0].path, drifted[0].path)
     if first:
         print(f"going on after {first} finished layers", file=sys.stderr, flush=True)
     numbers = range(first, len(layers))
     for number in progress(numbers, f"quantize {recipe.method}", len(numbers), "layers"):
-        here = slice(number, number + 2)
-        tensors, extra, record = quantize_layer(job, number, states[here], drifted[here], arguments)
+        tensors, extra, record = quantize_layer(job, number, states[number : number + 2], arguments)
         resuming.finish_layer(work, number, tensors, extra, record)
     return collect(job, work, len(layers), expected, outside, prefix)
 

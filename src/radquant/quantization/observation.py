@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -140,118 +139,47 @@ def collect_statistics(
     return statistics
 
 
-class RoundingHooks:
-    """Rounds the inputs of a layer's groups while it runs, as they will be at run time.
-
-    seen: the rounded input of each group behind the prefix, [1, tokens, in], of the last run; None
-    for a group that is not rounded. The prefix itself is never rounded.
-    """
-
-    def __init__(
-        self,
-        layer: nn.Module,
-        architecture: Architecture,
-        settings: Activations,
-        ranges: Sequence[Grid | None],
-        prefix: int,
-    ) -> None:
-        self.seen: list[Tensor | None] = [None] * len(architecture.groups)
-        self.handles = []
-        for place, (group, grid) in enumerate(zip(architecture.groups, ranges, strict=True)):
-            chosen = activations_for(group, settings)
-            if chosen is None:
-                continue
-
-            def rounding(
-                _: Any,
-                args: Any,
-                place: int = place,
-                chosen: Activations = chosen,
-                grid: Grid | None = grid,
-            ) -> Any:
-                x, behind = args[0], args[0][:, prefix:]
-                if not behind.shape[1]:
-                    return None
-                rounded = quantize_activations(behind, chosen, static=grid)
-                self.seen[place] = rounded
-                return (torch.cat([x[:, :prefix], rounded], 1), *args[1:])
-
-            for name in group.linears:
-                handle = linear_of(layer, name).register_forward_pre_hook(rounding)
-                self.handles.append(handle)
-
-    def remove(self) -> None:
-        for handle in self.handles:
-            handle.remove()
-
-
 def collect_rounded(
     layer: nn.Module,
     architecture: Architecture,
     inputs: Inputs,
-    drifted: Hidden,
     settings: Activations,
     ranges: Sequence[Grid | None],
 ) -> list[RoundedStatistics | None]:
-    """Run every sequence twice more: each group's input in the rounded model beside the original's.
+    """Run every sequence through `layer` once more: each group's rounded input beside the exact.
 
-    drifted: hidden states of the model whose layers before this one are rounded, weights and
-    inputs. ranges: each group's static range. None for a group that is not rounded.
+    The layer itself goes on with the exact one. ranges: each group's static range. None for a
+    group that is not rounded.
     """
-    device = inputs.device
     statistics: list[RoundedStatistics | None] = []
-    exact: list[Tensor] = [torch.empty(0)] * len(architecture.groups)
     with ExitStack() as stack:
-        for place, group in enumerate(architecture.groups):
+        for group, static in zip(architecture.groups, ranges, strict=True):
+            chosen = activations_for(group, settings)
+            if chosen is None:
+                statistics.append(None)
+                continue
             linear = linear_of(layer, group.linears[0])
-            rounded = activations_for(group, settings) is not None
-            zeros = partial(torch.zeros, linear.in_features, linear.in_features, device=device)
-            statistics.append(RoundedStatistics(zeros(), zeros()) if rounded else None)
+            width, device = linear.in_features, inputs.device
+            of_group = RoundedStatistics(
+                torch.zeros(width, width, device=device), torch.zeros(width, width, device=device)
+            )
+            statistics.append(of_group)
 
-            def observe(_: Any, args: Any, place: int = place) -> None:
-                exact[place] = args[0][:, inputs.prefix :]
+            def observe(
+                _: Any, args: Any, s: RoundedStatistics = of_group, grid: Grid | None = static
+            ) -> None:
+                x = args[0][:, inputs.prefix :].float()
+                if not x.shape[1]:
+                    return
+                rounded = quantize_activations(x, settings, static=grid).flatten(0, -2)
+                s.gram.addmm_(rounded.T, rounded)
+                s.cross.addmm_(x.flatten(0, -2).T, rounded)
 
             handle = linear.register_forward_pre_hook(observe)
             stack.callback(handle.remove)
         for index in range(len(inputs.arguments)):
             inputs.run(layer, index)
-            of_original = list(exact)
-            hooks = RoundingHooks(layer, architecture, settings, ranges, inputs.prefix)
-            run_layer(layer, drifted.read(index, device), inputs.arguments[index])
-            hooks.remove()
-            if inputs.hidden.lengths[index] <= inputs.prefix:
-                continue
-            for of_group, x, x_rounded in zip(statistics, of_original, hooks.seen, strict=True):
-                if of_group is not None:
-                    assert x_rounded is not None
-                    flat = x_rounded.flatten(0, -2)
-                    of_group.gram.addmm_(flat.T, flat)
-                    of_group.cross.addmm_(x.flatten(0, -2).T, flat)
     return statistics
-
-
-def advance_rounded(
-    layer: nn.Module,
-    architecture: Architecture,
-    inputs: Inputs,
-    drifted: Hidden,
-    settings: Activations,
-    ranges: Sequence[Grid | None],
-    exact: Hidden,
-    after: Hidden,
-) -> None:
-    """Write what a layer with rounded weights makes of `drifted`, its inputs rounded, to `after`.
-
-    exact: the original's hidden states behind the layer, which the prefix keeps.
-    """
-    hooks = RoundingHooks(layer, architecture, settings, ranges, inputs.prefix)
-    with after.writing() as file:
-        for index in range(len(inputs.arguments)):
-            states = drifted.read(index, inputs.device)
-            output = run_layer(layer, states, inputs.arguments[index])
-            output[:, : inputs.prefix] = exact.read(index, inputs.device)[:, : inputs.prefix]
-            append(file, output)
-    hooks.remove()
 
 
 def best_weights(weight: Tensor, rounded: RoundedStatistics, damp_percent: float) -> Tensor:

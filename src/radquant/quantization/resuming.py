@@ -20,11 +20,6 @@ def tensors_name(layer: int) -> str:
     return f"layer-{layer:04d}.safetensors"
 
 
-def rounded_name(layer: int) -> str:
-    """The file of the hidden states that decoder layer `layer` gets in the rounded model."""
-    return f"rounded-{layer:04d}.f32"
-
-
 def runtime_name(layer: int) -> str:
     """The file of what the checkpoint brings for run time."""
     return f"layer-{layer:04d}.runtime.safetensors"
@@ -98,5 +93,4 @@ def finish_layer(
         with atomic_path(work / runtime_name(layer)) as part:
             save_file(runtime, part)
     write_json(work / record_name(layer), record)
-    for name in (hidden_name(layer), rounded_name(layer)):
-        (work / name).unlink(missing_ok=True)
+    (work / hidden_name(layer)).unlink(missing_ok=True)
