@@ -7,9 +7,8 @@ def prompting_options(wildcards):
     return options(
         precision=wildcards.precision,
         model=model_directory(precision["checkpoint"]),
-        activation_bits=(
-            precision["activations"]["bits"] if "activations" in precision else None
-        ),
+        activations=as_json(precision["activations"]),
+        kv_cache=as_json(precision["kv_cache"]),
         target=config["task"]["target"],
         examples=config["generation"]["examples"],
         examples_max_words=config["generation"]["examples_max_words"],

@@ -19,9 +19,9 @@ from transformers import AutoModelForCausalLM
 from radquant.errors import UserError
 from radquant.quantization import engine, resuming
 from radquant.quantization.architectures import decoder_layers
-from radquant.quantization.observation import InputStatistics
 from radquant.quantization.formats import format_for
 from radquant.quantization.hidden import Hidden, append, first_inputs
+from radquant.quantization.observation import InputStatistics
 from radquant.quantization.original import open_original
 from radquant.quantization.recipe import Recipe
 from radquant.quantization.streaming import join_tensors, read_header, stored_tensors

@@ -9,7 +9,7 @@ import yaml
 
 from radquant.files import read_json
 from radquant.quantization.formats import COMPRESSED, GEMM, GPTQ, Settings, settings_of
-from radquant.quantization.runtime import online_rotations, weights_config
+from radquant.quantization.runtime import weights_config
 
 METHODS = {
     "awq": "AWQ (arXiv:2306.00978)",
