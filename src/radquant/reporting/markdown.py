@@ -197,9 +197,10 @@ def _cost_notes(summary: Summary) -> list[str]:
         )
     if any(row["simulated"] for row in systems.values()):
         notes.append(
-            "Simulated: activations are rounded to their grid and then multiplied in "
-            f"{machine['dtype']} (fake quantization), at extra cost. What such a precision writes "
-            "is meant to be judged; its speed is not, and is never a speed-up."
+            "Simulated: activations, or keys and values of the cache, are rounded to their grid "
+            f"and used in {machine['dtype']} (fake quantization), at extra cost. What such a "
+            "precision writes is meant to be judged; its speed is not, and is never a speed-up, "
+            "and a rounded cache is not smaller here."
         )
     if len(machine["generated_on"]) > 1:
         notes.append(

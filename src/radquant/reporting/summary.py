@@ -206,8 +206,10 @@ def _speed(run: Run, precision: str) -> dict[str, Any]:
         (shard["latency_seconds"], shard["batches"]) for shard in shards if shard["batches"]
     ]
     return {
-        "simulated": run.activation_bits(precision) is not None,
-        "activation_bits": run.activation_bits(precision),
+        "simulated": bool(run.activations(precision) or run.kv_cache(precision)),
+        "activations": shards[0]["activations"],
+        "kv_cache": shards[0]["kv_cache"],
+        "stored_prefix_tokens": shards[0]["stored_prefix_tokens"],
         "kernel": " and ".join(sorted({shard["kernel"] for shard in shards})),
         "layers_quantized": shards[0]["layers_quantized"],
         "activation_layers": shards[0]["activation_layers"],
@@ -248,6 +250,7 @@ def _recipe(record: Mapping[str, Any]) -> dict[str, Any]:
             }
     return {
         "recipe": record["recipe"],
+        "prefix": record.get("prefix", []),  # other tools store none
         "tool": record.get("tool"),
         "checks": record.get("checks", {}),
         "layers": len(layers),

@@ -204,7 +204,13 @@ def _saving(quality: Mapping[str, Any], performance: Mapping[str, Any]) -> str:
     name = best(quality, real or quantized)
     row, base = systems[name], systems[ORIGINAL]
     if row["simulated"]:
-        speed = "its speed is not known, because its activations are rounded in simulation"
+        what = [
+            *(["activations"] if row["activations"] else []),
+            *(["KV cache"] if row["kv_cache"] else []),
+        ]
+        speed = (
+            f"its speed is not known, because the rounding of its {' and '.join(what)} is simulated"
+        )
     else:
         factor = row["ratios"]["tokens_per_second"]
         pace = "slower" if factor < 0.995 else "faster" if factor >= 1.005 else "as fast"
