@@ -78,6 +78,16 @@ def test_a_configuration_without_options_takes_them_from_the_schema() -> None:
     assert given["model"] == {"name": "m", "path": "somewhere"}
 
 
+def test_the_floor_of_the_default_run_is_one_symmetric_dynamic_scale_per_tensor() -> None:
+    precisions = config.resolve(read("config.yaml"), SCHEMA)["precisions"]
+    names = ["original", "w4a16", "w4a8", "w4a8-naive", "w4a4-naive", "w4a16-rtn"]
+    assert list(precisions) == names
+    for bits in (8, 4):
+        found = activations_of(precisions[f"w4a{bits}-naive"]["activations"])
+        assert found == Activations(bits, "tensor")
+    assert activations_of(precisions["w4a8"]["activations"]) == Activations(8, "token")
+
+
 def test_every_key_of_the_default_run_is_commented() -> None:
     """A comment stands above each key, or above the first of a block of keys."""
     commented = False
@@ -294,7 +304,7 @@ def test_a_wrong_prompt_is_noticed_before_anything_runs(
 
 def test_the_calibration_prompt_of_a_run_without_calibration_is_not_looked_at() -> None:
     plain = changed(read("config.yaml"), "calibration/prompt", "prompts/none.txt")
-    for name in ("w4a16", "w4a8", "w4a4"):
+    for name in ("w4a16", "w4a8", "w4a8-naive", "w4a4-naive"):
         del plain["precisions"][name]
     full = config.resolve(plain, SCHEMA)
     assert config.used_checkpoints(full) == ["rtn-w4"]
@@ -499,5 +509,5 @@ def test_settings_reach_the_scripts_as_json(repository: Path) -> None:
 
 
 def test_three_precisions_of_one_checkpoint_share_its_job(repository: Path) -> None:
-    targets = [f"results/likelihood/{name}.parquet" for name in ("w4a16", "w4a8", "w4a4")]
+    targets = [f"results/likelihood/{name}.parquet" for name in ("w4a16", "w4a8", "w4a4-naive")]
     assert dry_run(repository, *targets).jobs["quantize"] == 1
