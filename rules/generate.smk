@@ -27,6 +27,7 @@ def generate_options(wildcards):
         max_new_tokens=config["generation"]["max_new_tokens"],
         shard=shard,
         shards=shards,
+        reports=config["generation"]["reports"],
     )
     stops = [options(stop=string) for string in config["generation"]["stop"]]
     return " ".join([prompting_options(wildcards), own, *stops])
@@ -98,6 +99,7 @@ rule baselines:
             input=config["task"]["inputs"],
             target=config["task"]["target"],
             seed=config["seed"],
+            reports=config["generation"]["reports"],
         ),
     shell:
         "{PYTHON} {input.code[0]:q} --train {input.train} --eval {input.eval} {params.options}"

@@ -92,21 +92,25 @@ def make_results(folder, config=CONFIG):
         record["prefix"] = PREFIX if recipe["prefix"] == "auto" else []
         cost = {"wall_seconds": 12.5, "cpu_seconds": 11.0, "peak_process_bytes": 900_000_000}
         write_json(folder / "checkpoints" / name / "quantization.json", record | cost)
+    written = ids[: config["generation"].get("reports")]
     for name in config["precisions"]:
         outputs = [
-            HOSTILE if i == ids[0] and name != "original" else f"Nodule {i} in {name}." for i in ids
+            HOSTILE if i == ids[0] and name != "original" else f"Nodule {i} in {name}."
+            for i in written
         ]
-        write_generations(folder, name, computed_as(config, name), ids, outputs)
+        write_generations(folder, name, computed_as(config, name), written, outputs)
         mean, spread, nats = EFFECTS[name]
-        write_scores(folder, name, ids, base + rng.normal(mean, spread, REPORTS))
+        combined = base + rng.normal(mean, spread, REPORTS)
+        write_scores(folder, name, written, combined[: len(written)])
         nll = (4 + nats) * 10 + rng.normal(0, 0.2, REPORTS)
         likelihood = pd.DataFrame({"id": ids, "nll": nll, "tokens": 10}).sort_values("id")
         write_table(folder / "likelihood" / f"{name}.parquet", likelihood)
         record = {"precision": name, "wall_seconds": 2.0, "cpu_seconds": 1.5}
         record |= computed_as(config, name)
         write_json(folder / "likelihood" / f"{name}.json", record)
-    write_scores(folder, "copy-input", ids, base - 0.1)
-    write_scores(folder, "constant", ids, base + 0.05)
+    base = base[: len(written)]
+    write_scores(folder, "copy-input", written, base - 0.1)
+    write_scores(folder, "constant", written, base + 0.05)
     (folder / "config.json").write_text(json.dumps(config))  # in the order of the precisions
     return folder
 

@@ -30,6 +30,7 @@ SCHEMA = REPOSITORY / "config" / "schema.yaml"
 READY = [
     "config.yaml",
     "config/smoke.yaml",
+    "config/activation-study.yaml",
     "config/mimic-mistral.yaml",
     "config/mimic-medgemma.yaml",
 ]
@@ -254,6 +255,8 @@ MISTAKES = [
     ("generation/prompt", "prompts/{x}.txt", "a path may hold no braces"),
     ("task/inputs", ["impression"], "task.inputs holds impression, which is the target"),
     ("cleaning", {"min_words": 3, "max_words": 2}, "must not exceed"),
+    ("generation/reports", 0, "generation.reports is 0 and must be at least 1"),
+    ("generation/reports", 41, "generation.reports is 41 and must not exceed evaluation.reports"),
     ("evaluation/reports", 0, "evaluation.reports is 0 and must be at least 1"),
     ("generation/prompt", "prompts/impresion.txt", "did you mean prompts/impression.txt?"),
     ("calibration/prompt", "prompts/none.txt", "which does not exist"),
@@ -451,6 +454,24 @@ def test_single_values_are_overridden_on_top_of_either(repository: Path) -> None
             "generate": 3 * before["likelihood"],
             "annotate": 3 * before["likelihood"] + 2,
         }
+
+
+def test_the_study_of_activations_is_planned(repository: Path) -> None:
+    full = config.resolve(read("config/activation-study.yaml"), SCHEMA)
+    assert set(config.used_checkpoints(full)) == set(full["checkpoints"])
+    run = dry_run(repository, "--configfile", "config/activation-study.yaml", "-p")
+    assert run.jobs["quantize"] == len(full["checkpoints"])
+    assert run.jobs["likelihood"] == len(full["precisions"])
+    asked = {
+        script: {
+            "--reports=128" in line for line in run.out.splitlines() if f"/{script}.py " in line
+        }
+        for script in ("generate", "likelihood", "baselines", "score", "annotate", "clean")
+    }
+    assert asked == {
+        **{script: {True} for script in ("generate", "baselines", "score")},
+        **{script: {False} for script in ("likelihood", "annotate", "clean")},
+    }
 
 
 @pytest.mark.parametrize("name", ["mimic-mistral", "mimic-medgemma"])

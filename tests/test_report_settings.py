@@ -3,13 +3,14 @@
 import copy
 
 import pytest
-from report_run import CONFIG, AnyText, change_record, make_results
+from report_run import CONFIG, REPORTS, AnyText, change_record, change_table, make_results
 
 from radquant.errors import UserError
-from radquant.files import read_json, write_json
+from radquant.files import read_json, read_jsonl, write_json, write_jsonl
 from radquant.quantization.precision import Activations, KVCache, as_values
 from radquant.quantization.recipe import Recipe, recipe_values
 from radquant.reporting import words
+from radquant.reporting.changes_section import example_texts
 from radquant.reporting.collect import collect
 from radquant.reporting.markdown import render
 from radquant.reporting.summary import summarize
@@ -157,3 +158,70 @@ def test_another_tools_checkpoint_stores_no_prefix(tmp_path):
     path = results / "checkpoints/awq-w4/quantization.json"
     write_json(path, {key: value for key, value in read_json(path).items() if key != "prefix"})
     assert summarize(collect(results, CONFIG))["quantization"]["awq-w4"]["prefix"] == []
+
+
+def fewer_config():
+    return CONFIG | {"generation": CONFIG["generation"] | {"reports": 10}}
+
+
+def test_of_how_many_reports_each_number_is(tmp_path):
+    config = fewer_config()
+    run = collect(make_results(tmp_path / "results", config), config)
+    summary = summarize(run)
+    quality = summary["quality"]
+    assert (quality["reports"], quality["references"]) == (10, REPORTS)
+    assert {row["n"] for row in quality["differences"]["complete"].values()} == {10}
+    assert {row["n"] for row in quality["baseline_differences"].values()} == {10}
+    assert {row["n"] for row in quality["likelihood_differences"].values()} == {REPORTS}
+    report = " ".join(render(summary, example_texts(run, summary), "figures").split())
+    for sentence in (
+        "of 10 reports of the corpus",
+        "The references' likelihood is over 24 reports.",
+        "Perplexity is that of the references of all 24 evaluation reports: less is better.",
+        "the first 10 by draw were written and scored",
+        "negative log-likelihood of all 24 evaluation reports, per report and token",
+        "paired over the same 10 reports",
+    ):
+        assert sentence in report
+    whole = summarize(collect(make_results(tmp_path / "whole"), CONFIG))
+    assert whole["quality"]["likelihood_differences"] == quality["likelihood_differences"]
+    text = " ".join(render(whole, AnyText(), "figures").split())
+    assert "evaluation reports" not in text
+    assert "likelihood is over" not in text
+
+
+def test_a_silent_loss_names_the_references_it_was_measured_on(tmp_path):
+    config = fewer_config()
+    summary = summarize(collect(make_results(tmp_path / "results", config), config))
+    assert "how well the model predicts the 24 reference reports" in summary["verdict"][1]
+
+
+def drop_a_likelihood(results):
+    change_table(results / "likelihood/w4a8.parquet", lambda table: table.iloc[1:])
+
+
+def write_one_more(results):
+    for name in ("generations", "annotations"):
+        (results / name / "w4a8").rename(results / name / "fewer")
+        (results / f"../whole/{name}/w4a8").rename(results / name / "w4a8")
+
+
+def lose_a_reference(results):
+    path = results / "annotations/reference.jsonl"
+    write_jsonl(path, read_jsonl(path)[:10])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (drop_a_likelihood, "w4a8.parquet has 23 rows, but it should be of 24 reports"),
+        (write_one_more, "generations/w4a8 has 24 rows, but it should be of 10 reports"),
+        (lose_a_reference, "annotations has 10 rows, but it should be of 24 reports"),
+    ],
+)
+def test_other_reports_than_those_to_be_written_are_refused(tmp_path, spoil, message):
+    results = make_results(tmp_path / "results", fewer_config())
+    make_results(tmp_path / "whole")
+    spoil(results)
+    with pytest.raises(UserError, match=message):
+        collect(results, fewer_config())

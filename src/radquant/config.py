@@ -95,16 +95,15 @@ def _typed(value: Any, schema: Mapping[str, Any], root: Mapping[str, Any]) -> An
     kinds = [kinds] if isinstance(kinds, str) else kinds
     if not isinstance(value, str) or ("string" in kinds and value != "null"):
         return value
+    if "null" in kinds and value.lower() == "null":
+        return None
     if "integer" in kinds or any(isinstance(item, int) for item in schema.get("enum", [])):
         return _parsed(value, int)
     if "number" in kinds:
         return _parsed(value, float)
-    special: dict[str, Any] = {}
     if "boolean" in kinds:
-        special.update(true=True, false=False)
-    if "null" in kinds:
-        special["null"] = None
-    return special.get(value.lower(), value)
+        return {"true": True, "false": False}.get(value.lower(), value)
+    return value
 
 
 def _parsed(text: str, parse: Callable[[str], Any]) -> Any:
@@ -262,6 +261,12 @@ def _check_task(config: Config) -> None:
         raise UserError(
             f"config: cleaning.min_words is {cleaning['min_words']} and must not exceed "
             f"cleaning.max_words, which is {cleaning['max_words']}"
+        )
+    written, drawn = config["generation"]["reports"], config["evaluation"]["reports"]
+    if written is not None and written > drawn:
+        raise UserError(
+            f"config: generation.reports is {written} and must not exceed evaluation.reports, "
+            f"which is {drawn}"
         )
 
 

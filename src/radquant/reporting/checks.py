@@ -39,11 +39,14 @@ def check_unique(ids: pd.Series, where: Path) -> None:
 
 
 def check_same_reports(found: Sequence[str], expected: Sequence[str], where: Path) -> None:
-    """Refuse what was not measured on exactly the evaluation reports, in their order."""
+    """Refuse what was not measured on exactly the evaluation reports, in their order.
+
+    expected: the written ones or, of likelihoods and references, all.
+    """
     if len(found) != len(expected):
         raise UserError(
-            f"{where} has {len(found)} rows, but data/eval.csv has {len(expected)} reports; "
-            "delete it and run again"
+            f"{where} has {len(found)} rows, but it should be of {len(expected)} reports of "
+            "data/eval.csv; delete it and run again"
         )
     for row, (one, other) in enumerate(zip(found, expected, strict=True), 1):
         if one != other:

@@ -11,6 +11,7 @@ import pandas as pd
 from safetensors import safe_open
 
 from radquant.errors import UserError
+from radquant.evaluation import written_reports
 from radquant.files import read_json, read_table, require_file, sha256_file, sha256_text
 from radquant.quantization.precision import (
     Activations,
@@ -73,12 +74,13 @@ class Run:
     precisions: list[str]  # the original first, then as the configuration has them
     annotator: str  # 'lexicon 1 (sha256 …)'
     rewards: str  # which definitions of F1
-    reports: pd.DataFrame  # id, reference
+    reports: pd.DataFrame  # id, reference of those that were written
     scores: dict[str, pd.DataFrame]  # per precision and baseline, SCORE_COLUMNS, CLINICAL parsed
     generations: dict[str, pd.DataFrame]  # per precision, GENERATION_COLUMNS
     annotations: dict[str, dict[str, Record]]  # of 'reference' and each precision, by id
     shards: dict[str, list[dict[str, Any]]]  # per precision, the records of its shards
-    likelihood: dict[str, pd.DataFrame]  # per precision: id, nll (nats), tokens
+    # Per precision: id, nll (nats), tokens, of all evaluation reports, the written ones first.
+    likelihood: dict[str, pd.DataFrame]
     likelihood_costs: dict[str, dict[str, Any]]
     quantization: dict[str, dict[str, Any]]  # per quantized checkpoint, quantization.json
     disk_bytes: dict[str, int]  # per checkpoint, its weight files
@@ -112,8 +114,10 @@ def collect(results: str | Path, config: Mapping[str, Any]) -> Run:
     """Read and check a finished run under `results`; raises UserError on what does not fit."""
     results, config = Path(results), dict(config)
     precisions = _ordered_precisions(config)
-    reports = _read_reports(results / "data" / "eval.csv", config["task"]["target"])
-    ids = reports["id"].tolist()
+    path = results / "data" / "eval.csv"
+    evaluation = _read_reports(path, config["task"]["target"])
+    reports = written_reports(evaluation, config["generation"].get("reports"), path)
+    every_id, ids = evaluation["id"].tolist(), reports["id"].tolist()
     systems = [*precisions, *BASELINES]
     scores = {name: _read_scores(results / "scores" / f"{name}.parquet", ids) for name in systems}
     read = {name: _read_generations(results, name, config, ids) for name in precisions}
@@ -121,7 +125,7 @@ def collect(results: str | Path, config: Mapping[str, Any]) -> Run:
     shards = {name: records for name, (_, records) in read.items()}
     check_settings(shards)
     check_prompts(generations)
-    likelihood = {name: _read_likelihood(results, name, ids) for name in precisions}
+    likelihood = {name: _read_likelihood(results, name, every_id) for name in precisions}
     check_tokens(likelihood)
     used = sorted({config["precisions"][name]["checkpoint"] for name in precisions} - {ORIGINAL})
     quantization = {name: _read_quantization(results / "checkpoints" / name) for name in used}
@@ -133,7 +137,7 @@ def collect(results: str | Path, config: Mapping[str, Any]) -> Run:
         reports=reports,
         scores=scores,
         generations=generations,
-        annotations=_read_annotations(results, config, reports, generations, scores),
+        annotations=_read_annotations(results, config, evaluation, generations, scores),
         shards=shards,
         likelihood=likelihood,
         likelihood_costs={
@@ -240,15 +244,18 @@ def _read_generations(
 def _read_annotations(
     results: Path,
     config: Mapping[str, Any],
-    reports: pd.DataFrame,
+    evaluation: pd.DataFrame,
     generations: Mapping[str, pd.DataFrame],
     scores: Mapping[str, pd.DataFrame],
 ) -> dict[str, dict[str, Record]]:
-    """Return the annotations that the scores were made from, by 'reference' or precision."""
+    """Return the annotations that the scores were made from, by 'reference' or precision.
+
+    References are annotated whole, however few of the reports were written.
+    """
     folder, count = results / "annotations", config["generation"]["shards"]
     annotator = _only("annotator", scores)
     places = {"reference": [folder / "reference.jsonl"]}
-    texts = {"reference": reports.set_index("id")["reference"]}
+    texts = {"reference": evaluation.set_index("id")["reference"]}
     for name, table in generations.items():
         shards = range(1, count + 1)
         places[name] = [folder / name / f"shard-{shard}-of-{count}.jsonl" for shard in shards]

@@ -32,6 +32,12 @@ def data_section(summary: Summary) -> str:
         f"{cleaning['eval']:,} were evaluated (split {escape(cleaning['split'])}, by "
         f"{escape(cleaning['unit'])}); data/rejected.csv tells why each of the others was dropped."
     ]
+    quality = summary["quality"]
+    if quality["references"] != quality["reports"]:
+        sentences.append(
+            f"Of these, the first {quality['reports']:,} by draw were written and scored; the "
+            f"likelihood is that of all {quality['references']:,} references."
+        )
     if calibration is not None:
         sentences.append(_calibrated_on(calibration))
     return "\n\n".join(["## Data", table(["step", "removed", "left"], rows), prose(*sentences)])

@@ -53,6 +53,7 @@ def _quality(run: Run) -> dict[str, Any]:
         "rewards": run.rewards,
         "measure": ANNOTATORS[run.config["scoring"]["annotator"]],
         "reports": len(run.reports),
+        "references": len(run.likelihood[ORIGINAL]),  # whose likelihood is measured
         "settings": {**settings, "seed": run.config["seed"], "power": POWER, "primary": PRIMARY},
         "precisions": run.precisions,
         "systems": {name: _means(run, name) for name in [*run.precisions, *BASELINES]},

@@ -167,9 +167,10 @@ def _likelihood(quality: Mapping[str, Any], rows: Mapping[str, Any]) -> str:
     systems = quality["systems"]
     listed = ", ".join(f"{name} {perplexity(systems[name]['perplexity'])}" for name in silent)
     before = perplexity(systems[ORIGINAL]["perplexity"])
+    count = "" if quality["references"] == quality["reports"] else f"{quality['references']:,} "
     return (
-        ", though a more sensitive measure, how well the model predicts the reference reports, did "
-        f"get worse (perplexity: original {before}, {listed})"
+        f", though a more sensitive measure, how well the model predicts the {count}reference "
+        f"reports, did get worse (perplexity: original {before}, {listed})"
     )
 
 
