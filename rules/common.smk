@@ -119,6 +119,11 @@ def options(**named):
     return shlex.join(words)
 
 
+def as_json(values):
+    """Return an option's value for settings, the same for equal ones; None for none."""
+    return None if values is None else json.dumps(values, sort_keys=True)
+
+
 def model_directory(checkpoint):
     if checkpoint == "original":
         return "results/models/original"
@@ -126,7 +131,10 @@ def model_directory(checkpoint):
 
 
 def model_files(checkpoint):
-    """Return the files that stand for a checkpoint, so that a lost or changed one is noticed."""
+    """Return the files that stand for a checkpoint, so that a lost or changed one is noticed.
+
+    runtime.safetensors, which only some have, is vouched for by its hash in quantization.json.
+    """
     own = ["config.json", "tokenizer_config.json"]
     if checkpoint == "original":
         own += ["source.json", *config["model"]["weights"]]

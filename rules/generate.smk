@@ -7,9 +7,8 @@ def prompting_options(wildcards):
     return options(
         precision=wildcards.precision,
         model=model_directory(precision["checkpoint"]),
-        activation_bits=(
-            precision["activations"]["bits"] if "activations" in precision else None
-        ),
+        activations=as_json(precision["activations"]),
+        kv_cache=as_json(precision["kv_cache"]),
         target=config["task"]["target"],
         examples=config["generation"]["examples"],
         examples_max_words=config["generation"]["examples_max_words"],
@@ -28,6 +27,7 @@ def generate_options(wildcards):
         max_new_tokens=config["generation"]["max_new_tokens"],
         shard=shard,
         shards=shards,
+        reports=config["generation"]["reports"],
     )
     stops = [options(stop=string) for string in config["generation"]["stop"]]
     return " ".join([prompting_options(wildcards), own, *stops])
@@ -99,6 +99,7 @@ rule baselines:
             input=config["task"]["inputs"],
             target=config["task"]["target"],
             seed=config["seed"],
+            reports=config["generation"]["reports"],
         ),
     shell:
         "{PYTHON} {input.code[0]:q} --train {input.train} --eval {input.eval} {params.options}"

@@ -1,5 +1,7 @@
 """Stored weights: one job for each checkpoint, however many precisions use it."""
 
+from radquant.quantization.recipe import needs_calibration, recipe_of
+
 CALIBRATION = "results/calibration/samples.parquet"
 CALIBRATION_RECORD = "results/calibration/set.json"
 
@@ -12,15 +14,15 @@ def recipe(wildcards):
     return config["checkpoints"][wildcards.checkpoint]
 
 
-def needs_calibration(wildcards):
-    return recipe(wildcards)["method"] != "rtn"
+def calibrated(wildcards):
+    return needs_calibration(recipe_of(recipe(wildcards)))
 
 
 def quantize_options(wildcards):
     chosen = recipe(wildcards)
     return options(
-        calibration=CALIBRATION if needs_calibration(wildcards) else None,
-        calibration_record=CALIBRATION_RECORD if needs_calibration(wildcards) else None,
+        calibration=CALIBRATION if calibrated(wildcards) else None,
+        calibration_record=CALIBRATION_RECORD if calibrated(wildcards) else None,
         method=chosen["method"],
         bits=chosen["bits"],
         group_size=chosen["group_size"],
@@ -30,6 +32,10 @@ def quantize_options(wildcards):
         desc_act=chosen["desc_act"],
         damp_percent=chosen["damp_percent"],
         progressive=chosen["progressive"],
+        transform=chosen["transform"],
+        smooth_attention=chosen["smooth_attention"],
+        prefix=chosen["prefix"],
+        activations=as_json(chosen["activations"]),
         format=chosen["format"],
         device=config["compute"]["device"],
         threads=config["compute"]["threads"],
@@ -57,7 +63,7 @@ rule quantize:
         code=code("quantize.py"),
         model=model_files("original"),
         calibration=lambda wildcards: (
-            [CALIBRATION, CALIBRATION_RECORD] if needs_calibration(wildcards) else []
+            [CALIBRATION, CALIBRATION_RECORD] if calibrated(wildcards) else []
         ),
     output:
         model_files("{checkpoint}"),

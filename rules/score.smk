@@ -110,10 +110,13 @@ rule score:
         mem_mb=4000,
         runtime=30,
     params:
-        target=config["task"]["target"],
+        options=options(
+            target=config["task"]["target"],
+            reports=config["generation"]["reports"],
+        ),
     shell:
         "{PYTHON} {input.code[0]:q} --system {wildcards.system} --eval {input.eval}"
-        " --target {params.target} --reference {input.reference}"
+        " {params.options} --reference {input.reference}"
         " --generations {input.generations} --annotations {input.annotations}"
         " --original-generations {input.original}"
         " --original-annotations {input.original_annotations} --prompt {input.prompt:q}"

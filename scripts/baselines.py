@@ -5,6 +5,7 @@ from pathlib import Path
 
 from radquant.baselines import constant, copy_input
 from radquant.cli import run
+from radquant.evaluation import written_reports
 from radquant.files import read_table, write_table
 
 
@@ -17,12 +18,20 @@ def main() -> None:
     )
     parser.add_argument("--target", required=True, help="the column that the constant stands for")
     parser.add_argument("--seed", type=int, required=True, help="draws the constant's test sample")
+    parser.add_argument(
+        "--reports",
+        type=int,
+        metavar="N",
+        help="write the first N reports of --eval only (default: all)",
+    )
     parser.add_argument("--copy-output", type=Path, required=True, help="copied input (.parquet)")
     parser.add_argument("--constant-output", type=Path, required=True, help="constant (.parquet)")
     arguments = parser.parse_args()
 
     train = read_table(arguments.train, ["id", arguments.target])
-    evaluation = read_table(arguments.eval, ["id", *arguments.input])
+    evaluation = written_reports(
+        read_table(arguments.eval, ["id", *arguments.input]), arguments.reports, arguments.eval
+    )
     write_table(arguments.copy_output, copy_input(evaluation, arguments.input))
     write_table(
         arguments.constant_output, constant(evaluation, train, arguments.target, arguments.seed)

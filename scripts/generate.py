@@ -11,6 +11,12 @@ from radquant.generation import stage
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     stage.add_arguments(parser)
+    parser.add_argument(
+        "--reports",
+        type=int,
+        metavar="N",
+        help="write the first N reports of --eval only (default: all)",
+    )
     parser.add_argument("--shard", type=int, default=1, metavar="I", help="from 1 (%(default)s)")
     parser.add_argument("--shards", type=int, default=1, metavar="N", help="of N (%(default)s)")
     parser.add_argument(
@@ -35,7 +41,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     args = parse_arguments()
     os.environ["HF_HUB_OFFLINE"] = "1"
-    template, reports, examples = stage.read_reports(args)
+    template, reports, examples = stage.read_reports(args, args.reports)
 
     import torch
 

@@ -32,6 +32,12 @@ def main() -> None:
         nargs="+",
         help="annotations of the original model's outputs",
     )
+    parser.add_argument(
+        "--reports",
+        type=int,
+        metavar="N",
+        help="the first N reports of --eval are those that were written (default: all)",
+    )
     prompt = parser.add_mutually_exclusive_group(required=True)
     prompt.add_argument("--prompt", help="the prompt's template, with {column} fields")
     prompt.add_argument("--prompt-text", help="the template itself")
@@ -46,6 +52,7 @@ def main() -> None:
         options.original_generations,
         options.original_annotations,
         read_template(options.prompt, options.prompt_text),
+        options.reports,
     )
     write_table(options.output, scores)
     means = scores[["simple", "partial", "complete"]].mean()

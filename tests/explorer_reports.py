@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from report_run import write_generations, write_weights
+from report_run import computed_as, write_generations, write_weights
 
 from radquant.files import write_json, write_jsonl, write_table
-from radquant.quantization.recipe import Recipe
+from radquant.quantization.recipe import Recipe, recipe_values
 from radquant.reporting.changes_section import example_texts
 from radquant.reporting.collect import Run
 from radquant.reporting.explorer import payload
@@ -29,7 +29,7 @@ CONFIG = {
     "model": {"name": "example-model", "path": "models/example"},
     "corpus": {"name": "twelve invented reports", "format": "table", "path": "reports.csv"},
     "task": {"inputs": ["findings"], "target": "impression"},
-    "checkpoints": {"awq-w4": vars(Recipe("awq", 4, 128))},
+    "checkpoints": {"awq-w4": recipe_values(Recipe("awq", 4, 128))},
     "precisions": {
         "original": {"checkpoint": "original"},
         "w4a16": {"checkpoint": "awq-w4"},
@@ -158,8 +158,8 @@ def make_run(folder: Path, reports: dict[str, tuple[str, ...]] = REPORTS) -> Pat
     write_table(folder / "data/raw.parquet", table)
     _write_records(folder, len(ids))
     _annotate(folder / "annotations/reference.jsonl", ids, references)
-    for (name, precision), written in zip(CONFIG["precisions"].items(), outputs, strict=True):
-        write_generations(folder, name, precision, ids, list(written))
+    for name, written in zip(CONFIG["precisions"], outputs, strict=True):
+        write_generations(folder, name, computed_as(CONFIG, name), ids, list(written))
         for number in (1, 2):
             path = folder / f"generations/{name}/shard-{number}-of-2.parquet"
             part = pd.read_parquet(path)
@@ -228,4 +228,5 @@ def _write_likelihood(folder, name, ids):
     noise = np.random.default_rng(0).normal(0, 0.2, len(ids))
     table = pd.DataFrame({"id": ids, "nll": (2.4 + NATS[name]) * 10 + noise, "tokens": 10})
     write_table(folder / f"likelihood/{name}.parquet", table)
-    write_json(folder / f"likelihood/{name}.json", {"wall_seconds": 2.0, "cpu_seconds": 1.5})
+    cost = {"precision": name, "wall_seconds": 2.0, "cpu_seconds": 1.5}
+    write_json(folder / f"likelihood/{name}.json", cost | computed_as(CONFIG, name))

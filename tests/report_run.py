@@ -15,11 +15,14 @@ from radquant.files import (
     write_jsonl,
     write_table,
 )
-from radquant.quantization.recipe import Recipe
+from radquant.quantization.precision import activations_of, as_values, kv_cache_of
+from radquant.quantization.recipe import Recipe, recipe_values
 
 ROOT = Path(__file__).parents[1]
 HOSTILE = "Clear | lungs <script>alert(1)</script>\n```\n# *no* effusion \x1b[31m & [x](y)"
 REPORTS = 24
+LAYERS = ["l.0", "l.1", "l.2"]
+PREFIX = [13, 2]  # token ids that a checkpoint with a prefix stores
 # By precision: mean and spread of the change of the combined F1, and change of the NLL per token.
 EFFECTS = {
     "original": (0.0, 0.0, 0.0),
@@ -34,8 +37,8 @@ CONFIG = {
     "corpus": {"name": "invented", "format": "table", "path": "reports.csv"},
     "task": {"inputs": ["findings"], "target": "impression"},
     "checkpoints": {
-        "awq-w4": vars(Recipe("awq", 4, 64)),
-        "rtn-w4": vars(Recipe("rtn", 4, 64)),
+        "awq-w4": recipe_values(Recipe("awq", 4, 64)),
+        "rtn-w4": recipe_values(Recipe("rtn", 4, 64)),
     },
     "precisions": {
         "w4a16": {"checkpoint": "awq-w4"},
@@ -84,27 +87,47 @@ def make_results(folder, config=CONFIG):
     write_json(folder / "models/original/source.json", source)
     for name, recipe in config["checkpoints"].items():
         write_weights(folder / "checkpoints" / name, 1000)
-        layers = [{"name": f"l.{i}", "weight_error": 0.1 + i / 100} for i in range(3)]
+        layers = [{"name": x, "weight_error": 0.1 + i / 100} for i, x in enumerate(LAYERS)]
         record = {"recipe": recipe, "layers": layers, "checks": {"layers_quantized": 3}}
+        record["prefix"] = PREFIX if recipe["prefix"] == "auto" else []
         cost = {"wall_seconds": 12.5, "cpu_seconds": 11.0, "peak_process_bytes": 900_000_000}
         write_json(folder / "checkpoints" / name / "quantization.json", record | cost)
-    for name, precision in config["precisions"].items():
+    written = ids[: config["generation"].get("reports")]
+    for name in config["precisions"]:
         outputs = [
-            HOSTILE if i == ids[0] and name != "original" else f"Nodule {i} in {name}." for i in ids
+            HOSTILE if i == ids[0] and name != "original" else f"Nodule {i} in {name}."
+            for i in written
         ]
-        write_generations(folder, name, precision, ids, outputs)
+        write_generations(folder, name, computed_as(config, name), written, outputs)
         mean, spread, nats = EFFECTS[name]
-        write_scores(folder, name, ids, base + rng.normal(mean, spread, REPORTS))
+        combined = base + rng.normal(mean, spread, REPORTS)
+        write_scores(folder, name, written, combined[: len(written)])
         nll = (4 + nats) * 10 + rng.normal(0, 0.2, REPORTS)
         likelihood = pd.DataFrame({"id": ids, "nll": nll, "tokens": 10}).sort_values("id")
         write_table(folder / "likelihood" / f"{name}.parquet", likelihood)
-        write_json(
-            folder / "likelihood" / f"{name}.json", {"wall_seconds": 2.0, "cpu_seconds": 1.5}
-        )
-    write_scores(folder, "copy-input", ids, base - 0.1)
-    write_scores(folder, "constant", ids, base + 0.05)
+        record = {"precision": name, "wall_seconds": 2.0, "cpu_seconds": 1.5}
+        record |= computed_as(config, name)
+        write_json(folder / "likelihood" / f"{name}.json", record)
+    base = base[: len(written)]
+    write_scores(folder, "copy-input", written, base - 0.1)
+    write_scores(folder, "constant", written, base + 0.05)
     (folder / "config.json").write_text(json.dumps(config))  # in the order of the precisions
     return folder
+
+
+def computed_as(config, name):
+    """What scripts record of how a precision computes."""
+    precision = config["precisions"][name]
+    recipe = config["checkpoints"].get(precision["checkpoint"])
+    rounding = activations_of(precision.get("activations"))
+    layers = 0 if recipe is None else len(LAYERS)
+    return {
+        "layers_quantized": layers,
+        "activation_layers": layers - len(rounding.skip) if rounding else 0,
+        "activations": as_values(rounding),
+        "kv_cache": as_values(kv_cache_of(precision.get("kv_cache"))),
+        "stored_prefix_tokens": len(PREFIX) if recipe and recipe["prefix"] == "auto" else 0,
+    }
 
 
 def write_annotations(path, ids, texts):
@@ -152,9 +175,8 @@ def write_scores(folder, name, ids, combined):
     write_table(folder / "scores" / f"{name}.parquet", table)
 
 
-def write_generations(folder, name, precision, ids, outputs):
-    bits = precision.get("activations", {}).get("bits")
-    quantized = 0 if name == "original" else 3
+def write_generations(folder, name, computed, ids, outputs):
+    quantized = computed["layers_quantized"]
     table = pd.DataFrame(
         {
             "id": ids,
@@ -197,9 +219,7 @@ def write_generations(folder, name, precision, ids, outputs):
             "peak_process_bytes": 1_200_000_000,
             "peak_device_bytes": None,
             "weight_bytes": 538_000_000 if name == "original" else 190_000_000,
-            "layers_quantized": quantized,
-            "activation_layers": quantized if bits else 0,
-            "activation_bits": bits,
+            **computed,
             "truncated_prompts": 0,
         }
         write_json(folder / f"generations/{name}/shard-{number}-of-2.json", record)

@@ -11,6 +11,9 @@ from tiny_models import quantize_tiny, tiny_llama
 from radquant.errors import UserError
 from radquant.models import load
 from radquant.quantization.activations import quantize_activations
+from radquant.quantization.precision import Activations
+
+TENSOR = {bits: Activations(bits, "tensor") for bits in (8, 4)}
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +25,7 @@ def packed_tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_closed_form() -> None:
     x = torch.tensor([[[7.0, 3.4, -0.4], [-6.6, 0.0, 2.5]]])
     expected = torch.tensor([[[7.0, 3.0, 0.0], [-7.0, 0.0, 2.0]]])  # scale 7 / 7, halves to even
-    assert torch.equal(quantize_activations(x, 4), expected)
+    assert torch.equal(quantize_activations(x, TENSOR[4]), expected)
 
 
 @settings(max_examples=50, deadline=None)
@@ -30,19 +33,20 @@ def test_closed_form() -> None:
 def test_error_is_at_most_half_a_step(bits: int, seed: int) -> None:
     x = torch.randn(2, 5, 16, generator=torch.Generator().manual_seed(seed))
     step = x.abs().amax((1, 2), keepdim=True) / (2 ** (bits - 1) - 1)
-    assert ((quantize_activations(x, bits) - x).abs() <= step / 2 + 1e-6).all()
+    assert ((quantize_activations(x, TENSOR[bits]) - x).abs() <= step / 2 + 1e-6).all()
 
 
 def test_padding_does_not_enter_the_scale() -> None:
     x = torch.randn(1, 4, 8)
     padded = torch.cat([torch.full((1, 3, 8), 1e6), x], dim=1)
     real = torch.tensor([[False] * 3 + [True] * 4])
-    assert torch.equal(quantize_activations(padded, 8, real)[:, 3:], quantize_activations(x, 8))
+    rounded = quantize_activations(padded, TENSOR[8], real)[:, 3:]
+    assert torch.equal(rounded, quantize_activations(x, TENSOR[8]))
 
 
-@pytest.mark.parametrize("bits", [8, 4])
-def test_a_batch_changes_no_sequence(packed_tiny: Path, bits: int) -> None:
-    loaded = load(packed_tiny, activation_bits=bits)
+@pytest.mark.parametrize("rounding", [*TENSOR.values(), Activations(8), Activations(4, "group", 8)])
+def test_a_batch_changes_no_sequence(packed_tiny: Path, rounding: Activations) -> None:
+    loaded = load(packed_tiny, rounding=rounding)
     torch.manual_seed(3)
     short, long = torch.randint(3, 16, (1, 5)), torch.randint(3, 16, (1, 9))
     alone = loaded.model(input_ids=short).logits
@@ -58,7 +62,7 @@ def test_a_batch_changes_no_sequence(packed_tiny: Path, bits: int) -> None:
 
 
 def test_every_packed_layer_is_touched(packed_tiny: Path) -> None:
-    loaded = load(packed_tiny, activation_bits=8)
+    loaded = load(packed_tiny, rounding=Activations(8))
     assert loaded.layers_quantized == loaded.activation_layers == 2 * 7
     plain = load(packed_tiny)
     ids = torch.randint(3, 16, (1, 6))
@@ -69,4 +73,4 @@ def test_every_packed_layer_is_touched(packed_tiny: Path) -> None:
 def test_an_unquantized_model_is_refused(tmp_path: Path) -> None:
     directory = tiny_llama(tmp_path / "original")
     with pytest.raises(UserError, match="no packed linear layer"):
-        load(directory, activation_bits=8)
+        load(directory, rounding=Activations(8))

@@ -1,10 +1,16 @@
+import subprocess
+import sys
+from pathlib import Path
+
 import pandas as pd
 import pytest
 
 from radquant.baselines import CANDIDATES, best_constant, constant, copy_input
 from radquant.errors import UserError
+from radquant.files import write_table
 from radquant.scoring import lexicon, rewards
 
+SCRIPT = Path(__file__).parents[1] / "scripts" / "baselines.py"
 TARGETS = (
     ["No acute cardiopulmonary disease."] * 30
     + ["No pleural effusion or pneumothorax."] * 12
@@ -42,6 +48,21 @@ def test_constant_gives_every_evaluation_report_the_same_text():
     table = constant(pd.DataFrame({"id": ["x", "y"]}), train, "impression", seed=1)
     assert table["id"].tolist() == ["x", "y"]
     assert table["output"].nunique() == 1
+
+
+def test_the_script_writes_the_first_reports_only(tmp_path):
+    train = pd.DataFrame({"id": IDS, "findings": TARGETS, "impression": TARGETS})
+    write_table(tmp_path / "train.csv", train)
+    write_table(tmp_path / "eval.csv", train[:5].assign(id=list("caebd")))
+    command = [sys.executable, str(SCRIPT), "--target=impression", "--input", "findings"]
+    command += ["--seed=1", "--reports=3"]
+    for option, name in (("train", "train.csv"), ("eval", "eval.csv")):
+        command += [f"--{option}", str(tmp_path / name)]
+    for name in ("copy", "constant"):
+        command += [f"--{name}-output", str(tmp_path / f"{name}.parquet")]
+    subprocess.run(command, check=True)
+    for name in ("copy", "constant"):
+        assert pd.read_parquet(tmp_path / f"{name}.parquet")["id"].tolist() == ["c", "a", "e"]
 
 
 def test_no_target_text():

@@ -4,6 +4,7 @@ import contextlib
 import copy
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,20 @@ from workflow_helpers import REPOSITORY, DryRun, copy_repository, dry_run, error
 
 from radquant import config
 from radquant.errors import UserError
+from radquant.quantization.precision import (
+    Activations,
+    KVCache,
+    activations_of,
+    as_values,
+    kv_cache_of,
+)
+from radquant.quantization.recipe import Recipe, recipe_of, recipe_values
 
 SCHEMA = REPOSITORY / "config" / "schema.yaml"
 READY = [
     "config.yaml",
     "config/smoke.yaml",
+    "config/activation-study.yaml",
     "config/mimic-mistral.yaml",
     "config/mimic-medgemma.yaml",
 ]
@@ -69,6 +79,16 @@ def test_a_configuration_without_options_takes_them_from_the_schema() -> None:
     assert given["model"] == {"name": "m", "path": "somewhere"}
 
 
+def test_the_floor_of_the_default_run_is_one_symmetric_dynamic_scale_per_tensor() -> None:
+    precisions = config.resolve(read("config.yaml"), SCHEMA)["precisions"]
+    names = ["original", "w4a16", "w4a8", "w4a8-naive", "w4a4-naive", "w4a16-rtn"]
+    assert list(precisions) == names
+    for bits in (8, 4):
+        found = activations_of(precisions[f"w4a{bits}-naive"]["activations"])
+        assert found == Activations(bits, "tensor")
+    assert activations_of(precisions["w4a8"]["activations"]) == Activations(8, "token")
+
+
 def test_every_key_of_the_default_run_is_commented() -> None:
     """A comment stands above each key, or above the first of a block of keys."""
     commented = False
@@ -92,7 +112,43 @@ def test_every_property_of_the_schema_is_described() -> None:
         if isinstance(schema.get("additionalProperties"), dict):
             check(schema["additionalProperties"], f"{place}/*")
 
-    check(read("config/schema.yaml"), "")
+    schema = read("config/schema.yaml")
+    check(schema, "")
+    for name, definition in schema["$defs"].items():
+        check(definition, name)
+
+
+def test_the_schemas_defaults_are_those_of_the_code() -> None:
+    """Scripts called by hand take the latter."""
+    given = changed(read("config/smoke.yaml"), "checkpoints", {"c": {"method": "awq"}})
+    given["precisions"] = {
+        "original": {"checkpoint": "original"},
+        "p": {"checkpoint": "c", "activations": {"bits": 8}, "kv_cache": {"bits": 4}},
+    }
+    full = config.resolve(given, SCHEMA)
+    found = full["precisions"]["p"]
+    assert found["activations"] == as_values(Activations(8))
+    assert found["kv_cache"] == as_values(KVCache(4))
+    assert activations_of(found["activations"]) == Activations(8)
+    assert kv_cache_of(found["kv_cache"]) == KVCache(4)
+    recipe = recipe_of(full["checkpoints"]["c"])
+    assert recipe_values(recipe) == recipe_values(Recipe("awq", 4, 128))
+    assert full["precisions"]["original"] == {
+        "checkpoint": "original",
+        "activations": None,
+        "kv_cache": None,
+    }
+
+
+def test_static_ranges_are_those_of_the_checkpoint() -> None:
+    static = {"bits": 8, "granularity": "tensor", "range": "static", "skip": ["down_proj"]}
+    given = changed(read("config/smoke.yaml"), "precisions/w4a8/activations", static)
+    sentence = "give checkpoints.awq-w4.activations the same values"
+    for other in (None, {**static, "bits": 4}, {**static, "skip": []}):
+        with pytest.raises(UserError, match=re.escape(sentence)):
+            config.resolve(changed(given, "checkpoints/awq-w4/activations", other), SCHEMA)
+    full = config.resolve(changed(given, "checkpoints/awq-w4/activations", static), SCHEMA)
+    assert full["checkpoints"]["awq-w4"]["activations"] == full["precisions"]["w4a8"]["activations"]
 
 
 TEXTS = {"id": "some/texts", "revision": "main", "file": "raw/texts.jsonl"}
@@ -130,6 +186,62 @@ MISTAKES = [
     ("precisions/original/activations", {"bits": 8}, "takes no activations"),
     ("precisions/w4a8/activations", {}, "precisions.w4a8.activations.bits is missing"),
     ("precisions/w4a8/activations/bits", 16, "the valid ones are 4, 8"),
+    ("precisions/w4a8/activations/grain", "token", "w4a8.activations.grain is not a known key"),
+    ("precisions/w4a8/activations/granularity", "tokens", "did you mean token?"),
+    ("precisions/w4a8/activations/granularity", "head", "the valid ones are tensor, token, group"),
+    ("precisions/w4a8/activations/clip_ratio", 0, "clip_ratio is 0 and must be greater than 0"),
+    ("precisions/w4a8/activations/clip_ratio", 1.5, "clip_ratio is 1.5 and must be at most 1"),
+    ("precisions/w4a8/activations/group_size", 0, "group_size is 0 and must be at least 1"),
+    (
+        "precisions/w4a8/activations",
+        {"bits": 8, "range": "static"},
+        "config: precisions.w4a8.activations: a static range cannot be of a token",
+    ),
+    (
+        "precisions/w4a8/activations",
+        {"bits": 8, "range": "static", "granularity": "tensor", "clip_ratio": 0.9},
+        "config: precisions.w4a8.activations: static ranges are searched; leave clip_ratio out",
+    ),
+    (
+        "precisions/w4a8/activations",
+        {"bits": 8, "range": "static", "granularity": "tensor"},
+        "config: precisions.w4a8.activations has range static, whose ranges are stored with the",
+    ),
+    ("precisions/original/kv_cache", {"bits": 8}, "takes no kv_cache"),
+    ("precisions/w4a16/kv_cache", {}, "precisions.w4a16.kv_cache.bits is missing"),
+    ("precisions/w4a16/kv_cache", {"bits": 4, "granularity": "tensor"}, "token, head, group"),
+    ("precisions/w4a16/kv_cache", {"bits": 4, "range": "static"}, "kv_cache.range is not a known"),
+    ("checkpoints/awq-w4/transform", "rotate", "the valid ones are none, smooth, hadamard"),
+    (
+        "checkpoints/awq-w4/transform",
+        "smooth",
+        "config: checkpoints.awq-w4: transform smooth does not go with method awq",
+    ),
+    ("checkpoints/awq-w4/smooth_attention", "yes", "smooth_attention must be of type boolean"),
+    ("checkpoints/awq-w4/prefix", "bos", "the valid ones are none, auto"),
+    ("checkpoints/awq-w4/activations", {"bits": 5}, "awq-w4.activations.bits is 5"),
+    (
+        "checkpoints/awq-w4/activations",
+        {"bits": 8, "range": "static"},
+        "config: checkpoints.awq-w4: activations: a static range cannot be of a token",
+    ),
+    *(
+        (
+            "checkpoints/other",
+            {"method": method, "tool": tool, key: value},
+            f"config: checkpoints.other: {name} cannot do {what}",
+        )
+        for method, tool, name in (
+            ("awq", "autoawq", "AutoAWQ"),
+            ("gptq", "gptqmodel", "GPTQModel"),
+        )
+        for key, value, what in (
+            ("transform", "hadamard", "transform hadamard; leave transform out"),
+            ("smooth_attention", True, "smooth_attention"),
+            ("prefix", "auto", "prefix auto"),
+            ("activations", {"bits": 8}, "weights fitted to activations"),
+        )
+    ),
     ("model/name", ..., "model.name is missing"),
     ("model/path", "here", "exactly one of wheel, hub and path, not wheel and path"),
     ("model/wheel", None, "exactly one of wheel, hub and path, not none"),
@@ -153,6 +265,8 @@ MISTAKES = [
     ("generation/prompt", "prompts/{x}.txt", "a path may hold no braces"),
     ("task/inputs", ["impression"], "task.inputs holds impression, which is the target"),
     ("cleaning", {"min_words": 3, "max_words": 2}, "must not exceed"),
+    ("generation/reports", 0, "generation.reports is 0 and must be at least 1"),
+    ("generation/reports", 41, "generation.reports is 41 and must not exceed evaluation.reports"),
     ("evaluation/reports", 0, "evaluation.reports is 0 and must be at least 1"),
     ("generation/prompt", "prompts/impresion.txt", "did you mean prompts/impression.txt?"),
     ("calibration/prompt", "prompts/none.txt", "which does not exist"),
@@ -203,7 +317,7 @@ def test_a_wrong_prompt_is_noticed_before_anything_runs(
 
 def test_the_calibration_prompt_of_a_run_without_calibration_is_not_looked_at() -> None:
     plain = changed(read("config.yaml"), "calibration/prompt", "prompts/none.txt")
-    for name in ("w4a16", "w4a8", "w4a4"):
+    for name in ("w4a16", "w4a8", "w4a8-naive", "w4a4-naive"):
         del plain["precisions"][name]
     full = config.resolve(plain, SCHEMA)
     assert config.used_checkpoints(full) == ["rtn-w4"]
@@ -352,6 +466,24 @@ def test_single_values_are_overridden_on_top_of_either(repository: Path) -> None
         }
 
 
+def test_the_study_of_activations_is_planned(repository: Path) -> None:
+    full = config.resolve(read("config/activation-study.yaml"), SCHEMA)
+    assert set(config.used_checkpoints(full)) == set(full["checkpoints"])
+    run = dry_run(repository, "--configfile", "config/activation-study.yaml", "-p")
+    assert run.jobs["quantize"] == len(full["checkpoints"])
+    assert run.jobs["likelihood"] == len(full["precisions"])
+    asked = {
+        script: {
+            "--reports=128" in line for line in run.out.splitlines() if f"/{script}.py " in line
+        }
+        for script in ("generate", "likelihood", "baselines", "score", "annotate", "clean")
+    }
+    assert asked == {
+        **{script: {True} for script in ("generate", "baselines", "score")},
+        **{script: {False} for script in ("likelihood", "annotate", "clean")},
+    }
+
+
 @pytest.mark.parametrize("name", ["mimic-mistral", "mimic-medgemma"])
 @pytest.mark.parametrize("profile", [[], ["--workflow-profile", "profiles/slurm"]])
 def test_the_mimic_runs_are_planned_without_their_data(
@@ -369,6 +501,44 @@ def test_plain_rounding_needs_no_calibration(repository: Path) -> None:
     assert jobs == {"fetch_model": 1, "quantize": 1}
 
 
+@pytest.mark.parametrize(
+    "also",
+    [
+        {"transform": "hadamard"},
+        {"transform": "smooth"},
+        {"smooth_attention": True},
+        {"prefix": "auto"},
+        {"activations": {"bits": 8}},
+    ],
+)
+def test_plain_rounding_after_a_look_at_activations_does(
+    repository: Path, also: dict[str, Any]
+) -> None:
+    recipe = {"rtn-w4": {"method": "rtn", "group_size": 64, **also}}
+    target = "results/checkpoints/rtn-w4/model.safetensors"
+    planned = dry_run(repository, target, "-p", "--config", f"checkpoints={json.dumps(recipe)}")
+    assert (planned.jobs["calibration_set"], planned.jobs["quantize"]) == (1, 1)
+    full = config.resolve(
+        changed(read("config.yaml"), "checkpoints/rtn-w4", recipe["rtn-w4"]), SCHEMA
+    )
+    assert "rtn-w4" in config.calibrated_checkpoints(full)
+
+
+def test_settings_reach_the_scripts_as_json(repository: Path) -> None:
+    """In one form, however they were written, and through the shell as they are."""
+    given = '"activations": {"skip": ["it\'s {x} $HOME"], "clip_ratio": "0.9", "bits": "8"}'
+    override = f'precisions={{"w4a8": {{{given}, "kv_cache": {{"bits": 4}}}}}}'
+    target = "results/likelihood/w4a8.parquet"
+    planned = dry_run(repository, target, "-p", "--config", override)
+    command = next(line for line in planned.out.splitlines() if " scripts/likelihood.py " in line)
+    words = shlex.split(command.removeprefix("Shell command: "))
+    found = dict(word.split("=", 1) for word in words if word.startswith("--") and "=" in word)
+    expected = Activations(8, clip_ratio=0.9, skip=("it's {x} $HOME",))
+    assert activations_of(json.loads(found["--activations"])) == expected
+    assert found["--activations"] == json.dumps(as_values(expected), sort_keys=True)
+    assert found["--kv-cache"] == json.dumps(as_values(KVCache(4)), sort_keys=True)
+
+
 def test_three_precisions_of_one_checkpoint_share_its_job(repository: Path) -> None:
-    targets = [f"results/likelihood/{name}.parquet" for name in ("w4a16", "w4a8", "w4a4")]
+    targets = [f"results/likelihood/{name}.parquet" for name in ("w4a16", "w4a8", "w4a4-naive")]
     assert dry_run(repository, *targets).jobs["quantize"] == 1

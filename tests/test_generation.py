@@ -18,6 +18,7 @@ from radquant.generation import batching, measures
 from radquant.generation import transformers_engine as engine
 from radquant.generation.prefix import NOTHING, run_prefix
 from radquant.models import Loaded, load
+from radquant.quantization.precision import Activations, KVCache, as_values
 
 # -------------------------------------------------------------------------------------- batches
 
@@ -189,10 +190,24 @@ def generate(data: Path, out: Path, *options: str, model: str = "original") -> t
     return pd.read_parquet(f"{out}.parquet"), json.loads(Path(f"{out}.json").read_text())
 
 
-@pytest.mark.parametrize("bits", [None, 8])
-def test_shards_change_no_output(data: Path, tmp_path: Path, bits: int | None) -> None:
-    extra = () if bits is None else ("--activation-bits", str(bits))
-    model = "original" if bits is None else "checkpoint"
+@pytest.mark.parametrize(
+    ("rounding", "cache"),
+    [
+        (None, None),
+        (Activations(8, "tensor"), None),
+        (Activations(8, skip=("down_proj",)), None),
+        (None, KVCache(4)),
+    ],
+)
+def test_shards_change_no_output(
+    data: Path, tmp_path: Path, rounding: Activations | None, cache: KVCache | None
+) -> None:
+    extra = []
+    if rounding:
+        extra += ["--activations", json.dumps(as_values(rounding))]
+    if cache:
+        extra += ["--kv-cache", json.dumps(as_values(cache))]
+    model = "checkpoint" if extra else "original"
     whole, record = generate(data, tmp_path / "whole", *extra, model=model)
     evaluation = pd.read_csv(data / "eval.csv")
     assert list(whole["id"]) == list(evaluation["id"])
@@ -209,10 +224,24 @@ def test_shards_change_no_output(data: Path, tmp_path: Path, bits: int | None) -
         assert sum(part[field] for part in records) == record[field]
     assert [part["batches"] for part in records] == [1, 1, 1, 1, 0, 0]
     assert records[5]["tokens_per_second"] is None
-    assert record["activation_bits"] == bits
-    assert record["layers_quantized"] == record["activation_layers"] == (14 if bits else 0)
-    assert (record["shared_prefix_tokens"] == 0) == (bits is not None)
+    assert record["activations"] == as_values(rounding)
+    assert record["kv_cache"] == as_values(cache)
+    assert record["layers_quantized"] == (14 if extra else 0)
+    assert record["activation_layers"] == (14 - 2 * len(rounding.skip) if rounding else 0)
+    # A scale over a whole prompt cannot be taken from parts of it.
+    of_a_tensor = rounding is not None and rounding.granularity == "tensor"
+    assert (record["shared_prefix_tokens"] == 0) == of_a_tensor
+    assert record["stored_prefix_tokens"] == 0
     assert record["output_tokens"] == whole["output_tokens"].sum()
+
+
+def test_only_the_first_reports_are_written(data: Path, tmp_path: Path) -> None:
+    """Their prompts are those of the whole, examples included."""
+    whole, _ = generate(data, tmp_path / "whole")
+    part, record = generate(data, tmp_path / "part", "--reports", "4")
+    assert list(part["id"]) == list(pd.read_csv(data / "eval.csv")["id"][:4])
+    assert record["reports"] == 4
+    assert list(part["prompt_hash"]) == list(whole["prompt_hash"][:4])
 
 
 def test_equal_runs_write_equal_tables(data: Path, tmp_path: Path) -> None:
@@ -235,7 +264,11 @@ def test_a_long_prompt_is_truncated_and_counted(data: Path, tmp_path: Path) -> N
         (("--examples", "9"), "9 few-shot examples were asked for but only 3"),
         (("--train", "EVAL"), "is both a few-shot example and a report to evaluate"),
         (("--shards", "0"), "no shard 1 of 0"),
-        (("--activation-bits", "8"), "no packed linear layer"),
+        (("--activations", '{"bits": 8}'), "no packed linear layer"),
+        (("--activations", '{"bits": 8, "bit": 8}'), "activations: 'bit' is unknown"),
+        (("--activations", "8"), "'8' is not a JSON object"),
+        (("--kv-cache", '{"bits": 4}'), "whose cache stays as it is"),
+        (("--reports", "99"), "eval.csv were asked for, and it holds"),
         (("--model", "nowhere"), "nowhere"),
     ],
 )

@@ -23,6 +23,7 @@ from radquant.errors import UserError
 from radquant.generation import batching, likelihood
 from radquant.generation.prefix import NOTHING, run_prefix
 from radquant.models import load
+from radquant.quantization.precision import Activations, as_values
 
 SIZES = {
     "vocab_size": len(WORDS),
@@ -88,7 +89,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("bits", [None, 8])
 def test_the_script(data: Path, tmp_path: Path, bits: int | None) -> None:
     model = "original" if bits is None else "checkpoint"
-    extra = () if bits is None else ("--activation-bits", str(bits))
+    rounding = None if bits is None else Activations(bits)
+    extra = () if bits is None else ("--activations", json.dumps({"bits": bits}))
     run_script("likelihood", data, tmp_path / "x", "--examples", "1", *extra, model=model)
     table = pd.read_parquet(tmp_path / "x.parquet")
     record = json.loads((tmp_path / "x.json").read_text())
@@ -99,9 +101,11 @@ def test_the_script(data: Path, tmp_path: Path, bits: int | None) -> None:
     assert list(table["tokens"]) == counts
     assert record["tokens"] == sum(counts)
     assert record["activation_layers"] == (14 if bits else 0)
+    assert record["activations"] == as_values(rounding)
+    assert (record["kv_cache"], record["stored_prefix_tokens"]) == (None, 0)
 
     # Row by row, from the text of the prompt, without this package's prompts.
-    loaded = load(data / model, activation_bits=bits)
+    loaded = load(data / model, rounding=rounding)
     train = pd.read_csv(data / "train.csv", dtype=str).to_dict("records")
     shot = prompts.draw_examples(train, ["findings"], "impression", 1, 40, 0)[0]
     for row, found in zip(evaluation.to_dict("records"), table["nll"], strict=True):

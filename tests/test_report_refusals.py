@@ -5,11 +5,11 @@ import pytest
 from report_run import CONFIG, change_record, change_table, make_results
 
 from radquant.errors import UserError
-from radquant.files import (
-    read_jsonl,
-    write_jsonl,
-)
+from radquant.files import read_json, read_jsonl, write_jsonl
+from radquant.quantization.precision import KVCache, as_values
 from radquant.reporting.collect import collect
+
+KV4 = as_values(KVCache(4))
 
 
 @pytest.fixture
@@ -90,6 +90,32 @@ def round_no_activations(results):
         change_record(path, activation_layers=0)
 
 
+def round_otherwise(results):
+    path = results / "generations/w4a4/shard-2-of-2.json"
+    change_record(path, activations=read_json(path)["activations"] | {"granularity": "tensor"})
+
+
+def round_the_cache(results):
+    change_record(results / "generations/w4a16/shard-1-of-2.json", kv_cache={**KV4})
+
+
+def score_otherwise(results):
+    change_record(results / "likelihood/w4a8.json", activations=None)
+
+
+def store_a_prefix_in_one_shard(results):
+    change_record(results / "generations/w4a16-rtn/shard-2-of-2.json", stored_prefix_tokens=1)
+
+
+def lose_the_prefix(results):
+    """As if the checkpoint had been quantized again after its precisions ran."""
+    change_record(results / "checkpoints/awq-w4/quantization.json", prefix=[13, 2])
+
+
+def swap_likelihoods(results):
+    change_record(results / "likelihood/w4a8.json", precision="w4a4")
+
+
 def change_dtype(results):
     change_record(results / "generations/w4a8/shard-2-of-2.json", dtype="bfloat16")
 
@@ -133,6 +159,16 @@ def swap_records(results):
         (change_prompt, "w4a8: 12 report.* another prompt"),
         (quantize_nothing, "w4a16, shard 1 had 0 quantized layers instead of 3"),
         (round_no_activations, "had 0 layers with quantized activations instead of 3"),
+        (
+            round_otherwise,
+            "w4a4, shard 2 had activations of 4 bits, per tensor, dynamic, symmetric instead of "
+            "4 bits, per token, dynamic, symmetric; delete",
+        ),
+        (round_the_cache, "had a KV cache of 4 bits, per head, asymmetric instead of full prec"),
+        (score_otherwise, "likelihood/w4a8 had activations of full precision instead of 8 bits"),
+        (store_a_prefix_in_one_shard, "w4a16-rtn, shard 2 had a stored prefix of 1 tokens instead"),
+        (lose_the_prefix, "w4a16, shard 1 had a stored prefix of 0 tokens instead of 2;"),
+        (swap_likelihoods, "likelihood/w4a8 is of precision 'w4a4'"),
         (change_dtype, "w4a8, shard 2 ran with dtype 'bfloat16'"),
         (change_threads, "threads 4"),
         (change_tokens, "other tokens"),

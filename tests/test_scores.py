@@ -89,6 +89,27 @@ def test_scores_by_hand(files):
     assert not table.loc["r1", "identical"]
 
 
+def test_only_the_first_reports_are_written(files):
+    """Not a row more or less of the outputs; the references are annotated whole."""
+    whole = scores.score(**files)
+    for system in ("", "original_"):
+        files[f"{system}generations"] = files[f"{system}generations"][1:]  # r3 and r2
+        files[f"{system}annotations"] = files[f"{system}annotations"][1:]
+    with pytest.raises(UserError, match=r"2 of the 4 evaluation reports are missing.*'r1'"):
+        scores.score(**files)
+    with pytest.raises(UserError, match=r"1 of the 2 evaluation reports are missing.*'r1'"):
+        scores.score(**files, reports=2)
+    with pytest.raises(UserError, match=r"5 reports of .*eval\.csv were asked for, and it holds 4"):
+        scores.score(**files, reports=5)
+    table = pd.read_csv(files["evaluation"]).set_index("id").loc[["r3", "r2", "r1", "r4"]]
+    write_table(files["evaluation"], table.reset_index())
+    found = scores.score(**files, reports=2)
+    expected = whole.set_index("id").loc[["r3", "r2"]].reset_index()
+    pd.testing.assert_frame_equal(found, expected)
+    with pytest.raises(UserError, match="1 reports are not among the 1 evaluation"):
+        scores.score(**files, reports=1)
+
+
 def test_identical_outputs_have_full_fidelity(files):
     table = scores.score(**files).set_index("id")
     fidelity = ["fidelity_simple", "fidelity_partial", "fidelity_complete", "rouge_l_original"]

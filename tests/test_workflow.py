@@ -1,9 +1,11 @@
 """What reruns when, on the job tables of dry runs of a finished run."""
 
+import json
 import os
 import re
 from modulefinder import ModuleFinder
 from pathlib import Path
+from typing import Any
 
 import pytest
 from workflow_helpers import (
@@ -103,6 +105,60 @@ def test_changing_one_precision(run: Path) -> None:
         "annotate": 2,
         "score": 1,
         "report": 1,
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"activations": {"granularity": "tensor"}},
+        {"activations": {"clip_ratio": 0.9}},
+        {"activations": {"skip": ["down_proj"]}},
+        {"kv_cache": {"bits": 4}},
+    ],
+)
+def test_changing_what_a_precision_rounds(run: Path, settings: dict[str, Any]) -> None:
+    found = jobs(run, f'precisions={{"w4a8": {json.dumps(settings)}}}')
+    assert (found["generate"], found["likelihood"], found["score"]) == (2, 1, 1)
+    assert not {"quantize", "calibration_set", *NEVER} & set(found)
+
+
+@pytest.mark.slow
+def test_saying_what_holds_anyway_reruns_nothing(run: Path) -> None:
+    """Nor does another order of the keys."""
+    said = {"symmetric": True, "granularity": "token", "range": "dynamic", "skip": [], "bits": 8}
+    checkpoint = {"transform": "none", "prefix": "none", "smooth_attention": False}
+    overrides = [
+        f'precisions={{"w4a8": {{"activations": {json.dumps(said)}, "kv_cache": null}}}}',
+        f'checkpoints={{"awq-w4": {json.dumps(checkpoint)}}}',
+        'generation={"reports": null}',
+    ]
+    assert jobs(run, *overrides) == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        {"transform": "hadamard"},
+        {"smooth_attention": True},
+        {"prefix": "auto"},
+        {"activations": {"bits": 8}},
+    ],
+)
+def test_changing_a_checkpoints_transform(run: Path, recipe: dict[str, Any]) -> None:
+    found = jobs(run, f'checkpoints={{"awq-w4": {json.dumps(recipe)}}}')
+    assert (found["quantize"], found["generate"], found["likelihood"]) == (1, 4, 2)
+    assert not {"calibration_set", *NEVER} & set(found)
+
+
+@pytest.mark.slow
+def test_writing_fewer_reports_measures_no_likelihood_again(run: Path) -> None:
+    assert jobs(run, 'generation={"reports": 4}') == {
+        **{"write_config": 1, "baselines": 1, "report": 1},
+        **OUTPUTS,
+        "annotate": OUTPUTS["annotate"] + 2,
     }
 
 

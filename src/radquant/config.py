@@ -12,6 +12,7 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
 from radquant.errors import UserError
+from radquant.quantization.precision import STATIC, activations_of, kv_cache_of
 from radquant.quantization.recipe import (
     check_recipe_values,
     format_name,
@@ -53,6 +54,7 @@ def resolve(config: Mapping[str, Any], schema_path: str | Path) -> Config:
     _check_precisions(full)
     _check_prompt(full, "generation")
     _check_recipes(full)
+    _check_rounding(full)
     _check_annotator(full)
     if calibrated_checkpoints(full):
         _check_calibration(full)
@@ -93,16 +95,15 @@ def _typed(value: Any, schema: Mapping[str, Any], root: Mapping[str, Any]) -> An
     kinds = [kinds] if isinstance(kinds, str) else kinds
     if not isinstance(value, str) or ("string" in kinds and value != "null"):
         return value
+    if "null" in kinds and value.lower() == "null":
+        return None
     if "integer" in kinds or any(isinstance(item, int) for item in schema.get("enum", [])):
         return _parsed(value, int)
     if "number" in kinds:
         return _parsed(value, float)
-    special: dict[str, Any] = {}
     if "boolean" in kinds:
-        special.update(true=True, false=False)
-    if "null" in kinds:
-        special["null"] = None
-    return special.get(value.lower(), value)
+        return {"true": True, "false": False}.get(value.lower(), value)
+    return value
 
 
 def _parsed(text: str, parse: Callable[[str], Any]) -> Any:
@@ -261,6 +262,12 @@ def _check_task(config: Config) -> None:
             f"config: cleaning.min_words is {cleaning['min_words']} and must not exceed "
             f"cleaning.max_words, which is {cleaning['max_words']}"
         )
+    written, drawn = config["generation"]["reports"], config["evaluation"]["reports"]
+    if written is not None and written > drawn:
+        raise UserError(
+            f"config: generation.reports is {written} and must not exceed evaluation.reports, "
+            f"which is {drawn}"
+        )
 
 
 def _check_precisions(config: Config) -> None:
@@ -282,10 +289,11 @@ def _check_precisions(config: Config) -> None:
                 f"config: precisions.{name}.checkpoint is {checkpoint!r}, but the precision "
                 "original, and no other, uses the checkpoint original"
             )
-        if name == "original" and "activations" in precision:
-            raise UserError(
-                "config: precisions.original is the baseline and takes no activations; remove it"
-            )
+        for key in ("activations", "kv_cache"):
+            if name == "original" and precision[key]:
+                raise UserError(
+                    f"config: precisions.original is the baseline and takes no {key}; remove it"
+                )
     if "original" not in precisions:
         raise UserError(
             "config: precisions.original is missing; every comparison is with it, so add "
@@ -303,6 +311,24 @@ def _check_recipes(config: Config) -> None:
                 check_tool_recipe(checkpoint["tool"], recipe, checkpoint["format"])
         except UserError as error:
             raise UserError(f"config: checkpoints.{name}: {error}") from None
+
+
+def _check_rounding(config: Config) -> None:
+    """Check what precisions round, and that the ranges which they need are in their checkpoints."""
+    for name, precision in config["precisions"].items():
+        try:
+            rounding = activations_of(precision["activations"])
+            kv_cache_of(precision["kv_cache"])
+        except UserError as error:
+            raise UserError(f"config: precisions.{name}.{error}") from None
+        if rounding is None or rounding.range != STATIC:
+            continue
+        checkpoint = precision["checkpoint"]
+        if recipe_of(config["checkpoints"][checkpoint]).activations != rounding:
+            raise UserError(
+                f"config: precisions.{name}.activations has range static, whose ranges are stored "
+                f"with the weights; give checkpoints.{checkpoint}.activations the same values"
+            )
 
 
 def _check_annotator(config: Config) -> None:

@@ -8,6 +8,7 @@ import pandas as pd
 
 from radquant import prompts
 from radquant.errors import UserError
+from radquant.evaluation import written_reports
 from radquant.files import read_table
 
 
@@ -51,9 +52,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def read_reports(
-    args: argparse.Namespace,
+    args: argparse.Namespace, count: int | None = None
 ) -> tuple[str, list[dict[str, Any]], list[prompts.Row]]:
-    """Return the template, the reports to evaluate and the few-shot examples, all checked."""
+    """Return the template, the reports to evaluate and the few-shot examples, all checked.
+
+    count: how many of the reports, the first by draw; all for None. Examples are the same.
+    """
     template = prompts.read_template(args.prompt, args.prompt_text)
     evaluation = read_table(args.eval, require=["id"])
     train = read_table(args.train, require=["id"])
@@ -80,7 +84,7 @@ def read_reports(
             f"report {min(both)} is both a few-shot example and a report to evaluate; "
             f"{args.train} and {args.eval} must not overlap"
         )
-    return template, rows_of(evaluation), examples
+    return template, rows_of(written_reports(evaluation, count, args.eval)), examples
 
 
 def rows_of(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ Nothing here needs PyTorch or the tools, so that a configuration is checked befo
 """
 
 from radquant.errors import UserError
-from radquant.quantization.recipe import WHOLE_ROW, Recipe
+from radquant.quantization.recipe import NONE, WHOLE_ROW, Recipe
 
 NAMES = {"autoawq": "AutoAWQ", "gptqmodel": "GPTQModel"}
 METHODS = {"autoawq": "awq", "gptqmodel": "gptq"}
@@ -28,6 +28,10 @@ def check_tool_recipe(tool: str, recipe: Recipe, form: str | None = None) -> Non
         (recipe.method != method, f"method {recipe.method}; use {method}"),
         (form not in (None, FORMATS[tool]), f"format {form}; leave format out"),
         (recipe.progressive, "progressive scales; leave progressive out"),
+        (recipe.transform != NONE, f"transform {recipe.transform}; leave transform out"),
+        (recipe.smooth_attention, "smooth_attention; leave it out"),
+        (recipe.prefix != NONE, f"prefix {recipe.prefix}; leave prefix out"),
+        (recipe.activations is not None, "weights fitted to activations; leave activations out"),
         *(autoawq_lacks(recipe) if tool == "autoawq" else ()),
     ):
         if wrong:

@@ -11,12 +11,32 @@ import pandas as pd
 from safetensors import safe_open
 
 from radquant.errors import UserError
+from radquant.evaluation import written_reports
 from radquant.files import read_json, read_table, require_file, sha256_file, sha256_text
+from radquant.quantization.precision import (
+    Activations,
+    KVCache,
+    activations_of,
+    as_values,
+    kv_cache_of,
+)
+from radquant.quantization.recipe import needs_calibration, recipe_of
+from radquant.reporting.checks import (
+    COMPUTED_AS,
+    ORIGINAL,
+    SHARED_SETTINGS,
+    check_computed,
+    check_prompts,
+    check_same_reports,
+    check_settings,
+    check_tokens,
+    check_unique,
+    first_id,
+)
 from radquant.scoring import radgraph1
 from radquant.scoring import records as annotation_records
 from radquant.scoring.records import Record
 
-ORIGINAL = "original"
 BASELINES = ("copy-input", "constant")
 ANNOTATORS = {"lexicon": "clinical F1 (lexicon)", "radgraph": "RadGraph F1"}
 
@@ -36,25 +56,14 @@ GENERATION_COLUMNS = [
     *("id", "prompt_hash", "prompt_tokens", "truncated_tokens"),
     *("output", "output_tokens", "finish_reason"),
 ]
-# What must be equal in all shards of all precisions for their scores and speeds to be compared.
-SHARED_SETTINGS = [
-    *(
-        "engine",
-        "device",
-        "dtype",
-        "threads",
-        "batch_size",
-        "max_new_tokens",
-        "examples",
-        "versions",
-    ),
-]
 SHARD_KEYS = [
     *("precision", *SHARED_SETTINGS, "device_name", "kernel", "reports", "batches"),
     *("prompt_tokens", "output_tokens", "wall_seconds", "cpu_seconds", "tokens_per_second"),
     *("latency_seconds", "load_seconds", "peak_process_bytes", "peak_device_bytes", "weight_bytes"),
-    *("layers_quantized", "activation_layers", "activation_bits", "truncated_prompts"),
+    *COMPUTED_AS,
+    "truncated_prompts",
 ]
+LIKELIHOOD_KEYS = ["precision", "wall_seconds", "cpu_seconds", *COMPUTED_AS]
 
 
 @dataclass(frozen=True)
@@ -65,12 +74,13 @@ class Run:
     precisions: list[str]  # the original first, then as the configuration has them
     annotator: str  # 'lexicon 1 (sha256 …)'
     rewards: str  # which definitions of F1
-    reports: pd.DataFrame  # id, reference
+    reports: pd.DataFrame  # id, reference of those that were written
     scores: dict[str, pd.DataFrame]  # per precision and baseline, SCORE_COLUMNS, CLINICAL parsed
     generations: dict[str, pd.DataFrame]  # per precision, GENERATION_COLUMNS
     annotations: dict[str, dict[str, Record]]  # of 'reference' and each precision, by id
     shards: dict[str, list[dict[str, Any]]]  # per precision, the records of its shards
-    likelihood: dict[str, pd.DataFrame]  # per precision: id, nll (nats), tokens
+    # Per precision: id, nll (nats), tokens, of all evaluation reports, the written ones first.
+    likelihood: dict[str, pd.DataFrame]
     likelihood_costs: dict[str, dict[str, Any]]
     quantization: dict[str, dict[str, Any]]  # per quantized checkpoint, quantization.json
     disk_bytes: dict[str, int]  # per checkpoint, its weight files
@@ -87,26 +97,36 @@ class Run:
     def checkpoint(self, precision: str) -> str:
         return str(self.config["precisions"][precision]["checkpoint"])
 
-    def activation_bits(self, precision: str) -> int | None:
-        activations = self.config["precisions"][precision].get("activations")
-        return None if activations is None else int(activations["bits"])
+    def activations(self, precision: str) -> Activations | None:
+        return activations_of(self.config["precisions"][precision].get("activations"))
+
+    def kv_cache(self, precision: str) -> KVCache | None:
+        return kv_cache_of(self.config["precisions"][precision].get("kv_cache"))
+
+    def prefix(self, precision: str) -> list[int]:
+        """The tokens that the precision's checkpoint stores before every text."""
+        checkpoint = self.checkpoint(precision)
+        record = {} if checkpoint == ORIGINAL else self.quantization[checkpoint]
+        return list(record.get("prefix", []))  # other tools' records have none
 
 
 def collect(results: str | Path, config: Mapping[str, Any]) -> Run:
     """Read and check a finished run under `results`; raises UserError on what does not fit."""
     results, config = Path(results), dict(config)
     precisions = _ordered_precisions(config)
-    reports = _read_reports(results / "data" / "eval.csv", config["task"]["target"])
-    ids = reports["id"].tolist()
+    path = results / "data" / "eval.csv"
+    evaluation = _read_reports(path, config["task"]["target"])
+    reports = written_reports(evaluation, config["generation"].get("reports"), path)
+    every_id, ids = evaluation["id"].tolist(), reports["id"].tolist()
     systems = [*precisions, *BASELINES]
     scores = {name: _read_scores(results / "scores" / f"{name}.parquet", ids) for name in systems}
     read = {name: _read_generations(results, name, config, ids) for name in precisions}
     generations = {name: table for name, (table, _) in read.items()}
     shards = {name: records for name, (_, records) in read.items()}
-    _check_settings(shards)
-    _check_prompts(generations)
-    likelihood = {name: _read_likelihood(results, name, ids) for name in precisions}
-    _check_tokens(likelihood)
+    check_settings(shards)
+    check_prompts(generations)
+    likelihood = {name: _read_likelihood(results, name, every_id) for name in precisions}
+    check_tokens(likelihood)
     used = sorted({config["precisions"][name]["checkpoint"] for name in precisions} - {ORIGINAL})
     quantization = {name: _read_quantization(results / "checkpoints" / name) for name in used}
     run = Run(
@@ -117,13 +137,11 @@ def collect(results: str | Path, config: Mapping[str, Any]) -> Run:
         reports=reports,
         scores=scores,
         generations=generations,
-        annotations=_read_annotations(results, config, reports, generations, scores),
+        annotations=_read_annotations(results, config, evaluation, generations, scores),
         shards=shards,
         likelihood=likelihood,
         likelihood_costs={
-            name: _read_record(
-                results / "likelihood" / f"{name}.json", ["wall_seconds", "cpu_seconds"]
-            )
+            name: _read_record(results / "likelihood" / f"{name}.json", LIKELIHOOD_KEYS)
             for name in precisions
         },
         quantization=quantization,
@@ -139,8 +157,32 @@ def collect(results: str | Path, config: Mapping[str, Any]) -> Run:
         source=_read_record(results / "models" / ORIGINAL / "source.json", ["files"]),
         hashes=_hashes(results, generations[ORIGINAL]),
     )
-    _check_layers(run)
+    for name in precisions:
+        numbered = enumerate(shards[name], 1)
+        records = {f"generations/{name}, shard {number}": record for number, record in numbered}
+        records[f"likelihood/{name}"] = run.likelihood_costs[name]
+        check_computed(name, records, _computed_as(run, name))
     return run
+
+
+def _computed_as(run: Run, precision: str) -> dict[str, Any]:
+    """What COMPUTED_AS names must be in every record of a precision."""
+    checkpoint, rounding = run.checkpoint(precision), run.activations(precision)
+    layers = [] if checkpoint == ORIGINAL else run.quantization[checkpoint]["layers"]
+    if checkpoint != ORIGINAL and not layers:
+        raise UserError(f"checkpoints/{checkpoint} has no quantized layer; quantize it again")
+    rounded = 0
+    if rounding is not None:
+        from radquant.quantization.activations import quantized_layers  # with it comes PyTorch
+
+        rounded = len(quantized_layers([layer["name"] for layer in layers], rounding))
+    return {
+        "layers_quantized": len(layers),
+        "activation_layers": rounded,
+        "activations": as_values(rounding),
+        "kv_cache": as_values(run.kv_cache(precision)),
+        "stored_prefix_tokens": len(run.prefix(precision)),
+    }
 
 
 def _ordered_precisions(config: Mapping[str, Any]) -> list[str]:
@@ -155,19 +197,19 @@ def _ordered_precisions(config: Mapping[str, Any]) -> list[str]:
 
 def _read_reports(path: Path, target: str) -> pd.DataFrame:
     table = read_table(path, require=["id", target])
-    _check_unique(table["id"], path)
+    check_unique(table["id"], path)
     return pd.DataFrame({"id": table["id"], "reference": table[target]})
 
 
 def _read_scores(path: Path, ids: Sequence[str]) -> pd.DataFrame:
     table = read_table(path, require=SCORE_COLUMNS)
-    _check_same_reports(table["id"].tolist(), ids, path)
+    check_same_reports(table["id"].tolist(), ids, path)
     for column in SCORES:
         bad = ~table[column].between(0, 1)  # nan is outside too
         if bad.any():
             raise UserError(
                 f"{path}, column {column!r}: {int(bad.sum())} value(s) are not numbers from 0 to "
-                f"1, first at id {_first_id(table, bad)}; delete the file and run again"
+                f"1, first at id {first_id(table, bad)}; delete the file and run again"
             )
     return table.assign(**{column: table[column].map(json.loads) for column in CLINICAL})
 
@@ -194,23 +236,26 @@ def _read_generations(
                 f"{len(table)}; delete both and run again"
             )
     table = pd.concat(tables, ignore_index=True)
-    _check_unique(table["id"], folder)
-    _check_same_reports(sorted(table["id"]), sorted(ids), folder)
+    check_unique(table["id"], folder)
+    check_same_reports(sorted(table["id"]), sorted(ids), folder)
     return table.set_index("id").loc[list(ids)].reset_index(), records
 
 
 def _read_annotations(
     results: Path,
     config: Mapping[str, Any],
-    reports: pd.DataFrame,
+    evaluation: pd.DataFrame,
     generations: Mapping[str, pd.DataFrame],
     scores: Mapping[str, pd.DataFrame],
 ) -> dict[str, dict[str, Record]]:
-    """Return the annotations that the scores were made from, by 'reference' or precision."""
+    """Return the annotations that the scores were made from, by 'reference' or precision.
+
+    References are annotated whole, however few of the reports were written.
+    """
     folder, count = results / "annotations", config["generation"]["shards"]
     annotator = _only("annotator", scores)
     places = {"reference": [folder / "reference.jsonl"]}
-    texts = {"reference": reports.set_index("id")["reference"]}
+    texts = {"reference": evaluation.set_index("id")["reference"]}
     for name, table in generations.items():
         shards = range(1, count + 1)
         places[name] = [folder / name / f"shard-{shard}-of-{count}.jsonl" for shard in shards]
@@ -218,7 +263,7 @@ def _read_annotations(
     found = {}
     for name, paths in places.items():
         notes = annotation_records.read(paths)
-        _check_same_reports(sorted(notes), sorted(texts[name].index), paths[0].parent)
+        check_same_reports(sorted(notes), sorted(texts[name].index), paths[0].parent)
         what = "annotation" if name == "reference" else f"annotation of {name}'s output"
         annotation_records.check_texts(notes, texts[name], what)
         others = {note["annotator"] for note in notes.values()} - {annotator}
@@ -234,14 +279,14 @@ def _read_annotations(
 def _read_likelihood(results: Path, precision: str, ids: Sequence[str]) -> pd.DataFrame:
     path = results / "likelihood" / f"{precision}.parquet"
     table = read_table(path, require=["id", "nll", "tokens"])
-    _check_unique(table["id"], path)
-    _check_same_reports(sorted(table["id"]), sorted(ids), path)
+    check_unique(table["id"], path)
+    check_same_reports(sorted(table["id"]), sorted(ids), path)
     table = table.set_index("id").loc[list(ids)].reset_index()
     bad = ~table["nll"].map(math.isfinite) | (table["tokens"] < 1)
     if bad.any():
         raise UserError(
             f"{path}: {int(bad.sum())} report(s) have no finite likelihood, first id "
-            f"{_first_id(table, bad)}; the model's weights or its dtype are at fault"
+            f"{first_id(table, bad)}; the model's weights or its dtype are at fault"
         )
     return table
 
@@ -256,7 +301,7 @@ def _read_quantization(folder: Path) -> dict[str, Any]:
 def _read_calibration(
     results: Path, config: Mapping[str, Any], checkpoints: Iterable[str]
 ) -> dict[str, Any] | None:
-    if all(config["checkpoints"][name]["method"] == "rtn" for name in checkpoints):
+    if not any(needs_calibration(recipe_of(config["checkpoints"][name])) for name in checkpoints):
         return None
     return _read_record(
         results / "calibration" / "set.json",
@@ -302,33 +347,6 @@ def _hashes(results: Path, generations: pd.DataFrame) -> dict[str, str]:
     return {**hashes, "rendered prompts": sha256_text("\n".join(generations["prompt_hash"]))}
 
 
-def _first_id(table: pd.DataFrame, chosen: pd.Series) -> str:
-    return repr(table.loc[chosen, "id"].iloc[0])
-
-
-def _check_unique(ids: pd.Series, where: Path) -> None:
-    double = ids[ids.duplicated()]
-    if len(double):
-        raise UserError(
-            f"{where}: id {double.iloc[0]!r} appears more than once; delete it and run again"
-        )
-
-
-def _check_same_reports(found: Sequence[str], expected: Sequence[str], where: Path) -> None:
-    """Refuse what was not measured on exactly the evaluation reports, in their order."""
-    if len(found) != len(expected):
-        raise UserError(
-            f"{where} has {len(found)} rows, but data/eval.csv has {len(expected)} reports; "
-            "delete it and run again"
-        )
-    for row, (one, other) in enumerate(zip(found, expected, strict=True), 1):
-        if one != other:
-            raise UserError(
-                f"{where}, row {row}: id {one!r} stands where data/eval.csv has {other!r}, so the "
-                "reports cannot be paired; delete it and run again"
-            )
-
-
 def _annotator(scores: Mapping[str, pd.DataFrame], expected: str) -> str:
     annotator = _only("annotator", scores)
     if expected not in annotator.split()[0]:  # 'radgraph' stands in 'modern-radgraph-xl' too
@@ -349,64 +367,3 @@ def _only(column: str, scores: Mapping[str, pd.DataFrame]) -> str:
             "results/annotations and results/scores and run again"
         )
     return str(next(iter(owner)))
-
-
-def _check_settings(shards: Mapping[str, list[dict[str, Any]]]) -> None:
-    first_place, first = None, None
-    for precision, records in shards.items():
-        for number, record in enumerate(records, 1):
-            place = f"generations/{precision}, shard {number}"
-            if first is None:
-                first_place, first = place, record
-            for key in SHARED_SETTINGS:
-                if record[key] != first[key]:
-                    raise UserError(
-                        f"{place} ran with {key} {record[key]!r}, but {first_place} with "
-                        f"{first[key]!r}; delete results/generations and run again"
-                    )
-
-
-def _check_prompts(generations: Mapping[str, pd.DataFrame]) -> None:
-    expected = generations[ORIGINAL]["prompt_hash"]
-    for precision, table in generations.items():
-        other = table["prompt_hash"] != expected
-        if other.any():
-            raise UserError(
-                f"generations/{precision}: {int(other.sum())} report(s) had another prompt than "
-                f"the original model, first id {_first_id(table, other)}; delete "
-                "results/generations and run again"
-            )
-
-
-def _check_tokens(likelihood: Mapping[str, pd.DataFrame]) -> None:
-    for precision, table in likelihood.items():
-        if (table["tokens"] != likelihood[ORIGINAL]["tokens"]).any():
-            raise UserError(
-                f"likelihood/{precision} counts other tokens than likelihood/{ORIGINAL}, so the "
-                "two cannot be paired; delete results/likelihood and run again"
-            )
-
-
-def _check_layers(run: Run) -> None:
-    """Refuse a 'quantized' model in which nothing, or not everything, was quantized."""
-    for precision in run.precisions:
-        checkpoint, bits = run.checkpoint(precision), run.activation_bits(precision)
-        layers = 0 if checkpoint == ORIGINAL else len(run.quantization[checkpoint]["layers"])
-        if checkpoint != ORIGINAL and layers == 0:
-            raise UserError(f"checkpoints/{checkpoint} has no quantized layer; quantize it again")
-        for number, record in enumerate(run.shards[precision], 1):
-            place = f"generations/{precision}, shard {number}"
-            found = {
-                "quantized layers": (record["layers_quantized"], layers),
-                "layers with quantized activations": (
-                    record["activation_layers"],
-                    0 if bits is None else layers,
-                ),
-                "activation bits": (record["activation_bits"], bits),
-            }
-            for what, (got, expected) in found.items():
-                if got != expected:
-                    raise UserError(
-                        f"{place} had {got} {what} instead of {expected}; delete "
-                        f"results/generations/{precision} and run again"
-                    )

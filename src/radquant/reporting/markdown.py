@@ -61,6 +61,11 @@ def _head(summary: Summary) -> str:
         f"{escape(config['model']['name'])} wrote the {task['target']} from the "
         f"{' and '.join(task['inputs'])} of {quality['reports']} reports of the corpus "
         f"{escape(config['corpus']['name'])}, once in each precision and greedily.",
+        *(
+            [f"The references' likelihood is over {quality['references']} reports."]
+            if quality["references"] != quality["reports"]
+            else []
+        ),
         "report.html holds the same and an explorer of every report; it holds report text: share "
         "it as you would the reports.",
     )
@@ -90,7 +95,8 @@ def _quality(summary: Summary) -> str:
         f"Entities, relations and combined are the three levels of {quality['measure']} against "
         f"the reference, by {escape(quality['annotator'])}: mean over reports, 0 to 1.",
         "Fidelity is the combined F1 against the original model's own output, and identical the "
-        "share of outputs that equal it. Perplexity is that of the references: less is better.",
+        "share of outputs that equal it. Perplexity is that of the references"
+        f"{_of_all(quality)}: less is better.",
         f"{BASELINES[0]} repeats the input; {BASELINES[1]} gives every report the one training "
         "text that scores best there. A model is of use only above both.",
     ]
@@ -113,6 +119,12 @@ def _quality(summary: Summary) -> str:
         )
     parts = [f"## Quality: {quality['measure']}", table(header, rows), bullets(*notes)]
     return "\n\n".join([*parts, _radgraph1(quality)])
+
+
+def _of_all(quality: Summary) -> str:
+    """Say of how many reports the likelihood is, where that are more than were written."""
+    more = quality["references"] != quality["reports"]
+    return f" of all {quality['references']} evaluation reports" if more else ""
 
 
 def _radgraph1(quality: Summary) -> str:
@@ -197,9 +209,10 @@ def _cost_notes(summary: Summary) -> list[str]:
         )
     if any(row["simulated"] for row in systems.values()):
         notes.append(
-            "Simulated: activations are rounded to their grid and then multiplied in "
-            f"{machine['dtype']} (fake quantization), at extra cost. What such a precision writes "
-            "is meant to be judged; its speed is not, and is never a speed-up."
+            "Simulated: activations, or keys and values of the cache, are rounded to their grid "
+            f"and used in {machine['dtype']} (fake quantization), at extra cost. What such a "
+            "precision writes is meant to be judged; its speed is not, and is never a speed-up, "
+            "and a rounded cache is not smaller here."
         )
     if len(machine["generated_on"]) > 1:
         notes.append(
@@ -274,8 +287,8 @@ def _likelihood_table(quality: Summary) -> str:
     ]
     original = perplexity(quality["systems"][ORIGINAL]["perplexity"])
     lead = prose(
-        "The same for the references' negative log-likelihood, per report and token: above 0 is "
-        f"worse than the original, whose perplexity is {original}:"
+        f"The same for the references' negative log-likelihood{_of_all(quality)}, per report and "
+        f"token: above 0 is worse than the original, whose perplexity is {original}:"
     )
     return "\n\n".join([lead, table(header, rows)])
 

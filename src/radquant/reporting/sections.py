@@ -6,6 +6,7 @@ from typing import Any
 import yaml
 
 from radquant.quantization.recipe import WHOLE_ROW
+from radquant.reporting import words
 from radquant.reporting.tables import (
     ABSENT,
     bullets,
@@ -14,6 +15,7 @@ from radquant.reporting.tables import (
     prose,
     size,
     table,
+    without_absent,
 )
 
 Summary = Mapping[str, Any]
@@ -30,6 +32,12 @@ def data_section(summary: Summary) -> str:
         f"{cleaning['eval']:,} were evaluated (split {escape(cleaning['split'])}, by "
         f"{escape(cleaning['unit'])}); data/rejected.csv tells why each of the others was dropped."
     ]
+    quality = summary["quality"]
+    if quality["references"] != quality["reports"]:
+        sentences.append(
+            f"Of these, the first {quality['reports']:,} by draw were written and scored; the "
+            f"likelihood is that of all {quality['references']:,} references."
+        )
     if calibration is not None:
         sentences.append(_calibrated_on(calibration))
     return "\n\n".join(["## Data", table(["step", "removed", "left"], rows), prose(*sentences)])
@@ -68,7 +76,8 @@ def quantization_section(summary: Summary) -> str:
         return ""
     kinds = sorted({kind for record in records.values() for kind in record["errors"]})
     header = [
-        *("checkpoint", "method", "bits", "group", "zero point", "layers"),
+        *("checkpoint", "method", "bits", "group", "zero point"),
+        *("transform", "fitted to activations of", "stored prefix", "layers"),
         *(kind.replace("_", " ") for kind in kinds),
         *("wall", "CPU", "peak memory"),
     ]
@@ -83,6 +92,9 @@ def quantization_section(summary: Summary) -> str:
                 str(recipe["bits"]),
                 "row" if recipe["group_size"] == WHOLE_ROW else str(recipe["group_size"]),
                 "yes" if recipe["zero_point"] else "no",
+                words.transform(recipe),
+                escape(words.activations(recipe.get("activations"))),
+                _tokens(len(record["prefix"])),
                 str(record["layers"]),
                 *(_error(errors.get(kind)) for kind in kinds),
                 f"{cost['wall_seconds']:,.0f} s",
@@ -104,8 +116,9 @@ def quantization_section(summary: Summary) -> str:
         "Errors are relative to the norm of the layer's weights, or of its outputs on the "
         "calibration texts: median of the layers, and the largest."
     )
-    parts = ["## Quantization", table(header, rows, left=2), lead, bullets(*notes)]
-    return "\n\n".join([*parts, _layer_table(summary)])
+    shown = table(*without_absent(header, rows), left=2)
+    parts = ["## Quantization", shown, lead, bullets(*notes)]
+    return "\n\n".join([*parts, "How each precision computes:", _layer_table(summary)])
 
 
 def _check(value: Any) -> str:
@@ -118,20 +131,33 @@ def _error(error: Mapping[str, Any] | None) -> str:
     return ABSENT if error is None else f"{number(error['median'])} ({number(error['max'])})"
 
 
+def _tokens(count: int) -> str:
+    return f"{count} token{'s' if count > 1 else ''}" if count else ABSENT
+
+
 def _layer_table(summary: Summary) -> str:
-    header = ["precision", "checkpoint", "weight layers", "activation layers", "bits", "kernel"]
-    rows = [
-        [
-            escape(name),
-            escape(summary["config"]["precisions"][name]["checkpoint"]),
-            str(row["layers_quantized"]),
-            str(row["activation_layers"]),
-            ABSENT if row["activation_bits"] is None else str(row["activation_bits"]),
-            row["kernel"],
-        ]
-        for name, row in summary["performance"]["systems"].items()
+    header = [
+        *("precision", "checkpoint", "transform", "weight layers", "activation layers"),
+        *("activations", "KV cache", "stored prefix", "kernel"),
     ]
-    return table(header, rows, left=2)
+    rows = []
+    for name, row in summary["performance"]["systems"].items():
+        checkpoint = summary["config"]["precisions"][name]["checkpoint"]
+        record = summary["quantization"].get(checkpoint)
+        rows.append(
+            [
+                escape(name) + (" (simulated)" if row["simulated"] else ""),
+                escape(checkpoint),
+                ABSENT if record is None else words.transform(record["recipe"]),
+                str(row["layers_quantized"]),
+                str(row["activation_layers"]),
+                escape(words.activations(row["activations"])),
+                words.kv_cache(row["kv_cache"]),
+                _tokens(row["stored_prefix_tokens"]),
+                row["kernel"],
+            ]
+        )
+    return table(*without_absent(header, rows), left=2)
 
 
 def reproduction_section(summary: Summary) -> str:

@@ -53,6 +53,7 @@ def _quality(run: Run) -> dict[str, Any]:
         "rewards": run.rewards,
         "measure": ANNOTATORS[run.config["scoring"]["annotator"]],
         "reports": len(run.reports),
+        "references": len(run.likelihood[ORIGINAL]),  # whose likelihood is measured
         "settings": {**settings, "seed": run.config["seed"], "power": POWER, "primary": PRIMARY},
         "precisions": run.precisions,
         "systems": {name: _means(run, name) for name in [*run.precisions, *BASELINES]},
@@ -206,8 +207,10 @@ def _speed(run: Run, precision: str) -> dict[str, Any]:
         (shard["latency_seconds"], shard["batches"]) for shard in shards if shard["batches"]
     ]
     return {
-        "simulated": run.activation_bits(precision) is not None,
-        "activation_bits": run.activation_bits(precision),
+        "simulated": bool(run.activations(precision) or run.kv_cache(precision)),
+        "activations": shards[0]["activations"],
+        "kv_cache": shards[0]["kv_cache"],
+        "stored_prefix_tokens": shards[0]["stored_prefix_tokens"],
         "kernel": " and ".join(sorted({shard["kernel"] for shard in shards})),
         "layers_quantized": shards[0]["layers_quantized"],
         "activation_layers": shards[0]["activation_layers"],
@@ -248,6 +251,7 @@ def _recipe(record: Mapping[str, Any]) -> dict[str, Any]:
             }
     return {
         "recipe": record["recipe"],
+        "prefix": record.get("prefix", []),  # other tools store none
         "tool": record.get("tool"),
         "checks": record.get("checks", {}),
         "layers": len(layers),

@@ -75,6 +75,14 @@ def size(count: float | None) -> str:
     return f"{count / 1e3:.3g} kB"
 
 
+def without_absent(
+    header: Sequence[str], rows: Sequence[Sequence[str]]
+) -> tuple[list[str], list[list[str]]]:
+    """Return header and rows without the columns in which nothing stands."""
+    kept = [place for place in range(len(header)) if any(row[place] != ABSENT for row in rows)]
+    return [header[place] for place in kept], [[row[place] for place in kept] for row in rows]
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
     """Return a Markdown table; the first `left` columns are aligned left, the others right."""
     cells = [list(header), *map(list, rows)]

@@ -167,9 +167,10 @@ def _likelihood(quality: Mapping[str, Any], rows: Mapping[str, Any]) -> str:
     systems = quality["systems"]
     listed = ", ".join(f"{name} {perplexity(systems[name]['perplexity'])}" for name in silent)
     before = perplexity(systems[ORIGINAL]["perplexity"])
+    count = "" if quality["references"] == quality["reports"] else f"{quality['references']:,} "
     return (
-        ", though a more sensitive measure, how well the model predicts the reference reports, did "
-        f"get worse (perplexity: original {before}, {listed})"
+        f", though a more sensitive measure, how well the model predicts the {count}reference "
+        f"reports, did get worse (perplexity: original {before}, {listed})"
     )
 
 
@@ -204,7 +205,13 @@ def _saving(quality: Mapping[str, Any], performance: Mapping[str, Any]) -> str:
     name = best(quality, real or quantized)
     row, base = systems[name], systems[ORIGINAL]
     if row["simulated"]:
-        speed = "its speed is not known, because its activations are rounded in simulation"
+        what = [
+            *(["activations"] if row["activations"] else []),
+            *(["KV cache"] if row["kv_cache"] else []),
+        ]
+        speed = (
+            f"its speed is not known, because the rounding of its {' and '.join(what)} is simulated"
+        )
     else:
         factor = row["ratios"]["tokens_per_second"]
         pace = "slower" if factor < 0.995 else "faster" if factor >= 1.005 else "as fast"

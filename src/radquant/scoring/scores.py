@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from radquant.errors import UserError
+from radquant.evaluation import written_reports
 from radquant.files import read_table
 from radquant.prompts import check_template, columns_of, fixed_texts
 from radquant.scoring import radgraph1, records, rewards
@@ -25,12 +26,15 @@ def score(
     original_generations: Sequence[str | Path],
     original_annotations: Sequence[str | Path],
     template: str,
+    reports: int | None = None,
 ) -> pd.DataFrame:
     """Score one system's outputs against the references and against the original model's outputs.
 
     `target` is the column of `evaluation` that holds the reference text, `template` the prompt.
-    Columns of the result, one row per report in the order of `evaluation`: id, annotator, rewards
-    (the package whose definitions were used), simple, partial, complete (F1 against the reference),
+    The outputs must be of the first `reports` rows of `evaluation`, of all for None.
+    Columns of the result, one row per written report in the order of `evaluation`: id, annotator,
+    rewards (the package whose definitions were used), simple, partial, complete (F1 against the
+    reference),
     rg1_* (the same by the definitions of RadGraph 1.0, see `radgraph1`), fidelity_* (F1 against the
     original model's output), rouge_l and rouge_l_original (F-measure with stemming), identical,
     empty, output_words, and as JSON statuses and reference_statuses ({finding: status} of the
@@ -44,12 +48,14 @@ def score(
     Raises UserError when ids are missing, double or unknown in any file, when an annotation is of
     another text, and when not all annotations come from the same annotator.
     """
-    table = read_table(evaluation, require=("id", target))
-    check_template(template, list(table.columns), target)
+    whole = read_table(evaluation, require=("id", target))
+    check_template(template, list(whole.columns), target)
+    every_id = list(whole["id"])
+    _check_ids(every_id, every_id, str(evaluation))
+    references = pd.Series(list(whole[target]), index=every_id, dtype=object)
+    table = written_reports(whole, reports, evaluation)
     inputs = table[columns_of(template)].to_dict(orient="records")
     ids = list(table["id"])
-    _check_ids(ids, ids, str(evaluation))
-    references = pd.Series(list(table[target]), index=ids, dtype=object)
     generated = read_generations(generations, ids)
     outputs = generated["output"]
     originals = read_generations(original_generations, ids)["output"]

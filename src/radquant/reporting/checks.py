@@ -1,0 +1,120 @@
+"""Refusing what cannot be compared, or is not what the configuration asks for."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from radquant.errors import UserError
+from radquant.reporting import words as in_words
+
+ORIGINAL = "original"
+# What must be equal in all shards of all precisions for their scores and speeds to be compared.
+SHARED_SETTINGS = [
+    *("engine", "device", "dtype", "threads"),
+    *("batch_size", "max_new_tokens", "examples", "versions"),
+]
+# What every record of a precision says of how it computed, and how that is told.
+COMPUTED_AS = {
+    "layers_quantized": "{} quantized layers",
+    "activation_layers": "{} layers with quantized activations",
+    "activations": "activations of {}",
+    "kv_cache": "a KV cache of {}",
+    "stored_prefix_tokens": "a stored prefix of {} tokens",
+}
+ROUNDING = {"activations": in_words.activations, "kv_cache": in_words.kv_cache}
+
+
+def first_id(table: pd.DataFrame, chosen: pd.Series) -> str:
+    return repr(table.loc[chosen, "id"].iloc[0])
+
+
+def check_unique(ids: pd.Series, where: Path) -> None:
+    double = ids[ids.duplicated()]
+    if len(double):
+        raise UserError(
+            f"{where}: id {double.iloc[0]!r} appears more than once; delete it and run again"
+        )
+
+
+def check_same_reports(found: Sequence[str], expected: Sequence[str], where: Path) -> None:
+    """Refuse what was not measured on exactly the evaluation reports, in their order.
+
+    expected: the written ones or, of likelihoods and references, all.
+    """
+    if len(found) != len(expected):
+        raise UserError(
+            f"{where} has {len(found)} rows, but it should be of {len(expected)} reports of "
+            "data/eval.csv; delete it and run again"
+        )
+    for row, (one, other) in enumerate(zip(found, expected, strict=True), 1):
+        if one != other:
+            raise UserError(
+                f"{where}, row {row}: id {one!r} stands where data/eval.csv has {other!r}, so the "
+                "reports cannot be paired; delete it and run again"
+            )
+
+
+def check_settings(shards: Mapping[str, list[dict[str, Any]]]) -> None:
+    first_place, first = None, None
+    for precision, records in shards.items():
+        for number, record in enumerate(records, 1):
+            place = f"generations/{precision}, shard {number}"
+            if first is None:
+                first_place, first = place, record
+            for key in SHARED_SETTINGS:
+                if record[key] != first[key]:
+                    raise UserError(
+                        f"{place} ran with {key} {record[key]!r}, but {first_place} with "
+                        f"{first[key]!r}; delete results/generations and run again"
+                    )
+
+
+def check_prompts(generations: Mapping[str, pd.DataFrame]) -> None:
+    expected = generations[ORIGINAL]["prompt_hash"]
+    for precision, table in generations.items():
+        other = table["prompt_hash"] != expected
+        if other.any():
+            raise UserError(
+                f"generations/{precision}: {int(other.sum())} report(s) had another prompt than "
+                f"the original model, first id {first_id(table, other)}; delete "
+                "results/generations and run again"
+            )
+
+
+def check_tokens(likelihood: Mapping[str, pd.DataFrame]) -> None:
+    for precision, table in likelihood.items():
+        if (table["tokens"] != likelihood[ORIGINAL]["tokens"]).any():
+            raise UserError(
+                f"likelihood/{precision} counts other tokens than likelihood/{ORIGINAL}, so the "
+                "two cannot be paired; delete results/likelihood and run again"
+            )
+
+
+def check_computed(
+    precision: str, records: Mapping[str, Mapping[str, Any]], expected: Mapping[str, Any]
+) -> None:
+    """Refuse a precision that did not compute as its configuration and its checkpoint say.
+
+    records: by what they are called. expected: what each must say, by the keys of COMPUTED_AS.
+    """
+    for place, record in records.items():
+        if record["precision"] != precision:
+            raise UserError(
+                f"{place} is of precision {record['precision']!r}; delete it and run again"
+            )
+        for key, words in COMPUTED_AS.items():
+            got, wanted = record[key], expected[key]
+            if got != wanted:
+                raise UserError(
+                    f"{place} had {words.format(_shown(key, got))} instead of "
+                    f"{_shown(key, wanted)}; delete results/generations/{precision} and "
+                    f"results/likelihood/{precision}.* and run again"
+                )
+
+
+def _shown(key: str, value: Any) -> str:
+    if key not in ROUNDING:
+        return str(value)
+    return "full precision" if value is None else ROUNDING[key](value)

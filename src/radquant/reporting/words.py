@@ -1,0 +1,49 @@
+"""The settings of transforms and rounding in words, as they stand in records and configurations."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from radquant.quantization.precision import DYNAMIC, GROUP
+from radquant.quantization.recipe import HADAMARD, NONE, SMOOTH
+from radquant.reporting.tables import ABSENT
+
+Settings = Mapping[str, Any]
+TRANSFORMS = {SMOOTH: "SmoothQuant", HADAMARD: "Hadamard rotation"}
+
+
+def activations(settings: Settings | None) -> str:
+    """'4 bits, per group of 64, dynamic, asymmetric, clip 0.9, not down_proj'."""
+    if settings is None:
+        return ABSENT
+    parts = [f"{settings['bits']} bits", _shared_by(settings), settings["range"], _form(settings)]
+    if settings["range"] == DYNAMIC and settings["clip_ratio"] != 1:
+        parts.append(f"clip {settings['clip_ratio']:g}")
+    if settings["skip"]:
+        parts.append(f"not {' and '.join(settings['skip'])}")
+    return ", ".join(parts)
+
+
+def kv_cache(settings: Settings | None) -> str:
+    """'4 bits, per head, asymmetric'."""
+    if settings is None:
+        return ABSENT
+    return ", ".join([f"{settings['bits']} bits", _shared_by(settings), _form(settings)])
+
+
+def _shared_by(settings: Settings) -> str:
+    kind = settings["granularity"]
+    return f"per group of {settings['group_size']}" if kind == GROUP else f"per {kind}"
+
+
+def _form(settings: Settings) -> str:
+    return "symmetric" if settings["symmetric"] else "asymmetric"
+
+
+def transform(recipe: Settings) -> str:
+    """What was done to the model before rounding: 'Hadamard rotation, SmoothAttention'."""
+    kind = recipe.get("transform", NONE)
+    parts = [
+        *([TRANSFORMS[kind]] if kind != NONE else []),
+        *(["SmoothAttention"] if recipe.get("smooth_attention") else []),
+    ]
+    return ", ".join(parts) or ABSENT
