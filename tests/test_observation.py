@@ -1,7 +1,8 @@
 """What calibration looks at, against direct computation; weights fitted to rounded inputs."""
 
-import json
-import shutil
+import dataclasses
+from collections.abc import Sequence
+from copy import deepcopy
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,10 @@ from torch import Tensor
 from radquant.errors import UserError
 from radquant.models import load
 from radquant.quantization import observation
-from radquant.quantization.activations import quantize_activations
+from radquant.quantization.activations import Grid, quantize_activations
 from radquant.quantization.architectures import Group, decoder_layers
-from radquant.quantization.hidden import Hidden, embed
+from radquant.quantization.formats import format_for, settings_of, unpack
+from radquant.quantization.hidden import Hidden, append, embed
 from radquant.quantization.observation import (
     Inputs,
     InputStatistics,
@@ -29,13 +31,13 @@ from radquant.quantization.observation import (
     collect_rounded,
     collect_statistics,
     rounded_error,
-    search_range,
     static_ranges,
 )
 from radquant.quantization.original import Original, open_original
-from radquant.quantization.precision import Activations, activations_of
+from radquant.quantization.precision import Activations
+from radquant.quantization.recipe import Recipe
+from radquant.quantization.rounding import round_layer
 from radquant.quantization.streaming import fill
-from radquant.quantization.verification import USUAL, output_checks
 
 CPU = torch.device("cpu")
 seeds = st.integers(0, 2**31)
@@ -67,20 +69,50 @@ def first_layer(
 
 
 @torch.inference_mode()
-def inputs_of_groups(source: Original, layer: Any, inputs: Inputs) -> list[list[Tensor]]:
-    """What each group reads behind the prefix, [sequence] of [tokens, in] each."""
+def inputs_of_groups(
+    source: Original,
+    layer: Any,
+    inputs: Inputs,
+    rounding: Activations | None = None,
+    ranges: Sequence[Grid | None] = (None,) * 4,
+) -> list[list[Tensor]]:
+    """What each group reads behind the prefix, rounded there, [sequence] of [tokens, in] each."""
     found: list[list[Tensor]] = [[] for _ in source.architecture.groups]
-    handles = [
-        layer.get_submodule(group.linears[-1]).register_forward_hook(
-            lambda _, args, __, f=of_group: f.append(args[0][0, inputs.prefix :].clone())
-        )
-        for group, of_group in zip(source.architecture.groups, found, strict=True)
-    ]
+    copy = deepcopy(layer)  # whose hooks nobody has to take off
+
+    def reading(place: int, name: str) -> Any:
+        def read(_: Any, args: tuple[Tensor]) -> tuple[Tensor]:
+            x, skipped = args[0].clone(), rounding is None or name in rounding.skip
+            for row in (
+                [x[:, inputs.prefix :]] if not skipped and x.shape[1] > inputs.prefix else []
+            ):
+                row.copy_(quantize_activations(row, rounding, static=ranges[place]))
+            if name == source.architecture.groups[place].linears[-1].rpartition(".")[2]:
+                found[place].append(x[0, inputs.prefix :])
+            return (x,)
+
+        return read
+
+    for place, group in enumerate(source.architecture.groups):
+        for name in group.linears:
+            hook = reading(place, name.rpartition(".")[2])
+            copy.get_submodule(name).register_forward_pre_hook(hook)
     for index in range(len(inputs.arguments)):
-        inputs.run(layer, index)
-    for handle in handles:
-        handle.remove()
+        inputs.run(copy, index)
     return found
+
+
+def drift(inputs: Inputs, path: Path) -> Hidden:
+    """Hidden states a little away from a layer's, except for the prefix."""
+    drifted = dataclasses.replace(inputs.hidden, path=path)
+    with drifted.writing() as file:
+        for index in range(len(inputs.arguments)):
+            states = inputs.hidden.read(index, CPU)
+            states[:, inputs.prefix :] += (
+                0.1 * random(*states.shape, seed=index)[:, inputs.prefix :]
+            )
+            append(file, states)
+    return drifted
 
 
 PREFIX = torch.tensor([7, 1])
@@ -126,15 +158,16 @@ def test_rounded_statistics(
     statistics = collect_statistics(layer, source.architecture, inputs, outputs, keep=True)
     ranges = static_ranges(source.architecture, statistics, rounding)
     assert all((grid is not None) == (rounding.range == "static") for grid in ranges)
-    found = collect_rounded(layer, source.architecture, inputs, rounding, ranges)
+    drifted = drift(inputs, tmp_path / "drifted")
+    beside = inputs_of_groups(
+        source, layer, dataclasses.replace(inputs, hidden=drifted), rounding, ranges
+    )
+    found = collect_rounded(layer, source.architecture, inputs, drifted, rounding, ranges)
     assert [each is None for each in found] == [False] * 3 + [bool(rounding.skip)]
-    for of_group, sequences, grid in zip(found, direct, ranges, strict=True):
+    for of_group, exact, rounded in zip(found, direct, beside, strict=True):
         if of_group is None:
             continue
-        rounded = [
-            quantize_activations(x[None], rounding, static=grid)[0] for x in sequences if len(x)
-        ]
-        x, y = torch.cat(sequences), torch.cat(rounded)
+        x, y = torch.cat(exact), torch.cat(rounded)
         torch.testing.assert_close(of_group.gram, y.T @ y, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(of_group.cross, x.T @ y, rtol=1e-4, atol=1e-4)
         assert not torch.equal(x, y)
@@ -187,66 +220,6 @@ def test_layers_that_read_the_same_are_skipped_together() -> None:
     assert activations_for(group, Activations(8)) == Activations(8)
     with pytest.raises(UserError, match=r"some of mlp\.gate_proj, mlp\.up_proj but not all"):
         activations_for(group, one)
-
-
-# ------------------------------------------------------------------------------- static ranges
-
-
-def error_of_range(x: np.ndarray, keep: float, bits: int, symmetric: bool) -> tuple[float, ...]:
-    """Squared error, scale and zero for a share of the range of x."""
-    low, high = min(x.min(), 0) * keep, max(x.max(), 0) * keep
-    if symmetric:
-        largest = 2 ** (bits - 1) - 1
-        scale, zero, ends = max(-low, high) / largest, 0.0, (-largest, largest)
-    else:
-        scale = (high - low) / (2**bits - 1)
-        zero, ends = np.round(-low / scale), (0, 2**bits - 1)
-    rounded = (np.clip(np.round(x / scale) + zero, *ends) - zero) * scale
-    return float(((rounded - x) ** 2).sum()), scale, zero
-
-
-@pytest.mark.parametrize("bits", [4, 8])
-@pytest.mark.parametrize("symmetric", [True, False])
-@pytest.mark.parametrize("granularity", ["tensor", "group"])
-@pytest.mark.parametrize("kind", ["normal", "outlier", "positive"])
-def test_a_static_range_is_the_best_of_all_tried(
-    bits: int, symmetric: bool, granularity: str, kind: str
-) -> None:
-    x = random(200, 64, seed=bits)
-    if kind == "outlier":
-        x[17, 40] = 1000
-    elif kind == "positive":
-        x = x.abs() + 3
-    rounding = Activations(bits, granularity, 32, symmetric, "static")
-    found = search_range(x, rounding)
-    parts = [x[:, :32], x[:, 32:]] if granularity == "group" else [x]
-    assert found.scale.shape == found.zero.shape == (len(parts),)
-    for place, part in enumerate(parts):
-        values = part.double().numpy()
-        tried = [
-            error_of_range(values, observation.RANGE_STEP**step, bits, symmetric)
-            for step in range(observation.RANGE_STEPS)
-        ]
-        rounded = (values / float(found.scale[place])).round() + float(found.zero[place])
-        rounded = rounded.clip(found.low, found.high) - float(found.zero[place])
-        error = ((rounded * float(found.scale[place]) - values) ** 2).sum()
-        assert error <= min(tried)[0] * (1 + 1e-4)
-        assert any(
-            np.isclose(float(found.scale[place]), scale) and float(found.zero[place]) == zero
-            for _, scale, zero in tried
-        )
-
-
-def test_outliers_leave_something_for_the_rest() -> None:
-    """Covered whole, ten values of 64,000 would cost all others nearly everything in 4 bits."""
-    x = random(1000, 64, seed=3)
-    x[::100, 5] = 30
-    rounding = Activations(4, "tensor", range="static")
-    found = search_range(x, rounding)
-    assert float(found.scale) < 0.3 * 30 / 7
-    ordinary = x[x < 30]
-    lost = quantize_activations(ordinary[None, :, None], rounding, static=found)
-    assert (lost[0, :, 0] - ordinary).square().sum() < 0.1 * ordinary.square().sum()
 
 
 # ------------------------------------------------------------ weights fitted to rounded inputs
@@ -313,35 +286,87 @@ def test_a_gram_matrix_that_is_none_is_named() -> None:
         best_weights(torch.eye(4), broken, 0.01)
 
 
-DYNAMIC = {"bits": 4}
-STATIC = {"bits": 4, "granularity": "tensor", "range": "static"}
-GROUP = {"bits": 4, "granularity": "group", "group_size": 32, "symmetric": False}
-
-
+@pytest.mark.parametrize("method", ["gptq", "awq"])
 @pytest.mark.parametrize(
-    ("method", "values"),
-    [("gptq", DYNAMIC), ("gptq", STATIC), ("gptq", GROUP), ("awq", DYNAMIC), ("awq", GROUP)],
+    "rounding",
+    [Activations(4), Activations(4, "tensor", range="static"), Activations(4, "group", 32)],
 )
+@torch.inference_mode()
 def test_fitted_weights_lose_less_to_rounded_inputs(
-    tmp_path: Path, method: str, values: dict[str, Any]
+    source: Original, tmp_path: Path, method: str, rounding: Activations
 ) -> None:
-    """Outputs of decoder layers whose inputs are rounded, against the original's."""
-    original = make_stand_out(tiny_llama(tmp_path / "o", tie_word_embeddings=False), 7)
-    options = ("--method", method, "--calibration", str(write_samples(tmp_path)))
-    fitted = store(original, tmp_path / "f", *options, "--activations", json.dumps(values))
-    exact = store(original, tmp_path / "e", *options)
-    if values is STATIC:  # the ranges are those of the original's inputs, which GPTQ leaves alone
-        (exact / "quantization.json").unlink()
-        for name in ("runtime.safetensors", "model.safetensors.index.json"):
-            shutil.copyfile(fitted / name, exact / name)
-    errors = []
-    for directory in (fitted, exact):
-        checks = output_checks(
-            load(directory, rounding=activations_of(values)).model,
-            load(original).model,
-            "model.layers",
-            token_sequences(6, 24),
-            USUAL[4],
+    """Each linear layer of a model with an outlying token, beside plain quantization of it."""
+    layer, inputs, outputs = first_layer(source, tmp_path, token_sequences(40, 24), 0)
+    layer.input_layernorm.weight[3] = 30
+    table = source.architecture
+    statistics = collect_statistics(layer, table, inputs, outputs, keep=True)
+    ranges = static_ranges(table, statistics, rounding)
+    rounded = collect_rounded(layer, table, inputs, inputs.hidden, rounding, ranges)
+    exact = inputs_of_groups(source, layer, inputs)
+    seen = inputs_of_groups(source, layer, inputs, rounding, ranges)
+    recipe = Recipe(method, 4, 32)
+    form = format_for(recipe)
+    errors: list[dict[str, float]] = []
+    for known in (rounded, []):
+        tensors, records = round_layer(
+            deepcopy(layer), "layer", table, recipe, form, statistics, known
         )
-        errors.append(sum(check.measured for check in checks[:2]))
-    assert errors[0] < errors[1]
+        errors.append({})
+        for group, of_exact, of_rounded in zip(table.groups, exact, seen, strict=True):
+            x, y = torch.cat(of_exact), torch.cat(of_rounded)
+            for name in group.linears:
+                evaluated = stored_weight(tensors, name, recipe)
+                expected = x @ layer.get_submodule(name).weight.T
+                errors[-1][name] = float((y @ evaluated.T - expected).norm() / expected.norm())
+        if known:  # what is recorded is that very error
+            for record in records:
+                name = record["name"].removeprefix("layer.")
+                assert record["output_error"] == pytest.approx(errors[-1][name], rel=1e-2)
+    for name, error in errors[0].items():
+        assert error < errors[1][name], name
+    assert sum(errors[0].values()) < 0.95 * sum(errors[1].values())
+
+
+@torch.inference_mode()
+def test_the_layer_goes_on_with_its_rounded_weights(source: Original, tmp_path: Path) -> None:
+    """Those behind are fitted to what it makes, also of inputs that are left as they are."""
+    layer, inputs, outputs = first_layer(source, tmp_path, token_sequences(6, 24), 0)
+    table, rounding = source.architecture, Activations(8, skip=("down_proj",))
+    statistics = collect_statistics(layer, table, inputs, outputs, keep=True)
+    ranges = static_ranges(table, statistics, rounding)
+    rounded = collect_rounded(layer, table, inputs, inputs.hidden, rounding, ranges)
+    recipe = Recipe("gptq", 4, 32)
+    form = format_for(recipe)
+    tensors, _ = round_layer(layer, "layer", table, recipe, form, statistics, rounded)
+    for name in ("mlp.down_proj", "mlp.up_proj"):
+        assert torch.equal(layer.get_submodule(name).weight, stored_weight(tensors, name, recipe))
+
+
+def stored_weight(tensors: dict[str, Tensor], name: str, recipe: Recipe) -> Tensor:
+    """What a linear layer's packed tensors stand for, [out, in]."""
+    packed = {
+        key.rpartition(".")[2]: each for key, each in tensors.items() if key.startswith(f"{name}.")
+    }
+    return unpack(packed, settings_of(format_for(recipe).config(recipe, []))).dequantize()
+
+
+def test_later_layers_make_good_for_the_drift_of_those_before(tmp_path: Path) -> None:
+    """Hidden states of a whole model whose inputs are rounded, against the original's."""
+    original = make_stand_out(tiny_llama(tmp_path / "o", tie_word_embeddings=False), 7)
+    options = ("--method", "gptq", "--calibration", str(write_samples(tmp_path)))
+    fitted = store(original, tmp_path / "f", *options, "--activations", '{"bits": 4}')
+    exact = store(original, tmp_path / "e", *options)
+    sequences = torch.stack(token_sequences(6, 24))
+    reference = states_of(load(original).model, sequences)
+    errors = [
+        (states_of(load(directory, rounding=Activations(4)).model, sequences) - reference).norm()
+        for directory in (fitted, exact)
+    ]
+    assert errors[0] < 0.9 * errors[1]
+
+
+def states_of(model: Any, sequences: Tensor) -> Tensor:
+    """Hidden states behind each decoder layer, [layers, batch, tokens, hidden]."""
+    with torch.inference_mode():
+        found = model(sequences, output_hidden_states=True, use_cache=False).hidden_states
+    return torch.stack(found[1:])

@@ -26,6 +26,7 @@ from radquant.quantization.outliers import (
     find_prefix,
     standing_out,
 )
+from radquant.quantization.runtime import FILE
 
 CPU = torch.device("cpu")
 BOS, ODD = 1, 7
@@ -181,7 +182,7 @@ def test_the_script_finds_stores_and_records_it(original: Path, tmp_path: Path) 
     options = ("--method", "rtn", "--bits", "8", "--prefix", "auto", "--calibration", str(samples))
     directory = store(original, tmp_path / "c", *options)
     assert json.loads((directory / "quantization.json").read_text())["prefix"] == [ODD]
-    tensors = load_file(directory / "runtime.safetensors")
+    tensors = load_file(directory / FILE)
     assert tensors["prefix.ids"].tolist() == [ODD]
     assert sorted(tensors) == [
         "prefix.0.key",
@@ -198,7 +199,7 @@ def test_a_model_without_such_tokens_stores_nothing(tmp_path: Path) -> None:
     options = ("--method", "rtn", "--bits", "8", "--prefix", "auto", "--calibration", str(samples))
     directory = store(original, tmp_path / "c", *options)
     assert json.loads((directory / "quantization.json").read_text())["prefix"] == []
-    assert not (directory / "runtime.safetensors").exists()
+    assert not (directory / FILE).exists()
 
 
 LAYERS = 8  # enough for a kill to come before the last
@@ -227,6 +228,6 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
     assert not output.exists()
     ended = subprocess.run(command, capture_output=True, text=True, check=True)
     assert f"going on after {finished} finished layers" in ended.stderr
-    for name in ("model.safetensors", "runtime.safetensors", "config.json", "README.md"):
+    for name in ("model.safetensors", FILE, "config.json", "README.md"):
         assert (output / name).read_bytes() == (expected / name).read_bytes(), name
     assert not work.exists()

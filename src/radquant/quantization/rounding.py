@@ -72,7 +72,7 @@ def round_layer(
             if not torch.equal(unpack(packed, settings).dequantize(), evaluated.cpu()):
                 raise UserError(f"unpacking {full_name} does not give the quantized weights back")
             records.append(linear_record(full_name, weight, evaluated, exact, inputs))
-            if inputs is not None:
+            if rounded_inputs:  # of skipped layers the weights are rounded all the same
                 weight.copy_(evaluated)  # for the layers behind, which are fitted to what it makes
             tensors |= {f"{linear_name}.{key}": value for key, value in packed.items()}
     return tensors, records
