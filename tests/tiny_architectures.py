@@ -65,15 +65,17 @@ UNKNOWN: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def tiny_model(kind: str, dtype: torch.dtype = torch.float32) -> Any:
+def tiny_model(kind: str, dtype: torch.dtype = torch.float32, **changed: Any) -> Any:
     """A random model of type `kind` whose norms and biases matter, with values of `dtype`.
 
     It computes in float32, as the engine does, so that rounding in between hides no error.
+    changed: other values of its (text) configuration.
     """
     torch.manual_seed(0)
-    name, changed = {**KNOWN, **UNKNOWN}[kind]
+    name, usual = {**KNOWN, **UNKNOWN}[kind]
+    changed = usual | changed
     if kind == "gemma3":
-        inner = transformers.Gemma3TextConfig(**TEXT | KNOWN["gemma3_text"][1])
+        inner = transformers.Gemma3TextConfig(**TEXT | KNOWN["gemma3_text"][1] | changed)
         config = transformers.Gemma3Config(
             text_config=inner,
             vision_config=transformers.SiglipVisionConfig(**VISION),

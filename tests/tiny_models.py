@@ -7,6 +7,7 @@ from unittest import mock
 
 import pandas as pd
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -57,6 +58,18 @@ def tiny_llama(directory: Path, dtype: torch.dtype = torch.float32, **overrides:
     return directory
 
 
+def make_stand_out(directory: Path, token: int) -> Path:
+    """Let a tiny model's `token` be the one whose channel 0 is large, and what reads it first."""
+    tensors = load_file(directory / "model.safetensors")
+    words = tensors["model.embed_tokens.weight"]
+    words[:, 0] = 0
+    words[token] = 0
+    words[token, 0] = 100
+    tensors["model.layers.0.input_layernorm.weight"][0] = 100
+    save_file(tensors, directory / "model.safetensors", {"format": "pt"})
+    return directory
+
+
 def token_sequences(count: int, length: int, seed: int = 1) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     return [torch.randint(3, len(WORDS), (length,), generator=generator) for _ in range(count)]
@@ -65,9 +78,11 @@ def token_sequences(count: int, length: int, seed: int = 1) -> list[torch.Tensor
 TINY_OPTIONS = ["--bits", "4", "--group-size", "32", "--device", "cpu"]
 
 
-def write_samples(directory: Path) -> Path:
-    """A calibration set of random tokens in `directory`; its path."""
-    samples = pd.DataFrame({"input_ids": [ids.tolist() for ids in token_sequences(6, 24)]})
+def write_samples(directory: Path, first: int | None = None) -> Path:
+    """A calibration set of random tokens, which may all begin with one `first`; its path."""
+    begin = [] if first is None else [first]
+    rows = [[*begin, *ids.tolist()] for ids in token_sequences(6, 24)]
+    samples = pd.DataFrame({"input_ids": rows})
     write_table(directory / "samples.parquet", samples)
     return directory / "samples.parquet"
 

@@ -191,7 +191,9 @@ def fit_layer(
         check_change(fitted.change, name, "rotating the layer")
         del original
     if recipe.smooth_attention:
-        divide_keys(work, layer, inputs)
+        change = divide_keys(work, layer, inputs)
+        check_change(change, name, "dividing the keys", "leave smooth_attention out")
+        fitted.change = max(fitted.change, change)
     fitted.statistics = collect_statistics(
         layer, architecture, inputs, outputs, keep=recipe.activations is not None
     )
@@ -218,11 +220,13 @@ def fit_layer(
     return fitted
 
 
-def check_change(change: float, name: str, what: str) -> None:
+def check_change(
+    change: float, name: str, what: str, remedy: str = "the table for this architecture is wrong"
+) -> None:
     if not change <= INVARIANCE_BOUND:
         raise UserError(
             f"{what} changed the output of {name} by {change:.2g} relative to it "
-            f"(at most {INVARIANCE_BOUND:g} is rounding); the table for this architecture is wrong"
+            f"(at most {INVARIANCE_BOUND:g} is rounding); {remedy}"
         )
 
 
@@ -250,8 +254,12 @@ def rotation_change(
     return max(changes)
 
 
-def divide_keys(work: Work, layer: nn.Module, inputs: Inputs) -> None:
-    """SmoothAttention, by the largest keys of the calibration tokens."""
+def divide_keys(work: Work, layer: nn.Module, inputs: Inputs) -> float:
+    """SmoothAttention, by the largest keys of the calibration tokens.
+
+    Returns the largest relative change of the layer's outputs: rotary embeddings that turn other
+    pairs of channels than Llama's (a part of them, neighbours) are not undone by it.
+    """
     head_dim = head_dim_of(work.source.config)
     maker = smoothing.key_maker(layer)
     largest = torch.zeros(maker.out_features, device=work.device)
@@ -263,10 +271,17 @@ def divide_keys(work: Work, layer: nn.Module, inputs: Inputs) -> None:
             largest.copy_(torch.maximum(largest, lengths))
 
     handle = maker.register_forward_hook(observe)
+    outputs = []
     for index in range(len(inputs.arguments)):
-        inputs.run(layer, index)
+        output = inputs.run(layer, index)
+        if index < CHECKED_SEQUENCES:
+            outputs.append(output)
     handle.remove()
     smoothing.divide_keys(layer, smoothing.key_scale(largest, head_dim), head_dim)
+    return max(
+        float((inputs.run(layer, index) - output).norm() / output.norm())
+        for index, output in enumerate(outputs)
+    )
 
 
 def prefix_states(work: Work, layer: nn.Module, number: int, inputs: Inputs) -> dict[str, Tensor]:

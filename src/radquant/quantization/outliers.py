@@ -52,10 +52,8 @@ def choose_prefix(sequences: Sequence[Tensor], outlying: Sequence[Tensor]) -> li
     count = min(MOST_TOKENS, round(others.total() / len(sequences)))
     if not others and not any(bool(marks[0]) for marks in outlying):
         return []
-    tried = [[first]]
-    if count:
-        tried.append([token for token, _ in others.most_common(count) if token != first] + [first])
-    return tried
+    before = [token for token, _ in others.most_common(count) if token != first]
+    return [[first], [*before, first]] if before else [[first]]
 
 
 def find_prefix(

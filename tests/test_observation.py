@@ -1,0 +1,343 @@
+"""What calibration looks at, against direct computation; weights fitted to rounded inputs."""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_models import make_stand_out, store, tiny_llama, token_sequences, write_samples
+from torch import Tensor
+
+from radquant.errors import UserError
+from radquant.models import load
+from radquant.quantization import observation
+from radquant.quantization.activations import Grid, quantize_activations
+from radquant.quantization.architectures import Group, decoder_layers
+from radquant.quantization.formats import format_for, settings_of, unpack
+from radquant.quantization.hidden import Hidden, embed
+from radquant.quantization.observation import (
+    Inputs,
+    InputStatistics,
+    RoundedStatistics,
+    activations_for,
+    best_weights,
+    collect_rounded,
+    collect_statistics,
+    rounded_error,
+    static_ranges,
+)
+from radquant.quantization.original import Original, open_original
+from radquant.quantization.precision import Activations
+from radquant.quantization.recipe import Recipe
+from radquant.quantization.rounding import round_layer
+from radquant.quantization.streaming import fill
+
+CPU = torch.device("cpu")
+seeds = st.integers(0, 2**31)
+
+
+def random(*shape: int, seed: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+# ----------------------------------------------------------------------------------- statistics
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Original:
+    return open_original(tiny_llama(tmp_path / "m", num_hidden_layers=1, attention_bias=True))
+
+
+@torch.inference_mode()
+def first_layer(
+    source: Original, folder: Path, sequences: list[Tensor], prefix: int
+) -> tuple[torch.nn.Module, Inputs, Hidden]:
+    lengths = tuple(map(len, sequences))
+    hidden = Hidden(folder / "in", lengths, source.config.hidden_size)
+    arguments = embed(source, sequences, hidden, CPU)
+    layer = decoder_layers(source.model, source.architecture)[0]
+    fill(layer, {own: source.stored[name] for own, name in source.layer_tensors(0).items()}, CPU)
+    inputs = Inputs(hidden, [arguments[n][0] for n in lengths], prefix, CPU)
+    return layer, inputs, Hidden(folder / "out", lengths, hidden.width)
+
+
+@torch.inference_mode()
+def inputs_of_groups(
+    source: Original,
+    layer: Any,
+    inputs: Inputs,
+    rounding: Activations | None = None,
+    ranges: Sequence[Grid | None] = (None,) * 4,
+) -> list[list[Tensor]]:
+    """What each group reads behind the prefix, rounded there, [sequence] of [tokens, in] each."""
+    found: list[list[Tensor]] = [[] for _ in source.architecture.groups]
+    copy = deepcopy(layer)  # whose hooks nobody has to take off
+
+    def reading(place: int, name: str) -> Any:
+        def read(_: Any, args: tuple[Tensor]) -> tuple[Tensor]:
+            x, skipped = args[0].clone(), rounding is None or name in rounding.skip
+            for row in (
+                [x[:, inputs.prefix :]] if not skipped and x.shape[1] > inputs.prefix else []
+            ):
+                row.copy_(quantize_activations(row, rounding, static=ranges[place]))
+            if name == source.architecture.groups[place].linears[-1].rpartition(".")[2]:
+                found[place].append(x[0, inputs.prefix :])
+            return (x,)
+
+        return read
+
+    for place, group in enumerate(source.architecture.groups):
+        for name in group.linears:
+            hook = reading(place, name.rpartition(".")[2])
+            copy.get_submodule(name).register_forward_pre_hook(hook)
+    for index in range(len(inputs.arguments)):
+        inputs.run(copy, index)
+    return found
+
+
+PREFIX = torch.tensor([7, 1])
+BEHIND = [PREFIX, *(torch.cat([PREFIX, ids]) for ids in token_sequences(5, 9))]
+
+
+@pytest.mark.parametrize("prefix", [0, 2])
+@torch.inference_mode()
+def test_statistics_are_those_of_the_text(source: Original, tmp_path: Path, prefix: int) -> None:
+    """A stored prefix is computed, for attention to look at, and does not count."""
+    layer, inputs, outputs = first_layer(source, tmp_path, BEHIND, prefix)
+    direct = inputs_of_groups(source, layer, inputs)
+    found = collect_statistics(layer, source.architecture, inputs, outputs, keep=True)
+    for of_group, sequences in zip(found, direct, strict=True):
+        x = torch.cat(sequences)
+        assert of_group.tokens == len(x) == 5 * 9 + (6 * 2 if not prefix else 0)
+        torch.testing.assert_close(of_group.gram, x.T @ x, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(of_group.magnitude, x.abs().sum(0), rtol=1e-5, atol=1e-5)
+        assert torch.equal(of_group.largest, x.abs().amax(0))
+        assert all(map(torch.equal, of_group.sample, sequences[bool(prefix) :]))
+    for index in range(len(BEHIND)):
+        assert torch.equal(outputs.read(index, CPU), inputs.run(layer, index))
+    unkept = collect_statistics(layer, source.architecture, inputs, outputs, keep=False)
+    assert not any(of_group.sample for of_group in unkept)
+
+
+@pytest.mark.parametrize("prefix", [0, 2])
+@pytest.mark.parametrize(
+    "rounding",
+    [
+        Activations(8),
+        Activations(4, "tensor", symmetric=False),
+        Activations(4, "group", 32, skip=("down_proj",)),
+        Activations(8, "tensor", range="static"),
+    ],
+)
+@torch.inference_mode()
+def test_rounded_statistics(
+    source: Original, tmp_path: Path, prefix: int, rounding: Activations
+) -> None:
+    layer, inputs, outputs = first_layer(source, tmp_path, BEHIND, prefix)
+    direct = inputs_of_groups(source, layer, inputs)
+    statistics = collect_statistics(layer, source.architecture, inputs, outputs, keep=True)
+    ranges = static_ranges(source.architecture, statistics, rounding)
+    assert all((grid is not None) == (rounding.range == "static") for grid in ranges)
+    found = collect_rounded(layer, source.architecture, inputs, rounding, ranges)
+    assert [each is None for each in found] == [False] * 3 + [bool(rounding.skip)]
+    for of_group, exact, grid in zip(found, direct, ranges, strict=True):
+        if of_group is None:
+            continue
+        rounded = [quantize_activations(x[None], rounding, static=grid)[0] for x in exact if len(x)]
+        x, y = torch.cat(exact), torch.cat(rounded)
+        torch.testing.assert_close(of_group.gram, y.T @ y, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(of_group.cross, x.T @ y, rtol=1e-4, atol=1e-4)
+        assert not torch.equal(x, y)
+    again = inputs_of_groups(source, layer, inputs)  # the layer itself is left as it was
+    for x, y in zip(again, direct, strict=True):
+        assert all(map(torch.equal, x, y))
+
+
+@given(st.integers(1, 64), st.integers(1, 30), seeds)
+@settings(max_examples=30, deadline=None)
+def test_divided_channels(width: int, tokens: int, seed: int) -> None:
+    x, scale = random(tokens, width, seed=seed), random(width, seed=seed + 1).exp()
+    found, expected = (InputStatistics.empty(width, CPU) for _ in range(2))
+    found.add(x, keep=True)
+    found.divide_channels(scale)
+    expected.add(x / scale, keep=True)
+    for name in ("gram", "magnitude", "largest"):
+        torch.testing.assert_close(
+            getattr(found, name), getattr(expected, name), rtol=1e-4, atol=1e-4
+        )
+    torch.testing.assert_close(found.sample, expected.sample)
+    assert found.tokens == expected.tokens == tokens
+
+
+@given(st.lists(st.integers(1, 3000), min_size=1, max_size=60), st.integers(0, 4))
+def test_sequences_that_are_kept_whole(behind: list[int], prefix: int) -> None:
+    """Evenly spaced, about as many tokens as asked for, and never the prefix by itself."""
+    lengths = [prefix] * bool(prefix) + [prefix + count for count in behind]
+    hidden = Hidden(Path("unused"), tuple(lengths), 1)
+    found = sorted(Inputs(hidden, [{}] * len(lengths), prefix, CPU).sampled())
+    texts = range(bool(prefix), len(lengths))
+    assert found
+    assert set(found) <= set(texts)
+    if sum(behind) <= observation.SAMPLE_TOKENS:
+        assert found == list(texts)
+    steps = {b - a for a, b in pairwise(found)}
+    assert max(steps, default=0) - min(steps, default=0) <= 1
+    mean = sum(behind) / len(behind)
+    assert abs(len(found) * mean - observation.SAMPLE_TOKENS) <= mean or len(found) in (
+        1,
+        len(texts),
+    )
+
+
+def test_layers_that_read_the_same_are_skipped_together() -> None:
+    group = Group(("mlp.gate_proj", "mlp.up_proj"), None)
+    both, one = (Activations(8, skip=names) for names in (("gate_proj", "up_proj"), ("up_proj",)))
+    assert activations_for(group, None) is None
+    assert activations_for(group, both) is None
+    assert activations_for(group, Activations(8)) == Activations(8)
+    with pytest.raises(UserError, match=r"some of mlp\.gate_proj, mlp\.up_proj but not all"):
+        activations_for(group, one)
+
+
+# ------------------------------------------------------------ weights fitted to rounded inputs
+
+
+def correlated(tokens: int, width: int, seed: int) -> Tensor:
+    x = random(tokens, width // 4, seed=seed) @ random(width // 4, width, seed=seed + 1)
+    return x + 0.5 * random(tokens, width, seed=seed + 2)
+
+
+def statistics_of(x: Tensor, rounded: Tensor) -> RoundedStatistics:
+    return RoundedStatistics(rounded.T @ rounded, x.T @ rounded)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.sampled_from([8, 16, 32]), st.integers(1, 9), st.floats(0.003, 0.5), seeds)
+def test_best_weights_are_the_least_squares_solution(
+    width: int, out: int, damp: float, seed: int
+) -> None:
+    x, weight = correlated(4 * width, width, seed), random(out, width, seed=seed + 3)
+    rounded = quantize_activations(x[None], Activations(4))[0]
+    found = best_weights(weight, statistics_of(x, rounded), damp)
+    damping = damp * float(rounded.square().sum(0).mean())
+    left = np.vstack([rounded.double().numpy(), damping**0.5 * np.eye(width)])
+    right = np.vstack([(x @ weight.T).double().numpy(), damping**0.5 * weight.T.double().numpy()])
+    expected = np.linalg.lstsq(left, right, rcond=None)[0].T
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(found.numpy(), expected, rtol=0, atol=2e-3 * scale)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.sampled_from([8, 16, 32]), st.integers(1, 9), st.floats(0.003, 0.5), seeds)
+def test_exact_inputs_leave_the_weights(width: int, out: int, damp: float, seed: int) -> None:
+    x, weight = correlated(4 * width, width, seed), random(out, width, seed=seed + 3)
+    found = best_weights(weight, statistics_of(x, x), damp)
+    torch.testing.assert_close(found, weight, rtol=1e-3, atol=1e-3)
+
+
+def test_inputs_that_are_always_zero_leave_the_weights() -> None:
+    """Rounding may leave nothing of a channel."""
+    x = correlated(64, 16, 0)
+    x[:, 3] *= 1e-6
+    rounded = x.clone()
+    rounded[:, 3] = 0
+    weight = random(4, 16, seed=9)
+    found = best_weights(weight, statistics_of(x, rounded), 0.01)
+    torch.testing.assert_close(found, weight, rtol=1e-3, atol=1e-3)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.sampled_from([8, 16, 32]), st.integers(1, 9), seeds)
+def test_the_error_is_the_norm(width: int, out: int, seed: int) -> None:
+    x, weight = correlated(4 * width, width, seed), random(out, width, seed=seed + 3)
+    rounded = quantize_activations(x[None], Activations(4))[0]
+    evaluated = weight + 0.1 * random(out, width, seed=seed + 4)
+    direct = float((rounded @ evaluated.T - x @ weight.T).double().square().sum())
+    found = rounded_error(weight, evaluated, x.T @ x, statistics_of(x, rounded))
+    assert found == pytest.approx(direct, rel=1e-3)
+
+
+def test_a_gram_matrix_that_is_none_is_named() -> None:
+    broken = RoundedStatistics(-torch.eye(4), torch.eye(4))
+    with pytest.raises(UserError, match="rounded inputs is not positive definite"):
+        best_weights(torch.eye(4), broken, 0.01)
+
+
+@pytest.mark.parametrize("method", ["gptq", "awq"])
+@pytest.mark.parametrize(
+    "rounding",
+    [Activations(4), Activations(4, "tensor", range="static"), Activations(4, "group", 32)],
+)
+@torch.inference_mode()
+def test_fitted_weights_lose_less_to_rounded_inputs(
+    source: Original, tmp_path: Path, method: str, rounding: Activations
+) -> None:
+    """Each linear layer of a model with an outlying token, beside plain quantization of it."""
+    layer, inputs, outputs = first_layer(source, tmp_path, token_sequences(40, 24), 0)
+    layer.input_layernorm.weight[3] = 30
+    table = source.architecture
+    statistics = collect_statistics(layer, table, inputs, outputs, keep=True)
+    ranges = static_ranges(table, statistics, rounding)
+    rounded = collect_rounded(layer, table, inputs, rounding, ranges)
+    exact = inputs_of_groups(source, layer, inputs)
+    seen = [
+        [quantize_activations(x[None], rounding, static=grid)[0] for x in of_group]
+        for of_group, grid in zip(exact, ranges, strict=True)
+    ]
+    recipe = Recipe(method, 4, 32)
+    form = format_for(recipe)
+    errors: list[dict[str, float]] = []
+    for known in (rounded, []):
+        tensors, records = round_layer(
+            deepcopy(layer), "layer", table, recipe, form, statistics, known
+        )
+        errors.append({})
+        for group, of_exact, of_rounded in zip(table.groups, exact, seen, strict=True):
+            x, y = torch.cat(of_exact), torch.cat(of_rounded)
+            for name in group.linears:
+                evaluated = stored_weight(tensors, name, recipe)
+                expected = x @ layer.get_submodule(name).weight.T
+                errors[-1][name] = float((y @ evaluated.T - expected).norm() / expected.norm())
+        if known:  # what is recorded is that very error
+            for record in records:
+                name = record["name"].removeprefix("layer.")
+                assert record["output_error"] == pytest.approx(errors[-1][name], rel=1e-2)
+    for name, error in errors[0].items():
+        assert error < errors[1][name], name
+    assert sum(errors[0].values()) < 0.95 * sum(errors[1].values())
+
+
+def stored_weight(tensors: dict[str, Tensor], name: str, recipe: Recipe) -> Tensor:
+    """What a linear layer's packed tensors stand for, [out, in]."""
+    packed = {
+        key.rpartition(".")[2]: each for key, each in tensors.items() if key.startswith(f"{name}.")
+    }
+    return unpack(packed, settings_of(format_for(recipe).config(recipe, []))).dequantize()
+
+
+def test_a_whole_model_of_fitted_weights_loses_less(tmp_path: Path) -> None:
+    """Hidden states of a whole model whose inputs are rounded, against the original's."""
+    original = make_stand_out(tiny_llama(tmp_path / "o", tie_word_embeddings=False), 7)
+    options = ("--method", "gptq", "--calibration", str(write_samples(tmp_path)))
+    fitted = store(original, tmp_path / "f", *options, "--activations", '{"bits": 4}')
+    exact = store(original, tmp_path / "e", *options)
+    sequences = torch.stack(token_sequences(6, 24))
+    reference = states_of(load(original).model, sequences)
+    errors = [
+        (states_of(load(directory, rounding=Activations(4)).model, sequences) - reference).norm()
+        for directory in (fitted, exact)
+    ]
+    assert errors[0] < 0.95 * errors[1]
+
+
+def states_of(model: Any, sequences: Tensor) -> Tensor:
+    """Hidden states behind each decoder layer, [layers, batch, tokens, hidden]."""
+    with torch.inference_mode():
+        found = model(sequences, output_hidden_states=True, use_cache=False).hidden_states
+    return torch.stack(found[1:])
