@@ -15,6 +15,7 @@ from tiny_models import SCRIPTS, store, tiny_llama, write_samples
 
 from radquant.errors import UserError
 from radquant.quantization import packing, packing_compressed, packing_gptq, selftest
+from radquant.quantization.precision import Activations
 from radquant.quantization.verification import layers_path, table_of, weight_error
 
 
@@ -95,8 +96,10 @@ def test_a_mistake_in_packing_is_found(
 
 
 def test_a_mistake_in_activations_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    def one_scale_for_all(x: torch.Tensor, bits: int, real: object = None) -> torch.Tensor:
-        scale = x.abs().max() / (2 ** (bits - 1) - 1)
+    def one_scale_for_all(
+        x: torch.Tensor, settings: Activations, *others: object, **named: object
+    ) -> torch.Tensor:
+        scale = x.abs().max() / (2 ** (settings.bits - 1) - 1)
         return (x / scale).round() * scale
 
     monkeypatch.setattr(selftest, "quantize_activations", one_scale_for_all)
