@@ -322,6 +322,24 @@ def turned(original: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return checkpoint
 
 
+@pytest.mark.parametrize("method", ["awq", "gptq"])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_fitted_weights_have_bounds_of_their_own(
+    capsys: pytest.CaptureFixture[str], original: Path, tmp_path: Path, method: str, bits: int
+) -> None:
+    """They are further from the original's than rounding in 8 bits would leave them."""
+    samples = str(write_samples(tmp_path))
+    options = ("--method", method, "--bits", "8", "--calibration", samples)
+    values = json.dumps({"bits": bits})
+    checkpoint = store(original, tmp_path / "c", *options, "--activations", values)
+    status, written, error = verify(capsys, checkpoint, "--original", original)
+    assert status == 0, error
+    (checkpoint / "quantization.json").unlink()  # which says that they are fitted
+    status, written, _ = verify(capsys, checkpoint, "--original", original)
+    assert "at most 0.04" in written
+    assert status == (bits == 4)
+
+
 def other_words(tensors: dict[str, torch.Tensor]) -> None:
     """AWQ's words read in plain order."""
     shifts = torch.tensor([0, 4, 1, 5, 2, 6, 3, 7]) * 4

@@ -9,7 +9,7 @@ logits with those of the original as it is. Inputs are not rounded, and a stored
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,8 @@ USUAL = {
     4: Bounds(0.4, 0.6, 2.0),
     8: Bounds(0.04, 0.1, 0.1),
 }
-FITTED = Bounds(1.0, 2.0, 20.0)
+# As these many bits count weights that are fitted to inputs of so many.
+FITTED = {8: 4, 4: 3}
 
 
 def file_checks(directory: Path, loaded: Mapping[str, PackedLinear]) -> Iterator[Check]:
@@ -140,12 +141,18 @@ def rotate_like(model: Any, directory: Path, online: tuple[str, ...]) -> None:
     rotate_model(model, architecture, rotation)
 
 
-def is_fitted(directory: Path) -> bool:
-    """Whether a checkpoint's weights make good for what rounding does to inputs, by its record."""
+def bits_of_bounds(directory: Path, bits: int) -> int:
+    """Whose bounds hold: those of fewer bits where weights are fitted to rounded inputs.
+
+    They make good for what rounding does to inputs, and are off where these are exact.
+    """
     if not (directory / RECORD).is_file():
-        return False
+        return bits
     recipe = read_json(directory / RECORD).get("recipe", {})
-    return bool(recipe.get("activations")) and recipe["method"] != "rtn"
+    rounding = recipe.get("activations")
+    if not rounding or recipe["method"] == "rtn":
+        return bits
+    return min(bits, FITTED[rounding["bits"]])
 
 
 def seeded_sequences(count: int, length: int, vocabulary: int, seed: int) -> list[Tensor]:
@@ -266,14 +273,9 @@ def divergence(expected: Tensor, logits: Tensor) -> Tensor:
     return (p.exp() * (p - q)).sum(-1)
 
 
-def changed_bounds(bits: int, fitted: bool, given: Mapping[str, float | None]) -> Bounds:
-    """The usual bounds for `bits`, or those given instead.
-
-    Weights that are fitted to rounded inputs make good for all layers before them: each layer by
-    itself may be far from the original's, all together may not.
-    """
-    usual = replace(FITTED, divergence=USUAL[bits].divergence) if fitted else USUAL[bits]
-    values = {**vars(usual), **{k: v for k, v in given.items() if v is not None}}
+def changed_bounds(bits: int, given: Mapping[str, float | None]) -> Bounds:
+    """The usual bounds for `bits`, or those given instead."""
+    values = {**vars(USUAL[bits]), **{k: v for k, v in given.items() if v is not None}}
     return Bounds(**values)
 
 
@@ -315,12 +317,7 @@ def verify_checkpoint(
         reference = load(original, dtype=dtype)
         if type(reference.model) is not type(loaded.model):
             raise UserError(f"{original} holds another kind of model than {directory}")
-        fitted = is_fitted(directory)
-        bounds = changed_bounds(settings.bits, fitted, given)
-        if fitted:
-            notes.append(
-                "weights are fitted to rounded inputs: hardly anything but logits can tell"
-            )
+        bounds = changed_bounds(bits_of_bounds(directory, settings.bits), given)
         if sequences is None:
             sequences = seeded_sequences(
                 seeded[0], seeded[1], loaded.model.get_input_embeddings().num_embeddings, seeded[2]
