@@ -9,7 +9,9 @@ import yaml
 
 from radquant.quantization.card import model_card
 from radquant.quantization.formats import FORMATS
+from radquant.quantization.precision import Activations
 from radquant.quantization.recipe import Recipe, recipe_values
+from radquant.quantization.runtime import announce
 
 AWQ = Recipe("awq", 4, 128)
 SECRET = "No acute cardiopulmonary process."
@@ -161,3 +163,93 @@ def test_gemma_3_is_not_loaded_in_float16(tmp_path: Path) -> None:
     assert 'dtype="float16"' not in card
     assert 'dtype="bfloat16"' in card
     assert "overflow in float16" in card
+
+
+def lines_of(card: str) -> list[str]:
+    return [line.removeprefix("- ") for line in card.splitlines() if line.startswith("- ")]
+
+
+def test_a_plain_checkpoint_says_nothing_of_run_time(tmp_path: Path) -> None:
+    card = card_of(source(tmp_path / "m"))
+    assert not any(
+        line.startswith(("before:", "prefix:", "weights are fitted", "ranges of"))
+        for line in lines_of(card)
+    )
+    assert "radquant.runtime" not in card
+
+
+@pytest.mark.parametrize(
+    ("recipe", "record", "said"),
+    [
+        (
+            Recipe("gptq", 4, 128, transform="smooth"),
+            {},
+            "before: outlying input channels moved into the weights "
+            "(SmoothQuant, arXiv:2211.10438)",
+        ),
+        (
+            Recipe("awq", 4, 128, smooth_attention=True),
+            {},
+            "before: outlying key channels moved to the queries (QoQ, arXiv:2405.04532)",
+        ),
+        (
+            Recipe("awq", 4, 128, prefix="auto"),
+            {"prefix": [7, 1]},
+            "prefix: keys and values of 2 tokens before every text (PrefixQuant, "
+            "arXiv:2410.05265), in `radquant.runtime`",
+        ),
+        (
+            Recipe("awq", 4, 128, prefix="auto"),
+            {"prefix": [1]},
+            "prefix: keys and values of 1 token before every text (PrefixQuant, "
+            "arXiv:2410.05265), in `radquant.runtime`",
+        ),
+        (
+            Recipe("awq", 4, 128, activations=Activations(8)),
+            {},
+            "weights are fitted to activations rounded to 8 bits, one symmetric dynamic range a "
+            "token",
+        ),
+        (
+            Recipe("gptq", 4, 128, activations=Activations(4, "group", 64, False, "static")),
+            {},
+            "ranges of activations rounded to 4 bits, one asymmetric static range a group of 64 "
+            "channels: in `radquant.runtime`",
+        ),
+        (
+            Recipe("rtn", 8, 128, activations=Activations(8, "tensor", range="static")),
+            {},
+            "ranges of activations rounded to 8 bits, one symmetric static range a linear layer: "
+            "in `radquant.runtime`",
+        ),
+    ],
+)
+def test_what_was_done_for_run_time(
+    tmp_path: Path, recipe: Recipe, record: dict[str, Any], said: str
+) -> None:
+    form = "gptq" if recipe.method == "gptq" else "gemm"
+    card = card_of(source(tmp_path / "m"), recipe, form, **record)
+    assert said in lines_of(card)
+    fitted = any(line.startswith("weights are fitted") for line in lines_of(card))
+    assert fitted == (recipe.method != "rtn" and recipe.activations is not None)
+    others = "Of what lies in `radquant.runtime` they know nothing" in card
+    assert others == ("radquant.runtime" in said)
+
+
+def test_no_token_found_is_no_prefix(tmp_path: Path) -> None:
+    card = card_of(source(tmp_path / "m"), Recipe("awq", 4, 128, prefix="auto"), prefix=[])
+    assert "prefix:" not in card
+
+
+def test_only_radquant_loads_a_rotated_model(tmp_path: Path) -> None:
+    recipe = Recipe("awq", 4, 128, transform="hadamard")
+    weights = FORMATS["gemm"].config(recipe, ["lm_head"])
+    record = {"recipe": recipe_values(recipe), "prefix": [1]}
+    quantization = announce(weights, ("mlp.down_proj",))
+    card = model_card(source(tmp_path / "m"), quantization, record)
+    assert "before: rotated by Hadamard matrices (QuaRot, arXiv:2404.00456)" in lines_of(card)
+    assert "transformers, vLLM: not at all." in card
+    assert "`radquant.models.load(directory)`" in card
+    assert "```" not in card
+    assert "library_name" not in front_of(card)
+    assert "they know nothing" not in card

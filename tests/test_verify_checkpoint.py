@@ -10,12 +10,23 @@ from unittest import mock
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tiny_models import SCRIPTS, store, tiny_llama, write_samples
 
 from radquant.errors import UserError
-from radquant.quantization import packing, packing_compressed, packing_gptq, selftest
+from radquant.quantization import (
+    hadamard,
+    outliers,
+    packing,
+    packing_compressed,
+    packing_gptq,
+    selftest,
+)
+from radquant.quantization.hadamard import rotate
 from radquant.quantization.precision import Activations
+from radquant.quantization.rotation import SIGN_SEED
+from radquant.quantization.runtime import FILE
 from radquant.quantization.verification import layers_path, table_of, weight_error
 
 
@@ -251,3 +262,207 @@ def test_many_broken_checks_are_counted() -> None:
     written = table_of(checks)
     assert written.count("BROKEN") == 11
     assert "and 19 more that are broken" in written
+
+
+# --------------------------------------------------------------------------- rotated checkpoints
+
+RANGES = '{"bits": 8, "granularity": "tensor", "range": "static", "symmetric": false}'
+
+
+def store_rotated(original: Path, output: Path, *options: str) -> Path:
+    samples = write_samples(output.parent, 1)
+    return store(
+        original, output, "--transform", "hadamard", "--calibration", str(samples), *options
+    )
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--method", "rtn", "--bits", "8"),
+        ("--method", "awq", "--smooth-attention"),
+        ("--method", "gptq", "--format", "compressed-tensors"),
+        ("--method", "awq", "--prefix", "auto", "--activations", RANGES),
+    ],
+    ids=["rtn", "awq", "gptq", "all"],
+)
+def test_a_sound_rotated_checkpoint(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    options: tuple[str, ...],
+    tied: bool,
+) -> None:
+    monkeypatch.setattr(outliers, "find_prefix", lambda *_: [7, 1])
+    folder = tiny_llama(
+        tmp_path / "o",
+        attention_bias=True,
+        tie_word_embeddings=tied,
+        hidden_size=96,
+        intermediate_size=160,
+        num_key_value_heads=4,
+    )
+    checkpoint = store_rotated(folder, tmp_path / "c", *options)
+    status, written, error = verify(capsys, checkpoint, "--original", folder)
+    assert status == 0, error + written
+    assert "rotated: compared with the original rotated in the same way" in written
+    assert ("static ranges: layers without" in written) == ("--activations" in options)
+    assert ("prefix: states of another shape" in written) == ("--prefix" in options)
+
+
+@pytest.fixture(scope="module")
+def turned(original: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("turned")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(outliers, "find_prefix", lambda *_: [7, 1])
+        options = ("--method", "rtn", "--prefix", "auto", "--activations", RANGES)
+        checkpoint = store_rotated(original, folder / "checkpoint", *options)
+    (checkpoint / "quantization.json").unlink()
+    return checkpoint
+
+
+@pytest.mark.parametrize("method", ["awq", "gptq"])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_fitted_weights_have_bounds_of_their_own(
+    capsys: pytest.CaptureFixture[str], original: Path, tmp_path: Path, method: str, bits: int
+) -> None:
+    """They are further from the original's than rounding in 8 bits would leave them."""
+    samples = str(write_samples(tmp_path))
+    options = ("--method", method, "--bits", "8", "--calibration", samples)
+    values = json.dumps({"bits": bits})
+    checkpoint = store(original, tmp_path / "c", *options, "--activations", values)
+    status, written, error = verify(capsys, checkpoint, "--original", original)
+    assert status == 0, error
+    (checkpoint / "quantization.json").unlink()  # which says that they are fitted
+    status, written, _ = verify(capsys, checkpoint, "--original", original)
+    assert "at most 0.04" in written
+    assert status == (bits == 4)
+
+
+def other_words(tensors: dict[str, torch.Tensor]) -> None:
+    """AWQ's words read in plain order."""
+    shifts = torch.tensor([0, 4, 1, 5, 2, 6, 3, 7]) * 4
+    words = tensors[f"{LAYER}.qweight"]
+    fields = (words[..., None] >> shifts) & 15
+    shuffled = (fields.long() << (torch.arange(8) * 4)).sum(-1)
+    tensors[f"{LAYER}.qweight"] = shuffled.to(torch.int32)
+
+
+def zeros_off(tensors: dict[str, torch.Tensor]) -> None:
+    """By one, everywhere."""
+    for name in [name for name in tensors if name.endswith(".qzeros")]:
+        fields = ((tensors[name][..., None] >> (torch.arange(8) * 4)) & 15).long()
+        moved = (fields + 1).clamp(max=15)
+        tensors[name] = (moved << (torch.arange(8) * 4)).sum(-1).to(torch.int32)
+
+
+def other_signs(tensors: dict[str, torch.Tensor]) -> None:
+    """An embedding for another residual stream than the layers'."""
+    words = tensors["model.embed_tokens.weight"]
+    right, wrong = (hadamard.signs(64, SIGN_SEED + n) for n in (0, 1))
+    tensors["model.embed_tokens.weight"] = rotate(rotate(words, True, right), False, wrong)
+
+
+def straight_head(tensors: dict[str, torch.Tensor]) -> None:
+    head = tensors["lm_head.weight"]
+    tensors["lm_head.weight"] = rotate(head, True, hadamard.signs(64, SIGN_SEED))
+
+
+@pytest.mark.parametrize("change", [other_words, zeros_off, other_signs, straight_head])
+def test_a_broken_rotated_checkpoint(
+    capsys: pytest.CaptureFixture[str],
+    original: Path,
+    turned: Path,
+    tmp_path: Path,
+    change: Callable[[dict[str, torch.Tensor]], None],
+) -> None:
+    assert verify(capsys, turned, "--original", original)[0] == 0
+    shutil.copytree(turned, tmp_path / "broken")
+    rewrite(tmp_path / "broken", change)
+    assert verify(capsys, tmp_path / "broken", "--original", original)[0] == 1
+
+
+def test_other_inputs_rotated_are_refused(
+    capsys: pytest.CaptureFixture[str], original: Path, turned: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(turned, tmp_path / "other")
+    config = json.loads((turned / "config.json").read_text())
+    config["quantization_config"]["online_hadamard"] = ["mlp.down_proj", "self_attn.o_proj"]
+    (tmp_path / "other" / "config.json").write_text(json.dumps(config))
+    status, _, error = verify(capsys, tmp_path / "other", "--original", original)
+    assert status == 1
+    assert "rotates other inputs at run time" in error
+
+
+def zero_scale(tensors: dict[str, torch.Tensor]) -> None:
+    tensors[f"{LAYER}.input_scale"].zero_()
+
+
+def half_a_zero(tensors: dict[str, torch.Tensor]) -> None:
+    tensors[f"{LAYER}.input_zero_point"] += 0.5
+
+
+def one_too_many(tensors: dict[str, torch.Tensor]) -> None:
+    tensors[f"{LAYER}.input_scale"] = torch.ones(2)
+
+
+def no_range(tensors: dict[str, torch.Tensor]) -> None:
+    del tensors[f"{LAYER}.input_scale"], tensors[f"{LAYER}.input_zero_point"]
+
+
+def no_zero(tensors: dict[str, torch.Tensor]) -> None:
+    del tensors[f"{LAYER}.input_zero_point"]
+
+
+def unknown_tensor(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["model.other"] = torch.ones(1)
+
+
+def short_prefix(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["prefix.1.value"] = tensors["prefix.1.value"][:, :, :1].clone()
+
+
+def no_last_layer(tensors: dict[str, torch.Tensor]) -> None:
+    del tensors["prefix.1.value"], tensors["prefix.1.key"]
+
+
+def infinite_state(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["prefix.0.key"][0, 1, 1, 3] = torch.inf
+
+
+def unknown_token(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["prefix.ids"][0] = 99
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (zero_scale, f"{LAYER}: static scales that are not positive numbers is 1"),
+        (half_a_zero, f"{LAYER}: static zeros out of place is 1"),
+        (one_too_many, f"{LAYER}: static ranges amiss in number is 1"),
+        (no_range, "static ranges: layers without, or with one too many is 1"),
+        (no_zero, f"lacks {LAYER}.input_zero_point; quantize again"),
+        (unknown_tensor, "has an unknown tensor model.other; quantize again"),
+        (short_prefix, "prefix: states of another shape than the model's is 1"),
+        (no_last_layer, "prefix: states of another shape than the model's is 1"),
+        (infinite_state, "prefix: states that are not numbers is 1"),
+        (unknown_token, "prefix: tokens outside of the vocabulary is 1"),
+    ],
+)
+def test_damage_to_what_is_for_run_time(
+    capsys: pytest.CaptureFixture[str],
+    turned: Path,
+    tmp_path: Path,
+    change: Callable[[dict[str, torch.Tensor]], None],
+    said: str,
+) -> None:
+    shutil.copytree(turned, tmp_path / "damaged")
+    with safe_open(turned / FILE, "pt") as file:
+        about = file.metadata()
+    tensors = load_file(turned / FILE)
+    change(tensors)
+    save_file(tensors, tmp_path / "damaged" / FILE, about)
+    status, _, error = verify(capsys, tmp_path / "damaged")
+    assert status == 1
+    assert said in error

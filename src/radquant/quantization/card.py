@@ -9,12 +9,19 @@ import yaml
 
 from radquant.files import read_json
 from radquant.quantization.formats import COMPRESSED, GEMM, GPTQ, QOQ, Settings, settings_of
-from radquant.quantization.runtime import weights_config
+from radquant.quantization.precision import GROUP, STATIC, TENSOR, TOKEN
+from radquant.quantization.recipe import HADAMARD, SMOOTH
+from radquant.quantization.runtime import FILE as RUNTIME_FILE
+from radquant.quantization.runtime import OWN_METHOD, weights_config
 
 METHODS = {
     "awq": "AWQ (arXiv:2306.00978)",
     "gptq": "GPTQ (arXiv:2210.17323)",
     "rtn": "rounding to nearest",
+}
+TRANSFORMS = {
+    SMOOTH: "outlying input channels moved into the weights (SmoothQuant, arXiv:2211.10438)",
+    HADAMARD: "rotated by Hadamard matrices (QuaRot, arXiv:2404.00456)",
 }
 LICENCE_KEYS = ("license", "license_name", "license_link")
 LICENCE_FILES = ("LICENSE*", "LICENCE*", "NOTICE*")
@@ -33,6 +40,7 @@ def model_card(source: Path, quantization: Mapping[str, Any], record: Mapping[st
     there was one.
     """
     settings = settings_of(weights_config(quantization))
+    own = quantization.get("quant_method") == OWN_METHOD
     config = read_json(source / "config.json")
     base, base_id = base_model(source)
     licence = original_licence(source)
@@ -40,7 +48,7 @@ def model_card(source: Path, quantization: Mapping[str, Any], record: Mapping[st
     front = {
         **({"base_model": base_id, "base_model_relation": "quantized"} if base_id else {}),
         **{key: value for key, value in licence.items() if key in LICENCE_KEYS},
-        "library_name": "transformers",
+        **({} if own else {"library_name": "transformers"}),
         "tags": ["radquant", str(record["recipe"]["method"]), f"{settings.bits}-bit"],
     }
     sections = [
@@ -51,7 +59,7 @@ def model_card(source: Path, quantization: Mapping[str, Any], record: Mapping[st
         "## Recipe\n\n" + bullets([*recipe_lines(record, settings), made_by(record)]),
         "## Calibration data\n\n" + bullets(calibration_lines(record)),
         "## Measured quality\n\n" + bullets(quality_lines(record)),
-        "## Loading\n\n" + loading(settings, overflows_in_half(config)),
+        "## Loading\n\n" + loading(settings, overflows_in_half(config), own, has_extras(record)),
         "## Licence\n\n" + licence_text(base, licence),
     ]
     return "\n\n".join(sections) + "\n"
@@ -136,7 +144,43 @@ def recipe_lines(record: Mapping[str, Any], settings: Settings) -> list[str]:
     if recipe["method"] == "gptq":
         order = "formed in order of activation" if recipe.get("desc_act") else "of neighbours"
         lines.append(f"groups are {order}; damping {recipe.get('damp_percent')}")
+    lines += runtime_lines(record)
     return [*lines, "embeddings, norms and head: in the original's own dtype"]
+
+
+def runtime_lines(record: Mapping[str, Any]) -> list[str]:
+    """What was done to the model before, and what it was made for at run time."""
+    recipe, lines = record["recipe"], []
+    if recipe.get("transform") in TRANSFORMS:
+        lines.append(f"before: {TRANSFORMS[recipe['transform']]}")
+    if recipe.get("smooth_attention"):
+        lines.append("before: outlying key channels moved to the queries (QoQ, arXiv:2405.04532)")
+    count = len(record.get("prefix") or ())
+    if count:
+        lines.append(
+            f"prefix: keys and values of {count} token{'s' * (count > 1)} before every text "
+            f"(PrefixQuant, arXiv:2410.05265), in `{RUNTIME_FILE}`"
+        )
+    rounding = recipe.get("activations")
+    if rounding:
+        inputs = f"activations rounded to {rounding['bits']} bits, {range_of(rounding)}"
+        if recipe["method"] != "rtn":
+            lines.append(f"weights are fitted to {inputs}")
+        if rounding["range"] == STATIC:
+            lines.append(f"ranges of {inputs}: in `{RUNTIME_FILE}`")
+    return lines
+
+
+def range_of(rounding: Mapping[str, Any]) -> str:
+    """What shares a range of activations, in words."""
+    grid = "symmetric" if rounding["symmetric"] else "asymmetric"
+    static = rounding["range"] == STATIC
+    shared = {
+        TENSOR: "linear layer" if static else "sequence",
+        TOKEN: "token",
+        GROUP: f"group of {rounding['group_size']} channels",
+    }
+    return f"one {grid} {rounding['range']} range a {shared[rounding['granularity']]}"
 
 
 def made_by(record: Mapping[str, Any]) -> str:
@@ -191,20 +235,35 @@ def overflows_in_half(config: Mapping[str, Any]) -> bool:
     return any(kind.startswith("gemma3") for kind in kinds)
 
 
-def loading(settings: Settings, bfloat16: bool) -> str:
-    """How transformers and vLLM load the checkpoint, or that they do not."""
+def has_extras(record: Mapping[str, Any]) -> bool:
+    """Whether there is something for run time that the weights can do without."""
+    rounding = record["recipe"].get("activations") or {}
+    return bool(record.get("prefix")) or rounding.get("range") == STATIC
+
+
+def loading(settings: Settings, bfloat16: bool, own: bool, extras: bool) -> str:
+    """How transformers and vLLM load the checkpoint, or that they do not.
+
+    own: whether inputs are rotated at run time, which no other program knows of. extras: whether
+    there is more that others do not know of, and can do without.
+    """
     dtype = "bfloat16" if bfloat16 else "float16"
-    if settings.format == QOQ:
+    if settings.format == QOQ and not own:
         return (
             "This format is radquant's own: `radquant.models.load(directory)` loads it. Neither "
             "transformers nor vLLM does, and transformers may leave the weights random with no "
             "more than a warning. `scripts/export.py` writes it for QServe (OmniServe)."
         )
-    parts = [
-        transformers_text(settings, bfloat16, dtype),
-        vllm_text(settings, dtype),
-        "radquant loads it with `radquant.models.load(directory)`.",
-    ]
+    if own:
+        others = [
+            "transformers, vLLM: not at all. Some layers' inputs are rotated at run time, without "
+            "which the weights mean nothing; the quantization method is called `radquant`."
+        ]
+    else:
+        others = [transformers_text(settings, bfloat16, dtype), vllm_text(settings, dtype)]
+    if extras and not own:
+        others.append(f"Of what lies in `{RUNTIME_FILE}` they know nothing: they use the weights.")
+    parts = [*others, "radquant loads it with `radquant.models.load(directory)`."]
     if bfloat16:
         parts.insert(0, "Activations of this model overflow in float16: use bfloat16 or float32.")
     return "\n\n".join(parts)

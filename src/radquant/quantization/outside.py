@@ -9,8 +9,14 @@ from torch import Tensor, nn
 
 from radquant.errors import UserError
 from radquant.files import atomic_path
+from radquant.quantization.architectures import Architecture, decoder_layers
 from radquant.quantization.original import Original
-from radquant.quantization.rotation import Rotation, head_of_rotated, rotate_residual
+from radquant.quantization.rotation import (
+    Rotation,
+    head_of_rotated,
+    rotate_layer,
+    rotate_residual,
+)
 from radquant.quantization.streaming import StoredTensor, read_header
 
 FILE = "outside.safetensors"
@@ -65,6 +71,30 @@ def rotated_outside(
     with atomic_path(work / FILE) as part:
         save_file(tensors, part)
     return read_header(work / FILE), {"tie_word_embeddings": False}
+
+
+@torch.inference_mode()
+def rotate_model(model: Any, architecture: Architecture, rotation: Rotation) -> None:
+    """Rotate a whole model in memory, in place and in its own dtype, to hold a checkpoint against.
+
+    architecture: the table of the model as it is.
+    """
+    for layer in decoder_layers(model, architecture):
+        dtype = next(layer.parameters()).dtype
+        layer.float()
+        rotate_layer(layer, architecture, rotation)
+        layer.to(dtype)
+    if rotation.signs is None:
+        return
+    assert architecture.final_norm is not None
+    parent = model.get_submodule(architecture.decoder_layers.rpartition(".")[0])
+    norm = parent.get_submodule(architecture.final_norm.name).weight
+    words, head = model.get_input_embeddings(), model.get_output_embeddings()
+    scores = head_of_rotated(head.weight, norm.float(), architecture.final_norm, rotation)
+    turned = rotate_residual(words.weight.float(), rotation)
+    for module, weight in ((words, turned), (head, scores)):  # no longer one, where they were tied
+        module.weight = nn.Parameter(weight.to(module.weight.dtype), requires_grad=False)
+    norm.fill_(1 - architecture.final_norm.offset)
 
 
 def check_head(expected: Tensor, turned: Tensor, rotation: Rotation) -> None:

@@ -7,6 +7,7 @@ it and writes nonsense.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -105,21 +106,29 @@ def read_runtime(directory: Path, config: Mapping[str, Any]) -> Runtime:
         activations = activations_of(json.loads(about.get("activations", "null")))
     except ValueError:
         raise UserError(f"{path} is damaged; quantize again") from None
-    static = {}
-    for name in tensors:
-        layer, _, kind = name.rpartition(".")
-        if kind == SCALE:
-            if activations is None:
-                raise UserError(f"{path} has ranges without their settings; quantize again")
-            static[layer] = stored_grid(activations, tensors[name], tensors[f"{layer}.{ZERO}"])
+    layers = len([name for name in tensors if re.fullmatch(r"prefix\.\d+\.key", name)])
+    ranges = [name.removesuffix(f".{SCALE}") for name in tensors if name.endswith(f".{SCALE}")]
+    known = {f"{name}.{kind}" for name in ranges for kind in (SCALE, ZERO)}
+    if layers:
+        known |= {PREFIX_IDS}
+        known |= {f"prefix.{n}.{kind}" for n in range(layers) for kind in ("key", "value")}
+    odd = sorted(known ^ tensors.keys())
+    if odd:
+        said = "lacks" if odd[0] in known else "has an unknown tensor"
+        raise UserError(f"{path} {said} {odd[0]}; quantize again")
+    if ranges and activations is None:
+        raise UserError(f"{path} has ranges without their settings; quantize again")
+    static = {
+        name: stored_grid(activations, tensors[f"{name}.{SCALE}"], tensors[f"{name}.{ZERO}"])
+        for name in ranges
+        if activations is not None
+    }
     prefix = None
-    if PREFIX_IDS in tensors:
-        ids = tuple(tensors[PREFIX_IDS].tolist())
-        layers = range(sum(name.endswith(".key") for name in tensors))
+    if layers:
         prefix = StoredPrefix(
-            ids,
-            [tensors[f"prefix.{layer}.key"] for layer in layers],
-            [tensors[f"prefix.{layer}.value"] for layer in layers],
+            tuple(tensors[PREFIX_IDS].tolist()),
+            [tensors[f"prefix.{layer}.key"] for layer in range(layers)],
+            [tensors[f"prefix.{layer}.value"] for layer in range(layers)],
         )
     return Runtime(rotate_keys, activations, static, prefix)
 

@@ -2,7 +2,9 @@
 
 AWQ moves scales from a linear layer's inputs into the layer before, so its weights are no longer
 the original's. Three comparisons hold for every method: the weights up to one factor for each row
-and each column, a decoder layer's output for the original's input, and the logits.
+and each column, a decoder layer's output for the original's input, and the logits. A rotated
+checkpoint's weights and layers are compared with those of the original rotated in the same way, its
+logits with those of the original as it is. Inputs are not rounded, and a stored prefix is left out.
 """
 
 import re
@@ -19,9 +21,15 @@ from radquant.errors import UserError
 from radquant.files import read_json
 from radquant.kernels.reference import PackedLinear
 from radquant.models import load
+from radquant.quantization.activations import quantized_layers
+from radquant.quantization.architectures import architecture_of, head_dim_of
 from radquant.quantization.checkpoint import RECORD, read_settings
 from radquant.quantization.formats import Settings
+from radquant.quantization.outside import rotate_model
 from radquant.quantization.packing import unpack_columns
+from radquant.quantization.precision import GROUP
+from radquant.quantization.rotation import plan_rotation
+from radquant.quantization.runtime import OWN_METHOD, Runtime, online_rotations
 from radquant.quantization.selftest import Check
 
 FIT_ROUNDS = 3
@@ -49,6 +57,8 @@ USUAL = {
     4: Bounds(0.4, 0.6, 2.0),
     8: Bounds(0.04, 0.1, 0.1),
 }
+# As these many bits count weights that are fitted to inputs of so many.
+FITTED = {8: 4, 4: 3}
 
 
 def file_checks(directory: Path, loaded: Mapping[str, PackedLinear]) -> Iterator[Check]:
@@ -77,6 +87,72 @@ def unused(layer: PackedLinear, settings: Settings) -> float:
     integers = unpack_columns(layer.qweight, layer.bits)
     spread = int(integers.max() - integers.min())
     return 1 - spread / (2**settings.bits - 1)
+
+
+def runtime_checks(
+    runtime: Runtime, packed: Mapping[str, PackedLinear], model: Any
+) -> Iterator[Check]:
+    """Static ranges, one for each layer whose input is rounded, and the states of a prefix."""
+    if runtime.static:
+        assert runtime.activations is not None
+        settings = runtime.activations
+        rounded = set(quantized_layers(list(packed), settings))
+        amiss = len(rounded ^ runtime.static.keys())
+        yield Check("static ranges: layers without, or with one too many", amiss, 0)
+        for name in sorted(rounded & runtime.static.keys()):
+            grid, width = runtime.static[name], packed[name].in_features
+            count = width // settings.group_size if settings.granularity == GROUP else 1
+            shapes = [grid.scale.shape, grid.zero.shape]
+            yield Check(
+                f"{name}: static ranges amiss in number", sum(s != (count,) for s in shapes), 0
+            )
+            scales = (~torch.isfinite(grid.scale) | (grid.scale <= 0)).sum()
+            yield Check(f"{name}: static scales that are not positive numbers", int(scales), 0)
+            last = 0 if settings.symmetric else grid.high
+            zeros = (grid.zero != grid.zero.round().clamp(0, last)).sum()
+            yield Check(f"{name}: static zeros out of place", int(zeros), 0)
+    if runtime.prefix is not None:
+        config, states = model.config.get_text_config(), runtime.prefix
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        shape = (1, heads, len(states.ids), head_dim_of(config))
+        every = [*states.keys, *states.values]
+        amiss = sum(each.shape != shape for each in every)
+        amiss += abs(len(states.keys) - config.num_hidden_layers)
+        yield Check("prefix: states of another shape than the model's", amiss, 0)
+        broken = sum(int((~torch.isfinite(each)).sum()) for each in every)
+        yield Check("prefix: states that are not numbers", broken, 0)
+        count = model.get_input_embeddings().num_embeddings
+        outside = sum(not 0 <= token < count for token in states.ids)
+        yield Check("prefix: tokens outside of the vocabulary", outside, 0)
+
+
+def rotate_like(model: Any, directory: Path, online: tuple[str, ...]) -> None:
+    """Rotate an original in place as the checkpoint in `directory` is, with these inputs `online`.
+
+    Raises UserError if such a model is rotated in another way.
+    """
+    architecture = architecture_of(model.config, model)
+    rotation = plan_rotation(architecture, model.config, head_dim_of(model.config))
+    if sorted(rotation.online) != sorted(online):
+        raise UserError(
+            f"{directory} rotates other inputs at run time than models of its kind do; "
+            "quantize again"
+        )
+    rotate_model(model, architecture, rotation)
+
+
+def bits_of_bounds(directory: Path, bits: int) -> int:
+    """Whose bounds hold: those of fewer bits where weights are fitted to rounded inputs.
+
+    They make good for what rounding does to inputs, and are off where these are exact.
+    """
+    if not (directory / RECORD).is_file():
+        return bits
+    recipe = read_json(directory / RECORD).get("recipe", {})
+    rounding = recipe.get("activations")
+    if not rounding or recipe["method"] == "rtn":
+        return bits
+    return min(bits, FITTED[rounding["bits"]])
 
 
 def seeded_sequences(count: int, length: int, vocabulary: int, seed: int) -> list[Tensor]:
@@ -129,9 +205,13 @@ def output_checks(
     original: nn.Module,
     path: str,
     sequences: Sequence[Tensor],
+    expected_logits: Sequence[Tensor],
     bounds: Bounds,
 ) -> list[Check]:
-    """Each decoder layer's output for the original's input, and the logits of the whole model."""
+    """Each decoder layer's output for the original's input, and the logits of the whole model.
+
+    expected_logits: the original's, [tokens, vocabulary] of each sequence.
+    """
     mine, theirs = model.get_submodule(path), original.get_submodule(path)
     assert isinstance(mine, nn.ModuleList)
     assert isinstance(theirs, nn.ModuleList)
@@ -142,10 +222,10 @@ def output_checks(
     ]
     divergences, agreements = [], []
     try:
-        for ids in progress(sequences, "compare outputs", len(sequences), "sequences"):
-            tokens = ids[None].to(next(model.parameters()).device)
-            expected = original(input_ids=tokens, use_cache=False).logits[0].float()
-            logits = model(input_ids=tokens, use_cache=False).logits[0].float()
+        pairs = zip(sequences, expected_logits, strict=True)
+        for ids, expected in progress(pairs, "compare outputs", len(sequences), "sequences"):
+            logits_of(original, ids)  # for its layers' sake
+            logits = logits_of(model, ids)
             divergences.append(divergence(expected, logits))
             agreements.append((expected.argmax(-1) == logits.argmax(-1)).float())
     finally:
@@ -161,6 +241,14 @@ def output_checks(
         Check("logits: divergence from the original (nats)", float(kl), bounds.divergence)
     )
     return [*checks, Check("logits: share of other first choices", float(disagreeing), 1.0)]
+
+
+@torch.inference_mode()
+def logits_of(model: nn.Module, ids: Tensor) -> Tensor:
+    """Of a sequence, [tokens] -> [tokens, vocabulary] float32."""
+    tokens = ids[None].to(next(model.parameters()).device)
+    logits: Tensor = model(input_ids=tokens, use_cache=False).logits[0]
+    return logits.float()
 
 
 def comparing(layer: nn.Module, squares: Tensor) -> Any:
@@ -224,18 +312,23 @@ def verify_checkpoint(
     group = "whole rows" if settings.group_size == -1 else f"groups of {settings.group_size}"
     notes = [f"{settings.format}, {settings.bits} bits, {group}, {len(packed)} packed layers"]
     checks = list(file_checks(directory, packed))
+    checks += runtime_checks(loaded.runtime, packed, loaded.model)
     if original is not None:
         reference = load(original, dtype=dtype)
         if type(reference.model) is not type(loaded.model):
             raise UserError(f"{original} holds another kind of model than {directory}")
-        bounds = changed_bounds(settings.bits, given)
+        bounds = changed_bounds(bits_of_bounds(directory, settings.bits), given)
         if sequences is None:
             sequences = seeded_sequences(
                 seeded[0], seeded[1], loaded.model.get_input_embeddings().num_embeddings, seeded[2]
             )
+        expected = [logits_of(reference.model, ids) for ids in sequences]
+        if config.get("quant_method") == OWN_METHOD:
+            rotate_like(reference.model, directory, online_rotations(config))
+            notes.append("rotated: compared with the original rotated in the same way")
         checks += weight_checks(packed, reference.model, bounds.weight)
         path = layers_path(list(packed))
-        checks += output_checks(loaded.model, reference.model, path, sequences, bounds)
+        checks += output_checks(loaded.model, reference.model, path, sequences, expected, bounds)
     return Verification([*notes, hashes], checks)
 
 
