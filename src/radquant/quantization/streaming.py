@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from radquant.errors import UserError
 from radquant.files import atomic_path, read_json
+from radquant.quantization.runtime import FILE as RUNTIME
 
 COPIED_BYTES = 1 << 24  # at a time
 
@@ -59,12 +60,12 @@ def read_header(file: Path) -> dict[str, StoredTensor]:
 
 
 def stored_tensors(directory: Path) -> dict[str, StoredTensor]:
-    """Every tensor of a model directory, from all its safetensors files."""
+    """Every tensor of a model directory, from all its safetensors files with weights."""
     index = directory / "model.safetensors.index.json"
     if index.is_file():
         files = sorted({directory / name for name in read_json(index)["weight_map"].values()})
     else:
-        files = sorted(directory.glob("*.safetensors"))
+        files = sorted(set(directory.glob("*.safetensors")) - {directory / RUNTIME})
     if not files:
         raise UserError(f"{directory} holds no .safetensors file; pickled weights are not loaded")
     found: dict[str, StoredTensor] = {}
