@@ -1,17 +1,18 @@
 """Quantized activations: the formula, the layers touched, and independence of the batch."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_models import quantize_tiny, tiny_llama
+from tiny_models import quantize_tiny, store, tiny_llama, write_samples
 
 from radquant.errors import UserError
 from radquant.models import load
 from radquant.quantization.activations import quantize_activations
-from radquant.quantization.precision import Activations
+from radquant.quantization.precision import Activations, as_values
 
 TENSOR = {bits: Activations(bits, "tensor") for bits in (8, 4)}
 
@@ -68,6 +69,19 @@ def test_every_packed_layer_is_touched(packed_tiny: Path) -> None:
     ids = torch.randint(3, 16, (1, 6))
     assert not torch.equal(plain.model(ids).logits, loaded.model(ids).logits)
     assert plain.activation_layers == 0
+
+
+@pytest.mark.parametrize("method", ["rtn", "awq"])
+def test_static_ranges_come_from_the_checkpoint(tmp_path: Path, method: str) -> None:
+    """One for each linear layer, those that share an input too."""
+    static = Activations(8, "tensor", range="static", skip=("down_proj",))
+    options = ["--method", method, "--calibration", str(write_samples(tmp_path))]
+    options += ["--activations", json.dumps(as_values(static))]
+    checkpoint = store(tiny_llama(tmp_path / "original"), tmp_path / "checkpoint", *options)
+    loaded = load(checkpoint, rounding=static)
+    assert (loaded.layers_quantized, loaded.activation_layers) == (14, 12)
+    with pytest.raises(UserError, match="give its checkpoint the same activations"):
+        load(checkpoint, rounding=Activations(8, "tensor", range="static"))
 
 
 def test_an_unquantized_model_is_refused(tmp_path: Path) -> None:

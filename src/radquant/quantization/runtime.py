@@ -71,8 +71,14 @@ def weights_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def grid_tensors(name: str, grid: Grid) -> dict[str, Tensor]:
-    """A linear layer's static range, [1] or [groups] float32 each."""
-    return {f"{name}.{SCALE}": grid.scale.clone(), f"{name}.{ZERO}": grid.zero.clone()}
+    """A linear layer's static range, [1] or [groups] float32 each.
+
+    Copies: layers that share an input share its range, which goes into the file for each of them.
+    """
+    return {
+        f"{name}.{SCALE}": grid.scale.float().clone(),
+        f"{name}.{ZERO}": grid.zero.float().clone(),
+    }
 
 
 def prefix_tensors(layer: int, keys: Tensor, values: Tensor) -> dict[str, Tensor]:
