@@ -20,7 +20,7 @@ from radquant.errors import UserError
 from radquant.quantization import engine, resuming
 from radquant.quantization.architectures import decoder_layers
 from radquant.quantization.formats import format_for
-from radquant.quantization.hidden import Hidden, append, first_inputs
+from radquant.quantization.hidden import Hidden, append, embed, first_inputs
 from radquant.quantization.observation import InputStatistics
 from radquant.quantization.original import open_original
 from radquant.quantization.recipe import Recipe
@@ -59,12 +59,10 @@ def test_layers_one_at_a_time_compute_what_the_model_computes(tmp_path: Path) ->
     whole = AutoModelForCausalLM.from_pretrained(original)
     width = whole.config.hidden_size
     states = [Hidden(tmp_path / str(n), (9, 9, 5), width) for n in range(4)]
-    arguments = engine.calibration_inputs(
-        source, decoder_layers(source.model, source.architecture), sequences, states[0], CPU
-    )
+    arguments = embed(source, sequences, states[0], CPU)
+    work = engine.Work(source, source.architecture, recipe, form, None, 0, CPU)
     for number in range(3):
-        two = states[number : number + 2]
-        engine.quantize_layer(source, number, recipe, form, two, arguments, CPU)
+        engine.quantize_layer(work, number, states[number : number + 2], arguments)
     for index, sequence in enumerate(sequences):
         with torch.inference_mode():
             expected = whole(sequence[None], output_hidden_states=True).hidden_states
@@ -158,7 +156,7 @@ def test_other_work_is_not_gone_on_with(tmp_path: Path) -> None:
     ]
     for fingerprint in prints:
         assert resuming.prepare(tmp_path / "work", fingerprint) == 0
-        resuming.finish_layer(tmp_path / "work", 0, {"a": torch.zeros(1)}, {})
+        resuming.finish_layer(tmp_path / "work", 0, {"a": torch.zeros(1)}, {}, {})
         assert resuming.prepare(tmp_path / "work", fingerprint) == 1
 
 
@@ -171,8 +169,8 @@ def test_an_error_of_the_statistics_names_the_linear_layer(
     recipe = Recipe(method, 4, 32, rounding="gptq")
     collect = engine.collect_statistics
 
-    def broken(*arguments: Any) -> list[InputStatistics]:
-        statistics = collect(*arguments)
+    def broken(*arguments: Any, **options: Any) -> list[InputStatistics]:
+        statistics = collect(*arguments, **options)
         statistics[2].gram[3, 3] = torch.inf
         return statistics
 
