@@ -16,10 +16,10 @@ from radquant.quantization.awq import (
     rows_for_loss,
     search_scale,
 )
-from radquant.quantization.engine import round_group
 from radquant.quantization.gptq import quantize_gptq
 from radquant.quantization.grid import quantize
 from radquant.quantization.recipe import Recipe
+from radquant.quantization.rounding import round_group
 
 BFLOAT16 = torch.bfloat16
 
