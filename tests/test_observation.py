@@ -1,6 +1,5 @@
 """What calibration looks at, against direct computation; weights fitted to rounded inputs."""
 
-from collections.abc import Sequence
 from copy import deepcopy
 from itertools import pairwise
 from pathlib import Path
@@ -17,7 +16,7 @@ from torch import Tensor
 from radquant.errors import UserError
 from radquant.models import load
 from radquant.quantization import observation
-from radquant.quantization.activations import Grid, quantize_activations
+from radquant.quantization.activations import quantize_activations
 from radquant.quantization.architectures import Group, decoder_layers
 from radquant.quantization.formats import format_for, settings_of, unpack
 from radquant.quantization.hidden import Hidden, embed
@@ -68,34 +67,14 @@ def first_layer(
 
 
 @torch.inference_mode()
-def inputs_of_groups(
-    source: Original,
-    layer: Any,
-    inputs: Inputs,
-    rounding: Activations | None = None,
-    ranges: Sequence[Grid | None] = (None,) * 4,
-) -> list[list[Tensor]]:
-    """What each group reads behind the prefix, rounded there, [sequence] of [tokens, in] each."""
+def inputs_of_groups(source: Original, layer: Any, inputs: Inputs) -> list[list[Tensor]]:
+    """What each group reads behind the prefix, [sequence] of [tokens, in] each."""
     found: list[list[Tensor]] = [[] for _ in source.architecture.groups]
     copy = deepcopy(layer)  # whose hooks nobody has to take off
-
-    def reading(place: int, name: str) -> Any:
-        def read(_: Any, args: tuple[Tensor]) -> tuple[Tensor]:
-            x, skipped = args[0].clone(), rounding is None or name in rounding.skip
-            for row in (
-                [x[:, inputs.prefix :]] if not skipped and x.shape[1] > inputs.prefix else []
-            ):
-                row.copy_(quantize_activations(row, rounding, static=ranges[place]))
-            if name == source.architecture.groups[place].linears[-1].rpartition(".")[2]:
-                found[place].append(x[0, inputs.prefix :])
-            return (x,)
-
-        return read
-
-    for place, group in enumerate(source.architecture.groups):
-        for name in group.linears:
-            hook = reading(place, name.rpartition(".")[2])
-            copy.get_submodule(name).register_forward_pre_hook(hook)
+    for of_group, group in zip(found, source.architecture.groups, strict=True):
+        copy.get_submodule(group.linears[-1]).register_forward_pre_hook(
+            lambda _, args, of_group=of_group: of_group.append(args[0][0, inputs.prefix :])
+        )
     for index in range(len(inputs.arguments)):
         inputs.run(copy, index)
     return found
@@ -333,7 +312,7 @@ def test_a_whole_model_of_fitted_weights_loses_less(tmp_path: Path) -> None:
         (states_of(load(directory, rounding=Activations(4)).model, sequences) - reference).norm()
         for directory in (fitted, exact)
     ]
-    assert errors[0] < 0.95 * errors[1]
+    assert errors[0] < 0.9 * errors[1]
 
 
 def states_of(model: Any, sequences: Tensor) -> Tensor:

@@ -21,12 +21,11 @@ from radquant.quantization import outliers, resuming
 from radquant.quantization.original import open_original
 from radquant.quantization.outliers import (
     all_behind,
-    behind_prefix,
     choose_prefix,
     find_prefix,
     standing_out,
 )
-from radquant.quantization.runtime import FILE
+from radquant.quantization.runtime import FILE, behind_prefix
 
 CPU = torch.device("cpu")
 BOS, ODD = 1, 7

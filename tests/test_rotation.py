@@ -227,7 +227,7 @@ def test_a_small_mistake_is_no_rounding(tmp_path: Path, largest: float) -> None:
     turned = rotation.rotate_residual(hidden, plan)
 
     def found(spoiled: float) -> float:
-        wrong = rotation.original_of(layer)
+        wrong = copy.deepcopy(layer)
         rotation.rotate_layer(wrong, table, plan)
         wrong.get_submodule(table.writers[0]).weight[3] *= 1 + spoiled
         angles = model.model.rotary_emb(hidden, positions)

@@ -14,8 +14,8 @@ import torch
 from radquant.errors import UserError
 from radquant.models import Loaded
 from radquant.prompts import Prompt
-from radquant.quantization.outliers import behind_prefix
 from radquant.quantization.precision import DYNAMIC, TENSOR, Activations
+from radquant.quantization.runtime import behind_prefix
 
 
 @dataclass

@@ -9,7 +9,7 @@ This is simulated: values are rounded to the grid and multiplied in floating poi
 low-bit activations do to the output and says nothing about speed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -45,19 +45,24 @@ class ActivationQuantization:
     touched: set[str] = field(default_factory=set)
 
 
-def grid_of_range(low: Tensor, high: Tensor, settings: Activations) -> Grid:
-    """The grid that covers [low, high], which is stretched to hold 0.
+def levels(settings: Activations) -> tuple[int, int]:
+    """The least and the largest integer of a grid.
 
-    Symmetric: 2·(2^(bits−1) − 1) + 1 levels about 0. Otherwise 2^bits levels with an integer zero.
+    Symmetric: 2·(2^(bits−1) − 1) + 1 levels about 0. Otherwise 2^bits levels from 0 on.
     """
+    largest: int = 2 ** (settings.bits - 1) - 1 if settings.symmetric else 2**settings.bits - 1
+    return (-largest if settings.symmetric else 0), largest
+
+
+def grid_of_range(low: Tensor, high: Tensor, settings: Activations) -> Grid:
+    """The grid that covers [low, high], which is stretched to hold 0; its zero is an integer."""
     low, high = low.float().clamp(max=0), high.float().clamp(min=0)
+    least, largest = levels(settings)
     if settings.symmetric:
-        largest = 2 ** (settings.bits - 1) - 1
         scale = torch.maximum(-low, high).clamp(min=TINY) / largest
-        return Grid(scale, torch.zeros_like(scale), -largest, largest)
-    largest = 2**settings.bits - 1
+        return Grid(scale, torch.zeros_like(scale), least, largest)
     scale = (high - low).clamp(min=TINY) / largest
-    return Grid(scale, (-low / scale).round(), 0, largest)
+    return Grid(scale, (-low / scale).round(), least, largest)
 
 
 def round_to(x: Tensor, grid: Grid) -> Tensor:
@@ -113,16 +118,17 @@ def quantized_layers(names: list[str], settings: Activations) -> list[str]:
     Raises UserError for a skipped name that no layer ends in: it would be a misspelling.
     """
     for skipped in settings.skip:
-        if not any(f".{name}".endswith(f".{skipped}") for name in names):
+        if not any(ends_in(name, [skipped]) for name in names):
             raise UserError(
                 f"activations: skip names {skipped!r}, which no packed layer's name ends in; "
                 f"one of them is {names[0]}"
             )
-    return [name for name in names if not is_skipped(name, settings)]
+    return [name for name in names if not ends_in(name, settings.skip)]
 
 
-def is_skipped(name: str, settings: Activations) -> bool:
-    return any(f".{name}".endswith(f".{skipped}") for skipped in settings.skip)
+def ends_in(name: str, ends: Iterable[str]) -> bool:
+    """Whether a layer's full name ends in one of `ends`, in whole parts between dots."""
+    return any(f".{name}".endswith(f".{end}") for end in ends)
 
 
 def check_widths(linears: Mapping[str, nn.Module], settings: Activations) -> None:

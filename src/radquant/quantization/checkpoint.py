@@ -17,6 +17,7 @@ from radquant.errors import UserError
 from radquant.files import atomic_directory, hash_directory, read_json, verify_hashes, write_json
 from radquant.kernels.progressive import ProgressiveLinear
 from radquant.kernels.reference import PackedLinear
+from radquant.quantization.activations import ends_in
 from radquant.quantization.card import model_card
 from radquant.quantization.formats import (
     SUFFIXES,
@@ -26,9 +27,9 @@ from radquant.quantization.formats import (
     in_memory,
     settings_of,
 )
-from radquant.quantization.rotation import rotate_input
+from radquant.quantization.hadamard import rotate_input
 from radquant.quantization.runtime import FILE as RUNTIME
-from radquant.quantization.runtime import is_online, online_rotations, weights_config
+from radquant.quantization.runtime import online_rotations, weights_config
 from radquant.quantization.streaming import (
     StoredTensor,
     empty_model,
@@ -143,7 +144,7 @@ def build_packed_model(
         tensors = {suffix: stored[name] for suffix, name in suffixes.items()}
         place(model, names.get(f"{layer}.weight"), tensors, settings, f"{directory}: layer {layer}")
     for name, module in model.named_modules():
-        if isinstance(module, PackedLinear) and is_online(name, online):
+        if isinstance(module, PackedLinear) and ends_in(name, online):
             module.register_forward_pre_hook(rotate_input)
     assign(model, {names[name]: stored[name] for name in plain if name in names}, dtype, directory)
     use_generation_config(model, directory)

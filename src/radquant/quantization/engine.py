@@ -9,6 +9,7 @@ run that was killed goes on.
 
 import sys
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -46,7 +47,6 @@ from radquant.quantization.recipe import HADAMARD, SMOOTH, Recipe, needs_calibra
 from radquant.quantization.rotation import (
     Rotation,
     change_by_rotation,
-    original_of,
     plan_rotation,
     rotate_layer,
     rotate_residual,
@@ -185,7 +185,7 @@ def fit_layer(
     recipe, architecture, name = work.recipe, work.source.architecture, work.layer_name(number)
     fitted = Fitted()
     if work.rotation is not None:
-        original = original_of(layer)
+        original = deepcopy(layer)
         rotate_layer(layer, work.table, work.rotation)
         fitted.change = rotation_change(original, layer, inputs, work.rotation)
         check_change(fitted.change, name, "rotating the layer")

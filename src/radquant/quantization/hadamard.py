@@ -16,7 +16,7 @@ import hashlib
 from functools import cache, reduce
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from radquant.errors import UserError
 
@@ -42,6 +42,11 @@ def rotate(x: Tensor, inverse: bool = False, signs: Tensor | None = None) -> Ten
         rotated = (rotated @ (factor.T if inverse else factor)).flatten(-2)
     rotated = rotated.reshape(x.shape)
     return rotated * signs.to(x) if inverse and signs is not None else rotated
+
+
+def rotate_input(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """A forward hook of linear layers whose input is rotated at run time."""
+    return (rotate(args[0]), *args[1:])
 
 
 def rotate_heads(x: Tensor, width: int, inverse: bool = False) -> Tensor:

@@ -70,8 +70,8 @@ def round_pair(keys: Tensor, values: Tensor, settings: KVCache, rotate: bool) ->
 class RoundedLayer(DynamicLayer):
     """The cache of a layer that attends to all positions."""
 
-    def __init__(self, settings: KVCache, rotate: bool) -> None:
-        super().__init__()
+    def __init__(self, settings: KVCache, rotate: bool, **window: int) -> None:
+        super().__init__(**window)
         self.settings, self.rotate = settings, rotate
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -79,22 +79,12 @@ class RoundedLayer(DynamicLayer):
         return super().update(*pair, *args, **kwargs)
 
     def store(self, keys: Tensor, values: Tensor) -> None:
+        """Append keys and values as they are."""
         super().update(keys, values)
 
 
-class RoundedSlidingLayer(DynamicSlidingWindowLayer):
-    """The cache of a layer that attends to the last positions only."""
-
-    def __init__(self, sliding_window: int, settings: KVCache, rotate: bool) -> None:
-        super().__init__(sliding_window=sliding_window)
-        self.settings, self.rotate = settings, rotate
-
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> Any:
-        pair = round_pair(key_states, value_states, self.settings, self.rotate)
-        return super().update(*pair, *args, **kwargs)
-
-    def store(self, keys: Tensor, values: Tensor) -> None:
-        super().update(keys, values)
+class RoundedSlidingLayer(RoundedLayer, DynamicSlidingWindowLayer):
+    """The cache of a layer that attends to the last positions only, `sliding_window` of them."""
 
 
 def new_cache(config: Any, settings: KVCache | None, rotate: bool = False) -> DynamicCache:
@@ -119,7 +109,7 @@ def rounded_layer(layer: Any, config: Any, settings: KVCache, rotate: bool) -> A
     if type(layer) is DynamicLayer:
         return RoundedLayer(settings, rotate)
     if type(layer) is DynamicSlidingWindowLayer:
-        return RoundedSlidingLayer(layer.sliding_window, settings, rotate)
+        return RoundedSlidingLayer(settings, rotate, sliding_window=layer.sliding_window)
     raise UserError(
         f"models of type {config.get_text_config().model_type!r} have a layer that keeps other "
         f"states than keys and values of its own ({type(layer).__name__}), so their cache cannot "
@@ -139,7 +129,7 @@ def start_with(cache: DynamicCache, keys: Sequence[Tensor], values: Sequence[Ten
     """
     assert cache.get_seq_length() == 0
     for layer, of_keys, of_values in zip(cache.layers, keys, values, strict=True):
-        if isinstance(layer, RoundedLayer | RoundedSlidingLayer):
+        if isinstance(layer, RoundedLayer):
             layer.store(of_keys, of_values)
         else:
             layer.update(of_keys, of_values)

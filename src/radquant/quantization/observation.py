@@ -12,8 +12,8 @@ from radquant.errors import UserError
 from radquant.quantization.activations import (
     Grid,
     by_channel_group,
+    ends_in,
     grid_of_range,
-    is_skipped,
     quantize_activations,
     round_to,
 )
@@ -102,7 +102,7 @@ def activations_for(group: Group, settings: Activations | None) -> Activations |
     """
     if settings is None:
         return None
-    skipped = [is_skipped(name, settings) for name in group.linears]
+    skipped = [ends_in(name, settings.skip) for name in group.linears]
     if any(skipped) != all(skipped):
         raise UserError(
             f"activations: skip names some of {', '.join(group.linears)} but not all; they read "

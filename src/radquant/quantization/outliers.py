@@ -3,7 +3,7 @@ than all others', to be put before every text and kept there, out of reach of ro
 
 Such tokens serve attention as a place to look at when there is nothing to see. Which they are is a
 matter of the model: its first token whatever it is, and some others where they come first. Once
-they stand before a text, the text itself has none.
+they stand before a text, the text itself has fewer or none.
 """
 
 from collections import Counter
@@ -17,6 +17,7 @@ from radquant.cli import progress
 from radquant.quantization.architectures import decoder_layers, linear_of
 from radquant.quantization.hidden import Hidden, append, embed, run_layer
 from radquant.quantization.original import Original
+from radquant.quantization.runtime import behind_prefix
 from radquant.quantization.streaming import fill
 
 SEQUENCES = 16  # calibration sequences that are looked at
@@ -24,14 +25,6 @@ SEQUENCES = 16  # calibration sequences that are looked at
 # PrefixQuant takes 64; what a static range must cover for one token alone is lost long before.
 THRESHOLD = 20.0
 MOST_TOKENS = 3  # beside the first, as many as stand out in a sequence on average, but no more
-
-
-def behind_prefix(prefix: Sequence[int], ids: Sequence[int]) -> list[int]:
-    """The tokens of a text behind a stored prefix, which are not doubled where both meet.
-
-    A prefix ends with what texts begin with (BOS), if they all begin with it.
-    """
-    return [*prefix, *(ids[1:] if prefix and ids[:1] == list(prefix[-1:]) else ids)]
 
 
 def all_behind(prefix: Sequence[int], sequences: Sequence[Tensor]) -> list[Tensor]:

@@ -14,7 +14,6 @@ is to write y·Q the weights Qᵀ·W. Three places are rotated:
 Keys are rotated in the cache (`kv_cache`).
 """
 
-import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,7 +29,7 @@ from radquant.quantization.architectures import (
     linear_of,
     row_range,
 )
-from radquant.quantization.hadamard import rotate, rotate_heads, signs
+from radquant.quantization.hadamard import rotate, rotate_heads, rotate_input, signs
 
 SIGN_SEED = 0  # of the residual stream's rotation diag(signs)·H
 
@@ -80,11 +79,6 @@ def rotate_residual(x: Tensor, rotation: Rotation, inverse: bool = False) -> Ten
     if rotation.signs is None:
         return x
     return rotate(x, inverse, rotation.signs.to(x.device))
-
-
-def rotate_input(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """A forward hook of linear layers whose input is rotated at run time."""
-    return (rotate(args[0]), *args[1:])
 
 
 def rotate_layer(layer: nn.Module, architecture: Architecture, rotation: Rotation) -> None:
@@ -140,17 +134,8 @@ def head_of_rotated(head: Tensor, norm: Tensor, final: Norm, rotation: Rotation)
     return rotate_residual(head.float() * (norm + final.offset), rotation)
 
 
-def original_of(layer: nn.Module) -> nn.Module:
-    """A copy of a decoder layer, to hold the rotated one against."""
-    return copy.deepcopy(layer)
-
-
 @torch.inference_mode()
-def change_by_rotation(
-    expected: Tensor,
-    got: Tensor,
-    rotation: Rotation,
-) -> float:
+def change_by_rotation(expected: Tensor, got: Tensor, rotation: Rotation) -> float:
     """The relative difference of a rotated layer's output from what the original's would be."""
     turned = rotate_residual(expected, rotation)
     return float((got - turned).norm() / turned.norm())

@@ -8,7 +8,7 @@ it and writes nonsense.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from radquant.errors import UserError
-from radquant.quantization.activations import Grid
+from radquant.quantization.activations import Grid, levels
 from radquant.quantization.precision import Activations, activations_of, as_values
 
 # Not *.safetensors: some tools read every such file of a directory as weights.
@@ -44,6 +44,14 @@ class Runtime:
     activations: Activations | None = None  # of the static ranges
     static: dict[str, Grid] = field(default_factory=dict)  # by the linear layer's name
     prefix: StoredPrefix | None = None
+
+
+def behind_prefix(prefix: Sequence[int], ids: Sequence[int]) -> list[int]:
+    """The tokens of a text behind a stored prefix, which are not doubled where both meet.
+
+    A prefix ends with what texts begin with (BOS), if they all begin with it.
+    """
+    return [*prefix, *(ids[1:] if prefix and ids[:1] == list(prefix[-1:]) else ids)]
 
 
 def announce(weights: Mapping[str, Any], online: tuple[str, ...] | None) -> dict[str, Any]:
@@ -85,14 +93,6 @@ def prefix_tensors(layer: int, keys: Tensor, values: Tensor) -> dict[str, Tensor
     return {f"prefix.{layer}.key": keys, f"prefix.{layer}.value": values}
 
 
-def stored_grid(settings: Activations, scale: Tensor, zero: Tensor) -> Grid:
-    """The grid of a stored range."""
-    if settings.symmetric:
-        largest = 2 ** (settings.bits - 1) - 1
-        return Grid(scale, zero, -largest, largest)
-    return Grid(scale, zero, 0, 2**settings.bits - 1)
-
-
 def metadata(activations: Activations | None) -> dict[str, str]:
     """For the header of the tensors' file."""
     return {"format": "pt", "activations": json.dumps(as_values(activations))}
@@ -125,7 +125,7 @@ def read_runtime(directory: Path, config: Mapping[str, Any]) -> Runtime:
     if ranges and activations is None:
         raise UserError(f"{path} has ranges without their settings; quantize again")
     static = {
-        name: stored_grid(activations, tensors[f"{name}.{SCALE}"], tensors[f"{name}.{ZERO}"])
+        name: Grid(tensors[f"{name}.{SCALE}"], tensors[f"{name}.{ZERO}"], *levels(activations))
         for name in ranges
         if activations is not None
     }
@@ -143,8 +143,3 @@ def online_rotations(config: Mapping[str, Any]) -> tuple[str, ...]:
     """Ends of the names of the linear layers whose input is rotated at run time."""
     own = config.get("quant_method") == OWN_METHOD
     return tuple(config.get("online_hadamard", ())) if own else ()
-
-
-def is_online(name: str, online: tuple[str, ...]) -> bool:
-    """Whether the linear layer with this full name is one of them."""
-    return any(f".{name}".endswith(f".{each}") for each in online)
