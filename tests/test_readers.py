@@ -176,6 +176,37 @@ def test_mimic_sectioned(mimic):
     assert {r.group for r in read_mimic_sectioned(path, None)} == {""}
 
 
+def test_images_of_mimic_are_those_of_the_split_files_rows(mimic):
+    """One row an image, in their order; an empty cell is an image that is not to be shown."""
+    rows = ["dicom_id,study_id,subject_id,split,file"]
+    rows += ["d1,50,10000,train,p10/d1.jpg", "d4,52,11000,train,p11/d4.jpg"]
+    rows += ["d2,50,10000,train,", "d3,50,10000,train,p10/d3.jpg", "d5,53,12000,test,"]
+    (mimic / "images.csv").write_text("\n".join([*rows, ""]))
+    expected = {"s50": "p10/d1.jpg;p10/d3.jpg", "s51": "", "s52": "p11/d4.jpg", "s53": ""}
+    reports = read_mimic_tree(mimic, mimic / "images.csv", "file")
+    assert {r.id: r.images for r in reports} == {**expected, "s54": ""}
+    path = mimic / "sectioned.csv"
+    lines = ["study,impression,findings", *(f"{study},One spot.,A spot." for study in expected)]
+    path.write_text("\n".join([*lines, ""]))
+    found = read_mimic_sectioned(path, mimic / "images.csv", "file")
+    assert {r.id: r.images for r in found} == expected
+    assert {r.images for r in read_mimic_sectioned(path, mimic / "images.csv")} == {""}
+    with pytest.raises(UserError, match=r"has no column 'fil'; .* did you mean 'file'"):
+        read_mimic_tree(mimic, mimic / "images.csv", "fil")
+    with pytest.raises(UserError, match="images of MIMIC are named in the split file"):
+        read_mimic_tree(mimic, None, "file")
+
+
+def test_images_of_a_table_are_in_a_column_that_is_asked_for(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("id,findings,images\na,A spot., x/1.png ;2.dcm;\nb,Two.,\n")
+    asked = read_table_files({"images": "images"}, path)
+    assert [r.images for r in asked] == ["x/1.png;2.dcm", ""]
+    assert [r.images for r in read_table_files({}, path)] == ["", ""]
+    with pytest.raises(UserError, match=r"has no column 'image'; .*did you mean 'images'"):
+        read_table_files({"images": "image"}, path)
+
+
 ROWS = [
     {"id": "a", "patient_id": 1, "findings": 'A "spot", small.', "impression": "One\nspot."},
     {"id": "b", "patient_id": 2, "findings": "{braces}", "impression": None},
