@@ -55,11 +55,12 @@ def tiny_vision_model(directory: Path, **changed: Any) -> Path:
         eos_token="</s>",
         unk_token="<unk>",
         pad_token="<pad>",
-        additional_special_tokens=SPECIAL[2:],
         extra_special_tokens={
             "boi_token": SPECIAL[0],
             "eoi_token": SPECIAL[1],
             "image_token": IMAGE,
+            "start_of_turn": SPECIAL[2],
+            "end_of_turn": SPECIAL[3],
         },
     )
     processor = Gemma3Processor(
