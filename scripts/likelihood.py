@@ -20,7 +20,6 @@ def main() -> None:
     args = parse_arguments()
     os.environ["HF_HUB_OFFLINE"] = "1"
     template, reports, examples = stage.read_reports(args)
-
     pictures = stage.report_images(args, reports)
 
     import pandas as pd
