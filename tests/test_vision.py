@@ -288,6 +288,27 @@ def test_the_hash_is_of_text_and_images(shown: Any) -> None:
     assert dataclasses.replace(made[0], images=(elsewhere,)).hash == made[0].hash
 
 
+def test_a_processor_in_the_hubs_older_layout(tmp_path: Path) -> None:
+    """Image settings and chat template in files of their own, as Gemma 3 has them on the hub."""
+    directory = tiny_vision_model(tmp_path / "model")
+    whole = json.loads((directory / "processor_config.json").read_text())
+    images = whole.pop("image_processor")
+    images["image_processor_type"] = "Gemma3ImageProcessor"
+    (directory / "preprocessor_config.json").write_text(json.dumps(images))
+    kept = {name: whole[name] for name in ("image_seq_length", "processor_class")}
+    (directory / "processor_config.json").write_text(json.dumps(kept))
+    template = (directory / "chat_template.jinja").read_text()
+    (directory / "chat_template.jinja").unlink()
+    (directory / "chat_template.json").write_text(json.dumps({"chat_template": template}))
+    tokenizer = load(directory).tokenizer
+    assert not tokenizer.chat_template
+    processor = load_processor(directory, tokenizer)
+    assert tokenizer.chat_template == template
+    assert type(processor.image_processor).__name__ == "Gemma3ImageProcessorPil"
+    assert processor.image_seq_length == 4
+    assert processor.image_processor.size == {"height": 28, "width": 28}
+
+
 def test_models_that_cannot_be_shown_images(tmp_path: Path) -> None:
     directory = tiny_vision_model(tmp_path / "model")
     tokenizer = load(directory).tokenizer
