@@ -62,6 +62,7 @@ rule calibration_set:
         options=options(
             **calibration_source()[1],
             target=config["task"]["target"],
+            with_images=bool(config["task"]["image_column"]),
             samples=config["calibration"]["samples"],
             max_tokens=config["calibration"]["max_tokens"],
             pack=config["calibration"]["pack"],

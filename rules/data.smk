@@ -23,6 +23,7 @@ def model_options(wildcards):
         path=model["path"],
         weights=model["weights"],
         trust_remote_code=model["trust_remote_code"],
+        with_images=bool(config["task"]["image_column"]),
     )
 
 
@@ -61,6 +62,7 @@ def corpus_options(wildcards):
         train=corpus["train"],
         eval=corpus["eval"],
         split_file=corpus["split_file"],
+        image_column=config["task"]["image_column"],
         **{f"{name}_column": column for name, column in corpus["columns"].items()},
     )
 
@@ -116,7 +118,9 @@ rule clean:
         runtime=60,
     params:
         options=lambda wildcards: options(
-            **config["task"],
+            inputs=config["task"]["inputs"],
+            target=config["task"]["target"],
+            image_root=config["corpus"]["image_root"],
             **config["cleaning"],
             eval_reports=config["evaluation"]["reports"],
             seed=config["seed"],

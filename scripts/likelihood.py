@@ -20,6 +20,7 @@ def main() -> None:
     args = parse_arguments()
     os.environ["HF_HUB_OFFLINE"] = "1"
     template, reports, examples = stage.read_reports(args)
+    pictures = stage.report_images(args, reports)
 
     import pandas as pd
     import torch
@@ -35,6 +36,7 @@ def main() -> None:
         run_prefix,
         stored_length,
     )
+    from radquant.generation.vision import load_processor
     from radquant.models import load, resolve_device, resolve_dtype
     from radquant.quantization.precision import activations_of, as_values, from_json, kv_cache_of
 
@@ -46,12 +48,18 @@ def main() -> None:
     with measures.stopwatch(device) as loading:
         loaded = load(args.model, device, dtype, rounding, args.trust_remote_code, kv_cache)
     model, tokenizer = loaded.model, loaded.tokenizer
+    processor = load_processor(args.model, tokenizer) if args.image_root else None
 
     context = context_length(model)
     limit = None if context is None else context - stored_length(loaded)
     made = [
-        prompts.chat_prompt(tokenizer, template, row, examples, args.target, limit, True)
-        for row in reports
+        prompts.chat_prompt(
+            *(tokenizer, template, row, examples, args.target, limit),
+            with_answer=True,
+            images=images,
+            processor=processor,
+        )
+        for row, images in zip(reports, pictures, strict=True)
     ]
     likelihood.check_answers(made, args.eval, args.target)
     made = behind_stored(made, loaded)
@@ -64,7 +72,9 @@ def main() -> None:
             prefix = run_prefix(model, batching.shared_prefix(made), longest, prefix)
         for batch in progress(plan, f"likelihood {args.precision}", len(plan), "batches"):
             members = [made[i] for i in batch]
-            values = likelihood.answer_nll(model, members, tokenizer.pad_token_id, prefix)
+            values = likelihood.answer_nll(
+                model, members, tokenizer.pad_token_id, prefix, processor
+            )
             nll.update(zip(batch, values, strict=True))
 
     table = pd.DataFrame(
@@ -83,6 +93,7 @@ def main() -> None:
             "precision": args.precision,
             "kernel": loaded.kernel,
             "reports": len(made),
+            "images": sum(len(prompt.images) for prompt in made),
             "tokens": int(table["tokens"].sum()),
             "prompt_tokens": sum(prompt.length for prompt in made),
             "truncated_prompts": sum(prompt.truncated > 0 for prompt in made),

@@ -41,6 +41,11 @@ def main() -> None:
     prompt = parser.add_mutually_exclusive_group(required=True)
     prompt.add_argument("--prompt", help="the prompt's template, with {column} fields")
     prompt.add_argument("--prompt-text", help="the template itself")
+    parser.add_argument(
+        "--with-images",
+        action="store_true",
+        help="images were shown with the prompt, which then may use no column",
+    )
     parser.add_argument("--output", required=True, help="scores to write (.parquet or .csv)")
     options = parser.parse_args()
     scores = score(
@@ -53,6 +58,7 @@ def main() -> None:
         options.original_annotations,
         read_template(options.prompt, options.prompt_text),
         options.reports,
+        options.with_images,
     )
     write_table(options.output, scores)
     means = scores[["simple", "partial", "complete"]].mean()

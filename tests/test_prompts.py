@@ -85,6 +85,12 @@ def test_a_wrong_template_is_refused(template: str, message: str) -> None:
         prompts.check_template(template, COLUMNS, "impression")
 
 
+def test_with_images_a_template_needs_no_column() -> None:
+    prompts.check_template("Write something.", COLUMNS, "impression", images=True)
+    with pytest.raises(UserError, match="holds the reference"):
+        prompts.check_template("{impression}", COLUMNS, "impression", images=True)
+
+
 def test_a_part_of_the_whole_report_gives_it_away() -> None:
     with pytest.raises(UserError, match="holds the reference"):
         prompts.check_template("{findings}", COLUMNS, "text")

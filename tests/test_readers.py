@@ -1,6 +1,7 @@
 import gzip
 import io
 import json
+import re
 import subprocess
 import sys
 import tarfile
@@ -15,7 +16,9 @@ from hypothesis import strategies as st
 
 from radquant.corpus.readers import (
     open_in_wheel,
+    read_mimic_images,
     read_mimic_sectioned,
+    read_mimic_split,
     read_mimic_tree,
     read_openi,
     read_table_files,
@@ -174,6 +177,56 @@ def test_mimic_sectioned(mimic):
         ("p12", "eval"),
     ]
     assert {r.group for r in read_mimic_sectioned(path, None)} == {""}
+
+
+def test_images_of_mimic_are_those_of_the_split_files_rows(mimic):
+    """One row an image, in their order; an empty cell is an image that is not to be shown."""
+    rows = ["dicom_id,study_id,subject_id,split,file"]
+    rows += ["d1,50,10000,train,p10/d1.jpg", "d4,52,11000,train,p11/d4.jpg"]
+    rows += ["d2,50,10000,train,", "d3,50,10000,train,p10/d3.jpg", "d5,53,12000,test,"]
+    (mimic / "images.csv").write_text("\n".join([*rows, ""]))
+    expected = {"s50": "p10/d1.jpg;p10/d3.jpg", "s51": "", "s52": "p11/d4.jpg", "s53": ""}
+    reports = read_mimic_tree(mimic, mimic / "images.csv", "file")
+    assert {r.id: r.images for r in reports} == {**expected, "s54": ""}
+    path = mimic / "sectioned.csv"
+    lines = ["study,impression,findings", *(f"{study},One spot.,A spot." for study in expected)]
+    path.write_text("\n".join([*lines, ""]))
+    found = read_mimic_sectioned(path, mimic / "images.csv", "file")
+    assert {r.id: r.images for r in found} == expected
+    assert {r.images for r in read_mimic_sectioned(path, mimic / "images.csv")} == {""}
+    with pytest.raises(UserError, match=r"has no column 'fil'; .* did you mean 'file'"):
+        read_mimic_tree(mimic, mimic / "images.csv", "fil")
+    with pytest.raises(UserError, match="images of MIMIC are named in the split file"):
+        read_mimic_tree(mimic, None, "file")
+
+
+def test_the_documented_way_to_name_mimics_images(mimic, monkeypatch):
+    """docs/inputs.md: frontal views, of tables as MIMIC-CXR-JPG has them."""
+    page = (Path(__file__).parents[1] / "docs" / "inputs.md").read_text()
+    (program,) = re.findall(r"```python\n(.*?)```", page, re.S)
+    names = {"split": SPLIT.replace(",10,", ",10000,"), "metadata": "dicom_id,ViewPosition\n"}
+    names["metadata"] += "d1,PA\nd2,LATERAL\nd3,AP\nd4,\nd5,AP\n"
+    for name, text in names.items():
+        with gzip.open(mimic / f"mimic-cxr-2.0.0-{name}.csv.gz", "wt") as file:
+            file.write(text)
+    monkeypatch.chdir(mimic)
+    exec(program, {})
+    images = read_mimic_images(mimic / "mimic-cxr-images.csv", "image")
+    assert images["s50"] == "p10/p10000/s50/d1.jpg"
+    assert images["s51"] == "p10/p10000/s51/d3.jpg"
+    assert images["s52"] == ""
+    assert images["s53"] == "p12/p12/s53/d5.jpg"
+    assert read_mimic_split(mimic / "mimic-cxr-images.csv")["s50"] == ("p10000", "train")
+
+
+def test_images_of_a_table_are_in_a_column_that_is_asked_for(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("id,findings,images\na,A spot., x/1.png ;2.dcm;\nb,Two.,\n")
+    asked = read_table_files({"images": "images"}, path)
+    assert [r.images for r in asked] == ["x/1.png;2.dcm", ""]
+    assert [r.images for r in read_table_files({}, path)] == ["", ""]
+    with pytest.raises(UserError, match=r"has no column 'image'; .*did you mean 'images'"):
+        read_table_files({"images": "image"}, path)
 
 
 ROWS = [

@@ -89,6 +89,32 @@ def test_an_indication_shared_by_many_is_no_leak():
     assert leaks([train], [same], ["indication"], "findings") == {"t": "shared text"}
 
 
+def test_one_image_on_both_sides_is_a_leak_and_one_text_of_two_images_is_none():
+    train = Report("t", indication="Pain.", findings="Clear lungs.", images="a.png;b.png")
+    held_out = Report("e", indication="Pain.", findings="Clear lungs.", images="c.png")
+    for inputs in ([], ["indication"]):
+        assert leaks([train], [held_out], inputs, "findings") == {}
+        same = replace(held_out, findings="Large heart.", images="d.png;b.png")
+        assert leaks([train], [same], inputs, "findings") == {"t": "shared image"}
+        with pytest.raises(UserError, match="shared image"):
+            check_no_leak([train], [same], inputs, "findings")
+
+
+def test_reports_from_images_need_one_and_are_no_duplicates_of_each_other():
+    reports = [
+        Report(f"r{n}", findings="Lungs are clear.", images=f"{n // 2}.png" if n else "")
+        for n in range(40)
+    ]
+    task = Settings([], "findings", 2, 0.3, images=True)
+    cleaned = clean_corpus(reports, task)
+    reasons = {report.id: reason for report, reason, _ in cleaned.rejected}
+    assert reasons["r0"] == "no image"
+    assert sum(reason == "duplicate text" for reason in reasons.values()) == 19
+    assert cleaned.train
+    with pytest.raises(UserError, match="the task needs inputs"):
+        clean_corpus(reports, replace(task, images=False))
+
+
 def test_a_leak_costs_the_training_report_not_the_evaluation():
     reports = corpus(20)
     for number, report in enumerate(reports):

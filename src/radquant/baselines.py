@@ -14,9 +14,12 @@ SAMPLE = 500
 
 
 def copy_input(evaluation: pd.DataFrame, inputs: Sequence[str]) -> pd.DataFrame:
-    """Return (id, output) where the output is the report's own input, several joined by a space."""
-    columns = [evaluation[name] for name in inputs]
-    joined = [" ".join(filter(None, values)) for values in zip(*columns, strict=True)]
+    """Return (id, output) where the output is the report's own input, several joined by a space.
+
+    Empty where the input is an image alone.
+    """
+    rows = evaluation.to_dict("records")
+    joined = [" ".join(filter(None, (row[name] for name in inputs))) for row in rows]
     return pd.DataFrame({"id": evaluation["id"].tolist(), "output": joined}, dtype="str")
 
 

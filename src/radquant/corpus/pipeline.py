@@ -26,6 +26,7 @@ class Settings:
     min_words: int = 1
     max_words: int = 150
     seed: int = 7
+    images: bool = False  # whether a report needs an image
 
 
 @dataclass
@@ -118,7 +119,7 @@ def check_settings(settings: Settings) -> None:
     for name in names:
         if name not in TEXT_COLUMNS:
             raise UserError(f"{name!r} is no column of a report; use {', '.join(TEXT_COLUMNS)}")
-    if not settings.inputs or len(set(names)) < len(names):
+    if not (settings.inputs or settings.images) or len(set(names)) < len(names):
         raise UserError(
             f"the task needs inputs and another column as target, not {list(settings.inputs)} "
             f"and {settings.target!r}"
@@ -157,6 +158,8 @@ def why_unusable(raw: Report, cleaned: Report, settings: Settings) -> tuple[str,
     for name in names:
         if not normalise(getattr(cleaned, name)):
             return f"no {name}", ""
+    if settings.images and not cleaned.images:
+        return "no image", ""
     if refers_elsewhere(getattr(cleaned, settings.target)):
         return "refers elsewhere", settings.target
     for name in names:
@@ -171,7 +174,7 @@ def why_unusable(raw: Report, cleaned: Report, settings: Settings) -> tuple[str,
 
 
 def find_duplicates(reports: Sequence[Report], settings: Settings) -> dict[str, tuple[str, str]]:
-    """Return {id: (reason, detail)} of the reports whose inputs and target equal another's.
+    """Return {id: (reason, detail)} of the reports whose inputs, images and target equal another's.
 
     The first in the corpus stays, except that a report that the corpus gives to evaluation comes
     before all others.
@@ -180,7 +183,7 @@ def find_duplicates(reports: Sequence[Report], settings: Settings) -> dict[str, 
     found: dict[str, tuple[str, str]] = {}
     names = [*settings.inputs, settings.target]
     for report in sorted(reports, key=lambda report: report.split != "eval"):
-        key = "\0".join(normalise(getattr(report, name)) for name in names)
+        key = "\0".join([*(normalise(getattr(report, name)) for name in names), report.images])
         kept = first.setdefault(key, report.id)
         if kept != report.id:
             found[report.id] = ("duplicate text", f"same as {kept}")

@@ -19,6 +19,7 @@ from radquant.corpus.records import SECTIONS, Report, check_ids, compose
 from radquant.corpus.sections import find_sections, is_boilerplate
 from radquant.corpus.tables import cell, decode, need_column, read_rows
 from radquant.errors import UserError
+from radquant.image_files import SEPARATOR, image_names
 
 Row = tuple[str, dict[str, str]]
 FORMATS = ("openi", "table", "mimic-tree", "mimic-sectioned", "text-folder")
@@ -77,13 +78,17 @@ def read_text_folder(folder: Path) -> list[Report]:
     return _finish(reports, folder)
 
 
-def read_mimic_tree(root: Path, split_file: Path | None) -> list[Report]:
+def read_mimic_tree(
+    root: Path, split_file: Path | None, image_column: str | None = None
+) -> list[Report]:
     """Read MIMIC-CXR's files/pXX/pID/sID.txt under `root` (a folder, .zip or .tgz).
 
     id and study are "sID", the group is the patient "pID". With MIMIC-CXR-JPG's split file, test is
     for evaluation, train and validate are for training; a study that it lacks has no split.
+    image_column: as for `read_mimic_images`.
     """
     studies = read_mimic_split(split_file) if split_file else {}
+    images = read_mimic_images(split_file, image_column)
     reports = []
     for member, data in _members(root, str(root), ".txt"):
         match = re.search(r"(p\d+)/(s\d+)\.txt$", member)
@@ -93,19 +98,23 @@ def read_mimic_tree(root: Path, split_file: Path | None) -> list[Report]:
         report = _from_text(study, decode(data, member), where=member)
         report.group, report.study = patient, study
         report.split = studies.get(study, ("", ""))[1]
+        report.images = images.get(study, "")
         reports.append(report)
     _check_some_split(reports, split_file)
     return _finish(reports, root)
 
 
-def read_mimic_sectioned(path: Path, split_file: Path | None) -> list[Report]:
+def read_mimic_sectioned(
+    path: Path, split_file: Path | None, image_column: str | None = None
+) -> list[Report]:
     """Read mimic_cxr_sectioned.csv: study, impression, findings, last_paragraph, comparison.
 
     Where neither findings nor impression was found, its last paragraph is the findings, unless that
     is boilerplate. Patients and splits are in the split file; without it every study is taken for a
-    patient of its own.
+    patient of its own. image_column: as for `read_mimic_images`.
     """
     studies = read_mimic_split(split_file) if split_file else {}
+    images = read_mimic_images(split_file, image_column)
     columns, rows = read_rows(path)
     for column in ("study", "impression", "findings"):
         need_column(column, columns, path)
@@ -120,6 +129,7 @@ def read_mimic_sectioned(path: Path, split_file: Path | None) -> list[Report]:
         group, split = studies.get(study, ("", ""))
         report = Report(id=study, group=group, study=study, split=split, where=place, **sections)
         report.text = compose(report)
+        report.images = images.get(study, "")
         reports.append(report)
     _check_some_split(reports, split_file)
     return _finish(reports, path)
@@ -139,6 +149,26 @@ def read_mimic_split(path: Path) -> dict[str, tuple[str, str]]:
     return studies
 
 
+def read_mimic_images(path: Path | None, column: str | None) -> dict[str, str]:
+    """Return {"sID": its image files, in the order of the rows} from the split file.
+
+    A row of that file is an image of MIMIC-CXR-JPG; `column`, which the user adds, names its file
+    or is empty for one that is not to be shown. Without a column nothing is read.
+    """
+    if column is None:
+        return {}
+    if path is None:
+        raise UserError("images of MIMIC are named in the split file; give one with that column")
+    columns, rows = read_rows(path)
+    need_column(column, columns, path)
+    need_column("study_id", columns, path)
+    found: dict[str, list[str]] = {}
+    for place, row in rows:
+        names = found.setdefault(f"s{cell(row, 'study_id', place)}", [])
+        names += image_names(cell(row, column, place))
+    return {study: SEPARATOR.join(names) for study, names in found.items()}
+
+
 def read_table_files(
     columns: Mapping[str, str],
     path: Path | None = None,
@@ -148,10 +178,11 @@ def read_table_files(
     """Read one table, or one for training and one for evaluation, whose split is then their file.
 
     `columns` maps a field ('id', 'group', 'study', 'text', 'findings', 'impression', 'indication',
-    'comparison', 'split') to the column that holds it. A field that it does not name is taken from
-    a column of that name (for id also study_id or study, for group also patient, patient_id or
-    subject_id, for text also report). Sections without a column are found in the text; text without
-    a column is put together from the sections; without an id, "row-N" numbers the records.
+    'comparison', 'images', 'split') to the column that holds it. A field that it does not name is
+    taken from a column of that name, but images never (for id also study_id or study, for group
+    also patient, patient_id or subject_id, for text also report). Sections without a column are
+    found in the text; text without a column is put together from the sections; without an id,
+    "row-N" numbers the records.
     """
     if path is not None:
         return _finish(_table(path, columns, ""), path)
@@ -174,6 +205,7 @@ def _table(path: Path, asked: Mapping[str, str], split: str) -> list[Report]:
         fields = {field: cell(row, column, place) for field, column in columns.items()}
         fields.setdefault("id", f"{split or 'row'}-{number}")
         fields["split"] = split or _split(fields.get("split", ""), place)
+        fields["images"] = SEPARATOR.join(image_names(fields.get("images", "")))
         report = Report(**fields, where=place)
         if "text" in columns and from_text:
             found = find_sections(report.text)

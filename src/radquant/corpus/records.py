@@ -8,7 +8,7 @@ import pandas as pd
 from radquant.errors import UserError
 
 SECTIONS = ("findings", "impression", "indication", "comparison")
-COLUMNS = ("id", "group", "study", *SECTIONS, "text")
+COLUMNS = ("id", "group", "study", *SECTIONS, "text", "images")
 RAW_COLUMNS = (*COLUMNS, "split")
 MAX_ID_LENGTH = 200
 SHOWN = 5
@@ -19,7 +19,8 @@ class Report:
     """One report. Every field is text, '' where absent.
 
     `group` is the patient, `split` is '', 'train' or 'eval', and `where` is the file and row that
-    the report came from, for error messages; it is not stored.
+    the report came from, for error messages; it is not stored. `images` are files, separated by ;
+    (image_files.SEPARATOR).
     """
 
     id: str
@@ -30,6 +31,7 @@ class Report:
     indication: str = ""
     comparison: str = ""
     text: str = ""
+    images: str = ""
     split: str = ""
     where: str = ""
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from radquant.corpus.cleaning import normalise
 from radquant.corpus.records import Report
 from radquant.errors import UserError
+from radquant.image_files import image_names
 
 # Sections that describe the images. Two reports that share one are the same reading; two that share
 # only an indication ("Chest pain.") or a comparison ("None.") are not.
@@ -51,19 +52,23 @@ def text_key(report: Report, inputs: Sequence[str], target: str) -> str:
     """Return the text by which two reports count as the same for a leak.
 
     That is the normalised input, where an input describes the images; else input and target
-    together. Equal targets alone are no leak: "No acute disease." is the honest answer to many.
+    together, of the same images if there are any. Equal targets alone are no leak: "No acute
+    disease." is the honest answer to many.
     """
-    names = [*inputs] if set(inputs) & set(_BODY) else [*inputs, target]
-    return "\0".join(normalise(getattr(report, name)) for name in names)
+    described = set(inputs) & set(_BODY)
+    names = [*inputs] if described else [*inputs, target]
+    texts = [normalise(getattr(report, name)) for name in names]
+    return "\0".join(texts if described else [*texts, report.images])
 
 
 def leaks(
     train: Sequence[Report], held_out: Sequence[Report], inputs: Sequence[str], target: str
 ) -> dict[str, str]:
-    """Return {id of a training report: 'shared patient' | 'shared study' | 'shared text'} for those
-    that share one of these with a report in `held_out`."""
+    """Return {id of a training report: 'shared patient' | 'shared study' | 'shared image' |
+    'shared text'} for those that share one of these with a report in `held_out`."""
     groups = {report.group for report in held_out if report.group}
     studies = {report.study for report in held_out if report.study}
+    images = {name for report in held_out for name in image_names(report.images)}
     texts = {text_key(report, inputs, target) for report in held_out}
     found: dict[str, str] = {}
     for report in train:
@@ -71,6 +76,8 @@ def leaks(
             found[report.id] = "shared patient"
         elif report.study in studies:
             found[report.id] = "shared study"
+        elif images.intersection(image_names(report.images)):
+            found[report.id] = "shared image"
         elif text_key(report, inputs, target) in texts:
             found[report.id] = "shared text"
     return found
@@ -79,8 +86,8 @@ def leaks(
 def check_no_leak(
     train: Sequence[Report], held_out: Sequence[Report], inputs: Sequence[str], target: str
 ) -> None:
-    """Raise UserError when training and evaluation share an id, a patient, a study or a text
-    (equal input, or equal input and target, after `normalise`)."""
+    """Raise UserError when training and evaluation share an id, a patient, a study, an image or a
+    text (equal input, or equal input and target, after `normalise`)."""
     both = {report.id for report in train} & {report.id for report in held_out}
     found = {**leaks(train, held_out, inputs, target), **dict.fromkeys(both, "shared id")}
     if found:

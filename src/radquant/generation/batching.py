@@ -34,12 +34,13 @@ def batches_of_shard(batches: Sequence[list[int]], shard: int, shards: int) -> l
 def shared_prefix(prompts: Sequence[Prompt]) -> list[int]:
     """Return the tokens with which all prompts begin, short of any prompt's last token.
 
-    These are the system turn, the few-shot examples and the head of the instruction.
+    These are the system turn, the few-shot examples and the head of the instruction. They end
+    before the first token of an image, which stands for something else in each prompt.
     """
     if len(prompts) < 2:
         return []
     shortest = min((prompt.ids for prompt in prompts), key=len)
-    length = len(shortest) - 1
+    length = min([len(shortest) - 1, *(p.types.index(1) for p in prompts if 1 in p.types)])
     for prompt in prompts:
         while prompt.ids[:length] != shortest[:length]:
             length -= 1

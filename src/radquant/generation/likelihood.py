@@ -10,11 +10,16 @@ import torch
 from radquant.errors import UserError
 from radquant.generation.batching import pad_left
 from radquant.generation.prefix import NOTHING, Prefix
+from radquant.generation.vision import model_inputs
 from radquant.prompts import Prompt
 
 
 def answer_nll(
-    model: Any, prompts: Sequence[Prompt], pad_id: int, prefix: Prefix = NOTHING
+    model: Any,
+    prompts: Sequence[Prompt],
+    pad_id: int,
+    prefix: Prefix = NOTHING,
+    processor: Any = None,
 ) -> list[float]:
     """Return for each prompt of a batch −log p(answer | prompt), in nats, summed over its tokens.
 
@@ -26,6 +31,7 @@ def answer_nll(
     ids, mask = pad_left(sequences, prefix.length, pad_id, device)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
     longest = max(len(prompt.answer_ids) for prompt in prompts)
+    seen = model_inputs(processor, prompts, list(map(len, sequences)), prefix.length, model)
     with torch.inference_mode():
         logits = model(
             input_ids=ids[:, prefix.length :],
@@ -34,6 +40,7 @@ def answer_nll(
             past_key_values=prefix.expanded(len(prompts)),
             use_cache=prefix.cache is not None,
             logits_to_keep=longest + 1,
+            **seen,
         ).logits  # [B, longest + 1, V]; position i holds the scores of token i + 1
         return [
             _row_nll(logits[row], ids[row], len(prompt.answer_ids))

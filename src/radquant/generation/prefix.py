@@ -73,7 +73,9 @@ def behind_stored(prompts: Sequence[Prompt], loaded: Loaded) -> list[Prompt]:
     placed = []
     for prompt in prompts:
         ids = behind_prefix(loaded.runtime.prefix.ids, prompt.ids)
-        placed.append(replace(prompt, ids=ids, stored=len(ids) - len(prompt.ids)))
+        more = len(ids) - len(prompt.ids)
+        types = (0,) * more + prompt.types if prompt.types else ()
+        placed.append(replace(prompt, ids=ids, stored=more, types=types))
     return placed
 
 

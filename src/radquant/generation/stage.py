@@ -10,6 +10,8 @@ from radquant import prompts
 from radquant.errors import UserError
 from radquant.evaluation import written_reports
 from radquant.files import read_table
+from radquant.image_files import COLUMN, ImageFile, image_files
+from radquant.image_models import check_takes_images
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,6 +25,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     prompt.add_argument("--prompt", type=Path, metavar="FILE", help="template with {column} fields")
     prompt.add_argument("--prompt-text", metavar="TEXT", help="the template itself")
     add("--target", default="impression", metavar="COLUMN", help="the reference (%(default)s)")
+    add(
+        "--image-root",
+        type=Path,
+        metavar="DIR",
+        help="show the model each report's images: files in this folder (PNG, JPEG, DICOM), which "
+        "column 'images' of --eval names, separated by ';'",
+    )
     add("--examples", type=int, default=0, metavar="N", help="few-shot examples (%(default)s)")
     add(
         "--examples-max-words",
@@ -61,8 +70,15 @@ def read_reports(
     template = prompts.read_template(args.prompt, args.prompt_text)
     evaluation = read_table(args.eval, require=["id"])
     train = read_table(args.train, require=["id"])
+    shown = args.image_root is not None
     for table in (evaluation, train):
-        prompts.check_template(template, list(table.columns), args.target)
+        columns = [name for name in table.columns if name != COLUMN]
+        prompts.check_template(template, columns, args.target, images=shown)
+    if shown and args.examples:
+        raise UserError(
+            f"{args.examples} few-shot examples were asked for, but examples show no images; ask "
+            "for 0 examples"
+        )
     double = evaluation["id"][evaluation["id"].duplicated()]
     if len(double):
         raise UserError(f"{args.eval}, column 'id': {double.iloc[0]!r} appears more than once")
@@ -85,6 +101,20 @@ def read_reports(
             f"{args.train} and {args.eval} must not overlap"
         )
     return template, rows_of(written_reports(evaluation, count, args.eval)), examples
+
+
+def report_images(
+    args: argparse.Namespace, reports: list[dict[str, Any]]
+) -> list[tuple[ImageFile, ...]]:
+    """Return the images of each report, whose files are all there; none without --image-root."""
+    if args.image_root is None:
+        return [() for _ in reports]
+    check_takes_images(args.model)
+    if not args.image_root.is_dir():
+        raise UserError(f"the image folder {args.image_root} does not exist or is not a folder")
+    if COLUMN not in reports[0]:
+        raise UserError(f"{args.eval} has no column {COLUMN!r}, which --image-root needs")
+    return [image_files(row, COLUMN, args.image_root) for row in reports]
 
 
 def rows_of(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from radquant.errors import UserError
 from radquant.generation.batching import pad_left
 from radquant.generation.measures import synchronize
 from radquant.generation.prefix import NOTHING, Prefix
+from radquant.generation.vision import model_inputs
 from radquant.prompts import Prompt, remove_thinking
 
 
@@ -57,13 +58,19 @@ def generate_batch(
     prompts: Sequence[Prompt],
     stop: Sequence[str] = (),
     prefix: Prefix = NOTHING,
+    processor: Any = None,
 ) -> list[Output]:
-    """Return the outputs of one batch of prompts, in their order."""
+    """Return the outputs of one batch of prompts, in their order.
+
+    processor: the model's own, for prompts with images.
+    """
     from transformers import StoppingCriteriaList
 
     device = torch.device(model.device)
     ids, mask = pad_left([p.ids for p in prompts], prefix.length, config.pad_token_id, device)
     start = ids.shape[1]
+    lengths = [len(prompt.ids) for prompt in prompts]
+    seen = model_inputs(processor, prompts, lengths, prefix.length, model)
     criteria = StoppingCriteriaList([StopStrings(tokenizer, stop, start)] if stop else [])
     with torch.inference_mode():
         sequences = model.generate(
@@ -72,6 +79,7 @@ def generate_batch(
             generation_config=config,
             past_key_values=prefix.expanded(len(prompts)),
             stopping_criteria=criteria,
+            **seen,
         )
     rows = sequences[:, start:].tolist()
     return [read_output(tokenizer, row, set(config.eos_token_id), stop) for row in rows]
@@ -84,6 +92,7 @@ def generate_batches(
     batches: Iterable[Sequence[Prompt]],
     stop: Sequence[str] = (),
     prefix: Prefix = NOTHING,
+    processor: Any = None,
 ) -> tuple[list[Output], list[float]]:
     """Return the outputs of all batches in order, and the seconds that each batch took."""
     device = torch.device(model.device)
@@ -91,7 +100,7 @@ def generate_batches(
     seconds: list[float] = []
     for batch in batches:
         started = time.perf_counter()
-        outputs += generate_batch(model, tokenizer, config, batch, stop, prefix)
+        outputs += generate_batch(model, tokenizer, config, batch, stop, prefix, processor)
         synchronize(device)
         seconds.append(time.perf_counter() - started)
     return outputs, seconds

@@ -56,10 +56,11 @@ def render(summary: Summary, texts: Mapping[tuple[str, str], str], figures_path:
 def _head(summary: Summary) -> str:
     config, quality = summary["config"], summary["quality"]
     task = config["task"]
+    sources = [*task["inputs"], *(["images"] if task.get("image_column") else [])]
     title = f"# What quantizing {escape(config['model']['name'])} costs and saves"
     about = prose(
         f"{escape(config['model']['name'])} wrote the {task['target']} from the "
-        f"{' and '.join(task['inputs'])} of {quality['reports']} reports of the corpus "
+        f"{' and '.join(sources)} of {quality['reports']} reports of the corpus "
         f"{escape(config['corpus']['name'])}, once in each precision and greedily.",
         *(
             [f"The references' likelihood is over {quality['references']} reports."]
@@ -91,13 +92,15 @@ def _quality(summary: Summary) -> str:
         for name, row in quality["systems"].items()
     ]
     original = quality["systems"][ORIGINAL]
+    inputs = summary["config"]["task"]["inputs"]
+    copied = "repeats the input" if inputs else "is empty, for there is no text to repeat"
     notes = [
         f"Entities, relations and combined are the three levels of {quality['measure']} against "
         f"the reference, by {escape(quality['annotator'])}: mean over reports, 0 to 1.",
         "Fidelity is the combined F1 against the original model's own output, and identical the "
         "share of outputs that equal it. Perplexity is that of the references"
         f"{_of_all(quality)}: less is better.",
-        f"{BASELINES[0]} repeats the input; {BASELINES[1]} gives every report the one training "
+        f"{BASELINES[0]} {copied}; {BASELINES[1]} gives every report the one training "
         "text that scores best there. A model is of use only above both.",
     ]
     if quality["measure"] != "RadGraph F1":

@@ -33,7 +33,7 @@ def summarize(run: Run) -> dict[str, Any]:
     return {
         "quality": quality,
         "performance": performance,
-        "verdict": verdict(quality, performance),
+        "verdict": verdict(quality, performance, bool(run.config["task"]["inputs"])),
         "quantization": {name: _recipe(record) for name, record in run.quantization.items()},
         "cleaning": run.cleaning,
         "calibration": run.calibration,

@@ -32,11 +32,13 @@ def state(row: Mapping[str, Any], alpha: float) -> str:
     return BETTER_WITHIN if within else BETTER
 
 
-def verdict(quality: Mapping[str, Any], performance: Mapping[str, Any]) -> list[str]:
+def verdict(
+    quality: Mapping[str, Any], performance: Mapping[str, Any], text_input: bool = True
+) -> list[str]:
     """Return four sentences: the answer, what quantizing costs in F1, what changes in the reports,
-    and what it saves."""
+    and what it saves. text_input: whether the model is given text, and not an image alone."""
     if len(quality["precisions"]) == 1:
-        return _original_alone(quality, performance)
+        return _original_alone(quality, performance, text_input)
     return [
         _answer(quality),
         _clinical(quality),
@@ -230,16 +232,19 @@ def _against(row: Mapping[str, Any], base: Mapping[str, Any], key: str) -> str:
     return f"{size(row[key])} instead of {size(base[key])} ({ratio(row['ratios'][key])})"
 
 
-def _original_alone(quality: Mapping[str, Any], performance: Mapping[str, Any]) -> list[str]:
+def _original_alone(
+    quality: Mapping[str, Any], performance: Mapping[str, Any], text_input: bool
+) -> list[str]:
     primary = quality["settings"]["primary"]
     systems, base = quality["systems"], performance["systems"][ORIGINAL]
     row = systems[ORIGINAL]
+    copied = f"{number(systems['copy-input'][primary])} for copying the input and "
     return [
         "Only the original model was run, so nothing is said about quantizing it.",
         f"Its combined {quality['measure']} on n = {quality['reports']} reports is "
         f"{number(row[primary])} ({coverage(quality)} "
         f"{interval(row[f'{primary}_interval'], signed=False)}), against "
-        f"{number(systems['copy-input'][primary])} for copying the input and "
+        f"{copied if text_input else ''}"
         f"{number(systems['constant'][primary])} for one constant text.",
         f"It takes {size(base['disk_bytes'])} on disk, {size(base['weight_bytes'])} for its "
         f"weights in memory and {size(base['peak_process_bytes'])} for the whole process, and "

@@ -27,10 +27,12 @@ def score(
     original_annotations: Sequence[str | Path],
     template: str,
     reports: int | None = None,
+    images: bool = False,
 ) -> pd.DataFrame:
     """Score one system's outputs against the references and against the original model's outputs.
 
-    `target` is the column of `evaluation` that holds the reference text, `template` the prompt.
+    `target` is the column of `evaluation` that holds the reference text, `template` the prompt,
+    with which `images` were shown or not.
     The outputs must be of the first `reports` rows of `evaluation`, of all for None.
     Columns of the result, one row per written report in the order of `evaluation`: id, annotator,
     rewards (the package whose definitions were used), simple, partial, complete (F1 against the
@@ -49,12 +51,13 @@ def score(
     another text, and when not all annotations come from the same annotator.
     """
     whole = read_table(evaluation, require=("id", target))
-    check_template(template, list(whole.columns), target)
+    check_template(template, list(whole.columns), target, images)
     every_id = list(whole["id"])
     _check_ids(every_id, every_id, str(evaluation))
     references = pd.Series(list(whole[target]), index=every_id, dtype=object)
     table = written_reports(whole, reports, evaluation)
-    inputs = table[columns_of(template)].to_dict(orient="records")
+    used = columns_of(template)
+    inputs = [{name: row[name] for name in used} for row in table.to_dict(orient="records")]
     ids = list(table["id"])
     generated = read_generations(generations, ids)
     outputs = generated["output"]

@@ -1,0 +1,326 @@
+"""Reports from images: held against transformers' own code, one report at a time."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny_images import plain_inputs, random_gray, tiny_vision_model, write_dicom, write_png
+from tiny_models import store, write_samples
+from torch.nn import functional as F
+
+from radquant import prompts
+from radquant.errors import UserError
+from radquant.generation import batching, likelihood
+from radquant.generation import transformers_engine as engine
+from radquant.generation.prefix import NOTHING, Prefix, begin, behind_stored, run_prefix
+from radquant.generation.vision import load_processor
+from radquant.image_files import image_files
+from radquant.models import Loaded, load
+from radquant.quantization.precision import activations_of, kv_cache_of
+from radquant.quantization.runtime import Runtime, StoredPrefix
+
+TEMPLATE = "describe this image {indication}"
+# The window of the first layer: one that prompts of 30 tokens exceed, and one that they do not.
+WINDOWS = {"sliding": 8, "wide": 128}
+
+
+def reports(folder: Path) -> list[dict[str, Any]]:
+    """Five reports of one to three images, of all three kinds, with texts of different lengths."""
+    for n in range(8):
+        write_png(folder / f"{n}.png", random_gray(n))
+        Image.fromarray(random_gray(50 + n, (60, 80))).save(folder / f"{n}.jpg")
+        window = {"WindowCenter": 2000, "WindowWidth": 3000}
+        write_dicom(folder / f"{n}.dcm", random_gray(n, levels=4096), **window)
+    texts = ["cough", "fever and pain .", "", "chest pain : no fever , no cough .", "pain"]
+    named = ["0.png", "1.png;1.dcm", "2.jpg", "3.dcm", "4.png; 5.jpg;6.dcm"]
+    answers = ["the lungs are clear", "no effusion .", "heart size is normal .", "clear", "no"]
+    return [
+        {"id": f"r{n}", "indication": text, "images": images, "findings": answer}
+        for n, (text, images, answer) in enumerate(zip(texts, named, answers, strict=True))
+    ]
+
+
+@pytest.fixture(scope="module", params=WINDOWS)
+def shown(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A model, its processor, five reports and their prompts."""
+    folder = tmp_path_factory.mktemp(request.param)
+    directory = tiny_vision_model(folder / "model", sliding_window=WINDOWS[request.param])
+    loaded = load(directory)
+    processor = load_processor(directory, loaded.tokenizer)
+    rows = reports(folder / "images")
+    made = [
+        prompts.chat_prompt(
+            *(loaded.tokenizer, TEMPLATE, row, [], "findings", 100),
+            with_answer=True,
+            images=image_files(row, "images", folder / "images"),
+            processor=processor,
+        )
+        for row in rows
+    ]
+    return loaded, processor, rows, made
+
+
+def plain_of(processor: Any, prompt: prompts.Prompt, row: dict[str, Any]) -> dict[str, Any]:
+    """The processor's own inputs of one report; DICOM through the window's closed form."""
+    images = []
+    for file in prompt.images:
+        if file.path.suffix == ".dcm":
+            gray = random_gray(int(file.path.stem), levels=4096).astype(float)
+            share = np.clip((gray - 1999.5) / 2999 + 0.5, 0, 1)
+            images.append(Image.fromarray(np.rint(share * 255).astype(np.uint8)).convert("RGB"))
+        else:
+            images.append(Image.open(file.path).convert("RGB"))
+    return plain_inputs(processor, images, f"describe this image {row['indication']}")
+
+
+def plain_greedy(model: Any, inputs: dict[str, Any], count: int) -> list[int]:
+    """Decode one sequence without cache, padding or generate()."""
+    ids, types, new = inputs["input_ids"], inputs["token_type_ids"], []
+    while len(new) < count and new[-1:] != [2]:
+        more = torch.tensor([new], dtype=torch.long)
+        with torch.inference_mode():
+            logits = model(
+                input_ids=torch.cat([ids, more], 1),
+                token_type_ids=torch.cat([types, torch.zeros_like(more)], 1),
+                pixel_values=inputs["pixel_values"],
+                use_cache=False,
+            ).logits
+        new.append(int(logits[0, -1].argmax()))
+    return new
+
+
+def plain_nll(model: Any, inputs: dict[str, Any], answer: list[int]) -> float:
+    more = torch.tensor([answer])
+    ids = torch.cat([inputs["input_ids"], more], 1)
+    with torch.inference_mode():
+        logits = model(
+            input_ids=ids,
+            token_type_ids=torch.cat([inputs["token_type_ids"], torch.zeros_like(more)], 1),
+            pixel_values=inputs["pixel_values"],
+            use_cache=False,
+        ).logits[0, :-1]
+    losses = F.cross_entropy(logits.double(), ids[0, 1:], reduction="none")
+    return float(losses[-len(answer) :].sum())
+
+
+def test_tokens_and_types_are_the_processors_own(shown: Any) -> None:
+    _, processor, rows, made = shown
+    for row, prompt in zip(rows, made, strict=True):
+        inputs = plain_of(processor, prompt, row)
+        assert prompt.ids == inputs["input_ids"][0].tolist()
+        assert list(prompt.types) == inputs["token_type_ids"][0].tolist()
+        assert sum(prompt.types) == 4 * len(prompt.images)
+        assert prompt.ids.count(49) == sum(prompt.types)
+    assert len({len(prompt.ids) for prompt in made}) > 3
+
+
+def test_the_shared_tokens_end_before_an_image(shown: Any) -> None:
+    _, _, _, made = shown
+    first = min(prompt.types.index(1) for prompt in made)
+    shared = batching.shared_prefix(made)
+    assert shared == made[0].ids[:first]
+    assert len(shared) > 3
+    # The same image in all of them would be equal tokens, and they hide no difference in the image.
+    same = [dataclasses.replace(made[0], id=name) for name in "ab"]
+    assert batching.shared_prefix(same) == shared
+
+
+def prefixes(loaded: Loaded, made: list[prompts.Prompt]) -> list[Prefix]:
+    window = loaded.model.config.get_text_config().sliding_window
+    shared = run_prefix(loaded.model, batching.shared_prefix(made), 60)
+    assert (shared.length > 0) == (window > 60)
+    return [NOTHING, shared] if shared.length else [NOTHING]
+
+
+def test_outputs_equal_plain_greedy_decoding(shown: Any) -> None:
+    loaded, processor, rows, made = shown
+    expected = [
+        plain_greedy(loaded.model, plain_of(processor, prompt, row), 10)
+        for prompt, row in zip(made, rows, strict=True)
+    ]
+    assert len(set(map(tuple, expected))) > 1
+    config = engine.greedy_config(loaded.model, 10, [2], 0)
+    for prefix in prefixes(loaded, made):
+        for batches in ([made], [made[:2], made[2:]]):
+            outputs, _ = engine.generate_batches(
+                loaded.model, loaded.tokenizer, config, batches, prefix=prefix, processor=processor
+            )
+            for output, tokens in zip(outputs, expected, strict=True):
+                text = loaded.tokenizer.decode(tokens, skip_special_tokens=True).strip()
+                assert (output.text, output.tokens) == (text, len(tokens))
+
+
+def test_nll_equals_a_plain_computation(shown: Any) -> None:
+    loaded, processor, rows, made = shown
+    expected = [
+        plain_nll(loaded.model, plain_of(processor, prompt, row), prompt.answer_ids)
+        for prompt, row in zip(made, rows, strict=True)
+    ]
+    for prefix in prefixes(loaded, made):
+        for members in (slice(0, 5), slice(0, 1), slice(3, 5)):
+            found = likelihood.answer_nll(loaded.model, made[members], 0, prefix, processor)
+            assert found == pytest.approx(expected[members], rel=2e-5)
+
+
+def test_images_matter_and_see_themselves_whole(shown: Any) -> None:
+    """What the two tests above rely on: other pixels, or causal image tokens, give other scores."""
+    loaded, processor, rows, made = shown
+    inputs = plain_of(processor, made[1], rows[1])
+    right = plain_nll(loaded.model, inputs, made[1].answer_ids)
+    swapped = inputs | {"pixel_values": inputs["pixel_values"].flip(0)}
+    causal = inputs | {"token_type_ids": torch.zeros_like(inputs["token_type_ids"])}
+    for wrong in (swapped, causal):
+        change = plain_nll(loaded.model, wrong, made[1].answer_ids) / right - 1
+        assert abs(change) > 2e-4  # ten times what they allow
+
+
+def test_a_stored_prefix_stands_before_images(shown: Any) -> None:
+    """Keys and values of tokens 1 and 5 in front are what the tokens themselves are."""
+    loaded, processor, rows, made = shown
+    front = (5, 1)
+    with torch.inference_mode():
+        cache = loaded.model(torch.tensor([front]), use_cache=True).past_key_values
+    keys, values = ([getattr(at, kind) for at in cache.layers] for kind in ("keys", "values"))
+    runtime = Runtime(prefix=StoredPrefix(front, keys, values))
+    with_prefix = dataclasses.replace(loaded, runtime=runtime)
+    if loaded.model.config.get_text_config().sliding_window < 60:
+        with pytest.raises(UserError, match="exceed the model's sliding window"):
+            begin(with_prefix, 60)
+        return
+    placed = behind_stored(made, with_prefix)
+    assert [len(p.types) for p in placed] == [len(p.ids) for p in placed]
+    start = begin(with_prefix, 60)
+    whole = run_prefix(loaded.model, batching.shared_prefix(placed), 60, start)
+    assert whole.length > start.length == 2
+    expected = []
+    for prompt, row in zip(made, rows, strict=True):
+        inputs = plain_of(processor, prompt, row)
+        inputs["input_ids"] = torch.cat([torch.tensor([front]), inputs["input_ids"][:, 1:]], 1)
+        inputs["token_type_ids"] = F.pad(inputs["token_type_ids"], (1, 0))
+        expected.append(plain_nll(loaded.model, inputs, prompt.answer_ids))
+    for prefix in (start, whole):
+        found = likelihood.answer_nll(loaded.model, placed, 0, prefix, processor)
+        assert found == pytest.approx(expected, rel=2e-5)
+
+
+ROTATED = ("--transform", "hadamard", "--method", "rtn", "--bits", "8")
+ROUNDINGS = [
+    ({"bits": 8}, None),
+    ({"bits": 8, "granularity": "tensor"}, None),
+    ({"bits": 8, "granularity": "group", "group_size": 32}, {"bits": 8}),
+    (None, {"bits": 4}),
+]
+
+
+def test_batches_change_nothing_in_other_precisions(shown: Any, tmp_path: Path) -> None:
+    """Packed, rotated, with rounded inputs and cache: a batch scores as each report by itself."""
+    loaded, processor, _, made = shown
+    samples = write_samples(tmp_path)
+    source = Path(loaded.model.name_or_path)
+    checkpoint = store(source, tmp_path / "rotated", *ROTATED, "--calibration", str(samples))
+    original = likelihood.answer_nll(loaded.model, made, 0, NOTHING, processor)
+    for activations, cache in ROUNDINGS:
+        packed = load(checkpoint, rounding=activations_of(activations), kv_cache=kv_cache_of(cache))
+        prefix = begin(packed, 60)
+        together = likelihood.answer_nll(packed.model, made, 0, prefix, processor)
+        alone = [
+            likelihood.answer_nll(packed.model, [one], 0, begin(packed, 60), processor)[0]
+            for one in made
+        ]
+        assert together == pytest.approx(alone, rel=2e-3)
+        assert together != pytest.approx(original, rel=1e-6)
+        if cache is None or cache["bits"] == 8:
+            assert together == pytest.approx(original, rel=0.2)
+
+
+def test_only_language_layers_are_packed(tmp_path: Path) -> None:
+    directory = tiny_vision_model(tmp_path / "model")
+    checkpoint = store(directory, tmp_path / "packed", "--method", "rtn", "--bits", "4")
+    record = json.loads((checkpoint / "quantization.json").read_text())
+    names = [layer["name"] for layer in record["layers"]]
+    assert len(names) == 14
+    assert all("language_model" in name for name in names)
+    packed, state = load(checkpoint), load(directory).model.state_dict()
+    kept = {name for name in state if "vision_tower" in name or "projector" in name}
+    assert len(kept) > 20
+    found = packed.model.state_dict()
+    assert all(torch.equal(found[name], state[name]) for name in kept)
+    assert packed.layers_quantized == 14
+    processor = load_processor(checkpoint, packed.tokenizer)  # it comes with the checkpoint
+    assert processor.image_seq_length == 4
+
+
+def one_prompt(shown: Any, row: dict[str, Any], limit: int | None = None) -> prompts.Prompt:
+    loaded, processor, _, made = shown
+    return prompts.chat_prompt(
+        *(loaded.tokenizer, TEMPLATE, row, [], "findings", limit),
+        images=made[0].images,
+        processor=processor,
+    )
+
+
+def test_prompts_that_cannot_be_shown_images(shown: Any) -> None:
+    _, _, rows, made = shown
+    for text in ("see <start_of_image>", "see <image_soft_token>"):
+        with pytest.raises(UserError, match=r"report r0: its prompt says \d times that an"):
+            one_prompt(shown, rows[0] | {"indication": text})
+    room = len(made[0].ids)
+    assert one_prompt(shown, rows[0], room).ids == made[0].ids
+    with pytest.raises(UserError, match=f"report r0: its prompt has {room} tokens with 1 images"):
+        one_prompt(shown, rows[0], room - 1)
+
+
+def test_the_hash_is_of_text_and_images(shown: Any) -> None:
+    loaded, _, _, made = shown
+    row = {"id": "a", "indication": "cough", "findings": ""}
+    plain = prompts.chat_prompt(loaded.tokenizer, TEMPLATE, row, [], "findings")
+    found = {plain.hash, *(prompt.hash for prompt in made)}
+    assert len(found) == 6
+    first = made[0].images[0]
+    other = dataclasses.replace(first, sha256="0" * 64)
+    assert dataclasses.replace(made[0], images=(other,)).hash not in found
+    elsewhere = dataclasses.replace(first, path=Path("elsewhere"), report="b")
+    assert dataclasses.replace(made[0], images=(elsewhere,)).hash == made[0].hash
+
+
+def test_a_processor_in_the_hubs_older_layout(tmp_path: Path) -> None:
+    """Image settings and chat template in files of their own, as Gemma 3 has them on the hub."""
+    directory = tiny_vision_model(tmp_path / "model")
+    whole = json.loads((directory / "processor_config.json").read_text())
+    images = whole.pop("image_processor")
+    images["image_processor_type"] = "Gemma3ImageProcessor"
+    (directory / "preprocessor_config.json").write_text(json.dumps(images))
+    kept = {name: whole[name] for name in ("image_seq_length", "processor_class")}
+    (directory / "processor_config.json").write_text(json.dumps(kept))
+    template = (directory / "chat_template.jinja").read_text()
+    (directory / "chat_template.jinja").unlink()
+    (directory / "chat_template.json").write_text(json.dumps({"chat_template": template}))
+    tokenizer = load(directory).tokenizer
+    assert not tokenizer.chat_template
+    processor = load_processor(directory, tokenizer)
+    assert tokenizer.chat_template == template
+    assert type(processor.image_processor).__name__ == "Gemma3ImageProcessorPil"
+    assert processor.image_seq_length == 4
+    assert processor.image_processor.size == {"height": 28, "width": 28}
+
+
+def test_models_that_cannot_be_shown_images(tmp_path: Path) -> None:
+    directory = tiny_vision_model(tmp_path / "model")
+    tokenizer = load(directory).tokenizer
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps(config | {"model_type": "llama"}))
+    with pytest.raises(UserError, match=r"type 'llama', which is shown no images \(only 'gemma3'"):
+        load_processor(directory, tokenizer)
+    (directory / "config.json").write_text(json.dumps(config))
+    (directory / "chat_template.jinja").unlink()
+    with pytest.raises(UserError, match="has no chat template, which says where"):
+        load_processor(directory, tokenizer)
+    for name in ("processor_config.json", "preprocessor_config.json"):
+        (directory / name).unlink(missing_ok=True)
+    with pytest.raises(UserError, match="has no image processor that can be loaded"):
+        load_processor(directory, tokenizer)
