@@ -84,6 +84,9 @@ def rotated(directory: Path, kind: str) -> tuple[Any, dict[str, nn.Linear]]:
             raise UserError(f"{directory}: the residual stream of this model cannot be rotated")
         rotation = replace(rotation, signs=None) if kind == PARTS else rotation
         rotate_model(model, architecture, rotation)
+        for module in (model.get_input_embeddings(), model.get_output_embeddings()):
+            # Made without a record for gradients, which only a copy can have.
+            module.weight = nn.Parameter(module.weight.clone(), requires_grad=False)
     return model, linears_of(model, architecture)
 
 
@@ -187,8 +190,10 @@ def turn_model(model: Any, linears: dict[str, nn.Linear], turn: Tensor) -> None:
 # ------------------------------------------------------------------------------------ measuring
 
 
-def references(results: Path, tokenizer: Any, count: int | None) -> list[prompts.Prompt]:
-    """The prompts of a run's likelihood stage."""
+def references(
+    results: Path, tokenizer: Any, count: int | None, seed: int | None = None
+) -> list[prompts.Prompt]:
+    """The prompts of a run's likelihood stage; seed: of its examples, the run's own for None."""
     config = read_json(results / "config.json")
     generation, target = config["generation"], config["task"]["target"]
     template = prompts.read_template(REPOSITORY / generation["prompt"], None)
@@ -198,7 +203,7 @@ def references(results: Path, tokenizer: Any, count: int | None) -> list[prompts
         target,
         generation["examples"],
         generation["examples_max_words"],
-        config["seed"],
+        config["seed"] if seed is None else seed,
     )
     reports = rows_of(read_table(results / "data" / "eval.csv"))[:count]
     return [
