@@ -39,15 +39,15 @@ def random_layer(inputs: int, outputs: int, group_size: int) -> PackedLinear:
     return layer
 
 
-def seconds(calls: list[Callable[[], Tensor]]) -> float:
-    """CPU seconds of a call, calls in turn: the best of five rounds."""
-    for call in calls[:2]:
-        call()
+def seconds(layers: list[Callable[[Tensor], Tensor]], x: Tensor) -> float:
+    """CPU seconds of a layer's call, layers in turn: the best of five rounds."""
+    for layer in layers[:2]:
+        layer(x)
     rounds, place = [], 0
     for _ in range(5):
         count, start = 0, time.process_time()
         while (passed := time.process_time() - start) < LEAST_SECONDS or count < 3:
-            calls[place % len(calls)]()
+            layers[place % len(layers)](x)
             place, count = place + 1, count + 1
         rounds.append(passed / count)
     return min(rounds)
@@ -104,16 +104,16 @@ def main() -> None:
         for rows in args.rows:
             x = torch.randn(rows, inputs)
             y = x.bfloat16()
-            base = seconds([lambda f=f: f(y) for f in half])
+            base = seconds(half, y)
             ratios = []
             for entering, values in ((cpu.INTEGERS, x), (cpu.FLOATS, y), (cpu.FLOATS, x)):
                 for layer in packed:
                     layer.input = entering
-                ratios.append(base / seconds([lambda f=f, v=values: f(v) for f in packed]))
-            ratios.append(base / seconds([lambda f=f: f(x) for f in own]))
-            ratios.append(base / seconds([lambda f=f: f(x) for f in full]))
+                ratios.append(base / seconds(packed, values))
+            ratios.append(base / seconds(own, x))
+            ratios.append(base / seconds(full, x))
             if theirs:
-                ratios.append(base / seconds([lambda f=f: f(y) for f in theirs]))
+                ratios.append(base / seconds(theirs, y))
             row = " | ".join(f"{ratio:.2f}" for ratio in ratios)
             print(f"| {inputs} × {outputs} | {rows} | {base * 1e6:.0f} | {row} |", flush=True)
 

@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -24,7 +25,7 @@ from radquant.kernels.reference import PackedLinear
 SOURCES = Path(__file__).parent / "cpp"
 W4, W8, BF16, F32 = range(4)  # kinds of weights, as in cpp/linear.h
 FLOATS, BFLOATS, INTEGERS = range(3)  # how activations enter a product, likewise
-FLAGS = ["-O3", "-std=c++20", "-fopenmp", "-fno-math-errno", "-fno-trapping-math"]
+FLAGS = ("-O3", "-std=c++20", "-fopenmp", "-fno-math-errno", "-fno-trapping-math")
 
 
 def compiler() -> str | None:
@@ -56,7 +57,7 @@ def built_library(cxx: str) -> Path:
     return library
 
 
-def build(cxx: str, sources: list[Path], library: Path) -> None:
+def build(cxx: str, sources: list[Path], library: Path, flags: Sequence[str] = FLAGS) -> None:
     """Compile and link `sources`; the library appears whole or not at all."""
     from torch.utils.cpp_extension import include_paths, library_paths
 
@@ -69,14 +70,25 @@ def build(cxx: str, sources: list[Path], library: Path) -> None:
         libraries = [f"-L{p}" for p in places] + [f"-Wl,-rpath,{p}" for p in places]
         libraries += ["-ltorch_cpu", "-ltorch", "-lc10"]
         objects = [Path(place) / f"{source.stem}.o" for source in sources]
-        for source, target in zip(sources, objects, strict=True):
-            run([cxx, *FLAGS, "-fPIC", *includes, "-c", str(source), "-o", str(target)])
-        run([cxx, "-shared", "-fPIC", *map(str, objects), *libraries, "-o", str(part)])
+        compile_each = [
+            [cxx, *flags, "-fPIC", *includes, "-c", str(source), "-o", str(target)]
+            for source, target in zip(sources, objects, strict=True)
+        ]
+        run_all(compile_each)
+        run_all(
+            [[cxx, *flags, "-shared", "-fPIC", *map(str, objects), *libraries, "-o", str(part)]]
+        )
         os.replace(part, library)
 
 
-def run(command: list[str]) -> None:
-    subprocess.run(command, check=True, capture_output=True, text=True)
+def run_all(commands: list[list[str]]) -> None:
+    """Run `commands` side by side; raises CalledProcessError for the first that fails."""
+    pipe = subprocess.PIPE
+    running = [subprocess.Popen(words, stdout=pipe, stderr=pipe, text=True) for words in commands]
+    said = [process.communicate()[1] for process in running]
+    for process, errors in zip(running, said, strict=True):
+        if process.returncode:
+            raise subprocess.CalledProcessError(process.returncode, process.args, stderr=errors)
 
 
 @functools.cache
@@ -142,6 +154,7 @@ class KernelLinear(nn.Module):
     """A packed linear layer whose product is computed by the kernels."""
 
     weight_bytes: Tensor  # [bytes] uint8, see cpp/linear.h
+    order: Tensor | None
 
     def __init__(self, layer: PackedLinear, input: int = FLOATS) -> None:
         """Take over `layer`. input: how activations enter; bfloat16 always as such."""

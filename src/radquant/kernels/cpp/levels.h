@@ -5,7 +5,7 @@
 
 namespace radquant {
 
-// Bytes that weights are fetched ahead of their use where few rows share them.
+// Bytes that weights are fetched ahead of their use.
 constexpr int64_t AHEAD = 3072;
 
 constexpr int64_t bytes_of(Input format) {

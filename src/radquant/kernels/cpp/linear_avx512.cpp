@@ -4,6 +4,8 @@
 
 #include <immintrin.h>
 
+#include <utility>
+
 #include "levels.h"
 
 namespace radquant {
@@ -96,18 +98,26 @@ struct W4BF16 {
 template <int ROWS>
 struct W4I8 {
   using Value = int8_t;
-  using Sum = __m512i;
+  // Sums of few rows would wait for one another: low and high halves have their own then.
+  struct Sum {
+    __m512i part[ROWS <= 4 ? 2 : 1];
+  };
   static constexpr int inputs = 8;
-  static Sum nothing() { return _mm512_setzero_si512(); }
-  static __m512 as_float(Sum sum) { return _mm512_cvtepi32_ps(sum); }
+  static Sum nothing() { return {}; }
+  static __m512 as_float(const Sum& sum) {
+    if constexpr (ROWS <= 4) return _mm512_cvtepi32_ps(_mm512_add_epi32(sum.part[0], sum.part[1]));
+    return _mm512_cvtepi32_ps(sum.part[0]);
+  }
   static void add(__m512i line, const int8_t* const* x, int64_t k, Sum* sums) {
     const __m512i mask = _mm512_set1_epi8(15);
     const __m512i low = _mm512_and_si512(line, mask);
     const __m512i high = _mm512_and_si512(_mm512_srli_epi32(line, 4), mask);
 #pragma GCC unroll 12
     for (int r = 0; r < ROWS; ++r) {
-      sums[r] = _mm512_dpbusd_epi32(sums[r], low, four_bytes(x[r] + k));
-      sums[r] = _mm512_dpbusd_epi32(sums[r], high, four_bytes(x[r] + k + 4));
+      auto& [part] = sums[r];
+      part[0] = _mm512_dpbusd_epi32(part[0], low, four_bytes(x[r] + k));
+      __m512i& other = part[ROWS <= 4 ? 1 : 0];
+      other = _mm512_dpbusd_epi32(other, high, four_bytes(x[r] + k + 4));
     }
   }
 };
@@ -196,138 +206,90 @@ inline void write(__m512 values, float* y, int64_t channels) {
   _mm512_mask_storeu_ps(y, mask, values);
 }
 
-// Weights in groups with scales and zeros: BLOCKS neighbouring blocks times ROWS rows.
-template <template <int> class Op, int ROWS, int BLOCKS>
+// Weights in groups with scales and zeros: one block times ROWS rows. More blocks at once would need
+// more streams from memory, which is slower however few rows there are.
+template <template <int> class Op, int ROWS>
 void grouped_tile(const Prepared& x, const Weight& weight, int64_t row, int64_t block, float* y,
                   int64_t stride) {
   using Value = typename Op<ROWS>::Value;
-  const int64_t group = weight.group, groups = weight.in / group, bytes = weight.block_bytes();
-  const uint8_t* data = weight.data + block * bytes;
+  const int64_t group = weight.group, groups = weight.in / group;
+  const uint8_t* data = weight.data + block * weight.block_bytes();
   const Value* values[ROWS];
   for (int r = 0; r < ROWS; ++r)
     values[r] = static_cast<const Value*>(x.values) + (row + r) * weight.in;
   const float* group_sums = x.sums + row * groups;
-  __m512 totals[BLOCKS][ROWS];
-  for (auto& of_block : totals)
-    for (auto& total : of_block) total = _mm512_setzero_ps();
+  __m512 totals[ROWS];
+  for (__m512& total : totals) total = _mm512_setzero_ps();
   for (int64_t g = 0; g < groups; ++g) {
-    typename Op<ROWS>::Sum sums[BLOCKS][ROWS];
-#pragma GCC unroll 4
-    for (int b = 0; b < BLOCKS; ++b)
+    typename Op<ROWS>::Sum sums[ROWS];
 #pragma GCC unroll 12
-      for (int r = 0; r < ROWS; ++r) sums[b][r] = Op<ROWS>::nothing();
-    const uint8_t* header = data;
+    for (int r = 0; r < ROWS; ++r) sums[r] = Op<ROWS>::nothing();
+    const __m512 scale = scales_of(data), zero = zeros_of(data);
     data += LINE;
-    for (int64_t k = g * group; k < (g + 1) * group; k += Op<ROWS>::inputs) {
-#pragma GCC unroll 4
-      for (int b = 0; b < BLOCKS; ++b) {
-        if (ROWS <= 4) _mm_prefetch(data + b * bytes + AHEAD, _MM_HINT_T0);
-        Op<ROWS>::add(line_at(data + b * bytes), values, k, sums[b]);
-      }
-      data += LINE;
+    for (int64_t k = g * group; k < (g + 1) * group; k += Op<ROWS>::inputs, data += LINE) {
+      _mm_prefetch(data + AHEAD, _MM_HINT_T0);
+      Op<ROWS>::add(line_at(data), values, k, sums);
     }
-#pragma GCC unroll 4
-    for (int b = 0; b < BLOCKS; ++b) {
-      const __m512 scale = scales_of(header + b * bytes), zero = zeros_of(header + b * bytes);
 #pragma GCC unroll 12
-      for (int r = 0; r < ROWS; ++r) {
-        const __m512 of_zero = _mm512_set1_ps(group_sums[r * groups + g]);
-        const __m512 sum = _mm512_fnmadd_ps(zero, of_zero, Op<ROWS>::as_float(sums[b][r]));
-        totals[b][r] = _mm512_fmadd_ps(sum, scale, totals[b][r]);
-      }
+    for (int r = 0; r < ROWS; ++r) {
+      const __m512 of_zero = _mm512_set1_ps(group_sums[r * groups + g]);
+      const __m512 sum = _mm512_fnmadd_ps(zero, of_zero, Op<ROWS>::as_float(sums[r]));
+      totals[r] = _mm512_fmadd_ps(sum, scale, totals[r]);
     }
   }
-  for (int b = 0; b < BLOCKS; ++b)
-    for (int r = 0; r < ROWS; ++r) {
-      __m512 total = totals[b][r];
-      if (x.scales) total = _mm512_mul_ps(total, _mm512_set1_ps(x.scales[row + r]));
-      const int64_t channel = (block + b) * BLOCK;
-      write(total, y + (row + r) * stride + channel, weight.out - channel);
-    }
+  const int64_t channel = block * BLOCK;
+  for (int r = 0; r < ROWS; ++r) {
+    if (x.scales) totals[r] = _mm512_mul_ps(totals[r], _mm512_set1_ps(x.scales[row + r]));
+    write(totals[r], y + (row + r) * stride + channel, weight.out - channel);
+  }
 }
 
 // Weights that are numbers of their own.
-template <template <int> class Op, int ROWS, int BLOCKS>
+template <template <int> class Op, int ROWS>
 void plain_tile(const Prepared& x, const Weight& weight, int64_t row, int64_t block, float* y,
                 int64_t stride) {
   using Value = typename Op<ROWS>::Value;
-  const int64_t bytes = weight.block_bytes();
-  const uint8_t* data = weight.data + block * bytes;
+  const uint8_t* data = weight.data + block * weight.block_bytes();
   const Value* values[ROWS];
   for (int r = 0; r < ROWS; ++r)
     values[r] = static_cast<const Value*>(x.values) + (row + r) * weight.in;
-  __m512 sums[BLOCKS][ROWS];
-  for (auto& of_block : sums)
-    for (auto& sum : of_block) sum = _mm512_setzero_ps();
-  for (int64_t k = 0; k < weight.in; k += Op<ROWS>::inputs) {
-#pragma GCC unroll 4
-    for (int b = 0; b < BLOCKS; ++b) {
-      if (ROWS <= 4) _mm_prefetch(data + b * bytes + AHEAD, _MM_HINT_T0);
-      Op<ROWS>::add(line_at(data + b * bytes), values, k, sums[b]);
-    }
-    data += LINE;
+  __m512 sums[ROWS];
+  for (__m512& sum : sums) sum = _mm512_setzero_ps();
+  for (int64_t k = 0; k < weight.in; k += Op<ROWS>::inputs, data += LINE) {
+    _mm_prefetch(data + AHEAD, _MM_HINT_T0);
+    Op<ROWS>::add(line_at(data), values, k, sums);
   }
-  for (int b = 0; b < BLOCKS; ++b)
-    for (int r = 0; r < ROWS; ++r) {
-      const int64_t channel = (block + b) * BLOCK;
-      write(sums[b][r], y + (row + r) * stride + channel, weight.out - channel);
-    }
+  const int64_t channel = block * BLOCK;
+  for (int r = 0; r < ROWS; ++r)
+    write(sums[r], y + (row + r) * stride + channel, weight.out - channel);
 }
 
 using Tile = void (*)(const Prepared&, const Weight&, int64_t, int64_t, float*, int64_t);
 
 struct Tiles {
-  Tile single[TALLEST + 1];  // by rows: one block
-  Tile wide[TALLEST + 1];    // as many blocks as registers hold, WIDTH of them
+  Tile of_height[TALLEST + 1];
 };
 
-// Few rows leave registers for more blocks, whose sums do not wait for one another.
-constexpr int width_of(int rows) { return rows == 1 ? 4 : rows <= 3 ? 3 : rows <= 5 ? 2 : 1; }
-
-template <template <int> class Op, template <template <int> class, int, int> class Maker, int ROWS>
-struct Fill {
-  static void into(Tiles& tiles) {
-    tiles.single[ROWS] = Maker<Op, ROWS, 1>::tile;
-    tiles.wide[ROWS] = Maker<Op, ROWS, width_of(ROWS)>::tile;
-    Fill<Op, Maker, ROWS - 1>::into(tiles);
-  }
-};
-template <template <int> class Op, template <template <int> class, int, int> class Maker>
-struct Fill<Op, Maker, 0> {
-  static void into(Tiles&) {}
-};
-
-template <template <int> class Op, int ROWS, int BLOCKS>
-struct Grouped {
-  static constexpr Tile tile = grouped_tile<Op, ROWS, BLOCKS>;
-};
-template <template <int> class Op, int ROWS, int BLOCKS>
-struct Plain {
-  static constexpr Tile tile = plain_tile<Op, ROWS, BLOCKS>;
-};
-
-template <template <int> class Op, template <template <int> class, int, int> class Maker>
-const Tiles& tiles_of() {
-  static const Tiles tiles = [] {
-    Tiles made{};
-    Fill<Op, Maker, TALLEST>::into(made);
-    return made;
-  }();
-  return tiles;
+template <template <int> class Op, int... HEIGHTS>
+constexpr Tiles grouped(std::integer_sequence<int, HEIGHTS...>) {
+  return {{nullptr, grouped_tile<Op, HEIGHTS + 1>...}};
 }
 
-const Tiles& tiles_for(const Prepared& x, Kind kind) {
-  const bool bfloats = x.format == Input::BF16;
+template <template <int> class Op, int... HEIGHTS>
+constexpr Tiles plain(std::integer_sequence<int, HEIGHTS...>) {
+  return {{nullptr, plain_tile<Op, HEIGHTS + 1>...}};
+}
+
+Tiles tiles_for(const Prepared& x, Kind kind) {
+  constexpr std::make_integer_sequence<int, TALLEST> heights;
+  const bool integers = x.format == Input::I8, bfloats = x.format == Input::BF16;
   switch (kind) {
     case Kind::W4:
-      if (x.format == Input::I8) return tiles_of<W4I8, Grouped>();
-      return bfloats ? tiles_of<W4BF16, Grouped>() : tiles_of<W4F32, Grouped>();
-    case Kind::W8:
-      return x.format == Input::I8 ? tiles_of<W8I8, Grouped>() : tiles_of<W8F32, Grouped>();
-    case Kind::BF16:
-      return bfloats ? tiles_of<BF16BF16, Plain>() : tiles_of<BF16F32, Plain>();
-    default:
-      return tiles_of<F32F32, Plain>();
+      if (integers) return grouped<W4I8>(heights);
+      return bfloats ? grouped<W4BF16>(heights) : grouped<W4F32>(heights);
+    case Kind::W8: return integers ? grouped<W8I8>(heights) : grouped<W8F32>(heights);
+    case Kind::BF16: return bfloats ? plain<BF16BF16>(heights) : plain<BF16F32>(heights);
+    default: return plain<F32F32>(heights);
   }
 }
 
@@ -337,23 +299,15 @@ namespace avx512 {
 
 void multiply_blocks(const Prepared& x, const Weight& weight, int64_t begin, int64_t end, float* y,
                      int64_t stride) {
-  const Tiles& tiles = tiles_for(x, weight.kind);
+  const Tiles tiles = tiles_for(x, weight.kind);
   const int64_t step = rows_at_once(weight.in, bytes_of(x.format));
   for (int64_t first = 0; first < x.rows; first += step) {
     const int64_t count = x.rows - first < step ? x.rows - first : step;
-    const int64_t wide = width_of(tallest_tile<TALLEST>(count));
     // Blocks outside, rows inside: a block's weights stay in the L1 cache for all of the rows.
-    for (int64_t block = begin, width; block < end; block += width) {
-      width = block + wide <= end ? wide : 1;
+    for (int64_t block = begin; block < end; ++block)
       for_each_tile<TALLEST>(first, count, [&](int64_t row, int64_t height) {
-        if (width_of(static_cast<int>(height)) == width) {
-          tiles.wide[height](x, weight, row, block, y, stride);
-        } else {
-          for (int64_t b = block; b < block + width; ++b)
-            tiles.single[height](x, weight, row, b, y, stride);
-        }
+        tiles.of_height[height](x, weight, row, block, y, stride);
       });
-    }
   }
 }
 

@@ -14,8 +14,13 @@ void sum_groups(const int8_t* x, int64_t in, int64_t group, float* sums) {
 void round_bfloat16(const float* x, int64_t count, float* out) { round_to_bfloat16(x, count, out); }
 
 void pack_bfloat16(const float* x, int64_t count, bool interleaved, uint16_t* out) {
-  constexpr int NEIGHBOURS[8] = {0, 1, 2, 3, 4, 5, 6, 7}, PAIRS[8] = {0, 2, 4, 6, 1, 3, 5, 7};
-  const int* places = interleaved ? PAIRS : NEIGHBOURS;
-  for (int64_t i = 0; i < count; i += 8)
-    for (int j = 0; j < 8; ++j) out[i + j] = to_bfloat16(x[i + places[j]]);
+  for (int64_t i = 0; i < count; ++i) out[i] = to_bfloat16(x[i]);
+  if (!interleaved) return;
+  typedef uint16_t Eight __attribute__((vector_size(16)));
+  for (int64_t i = 0; i < count; i += 8) {
+    Eight values;
+    __builtin_memcpy(&values, out + i, sizeof values);
+    values = __builtin_shuffle(values, Eight{0, 2, 4, 6, 1, 3, 5, 7});
+    __builtin_memcpy(out + i, &values, sizeof values);
+  }
 }

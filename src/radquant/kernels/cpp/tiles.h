@@ -14,12 +14,6 @@ inline void for_each_tile(int64_t first, int64_t count, Tile tile) {
   }
 }
 
-template <int HIGHEST>
-inline int tallest_tile(int64_t count) {
-  const int64_t tiles = (count + HIGHEST - 1) / HIGHEST;
-  return static_cast<int>((count + tiles - 1) / tiles);
-}
-
 // Rows that are multiplied by all channels before the next are: as many as stay in the L2 cache.
 inline int64_t rows_at_once(int64_t in, int64_t bytes_of_value) {
   const int64_t rows = (int64_t{384} << 10) / (in * bytes_of_value);
@@ -28,22 +22,18 @@ inline int64_t rows_at_once(int64_t in, int64_t bytes_of_value) {
 
 // --- Activations made ready -----------------------------------------------------------------------
 
+// By their bits, magnitudes are in order as integers, and NaN comes after infinity.
 inline float largest_magnitude(const float* x, int64_t count) {
-  float lanes[16] = {};
-  int64_t i = 0;
-  for (; i + 16 <= count; i += 16)
-    for (int lane = 0; lane < 16; ++lane) {
-      const float value = __builtin_fabsf(x[i + lane]);
-      // A NaN stays: the comparison is false for it.
-      lanes[lane] = value <= lanes[lane] ? lanes[lane] : value;
-    }
-  for (; i < count; ++i) {
-    const float value = __builtin_fabsf(x[i]);
-    lanes[0] = value <= lanes[0] ? lanes[0] : value;
+  int32_t largest = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    int32_t bits;
+    __builtin_memcpy(&bits, x + i, 4);
+    bits &= 0x7fffffff;
+    largest = bits > largest ? bits : largest;
   }
-  float largest = 0;
-  for (float lane : lanes) largest = lane <= largest ? largest : lane;
-  return largest;
+  float value;
+  __builtin_memcpy(&value, &largest, 4);
+  return value;
 }
 
 // Sums of groups, in an order that depends on nothing but the group's size (a multiple of 8).
