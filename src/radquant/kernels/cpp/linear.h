@@ -1,0 +1,79 @@
+// Products of activations with weights that stay packed in memory.
+//
+// A weight [in, out] is repacked once into blocks of 16 output channels, so that one 512-bit
+// register (or two of 256) holds a value of each channel. All blocks have the same size, one after
+// the other; `in` runs inside a block:
+//
+//   W4    each group: a header of 64 bytes (16 fp16 scales, 16 uint8 zeros, 16 bytes of padding), then
+//         for every 8 inputs 64 bytes: channel c's 32-bit lane holds input k + b in the low and
+//         k + 4 + b in the high four bits of its byte b. weight = (q - zero) * scale.
+//   W8    the same header, then for every 4 inputs 64 bytes: byte b of lane c holds input k + b.
+//   BF16  for every 2 inputs 64 bytes: the low half of lane c holds input k, the high half k + 1.
+//   F32   for every input 64 bytes, one float a channel.
+//
+// Channels that fill the last block up have scale 0 or weight 0.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace radquant {
+
+constexpr int64_t BLOCK = 16;  // output channels of a block
+constexpr int64_t LINE = 64;   // bytes; every block and every header starts at a multiple of it
+
+enum class Kind : int32_t { W4 = 0, W8 = 1, BF16 = 2, F32 = 3 };
+
+// How activations enter a product.
+//   F32   as they are; sums in float32
+//   BF16  rounded to bfloat16 (nearest, ties to even); sums in float32
+//   I8    rounded to one symmetric grid of 8 bits a row, scale max|x| / 127; sums in int32 within a
+//         group of weights, exactly, then float32. W4 and W8 only.
+enum class Input : int32_t { F32 = 0, BF16 = 1, I8 = 2 };
+
+struct Weight {
+  Kind kind;
+  int64_t in;     // a multiple of 8
+  int64_t out;
+  int64_t group;  // inputs that share a scale, a multiple of 8 that divides `in`; `in` for BF16, F32
+  const uint8_t* data;  // aligned to LINE; blocks() * block_bytes() bytes
+
+  int64_t blocks() const { return (out + BLOCK - 1) / BLOCK; }
+  int64_t block_bytes() const {
+    switch (kind) {
+      case Kind::W4: return in / group * LINE + in / 8 * LINE;
+      case Kind::W8: return in / group * LINE + in / 4 * LINE;
+      case Kind::BF16: return in / 2 * LINE;
+      default: return in * LINE;
+    }
+  }
+};
+
+// Bytes of scratch that `prepare` needs for these activations.
+size_t prepared_bytes(int64_t rows, int64_t in, int64_t group, Kind kind, Input input);
+
+// Activations made ready once for all weights of one kind and group size that read them.
+struct Prepared {
+  Input format;  // what `values` are; floats, rounded, stand in for BF16 where it has no instruction
+  Kind kind;
+  int64_t rows, in, group;
+  const void* values;   // [rows][in] float, bfloat16 or int8, inputs in the order the kind reads
+  const float* scales;  // I8: [rows], the scale of each row
+  const float* sums;    // W4, W8: [rows][in / group], the sum of each group's values as they enter
+                        // the product; of the integers for I8
+};
+
+// x: `rows` rows of `in` floats, `stride` floats apart. scratch: aligned to LINE.
+Prepared prepare(const float* x, int64_t rows, int64_t in, int64_t stride, int64_t group, Kind kind,
+                 Input input, void* scratch);
+
+// y = x * weight, `rows` rows of `out` floats, `stride` floats apart. Runs on PyTorch's threads,
+// channels shared out among them; a row's result does not depend on the other rows, nor on threads.
+void multiply(const Prepared& x, const Weight& weight, float* y, int64_t stride);
+
+// Whether this processor can run any of it (AVX2 with FMA and F16C at least).
+bool supported();
+// "avx512-vnni-bf16", "avx512-vnni", "avx2" or "none": what `multiply` runs on here.
+const char* level();
+
+}  // namespace radquant

@@ -1,0 +1,280 @@
+"""The CPU kernels against exact products of the weights that the packed integers stand for."""
+
+import ctypes
+import mmap
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from radquant.kernels import cpu
+from radquant.kernels.reference import PackedLinear
+from radquant.quantization.activations import quantize_activations
+from radquant.quantization.precision import Activations
+
+pytestmark = pytest.mark.skipif(
+    cpu.unavailable() is not None and os.environ.get("CI") != "true",
+    reason=f"the CPU kernels: {cpu.unavailable()}",
+)
+DEFAULT = settings(max_examples=40, deadline=None)
+
+
+def random_layer(
+    inputs: int, outputs: int, group_size: int, bits: int = 4, bias: bool = False, seed: int = 0
+) -> PackedLinear:
+    torch.manual_seed(seed)
+    layer = PackedLinear(inputs, outputs, bits, group_size, bias)
+    for words in (layer.qweight, layer.qzeros):
+        words.random_(-(2**31), 2**31)
+    layer.scales.uniform_(0.001, 0.05)
+    if bias:
+        layer.bias.normal_()
+    return layer
+
+
+def relative_error(y: torch.Tensor, exact: torch.Tensor, terms: torch.Tensor) -> float:
+    """The largest error, relative to the sum of the magnitudes of what was added up."""
+    return float(((y.double() - exact).abs() / terms.clamp(min=1e-30)).max())
+
+
+def products(x: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """x @ weight and |x| @ |weight| in float64."""
+    return x.double() @ weight.double(), x.double().abs() @ weight.double().abs()
+
+
+def magnitudes(layer: PackedLinear, x: torch.Tensor) -> torch.Tensor:
+    """What is added up inside: q·x and zero·x, each times the scale."""
+    largest = (2**layer.bits) * layer.scales.double().repeat_interleave(layer.group_size, 0)
+    return x.double().abs() @ largest
+
+
+layers = st.builds(
+    lambda groups, group, outputs, bits, bias, seed: random_layer(
+        groups * group, outputs * 8, group, bits, bias, seed
+    ),
+    groups=st.integers(1, 5),
+    group=st.sampled_from([8, 32, 64, 128]),
+    outputs=st.integers(1, 9),
+    bits=st.sampled_from([4, 8]),
+    bias=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+rows = st.one_of(st.integers(1, 40), st.sampled_from([64, 100, 257, 512]))
+
+
+def values(rows: int, inputs: int, strided: bool) -> torch.Tensor:
+    """Activations of very different size, lying apart from each other if asked."""
+    x = torch.randn(rows, inputs) * torch.exp(2 * torch.randn(inputs))
+    return torch.stack([x, torch.full_like(x, torch.nan)], 1)[:, 0] if strided else x
+
+
+@DEFAULT
+@given(layer=layers, rows=rows, strided=st.booleans())
+def test_float32(layer: PackedLinear, rows: int, strided: bool) -> None:
+    x = values(rows, layer.in_features, strided)
+    exact = x.double() @ layer.rows().double()
+    y = cpu.KernelLinear(layer)(x)
+    if layer.bias is not None:
+        exact = exact + layer.bias.double()
+    assert y.dtype == torch.float32
+    assert relative_error(y, exact, magnitudes(layer, x) + exact.abs()) < 2e-6
+
+
+@DEFAULT
+@given(layer=layers, rows=rows)
+def test_bfloat16_comes_and_goes_and_is_summed_in_float32(layer: PackedLinear, rows: int) -> None:
+    x = values(rows, layer.in_features, strided=False).bfloat16()
+    exact = x.double() @ layer.rows().double()
+    if layer.bias is not None:
+        exact = exact + layer.bias.double()
+    y = cpu.KernelLinear(layer)(x)
+    assert y.dtype == torch.bfloat16
+    rounding = 2**-8 * exact.abs()
+    assert ((y.double() - exact).abs() <= rounding + 4e-6 * magnitudes(layer, x)).all()
+
+
+@DEFAULT
+@given(layer=layers, rows=rows, strided=st.booleans())
+def test_int8_activations_are_those_that_are_simulated(
+    layer: PackedLinear, rows: int, strided: bool
+) -> None:
+    x = values(rows, layer.in_features, strided)
+    rounded = quantize_activations(x[None], Activations(8))[0]
+    exact = rounded.double() @ layer.rows().double()
+    y = cpu.KernelLinear(layer, cpu.INTEGERS)(x)
+    if layer.bias is not None:
+        exact = exact + layer.bias.double()
+    assert relative_error(y, exact, magnitudes(layer, rounded) + exact.abs()) < 1e-6
+
+
+@DEFAULT
+@given(seed=st.integers(0, 1000), bits=st.sampled_from([4, 8]), rows=st.integers(1, 30))
+def test_int8_sums_are_exact(seed: int, bits: int, rows: int) -> None:
+    """With scales of 1 all that is left are whole numbers, which float32 holds exactly."""
+    layer = random_layer(128, 48, 64, bits, seed=seed)
+    layer.scales.fill_(1)
+    x = torch.randint(-127, 128, (rows, 128)).float()
+    x[:, 0] = 127  # so that a token's scale is 1
+    y = cpu.KernelLinear(layer, cpu.INTEGERS)(x)
+    assert torch.equal(y, (x.double() @ layer.rows().double()).float())
+
+
+@DEFAULT
+@given(
+    rows=rows,
+    inputs=st.integers(1, 40),
+    outputs=st.integers(1, 70),
+    dtype=st.sampled_from([torch.bfloat16, torch.float32]),
+    entering=st.sampled_from([cpu.FLOATS, cpu.BFLOATS]),
+)
+def test_dense_weights(
+    rows: int, inputs: int, outputs: int, dtype: torch.dtype, entering: int
+) -> None:
+    weight = torch.randn(outputs, inputs * 8, dtype=dtype)
+    x = torch.randn(rows, inputs * 8)
+    data, kind = cpu.repack_dense(weight)
+    assert kind == (cpu.BF16 if dtype == torch.bfloat16 else cpu.F32)
+    y = torch.ops.radquant.linear(x, data, kind, outputs, inputs * 8, entering, None)
+    entered = x.bfloat16() if entering == cpu.BFLOATS else x
+    exact, terms = products(entered.float(), weight.T.float())
+    assert relative_error(y, exact, terms) < 2e-6
+
+
+@pytest.mark.parametrize("entering", [cpu.FLOATS, cpu.BFLOATS, cpu.INTEGERS])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_a_row_does_not_depend_on_the_others_nor_on_threads(bits: int, entering: int) -> None:
+    layer = cpu.KernelLinear(random_layer(256, 200, 64, bits), entering)
+    x = torch.randn(150, 256)
+    alone = torch.cat([layer(row[None]) for row in x])
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            for count in (2, 3, 7, 12, 13, 25, 150):
+                assert torch.equal(layer(x[:count]), alone[:count])
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_rows_in_order_of_activation() -> None:
+    layer = random_layer(64, 32, 32)
+    layer.order = torch.randperm(64).int()
+    x = torch.randn(5, 64)
+    torch.testing.assert_close(cpu.KernelLinear(layer)(x), layer(x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("bad", [torch.inf, -torch.inf, torch.nan])
+@pytest.mark.parametrize("entering", [cpu.FLOATS, cpu.INTEGERS])
+def test_a_value_that_is_not_finite_is_not_hidden(bad: float, entering: int) -> None:
+    x = torch.randn(2, 64)
+    x[0, 3] = bad
+    y = cpu.KernelLinear(random_layer(64, 32, 32), entering)(x)
+    assert not y[0].isfinite().any()
+    assert y[1].isfinite().all()
+
+
+def test_zeros_and_no_rows() -> None:
+    layer = cpu.KernelLinear(random_layer(64, 32, 32), cpu.INTEGERS)
+    assert torch.equal(layer(torch.zeros(3, 64)), torch.zeros(3, 32))
+    assert layer(torch.zeros(0, 64)).shape == (0, 32)
+    assert layer(torch.randn(2, 3, 64)).shape == (2, 3, 32)
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    layer = cpu.KernelLinear(random_layer(64, 32, 32))
+    multiply = torch.ops.radquant.linear
+    x = torch.randn(2, 64)
+    with pytest.raises(RuntimeError, match="not the bytes"):
+        multiply(x, layer.weight_bytes, cpu.W4, 48, 32, cpu.FLOATS, None)
+    with pytest.raises(RuntimeError, match="do not fit"):
+        multiply(x[:, :40], layer.weight_bytes, cpu.W4, 32, 32, cpu.FLOATS, None)
+    with pytest.raises(RuntimeError, match="float32 or bfloat16"):
+        multiply(x.half(), layer.weight_bytes, cpu.W4, 32, 32, cpu.FLOATS, None)
+    with pytest.raises(RuntimeError, match="no integers"):
+        multiply(x, torch.zeros(8192, dtype=torch.uint8), cpu.F32, 32, 64, cpu.INTEGERS, None)
+
+
+def test_operators_can_be_traced() -> None:
+    layer = cpu.KernelLinear(random_layer(64, 32, 32, bias=True))
+    samples = (torch.randn(2, 64), layer.weight_bytes, cpu.W4, 32, 32, cpu.FLOATS, layer.bias)
+    torch.library.opcheck(
+        torch.ops.radquant.linear.default,
+        samples,
+        test_utils=("test_schema", "test_faketensor"),
+    )
+
+
+def guarded(size: int) -> tuple[torch.Tensor, mmap.mmap]:
+    """`size` bytes that end where a page begins that must not be touched."""
+    page = mmap.PAGESIZE
+    length = -(-size // page) * page
+    area = mmap.mmap(-1, length + page)
+    start = ctypes.addressof(ctypes.c_char.from_buffer(area))
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.mprotect(ctypes.c_void_p(start + length), page, 0) == 0
+    return torch.frombuffer(area, dtype=torch.uint8, count=size, offset=length - size), area
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("entering", [cpu.FLOATS, cpu.BFLOATS, cpu.INTEGERS])
+def test_nothing_behind_weights_and_activations_is_read(bits: int, entering: int) -> None:
+    layer = cpu.KernelLinear(random_layer(192, 40, 64, bits), entering)
+    expected_of = {}
+    for rows in (1, 2, 5, 12, 13):
+        x = torch.randn(rows, 192)
+        expected_of[rows] = (x, layer(x))
+    weights, _ = guarded(layer.weight_bytes.numel())
+    weights.copy_(layer.weight_bytes)
+    layer.weight_bytes = weights
+    for rows, (x, expected) in expected_of.items():
+        place, _ = guarded(rows * 192 * 4)
+        behind = place.view(torch.float32).view(rows, 192)
+        behind.copy_(x)
+        assert torch.equal(layer(behind), expected)
+
+
+@pytest.mark.parametrize("level", ["avx2", "avx512-vnni"])
+def test_older_processors_compute_the_same(level: str, tmp_path: Path) -> None:
+    """The same tests with fewer instructions, as RADQUANT_CPU_LEVEL allows."""
+    chosen = "float32 or bfloat16_comes or int8 or dense or row_does or finite or behind"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    command += [__file__, "-k", chosen, "--basetemp", str(tmp_path / "tests")]
+    environment = {**os.environ, "RADQUANT_CPU_LEVEL": level}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert "skipped" not in done.stdout.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_address_sanitizer_finds_nothing(tmp_path: Path) -> None:
+    """Every kind, input and number of rows once, in a library compiled to watch its memory."""
+    cxx = cpu.compiler()
+    assert cxx is not None
+    sources = [cpu.SOURCES / name for name in ("linear.cpp", "linear_avx512.cpp")]
+    sources += [cpu.SOURCES / name for name in ("linear_avx2.cpp", "ops.cpp")]
+    library = tmp_path / "watched.so"
+    cpu.build(cxx, sources, library, [*cpu.FLAGS, "-O1", "-g", "-fsanitize=address"])
+    runtime = subprocess.run(
+        [cxx, "-print-file-name=libasan.so"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    program = Path(__file__).with_name("watched_kernels.py")
+    for level in ("avx512-vnni-bf16", "avx2"):
+        done = subprocess.run(
+            [sys.executable, str(program), str(library)],
+            env={
+                **os.environ,
+                "LD_PRELOAD": runtime,
+                "ASAN_OPTIONS": "detect_leaks=0",  # Python's own
+                "RADQUANT_CPU_LEVEL": level,
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert "all products done" in done.stdout

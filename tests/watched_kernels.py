@@ -1,0 +1,32 @@
+"""Call every product of a library of CPU kernels; run under AddressSanitizer by a test."""
+
+import itertools
+import sys
+
+import torch
+
+
+def main() -> None:
+    torch.ops.load_library(sys.argv[1])
+    call = torch.ops.radquant
+    # Sizes at which the last block, the last tile and the last row are cut off.
+    for bits, rows, outputs, entering in itertools.product(
+        (4, 8), (1, 2, 3, 4, 5, 11, 12, 13, 25), (8, 24, 64), range(3)
+    ):
+        words = outputs * bits // 32
+        qweight = torch.randint(-(2**31), 2**31, (192, words), dtype=torch.int32)
+        qzeros = torch.randint(-(2**31), 2**31, (3, words), dtype=torch.int32)
+        data = call.repack(qweight, qzeros, torch.rand(3, outputs).half(), bits)
+        kind = 0 if bits == 4 else 1
+        call.linear(torch.randn(rows, 192), data, kind, outputs, 64, entering, None)
+    for dtype, rows, outputs, entering in itertools.product(
+        (torch.bfloat16, torch.float32), (1, 2, 5, 12, 25), (1, 17, 64), range(2)
+    ):
+        data = call.repack_dense(torch.randn(outputs, 72).to(dtype))
+        kind = 2 if dtype == torch.bfloat16 else 3
+        call.linear(torch.randn(rows, 72), data, kind, outputs, 72, entering, None)
+    print("all products done")
+
+
+if __name__ == "__main__":
+    main()
