@@ -14,86 +14,10 @@ last; with SPLITS > 1 each part of the blocks by itself, then the parts in order
 import triton
 import triton.language as tl
 
+from radquant.kernels.triton_unpack import unpack
+
 ROUNDER = tl.constexpr(12582912.0)  # 1.5·2^23: added and taken off, it rounds to even below 2^22
 TINY = tl.constexpr(1e-12)  # as radquant.quantization.activations has it
-
-
-# Four fields of 8 bits at once, in one register; no byte borrows from the next. $1 holds four bytes
-# of `tiles`, the arguments after it are of one output, once for each of the four.
-# With the top bit set, a field is at least as large as its zero ($2, in every byte).
-MINUS_ZERO = """
-    or.b32 t, t, 0x80808080;
-    sub.u32 t, t, $2;
-    xor.b32 $0, t, 0x80808080;
-}"""
-# field·scale ($2) is below 256. $6: the low 7 bits of zero·scale, in every byte; $10: the inverse
-# of its top bit, there.
-SCALED_MINUS_ZERO = """
-    mul.lo.u32 t, t, $2;
-    xor.b32 u, t, $10;
-    and.b32 u, u, 0x80808080;
-    or.b32 t, t, 0x80808080;
-    sub.u32 t, t, $6;
-    xor.b32 $0, t, u;
-}"""
-LOW = """{
-    .reg .b32 t, u;
-    and.b32 t, $1, 0x0f0f0f0f;"""
-HIGH = """{
-    .reg .b32 t, u;
-    shr.u32 t, $1, 4;
-    and.b32 t, t, 0x0f0f0f0f;"""
-LOW_MINUS_ZERO = tl.constexpr(LOW + MINUS_ZERO)
-HIGH_MINUS_ZERO = tl.constexpr(HIGH + MINUS_ZERO)
-LOW_SCALED = tl.constexpr(LOW + SCALED_MINUS_ZERO)
-HIGH_SCALED = tl.constexpr(HIGH + SCALED_MINUS_ZERO)
-
-
-@triton.jit
-def whole_int8(q, word, HIGH_FIELD: tl.constexpr, SCALED: tl.constexpr):
-    """What `whole` gives for int8, from bytes of `tiles`: a quarter of the instructions."""
-    zeros = (word >> 16)[:, None] * 0x01010101
-    if SCALED:
-        scale = (word & 0xFF)[:, None]
-        zeros = zeros * scale
-        return tl.inline_asm_elementwise(
-            HIGH_SCALED if HIGH_FIELD else LOW_SCALED,
-            "=r,r" + ",r" * 12,
-            [q, scale, zeros & 0x7F7F7F7F, (~zeros) & -0x7F7F7F80],
-            dtype=tl.int8,
-            is_pure=True,
-            pack=4,
-        )
-    else:
-        return tl.inline_asm_elementwise(
-            HIGH_MINUS_ZERO if HIGH_FIELD else LOW_MINUS_ZERO,
-            "=r,r" + ",r" * 4,
-            [q, zeros],
-            dtype=tl.int8,
-            is_pure=True,
-            pack=4,
-        )
-
-
-@triton.jit
-def whole(field, word, dtype: tl.constexpr, SCALED: tl.constexpr):
-    """Fields [BN, HALF] uint8 below 16 -> field − zero, or (field − zero)·scale, whole, in dtype.
-
-    word: [BN], of `scale_zero`. A conversion to floating point is slow on a GPU: with the exponent
-    of 2^10 (2^7 in bfloat16) put before it a field is that power of two more than itself.
-    """
-    zero = word >> 16
-    if dtype == tl.int8:
-        w = field.to(tl.int8) - zero.to(tl.int8)[:, None]
-        if SCALED:
-            w = w * word.to(tl.int8)[:, None]
-    elif dtype == tl.float16:
-        w = (field.to(tl.int16) | 0x6400).to(tl.float16, bitcast=True)
-        w -= (zero.to(tl.int16) | 0x6400).to(tl.float16, bitcast=True)[:, None]
-    else:
-        w = (field.to(tl.int16) | 0x4300).to(tl.bfloat16, bitcast=True)
-        w -= (zero.to(tl.int16) | 0x4300).to(tl.bfloat16, bitcast=True)[:, None]
-    return w
 
 
 @triton.jit
@@ -185,12 +109,8 @@ def product(
         else:
             next_group = tl.minimum((k + HALF) // GROUP, last_group)
             next_word = tl.load(words_ptr + next_group * N + rows, mask=real_rows, other=0)
-        if ASSEMBLY and INT8:
-            low = whole_int8(q, word, False, WHOLE)
-            high = whole_int8(q, next_word, True, WHOLE)
-        else:
-            low = whole(q & 15, word, dtype, WHOLE)
-            high = whole(q >> 4, next_word, dtype, WHOLE)
+        low = unpack(q, word, dtype, False, WHOLE, ASSEMBLY)
+        high = unpack(q, next_word, dtype, True, WHOLE, ASSEMBLY)
         if WHOLE:
             acc = tl.dot(low, tl.trans(xa), acc, out_dtype=SUM)
             acc = tl.dot(high, tl.trans(xb), acc, out_dtype=SUM)
