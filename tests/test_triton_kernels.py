@@ -32,9 +32,9 @@ SHARED_OF_HOPPER = 227 * 1024  # bytes that a program may have
 
 def test_under_the_interpreter() -> None:
     """tests/triton_interpreted.py, which needs a process that imports Triton as interpreter."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    options = ["-q", "--noconftest", "-p", "no:cacheprovider", "-p", "no:xdist"]
     done = subprocess.run(
-        [*command, "tests/triton_interpreted.py"],
+        [sys.executable, "-m", "pytest", *options, "tests/triton_interpreted.py"],
         cwd=REPOSITORY,
         env={**os.environ, "TRITON_INTERPRET": "1"},
         capture_output=True,
