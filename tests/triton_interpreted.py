@@ -300,6 +300,8 @@ def test_what_is_left_to_the_reference() -> None:
     model = packed_llama()
     layer = PackedLinear(64, 64, 8, 32)
     model.model.layers[0].self_attn.q_proj = layer
+    with pytest.raises(UserError, match=r"cannot round the input of model\.layers\.0\.self_attn"):
+        install(model, BY_TOKEN)
     text = install(model)
     assert text == "triton (W4A16); reference (1 layers with 8-bit fields)"
     assert layer.qweight.shape == (64, 16)

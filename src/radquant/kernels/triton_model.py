@@ -27,8 +27,8 @@ def install(model: nn.Module, activations: Activations | None = None) -> str:
     form of the others is freed: they can multiply, and no longer be unpacked or saved. One layer of
     each shape is first held against the reference on the device, with random inputs.
 
-    Raises UserError if Triton is missing, on another device, for other activations, or if the
-    kernels' results are wrong on this device.
+    Raises UserError if Triton is missing, on another device, for other activations, where a layer
+    that should round its input stays with the reference, or if results are wrong on this device.
     """
     try:
         from radquant.kernels import triton_linear
@@ -39,7 +39,7 @@ def install(model: nn.Module, activations: Activations | None = None) -> str:
     layers = {name: m for name, m in model.named_modules() if isinstance(m, PackedLinear)}
     reasons = {name: why_not(layer) for name, layer in layers.items()}
     taken = [name for name, reason in reasons.items() if reason is None]
-    rounded = rounded_layers(list(layers), activations)
+    rounded = rounded_layers(reasons, activations)
     checked = set()
     for name in taken:
         layer, by_int8 = layers[name], name in rounded
@@ -50,11 +50,11 @@ def install(model: nn.Module, activations: Activations | None = None) -> str:
             check(name, layer, weight, by_int8, dtype)
             checked.add(shape)
         hand_over(layer, weight, by_int8)
-    return description(reasons, len(rounded & set(taken)))
+    return description(reasons, len(rounded))
 
 
-def rounded_layers(names: list[str], activations: Activations | None) -> set[str]:
-    """The layers whose inputs become INT8."""
+def rounded_layers(reasons: dict[str, str | None], activations: Activations | None) -> set[str]:
+    """The layers whose inputs become INT8. reasons: why the kernels do not take a layer."""
     if activations is None:
         return set()
     if activations != Activations(bits=8, group_size=activations.group_size, skip=activations.skip):
@@ -62,7 +62,14 @@ def rounded_layers(names: list[str], activations: Activations | None) -> set[str
             "the GPU kernels round activations to symmetric INT8 with a dynamic scale for each "
             "token only; leave other settings to the simulation"
         )
-    return set(quantized_layers(names, activations))
+    names = quantized_layers(list(reasons), activations)
+    for name in names:
+        if reasons[name] is not None:
+            raise UserError(
+                f"the GPU kernels cannot round the input of {name}, which has {reasons[name]}; "
+                "leave the activations to the simulation"
+            )
+    return set(names)
 
 
 def description(reasons: dict[str, str | None], rounded: int) -> str:
