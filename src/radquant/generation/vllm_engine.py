@@ -20,21 +20,10 @@ from radquant.errors import UserError
 from radquant.files import read_json, write_json, write_table
 from radquant.generation import batching, tables
 from radquant.generation.transformers_engine import read_output
-from radquant.generation.vllm_limits import check_checkpoint
+from radquant.generation.vllm_limits import ENVIRONMENT, check_checkpoint
 from radquant.models import load_tokenizer, resolve_device
 from radquant.quantization.checkpoint import packed_layers, read_settings, verify
 from radquant.quantization.streaming import stored_tensors
-
-# Without the first, vLLM rounds the activations of 4-bit layers to 8 bits on CPUs that have AMX.
-ENVIRONMENT = {
-    "VLLM_CPU_INT4_W4A8": "0",
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # one process, whose time and memory can be measured
-    "VLLM_LOGGING_LEVEL": "WARNING",
-    "VLLM_NO_USAGE_STATS": "1",
-    "DO_NOT_TRACK": "1",
-    "HF_HUB_OFFLINE": "1",
-}
 
 
 def write_shard(
@@ -175,6 +164,9 @@ def run_vllm(
     environment = {
         **os.environ,
         **ENVIRONMENT,
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # one process, whose cost can be measured
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "VLLM_LOGGING_LEVEL": "WARNING",
         "VLLM_CPU_KVCACHE_SPACE": str(cache_gib),
         "OMP_NUM_THREADS": str(args.threads),
         "PYTHONPATH": str(Path(radquant.__file__).parents[1]),

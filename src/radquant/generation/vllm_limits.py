@@ -25,6 +25,13 @@ BITS = {GEMM: (4,), GPTQ: (4, 8), COMPRESSED: (4, 8)}
 CPU_BITS = (4,)
 # Model types whose activations overflow float16.
 NO_FLOAT16 = ("gemma2", "gemma3", "gemma3_text")
+# Without the first, vLLM rounds the activations of 4-bit layers to 8 bits on CPUs that have AMX.
+ENVIRONMENT = {
+    "VLLM_CPU_INT4_W4A8": "0",
+    "VLLM_NO_USAGE_STATS": "1",
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_OFFLINE": "1",
+}
 INSTEAD = "use engine transformers"
 
 
