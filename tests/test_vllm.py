@@ -1,16 +1,20 @@
-"""vLLM: what is refused before it starts, its command lines and, where there is one, vLLM itself."""
+"""vLLM: what is refused first, its command lines and, where there is one, vLLM itself."""
 
+import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
+from tiny_models import store, tiny_llama
 from tiny_reports import model_and_splits, run_script
 
 from radquant import config
 from radquant.errors import UserError
-from radquant.files import write_json
+from radquant.files import read_json, write_json
 from radquant.generation.vllm_limits import check_checkpoint
 from radquant.serving.vllm_command import find_vllm, serve_command
 
@@ -199,7 +203,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--vllm-python", "nowhere"], "--vllm-python nowhere does not exist"),
         (["--vllm-python", sys.executable, "--kv-cache", '{"bits": 8}'], "rounds neither"),
         (["--vllm-python", sys.executable, "--max-new-tokens", "0"], "max_new_tokens is 0"),
-        (["--vllm-python", sys.executable], "vLLM failed"),  # this Python has none
+        # This Python has none.
+        (["--vllm-python", sys.executable, "--max-new-tokens", "6"], "vLLM failed"),
     ],
 )
 def test_wrong_options_are_one_sentence(data, tmp_path, capfd, options, said: str) -> None:
@@ -209,3 +214,48 @@ def test_wrong_options_are_one_sentence(data, tmp_path, capfd, options, said: st
         )
     assert said in capfd.readouterr().err.splitlines()[-1]
     assert not list(tmp_path.iterdir())  # no prompts are left behind
+
+
+# -------------------------------------------------------------------------------------- for real
+
+needs_vllm = pytest.mark.skipif(
+    not os.environ.get("RADQUANT_TEST_VLLM"),
+    reason="vLLM's environment takes GB; RADQUANT_TEST_VLLM names the Python of one to use",
+)
+RECIPES = {
+    "original": [],
+    "gemm": ["--method", "rtn"],
+    "gptq": ["--method", "rtn", "--format", "gptq", "--symmetric"],
+    "compressed-tensors": ["--method", "rtn", "--format", "compressed-tensors"],
+}
+
+
+@needs_vllm
+@pytest.mark.slow
+@pytest.mark.parametrize("form", RECIPES)
+def test_vllm_writes_what_transformers_writes(data: Path, tmp_path: Path, form: str) -> None:
+    """In bfloat16 both; where two tokens are nearly equally likely the two may part."""
+    # vLLM has attention for CPUs from 32 channels a head on.
+    tiny_llama(tmp_path / "original", hidden_size=128, intermediate_size=128)
+    if form != "original":
+        store(tmp_path / "original", tmp_path / form, *RECIPES[form])
+    for split in ("train.csv", "eval.csv"):
+        shutil.copy(data / split, tmp_path)
+    own = {"vllm": ["--vllm-python", os.environ["RADQUANT_TEST_VLLM"]], "transformers": []}
+    tables, records = {}, {}
+    for engine, more in own.items():
+        options = ["--engine", engine, "--dtype", "bfloat16", "--max-new-tokens", "8", *more]
+        run_script("generate", tmp_path, tmp_path / engine, *options, model=form)
+        tables[engine] = pd.read_parquet(tmp_path / f"{engine}.parquet")
+        records[engine] = read_json(tmp_path / f"{engine}.json")
+    ours, theirs = tables["transformers"], tables["vllm"]
+    same = ["id", "prompt_hash", "prompt_tokens", "truncated_tokens"]
+    pd.testing.assert_frame_equal(theirs[same], ours[same])
+    first = [[text.partition(" ")[0] for text in table["output"]] for table in (ours, theirs)]
+    assert sum(a == b for a, b in zip(*first, strict=True)) >= 8
+    found = records["vllm"]
+    assert found.keys() == records["transformers"].keys()
+    assert found["layers_quantized"] == (0 if form == "original" else 14)
+    assert (found["kernel"] == "none") == (form == "original")
+    assert (found["engine"], found["dtype"]) == ("vllm", "bfloat16")
+    assert not list(tmp_path.glob(".vllm-*"))

@@ -166,7 +166,7 @@ def run_vllm(
         **ENVIRONMENT,
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # one process, whose cost can be measured
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        "VLLM_LOGGING_LEVEL": "WARNING",
+        "VLLM_LOGGING_LEVEL": "ERROR",
         "VLLM_CPU_KVCACHE_SPACE": str(cache_gib),
         "OMP_NUM_THREADS": str(args.threads),
         "PYTHONPATH": str(Path(radquant.__file__).parents[1]),
