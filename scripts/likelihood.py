@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from radquant.cli import progress, run
@@ -28,6 +29,7 @@ def main() -> None:
     from radquant import prompts
     from radquant.files import write_json, write_table
     from radquant.generation import batching, likelihood, measures
+    from radquant.generation.memory import in_parts
     from radquant.generation.prefix import (
         begin,
         behind_stored,
@@ -66,15 +68,18 @@ def main() -> None:
     plan = batching.plan_batches(made, args.batch_size)
     longest = max(len(prompt.ids) + len(prompt.answer_ids) for prompt in made)
     nll = {}
+    too_large: list[int] = []
     with measures.stopwatch(device) as spent:
         prefix = begin(loaded, longest)
         if may_share(rounding):
             prefix = run_prefix(model, batching.shared_prefix(made), longest, prefix)
+
+        def score(part: Sequence[prompts.Prompt]) -> list[float]:
+            pad = tokenizer.pad_token_id
+            return likelihood.answer_nll(model, part, pad, prefix, processor)
+
         for batch in progress(plan, f"likelihood {args.precision}", len(plan), "batches"):
-            members = [made[i] for i in batch]
-            values = likelihood.answer_nll(
-                model, members, tokenizer.pad_token_id, prefix, processor
-            )
+            values = in_parts(score, [made[i] for i in batch], too_large)
             nll.update(zip(batch, values, strict=True))
 
     table = pd.DataFrame(
@@ -109,6 +114,7 @@ def main() -> None:
             "stored_prefix_tokens": stored_length(loaded),
             "shared_prefix_tokens": prefix.length - stored_length(loaded),
             "batch_size": args.batch_size,
+            "too_large_batches": too_large,
             "examples": args.examples,
         },
     )

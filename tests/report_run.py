@@ -106,6 +106,7 @@ def make_results(folder, config=CONFIG):
         likelihood = pd.DataFrame({"id": ids, "nll": nll, "tokens": 10}).sort_values("id")
         write_table(folder / "likelihood" / f"{name}.parquet", likelihood)
         record = {"precision": name, "wall_seconds": 2.0, "cpu_seconds": 1.5}
+        record["too_large_batches"] = []
         record |= computed_as(config, name)
         write_json(folder / "likelihood" / f"{name}.json", record)
     base = base[: len(written)]
@@ -221,6 +222,7 @@ def write_generations(folder, name, computed, ids, outputs):
             "weight_bytes": 538_000_000 if name == "original" else 190_000_000,
             **computed,
             "truncated_prompts": 0,
+            "too_large_batches": [],
         }
         write_json(folder / f"generations/{name}/shard-{number}-of-2.json", record)
 

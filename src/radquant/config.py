@@ -12,6 +12,7 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
 from radquant.errors import UserError
+from radquant.generation import vllm_limits
 from radquant.quantization.precision import STATIC, activations_of, kv_cache_of
 from radquant.quantization.recipe import (
     check_recipe_values,
@@ -58,6 +59,7 @@ def resolve(config: Mapping[str, Any], schema_path: str | Path) -> Config:
     _check_prompt(full, "generation")
     _check_recipes(full)
     _check_rounding(full)
+    vllm_limits.check_configuration(full)
     _check_annotator(full)
     if calibrated_checkpoints(full):
         _check_calibration(full)

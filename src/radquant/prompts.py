@@ -246,7 +246,7 @@ def chat_prompt(
     """
     text, lead = prompt_text(tokenizer, template, row, examples, target, len(images))
     read = _with_image_tokens(processor, text, len(images), str(row["id"])) if images else text
-    ids = _tokens(tokenizer, read)
+    ids = token_ids(tokenizer, read)
     answer_ids = (
         _answer_tokens(tokenizer, read, ids, lead + str(row[target])) if with_answer else []
     )
@@ -338,13 +338,13 @@ def end_token_ids(tokenizer: Any, generation_config: Any) -> list[int]:
     ends = list(configured) if isinstance(configured, list | tuple) else [configured]
     ends.append(tokenizer.eos_token_id)
     if has_chat_template(tokenizer):
-        after = _tokens(tokenizer, _answer_frame(tokenizer)[1].lstrip(), special=False)
+        after = token_ids(tokenizer, _answer_frame(tokenizer)[1].lstrip(), special=False)
         markers = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
         ends += [token for token in after[:1] if token in markers]
     return sorted({int(token) for token in ends if token is not None})
 
 
-def _tokens(tokenizer: Any, text: str, special: bool = True) -> list[int]:
+def token_ids(tokenizer: Any, text: str, special: bool = True) -> list[int]:
     """Return the tokens of `text`, with exactly one BOS if the model's tokenizer adds one.
 
     A chat template writes its own BOS; an EOS that a tokenizer would add never belongs in a prompt.
@@ -360,11 +360,11 @@ def _tokens(tokenizer: Any, text: str, special: bool = True) -> list[int]:
 
 def _answer_tokens(tokenizer: Any, text: str, ids: list[int], answer: str) -> list[int]:
     """Return the tokens of `answer` as they follow the prompt `text`, whose tokens are `ids`."""
-    joint = _tokens(tokenizer, text + answer)
+    joint = token_ids(tokenizer, text + answer)
     if joint[: len(ids)] == ids:
         return joint[len(ids) :]
     # Prompt and answer melt into one token; the model answers after whole prompt tokens.
-    return _tokens(tokenizer, answer, special=False)
+    return token_ids(tokenizer, answer, special=False)
 
 
 def _keep_tail(ids: list[int], room: int | None, bos: int | None) -> tuple[list[int], int]:

@@ -10,6 +10,7 @@ import torch
 from radquant.errors import UserError
 from radquant.generation.batching import pad_left
 from radquant.generation.measures import synchronize
+from radquant.generation.memory import in_parts
 from radquant.generation.prefix import NOTHING, Prefix
 from radquant.generation.vision import model_inputs
 from radquant.prompts import Prompt, remove_thinking
@@ -93,14 +94,23 @@ def generate_batches(
     stop: Sequence[str] = (),
     prefix: Prefix = NOTHING,
     processor: Any = None,
+    too_large: list[int] | None = None,
 ) -> tuple[list[Output], list[float]]:
-    """Return the outputs of all batches in order, and the seconds that each batch took."""
+    """Return the outputs of all batches in order, and the seconds that each batch took.
+
+    A batch that does not fit into memory is written in parts; `too_large` then gets its size.
+    """
     device = torch.device(model.device)
     outputs: list[Output] = []
     seconds: list[float] = []
+    too_large = [] if too_large is None else too_large
+
+    def write(part: Sequence[Prompt]) -> list[Output]:
+        return generate_batch(model, tokenizer, config, part, stop, prefix, processor)
+
     for batch in batches:
         started = time.perf_counter()
-        outputs += generate_batch(model, tokenizer, config, batch, stop, prefix, processor)
+        outputs += in_parts(write, batch, too_large)
         synchronize(device)
         seconds.append(time.perf_counter() - started)
     return outputs, seconds

@@ -61,9 +61,9 @@ SHARD_KEYS = [
     *("prompt_tokens", "output_tokens", "wall_seconds", "cpu_seconds", "tokens_per_second"),
     *("latency_seconds", "load_seconds", "peak_process_bytes", "peak_device_bytes", "weight_bytes"),
     *COMPUTED_AS,
-    "truncated_prompts",
+    *("truncated_prompts", "too_large_batches"),
 ]
-LIKELIHOOD_KEYS = ["precision", "wall_seconds", "cpu_seconds", *COMPUTED_AS]
+LIKELIHOOD_KEYS = ["precision", "wall_seconds", "cpu_seconds", "too_large_batches", *COMPUTED_AS]
 
 
 @dataclass(frozen=True)

@@ -204,7 +204,16 @@ def _cost_notes(summary: Summary) -> list[str]:
         "have run side by side, so it is the speed of a loaded machine; CPU seconds suffer less "
         "from that.",
         "Peak memory is that of the largest process, Python and libraries included.",
+        _engines_and_kernels(systems),
     ]
+    for name, row in systems.items():
+        if row["too_large_batches"]:
+            sizes = " and ".join(map(str, row["too_large_batches"]))
+            notes.append(
+                f"**{escape(name)}: batches of {sizes} did not fit into memory and were written "
+                "in smaller parts, which costs speed; its times are not those of the batch size "
+                "that was asked for.**"
+            )
     if any(row["kernel"] == "reference" for row in systems.values()):
         notes.append(
             "The kernel *reference* unpacks the weights for every use. It saves memory and shows "
@@ -223,6 +232,12 @@ def _cost_notes(summary: Summary) -> list[str]:
             f"{escape('; '.join(machine['generated_on']))}.**"
         )
     return notes
+
+
+def _engines_and_kernels(systems: Mapping[str, Any]) -> str:
+    """'Engine and kernel for packed weights: original transformers, none; …'."""
+    each = [f"{escape(name)} {row['engine']}, {row['kernel']}" for name, row in systems.items()]
+    return f"Engine and kernel for packed weights: {'; '.join(each)}."
 
 
 def _differences(summary: Summary) -> str:

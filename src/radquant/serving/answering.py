@@ -1,0 +1,122 @@
+"""Answering requests with a checkpoint as the evaluation computes with it: our own engine."""
+
+import threading
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from radquant import prompts
+from radquant.errors import UserError
+from radquant.generation import transformers_engine as engine
+from radquant.generation.memory import is_out_of_memory
+from radquant.generation.prefix import begin, behind_stored, context_length, stored_length
+from radquant.models import Loaded
+from radquant.serving.requests import Asked, BadRequest
+
+
+@dataclass(frozen=True)
+class Served:
+    """A model that answers one request at a time: whoever calls this module holds the lock."""
+
+    name: str
+    loaded: Loaded
+    end_ids: list[int]
+    room: int | None  # tokens of prompt and answer together; None: the model does not say
+    max_tokens: int  # of an answer whose request does not say
+    started: int  # seconds since 1970
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+def served(loaded: Loaded, name: str, max_tokens: int) -> Served:
+    """A loaded model under a name; raises UserError if nothing would end its answers."""
+    ends = prompts.end_token_ids(loaded.tokenizer, loaded.model.generation_config)
+    engine.greedy_config(loaded.model, max_tokens, ends, loaded.tokenizer.pad_token_id)
+    context = context_length(loaded.model)
+    room = None if context is None else context - stored_length(loaded)
+    return Served(name, loaded, ends, room, max_tokens, int(time.time()))
+
+
+def models(model: Served) -> dict[str, Any]:
+    """The answer to GET /v1/models."""
+    entry = {"id": model.name, "object": "model", "created": model.started, "owned_by": "radquant"}
+    return {"object": "list", "data": [{**entry, "max_model_len": model.room}]}
+
+
+def chat(model: Served, asked: Asked) -> dict[str, Any]:
+    """The answer to POST /v1/chat/completions."""
+    ids = prompts.token_ids(model.loaded.tokenizer, chat_text(model, asked.messages))
+    output = write(model, ids, asked)
+    message = {"role": "assistant", "content": output.text}
+    choice = {"index": 0, "message": message, "finish_reason": output.finish, "logprobs": None}
+    return _response(model, "chat.completion", [choice], len(ids), output.tokens)
+
+
+def complete(model: Served, asked: Asked) -> dict[str, Any]:
+    """The answer to POST /v1/completions; the prompts are taken as they are."""
+    choices, read, written = [], 0, 0
+    for index, text in enumerate(asked.prompts):
+        ids = prompts.token_ids(model.loaded.tokenizer, text)
+        output = write(model, ids, asked)
+        about = {"finish_reason": output.finish, "logprobs": None}
+        choices.append({"index": index, "text": output.text, **about})
+        read, written = read + len(ids), written + output.tokens
+    return _response(model, "text_completion", choices, read, written)
+
+
+def chat_text(model: Served, messages: Sequence[dict[str, str]]) -> str:
+    """The prompt of a chat by the model's own template."""
+    from jinja2 import TemplateError
+
+    tokenizer = model.loaded.tokenizer
+    if not prompts.has_chat_template(tokenizer):
+        raise BadRequest("this model has no chat template; use /v1/completions")
+    try:
+        return str(prompts.apply_chat(tokenizer, list(messages), generation=True))
+    except TemplateError as error:
+        raise BadRequest(f"the model's chat template refuses the messages: {error}") from None
+
+
+def write(model: Served, ids: list[int], asked: Asked) -> engine.Output:
+    """What the model writes behind the prompt `ids`, which is never cut.
+
+    The prompt, a stored prefix and rounding of the cache are placed as in an evaluation.
+    """
+    count = model.max_tokens if asked.max_tokens is None else asked.max_tokens
+    if not ids:
+        raise BadRequest("the prompt holds no token")
+    if model.room is not None and len(ids) + count > model.room:
+        raise BadRequest(
+            f"the prompt has {len(ids)} tokens and the answer may have {count}, together more than "
+            f"the {model.room} that the model takes; shorten the prompt or ask for fewer"
+        )
+    loaded = model.loaded
+    prompt = behind_stored([prompts.Prompt("request", "", ids, 0, "", [])], loaded)
+    pad = loaded.tokenizer.pad_token_id
+    config = engine.greedy_config(loaded.model, count, model.end_ids, pad)
+    try:
+        prefix = begin(loaded, len(prompt[0].ids) + count)
+        return engine.generate_batch(
+            loaded.model, loaded.tokenizer, config, prompt, asked.stop, prefix
+        )[0]
+    except UserError as error:  # such as a stored prefix that would leave a sliding window
+        raise BadRequest(str(error)) from None
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+    raise BadRequest("the request does not fit into memory; shorten it", 503)
+
+
+def _response(
+    model: Served, kind: str, choices: list[dict[str, Any]], read: int, written: int
+) -> dict[str, Any]:
+    usage = {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
+    return {
+        "id": f"{'chatcmpl' if kind.startswith('chat') else 'cmpl'}-{uuid.uuid4().hex}",
+        "object": kind,
+        "created": int(time.time()),
+        "model": model.name,
+        "choices": choices,
+        "usage": usage,
+    }

@@ -1,0 +1,114 @@
+"""What a client of the OpenAI-compatible endpoint may ask, and the refusal of everything else."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+ROLES = ("system", "user", "assistant")
+# Names that mean nothing to greedy decoding, whatever their value.
+WITHOUT_EFFECT = ("user", "seed", "top_p", "top_k", "metadata", "store", "stream_options")
+# Names that are taken with these values only: what is always done here.
+FIXED = {
+    "temperature": (0,),
+    "n": (1,),
+    "best_of": (1,),
+    "stream": (False,),
+    "echo": (False,),
+    "logprobs": (False, 0),
+    "presence_penalty": (0,),
+    "frequency_penalty": (0,),
+    "repetition_penalty": (1,),
+}
+OWN = ("model", "max_tokens", "max_completion_tokens", "stop")
+
+
+class BadRequest(Exception):
+    """A request that cannot be answered: its status and a sentence for the client alone."""
+
+    def __init__(self, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.message, self.status = message, status
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A checked request."""
+
+    max_tokens: int | None
+    stop: tuple[str, ...]
+    messages: tuple[dict[str, str], ...] = ()  # of a chat
+    prompts: tuple[str, ...] = ()  # of a completion
+
+
+def chat_request(body: Any, model: str) -> Asked:
+    """The request in `body` for POST /v1/chat/completions."""
+    asked = _common(body, model, "messages")
+    messages = body.get("messages")
+    if not isinstance(messages, list) or not messages:
+        raise BadRequest("messages must be a list of at least one message")
+    return Asked(*asked, messages=tuple(map(_message, messages)))
+
+
+def completion_request(body: Any, model: str) -> Asked:
+    """The request in `body` for POST /v1/completions."""
+    asked = _common(body, model, "prompt")
+    prompt = body.get("prompt")
+    prompts = [prompt] if isinstance(prompt, str) else prompt
+    if not isinstance(prompts, list) or not prompts or not all(map(_is_text, prompts)):
+        raise BadRequest("prompt must be a text, or a list of texts, none of them empty")
+    return Asked(*asked, prompts=tuple(prompts))
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+def _common(body: Any, model: str, content: str) -> tuple[int | None, tuple[str, ...]]:
+    if not isinstance(body, Mapping):
+        raise BadRequest("the body must be a JSON object")
+    known = {*OWN, *FIXED, *WITHOUT_EFFECT, content}
+    unknown = sorted(body.keys() - known)
+    if unknown:
+        raise BadRequest(f"{unknown[0]!r} is not supported here; leave it out")
+    if body.get("model") not in (None, model):
+        raise BadRequest(f"there is no such model here; this is {model!r}", 404)
+    for name, allowed in FIXED.items():
+        if body.get(name) is not None and body[name] not in allowed:
+            raise BadRequest(
+                f"{name} can only be {allowed[0]!r} here: answers are greedy, one to a prompt, and "
+                "sent whole"
+            )
+    return _max_tokens(body), _stop(body.get("stop"))
+
+
+def _max_tokens(body: Mapping[str, Any]) -> int | None:
+    for name in ("max_completion_tokens", "max_tokens"):
+        count = body.get(name)
+        if count is None:
+            continue
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise BadRequest(f"{name} must be a whole number, at least 1")
+        return count
+    return None
+
+
+def _stop(stop: Any) -> tuple[str, ...]:
+    stops = [] if stop is None else [stop] if isinstance(stop, str) else stop
+    if not isinstance(stops, list) or not all(map(_is_text, stops)):
+        raise BadRequest("stop must be a text, or a list of texts, none of them empty")
+    return tuple(stops)
+
+
+def _message(message: Any) -> dict[str, str]:
+    if not isinstance(message, Mapping) or message.get("role") not in ROLES:
+        raise BadRequest(f"each message needs a role: {', '.join(ROLES)}")
+    content = message.get("content")
+    if isinstance(content, list):
+        parts = [part for part in content if isinstance(part, Mapping)]
+        texts = [part.get("text") for part in parts if part.get("type") == "text"]
+        if len(texts) != len(content) or not all(isinstance(text, str) for text in texts):
+            raise BadRequest("only parts of type text are answered here; images are not")
+        content = "".join(map(str, texts))
+    if not isinstance(content, str):
+        raise BadRequest("each message needs a content, which is a text or a list of text parts")
+    return {"role": str(message["role"]), "content": content}

@@ -1,0 +1,255 @@
+"""Our endpoint over loopback with a tiny model, by a plain HTTP client; scripts/serve.py itself."""
+
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_memory import MORE_THAN_ANY_MACHINE_HAS
+from tiny_models import SCRIPTS, quantize_tiny, tiny_llama
+
+from radquant.models import load
+from radquant.serving import answering
+from radquant.serving.http_server import LARGEST_BODY, open_server
+
+TEMPLATE = (
+    "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system turn') }}"
+    "{% endif %}{{ m.role }} : {{ m.content }} {% endfor %}"
+    "{% if add_generation_prompt %}assistant :{% endif %}"
+)
+SECRET = "lungs are clear"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> answering.Served:
+    folder = tmp_path_factory.mktemp("model")
+    loaded = load(quantize_tiny(tiny_llama(folder / "original"), folder, "rtn"))
+    loaded.tokenizer.chat_template = TEMPLATE
+    return answering.served(loaded, "tiny", 5)
+
+
+@pytest.fixture(scope="module")
+def port(model: answering.Served) -> Iterator[int]:
+    server = open_server(model, "127.0.0.1", 0)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server.server_port
+    server.shutdown()
+    server.server_close()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def ask(
+    port: int, path: str, body: Any = None, method: str = "", **headers: str
+) -> tuple[int, Any]:
+    """Status and JSON of the answer; a body that is no bytes is sent as JSON."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+    headers = {"Content-Type": "application/json", **headers}
+    connection.request(method or ("GET" if body is None else "POST"), path, data, headers)
+    answer = connection.getresponse()
+    found = json.loads(answer.read())
+    connection.close()
+    return answer.status, found
+
+
+def greedy(model: answering.Served, text: str, count: int) -> list[int]:
+    """Decode without cache, padding or generate()."""
+    ids = model.loaded.tokenizer(text, add_special_tokens=False).input_ids
+    new: list[int] = []
+    with torch.inference_mode():
+        while len(new) < count and new[-1:] != [2]:
+            logits = model.loaded.model(torch.tensor([ids + new]), use_cache=False).logits
+            new.append(int(logits[0, -1].argmax()))
+    return new
+
+
+def check_choice(model: answering.Served, text: str, count: int, choice: Any, usage: Any) -> None:
+    tokenizer = model.loaded.tokenizer
+    expected = greedy(model, text, count)
+    written = choice["message"]["content"] if "message" in choice else choice["text"]
+    assert written == tokenizer.decode(expected, skip_special_tokens=True).strip()
+    assert choice["finish_reason"] == ("stop" if expected[-1] == 2 else "length")
+    read = len(tokenizer(text, add_special_tokens=False).input_ids)
+    total = read + len(expected)
+    assert usage == dict(prompt_tokens=read, completion_tokens=len(expected), total_tokens=total)
+
+
+def test_a_chat_is_answered_greedily_by_the_models_template(model, port) -> None:
+    messages = [
+        {"role": "user", "content": "the heart ?"},
+        {"role": "assistant", "content": "normal ."},
+        {"role": "user", "content": [{"type": "text", "text": SECRET}]},
+    ]
+    status, found = ask(
+        port, "/v1/chat/completions", {"model": "tiny", "messages": messages, "temperature": 0}
+    )
+    assert (status, found["object"], found["model"]) == (200, "chat.completion", "tiny")
+    text = f"user : the heart ? assistant : normal . user : {SECRET} assistant :"
+    check_choice(model, text, 5, found["choices"][0], found["usage"])
+    assert found["choices"][0]["message"]["role"] == "assistant"
+
+
+def test_completions_take_prompts_as_they_are(model, port) -> None:
+    status, found = ask(port, "/v1/completions", {"prompt": SECRET, "max_tokens": 9})
+    assert (status, found["object"]) == (200, "text_completion")
+    check_choice(model, SECRET, 9, found["choices"][0], found["usage"])
+    several = [SECRET, "the heart size is"]
+    _, both = ask(port, "/v1/completions", {"prompt": several, "max_tokens": 9})
+    assert [choice["index"] for choice in both["choices"]] == [0, 1]
+    assert both["choices"][0]["text"] == found["choices"][0]["text"]
+    words = found["choices"][0]["text"].split()
+    _, cut = ask(port, "/v1/completions", {"prompt": SECRET, "max_tokens": 9, "stop": words[2]})
+    place = words.index(words[2])
+    assert cut["choices"][0]["text"].split() == words[:place]
+    assert cut["choices"][0]["finish_reason"] == "stop"
+    assert cut["usage"]["completion_tokens"] == place + 1
+
+
+def test_requests_at_once_get_their_own_answers(model, port) -> None:
+    prompts = [f"{'the lungs ' * n}are" for n in range(1, 7)]
+    found: dict[str, Any] = {}
+
+    def one(prompt: str) -> None:
+        found[prompt] = ask(port, "/v1/completions", {"prompt": prompt, "max_tokens": 6})
+
+    threads = [threading.Thread(target=one, args=(prompt,)) for prompt in prompts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for prompt, (status, answer) in found.items():
+        assert status == 200
+        check_choice(model, prompt, 6, answer["choices"][0], answer["usage"])
+
+
+def test_what_can_be_asked_without_a_prompt(port) -> None:
+    assert ask(port, "/health") == (200, {"status": "ok"})
+    status, found = ask(port, "/v1/models")
+    assert status == 200
+    assert [(entry["id"], entry["max_model_len"]) for entry in found["data"]] == [("tiny", 128)]
+
+
+CHAT, COMPLETION = "/v1/chat/completions", "/v1/completions"
+TURN = {"messages": [{"role": "user", "content": SECRET}]}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "said"),
+    [
+        (CHAT, b"{", 400, "not JSON"),
+        (CHAT, b'{"messages": [{"role": "user", "content": "\\ud800"}]}', 400, "not JSON in UTF-8"),
+        (CHAT, b"[" * 100_000, 400, "not JSON"),
+        (CHAT, [], 400, "must be a JSON object"),
+        (CHAT, {}, 400, "messages must be"),
+        (CHAT, {"messages": [{"role": "doctor", "content": "x"}]}, 400, "needs a role"),
+        (CHAT, {"messages": [{"role": "user", "content": 3}]}, 400, "needs a content"),
+        (CHAT, {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400, "images"),
+        (CHAT, {"messages": [{"role": "system", "content": "x"}]}, 400, "no system turn"),
+        (CHAT, {**TURN, "temperature": 0.7}, 400, "temperature can only be 0 here"),
+        (CHAT, {**TURN, "stream": True}, 400, "stream can only be False here"),
+        (CHAT, {**TURN, "n": 2}, 400, "n can only be 1"),
+        (CHAT, {**TURN, "tools": []}, 400, "'tools' is not supported"),
+        (CHAT, {**TURN, "model": "other"}, 404, "this is 'tiny'"),
+        (CHAT, {**TURN, "max_tokens": 0}, 400, "max_tokens must be a whole number"),
+        (CHAT, {**TURN, "max_tokens": True}, 400, "max_tokens must be a whole number"),
+        (CHAT, {**TURN, "max_completion_tokens": 999}, 400, "more than the 128"),
+        (CHAT, {**TURN, "stop": [""]}, 400, "stop must be"),
+        (COMPLETION, {"prompt": ""}, 400, "prompt must be"),
+        (COMPLETION, {"prompt": [1, 2]}, 400, "prompt must be"),
+        (COMPLETION, {"prompt": "the " * 124}, 400, "the prompt has 124 tokens"),
+        ("/v1/embeddings", {"input": "x"}, 404, "there is nothing here"),
+        ("/health", {}, 405, "another method"),
+        (CHAT, None, 405, "another method"),
+    ],
+)
+def test_a_bad_request_is_told_why(port, capsys, path, body, status: int, said: str) -> None:
+    found, answer = ask(port, path, body)
+    assert (found, answer["error"]["code"]) == (status, status)
+    assert said in answer["error"]["message"]
+    assert answer["error"]["type"] == "invalid_request_error"
+    assert SECRET not in capsys.readouterr().err
+
+
+def test_headers_that_are_wrong(port) -> None:
+    assert ask(port, CHAT, TURN, **{"Content-Type": "text/plain"})[0] == 415
+    assert ask(port, CHAT, method="DELETE")[0] == 501
+    for length, status in (("x", 411), (str(LARGEST_BODY + 1), 413)):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        connection.putrequest("POST", CHAT)
+        connection.putheader("Content-Length", length)
+        connection.endheaders()
+        assert connection.getresponse().status == status
+        connection.close()
+
+
+def test_a_failure_inside_is_logged_without_the_text(model, port, capfd, monkeypatch) -> None:
+    def fail(*args: Any, **named: Any) -> None:
+        raise ValueError(SECRET)
+
+    def ask_for_more(*args: Any, **named: Any) -> None:
+        torch.empty(MORE_THAN_ANY_MACHINE_HAS, dtype=torch.uint8)
+
+    for broken, status in ((fail, 500), (ask_for_more, 503)):
+        with monkeypatch.context() as patch:
+            patch.setattr(model.loaded.model, "forward", broken)
+            found, answer = ask(port, CHAT, TURN)
+        assert (found, answer["error"]["type"]) == (status, "server_error")
+        assert SECRET not in json.dumps(answer)
+    log = capfd.readouterr().err
+    assert SECRET not in log
+    assert "error: ValueError while answering" in log
+    assert ask(port, CHAT, TURN)[0] == 200  # it goes on
+
+
+# ------------------------------------------------------------------------------------ the script
+
+
+def serve(*options: object) -> subprocess.Popen[str]:
+    command = [sys.executable, str(SCRIPTS / "serve.py"), *map(str, options)]
+    environment = {**os.environ, "PYTHONPATH": str(SCRIPTS.parent / "src")}
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def test_the_script_serves_and_ends_cleanly(tmp_path: Path) -> None:
+    template = tmp_path / "template.jinja"
+    template.write_text(TEMPLATE)
+    options = ["--engine", "transformers", "--port", 0, "--chat-template", template]
+    process = serve(tiny_llama(tmp_path / "tiny-model"), *options, "--device", "cpu")
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    place = re.fullmatch(
+        r"tiny-model \(none kernel, torch.float32\) at http://127.0.0.1:(\d+); Ctrl-C ends\n", line
+    )
+    assert place, (line, process.kill(), process.communicate())
+    status, found = ask(int(place[1]), CHAT, {**TURN, "model": "tiny-model"})
+    assert (status, found["usage"]["total_tokens"] > 5) == (200, True)
+    process.send_signal(signal.SIGINT)
+    _, log = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert log.splitlines()[0].startswith("POST /v1/chat/completions: 200, ")
+    assert "is finished first" in log
+    assert "Traceback" not in log
+    assert SECRET not in log
+
+
+def test_a_port_that_is_taken(model) -> None:
+    from radquant.errors import UserError
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        busy = taken.getsockname()[1]
+        with pytest.raises(UserError, match=f"cannot listen on 127.0.0.1:{busy}"):
+            open_server(model, "127.0.0.1", busy)

@@ -1,0 +1,261 @@
+"""vLLM: what is refused first, its command lines and, where there is one, vLLM itself."""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+from tiny_models import store, tiny_llama
+from tiny_reports import model_and_splits, run_script
+
+from radquant import config
+from radquant.errors import UserError
+from radquant.files import read_json, write_json
+from radquant.generation.vllm_limits import check_checkpoint
+from radquant.serving.vllm_command import find_vllm, serve_command
+
+REPOSITORY = Path(__file__).parents[1]
+AWQ = {"quant_method": "awq", "bits": 4, "group_size": 32, "zero_point": True, "version": "gemm"}
+GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 32, "sym": True, "desc_act": False}
+WEIGHTS = {"num_bits": 4, "type": "int", "symmetric": False, "strategy": "group", "group_size": 32}
+COMPRESSED = {
+    "quant_method": "compressed-tensors",
+    "format": "pack-quantized",
+    "config_groups": {"group_0": {"targets": ["Linear"], "weights": WEIGHTS}},
+}
+
+
+# -------------------------------------------------------------------------------- configuration
+
+
+def resolve(monkeypatch: pytest.MonkeyPatch, **sections: Any) -> dict[str, Any]:
+    """The default run's configuration with vLLM on a CPU and one checkpoint, and these changes."""
+    monkeypatch.chdir(REPOSITORY)
+    given = yaml.safe_load((REPOSITORY / "config.yaml").read_text(encoding="utf-8"))
+    given["compute"] = {"engine": "vllm", "device": "cpu"} | sections.pop("compute", {})
+    checkpoint = {"method": "awq", "group_size": 64} | sections.pop("checkpoint", {})
+    given["checkpoints"] = {"c": checkpoint}
+    precision = {"checkpoint": "c"} | sections.pop("precision", {})
+    given["precisions"] = {"original": {"checkpoint": "original"}, "p": precision}
+    given |= sections
+    return config.resolve(given, REPOSITORY / "config/schema.yaml")
+
+
+@pytest.mark.parametrize(
+    "checkpoint",
+    [
+        {},
+        {"method": "rtn", "zero_point": False},
+        {"method": "gptq", "zero_point": False},
+        {"method": "gptq", "format": "compressed-tensors"},
+        {"transform": "smooth", "method": "rtn"},
+    ],
+)
+def test_what_vllm_can_read(monkeypatch: pytest.MonkeyPatch, checkpoint: dict[str, Any]) -> None:
+    assert resolve(monkeypatch, checkpoint=checkpoint)["compute"]["engine"] == "vllm"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"compute": {"device": "auto"}}, "needs compute.device cpu or cuda"),
+        ({"compute": {"dtype": "float32"}}, "dtype float32 does not go with"),
+        ({"compute": {"engine": "vlm"}}, "did you mean vllm?"),
+        (
+            {"precision": {"activations": {"bits": 8}}},
+            "cannot round activations",
+        ),
+        ({"precision": {"kv_cache": {"bits": 8}}}, "cannot round kv_cache"),
+        ({"checkpoint": {"transform": "hadamard"}}, "rotate inputs"),
+        ({"checkpoint": {"prefix": "auto"}}, "stored prefix"),
+        ({"checkpoint": {"progressive": True}}, "read format qoq"),
+        ({"checkpoint": {"bits": 8}}, "read 8 bits in format gemm"),
+        ({"checkpoint": {"bits": 3}}, "read 3 bits in format gptq"),
+        ({"checkpoint": {"method": "gptq"}}, "read GPTQ with zero points"),
+        (
+            {"checkpoint": {"method": "gptq", "zero_point": False, "desc_act": True}},
+            "groups in order of activation",
+        ),
+        (
+            {"checkpoint": {"method": "gptq", "zero_point": False, "bits": 8}},
+            "multiply by 8-bit weights on a CPU",
+        ),
+    ],
+)
+def test_what_vllm_cannot_do_is_one_sentence(monkeypatch, changes: Any, said: str) -> None:
+    with pytest.raises(UserError) as refused:
+        resolve(monkeypatch, **changes)
+    assert said in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_eight_bits_are_for_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    eight = {"method": "gptq", "zero_point": False, "bits": 8}
+    resolve(monkeypatch, checkpoint=eight, compute={"device": "cuda"})
+    # What no engine is asked to do is no matter.
+    resolve(monkeypatch, checkpoint=eight, compute={"engine": "auto", "device": "auto"})
+
+
+# --------------------------------------------------------------------- checkpoints and commands
+
+
+def directory_with(folder: Path, quantization: Any = None, **others: Any) -> Path:
+    values = {"model_type": "llama", "max_position_embeddings": 2048, **others}
+    if quantization is not None:
+        values["quantization_config"] = quantization
+    write_json(folder / "config.json", values)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("quantization", "others", "dtype", "said"),
+    [
+        (AWQ, {"model_type": "gemma3_text"}, "float16", "overflows in float16; use bfloat16"),
+        (
+            AWQ,
+            {"model_type": "gemma3", "text_config": {"model_type": "gemma3_text"}},
+            "float16",
+            "overflows in float16",
+        ),
+        (None, {"model_type": "gemma3_text"}, "float16", "overflows in float16"),
+        (AWQ, {}, "float32", "compute in 16 bits"),
+        (AWQ | {"bits": 8}, {}, "bfloat16", "read 8 bits in format gemm"),
+        (GPTQ | {"sym": False}, {}, "bfloat16", "read GPTQ with zero points"),
+        (GPTQ | {"desc_act": True}, {}, "bfloat16", "order of activation"),
+        (GPTQ | {"bits": 8}, {}, "bfloat16", "on a CPU"),
+        ({"quant_method": "radquant", "weights": AWQ}, {}, "bfloat16", "rotate inputs"),
+        (
+            {"quant_method": "radquant-qoq", "bits": 4, "group_size": 32},
+            {},
+            "bfloat16",
+            "read format qoq; docs/qserve.md",
+        ),
+        ({"quant_method": "fp8"}, {}, "bfloat16", "quant_method 'fp8' cannot be read"),
+    ],
+)
+def test_a_checkpoint_that_would_be_wrong(tmp_path, quantization, others, dtype, said) -> None:
+    with pytest.raises(UserError, match=said):
+        check_checkpoint(directory_with(tmp_path, quantization, **others), dtype, on_cpu=True)
+
+
+COMMON = ["--served-model-name", "m", "--host", "127.0.0.1", "--port", "8000"]
+SAMPLING = ["--generation-config", "vllm", "--override-generation-config", '{"temperature": 0}']
+
+
+@pytest.mark.parametrize(
+    ("quantization", "dtype", "on_cpu", "own"),
+    [
+        (None, "bfloat16", False, ["--dtype", "bfloat16"]),
+        (AWQ, "bfloat16", True, ["--dtype", "bfloat16", "--quantization", "awq"]),
+        (AWQ, "float16", False, ["--dtype", "float16", "--quantization", "awq"]),
+        (GPTQ, "bfloat16", False, ["--dtype", "bfloat16", "--quantization", "gptq"]),
+        (
+            COMPRESSED,
+            "bfloat16",
+            False,
+            ["--dtype", "bfloat16", "--quantization", "compressed-tensors"],
+        ),
+    ],
+)
+def test_the_command_of_each_kind_of_checkpoint(tmp_path, quantization, dtype, on_cpu, own) -> None:
+    place = directory_with(tmp_path, quantization)
+    found = serve_command(Path("bin/vllm"), place, "m", "127.0.0.1", 8000, dtype, on_cpu)
+    expected = ["bin/vllm", "serve", str(place), *COMMON, *own, "--max-model-len", "2048"]
+    expected += [*SAMPLING, "--no-enable-log-requests", *["--enforce-eager"] * on_cpu]
+    assert found == expected
+
+
+def test_what_the_command_says_only_when_asked(tmp_path: Path) -> None:
+    place = directory_with(tmp_path, None, max_position_embeddings=None)
+    plain = serve_command(Path("vllm"), place, "m", "0.0.0.0", 1, "bfloat16", False)
+    assert "--max-model-len" not in plain
+    full = serve_command(
+        *(Path("vllm"), place, "m", "0.0.0.0", 1, "bfloat16", False),
+        max_model_len=99,
+        chat_template=Path("t.jinja"),
+        trust_remote_code=True,
+    )
+    assert [word for word in full if word not in plain] == [
+        *("--max-model-len", "99", "--chat-template", "t.jinja", "--trust-remote-code")
+    ]
+    images = directory_with(tmp_path, None, text_config={"max_position_embeddings": 7})
+    assert "7" in serve_command(Path("vllm"), images, "m", "h", 1, "bfloat16", False)
+
+
+def test_a_python_without_vllm(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there is no vLLM beside"):
+        find_vllm(tmp_path / "python")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return model_and_splits(tmp_path_factory.mktemp("data"))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ([], "engine vllm needs --vllm-python"),
+        (["--vllm-python", "nowhere"], "--vllm-python nowhere does not exist"),
+        (["--vllm-python", sys.executable, "--kv-cache", '{"bits": 8}'], "rounds neither"),
+        (["--vllm-python", sys.executable, "--max-new-tokens", "0"], "max_new_tokens is 0"),
+        # This Python has none.
+        (["--vllm-python", sys.executable, "--max-new-tokens", "6"], "vLLM failed"),
+    ],
+)
+def test_wrong_options_are_one_sentence(data, tmp_path, capfd, options, said: str) -> None:
+    with pytest.raises(SystemExit):
+        run_script(
+            "generate", data, tmp_path / "x", "--engine", "vllm", "--dtype", "auto", *options
+        )
+    assert said in capfd.readouterr().err.splitlines()[-1]
+    assert not list(tmp_path.iterdir())  # no prompts are left behind
+
+
+# -------------------------------------------------------------------------------------- for real
+
+needs_vllm = pytest.mark.skipif(
+    not os.environ.get("RADQUANT_TEST_VLLM"),
+    reason="vLLM's environment takes GB; RADQUANT_TEST_VLLM names the Python of one to use",
+)
+RECIPES = {
+    "original": [],
+    "gemm": ["--method", "rtn"],
+    "gptq": ["--method", "rtn", "--format", "gptq", "--symmetric"],
+    "compressed-tensors": ["--method", "rtn", "--format", "compressed-tensors"],
+}
+
+
+@needs_vllm
+@pytest.mark.slow
+@pytest.mark.parametrize("form", RECIPES)
+def test_vllm_writes_what_transformers_writes(data: Path, tmp_path: Path, form: str) -> None:
+    """In bfloat16 both; where two tokens are nearly equally likely the two may part."""
+    # vLLM has attention for CPUs from 32 channels a head on.
+    tiny_llama(tmp_path / "original", hidden_size=128, intermediate_size=128)
+    if form != "original":
+        store(tmp_path / "original", tmp_path / form, *RECIPES[form])
+    for split in ("train.csv", "eval.csv"):
+        shutil.copy(data / split, tmp_path)
+    own = {"vllm": ["--vllm-python", os.environ["RADQUANT_TEST_VLLM"]], "transformers": []}
+    tables, records = {}, {}
+    for engine, more in own.items():
+        options = ["--engine", engine, "--dtype", "bfloat16", "--max-new-tokens", "8", *more]
+        run_script("generate", tmp_path, tmp_path / engine, *options, model=form)
+        tables[engine] = pd.read_parquet(tmp_path / f"{engine}.parquet")
+        records[engine] = read_json(tmp_path / f"{engine}.json")
+    ours, theirs = tables["transformers"], tables["vllm"]
+    same = ["id", "prompt_hash", "prompt_tokens", "truncated_tokens"]
+    pd.testing.assert_frame_equal(theirs[same], ours[same])
+    first = [[text.partition(" ")[0] for text in table["output"]] for table in (ours, theirs)]
+    assert sum(a == b for a, b in zip(*first, strict=True)) >= 8
+    found = records["vllm"]
+    assert found.keys() == records["transformers"].keys()
+    assert found["layers_quantized"] == (0 if form == "original" else 14)
+    assert (found["kernel"] == "none") == (form == "original")
+    assert (found["engine"], found["dtype"]) == ("vllm", "bfloat16")
+    assert not list(tmp_path.glob(".vllm-*"))
