@@ -54,13 +54,13 @@ size_t prepared_bytes(int64_t rows, int64_t in, int64_t group, Kind kind, Input 
 
 // Activations made ready once for all weights of one kind and group size that read them.
 struct Prepared {
-  Input input;
+  Input format;  // what `values` are; floats, rounded, stand in for BF16 where it has no instruction
   Kind kind;
   int64_t rows, in, group;
   const void* values;   // [rows][in] float, bfloat16 or int8, inputs in the order the kind reads
   const float* scales;  // I8: [rows], the scale of each row
-  const float* sums;    // W4, W8: [rows][in / group], the sum of each group's (rounded) values; I8:
-                        // times the row's scale
+  const float* sums;    // W4, W8: [rows][in / group], the sum of each group's values as they enter
+                        // the product; of the integers for I8
 };
 
 // x: `rows` rows of `in` floats, `stride` floats apart. scratch: aligned to LINE.

@@ -1,0 +1,31 @@
+// One implementation for each instruction set; linear.cpp chooses when the program runs.
+#pragma once
+
+#include "linear.h"
+
+namespace radquant {
+
+// Bytes that weights are fetched ahead of their use where few rows share them.
+constexpr int64_t AHEAD = 3072;
+
+constexpr int64_t bytes_of(Input format) {
+  return format == Input::F32 ? 4 : format == Input::BF16 ? 2 : 1;
+}
+
+#define RADQUANT_LEVEL(name)                                                                      \
+  namespace name {                                                                                \
+  void multiply_blocks(const Prepared& x, const Weight& weight, int64_t begin, int64_t end,       \
+                       float* y, int64_t stride);                                                 \
+  float quantize(const float* x, int64_t count, int8_t* out);                                     \
+  void sum_groups(const float* x, int64_t in, int64_t group, float* sums);                        \
+  void sum_groups(const int8_t* x, int64_t in, int64_t group, float* sums);                       \
+  void round_bfloat16(const float* x, int64_t count, float* out);                                 \
+  void pack_bfloat16(const float* x, int64_t count, bool interleaved, uint16_t* out);             \
+  }
+
+RADQUANT_LEVEL(avx512)
+RADQUANT_LEVEL(avx2)
+
+#undef RADQUANT_LEVEL
+
+}  // namespace radquant

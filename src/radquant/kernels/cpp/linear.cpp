@@ -1,0 +1,140 @@
+#include "linear.h"
+
+#include <ATen/Parallel.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <string>
+
+#include "levels.h"
+
+namespace radquant {
+namespace {
+
+struct Processor {
+  bool avx2, avx512, bfloats;
+};
+
+// What the processor has, or less of it if RADQUANT_CPU_LEVEL says avx2 or avx512-vnni.
+Processor look() {
+  __builtin_cpu_init();
+  Processor found{};
+  found.avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+               __builtin_cpu_supports("f16c");
+  found.avx512 = found.avx2 && __builtin_cpu_supports("avx512f") &&
+                 __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+                 __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni");
+  found.bfloats = found.avx512 && __builtin_cpu_supports("avx512bf16");
+  const char* asked = std::getenv("RADQUANT_CPU_LEVEL");
+  const std::string most = asked ? asked : "";
+  if (most == "avx512-vnni" || most == "avx2") found.bfloats = false;
+  if (most == "avx2") found.avx512 = false;
+  return found;
+}
+
+const Processor& processor() {
+  static const Processor found = look();
+  return found;
+}
+
+bool grouped(Kind kind) { return kind == Kind::W4 || kind == Kind::W8; }
+
+// BF16 without instructions for it, or for weights that have none, is computed with rounded floats.
+Input format_of(Kind kind, Input input) {
+  const bool instructions = processor().bfloats && (kind == Kind::W4 || kind == Kind::BF16);
+  return input == Input::BF16 && !instructions ? Input::F32 : input;
+}
+
+size_t lines(size_t bytes) { return (bytes + LINE - 1) / LINE * LINE; }
+
+}  // namespace
+
+bool supported() { return processor().avx2; }
+
+const char* level() {
+  if (processor().bfloats) return "avx512-vnni-bf16";
+  if (processor().avx512) return "avx512-vnni";
+  return processor().avx2 ? "avx2" : "none";
+}
+
+size_t prepared_bytes(int64_t rows, int64_t in, int64_t group, Kind kind, Input input) {
+  const size_t values = lines(rows * in * bytes_of(format_of(kind, input)));
+  const size_t sums = grouped(kind) ? lines(rows * (in / group) * sizeof(float)) : 0;
+  const size_t scales = input == Input::I8 ? lines(rows * sizeof(float)) : 0;
+  return values + sums + scales;
+}
+
+Prepared prepare(const float* x, int64_t rows, int64_t in, int64_t stride, int64_t group, Kind kind,
+                 Input input, void* scratch) {
+  const bool wide = processor().avx512;
+  const auto quantize = wide ? avx512::quantize : avx2::quantize;
+  const auto round = wide ? avx512::round_bfloat16 : avx2::round_bfloat16;
+  const auto pack = wide ? avx512::pack_bfloat16 : avx2::pack_bfloat16;
+  const Input format = format_of(kind, input);
+  auto* place = static_cast<uint8_t*>(scratch);
+  auto* values = place;
+  place += lines(rows * in * bytes_of(format));
+  auto* sums = reinterpret_cast<float*>(place);
+  if (grouped(kind)) place += lines(rows * (in / group) * sizeof(float));
+  auto* scales = reinterpret_cast<float*>(place);
+  // Floats that lie row behind row are read where they are.
+  const bool in_place = input == Input::F32 && (stride == in || rows == 1);
+
+  at::parallel_for(0, rows, std::max<int64_t>(1, 16384 / in), [&](int64_t begin, int64_t end) {
+    float rounded[1024];
+    for (int64_t row = begin; row < end; ++row) {
+      const float* from = x + row * stride;
+      float* row_sums = sums + row * (in / group);
+      if (format == Input::I8) {
+        int8_t* to = reinterpret_cast<int8_t*>(values) + row * in;
+        scales[row] = quantize(from, in, to);
+        wide ? avx512::sum_groups(to, in, group, row_sums) : avx2::sum_groups(to, in, group, row_sums);
+        continue;
+      }
+      if (format == Input::BF16)
+        pack(from, in, kind == Kind::W4, reinterpret_cast<uint16_t*>(values) + row * in);
+      float* to = reinterpret_cast<float*>(values) + row * in;
+      if (format == Input::F32 && input == Input::BF16) {
+        round(from, in, to);
+        from = to;
+      } else if (format == Input::F32 && !in_place) {
+        std::memcpy(to, from, in * sizeof(float));
+        from = to;
+      }
+      if (!grouped(kind)) continue;
+      const auto sum = [&](const float* of, int64_t count, int64_t size, float* out) {
+        wide ? avx512::sum_groups(of, count, size, out) : avx2::sum_groups(of, count, size, out);
+      };
+      if (format == Input::F32) {
+        sum(from, in, group, row_sums);
+        continue;
+      }
+      // The sums are those of the rounded values; a long group is summed piece by piece.
+      for (int64_t g = 0; g < in / group; ++g) {
+        row_sums[g] = 0;
+        for (int64_t k = 0; k < group; k += 1024) {
+          const int64_t count = std::min<int64_t>(1024, group - k);
+          float piece;
+          round(from + g * group + k, count, rounded);
+          sum(rounded, count, count, &piece);
+          row_sums[g] += piece;
+        }
+      }
+    }
+  });
+  const void* used = in_place ? static_cast<const void*>(x) : values;
+  return {format, kind, rows, in, group, used, input == Input::I8 ? scales : nullptr,
+          grouped(kind) ? sums : nullptr};
+}
+
+void multiply(const Prepared& x, const Weight& weight, float* y, int64_t stride) {
+  const auto blocks = processor().avx512 ? avx512::multiply_blocks : avx2::multiply_blocks;
+  // Of a product that takes less than some ten microseconds, a thread's start would cost more.
+  const int64_t work = std::max<int64_t>(1, x.rows * weight.in * BLOCK / 64);
+  const int64_t grain = std::max<int64_t>(4, 32768 / work);
+  at::parallel_for(0, weight.blocks(), grain, [&](int64_t begin, int64_t end) {
+    blocks(x, weight, begin, end, y, stride);
+  });
+}
+
+}  // namespace radquant

@@ -1,0 +1,97 @@
+// How a product is cut into tiles, for the files that hold one instruction set each. Included inside
+// an anonymous namespace, behind their target pragma: nothing here may be shared between them, or
+// the linker would keep one copy, with instructions that another processor lacks.
+
+// Rows from `first` on, `count` of them, in tiles of nearly equal height; `tile(row, height)`.
+template <int HIGHEST, typename Tile>
+inline void for_each_tile(int64_t first, int64_t count, Tile tile) {
+  const int64_t tiles = (count + HIGHEST - 1) / HIGHEST;
+  int64_t row = first;
+  for (int64_t i = 0; i < tiles; ++i) {
+    const int64_t height = count / tiles + (i < count % tiles);
+    tile(row, height);
+    row += height;
+  }
+}
+
+template <int HIGHEST>
+inline int tallest_tile(int64_t count) {
+  const int64_t tiles = (count + HIGHEST - 1) / HIGHEST;
+  return static_cast<int>((count + tiles - 1) / tiles);
+}
+
+// Rows that are multiplied by all channels before the next are: as many as stay in the L2 cache.
+inline int64_t rows_at_once(int64_t in, int64_t bytes_of_value) {
+  const int64_t rows = (int64_t{384} << 10) / (in * bytes_of_value);
+  return rows < 24 ? 24 : rows;
+}
+
+// --- Activations made ready -----------------------------------------------------------------------
+
+inline float largest_magnitude(const float* x, int64_t count) {
+  float lanes[16] = {};
+  int64_t i = 0;
+  for (; i + 16 <= count; i += 16)
+    for (int lane = 0; lane < 16; ++lane) {
+      const float value = __builtin_fabsf(x[i + lane]);
+      // A NaN stays: the comparison is false for it.
+      lanes[lane] = value <= lanes[lane] ? lanes[lane] : value;
+    }
+  for (; i < count; ++i) {
+    const float value = __builtin_fabsf(x[i]);
+    lanes[0] = value <= lanes[0] ? lanes[0] : value;
+  }
+  float largest = 0;
+  for (float lane : lanes) largest = lane <= largest ? largest : lane;
+  return largest;
+}
+
+// Sums of groups, in an order that depends on nothing but the group's size (a multiple of 8).
+template <typename Value>
+inline void group_sums(const Value* x, int64_t in, int64_t group, float* sums) {
+  for (int64_t g = 0; g < in / group; ++g) {
+    float lanes[8] = {};
+    for (int64_t i = 0; i < group; i += 8)
+      for (int lane = 0; lane < 8; ++lane)
+        lanes[lane] += static_cast<float>(x[g * group + i + lane]);
+    sums[g] = ((lanes[0] + lanes[4]) + (lanes[1] + lanes[5])) +
+              ((lanes[2] + lanes[6]) + (lanes[3] + lanes[7]));
+  }
+}
+
+inline uint16_t to_bfloat16(float value) {
+  uint32_t bits;
+  __builtin_memcpy(&bits, &value, 4);
+  if (value != value) return static_cast<uint16_t>(bits >> 16 | 64);
+  return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+inline float from_bfloat16(uint16_t value) {
+  const uint32_t bits = static_cast<uint32_t>(value) << 16;
+  float result;
+  __builtin_memcpy(&result, &bits, 4);
+  return result;
+}
+
+inline void round_to_bfloat16(const float* x, int64_t count, float* out) {
+  for (int64_t i = 0; i < count; ++i) out[i] = from_bfloat16(to_bfloat16(x[i]));
+}
+
+// The grid of radquant.quantization.activations: symmetric, one scale a row, ties to even. A row
+// with a value that is not finite gets a scale that is not, and so an output that is not.
+inline float quantize_row(const float* x, int64_t count, int8_t* out) {
+  const float largest = largest_magnitude(x, count);
+  const float scale = (largest < 1e-12f ? 1e-12f : largest) / 127.0f;
+  if (!(largest <= 3.402823466e38f)) {
+    __builtin_memset(out, 0, count);
+    out[0] = 1;
+    return __builtin_nanf("");
+  }
+  for (int64_t i = 0; i < count; ++i) {
+    float value = __builtin_rintf(x[i] / scale);
+    value = value > 127.0f ? 127.0f : value;
+    value = value < -127.0f ? -127.0f : value;
+    out[i] = static_cast<int8_t>(static_cast<int32_t>(value));
+  }
+  return scale;
+}

@@ -1,0 +1,170 @@
+"""Packed products on a CPU, by this package's own C++ (`cpp/`): compiled once, loaded, called.
+
+The library is built by the machine's C++ compiler when it is first needed and kept where
+`TORCH_EXTENSIONS_DIR` (by default the user's cache) says, under a name that holds the hash of all
+that goes into it. It runs on AVX-512 with VNNI or on AVX2; `available` says why it does not.
+"""
+
+import fcntl
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from radquant.kernels.reference import PackedLinear
+
+SOURCES = Path(__file__).parent / "cpp"
+W4, W8, BF16, F32 = range(4)  # kinds of weights, as in cpp/linear.h
+FLOATS, BFLOATS, INTEGERS = range(3)  # how activations enter a product, likewise
+FLAGS = ["-O3", "-std=c++20", "-fopenmp", "-fno-math-errno", "-fno-trapping-math"]
+
+
+def compiler() -> str | None:
+    """The C++ compiler: what CXX says, else the first of the usual names that is there."""
+    names = [os.environ["CXX"]] if os.environ.get("CXX") else ["c++", "g++", "clang++"]
+    return next((found for name in names if (found := shutil.which(name))), None)
+
+
+def built_library(cxx: str) -> Path:
+    """The compiled library, which is made now if it is not there; its path.
+
+    Raises CalledProcessError if the compiler fails; its messages are then in `stderr`.
+    """
+    sources = sorted(SOURCES.iterdir())
+    parts = [path.read_bytes() for path in sources]
+    version = subprocess.run([cxx, "--version"], capture_output=True, check=True).stdout
+    about = repr([torch.__version__, sys.implementation.cache_tag, FLAGS]).encode()
+    key = hashlib.sha256(b"\0".join([*parts, version, about])).hexdigest()[:16]
+    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "torch_extensions"
+    directory = Path(os.environ.get("TORCH_EXTENSIONS_DIR", default))
+    library = directory / f"radquant-{key}.so"
+    if not library.is_file():
+        directory.mkdir(parents=True, exist_ok=True)
+        # The kernel frees this lock with the process that holds it; torch's own outlives a kill.
+        with open(directory / f"radquant-{key}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not library.is_file():
+                build(cxx, [path for path in sources if path.suffix == ".cpp"], library)
+    return library
+
+
+def build(cxx: str, sources: list[Path], library: Path) -> None:
+    """Compile and link `sources`; the library appears whole or not at all."""
+    from torch.utils.cpp_extension import include_paths, library_paths
+
+    print("compiling the CPU kernels (once, about a minute) ...", file=sys.stderr, flush=True)
+    with tempfile.TemporaryDirectory(dir=library.parent) as place:
+        part = Path(place) / library.name
+        includes = [f"-I{path}" for path in include_paths()]
+        places = library_paths()
+        # Not linked to the compiler's own OpenMP: PyTorch brings one, and two would fight.
+        libraries = [f"-L{p}" for p in places] + [f"-Wl,-rpath,{p}" for p in places]
+        libraries += ["-ltorch_cpu", "-ltorch", "-lc10"]
+        objects = [Path(place) / f"{source.stem}.o" for source in sources]
+        for source, target in zip(sources, objects, strict=True):
+            run([cxx, *FLAGS, "-fPIC", *includes, "-c", str(source), "-o", str(target)])
+        run([cxx, "-shared", "-fPIC", *map(str, objects), *libraries, "-o", str(part)])
+        os.replace(part, library)
+
+
+def run(command: list[str]) -> None:
+    subprocess.run(command, check=True, capture_output=True, text=True)
+
+
+@functools.cache
+def unavailable() -> str | None:
+    """Why the kernels cannot be used here, in a few words; None if they are loaded."""
+    if sys.platform != "linux" or platform.machine() not in ("x86_64", "AMD64"):
+        return "they are written for x86-64 processors under Linux"
+    cxx = compiler()
+    if cxx is None:
+        return "there is no C++ compiler (c++, g++ or clang++)"
+    try:
+        torch.ops.load_library(str(built_library(cxx)))
+    except subprocess.CalledProcessError as error:
+        lines = [line for line in (error.stderr or "").splitlines() if "error" in line]
+        return f"{cxx} could not compile them: {(lines or ['no message'])[0].strip()}"
+    register_fakes()
+    level = torch.ops.radquant.kernel_level()
+    return "the processor lacks AVX2" if level == "none" else None
+
+
+def level() -> str:
+    """What the kernels run on here, such as "avx512-vnni-bf16"."""
+    name: str = torch.ops.radquant.kernel_level()
+    return name
+
+
+def register_fakes() -> None:
+    """Tell torch.compile the shapes of the operators' results."""
+
+    @torch.library.register_fake("radquant::linear")
+    def linear(
+        x: Tensor, weight: Tensor, kind: int, out: int, group: int, input: int, bias: Tensor | None
+    ) -> Tensor:
+        return x.new_empty((*x.shape[:-1], out))
+
+
+def repack_packed(layer: PackedLinear) -> tuple[Tensor, int]:
+    """A packed layer's weights as the kernels read them, [bytes] uint8, and their kind.
+
+    Rows stay in the order in which they are stored (see `PackedLinear.order`).
+    """
+    packed = torch.ops.radquant.repack(layer.qweight, layer.qzeros, layer.scales, layer.bits)
+    return packed, W4 if layer.bits == 4 else W8
+
+
+def repack_dense(weight: Tensor) -> tuple[Tensor, int]:
+    """A weight [out, in] as the kernels read it, [bytes] uint8, and its kind.
+
+    In bfloat16 where that holds all of its values exactly, else in float32.
+    """
+    half = weight.to(torch.bfloat16)
+    if torch.equal(half.to(weight.dtype), weight):
+        return torch.ops.radquant.repack_dense(half), BF16
+    return torch.ops.radquant.repack_dense(weight.float()), F32
+
+
+def fits(layer: PackedLinear) -> bool:
+    """Whether the kernels multiply by this layer: its own class, and groups of whole lines."""
+    return type(layer) is PackedLinear and layer.group_size % 8 == 0
+
+
+class KernelLinear(nn.Module):
+    """A packed linear layer whose product is computed by the kernels."""
+
+    weight_bytes: Tensor  # [bytes] uint8, see cpp/linear.h
+
+    def __init__(self, layer: PackedLinear, input: int = FLOATS) -> None:
+        """Take over `layer`. input: how activations enter; bfloat16 always as such."""
+        super().__init__()
+        self.in_features, self.out_features = layer.in_features, layer.out_features
+        self.group_size, self.bits, self.input = layer.group_size, layer.bits, input
+        data, self.kind = repack_packed(layer)
+        self.register_buffer("weight_bytes", data)
+        self.register_buffer("order", layer.order)
+        self.register_buffer("bias", None if layer.bias is None else layer.bias.float())
+
+    def forward(self, x: Tensor) -> Tensor:  # [..., in] -> [..., out], in x's dtype
+        if self.order is not None:
+            x = x.index_select(-1, self.order)
+        rounded = x.dtype == torch.bfloat16 and self.input == FLOATS
+        entering = BFLOATS if rounded else self.input
+        y: Tensor = torch.ops.radquant.linear(
+            x, self.weight_bytes, self.kind, self.out_features, self.group_size, entering, self.bias
+        )
+        return y
+
+    def extra_repr(self) -> str:
+        return (
+            f"in_features={self.in_features}, out_features={self.out_features}, bits={self.bits}, "
+            f"group_size={self.group_size}, bias={self.bias is not None}"
+        )
