@@ -97,7 +97,7 @@ def unfit_config(config: Any) -> str | None:
     return None
 
 
-def unfit_layers(layers: nn.ModuleList, rounding: Activations | None) -> str | None:
+def unfit_layers(layers: Any, rounding: Activations | None) -> str | None:
     for layer in layers:
         if layer.self_attn.head_dim % ALIGNED:
             return f"heads of {layer.self_attn.head_dim} channels are no multiple of {ALIGNED}"

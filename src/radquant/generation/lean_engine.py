@@ -210,7 +210,9 @@ def answer_nll(
 
 def batch_nll(decoder: Any, prompts: Sequence[Prompt]) -> list[float]:
     skipped = decoder.shared_length()
-    ids, numbers, wanted = [], [], []
+    ids: list[int] = []
+    numbers: list[int] = []
+    wanted: list[int] = []
     for number, prompt in enumerate(prompts):
         read = (prompt.ids + prompt.answer_ids)[skipped:-1]  # nothing follows the last token
         ids += read
