@@ -25,10 +25,9 @@ from comparing import table
 from measuring import measured
 from torch import nn
 
-from radquant.errors import UserError
 from radquant.files import write_json
 from radquant.generation import lean_engine
-from radquant.generation.lean_decoder import LeanDecoder, take_over, unsupported
+from radquant.generation.lean_decoder import LeanDecoder, take_over
 from radquant.kernels.reference import PackedLinear
 from radquant.models import DTYPES, Loaded, load
 from radquant.prompts import Prompt
@@ -158,9 +157,6 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     rounding = None if bits is None else Activations(bits)
     vocabulary = loaded.model.config.vocab_size
     if engine == "lean":
-        reason = unsupported(loaded, rounding)
-        if reason is not None:
-            raise UserError(f"the lean engine cannot run this model: {reason}")
         lean = take_over(loaded, rounding)
         lean_engine.begin(lean, [], args.prompt_tokens + args.new_tokens)
         weights, kernel = lean.weight_bytes, lean.kernel

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from radquant.errors import UserError
 from radquant.kernels import cpu
 from radquant.kernels.reference import PackedLinear
 from radquant.models import Loaded
@@ -125,8 +126,11 @@ def take_over(loaded: Loaded, rounding: Activations | None) -> LeanDecoder:
 
     Activations enter products as float32, or in bfloat16 if that is the model's dtype; those of
     packed layers in 8 bits if `rounding` asks for it. Weights of dense layers stay in bfloat16
-    where that holds them exactly.
+    where that holds them exactly. Raises UserError if the decoder cannot run it.
     """
+    reason = unsupported(loaded, rounding)
+    if reason is not None:
+        raise UserError(f"the lean engine cannot run this model: {reason}")
     model, config = loaded.model, loaded.model.config
     offset = 1.0 if config.model_type == GEMMA3 else 0.0
     plain = cpu.BFLOATS if model.dtype == torch.bfloat16 else cpu.FLOATS
