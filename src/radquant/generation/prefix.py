@@ -52,18 +52,23 @@ def begin(loaded: Loaded, longest: int) -> Prefix:
     cache = new_cache(config, loaded.kv_cache, loaded.runtime.rotate_keys)
     if stored is None:
         return Prefix(0, cache)
-    window = getattr(config, "sliding_window", None)
-    if window is not None and longest > window:
-        raise UserError(
-            f"sequences of up to {longest} tokens exceed the model's sliding window of {window}, "
-            "and with it the checkpoint's stored prefix; use a checkpoint with prefix none"
-        )
+    check_window(config, longest)
     keys, values = (
         [states.to(model.device, model.dtype) for states in kind]
         for kind in (stored.keys, stored.values)
     )
     start_with(cache, keys, values)
     return Prefix(len(stored.ids), cache)
+
+
+def check_window(config: Any, longest: int) -> None:
+    """Raise UserError if a stored prefix would fall out of the sliding window of a text model."""
+    window = getattr(config, "sliding_window", None)
+    if window is not None and longest > window:
+        raise UserError(
+            f"sequences of up to {longest} tokens exceed the model's sliding window of {window}, "
+            "and with it the checkpoint's stored prefix; use a checkpoint with prefix none"
+        )
 
 
 def behind_stored(prompts: Sequence[Prompt], loaded: Loaded) -> list[Prompt]:

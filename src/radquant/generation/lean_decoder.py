@@ -1,0 +1,272 @@
+"""A loaded model taken over by this package's own decoder (`kernels/cpp/decoder.h`).
+
+The decoder runs a whole step in C++, so that nothing but its arithmetic takes time. It knows the
+text models of Llama's kind: Llama, Mistral, Qwen 2 and 3, and Gemma 3.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from radquant.errors import UserError
+from radquant.kernels import cpu
+from radquant.kernels.reference import PackedLinear
+from radquant.models import Loaded
+from radquant.quantization.precision import Activations
+from radquant.quantization.runtime import OWN_METHOD
+
+GEMMA3 = "gemma3_text"
+KNOWN = ("llama", "mistral", "qwen2", "qwen3", GEMMA3)
+ACTIVE = {"silu": False, "gelu_pytorch_tanh": True}  # activation function: whether it is gelu
+# Rotary embeddings whose frequencies depend on no sequence's length.
+ROPE = {"default", "linear", "llama3", "yarn"}
+ROUNDED = Activations(bits=8)  # one symmetric grid for each token, found at run time
+NO_WINDOW = 2**62
+ALIGNED = 16  # widths that fill whole vectors
+
+# Linear layers of a decoder layer that read the same.
+PRODUCTS = (
+    ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    ("self_attn.o_proj",),
+    ("mlp.gate_proj", "mlp.up_proj"),
+    ("mlp.down_proj",),
+)
+
+
+@dataclass
+class LeanDecoder:
+    """A model in the decoder, and what makes its rotary tables."""
+
+    decoder: Any  # torch.classes.radquant.Decoder
+    rotary: nn.Module  # transformers' own
+    rope_kinds: list[str | None]  # types of layers with tables of their own; None: one for all
+    config: Any  # of the text model
+    weight_bytes: int
+    kernel: str  # what multiplies, and how activations enter packed weights
+    positions: int = 0  # that the rotary tables hold so far
+
+    def reach(self, positions: int) -> None:
+        """Make the rotary tables long enough for sequences of so many tokens."""
+        if positions > self.positions:
+            made = rotary_tables(self.rotary, self.rope_kinds, positions)
+            self.decoder.set_rope([cos for cos, _ in made], [sin for _, sin in made])
+            self.positions = positions
+
+
+def unsupported(loaded: Loaded, rounding: Activations | None) -> str | None:
+    """Why the decoder cannot run this model, in a few words; None if it can.
+
+    rounding: what the precision asks of the packed layers' activations.
+    """
+    model, config = loaded.model, loaded.model.config
+    kind = config.model_type
+    if kind not in KNOWN:
+        return f"it does not know models of type {kind!r}"
+    if torch.device(model.device).type != "cpu":
+        return "it runs on CPUs"
+    if model.dtype not in (torch.float32, torch.bfloat16):
+        return f"it does not compute in {str(model.dtype).removeprefix('torch.')}"
+    if rounding not in (None, ROUNDED):
+        return "it rounds activations to 8 bits a token, symmetric and dynamic, or not at all"
+    if loaded.kv_cache is not None:
+        return "it does not round keys and values"
+    quantization = getattr(config, "quantization_config", None) or {}
+    if quantization.get("quant_method") == OWN_METHOD:
+        return "it does not rotate inputs at run time"
+    return unfit_config(config) or unfit_layers(model.model.layers, rounding) or cpu.unavailable()
+
+
+def unfit_config(config: Any) -> str | None:
+    activation = getattr(config, "hidden_activation", None) or config.hidden_act
+    if activation not in ACTIVE:
+        return f"it does not know the activation function {activation!r}"
+    if getattr(config, "use_bidirectional_attention", False):
+        return "it does not look ahead"
+    parameters = config.rope_parameters
+    nested = [value for value in parameters.values() if isinstance(value, dict)]
+    for each in nested or [parameters]:
+        if each["rope_type"] not in ROPE:
+            return f"it does not know the rotary embedding {each['rope_type']!r}"
+        if each.get("partial_rotary_factor", 1.0) != 1.0:
+            return "it does not rotate parts of a head"
+    for width in (config.hidden_size, config.intermediate_size):
+        if width % ALIGNED:
+            return f"a width of {width} is no multiple of {ALIGNED}"
+    return None
+
+
+def unfit_layers(layers: Any, rounding: Activations | None) -> str | None:
+    for layer in layers:
+        if layer.self_attn.head_dim % ALIGNED:
+            return f"heads of {layer.self_attn.head_dim} channels are no multiple of {ALIGNED}"
+        for linear in (layer.get_submodule(name) for names in PRODUCTS for name in names):
+            if not isinstance(linear, nn.Linear | PackedLinear):
+                return f"it does not know layers of class {type(linear).__name__}"
+            if linear.in_features % ALIGNED:
+                return f"a width of {linear.in_features} is no multiple of {ALIGNED}"
+            if isinstance(linear, nn.Linear):
+                if rounding is not None:
+                    return "a layer is not packed, whose activations are to be rounded"
+                continue
+            if not cpu.fits(linear):
+                return f"it does not know packed layers of class {type(linear).__name__}, or groups"
+            if linear.order is not None:
+                return "groups of its weights are no runs of neighbouring channels"
+            if linear.scales.dtype != torch.float16:
+                return "scales of its weights are not in float16"
+    return None
+
+
+@torch.inference_mode()
+def take_over(loaded: Loaded, rounding: Activations | None) -> LeanDecoder:
+    """The model of `loaded` in the decoder; `loaded.model` loses its layers and its head.
+
+    Activations enter products as float32, or in bfloat16 if that is the model's dtype; those of
+    packed layers in 8 bits if `rounding` asks for it. Weights of dense layers stay in bfloat16
+    where that holds them exactly. Raises UserError if the decoder cannot run it.
+    """
+    reason = unsupported(loaded, rounding)
+    if reason is not None:
+        raise UserError(f"the lean engine cannot run this model: {reason}")
+    model, config = loaded.model, loaded.model.config
+    offset = 1.0 if config.model_type == GEMMA3 else 0.0
+    plain = cpu.BFLOATS if model.dtype == torch.bfloat16 else cpu.FLOATS
+    rounded = plain if rounding is None else cpu.INTEGERS
+    decoder = empty_decoder(model, rounded, plain)
+    text = model.model
+    kinds = rope_kinds(config)
+    for number in range(len(text.layers)):
+        layer = text.layers[number]
+        add_layer(decoder, layer, offset, *place_of(config, number, kinds))
+        text.layers[number] = nn.Identity()  # frees its weights
+    head = model.get_output_embeddings()
+    data, kind = cpu.repack_dense(head.weight)
+    vocabulary, width = head.weight.shape
+    decoder.set_head(text.norm.weight.float() + offset, data, [kind, vocabulary, width])
+    model.set_output_embeddings(nn.Identity())
+    names = {cpu.FLOATS: "float32", cpu.BFLOATS: "bfloat16", cpu.INTEGERS: "int8"}
+    return LeanDecoder(
+        decoder=decoder,
+        rotary=text.rotary_emb,
+        rope_kinds=kinds,
+        config=config,
+        weight_bytes=decoder.weight_bytes(),
+        kernel=f"{cpu.level()}, {names[rounded]} activations",
+    )
+
+
+def empty_decoder(model: Any, rounded: int, plain: int) -> Any:
+    """A decoder of the model's sizes without layers and head."""
+    config, attention = model.config, model.model.layers[0].self_attn
+    embedding = model.get_input_embeddings()
+    scale = getattr(embedding, "embed_scale", torch.ones(()))
+    activation = getattr(config, "hidden_activation", None) or config.hidden_act
+    return torch.classes.radquant.Decoder(
+        [
+            config.hidden_size,
+            config.num_attention_heads,
+            config.num_key_value_heads,
+            attention.head_dim,
+            config.intermediate_size,
+        ],
+        [
+            config.rms_norm_eps,
+            attention.scaling,
+            float(scale.to(embedding.weight.dtype)),  # as transformers rounds it
+            getattr(config, "final_logit_softcapping", None) or 0.0,
+        ],
+        ACTIVE[activation],
+        embedding.weight,
+        rounded,
+        plain,
+    )
+
+
+def rope_kinds(config: Any) -> list[str | None]:
+    return sorted(set(config.layer_types)) if config.model_type == GEMMA3 else [None]
+
+
+def place_of(config: Any, number: int, kinds: list[str | None]) -> tuple[int, int]:
+    """How many positions a layer sees, and which rotary table it reads."""
+    types = getattr(config, "layer_types", None)
+    window = getattr(config, "sliding_window", None)
+    slides = types is None or types[number] == "sliding_attention"  # Mistral has no types
+    seen = window if window is not None and slides else NO_WINDOW
+    return seen, kinds.index(types[number]) if types and None not in kinds else 0
+
+
+def add_layer(decoder: Any, layer: Any, offset: float, window: int, rope: int) -> None:
+    weights, shapes, biases = [], [], []
+    for product, names in enumerate(PRODUCTS):
+        for part in joined([packed(layer.get_submodule(name)) for name in names]):
+            weights.append(part.data)
+            shapes.append([product, part.kind, part.out, part.group])
+            biases.append(part.bias)
+    decoder.add_layer(norms_of(layer, offset), weights, shapes, biases, window, rope)
+
+
+def norms_of(layer: Any, offset: float) -> list[Tensor | None]:
+    """Before and after attention, before and after the MLP, of queries and of keys."""
+    four = hasattr(layer, "pre_feedforward_layernorm")
+    after = "post_attention_layernorm"  # Llama's name of what stands before the MLP
+    modules = [
+        layer.input_layernorm,
+        getattr(layer, after) if four else None,
+        layer.pre_feedforward_layernorm if four else getattr(layer, after),
+        layer.post_feedforward_layernorm if four else None,
+        getattr(layer.self_attn, "q_norm", None),
+        getattr(layer.self_attn, "k_norm", None),
+    ]
+    return [None if module is None else module.weight.float() + offset for module in modules]
+
+
+@dataclass
+class Part:
+    """A weight as the kernels read it (`kernels/cpp/linear.h`)."""
+
+    data: Tensor  # [bytes] uint8
+    kind: int
+    out: int
+    group: int
+    bias: Tensor | None  # [out]
+
+
+def packed(linear: nn.Linear | PackedLinear) -> Part:
+    if isinstance(linear, PackedLinear):
+        data, kind = cpu.repack_packed(linear)
+        group = linear.group_size
+    else:
+        data, kind = cpu.repack_dense(linear.weight)
+        group = linear.in_features
+    return Part(data, kind, linear.out_features, group, linear.bias)
+
+
+def joined(parts: list[Part]) -> list[Part]:
+    """The parts, those that follow each other without a gap as one: fewer, longer products."""
+    done = parts[:1]
+    for part in parts[1:]:
+        last = done[-1]
+        if (last.kind, last.group) == (part.kind, part.group) and last.out % ALIGNED == 0:
+            bias = None
+            if last.bias is not None and part.bias is not None:
+                bias = torch.cat([last.bias, part.bias])
+            elif last.bias is not None or part.bias is not None:
+                done.append(part)
+                continue
+            data = torch.cat([last.data, part.data])
+            done[-1] = Part(data, part.kind, last.out + part.out, part.group, bias)
+        else:
+            done.append(part)
+    return done
+
+
+def rotary_tables(
+    rotary: nn.Module, kinds: Sequence[str | None], positions: int
+) -> list[tuple[Tensor, Tensor]]:
+    """Cosines and sines for each kind, [positions, head_dim] float32, by transformers itself."""
+    like, places = torch.zeros(1), torch.arange(positions)[None]
+    made = [rotary(like, places, *([] if kind is None else [kind])) for kind in kinds]
+    return [(cosines[0], sines[0]) for cosines, sines in made]

@@ -1,0 +1,299 @@
+#include "decoder.h"
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+
+#include <cstring>
+#include <string>
+
+namespace radquant {
+namespace {
+
+using at::Tensor;
+
+constexpr int64_t CHUNK = 512;    // tokens that pass all layers together; bounds the memory
+constexpr int64_t GRAIN = 16384;  // floats that are worth a thread
+
+const Functions& functions_here() {
+  TORCH_CHECK(supported(), "this processor lacks AVX2");
+  return std::string(level()).starts_with("avx512") ? functions_avx512 : functions_avx2;
+}
+
+Tensor as_floats(const std::optional<Tensor>& tensor) {
+  return tensor ? tensor->to(at::kFloat).contiguous() : Tensor();
+}
+
+// At least `count` floats (or bytes) in a buffer that is kept.
+template <typename T>
+T* grown(Tensor& buffer, int64_t count) {
+  const int64_t bytes = count * static_cast<int64_t>(sizeof(T));
+  if (!buffer.defined() || buffer.numel() < bytes) buffer = at::empty({bytes}, at::kByte);
+  return reinterpret_cast<T*>(buffer.mutable_data_ptr<uint8_t>());
+}
+
+int64_t rows_worth_a_thread(int64_t width) { return std::max<int64_t>(1, GRAIN / width); }
+
+}  // namespace
+
+Decoder::Decoder(const std::vector<int64_t>& sizes, const std::vector<double>& numbers, bool gelu,
+                 Tensor embedding, int64_t rounded, int64_t plain)
+    : gelu_(gelu),
+      embedding_(embedding.contiguous()),
+      rounded_(static_cast<Input>(rounded)),
+      plain_(static_cast<Input>(plain)),
+      functions_(functions_here()) {
+  TORCH_CHECK(sizes.size() == 5 && numbers.size() == 4, "need 5 sizes and 4 numbers");
+  TORCH_CHECK(0 <= rounded && rounded <= 2 && 0 <= plain && plain <= 1, "unknown input");
+  sizes_ = {sizes[0], sizes[1], sizes[2], sizes[3], sizes[4]};
+  eps_ = static_cast<float>(numbers[0]);
+  query_scale_ = static_cast<float>(numbers[1]);
+  embedding_scale_ = numbers[2];
+  cap_ = static_cast<float>(numbers[3]);
+  for (int64_t width : {sizes_.hidden, sizes_.head_dim, sizes_.inner})
+    TORCH_CHECK(width > 0 && width % LANES == 0, "a width of ", width, " is no multiple of ", LANES);
+  TORCH_CHECK(sizes_.kv_heads > 0 && sizes_.heads % sizes_.kv_heads == 0,
+              sizes_.heads, " heads cannot share ", sizes_.kv_heads);
+  TORCH_CHECK(embedding_.dim() == 2 && embedding_.size(1) == sizes_.hidden, "unfit embedding");
+}
+
+Part Decoder::part_of(Tensor data, const std::optional<Tensor>& bias, int64_t kind, int64_t in,
+                      int64_t out, int64_t group) const {
+  TORCH_CHECK(kind >= 0 && kind <= 3, "unknown kind ", kind);
+  Part part{data.contiguous(), {static_cast<Kind>(kind), in, out, group, nullptr}, as_floats(bias)};
+  part.weight.data = part.data.const_data_ptr<uint8_t>();
+  TORCH_CHECK(out > 0 && in % 8 == 0 && group > 0 && group % 8 == 0 && in % group == 0 &&
+                  (part.weight.kind < Kind::BF16 || group == in),
+              "in ", in, ", out ", out, " and group ", group, " do not fit");
+  TORCH_CHECK(part.data.numel() == part.weight.blocks() * part.weight.block_bytes() &&
+                  reinterpret_cast<uintptr_t>(part.weight.data) % LINE == 0,
+              "these are not the bytes of a weight of this shape");
+  TORCH_CHECK(!part.bias.defined() || part.bias.numel() == out, "unfit bias");
+  return part;
+}
+
+void Decoder::add_layer(const std::vector<std::optional<Tensor>>& norms,
+                        const std::vector<Tensor>& weights,
+                        const std::vector<std::vector<int64_t>>& shapes,
+                        const std::vector<std::optional<Tensor>>& biases, int64_t window,
+                        int64_t rope) {
+  TORCH_CHECK(norms.size() == 6 && norms[0] && norms[2], "need six norms, two of them given");
+  TORCH_CHECK(weights.size() == shapes.size() && weights.size() == biases.size() && window > 0,
+              "each weight needs a shape and a place for a bias");
+  Layer layer;
+  Tensor* places[] = {&layer.before_attention, &layer.after_attention, &layer.before_mlp,
+                      &layer.after_mlp,        &layer.of_queries,      &layer.of_keys};
+  for (int i = 0; i < 6; ++i) {
+    *places[i] = as_floats(norms[i]);
+    TORCH_CHECK(!norms[i] || places[i]->numel() == (i < 4 ? sizes_.hidden : sizes_.head_dim),
+                "norm ", i, " has another width");
+  }
+  Product* products[] = {&layer.qkv, &layer.output, &layer.gate_up, &layer.down};
+  const int64_t attended = sizes_.heads * sizes_.head_dim;
+  const int64_t in[] = {sizes_.hidden, attended, sizes_.hidden, sizes_.inner};
+  for (size_t i = 0; i < weights.size(); ++i) {
+    TORCH_CHECK(shapes[i].size() == 4 && shapes[i][0] >= 0 && shapes[i][0] < 4, "unfit shape");
+    Product& product = *products[shapes[i][0]];
+    product.parts.push_back(part_of(weights[i], biases[i], shapes[i][1], in[shapes[i][0]],
+                                    shapes[i][2], shapes[i][3]));
+    product.out += shapes[i][2];
+  }
+  const int64_t out[] = {attended + 2 * sizes_.kv_heads * sizes_.head_dim, sizes_.hidden,
+                         2 * sizes_.inner, sizes_.hidden};
+  for (int i = 0; i < 4; ++i)
+    TORCH_CHECK(products[i]->out == out[i], "product ", i, " writes ", products[i]->out,
+                " channels, not ", out[i]);
+  layer.window = window;
+  layer.rope = rope;
+  layers_.push_back(std::move(layer));
+}
+
+void Decoder::set_head(Tensor norm, Tensor weight, const std::vector<int64_t>& shape) {
+  TORCH_CHECK(shape.size() == 3 && norm.numel() == sizes_.hidden, "unfit head");
+  final_norm_ = as_floats(norm);
+  head_.parts = {part_of(weight, std::nullopt, shape[0], sizes_.hidden, shape[1], shape[2])};
+  head_.out = shape[1];
+}
+
+void Decoder::set_rope(std::vector<Tensor> cosines, std::vector<Tensor> sines) {
+  TORCH_CHECK(cosines.size() == sines.size() && !cosines.empty(), "need cosines and sines");
+  for (auto* tables : {&cosines, &sines})
+    for (Tensor& table : *tables) {
+      table = as_floats(table);
+      TORCH_CHECK(table.dim() == 2 && table.size(1) == sizes_.head_dim &&
+                      table.size(0) == cosines[0].size(0),
+                  "unfit rotary table");
+    }
+  cosines_ = std::move(cosines);
+  sines_ = std::move(sines);
+}
+
+Tensor Decoder::run(const Tensor& ids, const Tensor& rows, const Tensor& wanted) {
+  TORCH_CHECK(ids.scalar_type() == at::kLong && rows.scalar_type() == at::kLong &&
+                  wanted.scalar_type() == at::kLong && ids.dim() == 1 &&
+                  ids.sizes() == rows.sizes() && wanted.dim() == 1,
+              "ids, rows and wanted must be int64 vectors, the first two of equal length");
+  TORCH_CHECK(head_.out > 0 && !cosines_.empty(), "there is no head or no rotary table yet");
+  const int64_t count = ids.numel();
+  const Tensor tokens = ids.contiguous(), of_rows = rows.contiguous(), picked = wanted.contiguous();
+  const auto* row = of_rows.const_data_ptr<int64_t>();
+  const auto* pick = picked.const_data_ptr<int64_t>();
+  for (int64_t i = 0; i < picked.numel(); ++i)
+    TORCH_CHECK(0 <= pick[i] && pick[i] < count && (i == 0 || pick[i - 1] < pick[i]),
+                "wanted places must rise and lie among the tokens");
+  std::vector<bool> seen(rows_.size());
+  for (int64_t begin = 0, end; begin < count; begin = end) {
+    for (end = begin + 1; end < count && row[end] == row[begin]; ++end) {}
+    TORCH_CHECK(row[begin] >= 0, "there is no row ", row[begin]);
+    if (seen.size() <= static_cast<size_t>(row[begin])) seen.resize(row[begin] + 1);
+    TORCH_CHECK(!seen[row[begin]], "the tokens of row ", row[begin], " are not neighbours");
+    seen[row[begin]] = true;
+    reserve(row[begin], end - begin);
+    const int64_t length = shared_.length + rows_[row[begin]].length + end - begin;
+    TORCH_CHECK(length <= cosines_[0].size(0), "the rotary tables are too short for ", length,
+                " tokens");
+  }
+  // Nothing fails from here on: rows are either all longer or, by an error above, none.
+  Tensor result = at::empty({picked.numel(), sizes_.hidden}, at::kFloat);
+  float* out = result.mutable_data_ptr<float>();
+  int64_t next = 0;
+  for (int64_t first = 0; first < count; first += CHUNK) {
+    const int64_t size = std::min(CHUNK, count - first);
+    Places places;
+    for (int64_t i = first; i < first + size; ++i) {
+      places.row.push_back(row[i]);
+      places.position.push_back(shared_.length + rows_[row[i]].length++);
+    }
+    float* x = grown<float>(x_, size * sizes_.hidden);
+    forward(tokens.narrow(0, first, size), places, x);
+    for (; next < picked.numel() && pick[next] < first + size; ++next)
+      functions_.rms_norm(x + (pick[next] - first) * sizes_.hidden,
+                          final_norm_.const_data_ptr<float>(), sizes_.hidden, eps_,
+                          out + next * sizes_.hidden);
+  }
+  return result;
+}
+
+void Decoder::forward(const Tensor& ids, const Places& places, float* x) {
+  const Tensor embedded = embedding_.index_select(0, ids).to(at::kFloat).mul_(embedding_scale_);
+  std::memcpy(x, embedded.const_data_ptr<float>(), embedded.numel() * sizeof(float));
+  const int64_t rows = places.count();
+  grown<float>(normed_, rows * sizes_.hidden);
+  grown<float>(y_, rows * sizes_.hidden);
+  grown<float>(qkv_, rows * layers_[0].qkv.out);
+  grown<float>(attended_, rows * sizes_.heads * sizes_.head_dim);
+  grown<float>(inner_, rows * 2 * sizes_.inner);
+  for (size_t number = 0; number < layers_.size(); ++number) run_layer(number, places, x);
+}
+
+void Decoder::run_layer(size_t number, const Places& places, float* x) {
+  const Layer& layer = layers_[number];
+  const int64_t rows = places.count(), hidden = sizes_.hidden, inner = sizes_.inner;
+  const int64_t attended = sizes_.heads * sizes_.head_dim;
+  auto* normed = grown<float>(normed_, 0);
+  auto* y = grown<float>(y_, 0);
+  auto* wide = grown<float>(inner_, 0);
+  norm_rows(layer.before_attention, x, rows, normed);
+  multiply_all(layer.qkv, normed, rows, hidden, hidden, grown<float>(qkv_, 0));
+  place_heads(layer, number, places);
+  attend(layer, number, places);
+  multiply_all(layer.output, grown<float>(attended_, 0), rows, attended, attended, y);
+  add_rows(layer.after_attention, y, rows, x);
+  norm_rows(layer.before_mlp, x, rows, normed);
+  multiply_all(layer.gate_up, normed, rows, hidden, hidden, wide);
+  at::parallel_for(0, rows, rows_worth_a_thread(inner), [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row)
+      functions_.gated(wide + row * 2 * inner, wide + row * 2 * inner + inner, inner, gelu_);
+  });
+  multiply_all(layer.down, wide, rows, inner, 2 * inner, y);
+  add_rows(layer.after_mlp, y, rows, x);
+}
+
+void Decoder::norm_rows(const Tensor& weight, const float* x, int64_t rows, float* out) {
+  const float* factors = weight.const_data_ptr<float>();
+  at::parallel_for(0, rows, rows_worth_a_thread(sizes_.hidden), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin * sizes_.hidden; i < end * sizes_.hidden; i += sizes_.hidden)
+      functions_.rms_norm(x + i, factors, sizes_.hidden, eps_, out + i);
+  });
+}
+
+// x += y, which is normalized first where there is a norm.
+void Decoder::add_rows(const Tensor& norm, float* y, int64_t rows, float* x) {
+  if (norm.defined()) norm_rows(norm, y, rows, y);
+  functions_.add(y, rows * sizes_.hidden, x);
+}
+
+void Decoder::multiply_all(const Product& product, const float* x, int64_t rows, int64_t in,
+                           int64_t stride, float* y) {
+  Prepared ready{};
+  const Part* prepared = nullptr;
+  for (const Part& part : product.parts) {
+    const Weight& weight = part.weight;
+    if (!prepared || prepared->weight.kind != weight.kind || prepared->weight.group != weight.group) {
+      const Input input = weight.kind < Kind::BF16 ? rounded_ : plain_;
+      const int64_t bytes = prepared_bytes(rows, in, weight.group, weight.kind, input);
+      ready = prepare(x, rows, in, stride, weight.group, weight.kind, input,
+                      grown<uint8_t>(scratch_, bytes));
+      prepared = &part;
+    }
+    multiply(ready, weight, y, product.out);
+    if (part.bias.defined())
+      for (int64_t row = 0; row < rows; ++row)
+        functions_.add(part.bias.const_data_ptr<float>(), weight.out, y + row * product.out);
+    y += weight.out;
+  }
+}
+
+Tensor Decoder::logits(const Tensor& hidden) {
+  TORCH_CHECK(hidden.dim() == 2 && hidden.size(1) == sizes_.hidden &&
+                  hidden.scalar_type() == at::kFloat && head_.out > 0,
+              "hidden states must be float32 [n, ", sizes_.hidden, "]");
+  const Tensor read = hidden.contiguous();
+  Tensor result = at::empty({read.size(0), head_.out}, at::kFloat);
+  if (!read.size(0)) return result;
+  auto* scores = result.mutable_data_ptr<float>();
+  multiply_all(head_, read.const_data_ptr<float>(), read.size(0), sizes_.hidden, sizes_.hidden,
+               scores);
+  if (cap_ > 0) functions_.soft_cap(scores, result.numel(), cap_);
+  return result;
+}
+
+Tensor Decoder::greedy(const Tensor& hidden) {
+  TORCH_CHECK(hidden.dim() == 2 && hidden.size(1) == sizes_.hidden &&
+                  hidden.scalar_type() == at::kFloat && head_.out > 0,
+              "hidden states must be float32 [n, ", sizes_.hidden, "]");
+  const Tensor read = hidden.contiguous();
+  const int64_t rows = read.size(0), out = head_.out;
+  Tensor result = at::empty({rows}, at::kLong);
+  if (!rows) return result;
+  auto* scores = grown<float>(scores_, rows * out);
+  // The cap would change no order.
+  multiply_all(head_, read.const_data_ptr<float>(), rows, sizes_.hidden, sizes_.hidden, scores);
+  auto* best = result.mutable_data_ptr<int64_t>();
+  at::parallel_for(0, rows, rows_worth_a_thread(out), [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row)
+      best[row] = functions_.largest(scores + row * out, out);
+  });
+  return result;
+}
+
+int64_t Decoder::weight_bytes() const {
+  int64_t bytes = embedding_.nbytes() + final_norm_.nbytes();
+  const auto add = [&](const Tensor& tensor) { bytes += tensor.defined() ? tensor.nbytes() : 0; };
+  const auto add_product = [&](const Product& product) {
+    for (const Part& part : product.parts) {
+      add(part.data);
+      add(part.bias);
+    }
+  };
+  add_product(head_);
+  for (const Layer& layer : layers_) {
+    for (const auto* norm : {&layer.before_attention, &layer.after_attention, &layer.before_mlp,
+                             &layer.after_mlp, &layer.of_queries, &layer.of_keys})
+      add(*norm);
+    for (const auto* product : {&layer.qkv, &layer.output, &layer.gate_up, &layer.down})
+      add_product(*product);
+  }
+  return bytes;
+}
+
+}  // namespace radquant

@@ -1,0 +1,126 @@
+// A whole step of a decoder-only language model: tokens in, hidden states or next tokens out.
+//
+// Everything is computed in float32 (residual stream, norms, rotary embedding, attention, keys and
+// values); only products take their inputs as asked. Tokens of all rows stand one behind the other,
+// so nothing is padded, and no row's result depends on the rows beside it.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <torch/custom_class.h>
+
+#include <vector>
+
+#include "decoder_levels.h"
+#include "linear.h"
+
+namespace radquant {
+
+struct Part {
+  at::Tensor data;
+  Weight weight;
+  at::Tensor bias;  // [out] float32, or undefined
+};
+
+// Products that read the same and are written side by side.
+struct Product {
+  std::vector<Part> parts;
+  int64_t out = 0;
+};
+
+struct Layer {
+  // Weights of norms, float32. Undefined where the architecture has none.
+  at::Tensor before_attention, after_attention, before_mlp, after_mlp;  // [hidden]
+  at::Tensor of_queries, of_keys;                                       // [head_dim]
+  Product qkv, output, gate_up, down;
+  int64_t window;  // positions that a token sees, itself included
+  int64_t rope;    // which of the rotary tables
+};
+
+struct Sizes {
+  int64_t hidden, heads, kv_heads, head_dim, inner;  // inner: of the MLP
+};
+
+// Positions of one row, or those that all rows begin with: pages of keys and values. A page holds
+// PAGE positions of all layers, [layers][kv_heads][keys [head_dim][PAGE], values [PAGE][head_dim]].
+struct Sequence {
+  std::vector<at::Tensor> pages;
+  int64_t length = 0;
+};
+
+// Tokens of a step: where they stand. Tokens of a row are neighbours.
+struct Places {
+  std::vector<int64_t> row, position;  // the shared prefix included
+  int64_t count() const { return static_cast<int64_t>(row.size()); }
+};
+
+class Decoder : public torch::CustomClassHolder {
+ public:
+  // sizes: hidden, heads, kv_heads, head_dim, inner. numbers: eps, scale of queries, scale of
+  // embeddings, cap of logits (0: none). embedding: [vocabulary, hidden]. rounded: how activations
+  // enter packed weights; plain: how they enter others.
+  Decoder(const std::vector<int64_t>& sizes, const std::vector<double>& numbers, bool gelu,
+          at::Tensor embedding, int64_t rounded, int64_t plain);
+
+  // norms: the six of a Layer, in its order. weights: bytes as in linear.h, each with its shape
+  // [product 0 … 3, kind, out, group] and its bias.
+  void add_layer(const std::vector<std::optional<at::Tensor>>& norms,
+                 const std::vector<at::Tensor>& weights,
+                 const std::vector<std::vector<int64_t>>& shapes,
+                 const std::vector<std::optional<at::Tensor>>& biases, int64_t window,
+                 int64_t rope);
+  void set_head(at::Tensor norm, at::Tensor weight, const std::vector<int64_t>& shape);
+  // Cosines and sines of each table, [positions, head_dim] float32.
+  void set_rope(std::vector<at::Tensor> cosines, std::vector<at::Tensor> sines);
+
+  // Append tokens to rows. ids, rows: int64 [tokens]. wanted: int64 [n], places among the tokens.
+  // Returns what the head reads there, [n, hidden] float32.
+  at::Tensor run(const at::Tensor& ids, const at::Tensor& rows, const at::Tensor& wanted);
+  at::Tensor logits(const at::Tensor& hidden);  // [n, hidden] -> [n, vocabulary] float32
+  // The likeliest token of each, int64 [n]; -1 where scores are not finite.
+  at::Tensor greedy(const at::Tensor& hidden);
+
+  // Append keys and values of each layer, [kv_heads, tokens, head_dim] float32, to a row.
+  void load(int64_t row, const std::vector<at::Tensor>& keys, const std::vector<at::Tensor>& values);
+  void share(int64_t row);  // what the row holds is what all rows begin with from now on
+  void release(int64_t row);
+  void clear();  // release all rows, and what they begin with
+
+  int64_t shared_length() const { return shared_.length; }
+  int64_t weight_bytes() const;
+  int64_t cache_bytes() const;  // of all pages made so far
+
+ private:
+  void reserve(int64_t row, int64_t tokens);
+  void forward(const at::Tensor& ids, const Places& places, float* x);
+  void run_layer(size_t number, const Places& places, float* x);
+  void place_heads(const Layer& layer, size_t number, const Places& places);
+  void attend(const Layer& layer, size_t number, const Places& places);
+  void attend_block(const Layer& layer, size_t number, const Places& places, int64_t head,
+                    int64_t begin, int64_t end);
+  void multiply_all(const Product& product, const float* x, int64_t rows, int64_t in,
+                    int64_t stride, float* y);
+  void norm_rows(const at::Tensor& weight, const float* x, int64_t rows, float* out);
+  void add_rows(const at::Tensor& norm, float* y, int64_t rows, float* x);
+  float* head_of(const Sequence& sequence, int64_t page, size_t layer, int64_t head) const;
+  Part part_of(at::Tensor data, const std::optional<at::Tensor>& bias, int64_t kind, int64_t in,
+               int64_t out, int64_t group) const;
+
+  Sizes sizes_;
+  float eps_, query_scale_, cap_;
+  double embedding_scale_;
+  bool gelu_;
+  at::Tensor embedding_, final_norm_;
+  Input rounded_, plain_;
+  std::vector<Layer> layers_;
+  Product head_;
+  std::vector<at::Tensor> cosines_, sines_;
+  Sequence shared_;
+  std::vector<Sequence> rows_;
+  std::vector<at::Tensor> spare_;  // pages to be used again
+  int64_t pages_ = 0;
+  const Functions& functions_;
+  // Grown as needed and kept: fresh memory costs page faults in every step.
+  at::Tensor x_, normed_, qkv_, attended_, inner_, y_, scores_, scratch_;
+};
+
+}  // namespace radquant

@@ -1,0 +1,29 @@
+// What Python sees of a decoder: torch.classes.radquant.Decoder.
+
+#include <torch/custom_class.h>
+#include <torch/library.h>
+
+#include "decoder.h"
+
+namespace radquant {
+
+TORCH_LIBRARY_FRAGMENT(radquant, library) {
+  library.class_<Decoder>("Decoder")
+      .def(torch::init<std::vector<int64_t>, std::vector<double>, bool, at::Tensor, int64_t,
+                       int64_t>())
+      .def("add_layer", &Decoder::add_layer)
+      .def("set_head", &Decoder::set_head)
+      .def("set_rope", &Decoder::set_rope)
+      .def("run", &Decoder::run)
+      .def("logits", &Decoder::logits)
+      .def("greedy", &Decoder::greedy)
+      .def("load", &Decoder::load)
+      .def("share", &Decoder::share)
+      .def("release", &Decoder::release)
+      .def("clear", &Decoder::clear)
+      .def("shared_length", &Decoder::shared_length)
+      .def("weight_bytes", &Decoder::weight_bytes)
+      .def("cache_bytes", &Decoder::cache_bytes);
+}
+
+}  // namespace radquant

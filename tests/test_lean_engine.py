@@ -1,0 +1,418 @@
+"""The decoder in C++ against transformers' own models, and against itself in other batches."""
+
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_architectures import tiny_model
+from tiny_models import tiny_llama
+from tiny_reports import prompt_of, random_prompts
+from torch import nn
+
+from radquant.errors import UserError
+from radquant.generation import batching, lean_engine, likelihood, prefix
+from radquant.generation import transformers_engine as engine
+from radquant.generation.lean_decoder import LeanDecoder, take_over, unsupported
+from radquant.kernels import cpu
+from radquant.kernels.reference import PackedLinear
+from radquant.models import Loaded, load
+from radquant.quantization import activations
+from radquant.quantization.precision import Activations, KVCache
+from radquant.quantization.runtime import Runtime, StoredPrefix
+
+pytestmark = pytest.mark.skipif(cpu.unavailable() is not None, reason=str(cpu.unavailable()))
+
+# Of each architecture what it alone has; windows that are shorter and longer than the texts, and a
+# rotary embedding that is scaled.
+SCALED = {"rope_type": "linear", "factor": 4.0, "rope_theta": 10000.0}
+MODELS: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("llama", {}),
+    "llama, scaled": ("llama", {"rope_parameters": SCALED, "tie_word_embeddings": False}),
+    "mistral": ("mistral", {}),
+    "mistral, wide window": ("mistral", {"sliding_window": 100}),
+    "qwen2": ("qwen2", {}),
+    "qwen3": ("qwen3", {}),
+    "gemma3": ("gemma3_text", {}),
+    "gemma3, capped": ("gemma3_text", {"final_logit_softcapping": 3.0, "query_pre_attn_scalar": 9}),
+}
+
+
+def as_loaded(model: Any, tokenizer: Any = None, runtime: Runtime | None = None) -> Loaded:
+    return Loaded(model, tokenizer, 0, 0, 0, "none", runtime or Runtime(), None)
+
+
+def random_packed(linear: nn.Linear, bits: int, generator: torch.Generator) -> PackedLinear:
+    """A packed layer of the same shape, of any integers."""
+    layer = PackedLinear(linear.in_features, linear.out_features, bits, 32, linear.bias is not None)
+    for words in (layer.qweight, layer.qzeros):
+        words.random_(-(2**31), 2**31, generator=generator)
+    layer.scales.uniform_(0.3 / 2**bits, 0.5 / 2**bits, generator=generator)
+    if linear.bias is not None:
+        layer.bias = linear.bias.detach()
+    return layer
+
+
+def make_model(name: str, bits: int | None = None) -> Any:
+    kind, changed = MODELS[name]
+    model = tiny_model(kind, **changed)
+    generator = torch.Generator().manual_seed(3)
+    linears = [(n, m) for n, m in model.model.layers.named_modules() if isinstance(m, nn.Linear)]
+    for path, linear in linears if bits else []:
+        model.model.layers.set_submodule(path, random_packed(linear, bits, generator))
+    return model
+
+
+def lean_model(name: str, bits: int | None = None, rounding: Any = None) -> LeanDecoder:
+    loaded = as_loaded(make_model(name, bits))
+    assert unsupported(loaded, rounding) is None
+    lean = take_over(loaded, rounding)
+    lean.reach(128)
+    return lean
+
+
+def random_ids(count: int, seed: int) -> list[int]:
+    return torch.randint(3, 49, (count,), generator=torch.Generator().manual_seed(seed)).tolist()
+
+
+def run(
+    lean: LeanDecoder, ids: list[list[int]], rows: list[int] | None = None
+) -> list[torch.Tensor]:
+    """Hidden states of all tokens of each row, [tokens, hidden]."""
+    numbers = range(len(ids)) if rows is None else rows
+    flat = [n for n, row in zip(numbers, ids, strict=True) for _ in row]
+    tokens = torch.tensor([token for row in ids for token in row])
+    states = lean.decoder.run(tokens, torch.tensor(flat), torch.arange(len(tokens)))
+    return list(states.split([len(row) for row in ids]))
+
+
+def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((found - expected).norm() / expected.norm())
+
+
+# ------------------------------------------------------------------------- against transformers
+
+
+@pytest.mark.parametrize("bits", [None, 4, 8])
+@pytest.mark.parametrize("name", MODELS)
+def test_logits_equal_those_of_transformers(name: str, bits: int | None) -> None:
+    """Rows of one token and of more than a page, with and without a shared beginning."""
+    model, lean = make_model(name, bits), lean_model(name, bits)
+    head = random_ids(20, 7)
+    rows = [random_ids(length, seed) for seed, length in enumerate((1, 90, 24))]
+    for shared in ([], head):
+        lean_engine.begin(lean, shared, 128)
+        states = run(lean, rows)
+        for ids, of_row in zip(rows, states, strict=True):
+            with torch.inference_mode():
+                expected = model(torch.tensor([shared + ids]), use_cache=False).logits[0]
+            found = lean.decoder.logits(of_row)
+            assert relative(found, expected[len(shared) :]) < 1e-4
+            assert torch.equal(lean.decoder.greedy(of_row), found.argmax(-1))
+        lean.decoder.clear()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_same_tokens_as_generate(name: str) -> None:
+    model, lean = make_model(name), lean_model(name)
+    made = [prompt_of(random_ids(length, length)) for length in (3, 40, 11, 5, 77)]
+    config = engine.greedy_config(model, 20, [2], 0)
+    with torch.inference_mode():
+        expected = [model.generate(torch.tensor([p.ids]), generation_config=config) for p in made]
+    lean_engine.begin(lean, [], 128)
+    settings_ = lean_engine.Settings(20, frozenset([2]))
+    written = lean_engine.generate(lean, NumberTokenizer(), made, settings_, 2)
+    for prompt, tokens, output in zip(made, expected, written.outputs, strict=True):
+        assert output.text == NumberTokenizer().decode(tokens[0, len(prompt.ids) :].tolist())
+
+
+class NumberTokenizer:
+    """Writes tokens as numbers."""
+
+    def decode(self, ids: list[int], skip_special_tokens: bool = True) -> str:
+        return " ".join(map(str, ids))
+
+
+@pytest.mark.parametrize("bits", [None, 4])
+def test_likelihood_equals_that_of_transformers(bits: int | None) -> None:
+    made = random_prompts(7)
+    for name in ("llama", "gemma3, capped"):
+        model, lean = make_model(name, bits), lean_model(name, bits)
+        expected = [likelihood.answer_nll(model, [prompt], 0)[0] for prompt in made]
+        for shared in ([], batching.shared_prefix(made)):
+            lean_engine.begin(lean, shared, 128)
+            found, sizes = lean_engine.answer_nll(lean, made, 3)
+            assert found == pytest.approx(expected, rel=1e-4)
+            assert sizes == [3]
+    empty = replace(made[0], answer_ids=[])
+    assert lean_engine.answer_nll(lean, [empty, made[1]], 3)[0][0] == 0.0
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_stored_prefix_stands_before_every_text(shared: bool) -> None:
+    """Keys and values that no tokens could have made."""
+    model = make_model("llama")
+    generator = torch.Generator().manual_seed(2)
+    states = [[torch.randn(1, 2, 3, 16, generator=generator) for _ in range(2)] for _ in range(2)]
+    stored = StoredPrefix((5, 6, 1), *states)
+    loaded = as_loaded(model, runtime=Runtime(prefix=stored))
+    made = prefix.behind_stored(random_prompts(5), loaded)
+    expected = likelihood.answer_nll(model, made, 0, prefix.begin(loaded, 128))
+    lean = take_over(loaded, None)
+    begins = batching.shared_prefix(made) if shared else []
+    assert lean_engine.begin(lean, begins, 128, stored) == (len(begins) if shared else 3)
+    assert lean_engine.answer_nll(lean, made, 5)[0] == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_stored_prefix_stays_in_the_window() -> None:
+    stored = StoredPrefix((5,), [], [])
+    with pytest.raises(UserError, match="exceed the model's sliding window of 8"):
+        lean_engine.begin(lean_model("mistral"), [], 9, stored)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_rounded_activations_are_those_that_are_simulated(bits: int) -> None:
+    rounding = Activations(8)
+    model, lean = make_model("llama", bits), lean_model("llama", bits, rounding)
+    packed = {n: m for n, m in model.named_modules() if isinstance(m, PackedLinear)}
+    tokens = torch.tensor([random_ids(60, 4)])
+    with torch.inference_mode():
+        exact = model(tokens, use_cache=False).logits[0]
+        activations.attach(model, packed, rounding)
+        simulated = model(tokens, use_cache=False).logits[0]
+    found = lean.decoder.logits(run(lean, tokens.tolist())[0])
+    noise = relative(simulated, exact)
+    # Float noise moves a value over the edge between two integers here and there.
+    assert relative(found, simulated) < noise / 4
+    assert torch.allclose(found[0], simulated[0], rtol=1e-3, atol=1e-3)
+
+
+def test_bfloat16_enters_as_bfloat16() -> None:
+    """Against transformers in bfloat16, which rounds in many more places."""
+    exact, half = make_model("llama"), make_model("llama").to(torch.bfloat16)
+    tokens = torch.tensor([random_ids(60, 4)])
+    with torch.inference_mode():
+        expected = exact(tokens, use_cache=False).logits[0]
+        theirs = half(tokens, use_cache=False).logits[0].float()
+    lean = take_over(as_loaded(half), None)
+    lean.reach(128)
+    found = lean.decoder.logits(run(lean, tokens.tolist())[0])
+    assert 1e-4 < relative(found, expected) < relative(theirs, expected)
+
+
+# --------------------------------------------------------------------------- against other batches
+
+
+@pytest.fixture(scope="module", params=["mistral, 4", "gemma3, None", "llama, int8"])
+def any_lean(request: pytest.FixtureRequest) -> LeanDecoder:
+    name, _, how = request.param.rpartition(", ")
+    return {
+        "4": lambda: lean_model(name, 4),
+        "None": lambda: lean_model(name),
+        "int8": lambda: lean_model(name, 4, Activations(8)),
+    }[how]()
+
+
+@settings(max_examples=12)
+@given(
+    lengths=st.lists(st.integers(1, 70), min_size=1, max_size=9),
+    shared=st.integers(0, 50),
+    cut=st.integers(1, 69),
+)
+def test_neighbours_and_steps_change_no_bit(
+    any_lean: LeanDecoder, lengths: list[int], shared: int, cut: int
+) -> None:
+    """All rows at once in one step; each alone, in two steps."""
+    lean_engine.begin(any_lean, random_ids(shared, 1), 128)
+    rows = [random_ids(length, seed) for seed, length in enumerate(lengths)]
+    together = run(any_lean, rows)
+    for number, (ids, expected) in enumerate(zip(rows, together, strict=True)):
+        any_lean.decoder.release(number)
+        parts = [run(any_lean, [part], [number])[0] for part in (ids[:cut], ids[cut:]) if part]
+        assert torch.equal(torch.cat(parts), expected)
+        any_lean.decoder.release(number)
+    assert torch.equal(
+        any_lean.decoder.logits(together[0][-1:]),
+        any_lean.decoder.logits(torch.cat(together))[lengths[0] - 1 : lengths[0]],
+    )
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_llama(tmp_path_factory.mktemp("llama"))
+
+
+def test_outputs_are_those_of_the_other_engine(llama: Path) -> None:
+    """Stop strings and end tokens, in any batch; rows that end make room for others."""
+    made = random_prompts(7)
+    loaded = load(llama)
+    config = engine.greedy_config(loaded.model, 12, [2, 15], 0)
+    free, _ = engine.generate_batches(loaded.model, loaded.tokenizer, config, [made])
+    marks = (max((o.text for o in free), key=len).split()[3],)
+    expected = {
+        stop: engine.generate_batches(loaded.model, loaded.tokenizer, config, [made], stop)[0]
+        for stop in ((), marks)
+    }
+    assert expected[()] != expected[marks]
+    assert len({output.finish for output in free}) == 2
+    lean = take_over(loaded, None)
+    for stop, outputs in expected.items():
+        ends = lean_engine.Settings(12, frozenset([2, 15]), stop)
+        for size, shared in ((1, []), (3, batching.shared_prefix(made)), (50, [])):
+            lean_engine.begin(lean, shared, 128)
+            done = mock.Mock()
+            written = lean_engine.generate(*(lean, loaded.tokenizer, made, ends, size), done)
+            assert written.outputs == outputs
+            assert written.batch_sizes == [size]
+            assert done.call_count == 7
+            assert all(seconds > 0 for seconds in written.seconds)
+
+
+def test_memory_of_the_cache_is_used_again(llama: Path) -> None:
+    lean = take_over(load(llama), None)
+    lean_engine.begin(lean, [], 128)
+    ends = lean_engine.Settings(4, frozenset([99]))
+    lean_engine.generate(lean, NumberTokenizer(), random_prompts(12), ends, 3)
+    page = 2 * 2 * 2 * 64 * 16 * 4  # layers, heads, keys and values, positions, channels, bytes
+    assert lean.decoder.cache_bytes() == 3 * page
+    lean_engine.begin(lean, [5, 6], 128)
+    assert lean.decoder.cache_bytes() == 3 * page
+
+
+def test_bytes_of_the_weights(llama: Path) -> None:
+    """Packed for the processor; the embedding again, because it is the head, too."""
+    loaded = load(llama)
+    before = sum(parameter.numel() for parameter in loaded.model.parameters()) * 4
+    table = loaded.model.get_input_embeddings().weight
+    lean = take_over(loaded, None)
+    filled = -(-table.shape[0] // 16) * 16
+    assert lean.weight_bytes == before + filled * table.shape[1] * 4
+    left = [module for module in loaded.model.modules() if isinstance(module, nn.Linear)]
+    assert left == []
+
+
+@pytest.fixture
+def little_memory() -> Iterator[Any]:
+    """A function that lets the process take so many more bytes than it has."""
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+
+    def allow(more: int) -> None:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + more, limits[1]))
+
+    yield allow
+    resource.setrlimit(resource.RLIMIT_AS, limits)
+
+
+def test_where_memory_runs_out_fewer_are_written_at_once(little_memory: Any) -> None:
+    """With pages of 16 MiB."""
+    sizes = {"head_dim": 512, "num_key_value_heads": 8, "num_attention_heads": 8, "hidden_size": 16}
+    model = tiny_model("mistral", num_hidden_layers=8, **sizes)
+    lean = take_over(as_loaded(model), None)
+    made = [prompt_of(random_ids(4, seed), answer=[7]) for seed in range(8)]
+    ends = lean_engine.Settings(2, frozenset([2]))
+    lean_engine.begin(lean, [], 128)
+    expected = lean_engine.generate(lean, NumberTokenizer(), made, ends, 1)
+    lean.decoder.clear()
+    little_memory(34 << 20)  # beside what is free inside the process
+    written = lean_engine.generate(lean, NumberTokenizer(), made, ends, 8)
+    fewer = written.batch_sizes
+    assert fewer in ([8, 4], [8, 4, 2])
+    assert written.outputs == expected.outputs
+    likely, sizes_ = lean_engine.answer_nll(lean, made, 8)
+    assert (len(likely), sizes_) == (8, fewer)
+
+
+def test_scores_that_are_no_numbers_stop_the_run() -> None:
+    model = make_model("llama")
+    model.model.layers[1].mlp.down_proj.weight[3, 5] = float("nan")
+    lean = take_over(as_loaded(model), None)
+    ends = lean_engine.Settings(4, frozenset([2]))
+    with pytest.raises(UserError, match="scores are not finite"):
+        lean_engine.generate(lean, NumberTokenizer(), random_prompts(2), ends, 2)
+
+
+OTHER_LEVEL = """
+import sys, torch
+sys.path[:0] = {path}
+import test_lean_engine as tests
+found = [tests.run(tests.lean_model(name), [tests.random_ids(90, 1)])[0] for name in tests.MODELS]
+torch.save([tests.cpu.level(), *found], {file!r})
+"""
+
+
+@pytest.mark.skipif(
+    cpu.unavailable() is None and cpu.level() == "avx2", reason="nothing above AVX2"
+)
+def test_avx2_computes_the_same(tmp_path: Path) -> None:
+    file = str(tmp_path / "states.pt")
+    command = OTHER_LEVEL.format(path=[*sys.path, str(Path(__file__).parent)], file=file)
+    environment = os.environ | {"RADQUANT_CPU_LEVEL": "avx2"}
+    subprocess.run([sys.executable, "-c", command], env=environment, check=True)
+    level, *states = torch.load(file)
+    assert level == "avx2"
+    for name, found in zip(MODELS, states, strict=True):
+        assert relative(found, run(lean_model(name), [random_ids(90, 1)])[0]) < 1e-5
+
+
+# ------------------------------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize(
+    ("kind", "changed", "rounding", "reason"),
+    [
+        ("phi3", {}, None, "models of type 'phi3'"),
+        ("gemma3", {}, None, "models of type 'gemma3'"),
+        ("llama", {"hidden_act": "relu"}, None, "activation function 'relu'"),
+        ("llama", {"head_dim": 8}, None, "heads of 8 channels"),
+        ("llama", {"intermediate_size": 120}, None, "a width of 120"),
+        ("llama", {}, Activations(4), "rounds activations to 8 bits"),
+        ("llama", {}, Activations(8, "tensor"), "rounds activations to 8 bits"),
+        ("llama", {}, Activations(8, clip_ratio=0.9), "rounds activations to 8 bits"),
+        ("llama", {}, Activations(8, skip=("down_proj",)), "rounds activations to 8 bits"),
+        ("llama", {}, Activations(8), "is not packed"),
+        ("gemma3_text", {"use_bidirectional_attention": True}, None, "look ahead"),
+    ],
+)
+def test_what_it_does_not_know_it_refuses(
+    kind: str, changed: Any, rounding: Any, reason: str
+) -> None:
+    found = unsupported(as_loaded(tiny_model(kind, **changed)), rounding)
+    assert found is not None
+    assert reason in found
+
+
+def test_what_it_does_not_know_of_packed_models() -> None:
+    def with_first(change: Any) -> str | None:
+        model = make_model("llama", 4)
+        change(model, model.model.layers[0].mlp.up_proj)
+        return unsupported(as_loaded(model), None)
+
+    def order(model: Any, layer: PackedLinear) -> None:
+        layer.order = torch.arange(64, dtype=torch.int32)
+
+    def scales(model: Any, layer: PackedLinear) -> None:
+        layer.scales = layer.scales.bfloat16()
+
+    def another(model: Any, layer: PackedLinear) -> None:
+        layer.__class__ = type("Another", (PackedLinear,), {})
+
+    def rotated(model: Any, layer: PackedLinear) -> None:
+        model.config.quantization_config = {"quant_method": "radquant", "online_hadamard": []}
+
+    changes = {order: "neighbouring", scales: "float16", another: "Another", rotated: "rotate"}
+    for change, reason in changes.items():
+        assert reason in (with_first(change) or "")
+    half = as_loaded(make_model("llama").half())
+    assert "float16" in (unsupported(half, None) or "")
+    rounded = replace(as_loaded(make_model("llama", 4)), kv_cache=KVCache(8))
+    assert "keys and values" in (unsupported(rounded, None) or "")
