@@ -10,6 +10,7 @@ import shlex
 from pathlib import Path
 
 REPOSITORY = Path(os.path.relpath(workflow.basedir))
+KERNELS = REPOSITORY / "src" / "radquant" / "kernels"
 PYTHON = shlex.quote(sys.executable)
 PRECISIONS = list(config["precisions"])
 BASELINES = ["copy-input", "constant"]
@@ -60,14 +61,17 @@ onstart:
 def code(script):
     """Return a script and all local modules that it imports, transitively, as inputs of a rule.
 
-    Imports inside functions count. With these files as inputs, which Snakemake compares by
-    checksum, an edit reruns the stages that use the module and no others.
+    Imports inside functions count, and so does the C++ that a module compiles. With these files as
+    inputs, which Snakemake compares by checksum, an edit reruns the stages that use the module and
+    no others.
     """
     start = REPOSITORY / "scripts" / script
     found, new = set(), {start}
     while new:
         found |= new
         new = set().union(*map(local_imports, new)) - found
+    if KERNELS / "cpu.py" in found:
+        found |= set((KERNELS / "cpp").iterdir())
     return [str(start), *sorted(str(path) for path in found - {start})]
 
 

@@ -19,6 +19,7 @@ def prompting_options(wildcards):
         examples=config["generation"]["examples"],
         examples_max_words=config["generation"]["examples_max_words"],
         seed=config["seed"],
+        engine=config["compute"]["engine"],
         batch_size=config["generation"]["batch_size"],
         device=config["compute"]["device"],
         dtype=config["compute"]["dtype"],
@@ -34,7 +35,6 @@ def generate_options(wildcards):
         shard=shard,
         shards=shards,
         reports=config["generation"]["reports"],
-        engine=config["compute"]["engine"],
         vllm_python=VLLM and f"results/venvs/{VLLM}/bin/python",
     )
     stops = [options(stop=string) for string in config["generation"]["stop"]]

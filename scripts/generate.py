@@ -4,7 +4,7 @@ import argparse
 import os
 from pathlib import Path
 
-from radquant.cli import progress, run
+from radquant.cli import run
 from radquant.generation import engines, stage
 
 
@@ -34,12 +34,6 @@ def parse_arguments() -> argparse.Namespace:
         help="string that ends an output and is not part of it; may be given again",
     )
     parser.add_argument(
-        "--engine",
-        choices=list(engines.ENGINES),
-        default=engines.AUTO,
-        help="what writes; auto is transformers (default: %(default)s)",
-    )
-    parser.add_argument(
         "--vllm-python",
         type=Path,
         metavar="FILE",
@@ -55,8 +49,7 @@ def main() -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"
     template, reports, examples = stage.read_reports(args, args.reports)
     pictures = stage.report_images(args, reports)
-    engine = engines.resolve_engine(args.engine)
-    if engine == engines.VLLM:
+    if args.engine == engines.VLLM:
         from radquant.generation import vllm_engine
 
         script = Path(__file__).with_name("generate_vllm.py")
@@ -69,14 +62,11 @@ def main() -> None:
     from radquant.files import write_json, write_table
     from radquant.generation import batching, measures, tables
     from radquant.generation.prefix import (
-        begin,
         behind_stored,
         context_length,
         may_share,
-        run_prefix,
         stored_length,
     )
-    from radquant.generation.transformers_engine import greedy_config
     from radquant.generation.vision import load_processor
     from radquant.models import load, resolve_device, resolve_dtype
     from radquant.quantization.precision import activations_of, as_values, from_json, kv_cache_of
@@ -88,12 +78,12 @@ def main() -> None:
     dtype = resolve_dtype(args.dtype, device)
     with measures.stopwatch(device) as loading:
         loaded = load(args.model, device, dtype, rounding, args.trust_remote_code, kv_cache)
-    model, tokenizer = loaded.model, loaded.tokenizer
-    processor = load_processor(args.model, tokenizer) if args.image_root else None
+        tokenizer = loaded.tokenizer
+        processor = load_processor(args.model, tokenizer) if args.image_root else None
+        engine, write, _ = engines.ready(args.engine, loaded, rounding, processor)
 
-    ends = prompts.end_token_ids(tokenizer, model.generation_config)
-    config = greedy_config(model, args.max_new_tokens, ends, tokenizer.pad_token_id)
-    context = context_length(model)
+    ends = prompts.end_token_ids(tokenizer, loaded.model.generation_config)
+    context = context_length(loaded.model)
     taken = args.max_new_tokens + stored_length(loaded)
     limit = None if context is None else context - taken
     made = [
@@ -106,53 +96,51 @@ def main() -> None:
     ]
     made = behind_stored(made, loaded)
     plan = batching.plan_batches(made, args.batch_size)
-    batches = [
-        [made[i] for i in batch]
-        for batch in batching.batches_of_shard(plan, args.shard, args.shards)
-    ]
-    longest = max(len(prompt.ids) for prompt in made) + args.max_new_tokens
+    task = engines.Task(
+        label=f"generate {args.precision}",
+        batches=engines.batches_of(made, batching.batches_of_shard(plan, args.shard, args.shards)),
+        shared=batching.shared_prefix(made) if may_share(rounding) else [],
+        longest=max(len(prompt.ids) for prompt in made) + args.max_new_tokens,
+        batch_size=args.batch_size,
+        max_new_tokens=args.max_new_tokens,
+        end_ids=tuple(ends),
+        stop=tuple(args.stop),
+    )
     with measures.stopwatch(device) as spent:
-        prefix = begin(loaded, longest)
-        if batches and may_share(rounding):
-            prefix = run_prefix(model, batching.shared_prefix(made), longest, prefix)
-        work = progress(batches, f"generate {args.precision}", len(batches), "batches")
-        too_large: list[int] = []
-        outputs, latencies = engines.batch_writer(engine)(
-            model, tokenizer, config, work, args.stop, prefix, processor, too_large
-        )
+        work = write(task)
 
-    shard_prompts = [prompt for batch in batches for prompt in batch]
     order = {row["id"]: place for place, row in enumerate(reports)}
-    write_table(args.output, tables.outputs_table(shard_prompts, outputs, order))
+    write_table(args.output, tables.outputs_table(task.prompts, work.results, order))
     write_json(
         args.metrics,
         {
             **measures.environment(device, args.threads, dtype),
-            **tables.output_counts(shard_prompts, outputs, spent.wall_seconds),
+            **tables.output_counts(task.prompts, work.results, spent.wall_seconds),
             "precision": args.precision,
             "shard": args.shard,
             "shards": args.shards,
             "engine": engine,
             "kernel": loaded.kernel,
-            "batches": len(batches),
+            "batches": len(work.seconds),
             "wall_seconds": spent.wall_seconds,
             "cpu_seconds": spent.cpu_seconds,
-            "latency_seconds": measures.latency_summary(latencies),
+            "latency_seconds": measures.latency_summary(work.seconds),
             "load_seconds": loading.wall_seconds,
             "peak_process_bytes": measures.peak_process_bytes(),
             "peak_device_bytes": measures.peak_device_bytes(device),
             "weight_bytes": loaded.weight_bytes,
             "layers_quantized": loaded.layers_quantized,
             "activation_layers": loaded.activation_layers,
+            "simulated": loaded.simulation is not None or kv_cache is not None,
             "activations": as_values(rounding),
             "kv_cache": as_values(kv_cache),
             "stored_prefix_tokens": stored_length(loaded),
-            "shared_prefix_tokens": prefix.length - stored_length(loaded),
+            "shared_prefix_tokens": work.shared_tokens,
             "max_new_tokens": args.max_new_tokens,
             "batch_size": args.batch_size,
-            "too_large_batches": too_large,
+            "too_large_batches": work.too_large,
             "examples": args.examples,
-            "images": sum(len(prompt.images) for prompt in shard_prompts),
+            "images": sum(len(prompt.images) for prompt in task.prompts),
         },
     )
 

@@ -2,11 +2,10 @@
 
 import argparse
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
-from radquant.cli import progress, run
-from radquant.generation import stage
+from radquant.cli import run
+from radquant.generation import engines, stage
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -29,13 +28,10 @@ def main() -> None:
     from radquant import prompts
     from radquant.files import write_json, write_table
     from radquant.generation import batching, likelihood, measures
-    from radquant.generation.memory import in_parts
     from radquant.generation.prefix import (
-        begin,
         behind_stored,
         context_length,
         may_share,
-        run_prefix,
         stored_length,
     )
     from radquant.generation.vision import load_processor
@@ -47,12 +43,15 @@ def main() -> None:
     kv_cache = kv_cache_of(from_json(args.kv_cache))
     device = resolve_device(args.device)
     dtype = resolve_dtype(args.dtype, device)
+    # vLLM does not say how likely it finds a text: its references are scored by another engine.
+    name = engines.AUTO if args.engine == engines.VLLM else args.engine
     with measures.stopwatch(device) as loading:
         loaded = load(args.model, device, dtype, rounding, args.trust_remote_code, kv_cache)
-    model, tokenizer = loaded.model, loaded.tokenizer
-    processor = load_processor(args.model, tokenizer) if args.image_root else None
+        tokenizer = loaded.tokenizer
+        processor = load_processor(args.model, tokenizer) if args.image_root else None
+        engine, _, score = engines.ready(name, loaded, rounding, processor)
 
-    context = context_length(model)
+    context = context_length(loaded.model)
     limit = None if context is None else context - stored_length(loaded)
     made = [
         prompts.chat_prompt(
@@ -66,21 +65,17 @@ def main() -> None:
     likelihood.check_answers(made, args.eval, args.target)
     made = behind_stored(made, loaded)
     plan = batching.plan_batches(made, args.batch_size)
-    longest = max(len(prompt.ids) + len(prompt.answer_ids) for prompt in made)
-    nll = {}
-    too_large: list[int] = []
+    task = engines.Task(
+        label=f"likelihood {args.precision}",
+        batches=engines.batches_of(made, plan),
+        shared=batching.shared_prefix(made) if may_share(rounding) else [],
+        longest=max(len(prompt.ids) + len(prompt.answer_ids) for prompt in made),
+        batch_size=args.batch_size,
+    )
     with measures.stopwatch(device) as spent:
-        prefix = begin(loaded, longest)
-        if may_share(rounding):
-            prefix = run_prefix(model, batching.shared_prefix(made), longest, prefix)
-
-        def score(part: Sequence[prompts.Prompt]) -> list[float]:
-            pad = tokenizer.pad_token_id
-            return likelihood.answer_nll(model, part, pad, prefix, processor)
-
-        for batch in progress(plan, f"likelihood {args.precision}", len(plan), "batches"):
-            values = in_parts(score, [made[i] for i in batch], too_large)
-            nll.update(zip(batch, values, strict=True))
+        work = score(task)
+    places = [place for batch in plan for place in batch]
+    nll = dict(zip(places, work.results, strict=True))
 
     table = pd.DataFrame(
         {
@@ -96,6 +91,7 @@ def main() -> None:
         {
             **measures.environment(device, args.threads, dtype),
             "precision": args.precision,
+            "engine": engine,
             "kernel": loaded.kernel,
             "reports": len(made),
             "images": sum(len(prompt.images) for prompt in made),
@@ -109,12 +105,13 @@ def main() -> None:
             "peak_device_bytes": measures.peak_device_bytes(device),
             "layers_quantized": loaded.layers_quantized,
             "activation_layers": loaded.activation_layers,
+            "simulated": loaded.simulation is not None or kv_cache is not None,
             "activations": as_values(rounding),
             "kv_cache": as_values(kv_cache),
             "stored_prefix_tokens": stored_length(loaded),
-            "shared_prefix_tokens": prefix.length - stored_length(loaded),
+            "shared_prefix_tokens": work.shared_tokens,
             "batch_size": args.batch_size,
-            "too_large_batches": too_large,
+            "too_large_batches": work.too_large,
             "examples": args.examples,
         },
     )

@@ -110,7 +110,7 @@ def serve_here(args: argparse.Namespace, name: str) -> None:
     """Answer until Ctrl-C or SIGTERM."""
     import torch
 
-    from radquant.models import load, resolve_device, resolve_dtype
+    from radquant.models import load, resolve_device, resolve_dtype, use_kernels
     from radquant.serving.answering import served
     from radquant.serving.http_server import open_server
 
@@ -118,6 +118,7 @@ def serve_here(args: argparse.Namespace, name: str) -> None:
     device = resolve_device(args.device)
     dtype = resolve_dtype(args.dtype, device)
     loaded = load(args.checkpoint, device, dtype, trust_remote_code=args.trust_remote_code)
+    use_kernels(loaded)
     if args.chat_template:
         loaded.tokenizer.chat_template = args.chat_template.read_text(encoding="utf-8")
     server = open_server(served(loaded, name, args.max_new_tokens), args.host, args.port)

@@ -199,6 +199,7 @@ def write_generations(folder, name, computed, ids, outputs):
             "shard": number,
             "shards": 2,
             "engine": "transformers",
+            "simulated": bool(computed["activations"] or computed["kv_cache"]),
             "device": "cpu",
             "device_name": "Invented CPU",
             "dtype": "float32",

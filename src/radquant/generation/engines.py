@@ -1,26 +1,83 @@
 """Which engine writes the reports. Nothing here imports PyTorch before it must."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from radquant.errors import UserError
+from radquant.prompts import Prompt
+from radquant.quantization.precision import Activations
 
-AUTO, TRANSFORMERS, VLLM = "auto", "transformers", "vllm"
-ENGINES = (AUTO, TRANSFORMERS, VLLM)
-
-
-def resolve_engine(name: str) -> str:
-    """The engine that `name` stands for; "auto" is transformers."""
-    return TRANSFORMERS if name == AUTO else name
+AUTO, LEAN, TRANSFORMERS, VLLM = "auto", "lean", "transformers", "vllm"
+ENGINES = (AUTO, LEAN, TRANSFORMERS, VLLM)
 
 
-def batch_writer(engine: str) -> Callable[..., Any]:
-    """What writes batches with a loaded model, called as transformers_engine.generate_batches is.
+@dataclass(frozen=True)
+class Task:
+    """What is to be written or scored, behind the checkpoint's stored prefix."""
 
-    vLLM loads the model itself, in its own environment: see vllm_engine.
+    label: str  # for the progress bar
+    batches: list[list[Prompt]]
+    shared: list[int]  # tokens with which all prompts begin, to be run once
+    longest: int  # tokens of the longest sequence, with its answer
+    batch_size: int
+    max_new_tokens: int = 0
+    end_ids: tuple[int, ...] = ()
+    stop: tuple[str, ...] = ()
+
+    @property
+    def prompts(self) -> list[Prompt]:
+        return [prompt for batch in self.batches for prompt in batch]
+
+
+@dataclass
+class Work:
+    """What was done, in the order of the task's prompts."""
+
+    results: list[Any]  # of each prompt: an Output, or the nats of its answer
+    seconds: list[float]  # how long each batch, or each prompt, took
+    too_large: list[int]  # sizes of batches that did not fit into memory
+    shared_tokens: int  # of all sequences, that were run once
+
+
+def ready(
+    name: str, loaded: Any, rounding: Activations | None, processor: Any = None
+) -> tuple[str, Callable[[Task], Work], Callable[[Task], Work]]:
+    """Make a loaded model ready for the engine `name`: the engine's name, its writer, its scorer.
+
+    auto is the lean engine for what it can run, and transformers for all else. `loaded` says
+    afterwards what multiplies. processor: the model's own, for prompts with images. vLLM loads the
+    model itself, and scores nothing here.
+
+    Raises UserError if the lean engine is asked for and cannot run this.
     """
-    if engine == TRANSFORMERS:
-        from radquant.generation.transformers_engine import generate_batches
+    if name == VLLM:
+        raise UserError(f"engine {name!r} does not write with a model that is loaded here")
+    reason = None if processor is None else "it shows no images"
+    if name != TRANSFORMERS:
+        from radquant.generation import lean_decoder, lean_engine
 
-        return generate_batches
-    raise UserError(f"engine {engine!r} does not write with a model that is loaded here")
+        reason = reason or lean_decoder.unsupported(loaded, rounding)
+        if reason is None:
+            lean = lean_decoder.take_over(loaded, rounding)
+            stored, tokenizer = loaded.runtime.prefix, loaded.tokenizer
+            return (
+                LEAN,
+                lambda task: lean_engine.write(lean, tokenizer, task, stored),
+                lambda task: lean_engine.score(lean, task, stored),
+            )
+        if name == LEAN:
+            raise UserError(f"the lean engine cannot run this: {reason}; use engine auto")
+    from radquant.generation import likelihood, transformers_engine
+    from radquant.models import use_kernels
+
+    use_kernels(loaded)
+    return (
+        TRANSFORMERS,
+        lambda task: transformers_engine.write(loaded, task, processor),
+        lambda task: likelihood.score(loaded, task, processor),
+    )
+
+
+def batches_of(prompts: Sequence[Prompt], plan: Sequence[Sequence[int]]) -> list[list[Prompt]]:
+    return [[prompts[i] for i in batch] for batch in plan]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from radquant.errors import UserError
 from radquant.kernels import cpu
 from radquant.kernels.reference import PackedLinear
-from radquant.models import Loaded
+from radquant.models import KERNEL_ACTIVATIONS, Loaded
 from radquant.quantization.precision import Activations
 from radquant.quantization.runtime import OWN_METHOD
 
@@ -23,7 +23,6 @@ KNOWN = ("llama", "mistral", "qwen2", "qwen3", GEMMA3)
 ACTIVE = {"silu": False, "gelu_pytorch_tanh": True}  # activation function: whether it is gelu
 # Rotary embeddings whose frequencies depend on no sequence's length.
 ROPE = {"default", "linear", "llama3", "yarn"}
-ROUNDED = Activations(bits=8)  # one symmetric grid for each token, found at run time
 NO_WINDOW = 2**62
 ALIGNED = 16  # widths that fill whole vectors
 
@@ -44,8 +43,6 @@ class LeanDecoder:
     rotary: nn.Module  # transformers' own
     rope_kinds: list[str | None]  # types of layers with tables of their own; None: one for all
     config: Any  # of the text model
-    weight_bytes: int
-    kernel: str  # what multiplies, and how activations enter packed weights
     positions: int = 0  # that the rotary tables hold so far
 
     def reach(self, positions: int) -> None:
@@ -69,7 +66,7 @@ def unsupported(loaded: Loaded, rounding: Activations | None) -> str | None:
         return "it runs on CPUs"
     if model.dtype not in (torch.float32, torch.bfloat16):
         return f"it does not compute in {str(model.dtype).removeprefix('torch.')}"
-    if rounding not in (None, ROUNDED):
+    if rounding not in (None, KERNEL_ACTIVATIONS):
         return "it rounds activations to 8 bits a token, symmetric and dynamic, or not at all"
     if loaded.kv_cache is not None:
         return "it does not round keys and values"
@@ -124,6 +121,8 @@ def unfit_layers(layers: Any, rounding: Activations | None) -> str | None:
 def take_over(loaded: Loaded, rounding: Activations | None) -> LeanDecoder:
     """The model of `loaded` in the decoder; `loaded.model` loses its layers and its head.
 
+    `loaded` says afterwards what multiplies, how activations enter, and what the weights take.
+
     Activations enter products as float32, or in bfloat16 if that is the model's dtype; those of
     packed layers in 8 bits if `rounding` asks for it. Weights of dense layers stay in bfloat16
     where that holds them exactly. Raises UserError if the decoder cannot run it.
@@ -147,14 +146,15 @@ def take_over(loaded: Loaded, rounding: Activations | None) -> LeanDecoder:
     vocabulary, width = head.weight.shape
     decoder.set_head(text.norm.weight.float() + offset, data, [kind, vocabulary, width])
     model.set_output_embeddings(nn.Identity())
+    loaded.simulation = None  # of what is no longer there
     names = {cpu.FLOATS: "float32", cpu.BFLOATS: "bfloat16", cpu.INTEGERS: "int8"}
+    loaded.weight_bytes = decoder.weight_bytes()
+    loaded.kernel = f"{cpu.level()}, {names[rounded]} activations"
     return LeanDecoder(
         decoder=decoder,
         rotary=text.rotary_emb,
         rope_kinds=kinds,
         config=config,
-        weight_bytes=decoder.weight_bytes(),
-        kernel=f"{cpu.level()}, {names[rounded]} activations",
     )
 
 

@@ -13,7 +13,9 @@ from typing import Any
 
 import torch
 
+from radquant.cli import progress
 from radquant.errors import UserError
+from radquant.generation.engines import Task, Work
 from radquant.generation.lean_decoder import LeanDecoder
 from radquant.generation.prefix import check_window
 from radquant.generation.transformers_engine import Output, read_output
@@ -123,6 +125,37 @@ def generate(
             seconds[row.prompt] = time.perf_counter() - row.started
             done()
     return Written([outputs[place] for place in range(len(prompts))], seconds, sizes)
+
+
+def write(lean: LeanDecoder, tokenizer: Any, task: Task, stored: StoredPrefix | None) -> Work:
+    """Write the answers of all prompts of a task, which are sorted by length, as one queue."""
+    shared = begin(lean, task.shared, task.longest, stored)
+    count = len(task.prompts)
+    done = iter(progress(range(count + 1), task.label, count, "reports"))
+    next(done)
+    settings = Settings(task.max_new_tokens, frozenset(task.end_ids), task.stop)
+    written = generate(lean, tokenizer, task.prompts, settings, task.batch_size, lambda: next(done))
+    too_large = written.batch_sizes[:-1]
+    return Work(written.outputs, written.seconds, too_large, shared - stored_tokens(stored))
+
+
+def score(lean: LeanDecoder, task: Task, stored: StoredPrefix | None) -> Work:
+    """The nats of every answer of a task."""
+    shared = begin(lean, task.shared, task.longest, stored)
+    found: list[float] = []
+    seconds: list[float] = []
+    sizes = [task.batch_size]
+    for batch in progress(task.batches, task.label, len(task.batches), "batches"):
+        started = time.perf_counter()
+        nats, tried = answer_nll(lean, batch, sizes[-1])
+        found += nats
+        sizes += tried[1:]
+        seconds.append(time.perf_counter() - started)
+    return Work(found, seconds, sizes[:-1], shared - stored_tokens(stored))
+
+
+def stored_tokens(stored: StoredPrefix | None) -> int:
+    return 0 if stored is None else len(stored.ids)
 
 
 def int64(values: Sequence[int]) -> torch.Tensor:

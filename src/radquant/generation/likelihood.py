@@ -1,5 +1,6 @@
 """Teacher-forced negative log-likelihood of the reference answers."""
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,9 +8,12 @@ import numpy as np
 import pandas as pd
 import torch
 
+from radquant.cli import progress
 from radquant.errors import UserError
 from radquant.generation.batching import pad_left
-from radquant.generation.prefix import NOTHING, Prefix
+from radquant.generation.engines import Task, Work
+from radquant.generation.memory import in_parts
+from radquant.generation.prefix import NOTHING, Prefix, begin, run_prefix, stored_length
 from radquant.generation.vision import model_inputs
 from radquant.prompts import Prompt
 
@@ -46,6 +50,23 @@ def answer_nll(
             _row_nll(logits[row], ids[row], len(prompt.answer_ids))
             for row, prompt in enumerate(prompts)
         ]
+
+
+def score(loaded: Any, task: Task, processor: Any = None) -> Work:
+    """The nats of every answer by the model of `loaded`."""
+    prefix = run_prefix(loaded.model, task.shared, task.longest, begin(loaded, task.longest))
+    found: list[float] = []
+    seconds: list[float] = []
+    too_large: list[int] = []
+
+    def nats(part: Sequence[Prompt]) -> list[float]:
+        return answer_nll(loaded.model, part, loaded.tokenizer.pad_token_id, prefix, processor)
+
+    for batch in progress(task.batches, task.label, len(task.batches), "batches"):
+        started = time.perf_counter()
+        found += in_parts(nats, batch, too_large)
+        seconds.append(time.perf_counter() - started)
+    return Work(found, seconds, too_large, prefix.length - stored_length(loaded))
 
 
 def _row_nll(logits: torch.Tensor, ids: torch.Tensor, count: int) -> float:

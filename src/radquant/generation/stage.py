@@ -10,6 +10,7 @@ from radquant import prompts
 from radquant.errors import UserError
 from radquant.evaluation import written_reports
 from radquant.files import read_table
+from radquant.generation import engines
 from radquant.image_files import COLUMN, ImageFile, image_files
 from radquant.image_models import check_takes_images
 
@@ -48,6 +49,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '"token"} (docs/quantization.md)',
     )
     add("--kv-cache", metavar="JSON", help='round keys and values, such as {"bits": 4}')
+    add(
+        "--engine",
+        choices=list(engines.ENGINES),
+        default=engines.AUTO,
+        help="what computes: auto is lean, this package's own decoder for CPUs, where that can run "
+        "the model, and transformers elsewhere (default: %(default)s)",
+    )
     add("--batch-size", type=int, default=16, metavar="B", help="reports at once (%(default)s)")
     add("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default: %(default)s")
     add(

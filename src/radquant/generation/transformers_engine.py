@@ -7,11 +7,13 @@ from typing import Any
 
 import torch
 
+from radquant.cli import progress
 from radquant.errors import UserError
 from radquant.generation.batching import pad_left
+from radquant.generation.engines import Task, Work
 from radquant.generation.measures import synchronize
 from radquant.generation.memory import in_parts
-from radquant.generation.prefix import NOTHING, Prefix
+from radquant.generation.prefix import NOTHING, Prefix, begin, run_prefix, stored_length
 from radquant.generation.vision import model_inputs
 from radquant.prompts import Prompt, remove_thinking
 
@@ -114,6 +116,19 @@ def generate_batches(
         synchronize(device)
         seconds.append(time.perf_counter() - started)
     return outputs, seconds
+
+
+def write(loaded: Any, task: Task, processor: Any = None) -> Work:
+    """Write the answers of all batches with the model of `loaded`."""
+    model, tokenizer = loaded.model, loaded.tokenizer
+    config = greedy_config(model, task.max_new_tokens, task.end_ids, tokenizer.pad_token_id)
+    prefix = run_prefix(model, task.shared, task.longest, begin(loaded, task.longest))
+    work = progress(task.batches, task.label, len(task.batches), "batches")
+    too_large: list[int] = []
+    outputs, seconds = generate_batches(
+        model, tokenizer, config, work, task.stop, prefix, processor, too_large
+    )
+    return Work(outputs, seconds, too_large, prefix.length - stored_length(loaded))
 
 
 class StopStrings:

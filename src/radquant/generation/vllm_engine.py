@@ -90,6 +90,7 @@ def write_shard(
             "dtype": dtype,
             "threads": args.threads,
             "activation_layers": 0,
+            "simulated": False,
             "activations": None,
             "kv_cache": None,
             "stored_prefix_tokens": 0,

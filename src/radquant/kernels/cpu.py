@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -181,3 +181,20 @@ class KernelLinear(nn.Module):
             f"in_features={self.in_features}, out_features={self.out_features}, bits={self.bits}, "
             f"group_size={self.group_size}, bias={self.bias is not None}"
         )
+
+
+def install(layers: Mapping[str, PackedLinear], input: int = FLOATS) -> str:
+    """Let the kernels multiply by those of `layers` that they fit; what runs, in a few words.
+
+    Each keeps its place, name and hooks, and loses the form that it was stored in: it multiplies,
+    and can no longer be unpacked. The kernels must be available.
+    """
+    taken = [layer for layer in layers.values() if fits(layer)]
+    for layer in taken:
+        kernel = KernelLinear(layer, input)
+        for name in ("qweight", "qzeros", "scales"):
+            delattr(layer, name)
+        layer.kernel = kernel
+        layer.forward = kernel.forward  # type: ignore[method-assign]
+    left = len(layers) - len(taken)
+    return f"{level()}; {left} layers reference" if left else level()

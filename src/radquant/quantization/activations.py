@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from radquant.errors import UserError
 from radquant.quantization.precision import GROUP, STATIC, TENSOR, Activations
@@ -43,6 +44,12 @@ class ActivationQuantization:
     settings: Activations
     real_tokens: Tensor | None = None  # [batch, tokens] bool; None: all of them
     touched: set[str] = field(default_factory=set)
+    hooks: list[RemovableHandle] = field(default_factory=list)
+
+    def remove(self) -> None:
+        """Quantize nothing any more."""
+        for hook in self.hooks:
+            hook.remove()
 
 
 def levels(settings: Activations) -> tuple[int, int]:
@@ -184,10 +191,10 @@ def attach(
 
     decoder = model.base_model
     assert isinstance(decoder, nn.Module)
-    decoder.register_forward_pre_hook(note_mask, with_kwargs=True)
+    state.hooks.append(decoder.register_forward_pre_hook(note_mask, with_kwargs=True))
     for name in chosen:
         grid = static[name] if static is not None else None
-        linears[name].register_forward_pre_hook(quantize_input(name, grid))
+        state.hooks.append(linears[name].register_forward_pre_hook(quantize_input(name, grid)))
     return state
 
 

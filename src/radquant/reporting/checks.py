@@ -12,7 +12,7 @@ from radquant.reporting import words as in_words
 ORIGINAL = "original"
 # What must be equal in all shards of all precisions for their scores and speeds to be compared.
 SHARED_SETTINGS = [
-    *("engine", "device", "dtype", "threads"),
+    *("device", "dtype", "threads"),
     *("batch_size", "max_new_tokens", "examples", "versions"),
 ]
 # What every record of a precision says of how it computed, and how that is told.

@@ -57,7 +57,8 @@ GENERATION_COLUMNS = [
     *("output", "output_tokens", "finish_reason"),
 ]
 SHARD_KEYS = [
-    *("precision", *SHARED_SETTINGS, "device_name", "kernel", "reports", "batches"),
+    *("precision", *SHARED_SETTINGS, "engine", "simulated", "device_name", "kernel"),
+    *("reports", "batches"),
     *("prompt_tokens", "output_tokens", "wall_seconds", "cpu_seconds", "tokens_per_second"),
     *("latency_seconds", "load_seconds", "peak_process_bytes", "peak_device_bytes", "weight_bytes"),
     *COMPUTED_AS,

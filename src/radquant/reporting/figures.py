@@ -150,8 +150,8 @@ def tradeoff_figure(summary: Mapping[str, Any]) -> Figure:
     """Draw quality against memory and against speed, the baselines as horizontal lines."""
     quality, systems = summary["quality"], summary["performance"]["systems"]
     names = quality["precisions"]
-    # A simulation's speed is nobody's speed.
-    real = [name for name in names if not systems[name]["simulated"]]
+    # A simulation's speed is nobody's speed, and another engine's is no effect of quantizing.
+    real = [name for name in names if systems[name]["comparable"]]
     with matplotlib.rc_context(STYLE):
         figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.9), sharey=True)
         memory = _apart({name: systems[name]["weight_bytes"] / 1e6 for name in names})
@@ -159,7 +159,7 @@ def tradeoff_figure(summary: Mapping[str, Any]) -> Figure:
         _scatter(axes[1], {name: systems[name]["tokens_per_second"] for name in real}, quality)
         axes[0].set_ylabel(f"combined {quality['measure']}")
         axes[0].set_xlabel("weights in memory, MB (equal sizes are drawn side by side)")
-        axes[1].set_xlabel("speed, tokens/s (without simulated precisions)")
+        axes[1].set_xlabel("speed, tokens/s (of the original's engine, nothing simulated)")
         handles, labels = axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="upper center", ncols=4, frameon=False)
         figure.tight_layout(rect=(0, 0, 1, 0.88))

@@ -12,6 +12,7 @@ from radquant.reporting.sections import (
     reproduction_section,
 )
 from radquant.reporting.tables import (
+    ABSENT,
     LEVEL_TITLES,
     bullets,
     change,
@@ -167,7 +168,7 @@ def _costs(summary: Summary) -> str:
     systems = summary["performance"]["systems"]
     device = any(row["peak_device_bytes"] is not None for row in systems.values())
     header = [
-        *("precision", "tokens/s", "ratio", "CPU s/token", "s/batch", "peak memory"),
+        *("precision", "tokens/s", "ratio", "CPU s/token", "latency", "peak memory"),
         *(["device memory"] if device else []),
         *("weights in memory", "ratio", "on disk", "ratio"),
     ]
@@ -175,9 +176,9 @@ def _costs(summary: Summary) -> str:
         [
             escape(name) + (" (simulated)" if row["simulated"] else ""),
             number(row["tokens_per_second"], 1),
-            ratio(row["ratios"]["tokens_per_second"]),
+            ratio(row["ratios"]["tokens_per_second"]) if row["comparable"] else ABSENT,
             number(row["cpu_seconds_per_token"]),
-            number(row["batch_seconds_mean"], 1),
+            f"{number(row['batch_seconds_mean'], 1)} s",
             size(row["peak_process_bytes"]),
             *([size(row["peak_device_bytes"])] if device else []),
             size(row["weight_bytes"]),
@@ -214,6 +215,11 @@ def _cost_notes(summary: Summary) -> list[str]:
                 "in smaller parts, which costs speed; its times are not those of the batch size "
                 "that was asked for.**"
             )
+    if any(row["engine"] != systems[ORIGINAL]["engine"] for row in systems.values()):
+        notes.append(
+            "Engines differ, as no other could run some precisions: a speed has a ratio only where "
+            "the engine is the original's and nothing is simulated."
+        )
     if any(row["kernel"] == "reference" for row in systems.values()):
         notes.append(
             "The kernel *reference* unpacks the weights for every use. It saves memory and shows "

@@ -167,7 +167,7 @@ def reproduction_section(summary: Summary) -> str:
     facts = [
         f"Seed {config['seed']}; {machine['dtype']}, {machine['threads']} thread(s) a job, batches "
         f"of {machine['batch_size']}, at most {machine['max_new_tokens']} tokens an output, engine "
-        f"{machine['engine']}.",
+        f"{' and '.join(machine['engines'])}.",
         f"Outputs written on {escape('; '.join(machine['generated_on']))}. This report was made on "
         f"{escape(machine['cpu'])}, {machine['logical_cores']} logical cores, "
         f"{size(machine['memory_bytes'])} memory, {machine['system']}.",

@@ -173,6 +173,8 @@ def _performance(run: Run) -> dict[str, Any]:
     systems = {name: _speed(run, name) for name in run.precisions}
     base = systems[ORIGINAL]
     for row in systems.values():
+        # Another engine's speed says nothing about what quantizing saves.
+        row["comparable"] = not row["simulated"] and row["engine"] == base["engine"]
         row["ratios"] = {
             key: row[key] / base[key]
             for key in ("tokens_per_second", "peak_process_bytes", "weight_bytes", "disk_bytes")
@@ -207,11 +209,11 @@ def _speed(run: Run, precision: str) -> dict[str, Any]:
         (shard["latency_seconds"], shard["batches"]) for shard in shards if shard["batches"]
     ]
     return {
-        "simulated": bool(run.activations(precision) or run.kv_cache(precision)),
+        "simulated": any(shard["simulated"] for shard in shards),
         "activations": shards[0]["activations"],
         "kv_cache": shards[0]["kv_cache"],
         "stored_prefix_tokens": shards[0]["stored_prefix_tokens"],
-        "engine": shards[0]["engine"],
+        "engine": " and ".join(sorted({shard["engine"] for shard in shards})),
         "kernel": " and ".join(sorted({shard["kernel"] for shard in shards})),
         "too_large_batches": sorted({n for shard in shards for n in shard["too_large_batches"]}),
         "layers_quantized": shards[0]["layers_quantized"],
@@ -271,7 +273,7 @@ def _machine(run: Run) -> dict[str, Any]:
         "threads": first["threads"],
         "batch_size": first["batch_size"],
         "max_new_tokens": first["max_new_tokens"],
-        "engine": first["engine"],
+        "engines": sorted({shard["engine"] for shard in shards}),
         "cpu": _cpu_name(),
         "logical_cores": os.cpu_count(),
         "memory_bytes": psutil.virtual_memory().total,

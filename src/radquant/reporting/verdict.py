@@ -201,9 +201,10 @@ def _of(record: Mapping[str, Any], reports: int) -> str:
 
 def _saving(quality: Mapping[str, Any], performance: Mapping[str, Any]) -> str:
     systems = performance["systems"]
-    # Only a precision that really runs has a speed; simulated ones stand in when there is no other.
+    # Only a precision that really runs, on the original's engine, has a speed to compare; others
+    # stand in when there is none.
     quantized = [name for name in quality["precisions"] if name != ORIGINAL]
-    real = [name for name in quantized if not systems[name]["simulated"]]
+    real = [name for name in quantized if systems[name]["comparable"]]
     name = best(quality, real or quantized)
     row, base = systems[name], systems[ORIGINAL]
     if row["simulated"]:
@@ -213,6 +214,11 @@ def _saving(quality: Mapping[str, Any], performance: Mapping[str, Any]) -> str:
         ]
         speed = (
             f"its speed is not known, because the rounding of its {' and '.join(what)} is simulated"
+        )
+    elif not row["comparable"]:
+        speed = (
+            f"its speed says nothing, because another engine ({row['engine']}) wrote it than the "
+            f"original's ({base['engine']})"
         )
     else:
         factor = row["ratios"]["tokens_per_second"]
