@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from dataclasses import asdict
 from pathlib import Path
 
 from radquant.cli import run
@@ -125,6 +126,7 @@ def main() -> None:
             "wall_seconds": spent.wall_seconds,
             "cpu_seconds": spent.cpu_seconds,
             "latency_seconds": measures.latency_summary(work.seconds),
+            **asdict(work.pace),
             "load_seconds": loading.wall_seconds,
             "peak_process_bytes": measures.peak_process_bytes(),
             "peak_device_bytes": measures.peak_device_bytes(device),

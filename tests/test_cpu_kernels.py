@@ -129,7 +129,7 @@ def test_int8_sums_are_exact(seed: int, bits: int, rows: int) -> None:
     rows=rows,
     inputs=st.integers(1, 40),
     outputs=st.integers(1, 70),
-    dtype=st.sampled_from([torch.bfloat16, torch.float32]),
+    dtype=st.sampled_from([torch.bfloat16, torch.float16, torch.float32]),
     entering=st.sampled_from([cpu.FLOATS, cpu.BFLOATS]),
 )
 def test_dense_weights(
@@ -137,8 +137,8 @@ def test_dense_weights(
 ) -> None:
     weight = torch.randn(outputs, inputs * 8, dtype=dtype)
     x = torch.randn(rows, inputs * 8)
-    data, kind = cpu.repack_dense(weight)
-    assert kind == (cpu.BF16 if dtype == torch.bfloat16 else cpu.F32)
+    data, kind = cpu.repack_dense(weight.float())
+    assert kind == {torch.bfloat16: cpu.BF16, torch.float16: cpu.F16, torch.float32: cpu.F32}[dtype]
     y = torch.ops.radquant.linear(x, data, kind, outputs, inputs * 8, entering, None)
     entered = x.bfloat16() if entering == cpu.BFLOATS else x
     exact, terms = products(entered.float(), weight.T.float())

@@ -20,10 +20,10 @@ def main() -> None:
         kind = 0 if bits == 4 else 1
         call.linear(torch.randn(rows, 192), data, kind, outputs, 64, entering, None)
     for dtype, rows, outputs, entering in itertools.product(
-        (torch.bfloat16, torch.float32), (1, 2, 5, 12, 25), (1, 17, 64), range(2)
+        (torch.bfloat16, torch.float32, torch.float16), (1, 2, 5, 12, 25), (1, 17, 64), range(2)
     ):
         data = call.repack_dense(torch.randn(outputs, 72).to(dtype))
-        kind = 2 if dtype == torch.bfloat16 else 3
+        kind = {torch.bfloat16: 2, torch.float32: 3, torch.float16: 4}[dtype]
         call.linear(torch.randn(rows, 72), data, kind, outputs, 72, entering, None)
     print("all products done")
 

@@ -32,9 +32,9 @@ class Loaded:
     activation_layers: int  # linear layers that quantize their input
     weight_bytes: int  # parameters and buffers in memory
     kernel: str  # what multiplies by packed weights; "none" without any
-    simulation: activations.ActivationQuantization | None  # what rounds their input
     runtime: Runtime  # what the checkpoint brings beside its weights
     kv_cache: KVCache | None  # how keys and values are rounded when they enter the cache
+    simulation: activations.ActivationQuantization | None = None  # what rounds activations
 
 
 def resolve_device(name: str) -> torch.device:

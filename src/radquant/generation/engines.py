@@ -31,6 +31,15 @@ class Task:
 
 
 @dataclass
+class Pace:
+    """Where the time of writing went: into the prompts, and into all tokens behind the first."""
+
+    prefill_seconds: float = 0.0
+    decode_seconds: float = 0.0
+    decode_tokens: int = 0
+
+
+@dataclass
 class Work:
     """What was done, in the order of the task's prompts."""
 
@@ -38,6 +47,7 @@ class Work:
     seconds: list[float]  # how long each batch, or each prompt, took
     too_large: list[int]  # sizes of batches that did not fit into memory
     shared_tokens: int  # of all sequences, that were run once
+    pace: Pace | None = None  # of writing
 
 
 def ready(

@@ -179,7 +179,7 @@ def empty_decoder(model: Any, rounded: int, plain: int) -> Any:
             getattr(config, "final_logit_softcapping", None) or 0.0,
         ],
         ACTIVE[activation],
-        embedding.weight,
+        cpu.narrowed(embedding.weight),
         rounded,
         plain,
     )

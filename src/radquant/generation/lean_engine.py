@@ -15,7 +15,7 @@ import torch
 
 from radquant.cli import progress
 from radquant.errors import UserError
-from radquant.generation.engines import Task, Work
+from radquant.generation.engines import Pace, Task, Work
 from radquant.generation.lean_decoder import LeanDecoder
 from radquant.generation.prefix import check_window
 from radquant.generation.transformers_engine import Output, read_output
@@ -42,6 +42,7 @@ class Written:
     outputs: list[Output]
     seconds: list[float]  # from a prompt's first step to its last
     batch_sizes: list[int]  # the one asked for, then each that memory forced
+    pace: Pace
 
 
 @dataclass
@@ -103,6 +104,7 @@ def generate(
     waiting = deque(range(len(prompts)))
     rows: dict[int, Row] = {}  # by number in the decoder
     sizes = [batch_size]
+    pace = Pace()
     outputs: dict[int, Output] = {}
     seconds = [0.0] * len(prompts)
     while waiting or rows:
@@ -111,7 +113,7 @@ def generate(
                 place = waiting.popleft()
                 rows[number] = Row(place, prompts[place].ids[skipped:], time.perf_counter())
         try:
-            step(lean.decoder, rows)
+            next_tokens(lean.decoder, rows, pace)
         except (RuntimeError, MemoryError) as error:
             sizes.append(halved(sizes[-1], error))
             restart(lean.decoder, rows, waiting)
@@ -124,19 +126,27 @@ def generate(
             )
             seconds[row.prompt] = time.perf_counter() - row.started
             done()
-    return Written([outputs[place] for place in range(len(prompts))], seconds, sizes)
+    return Written([outputs[place] for place in range(len(prompts))], seconds, sizes, pace)
 
 
 def write(lean: LeanDecoder, tokenizer: Any, task: Task, stored: StoredPrefix | None) -> Work:
     """Write the answers of all prompts of a task, which are sorted by length, as one queue."""
+    started = time.perf_counter()
     shared = begin(lean, task.shared, task.longest, stored)
+    before = time.perf_counter() - started
     count = len(task.prompts)
     done = iter(progress(range(count + 1), task.label, count, "reports"))
     next(done)
     settings = Settings(task.max_new_tokens, frozenset(task.end_ids), task.stop)
     written = generate(lean, tokenizer, task.prompts, settings, task.batch_size, lambda: next(done))
-    too_large = written.batch_sizes[:-1]
-    return Work(written.outputs, written.seconds, too_large, shared - stored_tokens(stored))
+    written.pace.prefill_seconds += before
+    return Work(
+        written.outputs,
+        written.seconds,
+        written.batch_sizes[:-1],
+        shared - stored_tokens(stored),
+        written.pace,
+    )
 
 
 def score(lean: LeanDecoder, task: Task, stored: StoredPrefix | None) -> Work:
@@ -160,6 +170,21 @@ def stored_tokens(stored: StoredPrefix | None) -> int:
 
 def int64(values: Sequence[int]) -> torch.Tensor:
     return torch.tensor(values, dtype=torch.long)
+
+
+def next_tokens(decoder: Any, rows: dict[int, Row], pace: Pace) -> None:
+    """Write the next token of every row: those whose prompt is not read yet by themselves."""
+    new = {number: row for number, row in rows.items() if not row.written}
+    going = {number: row for number, row in rows.items() if row.written}
+    started = time.perf_counter()
+    if new:
+        step(decoder, new)
+    read = time.perf_counter()
+    if going:
+        step(decoder, going)
+    pace.prefill_seconds += read - started
+    pace.decode_seconds += time.perf_counter() - read
+    pace.decode_tokens += len(going)
 
 
 def step(decoder: Any, rows: dict[int, Row]) -> None:

@@ -10,7 +10,7 @@ import torch
 from radquant.cli import progress
 from radquant.errors import UserError
 from radquant.generation.batching import pad_left
-from radquant.generation.engines import Task, Work
+from radquant.generation.engines import Pace, Task, Work
 from radquant.generation.measures import synchronize
 from radquant.generation.memory import in_parts
 from radquant.generation.prefix import NOTHING, Prefix, begin, run_prefix, stored_length
@@ -62,10 +62,11 @@ def generate_batch(
     stop: Sequence[str] = (),
     prefix: Prefix = NOTHING,
     processor: Any = None,
+    pace: Pace | None = None,
 ) -> list[Output]:
     """Return the outputs of one batch of prompts, in their order.
 
-    processor: the model's own, for prompts with images.
+    processor: the model's own, for prompts with images. pace: gets this batch's added.
     """
     from transformers import StoppingCriteriaList
 
@@ -74,7 +75,11 @@ def generate_batch(
     start = ids.shape[1]
     lengths = [len(prompt.ids) for prompt in prompts]
     seen = model_inputs(processor, prompts, lengths, prefix.length, model)
-    criteria = StoppingCriteriaList([StopStrings(tokenizer, stop, start)] if stop else [])
+    first = FirstToken()
+    criteria = StoppingCriteriaList([first])
+    if stop:
+        criteria.append(StopStrings(tokenizer, stop, start))
+    started = time.perf_counter()
     with torch.inference_mode():
         sequences = model.generate(
             input_ids=ids,
@@ -85,7 +90,13 @@ def generate_batch(
             **seen,
         )
     rows = sequences[:, start:].tolist()
-    return [read_output(tokenizer, row, set(config.eos_token_id), stop) for row in rows]
+    ended = time.perf_counter()
+    outputs = [read_output(tokenizer, row, set(config.eos_token_id), stop) for row in rows]
+    if pace is not None and first.seen is not None:
+        pace.prefill_seconds += first.seen - started
+        pace.decode_seconds += ended - first.seen
+        pace.decode_tokens += sum(output.tokens - 1 for output in outputs)
+    return outputs
 
 
 def generate_batches(
@@ -97,6 +108,7 @@ def generate_batches(
     prefix: Prefix = NOTHING,
     processor: Any = None,
     too_large: list[int] | None = None,
+    pace: Pace | None = None,
 ) -> tuple[list[Output], list[float]]:
     """Return the outputs of all batches in order, and the seconds that each batch took.
 
@@ -108,7 +120,7 @@ def generate_batches(
     too_large = [] if too_large is None else too_large
 
     def write(part: Sequence[Prompt]) -> list[Output]:
-        return generate_batch(model, tokenizer, config, part, stop, prefix, processor)
+        return generate_batch(model, tokenizer, config, part, stop, prefix, processor, pace)
 
     for batch in batches:
         started = time.perf_counter()
@@ -122,13 +134,28 @@ def write(loaded: Any, task: Task, processor: Any = None) -> Work:
     """Write the answers of all batches with the model of `loaded`."""
     model, tokenizer = loaded.model, loaded.tokenizer
     config = greedy_config(model, task.max_new_tokens, task.end_ids, tokenizer.pad_token_id)
+    started = time.perf_counter()
     prefix = run_prefix(model, task.shared, task.longest, begin(loaded, task.longest))
+    synchronize(torch.device(model.device))
+    pace = Pace(time.perf_counter() - started)
     work = progress(task.batches, task.label, len(task.batches), "batches")
     too_large: list[int] = []
     outputs, seconds = generate_batches(
-        model, tokenizer, config, work, task.stop, prefix, processor, too_large
+        model, tokenizer, config, work, task.stop, prefix, processor, too_large, pace
     )
-    return Work(outputs, seconds, too_large, prefix.length - stored_length(loaded))
+    return Work(outputs, seconds, too_large, prefix.length - stored_length(loaded), pace)
+
+
+class FirstToken:
+    """Stopping criterion that stops nothing: it notes when the first token was there."""
+
+    seen: float | None = None
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+        if self.seen is None:
+            synchronize(input_ids.device)
+            self.seen = time.perf_counter()
+        return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
 
 
 class StopStrings:

@@ -90,6 +90,8 @@ def write_shard(
             "dtype": dtype,
             "threads": args.threads,
             "activation_layers": 0,
+            # vLLM reads and writes in the same steps.
+            **dict.fromkeys(("prefill_seconds", "decode_seconds", "decode_tokens")),
             "simulated": False,
             "activations": None,
             "kv_cache": None,

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from radquant.kernels.reference import PackedLinear
 
 SOURCES = Path(__file__).parent / "cpp"
-W4, W8, BF16, F32 = range(4)  # kinds of weights, as in cpp/linear.h
+W4, W8, BF16, F32, F16 = range(5)  # kinds of weights, as in cpp/linear.h
 FLOATS, BFLOATS, INTEGERS = range(3)  # how activations enter a product, likewise
 FLAGS = ("-O3", "-std=c++20", "-fopenmp", "-fno-math-errno", "-fno-trapping-math")
 
@@ -137,12 +137,20 @@ def repack_packed(layer: PackedLinear) -> tuple[Tensor, int]:
 def repack_dense(weight: Tensor) -> tuple[Tensor, int]:
     """A weight [out, in] as the kernels read it, [bytes] uint8, and its kind.
 
-    In bfloat16 where that holds all of its values exactly, else in float32.
+    In the first of bfloat16, float16 and float32 that holds all of its values exactly.
     """
-    half = weight.to(torch.bfloat16)
-    if torch.equal(half.to(weight.dtype), weight):
-        return torch.ops.radquant.repack_dense(half), BF16
-    return torch.ops.radquant.repack_dense(weight.float()), F32
+    narrow = narrowed(weight)
+    kind = {torch.bfloat16: BF16, torch.float16: F16, torch.float32: F32}[narrow.dtype]
+    return torch.ops.radquant.repack_dense(narrow), kind
+
+
+def narrowed(weight: Tensor) -> Tensor:
+    """The same values in the first of bfloat16, float16 and float32 that holds them exactly."""
+    for dtype in (torch.bfloat16, torch.float16):
+        narrow = weight.to(dtype)
+        if torch.equal(narrow.to(weight.dtype), weight):
+            return narrow
+    return weight.float()
 
 
 def fits(layer: PackedLinear) -> bool:

@@ -58,7 +58,7 @@ GENERATION_COLUMNS = [
 ]
 SHARD_KEYS = [
     *("precision", *SHARED_SETTINGS, "engine", "simulated", "device_name", "kernel"),
-    *("reports", "batches"),
+    *("reports", "batches", "prefill_seconds", "decode_seconds", "decode_tokens"),
     *("prompt_tokens", "output_tokens", "wall_seconds", "cpu_seconds", "tokens_per_second"),
     *("latency_seconds", "load_seconds", "peak_process_bytes", "peak_device_bytes", "weight_bytes"),
     *COMPUTED_AS,

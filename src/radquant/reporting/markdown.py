@@ -168,7 +168,16 @@ def _costs(summary: Summary) -> str:
     systems = summary["performance"]["systems"]
     device = any(row["peak_device_bytes"] is not None for row in systems.values())
     header = [
-        *("precision", "tokens/s", "ratio", "CPU s/token", "latency", "peak memory"),
+        *(
+            "precision",
+            "tokens/s",
+            "ratio",
+            "decode tokens/s",
+            "ratio",
+            "CPU s/token",
+            "latency",
+            "peak memory",
+        ),
         *(["device memory"] if device else []),
         *("weights in memory", "ratio", "on disk", "ratio"),
     ]
@@ -177,6 +186,8 @@ def _costs(summary: Summary) -> str:
             escape(name) + (" (simulated)" if row["simulated"] else ""),
             number(row["tokens_per_second"], 1),
             ratio(row["ratios"]["tokens_per_second"]) if row["comparable"] else ABSENT,
+            _decode_speed(row),
+            _decode_ratio(row),
             number(row["cpu_seconds_per_token"]),
             f"{number(row['batch_seconds_mean'], 1)} s",
             size(row["peak_process_bytes"]),
@@ -193,6 +204,16 @@ def _costs(summary: Summary) -> str:
     )
 
 
+def _decode_speed(row: Mapping[str, Any]) -> str:
+    speed = row["decode_tokens_per_second"]
+    return ABSENT if speed is None else number(speed, 1)
+
+
+def _decode_ratio(row: Mapping[str, Any]) -> str:
+    factor = row["ratios"]["decode_tokens_per_second"]
+    return ratio(factor) if row["comparable"] and factor is not None else ABSENT
+
+
 def _cost_notes(summary: Summary) -> list[str]:
     systems, machine = summary["performance"]["systems"], summary["machine"]
     notes = [
@@ -201,7 +222,8 @@ def _cost_notes(summary: Summary) -> list[str]:
         "which everything computes.",
         "Only linear layers are packed: embeddings, a large part of a small model, are not.",
         "Speed is output tokens over the seconds of generation, loading excluded and the reading "
-        "of the prompts included: whatever writes longer outputs shows more tokens/s. Shards may "
+        "of the prompts included: whatever writes longer outputs shows more tokens/s. *Decode* "
+        "leaves out the prompts and the first token of each answer. Shards may "
         "have run side by side, so it is the speed of a loaded machine; CPU seconds suffer less "
         "from that.",
         "Peak memory is that of the largest process, Python and libraries included.",

@@ -7,7 +7,7 @@
 import math
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -179,6 +179,10 @@ def _performance(run: Run) -> dict[str, Any]:
             key: row[key] / base[key]
             for key in ("tokens_per_second", "peak_process_bytes", "weight_bytes", "disk_bytes")
         }
+        written, of_original = row["decode_tokens_per_second"], base["decode_tokens_per_second"]
+        row["ratios"]["decode_tokens_per_second"] = (
+            written / of_original if written and of_original else None
+        )
     return {
         "systems": systems,
         "quantization": {
@@ -223,6 +227,7 @@ def _speed(run: Run, precision: str) -> dict[str, Any]:
         "cpu_seconds": total("cpu_seconds"),
         "load_seconds": total("load_seconds"),
         "tokens_per_second": _ratio(total("output_tokens"), total("wall_seconds")),
+        "decode_tokens_per_second": _decode_speed(shards),
         "cpu_seconds_per_token": _ratio(total("cpu_seconds"), total("output_tokens")),
         "batch_seconds_mean": _ratio(
             sum(latency["mean"] * batches for latency, batches in latencies), total("batches")
@@ -234,6 +239,14 @@ def _speed(run: Run, precision: str) -> dict[str, Any]:
         "disk_bytes": run.disk_bytes[run.checkpoint(precision)],
         "shards": shards,
     }
+
+
+def _decode_speed(shards: Sequence[Mapping[str, Any]]) -> float | None:
+    """Return tokens/s behind the first of each answer; None where no engine told it apart."""
+    if any(shard["decode_seconds"] is None for shard in shards):
+        return None
+    seconds = sum(shard["decode_seconds"] for shard in shards)
+    return sum(shard["decode_tokens"] for shard in shards) / seconds if seconds else None
 
 
 def _ratio(a: float, b: float) -> float:

@@ -225,12 +225,23 @@ def _saving(quality: Mapping[str, Any], performance: Mapping[str, Any]) -> str:
         pace = "slower" if factor < 0.995 else "faster" if factor >= 1.005 else "as fast"
         speed = (
             f"it wrote {row['tokens_per_second']:,.1f} tokens/s against "
-            f"{base['tokens_per_second']:,.1f} ({ratio(factor)}: {pace})"
+            f"{base['tokens_per_second']:,.1f} ({ratio(factor)}: {pace}){_decode(row, base)}"
         )
     return (
         f"In return, {name} takes {_against(row, base, 'disk_bytes')} on disk, "
         f"{_against(row, base, 'weight_bytes')} for its weights in memory and "
         f"{_against(row, base, 'peak_process_bytes')} for the whole process, and {speed}."
+    )
+
+
+def _decode(row: Mapping[str, Any], base: Mapping[str, Any]) -> str:
+    """', and 20 against 10 (2.00×) once the prompts were read'; nothing where it is not known."""
+    factor = row["ratios"]["decode_tokens_per_second"]
+    if factor is None:
+        return ""
+    return (
+        f", and {row['decode_tokens_per_second']:,.1f} against "
+        f"{base['decode_tokens_per_second']:,.1f} ({ratio(factor)}) once the prompts were read"
     )
 
 

@@ -58,7 +58,7 @@ Decoder::Decoder(const std::vector<int64_t>& sizes, const std::vector<double>& n
 
 Part Decoder::part_of(Tensor data, const std::optional<Tensor>& bias, int64_t kind, int64_t in,
                       int64_t out, int64_t group) const {
-  TORCH_CHECK(kind >= 0 && kind <= 3, "unknown kind ", kind);
+  TORCH_CHECK(kind >= 0 && kind <= 4, "unknown kind ", kind);
   Part part{data.contiguous(), {static_cast<Kind>(kind), in, out, group, nullptr}, as_floats(bias)};
   part.weight.data = part.data.const_data_ptr<uint8_t>();
   TORCH_CHECK(out > 0 && in % 8 == 0 && group > 0 && group % 8 == 0 && in % group == 0 &&

@@ -10,6 +10,7 @@
 //   W8    the same header, then for every 4 inputs 64 bytes: byte b of lane c holds input k + b.
 //   BF16  for every 2 inputs 64 bytes: the low half of lane c holds input k, the high half k + 1.
 //   F32   for every input 64 bytes, one float a channel.
+//   F16   for every 2 inputs 64 bytes: the first 32 hold input k of each channel, the others k + 1.
 //
 // Channels that fill the last block up have scale 0 or weight 0.
 #pragma once
@@ -22,7 +23,7 @@ namespace radquant {
 constexpr int64_t BLOCK = 16;  // output channels of a block
 constexpr int64_t LINE = 64;   // bytes; every block and every header starts at a multiple of it
 
-enum class Kind : int32_t { W4 = 0, W8 = 1, BF16 = 2, F32 = 3 };
+enum class Kind : int32_t { W4 = 0, W8 = 1, BF16 = 2, F32 = 3, F16 = 4 };
 
 // How activations enter a product.
 //   F32   as they are; sums in float32
@@ -35,7 +36,7 @@ struct Weight {
   Kind kind;
   int64_t in;     // a multiple of 8
   int64_t out;
-  int64_t group;  // inputs that share a scale, a multiple of 8 that divides `in`; `in` for BF16, F32
+  int64_t group;  // inputs that share a scale, a multiple of 8 that divides `in`; `in` for the others
   const uint8_t* data;  // aligned to LINE; blocks() * block_bytes() bytes
 
   int64_t blocks() const { return (out + BLOCK - 1) / BLOCK; }
@@ -43,7 +44,8 @@ struct Weight {
     switch (kind) {
       case Kind::W4: return in / group * LINE + in / 8 * LINE;
       case Kind::W8: return in / group * LINE + in / 4 * LINE;
-      case Kind::BF16: return in / 2 * LINE;
+      case Kind::BF16:
+      case Kind::F16: return in / 2 * LINE;
       default: return in * LINE;
     }
   }

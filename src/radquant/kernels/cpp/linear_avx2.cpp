@@ -130,6 +130,23 @@ struct BF16F32 {
   }
 };
 
+struct F16F32 {
+  using Value = float;
+  using Sums = Floats;
+  static constexpr int inputs = 2;
+  // A half of a line is one of its inputs here, of all channels.
+  template <int ROWS>
+  static void add(__m256i line, int half, const float* const* x, int64_t k, Sums* sums) {
+    const __m256 weights[2] = {_mm256_cvtph_ps(_mm256_castsi256_si128(line)),
+                               _mm256_cvtph_ps(_mm256_extracti128_si256(line, 1))};
+#pragma GCC unroll 4
+    for (int r = 0; r < ROWS; ++r)
+      for (int of = 0; of < 2; ++of)
+        sums[r].half[of] =
+            _mm256_fmadd_ps(weights[of], _mm256_set1_ps(x[r][k + half]), sums[r].half[of]);
+  }
+};
+
 struct F32F32 {
   using Value = float;
   using Sums = Floats;
@@ -236,6 +253,7 @@ Tile tile_for(const Prepared& x, Kind kind, int64_t rows) {
     case Kind::W4: return integers ? grouped<W4I8>(rows) : grouped<PackedF32<4>>(rows);
     case Kind::W8: return integers ? grouped<W8I8>(rows) : grouped<PackedF32<8>>(rows);
     case Kind::BF16: return plain<BF16F32>(rows);
+    case Kind::F16: return plain<F16F32>(rows);
     default: return plain<F32F32>(rows);
   }
 }

@@ -188,6 +188,22 @@ struct BF16BF16 {
 };
 
 template <int ROWS>
+struct F16F32 {
+  using Value = float;
+  using Sum = __m512;
+  static constexpr int inputs = 2;
+  static void add(__m512i line, const float* const* x, int64_t k, Sum* sums) {
+    const __m512 first = _mm512_cvtph_ps(_mm512_castsi512_si256(line));
+    const __m512 second = _mm512_cvtph_ps(_mm512_extracti64x4_epi64(line, 1));
+#pragma GCC unroll 12
+    for (int r = 0; r < ROWS; ++r) {
+      sums[r] = _mm512_fmadd_ps(first, _mm512_set1_ps(x[r][k]), sums[r]);
+      sums[r] = _mm512_fmadd_ps(second, _mm512_set1_ps(x[r][k + 1]), sums[r]);
+    }
+  }
+};
+
+template <int ROWS>
 struct F32F32 {
   using Value = float;
   using Sum = __m512;
@@ -289,6 +305,7 @@ Tiles tiles_for(const Prepared& x, Kind kind) {
       return bfloats ? grouped<W4BF16>(heights) : grouped<W4F32>(heights);
     case Kind::W8: return integers ? grouped<W8I8>(heights) : grouped<W8F32>(heights);
     case Kind::BF16: return bfloats ? plain<BF16BF16>(heights) : plain<BF16F32>(heights);
+    case Kind::F16: return plain<F16F32>(heights);
     default: return plain<F32F32>(heights);
   }
 }

@@ -74,24 +74,27 @@ Tensor repack(const Tensor& qweight, const Tensor& qzeros, const Tensor& scales,
   return packed;
 }
 
-// weight [out, in] bfloat16 or float32 -> the bytes of a Weight.
+// weight [out, in] bfloat16, float16 or float32 -> the bytes of a Weight.
 Tensor repack_dense(const Tensor& weight) {
   TORCH_CHECK(weight.dim() == 2, "need a matrix");
-  const bool half = weight.scalar_type() == at::kBFloat16;
-  TORCH_CHECK(half || weight.scalar_type() == at::kFloat, "weights must be bfloat16 or float32");
+  const bool bfloat = weight.scalar_type() == at::kBFloat16, half = weight.scalar_type() == at::kHalf;
+  TORCH_CHECK(bfloat || half || weight.scalar_type() == at::kFloat,
+              "weights must be bfloat16, float16 or float32");
   const int64_t out = weight.size(0), in = weight.size(1);
   TORCH_CHECK(in % 8 == 0, in, " inputs are no multiple of 8");
   const Tensor plain = weight.contiguous();
-  const Weight shape{half ? Kind::BF16 : Kind::F32, in, out, in, nullptr};
+  const Weight shape{bfloat ? Kind::BF16 : half ? Kind::F16 : Kind::F32, in, out, in, nullptr};
   Tensor packed = at::empty({shape.blocks() * shape.block_bytes()}, at::kByte);
   auto* bytes = packed.mutable_data_ptr<uint8_t>();
   std::memset(bytes, 0, packed.numel());
-  const int64_t size = half ? 2 : 4, inputs = 4 / size;
+  // Of BF16 two inputs lie side by side, of F16 behind all channels of the first.
+  const int64_t size = bfloat || half ? 2 : 4, inputs = bfloat ? 2 : 1;
+  const int64_t together = size * inputs, step = BLOCK * together;
   const auto* from = static_cast<const uint8_t*>(plain.const_data_ptr());
   for (int64_t channel = 0; channel < out; ++channel) {
-    uint8_t* block = bytes + channel / BLOCK * shape.block_bytes() + channel % BLOCK * 4;
-    for (int64_t k = 0; k < in; k += inputs, block += LINE)
-      std::memcpy(block, from + (channel * in + k) * size, 4);
+    uint8_t* block = bytes + channel / BLOCK * shape.block_bytes() + channel % BLOCK * together;
+    for (int64_t k = 0; k < in; k += inputs, block += step)
+      std::memcpy(block, from + (channel * in + k) * size, together);
   }
   return packed;
 }
@@ -102,7 +105,7 @@ Tensor linear(const Tensor& x, const Tensor& weight, int64_t kind, int64_t out, 
   TORCH_CHECK(supported(), "this processor lacks AVX2");
   TORCH_CHECK(x.dim() >= 1 && (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16),
               "x must be float32 or bfloat16");
-  TORCH_CHECK(kind >= 0 && kind <= 3 && input >= 0 && input <= 2, "unknown kind or input");
+  TORCH_CHECK(kind >= 0 && kind <= 4 && input >= 0 && input <= 2, "unknown kind or input");
   const int64_t in = x.size(-1);
   const Weight shape{static_cast<Kind>(kind), in, out, group, weight.const_data_ptr<uint8_t>()};
   const bool grouped = shape.kind == Kind::W4 || shape.kind == Kind::W8;
