@@ -11,6 +11,7 @@ import pytest
 import yaml
 from tiny_models import store, tiny_llama
 from tiny_reports import model_and_splits, run_script
+from workflow_helpers import copy_repository, dry_run
 
 from radquant import config
 from radquant.errors import UserError
@@ -214,6 +215,24 @@ def test_wrong_options_are_one_sentence(data, tmp_path, capfd, options, said: st
         )
     assert said in capfd.readouterr().err.splitlines()[-1]
     assert not list(tmp_path.iterdir())  # no prompts are left behind
+
+
+def test_the_workflow_builds_an_environment_and_hands_it_over(tmp_path: Path) -> None:
+    """Likelihood and everything else stay in the main environment."""
+    run = copy_repository(tmp_path / "run")
+    changes = {"engine": "vllm", "device": "cpu"}
+    precisions = {"original": {"checkpoint": "original"}, "w4": {"checkpoint": "rtn-w4"}}
+    given = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    given |= {"compute": changes, "precisions": precisions}
+    (run / "vllm.yaml").write_text(yaml.safe_dump(given))
+    planned = dry_run(run, "-p", "--configfile", "vllm.yaml")
+    assert planned.code == 0, planned.err
+    assert "envs/vllm-cpu.txt --output" in " ".join(planned.out.split())
+    commands = [line for line in planned.out.splitlines() if "--precision=" in line]
+    writing = [line for line in commands if "generate.py" in line]
+    assert len(writing) == len(commands) / 2 == 2
+    python = "--engine=vllm --vllm-python=results/venvs/vllm-cpu/bin/python"
+    assert all((python in line) == (line in writing) for line in commands)
 
 
 # -------------------------------------------------------------------------------------- for real
