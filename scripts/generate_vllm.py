@@ -42,11 +42,15 @@ def describe(model: Any) -> dict[str, Any]:
     """Count what vLLM made of the weights; it joins several linear layers of the model in one."""
     from vllm.model_executor.layers.linear import LinearBase, UnquantizedLinearMethod
 
-    layers, kernels = 0, set()
+    layers, kernels, out_of_sight = 0, set(), 0
     for module in model.modules():
-        if not isinstance(module, LinearBase) or isinstance(
-            module.quant_method, UnquantizedLinearMethod
-        ):
+        if not isinstance(module, LinearBase):
+            continue
+        if isinstance(module.quant_method, UnquantizedLinearMethod):
+            # On a CPU a library (oneDNN) holds the weights in a layout of its own, of their size.
+            if module.weight.numel() == 0:
+                size = module.input_size * module.output_size
+                out_of_sight += size * module.params_dtype.itemsize
             continue
         layers += len(getattr(module, "output_sizes", [0]))
         holder = getattr(module, "scheme", None) or module.quant_method
@@ -56,7 +60,7 @@ def describe(model: Any) -> dict[str, Any]:
     return {
         "layers_quantized": layers,
         "kernel": f"vLLM {' and '.join(sorted(kernels))}" if kernels else "none",
-        "weight_bytes": sum(distinct.values()),
+        "weight_bytes": sum(distinct.values()) + out_of_sight,
     }
 
 

