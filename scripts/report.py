@@ -1,4 +1,4 @@
-"""Write report.md, report.html, summary.json and the figures from a finished run's results."""
+"""Write report.md, report.html, summary.json, provenance.json and the figures of a finished run."""
 
 import argparse
 import os
@@ -19,6 +19,7 @@ def parse() -> argparse.Namespace:
         "--html", type=Path, required=True, help="report.html to write, with the explorer"
     )
     parser.add_argument("--summary", type=Path, required=True, help="summary.json to write")
+    parser.add_argument("--provenance", type=Path, required=True, help="provenance.json to write")
     parser.add_argument("--figures", type=Path, required=True, help="folder for the figures (SVG)")
     return parser.parse_args()
 
@@ -42,6 +43,7 @@ def main() -> None:
     report = render(summary, example_texts(results, summary), figures_path)
     write_figures(summary, arguments.figures)
     write_json(arguments.summary, summary)
+    write_json(arguments.provenance, summary["provenance"])
     write_text(arguments.output, report)
     figures = read_figures(arguments.figures, figures_path)
     write_text(arguments.html, page(report, figures, payload(results)))

@@ -1,5 +1,6 @@
 """What a stage cost: wall and CPU seconds, latency, peak memory."""
 
+import os
 import resource
 import sys
 import time
@@ -10,6 +11,13 @@ from typing import Any
 
 import numpy as np
 import torch
+
+# Variables that keep PyTorch's libraries from instructions that the CPU has. Other instructions add
+# in another order, which changes the last bits of every product.
+CPU_LIMITS = (
+    *("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"),
+    *("MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR", "MKL_DEBUG_CPU_TYPE"),
+)
 
 
 @dataclass
@@ -84,6 +92,8 @@ def environment(device: torch.device, threads: int, dtype: torch.dtype) -> dict[
     return {
         "device": device.type,
         "device_name": device_name(device),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "cpu_limits": {name: os.environ[name] for name in CPU_LIMITS if name in os.environ},
         "dtype": str(dtype).removeprefix("torch."),
         "threads": threads,
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},

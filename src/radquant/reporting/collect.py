@@ -58,6 +58,7 @@ GENERATION_COLUMNS = [
 ]
 SHARD_KEYS = [
     *("precision", *SHARED_SETTINGS, "device_name", "kernel", "reports", "batches"),
+    *("cpu_capability", "cpu_limits"),
     *("prompt_tokens", "output_tokens", "wall_seconds", "cpu_seconds", "tokens_per_second"),
     *("latency_seconds", "load_seconds", "peak_process_bytes", "peak_device_bytes", "weight_bytes"),
     *COMPUTED_AS,
@@ -70,6 +71,7 @@ LIKELIHOOD_KEYS = ["precision", "wall_seconds", "cpu_seconds", *COMPUTED_AS]
 class Run:
     """All inputs of a report, checked. Every table has one row per report, in the same order."""
 
+    folder: Path  # the run's results
     config: dict[str, Any]
     precisions: list[str]  # the original first, then as the configuration has them
     annotator: str  # 'lexicon 1 (sha256 …)'
@@ -130,6 +132,7 @@ def collect(results: str | Path, config: Mapping[str, Any]) -> Run:
     used = sorted({config["precisions"][name]["checkpoint"] for name in precisions} - {ORIGINAL})
     quantization = {name: _read_quantization(results / "checkpoints" / name) for name in used}
     run = Run(
+        folder=results,
         config=config,
         precisions=precisions,
         annotator=_annotator(scores, config["scoring"]["annotator"]),
@@ -294,7 +297,7 @@ def _read_likelihood(results: Path, precision: str, ids: Sequence[str]) -> pd.Da
 def _read_quantization(folder: Path) -> dict[str, Any]:
     return _read_record(
         folder / "quantization.json",
-        ["recipe", "layers", "wall_seconds", "cpu_seconds", "peak_process_bytes"],
+        ["recipe", "layers", "files", "wall_seconds", "cpu_seconds", "peak_process_bytes"],
     )
 
 
