@@ -55,6 +55,12 @@ onstart:
         stop(
             "another run is at work in this directory; wait for it, or stop it first"
         )
+    # To keep to its default limit of 100 starts a second, Snakemake looks at all ready jobs once a
+    # second for every job that has ended so far: a tenth of a core after 60 jobs, a whole one after
+    # some hundreds. A limit that is given with --max-jobs-per-timespan stays.
+    limiter = workflow.scheduler.job_rate_limiter
+    if limiter and (limiter.max_jobs, limiter.timespan) == (100, 1):
+        workflow.scheduler.job_rate_limiter = None
 
 
 def code(script):

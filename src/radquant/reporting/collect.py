@@ -35,7 +35,7 @@ from radquant.reporting.checks import (
 )
 from radquant.scoring import radgraph1
 from radquant.scoring import records as annotation_records
-from radquant.scoring.records import Record
+from radquant.scoring.records import Records
 
 BASELINES = ("copy-input", "constant")
 ANNOTATORS = {"lexicon": "clinical F1 (lexicon)", "radgraph": "RadGraph F1"}
@@ -79,7 +79,7 @@ class Run:
     reports: pd.DataFrame  # id, reference of those that were written
     scores: dict[str, pd.DataFrame]  # per precision and baseline, SCORE_COLUMNS, CLINICAL parsed
     generations: dict[str, pd.DataFrame]  # per precision, GENERATION_COLUMNS
-    annotations: dict[str, dict[str, Record]]  # of 'reference' and each precision, by id
+    annotations: dict[str, Records]  # of 'reference' and each precision, by id
     shards: dict[str, list[dict[str, Any]]]  # per precision, the records of its shards
     # Per precision: id, nll (nats), tokens, of all evaluation reports, the written ones first.
     likelihood: dict[str, pd.DataFrame]
@@ -250,7 +250,7 @@ def _read_annotations(
     evaluation: pd.DataFrame,
     generations: Mapping[str, pd.DataFrame],
     scores: Mapping[str, pd.DataFrame],
-) -> dict[str, dict[str, Record]]:
+) -> dict[str, Records]:
     """Return the annotations that the scores were made from, by 'reference' or precision.
 
     References are annotated whole, however few of the reports were written.
@@ -269,7 +269,7 @@ def _read_annotations(
         check_same_reports(sorted(notes), sorted(texts[name].index), paths[0].parent)
         what = "annotation" if name == "reference" else f"annotation of {name}'s output"
         annotation_records.check_texts(notes, texts[name], what)
-        others = {note["annotator"] for note in notes.values()} - {annotator}
+        others = notes.annotators - {annotator}
         if others:
             raise UserError(
                 f"annotations of {name} come from {min(others)}, but the scores from {annotator}; "
