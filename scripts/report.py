@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from radquant.cli import run
-from radquant.files import read_json, write_json, write_text
+from radquant.files import atomic_path, read_json, write_json, write_text
 
 
 def parse() -> argparse.Namespace:
@@ -29,9 +29,9 @@ def main() -> None:
     # Not before the options are parsed: matplotlib and scipy take seconds that --help can spare.
     from radquant.reporting.changes_section import example_texts
     from radquant.reporting.collect import collect
-    from radquant.reporting.explorer import payload
+    from radquant.reporting.explorer import payload_pieces
     from radquant.reporting.figures import write_figures
-    from radquant.reporting.html import page, read_figures
+    from radquant.reporting.html import pieces, read_figures
     from radquant.reporting.markdown import render
     from radquant.reporting.recheck import recheck
     from radquant.reporting.summary import summarize
@@ -46,7 +46,9 @@ def main() -> None:
     write_json(arguments.provenance, summary["provenance"])
     write_text(arguments.output, report)
     figures = read_figures(arguments.figures, figures_path)
-    write_text(arguments.html, page(report, figures, payload(results)))
+    page = pieces(report, figures, len(results.reports), payload_pieces(results))
+    with atomic_path(arguments.html) as part, open(part, "w", encoding="utf-8") as file:
+        file.writelines(page)
 
 
 if __name__ == "__main__":

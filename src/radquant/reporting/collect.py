@@ -2,8 +2,9 @@
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ SCORES = [
 ]
 # Written as JSON: what `radquant.scoring.changes` and `findings` say of a report.
 CLINICAL = ("statuses", "reference_statuses", "changes", "unsupported", "flags")
+REFERENCES = "reference_statuses"  # the same in every system's scores
 SCORE_COLUMNS = [
     *("id", "annotator", "rewards", *SCORES),
     *("identical", "output_words", "empty", *CLINICAL),
@@ -77,7 +79,8 @@ class Run:
     annotator: str  # 'lexicon 1 (sha256 …)'
     rewards: str  # which definitions of F1
     reports: pd.DataFrame  # id, reference of those that were written
-    scores: dict[str, pd.DataFrame]  # per precision and baseline, SCORE_COLUMNS, CLINICAL parsed
+    # Per precision and baseline: SCORE_COLUMNS, of CLINICAL as JSON those that the report reads.
+    scores: dict[str, pd.DataFrame]
     generations: dict[str, pd.DataFrame]  # per precision, GENERATION_COLUMNS
     annotations: dict[str, Records]  # of 'reference' and each precision, by id
     shards: dict[str, list[dict[str, Any]]]  # per precision, the records of its shards
@@ -95,6 +98,13 @@ class Run:
     @property
     def quantized(self) -> list[str]:
         return [name for name in self.precisions if name != ORIGINAL]
+
+    def clinical(self, precision: str, column: str) -> Iterator[Any]:
+        """Yield the value of one of CLINICAL for each report; equal ones may be one object.
+
+        As Python's objects, the values of 100,000 reports would take gigabytes.
+        """
+        return map(_parsed, self.scores[precision][column])
 
     def checkpoint(self, precision: str) -> str:
         return str(self.config["precisions"][precision]["checkpoint"])
@@ -121,7 +131,7 @@ def collect(results: str | Path, config: Mapping[str, Any]) -> Run:
     reports = written_reports(evaluation, config["generation"].get("reports"), path)
     every_id, ids = evaluation["id"].tolist(), reports["id"].tolist()
     systems = [*precisions, *BASELINES]
-    scores = {name: _read_scores(results / "scores" / f"{name}.parquet", ids) for name in systems}
+    scores = {name: _read_scores(results / "scores", name, ids) for name in systems}
     read = {name: _read_generations(results, name, config, ids) for name in precisions}
     generations = {name: table for name, (table, _) in read.items()}
     shards = {name: records for name, (_, records) in read.items()}
@@ -204,7 +214,8 @@ def _read_reports(path: Path, target: str) -> pd.DataFrame:
     return pd.DataFrame({"id": table["id"], "reference": table[target]})
 
 
-def _read_scores(path: Path, ids: Sequence[str]) -> pd.DataFrame:
+def _read_scores(folder: Path, system: str, ids: Sequence[str]) -> pd.DataFrame:
+    path = folder / f"{system}.parquet"
     table = read_table(path, require=SCORE_COLUMNS)
     check_same_reports(table["id"].tolist(), ids, path)
     for column in SCORES:
@@ -214,7 +225,14 @@ def _read_scores(path: Path, ids: Sequence[str]) -> pd.DataFrame:
                 f"{path}, column {column!r}: {int(bad.sum())} value(s) are not numbers from 0 to "
                 f"1, first at id {first_id(table, bad)}; delete the file and run again"
             )
-    return table.assign(**{column: table[column].map(json.loads) for column in CLINICAL})
+    unread = CLINICAL if system in BASELINES else set() if system == ORIGINAL else {REFERENCES}
+    same = {column: table[column].astype("category") for column in ("annotator", "rewards")}
+    return table[[name for name in SCORE_COLUMNS if name not in unread]].assign(**same)
+
+
+@lru_cache(maxsize=1000)
+def _parsed(text: str) -> Any:
+    return json.loads(text)
 
 
 def _read_generations(
