@@ -47,13 +47,18 @@ def main() -> None:
     add("parts", nargs="+", choices=list(PARTS), help="what to measure")
     add("--shards", type=int, nargs="+", default=SHARDS, help="of a precision (%(default)s)")
     add("--reports", type=int, nargs="+", default=REPORTS, help="rows of a table (%(default)s)")
+    add("--resamples", type=int, default=10_000, help="of the report's statistics (%(default)s)")
     add("--folder", type=Path, help="where to work (default: a temporary folder)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
         for part in options.parts:
             sizes = options.shards if part == "snakemake" else options.reports
-            PARTS[part](folder / part, sizes)
+            (folder / part).mkdir(parents=True, exist_ok=True)
+            if part == "report":
+                report(folder / part, sizes, options.resamples)
+            else:
+                PARTS[part](folder / part, sizes)
 
 
 def table(header: list[str]) -> Callable[..., None]:
@@ -104,7 +109,7 @@ def snakemake(folder: Path, sizes: list[int]) -> None:
         write_text(yaml.safe_dump(config), encoding="utf-8")
         words = ["--directory", str(run), "--snakefile", str(run / "Snakefile"), "--cores", "1"]
         words += ["--configfile", str(run / "config/scaling.yaml"), "--workflow-profile"]
-        words += [str(run / "profiles/default"), "--quiet", "all"]
+        words += [str(run / "profiles/default"), "--quiet", "rules", "progress"]
         real = [sys.executable, "-m", "snakemake", *words]
         plan = measured([*real, "--dry-run"])
         idle = measured([sys.executable, str(Path(__file__).with_name("idle_jobs.py")), *words])
@@ -210,11 +215,11 @@ def statistics(folder: Path, sizes: list[int]) -> None:
         row(f"{reports:,}", *costs(measured([sys.executable, "-c", code])))
 
 
-def report(folder: Path, sizes: list[int]) -> None:
+def report(folder: Path, sizes: list[int], resamples: int = 10_000) -> None:
     row = table([f"reports, {PRECISIONS} precisions", *COSTS, "report.html"])
     for reports in sizes:
         shutil.rmtree(folder, ignore_errors=True)
-        results = finished(folder, reports)
+        results = finished(folder, reports, resamples)
         words: list[object] = ["--results", results, "--config", results / "config.json"]
         words += ["--output", folder / "report.md", "--html", folder / "report.html"]
         words += ["--summary", folder / "summary.json", "--provenance", folder / "provenance.json"]
@@ -223,7 +228,7 @@ def report(folder: Path, sizes: list[int]) -> None:
         row(f"{reports:,}", *costs(used), f"{size / 1e6:,.0f} MB")
 
 
-def finished(folder: Path, reports: int) -> Path:
+def finished(folder: Path, reports: int, resamples: int = 10_000) -> Path:
     """A finished run of `reports` reports: real outputs, annotations and scores of two systems, one
     of which stands for all quantized precisions."""
     scored(folder / "texts", reports)
@@ -234,7 +239,7 @@ def finished(folder: Path, reports: int) -> Path:
     config = {**RUN_CONFIG, "precisions": {"original": {"checkpoint": "original"}}}
     config["precisions"] |= {name: {"checkpoint": "awq-w4"} for name in names}
     config["generation"] = {"shards": 1, "prompt": str(REPOSITORY / "prompts/impression.txt")}
-    config["statistics"] = {"resamples": 10_000, "confidence": 0.95, "margin": 0.01}
+    config["statistics"] = {"resamples": resamples, "confidence": 0.95, "margin": 0.01}
     results = make_skeleton(folder / "results", config)
     evaluation = pd.read_csv(texts / "eval.csv", dtype=str, keep_default_na=False)
     write_table(results / "data/eval.csv", evaluation)

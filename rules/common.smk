@@ -3,11 +3,14 @@
 import ast
 import fcntl
 import functools
+import hashlib
 import json
 import os
 import re
 import shlex
 from pathlib import Path
+
+from radquant.files import sha256_file
 
 REPOSITORY = Path(os.path.relpath(workflow.basedir))
 PYTHON = shlex.quote(sys.executable)
@@ -75,6 +78,18 @@ def code(script):
         found |= new
         new = set().union(*map(local_imports, new)) - found
     return [str(start), *sorted(str(path) for path in found - {start})]
+
+
+def code_hash(script):
+    """Return the sha256 of what `code` returns, as a parameter of a rule; only the script itself is
+    an input then.
+
+    For rules with thousands of jobs: a plan takes half as long as with 40 files of code for each.
+    """
+    digest = hashlib.sha256()
+    for name in code(script):
+        digest.update(f"{name}\0{sha256_file(name)}\n".encode())
+    return digest.hexdigest()
 
 
 @functools.cache

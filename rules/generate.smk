@@ -36,7 +36,7 @@ def generate_options(wildcards):
 
 rule generate:
     input:
-        code=code("generate.py"),
+        code=code("generate.py")[:1],
         model=lambda wildcards: model_files(checkpoint_of(wildcards)),
         train="results/data/train.csv",
         eval="results/data/eval.csv",
@@ -51,6 +51,7 @@ rule generate:
         mem_mb=8000,
         runtime=240,
     params:
+        code=code_hash("generate.py"),
         options=generate_options,
     shell:
         "{PYTHON} {input.code[0]:q} --train {input.train} --eval {input.eval}"

@@ -51,6 +51,7 @@ SAME_CHARACTER = 10
 # Of its last 20 to 40 words, a text that goes on and on has few different ones. Real reports have
 # more than half: docs/report.md.
 LAST_WORDS, FEWEST_WORDS = (20, 40), 1 / 3
+_WORDS = re.compile(r"\w+")
 _PLACEHOLDER = re.compile("x+|_+")  # for what was taken out of a text to hide a person
 
 
@@ -232,7 +233,7 @@ def flags(output: str, prompt_texts: Sequence[str], finish_reason: str | None = 
     wrong = {
         "empty": not words,
         "prompt echo": any(
-            not _windows(_words(text)).isdisjoint(_windows(words)) for text in prompt_texts
+            not _windows_of(text).isdisjoint(_windows(words)) for text in prompt_texts
         ),
         "repetition": _repeats(output),
         "cut off": finish_reason == "length",
@@ -241,7 +242,12 @@ def flags(output: str, prompt_texts: Sequence[str], finish_reason: str | None = 
 
 
 def _words(text: str) -> list[str]:
-    return re.findall(r"\w+", text.lower())
+    return _WORDS.findall(text.lower())
+
+
+@lru_cache(maxsize=16)
+def _windows_of(prompt_text: str) -> set[tuple[str, ...]]:
+    return _windows(_words(prompt_text))
 
 
 def _windows(words: list[str]) -> set[tuple[str, ...]]:

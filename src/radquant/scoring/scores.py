@@ -79,28 +79,19 @@ def score(
         }
     )
     fixed = fixed_texts(template)
-    rows = [
-        {
-            **measure(
-                references[name],
-                outputs[name],
-                originals[name],
-                reference_notes[name],
-                output_notes[name],
-                original_notes[name],
-            ),
-            **_clinical(
-                outputs[name],
-                originals[name],
-                reference_notes[name],
-                output_notes[name],
-                original_notes[name],
-                shown,
-            ),
-            "flags": _json(flags(outputs[name], fixed, generated["finish_reason"][name])),
-        }
-        for name, shown in zip(ids, inputs, strict=True)
-    ]
+    finish_reasons = generated["finish_reason"].tolist()
+    texts = [dict(references), dict(outputs), dict(originals)]
+    rows = []
+    for name, shown, finish_reason in zip(ids, inputs, finish_reasons, strict=True):
+        reference_text, output, original = (of[name] for of in texts)
+        notes = (reference_notes[name], output_notes[name], original_notes[name])
+        rows.append(
+            {
+                **measure(reference_text, output, original, *notes),
+                **_clinical(output, original, *notes, shown),
+                "flags": _json(flags(output, fixed, finish_reason)),
+            }
+        )
     scores = pd.DataFrame(rows)
     scores.insert(0, "id", ids)
     scores.insert(1, "annotator", annotator)
