@@ -14,7 +14,8 @@ from workflow_helpers import SMOKE, copy_repository
 from radquant.errors import UserError
 from radquant.files import read_jsonl, sha256_text, write_jsonl
 from radquant.reporting.explorer import dump, payload, payload_pieces
-from radquant.scoring import lexicon, records
+from radquant.scoring import changes, lexicon, records
+from radquant.scoring.spans import sentences
 
 
 @pytest.fixture
@@ -101,3 +102,14 @@ def test_the_page_gets_its_reports_one_by_one(invented_run: Any) -> None:
     assert "".join(pieces) == dump(whole)
     assert json.loads("".join(pieces)) == whole
     assert len(pieces) == 3 + len(whole["reports"]) + len(whole["texts"])
+
+
+def test_claims_are_found_as_by_each_pattern_alone() -> None:
+    """The one search that comes before them leaves none out."""
+    texts = ["Unchanged effusion.", "No change since the prior", "Stable. New mass", "Clear lungs."]
+    for text in texts:
+        for start, end in sentences(text):
+            sentence = text[start:end]
+            alone = [name for name, pattern in changes._CLAIM.items() if pattern.search(sentence)]
+            assert [name for name, _ in changes._claims(sentence)] == alone
+    assert changes._claims("No change since the prior") != []
