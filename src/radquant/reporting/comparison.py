@@ -324,6 +324,10 @@ def _entries_table(differing: list[Entry]) -> str:
 def _shown(value: Any) -> str:
     if value is None:
         return ABSENT
+    if isinstance(value, list):  # what shards on several machines had
+        return " / ".join(map(_shown, value))
+    if isinstance(value, Mapping):
+        return ", ".join(f"{plain(str(key))}={_shown(value[key])}" for key in value) or "none"
     text = plain(str(value))
     return text[:12] if HASH.fullmatch(text) else text
 
