@@ -43,7 +43,7 @@ def generate_options(wildcards):
 
 rule generate:
     input:
-        code=[*code("generate.py"), *(code("generate_vllm.py") if VLLM else [])],
+        code=code("generate.py")[:1],
         environment=f"results/venvs/{VLLM}/ready.json" if VLLM else [],
         model=lambda wildcards: model_files(checkpoint_of(wildcards)),
         train="results/data/train.csv",
@@ -59,6 +59,8 @@ rule generate:
         mem_mb=8000,
         runtime=240,
     params:
+        code=code_hash("generate.py"),
+        vllm_code=code_hash("generate_vllm.py") if VLLM else None,
         options=generate_options,
     shell:
         "{PYTHON} {input.code[0]:q} --train {input.train} --eval {input.eval}"

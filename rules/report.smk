@@ -25,6 +25,7 @@ rule report:
             map(str, (REPOSITORY / "src/radquant/reporting/assets").iterdir())
         ),
         config="results/config.json",
+        prompt=config["generation"]["prompt"],
         model=model_files("original"),
         data=expand(
             "results/data/{name}",
@@ -70,6 +71,7 @@ rule report:
         report="results/report.md",
         html="results/report.html",
         summary="results/summary.json",
+        provenance="results/provenance.json",
         figures=directory("results/figures"),
     log:
         "results/logs/report.log",
@@ -79,5 +81,5 @@ rule report:
     shell:
         "{PYTHON} {input.code[0]:q} --results results --config {input.config}"
         " --output {output.report} --html {output.html} --summary {output.summary}"
-        " --figures {output.figures}"
+        " --provenance {output.provenance} --figures {output.figures}"
         " 2>&1 | tee {log} >&2"

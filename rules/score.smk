@@ -70,7 +70,7 @@ rule annotate_reference:
 
 rule annotate:
     input:
-        code=code("annotate.py"),
+        code=code("annotate.py")[:1],
         texts="results/generations/{system}/{part}.parquet",
         environment=ANNOTATOR_ENVIRONMENT,
     output:
@@ -82,6 +82,7 @@ rule annotate:
         mem_mb=8000,
         runtime=120,
     params:
+        code=code_hash("annotate.py"),
         options=annotator_options,
     shell:
         "{ANNOTATE} {input.code[0]:q} {params.options} --texts {input.texts}"

@@ -1,11 +1,11 @@
-"""Write report.md, report.html, summary.json and the figures from a finished run's results."""
+"""Write report.md, report.html, summary.json, provenance.json and the figures of a finished run."""
 
 import argparse
 import os
 from pathlib import Path
 
 from radquant.cli import run
-from radquant.files import read_json, write_json, write_text
+from radquant.files import atomic_path, read_json, write_json, write_text
 
 
 def parse() -> argparse.Namespace:
@@ -19,6 +19,7 @@ def parse() -> argparse.Namespace:
         "--html", type=Path, required=True, help="report.html to write, with the explorer"
     )
     parser.add_argument("--summary", type=Path, required=True, help="summary.json to write")
+    parser.add_argument("--provenance", type=Path, required=True, help="provenance.json to write")
     parser.add_argument("--figures", type=Path, required=True, help="folder for the figures (SVG)")
     return parser.parse_args()
 
@@ -28,9 +29,9 @@ def main() -> None:
     # Not before the options are parsed: matplotlib and scipy take seconds that --help can spare.
     from radquant.reporting.changes_section import example_texts
     from radquant.reporting.collect import collect
-    from radquant.reporting.explorer import payload
+    from radquant.reporting.explorer import payload_pieces
     from radquant.reporting.figures import write_figures
-    from radquant.reporting.html import page, read_figures
+    from radquant.reporting.html import pieces, read_figures
     from radquant.reporting.markdown import render
     from radquant.reporting.recheck import recheck
     from radquant.reporting.summary import summarize
@@ -42,9 +43,12 @@ def main() -> None:
     report = render(summary, example_texts(results, summary), figures_path)
     write_figures(summary, arguments.figures)
     write_json(arguments.summary, summary)
+    write_json(arguments.provenance, summary["provenance"])
     write_text(arguments.output, report)
     figures = read_figures(arguments.figures, figures_path)
-    write_text(arguments.html, page(report, figures, payload(results)))
+    page = pieces(report, figures, len(results.reports), payload_pieces(results))
+    with atomic_path(arguments.html) as part, open(part, "w", encoding="utf-8") as file:
+        file.writelines(page)
 
 
 if __name__ == "__main__":

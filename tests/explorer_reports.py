@@ -220,6 +220,7 @@ def _write_records(folder, count):
     write_weights(folder / "checkpoints/awq-w4", 550_000)
     layers = [{"name": f"layers.{i}", "weight_error": 0.1 + i / 100} for i in range(3)]
     record = {"recipe": CONFIG["checkpoints"]["awq-w4"], "layers": layers, "checks": {}}
+    record["files"] = {"model.safetensors": "e" * 64}
     cost = {"wall_seconds": 12.5, "cpu_seconds": 11.0, "peak_process_bytes": 900_000_000}
     write_json(folder / "checkpoints/awq-w4/quantization.json", record | cost)
 

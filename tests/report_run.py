@@ -89,6 +89,7 @@ def make_results(folder, config=CONFIG):
         write_weights(folder / "checkpoints" / name, 1000)
         layers = [{"name": x, "weight_error": 0.1 + i / 100} for i, x in enumerate(LAYERS)]
         record = {"recipe": recipe, "layers": layers, "checks": {"layers_quantized": 3}}
+        record["files"] = {"model.safetensors": "e" * 64}
         record["prefix"] = PREFIX if recipe["prefix"] == "auto" else []
         cost = {"wall_seconds": 12.5, "cpu_seconds": 11.0, "peak_process_bytes": 900_000_000}
         write_json(folder / "checkpoints" / name / "quantization.json", record | cost)
@@ -202,6 +203,8 @@ def write_generations(folder, name, computed, ids, outputs):
             "simulated": bool(computed["activations"] or computed["kv_cache"]),
             "device": "cpu",
             "device_name": "Invented CPU",
+            "cpu_capability": "AVX2",
+            "cpu_limits": {},
             "dtype": "float32",
             "threads": 1,
             "batch_size": 6,

@@ -205,7 +205,7 @@ def test_the_payload_says_what_the_tables_say(invented_run, invented_parts):
             output = report["outputs"][at]
             assert output["f1"] == pytest.approx(row.complete, abs=1e-6)
             for column in ("changes", "flags", "unsupported"):
-                assert output[column] == getattr(row, column)
+                assert output[column] == json.loads(getattr(row, column))
 
 
 def test_the_invented_reports_have_every_kind_of_change_and_flag(invented_parts):

@@ -24,6 +24,7 @@ def run_script(results, folder):
     command += ["--config", str(results / "config.json"), "--output", str(folder / "report.md")]
     command += ["--html", str(folder / "report.html")]
     command += ["--summary", str(folder / "summary.json"), "--figures", str(folder / "figures")]
+    command += ["--provenance", str(folder / "provenance.json")]
     return subprocess.run(command, capture_output=True, text=True)
 
 

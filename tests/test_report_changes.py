@@ -10,6 +10,7 @@ from scipy.stats import norm
 
 from radquant.reporting import changes
 from radquant.reporting.changes_section import changes_section, example_texts, examples_section
+from radquant.reporting.collect import CLINICAL
 from radquant.scoring import lexicon
 from radquant.scoring.changes import KINDS
 from radquant.scoring.changes import changes as compare
@@ -52,7 +53,8 @@ def make_run(outputs):
                 ids, REFERENCES, outputs["original"], texts, strict=True
             )
         ]
-        scores[name] = pd.DataFrame(rows)
+        table = pd.DataFrame(rows)
+        scores[name] = table.assign(**{key: table[key].map(json.dumps) for key in CLINICAL})
         generations[name] = pd.DataFrame(
             {"id": ids, "output": texts, "truncated_tokens": 0, "output_tokens": 3}
         )
@@ -63,6 +65,7 @@ def make_run(outputs):
         reports=pd.DataFrame({"id": ids, "reference": REFERENCES}),
         scores=scores,
         generations=generations,
+        clinical=lambda name, column: map(json.loads, scores[name][column]),
     )
 
 

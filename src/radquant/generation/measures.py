@@ -1,5 +1,6 @@
 """What a stage cost: wall and CPU seconds, latency, peak memory."""
 
+import os
 import resource
 import sys
 import time
@@ -10,6 +11,13 @@ from typing import Any
 
 import numpy as np
 import torch
+
+# Variables that keep PyTorch's libraries from instructions that the CPU has. Other instructions add
+# in another order, which changes the last bits of every product.
+CPU_LIMITS = (
+    *("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"),
+    *("MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR", "MKL_DEBUG_CPU_TYPE", "RADQUANT_CPU_LEVEL"),
+)
 
 
 @dataclass
@@ -77,6 +85,14 @@ def latency_summary(seconds: Sequence[float]) -> dict[str, float | None]:
     }
 
 
+def processor() -> dict[str, Any]:
+    """Return the instructions that PyTorch uses here, and what the environment forbids."""
+    return {
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "cpu_limits": {name: os.environ[name] for name in CPU_LIMITS if name in os.environ},
+    }
+
+
 def environment(device: torch.device, threads: int, dtype: torch.dtype) -> dict[str, Any]:
     """Return the fields of a stage's record that say where it ran."""
     import transformers
@@ -84,6 +100,7 @@ def environment(device: torch.device, threads: int, dtype: torch.dtype) -> dict[
     return {
         "device": device.type,
         "device_name": device_name(device),
+        **processor(),
         "dtype": str(dtype).removeprefix("torch."),
         "threads": threads,
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},

@@ -18,6 +18,7 @@ import radquant
 from radquant import prompts
 from radquant.errors import UserError
 from radquant.files import read_json, write_json, write_table
+from radquant.generation.measures import processor
 from radquant.generation import batching, tables
 from radquant.generation.transformers_engine import read_output
 from radquant.generation.vllm_limits import ENVIRONMENT, check_checkpoint
@@ -82,6 +83,7 @@ def write_shard(
         {
             **tables.output_counts(chosen, written, done["wall_seconds"]),
             **done,
+            **processor(),
             "precision": args.precision,
             "shard": args.shard,
             "shards": args.shards,

@@ -3,23 +3,26 @@
 A finding that no list of ours knows is named by words of a report: here it is only "other".
 """
 
+import heapq
+import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
 from radquant import statistics
-from radquant.reporting.collect import ORIGINAL, Run
+from radquant.reporting.collect import ORIGINAL, REFERENCES, Run
 from radquant.scoring.changes import FLAGS, KINDS, Change, harm
 from radquant.scoring.finding_terms import CANONICAL
-from radquant.scoring.findings import ABSENT, PRESENT
+from radquant.scoring.findings import PRESENT, UNCERTAIN
 
 EXAMPLES = 5
 # A finding in fewer references than this says nothing about sensitivity.
 FEWEST_REFERENCES = 5
 OTHER = "other"
+MENTIONED = (PRESENT, UNCERTAIN)  # definitely or possibly there
 # Kinds that change whether a finding is there.
 FLIPS = ("lost", "negated", "invented", "hedged", "asserted")
 # What the original's output definitely has and this one not, and the other way round.
@@ -29,10 +32,10 @@ LOSING, ADDING = ("lost", "negated"), ("invented", "asserted")
 def changes(run: Run, precision: str) -> dict[str, Any]:
     """Return how many changes of each kind a precision has, and in how many reports."""
     table = run.scores[precision]
-    found: list[list[Change]] = list(table["changes"])
+    found = [_kinds(row) for row in run.clinical(precision, "changes")]
     kinds = {}
     for kind in KINDS:
-        counts = [sum(change["kind"] == kind for change in row) for row in found]
+        counts = [row.count(kind) for row in found]
         kinds[kind] = {"changes": sum(counts), **_share(run, [count > 0 for count in counts])}
     return {
         "changed": _share(run, ~table["identical"].to_numpy(dtype=bool)),
@@ -40,20 +43,25 @@ def changes(run: Run, precision: str) -> dict[str, Any]:
         # The harms that a verdict speaks of, each report counted once.
         "losing": _with_any(run, found, LOSING),
         "adding": _with_any(run, found, ADDING),
-        "in_reference": _in_reference(run, found),
+        "in_reference": _in_reference(run, precision),
     }
 
 
-def _with_any(run: Run, found: Sequence[Sequence[Change]], kinds: Sequence[str]) -> dict[str, Any]:
-    return _share(run, [any(change["kind"] in kinds for change in row) for row in found])
+def _kinds(row: Sequence[Change]) -> tuple[str, ...]:
+    """The kinds of a report's changes; equal strings are one."""
+    return tuple(sys.intern(change["kind"]) for change in row)
 
 
-def _in_reference(run: Run, found: Sequence[Sequence[Change]]) -> dict[str, int]:
+def _with_any(run: Run, found: Sequence[Sequence[str]], kinds: Sequence[str]) -> dict[str, Any]:
+    return _share(run, [any(kind in kinds for kind in row) for row in found])
+
+
+def _in_reference(run: Run, precision: str) -> dict[str, int]:
     """Return how many of the flips of each kind are of findings that the reference has."""
-    references = run.scores[ORIGINAL]["reference_statuses"]
+    references = run.clinical(ORIGINAL, REFERENCES)
     counts = Counter(
         change["kind"]
-        for row, reference in zip(found, references, strict=True)
+        for row, reference in zip(run.clinical(precision, "changes"), references, strict=True)
         for change in row
         if reference.get(change["finding"]) == PRESENT
     )
@@ -64,8 +72,11 @@ def outputs(run: Run, precision: str) -> dict[str, Any]:
     """Return what is wrong with a precision's outputs by themselves."""
     table, scores = run.generations[precision], run.scores[precision]
     return {
-        "flags": {flag: _share(run, [flag in row for row in scores["flags"]]) for flag in FLAGS},
-        "unsupported": _share(run, map(bool, scores["unsupported"])),
+        "flags": {
+            flag: _share(run, [flag in row for row in run.clinical(precision, "flags")])
+            for flag in FLAGS
+        },
+        "unsupported": _share(run, map(bool, run.clinical(precision, "unsupported"))),
         "truncated_prompts": int((table["truncated_tokens"] > 0).sum()),
         "mean_tokens": float(table["output_tokens"].mean()),
         "mean_words": float(scores["output_words"].mean()),
@@ -74,17 +85,16 @@ def outputs(run: Run, precision: str) -> dict[str, Any]:
 
 def findings(run: Run) -> dict[str, Any]:
     """Return each finding's sensitivities and flips, the most frequent in the references first."""
-    references = list(run.scores[ORIGINAL]["reference_statuses"])
-    has = {
-        name: np.array([row.get(name) == PRESENT for row in references], dtype=bool)
-        for name in CANONICAL
-    }
+    has = _findings_of(run, ORIGINAL, REFERENCES, [PRESENT])
+    mentioned = {name: _findings_of(run, name, "statuses", MENTIONED) for name in run.precisions}
     order = sorted(CANONICAL, key=lambda name: (-has[name].sum(), name))
     flips = {name: _flips(run, name) for name in run.quantized}
     rows: dict[str, dict[str, Any]] = {
         finding: {
             "references": int(has[finding].sum()),
-            "sensitivity": _sensitivities(run, finding, has[finding]),
+            "sensitivity": _sensitivities(
+                run, has[finding], {name: found[finding] for name, found in mentioned.items()}
+            ),
             "flips": {name: _counts(flips[name][finding]) for name in run.quantized},
         }
         for finding in order
@@ -100,7 +110,7 @@ def findings(run: Run) -> dict[str, Any]:
 
 def _flips(run: Run, precision: str) -> dict[str, Counter[str]]:
     counts: dict[str, Counter[str]] = {name: Counter() for name in (*CANONICAL, OTHER)}
-    for row in run.scores[precision]["changes"]:
+    for row in run.clinical(precision, "changes"):
         for change in row:
             finding = change["finding"]
             counts[finding if finding in counts else OTHER][change["kind"]] += 1
@@ -111,12 +121,17 @@ def _counts(counter: Counter[str]) -> dict[str, int]:
     return {kind: counter[kind] for kind in FLIPS}
 
 
-def _sensitivities(run: Run, finding: str, has: np.ndarray) -> dict[str, Any]:
-    """Return, by precision, the share of references with the finding whose output has it too."""
+def _sensitivities(
+    run: Run, has: np.ndarray, mentioned: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
+    """Return, by precision, the share of references with a finding whose output has it too.
+
+    has: which references have it. mentioned: which outputs of each precision.
+    """
     if has.sum() < FEWEST_REFERENCES:
         return {}
     settings = run.config["statistics"]
-    found = {name: _mentioned(run, name, finding)[has] for name in run.precisions}
+    found = {name: values[has] for name, values in mentioned.items()}
     result: dict[str, Any] = {}
     for name, values in found.items():
         result[name] = _proportion(int(values.sum()), len(values), settings["confidence"])
@@ -132,10 +147,16 @@ def _sensitivities(run: Run, finding: str, has: np.ndarray) -> dict[str, Any]:
     return result
 
 
-def _mentioned(run: Run, precision: str, finding: str) -> np.ndarray:
-    """Say of each report whether the output has the finding, definitely or possibly."""
-    rows = run.scores[precision]["statuses"]
-    return np.array([row.get(finding, ABSENT) != ABSENT for row in rows], dtype=bool)
+def _findings_of(
+    run: Run, precision: str, column: str, wanted: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """Say of each finding and report whether it has one of the `wanted` statuses there."""
+    found = {name: np.zeros(len(run.reports), dtype=bool) for name in CANONICAL}
+    for row, statuses in enumerate(run.clinical(precision, column)):
+        for name, status in statuses.items():
+            if status in wanted and name in found:
+                found[name][row] = True
+    return found
 
 
 def _share(run: Run, hits: Iterable[bool] | np.ndarray) -> dict[str, Any]:
@@ -169,9 +190,14 @@ def examples(run: Run, level: str) -> list[dict[str, Any]]:
 
 def _ranked(run: Run, precision: str, level: str) -> list[dict[str, Any]]:
     table, original = run.scores[precision], run.scores[ORIGINAL]
-    columns = (table["id"], table["changes"], table["flags"], original["flags"])
+    columns = (
+        table["id"],
+        run.clinical(precision, "changes"),
+        run.clinical(precision, "flags"),
+        run.clinical(ORIGINAL, "flags"),
+    )
     scores = (table[level], original[level])
-    rows = [
+    rows = (
         {
             "precision": precision,
             "id": name,
@@ -183,8 +209,10 @@ def _ranked(run: Run, precision: str, level: str) -> list[dict[str, Any]]:
         }
         for name, found, flags, flags_before, score, before in zip(*columns, *scores, strict=True)
         if found or set(flags) - set(flags_before)
-    ]
+    )
     # Among equals, first what lost most against the reference.
-    return sorted(
-        rows, key=lambda row: (-row["harm"], row["score"] - row["score_original"], row["id"])
+    return heapq.nsmallest(
+        EXAMPLES,
+        rows,
+        key=lambda row: (-row["harm"], row["score"] - row["score_original"], row["id"]),
     )

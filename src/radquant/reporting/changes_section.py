@@ -1,5 +1,6 @@
 """The report's sections on what changed clinically, and the worst examples."""
 
+import json
 import textwrap
 from collections.abc import Mapping
 from typing import Any
@@ -217,7 +218,7 @@ def example_texts(run: Run, summary: Summary) -> dict[tuple[str, str], str]:
         for system in (ORIGINAL, row["precision"]):
             outputs = run.generations[system].set_index("id")["output"]
             texts[system, row["id"]] = outputs[row["id"]]
-        found = run.scores[row["precision"]].set_index("id").loc[row["id"], "changes"]
+        found = json.loads(run.scores[row["precision"]].set_index("id").loc[row["id"], "changes"])
         texts[f"changes of {row['precision']}", row["id"]] = "; ".join(map(_in_words, found))
     return texts
 

@@ -2,8 +2,9 @@
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from radquant.reporting.checks import (
 )
 from radquant.scoring import radgraph1
 from radquant.scoring import records as annotation_records
-from radquant.scoring.records import Record
+from radquant.scoring.records import Records
 
 BASELINES = ("copy-input", "constant")
 ANNOTATORS = {"lexicon": "clinical F1 (lexicon)", "radgraph": "RadGraph F1"}
@@ -48,6 +49,7 @@ SCORES = [
 ]
 # Written as JSON: what `radquant.scoring.changes` and `findings` say of a report.
 CLINICAL = ("statuses", "reference_statuses", "changes", "unsupported", "flags")
+REFERENCES = "reference_statuses"  # the same in every system's scores
 SCORE_COLUMNS = [
     *("id", "annotator", "rewards", *SCORES),
     *("identical", "output_words", "empty", *CLINICAL),
@@ -59,6 +61,7 @@ GENERATION_COLUMNS = [
 SHARD_KEYS = [
     *("precision", *SHARED_SETTINGS, "engine", "simulated", "device_name", "kernel"),
     *("reports", "batches", "prefill_seconds", "decode_seconds", "decode_tokens"),
+    *("cpu_capability", "cpu_limits"),
     *("prompt_tokens", "output_tokens", "wall_seconds", "cpu_seconds", "tokens_per_second"),
     *("latency_seconds", "load_seconds", "peak_process_bytes", "peak_device_bytes", "weight_bytes"),
     *COMPUTED_AS,
@@ -71,14 +74,16 @@ LIKELIHOOD_KEYS = ["precision", "wall_seconds", "cpu_seconds", "too_large_batche
 class Run:
     """All inputs of a report, checked. Every table has one row per report, in the same order."""
 
+    folder: Path  # the run's results
     config: dict[str, Any]
     precisions: list[str]  # the original first, then as the configuration has them
     annotator: str  # 'lexicon 1 (sha256 …)'
     rewards: str  # which definitions of F1
     reports: pd.DataFrame  # id, reference of those that were written
-    scores: dict[str, pd.DataFrame]  # per precision and baseline, SCORE_COLUMNS, CLINICAL parsed
+    # Per precision and baseline: SCORE_COLUMNS, of CLINICAL as JSON those that the report reads.
+    scores: dict[str, pd.DataFrame]
     generations: dict[str, pd.DataFrame]  # per precision, GENERATION_COLUMNS
-    annotations: dict[str, dict[str, Record]]  # of 'reference' and each precision, by id
+    annotations: dict[str, Records]  # of 'reference' and each precision, by id
     shards: dict[str, list[dict[str, Any]]]  # per precision, the records of its shards
     # Per precision: id, nll (nats), tokens, of all evaluation reports, the written ones first.
     likelihood: dict[str, pd.DataFrame]
@@ -94,6 +99,13 @@ class Run:
     @property
     def quantized(self) -> list[str]:
         return [name for name in self.precisions if name != ORIGINAL]
+
+    def clinical(self, precision: str, column: str) -> Iterator[Any]:
+        """Yield the value of one of CLINICAL for each report; equal ones may be one object.
+
+        As Python's objects, the values of 100,000 reports would take gigabytes.
+        """
+        return map(_parsed, self.scores[precision][column])
 
     def checkpoint(self, precision: str) -> str:
         return str(self.config["precisions"][precision]["checkpoint"])
@@ -120,7 +132,7 @@ def collect(results: str | Path, config: Mapping[str, Any]) -> Run:
     reports = written_reports(evaluation, config["generation"].get("reports"), path)
     every_id, ids = evaluation["id"].tolist(), reports["id"].tolist()
     systems = [*precisions, *BASELINES]
-    scores = {name: _read_scores(results / "scores" / f"{name}.parquet", ids) for name in systems}
+    scores = {name: _read_scores(results / "scores", name, ids) for name in systems}
     read = {name: _read_generations(results, name, config, ids) for name in precisions}
     generations = {name: table for name, (table, _) in read.items()}
     shards = {name: records for name, (_, records) in read.items()}
@@ -131,6 +143,7 @@ def collect(results: str | Path, config: Mapping[str, Any]) -> Run:
     used = sorted({config["precisions"][name]["checkpoint"] for name in precisions} - {ORIGINAL})
     quantization = {name: _read_quantization(results / "checkpoints" / name) for name in used}
     run = Run(
+        folder=results,
         config=config,
         precisions=precisions,
         annotator=_annotator(scores, config["scoring"]["annotator"]),
@@ -202,7 +215,8 @@ def _read_reports(path: Path, target: str) -> pd.DataFrame:
     return pd.DataFrame({"id": table["id"], "reference": table[target]})
 
 
-def _read_scores(path: Path, ids: Sequence[str]) -> pd.DataFrame:
+def _read_scores(folder: Path, system: str, ids: Sequence[str]) -> pd.DataFrame:
+    path = folder / f"{system}.parquet"
     table = read_table(path, require=SCORE_COLUMNS)
     check_same_reports(table["id"].tolist(), ids, path)
     for column in SCORES:
@@ -212,7 +226,14 @@ def _read_scores(path: Path, ids: Sequence[str]) -> pd.DataFrame:
                 f"{path}, column {column!r}: {int(bad.sum())} value(s) are not numbers from 0 to "
                 f"1, first at id {first_id(table, bad)}; delete the file and run again"
             )
-    return table.assign(**{column: table[column].map(json.loads) for column in CLINICAL})
+    unread = CLINICAL if system in BASELINES else set() if system == ORIGINAL else {REFERENCES}
+    same = {column: table[column].astype("category") for column in ("annotator", "rewards")}
+    return table[[name for name in SCORE_COLUMNS if name not in unread]].assign(**same)
+
+
+@lru_cache(maxsize=1000)
+def _parsed(text: str) -> Any:
+    return json.loads(text)
 
 
 def _read_generations(
@@ -248,7 +269,7 @@ def _read_annotations(
     evaluation: pd.DataFrame,
     generations: Mapping[str, pd.DataFrame],
     scores: Mapping[str, pd.DataFrame],
-) -> dict[str, dict[str, Record]]:
+) -> dict[str, Records]:
     """Return the annotations that the scores were made from, by 'reference' or precision.
 
     References are annotated whole, however few of the reports were written.
@@ -267,7 +288,7 @@ def _read_annotations(
         check_same_reports(sorted(notes), sorted(texts[name].index), paths[0].parent)
         what = "annotation" if name == "reference" else f"annotation of {name}'s output"
         annotation_records.check_texts(notes, texts[name], what)
-        others = {note["annotator"] for note in notes.values()} - {annotator}
+        others = notes.annotators - {annotator}
         if others:
             raise UserError(
                 f"annotations of {name} come from {min(others)}, but the scores from {annotator}; "
@@ -295,7 +316,7 @@ def _read_likelihood(results: Path, precision: str, ids: Sequence[str]) -> pd.Da
 def _read_quantization(folder: Path) -> dict[str, Any]:
     return _read_record(
         folder / "quantization.json",
-        ["recipe", "layers", "wall_seconds", "cpu_seconds", "peak_process_bytes"],
+        ["recipe", "layers", "files", "wall_seconds", "cpu_seconds", "peak_process_bytes"],
     )
 
 

@@ -10,7 +10,8 @@ A text is its number in "texts", where equal texts stand once. Spans are the ann
 in order and apart from each other, and count UTF-16 units as JavaScript does.
 """
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from radquant.reporting.collect import ANNOTATORS, Run
@@ -19,6 +20,7 @@ from radquant.scoring.finding_terms import NOT_FINDINGS
 from radquant.scoring.records import Record
 from radquant.scoring.spans import spans
 
+REFERENCE = "reference"
 STATUSES = {
     **{"definitely present": "present", "definitely absent": "absent", "uncertain": "uncertain"},
     **{"DP": "present", "DA": "absent", "U": "uncertain"},  # as RadGraph 1 writes them
@@ -27,34 +29,59 @@ STATUSES = {
 
 def payload(run: Run) -> dict[str, Any]:
     """Return what the explorer shows of `run`."""
-    texts = _Texts()
-    columns = {name: _columns(run, name) for name in run.precisions}
-    reports = []
-    for row, (name, reference) in enumerate(
-        zip(run.reports["id"], run.reports["reference"], strict=True)
-    ):
-        outputs = []
-        for system, (written, f1, changes, flags, unsupported) in columns.items():
-            outputs.append(
-                {
-                    "text": texts.number(written[row], run.annotations[system][name]),
-                    "f1": round(float(f1[row]), 6),
-                    "changes": changes[row],
-                    "flags": flags[row],
-                    "unsupported": unsupported[row],
-                    "harm": harm(changes[row], flags[row]),
-                }
-            )
-        number = texts.number(reference, run.annotations["reference"][name])
-        reports.append({"id": name, "reference": number, "outputs": outputs})
+    texts = _Texts(run)
+    reports = list(_reports(run, texts))
+    return {**_head(run), "reports": reports, "texts": list(texts.shown())}
+
+
+def payload_pieces(run: Run) -> Iterator[str]:
+    """Yield `payload(run)` as JSON piece by piece: whole, it may be larger than memory."""
+    texts = _Texts(run)
+    yield dump(_head(run)).removesuffix("}") + ',"reports":['
+    yield from _joined(_reports(run, texts))
+    yield '],"texts":['
+    yield from _joined(texts.shown())
+    yield "]}"
+
+
+def dump(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def _joined(values: Iterable[Any]) -> Iterator[str]:
+    for number, value in enumerate(values):
+        yield ("," if number else "") + dump(value)
+
+
+def _head(run: Run) -> dict[str, Any]:
     return {
         "systems": run.precisions,
         "measure": ANNOTATORS[run.config["scoring"]["annotator"]],
         "kinds": [[kind, description] for kind, description in KINDS.items()],
         "flags": list(FLAGS),
-        "reports": reports,
-        "texts": texts.found,
     }
+
+
+def _reports(run: Run, texts: "_Texts") -> Iterator[dict[str, Any]]:
+    columns = {name: _columns(run, name) for name in run.precisions}
+    for row, (name, reference) in enumerate(
+        zip(run.reports["id"], run.reports["reference"], strict=True)
+    ):
+        outputs = []
+        for system, rows in columns.items():
+            written, f1, changes, flags, unsupported = next(rows)
+            outputs.append(
+                {
+                    "text": texts.number(written, system, row),
+                    "f1": round(float(f1), 6),
+                    "changes": changes,
+                    "flags": flags,
+                    "unsupported": unsupported,
+                    "harm": harm(changes, flags),
+                }
+            )
+        number = texts.number(reference, REFERENCE, row)
+        yield {"id": name, "reference": number, "outputs": outputs}
 
 
 def marks(text: str, note: Record) -> list[list[Any]]:
@@ -85,24 +112,31 @@ def _status(entity: Mapping[str, Any]) -> str:
     return "normal" if status == "present" and reassures else status
 
 
-def _columns(run: Run, system: str) -> tuple[list[Any], ...]:
-    scores = run.scores[system]
-    return (
-        run.generations[system]["output"].tolist(),
-        scores["complete"].tolist(),
-        *(scores[name].tolist() for name in ("changes", "flags", "unsupported")),
+def _columns(run: Run, system: str) -> Iterator[tuple[Any, ...]]:
+    return zip(
+        run.generations[system]["output"],
+        run.scores[system]["complete"],
+        *(run.clinical(system, name) for name in ("changes", "flags", "unsupported")),
+        strict=True,
     )
 
 
 class _Texts:
-    """Texts with their spans, each once."""
+    """Texts with their spans, each once, numbered as they come."""
 
-    def __init__(self) -> None:
-        self.found: list[dict[str, Any]] = []
+    def __init__(self, run: Run) -> None:
+        self._run = run
         self._numbers: dict[str, int] = {}
+        self._first: list[tuple[str, int]] = []  # whose, and of which report
 
-    def number(self, text: str, note: Record) -> int:
+    def number(self, text: str, system: str, row: int) -> int:
         if text not in self._numbers:
-            self._numbers[text] = len(self.found)
-            self.found.append({"text": text, "spans": marks(text, note)})
+            self._numbers[text] = len(self._first)
+            self._first.append((system, row))
         return self._numbers[text]
+
+    def shown(self) -> Iterator[dict[str, Any]]:
+        ids = self._run.reports["id"].tolist()
+        for text, (system, row) in zip(self._numbers, self._first, strict=True):
+            note = self._run.annotations[system][ids[row]]
+            yield {"text": text, "spans": marks(text, note)}

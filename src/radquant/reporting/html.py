@@ -8,9 +8,8 @@ this file's own style and script run, which build the explorer from text nodes.
 import base64
 import hashlib
 import html
-import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -21,6 +20,8 @@ from markdown_it import MarkdownIt
 from markdown_it.renderer import RendererHTML
 from markdown_it.token import Token
 from markdown_it.utils import OptionsDict
+
+from radquant.reporting.explorer import dump
 
 ASSETS = Path(__file__).with_name("assets")
 # The only raw HTML that report.md has.
@@ -43,9 +44,17 @@ def page(markdown: str, figures: Mapping[str, str], payload: Mapping[str, Any]) 
     `figures` holds the SVG behind each path to which `markdown` refers; `payload` is the
     explorer's (see explorer.py).
     """
+    return "".join(pieces(markdown, figures, len(payload["reports"]), [dump(payload)]))
+
+
+def pieces(
+    markdown: str, figures: Mapping[str, str], count: int, payload: Iterable[str]
+) -> Iterator[str]:
+    """Yield report.html of `count` reports, with the explorer's payload as pieces of its JSON."""
     title, head, sections = _sections(markdown, figures)
     style, script = _asset("explorer.css"), _asset("explorer.js")
-    return Template(_asset("page.html")).substitute(
+    before, after = _asset("page.html").split("$payload")
+    fields = dict(
         policy=html.escape(_policy(style, script)),
         name=re.sub("<.*?>", "", title),
         title=title,
@@ -54,9 +63,11 @@ def page(markdown: str, figures: Mapping[str, str], payload: Mapping[str, Any]) 
         head=head,
         contents="\n".join(f'<li><a href="#{s.name}">{s.title}</a></li>' for s in sections),
         sections="\n".join(map(_section, sections)),
-        count=f"{len(payload['reports']):,}",
-        payload=embed(payload),
+        count=f"{count:,}",
     )
+    yield Template(before).substitute(fields)
+    yield from map(escape_json, payload)
+    yield Template(after).substitute(fields)
 
 
 def read_figures(directory: Path, path: str) -> dict[str, str]:
@@ -67,7 +78,11 @@ def read_figures(directory: Path, path: str) -> dict[str, str]:
 
 def embed(payload: Mapping[str, Any]) -> str:
     """Return `payload` as JSON that can stand in a script element, whatever its texts hold."""
-    text = json.dumps(payload, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return escape_json(dump(payload))
+
+
+def escape_json(text: str) -> str:
+    """Write what could end a script element by its number; in JSON it stands in strings alone."""
     return re.sub("[<>&\u2028\u2029]", lambda match: f"\\u{ord(match[0]):04x}", text)
 
 

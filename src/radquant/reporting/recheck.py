@@ -60,5 +60,5 @@ def _baseline(results: Path, system: str, ids: list[str]) -> dict[str, str]:
     return dict(table["output"])
 
 
-def _baseline_notes(results: Path, system: str) -> dict[str, records.Record]:
+def _baseline_notes(results: Path, system: str) -> records.Records:
     return records.read([results / "annotations" / system / "all.jsonl"])

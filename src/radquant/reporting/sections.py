@@ -7,6 +7,7 @@ import yaml
 
 from radquant.quantization.recipe import WHOLE_ROW
 from radquant.reporting import words
+from radquant.reporting.collect import ORIGINAL
 from radquant.reporting.tables import (
     ABSENT,
     bullets,
@@ -177,29 +178,49 @@ def reproduction_section(summary: Summary) -> str:
     ]
     if note:
         facts.append(f"Weights: {escape(str(note))}")
-    files = [
-        [f"models/original/{name}", digest] for name, digest in summary["source"]["files"].items()
-    ]
-    files += [[name, digest] for name, digest in summary["hashes"].items()]
-    if summary["calibration"] is not None:
-        calibration = summary["calibration"]
-        texts = calibration["source"].get("sha256")  # those of the corpus come from data/train.csv
-        files.append(
-            ["calibration texts", texts]
-            if texts
-            else ["calibration prompt", calibration["prompt_hash"]]
-        )
+    facts.append(
+        f"Code: {_code(summary['provenance']['code'])}. provenance.json holds every hash below, "
+        "those of the code's files, of the results, and the versions of all packages; "
+        "scripts/compare_runs.py tells two runs apart by it."
+    )
     dumped = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
     return "\n\n".join(
         [
             "## How to reproduce",
             "```sh\nsnakemake --cores 1 --configfile results/config.json -- results/report.md\n```",
             bullets(*facts),
-            "<details><summary>sha256 of the model, the data and the prompts</summary>",
-            table(["what", "sha256"], [[f"`{a}`", b] for a, b in files], left=2),
+            "<details><summary>sha256 of all that the run was made from</summary>",
+            table(["what", "sha256"], _hashes(summary), left=2),
             "</details>",
             "<details><summary>Configuration, every default filled in</summary>",
             f"```yaml\n{dumped}```",
             "</details>",
         ]
     )
+
+
+def _code(code: Mapping[str, Any]) -> str:
+    if code["commit"] is None:
+        return "sha256 of its files below, from no git checkout"
+    edited = ", edited after it" if code["changed"] else ""
+    return f"git commit {code['commit']}{edited}"
+
+
+def _hashes(summary: Summary) -> list[list[str]]:
+    """[what, sha256] of all that the run was made from."""
+    record, calibration = summary["provenance"], summary["calibration"]
+    rows = {
+        "configuration": record["config"]["sha256"],
+        "code": record["code"]["sha256"],
+        **record["data"],
+        "generation prompt": record["prompts"]["generation"],
+        "rendered prompts": record["prompts"]["rendered"],
+    }
+    if calibration is not None:
+        texts = calibration["source"].get("sha256")  # those of the corpus come from data/train.csv
+        name = "calibration texts" if texts else "calibration prompt"
+        rows[name] = texts or calibration["prompt_hash"]
+    for checkpoint, files in record["checkpoints"].items():
+        folder = "models" if checkpoint == ORIGINAL else "checkpoints"
+        rows |= {f"{folder}/{checkpoint}/{name}": digest for name, digest in files.items()}
+    return [[f"`{name}`", digest] for name, digest in rows.items()]

@@ -5,7 +5,6 @@
 """
 
 import math
-import os
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -13,11 +12,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import psutil
 
 from radquant import statistics
 from radquant.reporting import changes
 from radquant.reporting.collect import ANNOTATORS, BASELINES, ORIGINAL, Run
+from radquant.reporting.provenance import machine, provenance
 from radquant.reporting.verdict import state, verdict
 from radquant.scoring import radgraph1
 from radquant.scoring.agreement import agreement
@@ -39,9 +38,9 @@ def summarize(run: Run) -> dict[str, Any]:
         "calibration": run.calibration,
         "config": run.config,
         "source": run.source,
-        "hashes": run.hashes,
         "stored_dtypes": run.stored_dtypes,
         "machine": _machine(run),
+        "provenance": provenance(run),
     }
 
 
@@ -287,22 +286,10 @@ def _machine(run: Run) -> dict[str, Any]:
         "batch_size": first["batch_size"],
         "max_new_tokens": first["max_new_tokens"],
         "engines": sorted({shard["engine"] for shard in shards}),
-        "cpu": _cpu_name(),
-        "logical_cores": os.cpu_count(),
-        "memory_bytes": psutil.virtual_memory().total,
-        "system": f"{platform.system()} {platform.machine()}",
+        **machine(),
         "versions": {
             **{name: version(name) for name in ("radquant", "snakemake", "numpy", "scipy")},
             **first["versions"],
             "python": platform.python_version(),
         },
     }
-
-
-def _cpu_name() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            names = [line.partition(":")[2].strip() for line in lines if "model name" in line]
-    except FileNotFoundError:  # not Linux
-        names = []
-    return names[0] if names else platform.processor() or "unknown"

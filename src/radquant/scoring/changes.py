@@ -6,6 +6,7 @@ from the texts.
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from radquant.scoring.findings import ABSENT, PRESENT, UNCERTAIN, Finding, describe
@@ -50,6 +51,7 @@ SAME_CHARACTER = 10
 # Of its last 20 to 40 words, a text that goes on and on has few different ones. Real reports have
 # more than half: docs/report.md.
 LAST_WORDS, FEWEST_WORDS = (20, 40), 1 / 3
+_WORDS = re.compile(r"\w+")
 _PLACEHOLDER = re.compile("x+|_+")  # for what was taken out of a text to hide a person
 
 
@@ -165,6 +167,8 @@ _CLAIMS = {
     rf"|\b(?:compared|comparison)\s+(?:to|with)\b|\b(?:from|than|since)\s+(?:the\s+)?{_PRIOR}"
     r"\s*(?:[.,;]|$)",
 }
+# Most sentences claim nothing: one search instead of many.
+_ANY_CLAIM = re.compile("|".join(f"(?:{pattern})" for pattern in _CLAIMS.values()), re.IGNORECASE)
 _CLAIM = {name: re.compile(pattern, re.IGNORECASE) for name, pattern in _CLAIMS.items()}
 # "Follow-up until resolution is recommended" says what to do, not what has changed.
 _ADVICE = re.compile(
@@ -196,16 +200,20 @@ def _unsupported(output: str, inputs: Mapping[str, str]) -> list[tuple[str, str]
     return _claims(output)
 
 
+@lru_cache(maxsize=16)
 def _knows_prior(column: str, text: str) -> bool:
     if column == "comparison" and not _NO_PRIOR.fullmatch(text):
         return True
     return bool(_claims(text)) or bool(_KNOWS_PRIOR.search(text))
 
 
+@lru_cache(maxsize=16)  # of one report, whose texts are asked about several times
 def _claims(text: str) -> list[tuple[str, str]]:
-    found = []
+    found: list[tuple[str, str]] = []
     for start, end in sentences(text):
         sentence = text[start:end]
+        if not _ANY_CLAIM.search(sentence):
+            continue
         advice = bool(_ADVICE.search(sentence))
         for name, pattern in _CLAIM.items():
             if not (advice and name in _NOT_IN_ADVICE) and pattern.search(sentence):
@@ -225,7 +233,7 @@ def flags(output: str, prompt_texts: Sequence[str], finish_reason: str | None = 
     wrong = {
         "empty": not words,
         "prompt echo": any(
-            not _windows(_words(text)).isdisjoint(_windows(words)) for text in prompt_texts
+            not _windows_of(text).isdisjoint(_windows(words)) for text in prompt_texts
         ),
         "repetition": _repeats(output),
         "cut off": finish_reason == "length",
@@ -234,7 +242,12 @@ def flags(output: str, prompt_texts: Sequence[str], finish_reason: str | None = 
 
 
 def _words(text: str) -> list[str]:
-    return re.findall(r"\w+", text.lower())
+    return _WORDS.findall(text.lower())
+
+
+@lru_cache(maxsize=16)
+def _windows_of(prompt_text: str) -> set[tuple[str, ...]]:
+    return _windows(_words(prompt_text))
 
 
 def _windows(words: list[str]) -> set[tuple[str, ...]]:

@@ -92,14 +92,23 @@ class Finding:
     quote: str = ""  # the first sentence that states it
 
 
+# (entity's key, finding, status, (words that modify it, words of where it is))
+Named = tuple[str, str, str, tuple[list[str], list[str]]]
+_WORDS = re.compile(r"\w+")
+
+
 def statuses(record: Record) -> dict[str, str]:
     """Return {finding: 'present', 'uncertain' or 'absent'} of an annotation.
 
     A finding mentioned several times is present if one mention has it definitely present, else
     uncertain if one has it uncertain, else absent.
     """
+    return _worst(_named(record["entities"]))
+
+
+def _worst(named: Iterable[Named]) -> dict[str, str]:
     found: dict[str, str] = {}
-    for _, finding, status, _ in _named(record["entities"]):
+    for _, finding, status, _ in named:
         found[finding] = min(status, found.get(finding, status), key=STATUSES.index)
     return dict(sorted(found.items()))
 
@@ -107,9 +116,10 @@ def statuses(record: Record) -> dict[str, str]:
 def describe(record: Record, text: str) -> dict[str, Finding]:
     """Return each finding of `text`, whose annotation is `record`, with its attributes."""
     bounds = sentences(text)
-    found = {name: Finding(status) for name, status in statuses(record).items()}
+    named = list(_named(record["entities"]))
+    found = {name: Finding(status) for name, status in _worst(named).items()}
     # What is only possible says nothing about the side and size of what is there.
-    mentions = [m for m in _mentions(record, text) if m.status == found[m.finding].status]
+    mentions = [m for m in _mentions(record, text, named) if m.status == found[m.finding].status]
     for mention in mentions:
         finding = found[mention.finding]
         finding.quote = finding.quote or _quote(text, bounds, mention)
@@ -150,11 +160,11 @@ def _known_sides(words: Iterable[str]) -> set[str]:
     return {"left", "right"} if "bilateral" in sides else sides
 
 
-def _mentions(record: Record, text: str) -> list[Mention]:
+def _mentions(record: Record, text: str, named: Iterable[Named]) -> list[Mention]:
     entities = record["entities"]
     places = {id(entity): (start, end) for start, end, entity in spans(text, record)}
     found = []
-    for key, finding, status, related in _named(entities):
+    for key, finding, status, related in named:
         modifiers, locations = related
         words = [*_words(entities[key]), *modifiers]
         if any(_CHAMBER.match(word) for word in locations):
@@ -172,10 +182,7 @@ def _mentions(record: Record, text: str) -> list[Mention]:
     return found
 
 
-def _named(
-    entities: Mapping[str, Any],
-) -> Iterator[tuple[str, str, str, tuple[list[str], list[str]]]]:
-    """Yield (entity's key, finding, status, (words that modify it, words of where it is))."""
+def _named(entities: Mapping[str, Any]) -> Iterator[Named]:
     modifiers_of: dict[str, list[str]] = {}
     for key, entity in entities.items():
         for relation, target in entity["relations"]:
@@ -212,7 +219,7 @@ def _words(entity: Mapping[str, Any]) -> list[str]:
 
 
 def _split(text: str) -> list[str]:
-    return re.findall(r"\w+", text)
+    return _WORDS.findall(text)
 
 
 @cache

@@ -7,14 +7,17 @@ given, `text` is the annotator's tokenization joined by spaces, and `start_ix` a
 token positions in it, both inclusive. A blank text has no entities.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+import json
+import sys
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pandas as pd
 
 from radquant.errors import UserError
-from radquant.files import read_jsonl, read_table, sha256_text
+from radquant.files import read_table, require_file, sha256_text
 
 Record = dict[str, Any]
 KEYS = ("id", "annotator", "text_hash", "text", "entities")
@@ -60,22 +63,94 @@ def build(
     ]
 
 
-def read(paths: Iterable[str | Path]) -> dict[str, Record]:
+class Records(Mapping[str, Record]):
+    """{id: record}, read from the files again when asked for.
+
+    100,000 records take gigabytes as Python's objects, and are looked at one by one. Here stand
+    their places in the files, and what is asked of all of them at once.
+    """
+
+    def __init__(self) -> None:
+        self.annotators: set[str] = set()
+        self._rows: dict[str, int] = {}
+        self._files: list[str | Path] = []
+        # Of each row: its file, where its line begins there, and its text's hash.
+        self._file, self._start = array("i"), array("q")
+        self._hashes = bytearray()
+        self._open: tuple[int, BinaryIO] | None = None
+
+    def add_file(self, path: str | Path) -> None:
+        """Read and check the records of a file; raises UserError as `read` does."""
+        require_file(path)
+        self._files.append(path)
+        with open(path, "rb") as lines:
+            start = 0
+            for number, line in enumerate(lines, 1):
+                self._add(line, start, f"{path}, line {number}")
+                start += len(line)
+
+    def _add(self, line: bytes, start: int, place: str) -> None:
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise UserError(f"{place}: not valid JSON") from error
+        _check(record, place)
+        if record["id"] in self._rows:
+            raise UserError(
+                f"{place}: report {record['id']!r} is annotated twice; give each shard once"
+            )
+        # One string for the reports of all systems.
+        self._rows[sys.intern(record["id"])] = len(self._rows)
+        self.annotators.add(record["annotator"])
+        self._file.append(len(self._files) - 1)
+        self._start.append(start)
+        self._hashes += _digest(record["text_hash"])
+
+    def __getitem__(self, name: str) -> Record:
+        row = self._rows[name]
+        lines = self._opened(self._file[row])
+        lines.seek(self._start[row])
+        record: Record = json.loads(lines.readline())
+        return record
+
+    def _opened(self, file: int) -> BinaryIO:
+        """One file is kept open: of a thousand shards, not all can be."""
+        if self._open is None or self._open[0] != file:
+            if self._open is not None:
+                self._open[1].close()
+            self._open = (file, open(self._files[file], "rb"))  # noqa: SIM115
+        return self._open[1]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def is_of(self, name: str, text: str) -> bool:
+        """Say whether a record is the annotation of `text`."""
+        row = self._rows[name]
+        return self._hashes[row * 32 : row * 32 + 32] == _digest(sha256_text(text))
+
+
+def _digest(text_hash: Any) -> bytes:
+    """The 32 bytes of a hash; those of no text for what is none."""
+    try:
+        digest = bytes.fromhex(text_hash)
+    except (TypeError, ValueError):
+        return bytes(32)
+    return digest if len(digest) == 32 else bytes(32)
+
+
+def read(paths: Iterable[str | Path]) -> Records:
     """Return {id: record} of all `paths` together.
 
     Raises UserError for a record without one of the keys, an id that occurs twice, and a relation
     that points at no entity.
     """
-    records: dict[str, Record] = {}
+    records = Records()
     for path in paths:
-        for number, record in enumerate(read_jsonl(path), 1):
-            _check(record, f"{path}, line {number}")
-            if record["id"] in records:
-                raise UserError(
-                    f"{path}, line {number}: report {record['id']!r} is annotated twice; "
-                    "give each shard once"
-                )
-            records[record["id"]] = record
+        records.add_file(path)
     return records
 
 
@@ -96,10 +171,10 @@ def _check(record: Record, place: str) -> None:
                 )
 
 
-def check_texts(records: dict[str, Record], texts: pd.Series, what: str) -> None:
+def check_texts(records: Records, texts: pd.Series, what: str) -> None:
     """Raise UserError unless `records` annotate exactly `texts` (a series of texts by id)."""
     for name, text in texts.items():
-        if records[str(name)]["text_hash"] != sha256_text(text):
+        if not records.is_of(str(name), text):
             raise UserError(
                 f"the {what} of report {name!r} is of another text than the one to be scored "
                 "(stale or swapped file); annotate again"

@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -15,6 +16,8 @@ from radquant.prompts import check_template, columns_of, fixed_texts
 from radquant.scoring import radgraph1, records, rewards
 from radquant.scoring.changes import changes, flags, unsupported
 from radquant.scoring.findings import statuses
+
+STEMS = 100_000  # words whose stems are kept: a broken model's may all be different
 
 
 def score(
@@ -76,28 +79,19 @@ def score(
         }
     )
     fixed = fixed_texts(template)
-    rows = [
-        {
-            **measure(
-                references[name],
-                outputs[name],
-                originals[name],
-                reference_notes[name],
-                output_notes[name],
-                original_notes[name],
-            ),
-            **_clinical(
-                outputs[name],
-                originals[name],
-                reference_notes[name],
-                output_notes[name],
-                original_notes[name],
-                shown,
-            ),
-            "flags": _json(flags(outputs[name], fixed, generated["finish_reason"][name])),
-        }
-        for name, shown in zip(ids, inputs, strict=True)
-    ]
+    finish_reasons = generated["finish_reason"].tolist()
+    texts = [dict(references), dict(outputs), dict(originals)]
+    rows = []
+    for name, shown, finish_reason in zip(ids, inputs, finish_reasons, strict=True):
+        reference_text, output, original = (of[name] for of in texts)
+        notes = (reference_notes[name], output_notes[name], original_notes[name])
+        rows.append(
+            {
+                **measure(reference_text, output, original, *notes),
+                **_clinical(output, original, *notes, shown),
+                "flags": _json(flags(output, fixed, finish_reason)),
+            }
+        )
     scores = pd.DataFrame(rows)
     scores.insert(0, "id", ids)
     scores.insert(1, "annotator", annotator)
@@ -124,9 +118,14 @@ def read_generations(paths: Sequence[str | Path], ids: Sequence[str]) -> pd.Data
 
 @cache
 def _rouge() -> Any:
+    """The scorer with its own tokenizer, which stems each different word once."""
+    from nltk.stem.porter import PorterStemmer
     from rouge_score.rouge_scorer import RougeScorer
+    from rouge_score.tokenize import tokenize
 
-    return RougeScorer(["rougeL"], use_stemmer=True)
+    stemmer = SimpleNamespace(stem=lru_cache(STEMS)(PorterStemmer().stem))
+    tokenizer = SimpleNamespace(tokenize=lambda text: tokenize(text, stemmer))
+    return RougeScorer(["rougeL"], tokenizer=tokenizer)
 
 
 def _rouge_l(target: str, prediction: str) -> float:
@@ -183,9 +182,7 @@ def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _read_annotations(
-    paths: Sequence[str | Path], texts: pd.Series, what: str
-) -> dict[str, records.Record]:
+def _read_annotations(paths: Sequence[str | Path], texts: pd.Series, what: str) -> records.Records:
     notes = records.read(paths)
     _check_ids(list(notes), list(texts.index), _names(paths))
     records.check_texts(notes, texts, what)
@@ -213,11 +210,11 @@ def _check_ids(ids: Sequence[str], expected: Sequence[str], place: str) -> None:
         )
 
 
-def _one_annotator(notes: dict[str, dict[str, records.Record]]) -> str:
+def _one_annotator(notes: dict[str, records.Records]) -> str:
     places: dict[str, str] = {}
     for place, annotations in notes.items():
-        for record in annotations.values():
-            places.setdefault(record["annotator"], place)
+        for annotator in sorted(annotations.annotators):
+            places.setdefault(annotator, place)
     if len(places) != 1:
         found = "; ".join(f"{annotator!r} in {place}" for annotator, place in places.items())
         raise UserError(
