@@ -248,6 +248,21 @@ def _check_weights(directory: Path, weights: Sequence[str]) -> None:
         lost = [name for name in shards if name not in present]
         if lost:
             raise UserError(f"{index} names {lost[0]}, which is not there; {listing}")
+    for name in present:
+        _check_safetensors(directory / name)
+
+
+def _check_safetensors(path: Path) -> None:
+    """Raise UserError unless the file's header is sound and its tensors fill the file exactly."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy"):
+            pass
+    except (SafetensorError, OSError) as error:
+        raise UserError(
+            f"{path} is no whole safetensors file ({error}); fetch or save the model again"
+        ) from None
 
 
 def _needs_own_code(directory: Path) -> bool:
