@@ -6,6 +6,7 @@ import io
 import json
 import struct
 import tarfile
+import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -91,7 +92,7 @@ def test_a_table_is_refused(tmp_path: Path, name: str, content: bytes, words: st
 
 
 def test_a_packed_table_out_of_proportion_is_refused(tmp_path: Path) -> None:
-    content = gzip.compress(HEADER + b"\n" * 150_000_000, compresslevel=1)
+    content = gzip.compress(HEADER + b"a" * 150_000_000, compresslevel=1)
     assert "over a hundred times" in refusal(table_of, tmp_path, "t.csv.gz", content)
 
 
@@ -123,19 +124,21 @@ def test_columns_of_a_parquet_file(tmp_path: Path) -> None:
     assert "after row 0" in refusal(table_of, tmp_path, "t.parquet", content)
 
 
-CELLS = st.text() | st.sampled_from(["=1+1", "+1", "-1", "@A", "\t=1", "\r=1", "'=1", "''=1", "a\rb"])
+CELLS = st.text() | st.sampled_from(
+    ["=1+1", "+1", "-1", "@A", "\t=1", "\r=1", "'=1", "''=1", "a\rb"]
+)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(CELLS, CELLS), min_size=1, max_size=5))
 def test_a_csv_that_a_spreadsheet_opens_holds_no_formula(rows: list[tuple[str, str]]) -> None:
     """And `read_table` gives back what was written, to the character."""
-    path = Path(pytest.importorskip("tempfile").gettempdir()) / "radquant-formula.csv"
-    rows = [tuple(cell.encode("utf-8", "ignore").decode() for cell in row) for row in rows]
-    write_table(path, pd.DataFrame(rows, columns=["id", "findings"], dtype="str"))
-    assert read_table(path).to_numpy().tolist() == [list(row) for row in rows]
-    with open(path, encoding="utf-8", newline="") as file:
-        shown = [cell for row in list(csv.reader(file))[1:] for cell in row]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "t.csv"
+        write_table(path, pd.DataFrame(rows, columns=["id", "findings"], dtype="str"))
+        assert read_table(path).to_numpy().tolist() == [list(row) for row in rows]
+        with open(path, encoding="utf-8", newline="") as file:
+            shown = [cell for row in list(csv.reader(file))[1:] for cell in row]
     assert not [cell for cell in shown if cell.startswith(("=", "+", "-", "@", "\t", "\r"))]
 
 
