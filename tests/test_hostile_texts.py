@@ -27,19 +27,18 @@ SECONDS = 2.0  # for one text, whatever it is; the longest takes about a tenth o
 
 # Fragments that mean something to some reader of reports: sections, markers, negations, sides,
 # measurements, templates, Markdown, HTML, JSON, terminals, spreadsheets, and Unicode's corners.
-NASTY = (
-    """
+NASTY = r"""
 FINDINGS: |IMPRESSION:|Findings: |FINAL REPORT|WET READ 1/1 1:11 PM|ADDENDUM|INDICATION:|VIEWS:|
-CHEST, TWO VIEWS:|COMPARISON: none|see above.|as per |the findings |no |is not seen|cannot be excluded|
-if any, |likely |may represent |opacity |effusion |pneumothorax|left |right |greater than |and |or |
-bilateral |1 x |2.5 cm|3 mm |1. A|(2) B|2) |heart |is enlarged. |It measures |there is no change in |
-unchanged |compared to the prior |has |recommend |{findings}|{impression}|{text}|{{|}}|{|}|{0.__class__}|
-%s|$(touch x)|`id`|```|~~~|</script>|<script>|<!--|]]>|<br>|<br|</details>|&lt;|![a](b)|[a](b)|| a |
-=1+1|+1|-1|@SUM(A1)|'=|"|""|\\|\\n|\\u2122|\\"|<think>|</think>|<unused94>|<|im_end|>|[INST]|</s>|<s>|
-___|__________|XXXX|a-|...|.|,|;|:|-|*|/|?!|../../etc/passwd|;rm -rf|s50000000|null|NaN
+CHEST, TWO VIEWS:|COMPARISON: none|see above.|as per |the findings |no |is not seen|
+cannot be excluded|if any, |likely |may represent |opacity |effusion |pneumothorax|left |right |
+greater than |and |or |bilateral |1 x |2.5 cm|3 mm |1. A|(2) B|2) |heart |is enlarged. |
+It measures |there is no change in |unchanged |compared to the prior |has |recommend |
+{findings}|{impression}|{text}|{{|}}|{|}|{0.__class__}|%s|$(touch x)|`id`|```|~~~|</script>|
+<script>|<!--|]]>|<br>|<br|</details>|&lt;|![a](b)|[a](b)|| a |=1+1|+1|-1|@SUM(A1)|'=|"|""|\|\n|
+\u2122|\"|<think>|</think>|<unused94>|<|im_end|>|[INST]|</s>|<s>|___|__________|XXXX|a-|...|.|,|
+;|:|-|*|/|?!|../../etc/passwd|;rm -rf|s50000000|null|NaN
 """.replace("\n", "").split("|")
-    + ["\n", "\r", "\r\n", "\t", " ", "\n\n", "\n- ", "\n1. ", "a-\nb"]
-)
+NASTY += ["\n", "\r", "\r\n", "\t", " ", "\n\n", "\n- ", "\n1. ", "a-\nb"]
 NASTY += [
     "\0",
     "\x1b[2J",
@@ -160,7 +159,7 @@ def compares(text: str) -> None:
     changes.unsupported("unchanged.", {"comparison": text})
 
 
-# Each took minutes or more for texts of this length: the time grew with the square of the length.
+# The time of each grew with the square of the length: several seconds for a fifth of this one.
 @pytest.mark.parametrize(
     ("read", "text"),
     [

@@ -24,7 +24,7 @@ DATA = (
     *("results/annotations", "results/scores", "results/report.md", "results/report.html"),
 )
 STRANGE = 'it\'s a "model"; $(touch pwned) `touch pwned` & x'
-SHAPE = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1}
+SHAPE = {"num_hidden_layers": 1}
 
 
 def offline(run: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -266,7 +266,7 @@ def _check_safetensors(path: Path) -> None:
 
 
 def _needs_own_code(directory: Path) -> str:
-    """Return the file that names program code which nothing in transformers can stand for, or ''."""
+    """Return the file that names program code which transformers has nothing for, or ''."""
     # They know the types that need no code of their own.
     from transformers import CONFIG_MAPPING
     from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
