@@ -177,7 +177,7 @@ def compares(text: str) -> None:
 def test_time_grows_with_the_length_alone(read: Callable[[str], None], text: str) -> None:
     started = time.process_time()
     read(text)
-    assert time.process_time() - started < 5
+    assert time.process_time() - started < 10
 
 
 REPEATED = [
