@@ -51,7 +51,8 @@ def stop(message):
 onstart:
     # Snakemake's own lock outlives a killed run and then refuses the next one, so the profiles
     # turn it off. The kernel frees this one with the process that holds it.
-    Path("results").mkdir(exist_ok=True)
+    # Reports are under it, so it is its owner's alone; a folder that is there is left as it is.
+    Path("results").mkdir(mode=0o700, exist_ok=True)
     workflow.globals["run_lock"] = open("results/.lock", "w")
     try:
         fcntl.flock(workflow.globals["run_lock"], fcntl.LOCK_EX | fcntl.LOCK_NB)

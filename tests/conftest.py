@@ -27,6 +27,11 @@ TOGETHER = [
 PLACES = {name: place for place, files in enumerate(TOGETHER) for name in files}
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    help_text = "how many generated texts test_hostile_texts.py tries (default: %(default)s)"
+    parser.addoption("--texts", type=int, default=10_000, metavar="N", help=help_text)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest first: workers take tests in this order."""
     items.sort(key=lambda item: PLACES.get(item.path.stem, len(TOGETHER)))

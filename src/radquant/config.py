@@ -38,6 +38,9 @@ CORPUS_SOURCES = {
 # Those that can name images.
 IMAGE_FORMATS = ["table", "mimic-tree", "mimic-sectioned"]
 
+# Many more than any configuration has.
+MOST_VALUES, MOST_LEVELS = 10_000, 20
+
 Config = dict[str, Any]
 
 
@@ -78,13 +81,30 @@ def calibrated_checkpoints(config: Config) -> list[str]:
     return [name for name, recipe in recipes.items() if needs_calibration(recipe)]
 
 
-def _plain(value: Any) -> Any:
-    """Return `value` as plain dicts and lists; Snakemake hands over ordered dicts."""
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return copy.copy(value)
+def _plain(config: Mapping[str, Any]) -> Config:
+    """Return `config` as plain dicts and lists; Snakemake hands over ordered dicts.
+
+    Anchors in YAML let a few lines stand for any number of values, or for one that holds itself;
+    Snakemake has them as references, and they would be written out here.
+    """
+    left = MOST_VALUES
+
+    def plain(value: Any, depth: int) -> Any:
+        nonlocal left
+        left -= 1
+        if left < 0 or depth > MOST_LEVELS:
+            raise UserError(
+                f"config: it holds over {MOST_VALUES} values or {MOST_LEVELS} levels, which no run "
+                "needs; take out the anchors (& and *) that repeat or nest them"
+            )
+        if isinstance(value, Mapping):
+            return {key: plain(item, depth + 1) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(item, depth + 1) for item in value]
+        return copy.copy(value)
+
+    full: Config = plain(config, 1)
+    return full
 
 
 def _typed(value: Any, schema: Mapping[str, Any], root: Mapping[str, Any]) -> Any:

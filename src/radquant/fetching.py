@@ -220,9 +220,9 @@ def _check_model(directory: Path, weights: Sequence[str], trust_remote_code: boo
             f"{directory} holds no tokenizer (none of {', '.join(TOKENIZER_FILES)}); "
             "save the model's tokenizer into it with save_pretrained"
         )
-    if not trust_remote_code and _needs_own_code(directory):
+    if not trust_remote_code and (file := _needs_own_code(directory)):
         raise UserError(
-            f"{directory} is a model that brings its own program code (auto_map in config.json); "
+            f"{directory} is a model that brings its own program code (auto_map in {file}); "
             "read that code and set trust_remote_code if you trust it"
         )
 
@@ -248,15 +248,37 @@ def _check_weights(directory: Path, weights: Sequence[str]) -> None:
         lost = [name for name in shards if name not in present]
         if lost:
             raise UserError(f"{index} names {lost[0]}, which is not there; {listing}")
+    for name in present:
+        _check_safetensors(directory / name)
 
 
-def _needs_own_code(directory: Path) -> bool:
+def _check_safetensors(path: Path) -> None:
+    """Raise UserError unless the file's header is sound and its tensors fill the file exactly."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy"):
+            pass
+    except (SafetensorError, OSError) as error:
+        raise UserError(
+            f"{path} is no whole safetensors file ({error}); fetch or save the model again"
+        ) from None
+
+
+def _needs_own_code(directory: Path) -> str:
+    """Return the file that names program code which transformers has nothing for, or ''."""
+    # They know the types that need no code of their own.
+    from transformers import CONFIG_MAPPING
+    from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
+
     config = read_json(directory / "config.json")
-    if "auto_map" not in config:
-        return False
-    from transformers import CONFIG_MAPPING  # knows the types that need no code of their own
-
-    return config.get("model_type") not in CONFIG_MAPPING
+    if "auto_map" in config and config.get("model_type") not in CONFIG_MAPPING:
+        return "config.json"
+    tokenizer = directory / "tokenizer_config.json"
+    own = read_json(tokenizer) if tokenizer.is_file() else {}
+    if "auto_map" in own and tokenizer_class_from_name(own.get("tokenizer_class") or "") is None:
+        return tokenizer.name
+    return ""
 
 
 # --------------------------------------------------------------------------------------- GGUF

@@ -1,8 +1,10 @@
 """Reading and writing files so that a killed run leaves no half file that looks whole."""
 
+import csv
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,13 +15,22 @@ import pandas as pd
 
 from radquant.errors import UserError
 
+BOMB = (
+    "the content is over a hundred times its packed size; unpack the file yourself if you trust it"
+)
+
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it is renamed to `path`, else removed."""
+    """Yield a temporary path beside `path`; on success it is renamed to `path`, else removed.
+
+    The file is its owner's alone (0600) from the start, because it may hold report text.
+    """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+    temporary.unlink(missing_ok=True)
+    temporary.touch(mode=0o600, exist_ok=False)
     try:
         yield temporary
         os.replace(temporary, target)
@@ -82,11 +93,31 @@ def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
     return records
 
 
+# A cell that begins like this is a formula to a spreadsheet, which people open .csv files with.
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+
+
+def as_text(cell: Any) -> Any:
+    """Return a cell of a .csv file so that no spreadsheet takes it for a formula: after a '."""
+    return f"'{cell}" if isinstance(cell, str) and _FORMULA.match(cell) else cell
+
+
+def as_written(cell: str) -> str:
+    """Return what `as_text` was given."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
+
+
 def write_table(path: str | Path, table: pd.DataFrame) -> None:
-    """Write `table` as .csv or .parquet, by the name's ending; equal tables are equal files."""
+    """Write `table` as .csv or .parquet, by the name's ending; equal tables are equal files.
+
+    Cells of a .csv are written by `as_text`; `read_table` takes that back.
+    """
     with atomic_path(path) as part:
         if Path(path).suffix == ".csv":
-            table.to_csv(part, index=False, lineterminator="\n")
+            # All text in quotes: without, a carriage return in a cell would end the row.
+            table.map(as_text).to_csv(
+                part, index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC
+            )
         else:
             table.to_parquet(part, index=False)
 
@@ -99,7 +130,7 @@ def read_table(path: str | Path, require: Sequence[str] = ()) -> pd.DataFrame:
     require_file(path)
     try:
         if Path(path).suffix == ".csv":
-            table = pd.read_csv(path, dtype=str, keep_default_na=False)
+            table = pd.read_csv(path, dtype=str, keep_default_na=False).map(as_written)
         else:
             table = pd.read_parquet(path)
     except Exception as error:
@@ -144,3 +175,9 @@ def verify_hashes(directory: str | Path, hashes: Mapping[str, str], remedy: str)
             raise UserError(f"{path} is missing; {remedy}")
         if sha256_file(path) != expected:
             raise UserError(f"{path} was changed after it was written (sha256 differs); {remedy}")
+
+
+def most_unpacked(size: int) -> int:
+    """Return how many bytes a file of `size` bytes may unpack to: text shrinks to a tenth or so,
+    and only what was made to fill memory to less than a hundredth."""
+    return max(100 * size, 100_000_000)

@@ -7,6 +7,7 @@ report. Of a DICOM header nothing but what the pixels need is read.
 import hashlib
 import io
 import logging
+import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -53,13 +54,20 @@ def image_names(cell: str) -> list[str]:
 def image_files(row: Mapping[str, Any], column: str, root: Path) -> tuple[ImageFile, ...]:
     """Return the images of a report, of which there is at least one; the files are there.
 
-    Raises UserError for a report without an image, and for a file that is missing or locked.
+    Raises UserError for a report without an image, for a name that leads out of `root`, and for a
+    file that is missing or locked.
     """
     names = image_names(str(row[column]))
     if not names:
         raise UserError(
             f"report {row['id']} names no image in column {column!r}; leave such reports out"
         )
+    for name in names:
+        if os.path.isabs(name) or ".." in Path(name).parts:
+            raise UserError(
+                f"report {row['id']} names {name!r} in column {column!r}, which is not inside the "
+                "image folder; give its path from there"
+            )
     return tuple(_image_file(root / name, str(row["id"]), column) for name in names)
 
 

@@ -98,12 +98,18 @@ def load(
         runtime = read_runtime(directory, quantization)
         model = build_packed_model(config, directory, dtype, trust_remote_code)
     else:
-        model = model_class(config).from_pretrained(
+        model, found = model_class(config).from_pretrained(
             directory,
             dtype=dtype,
             trust_remote_code=trust_remote_code,
             use_safetensors=True,
+            output_loading_info=True,
         )
+        if found["missing_keys"]:  # which transformers fills with random numbers
+            raise UserError(
+                f"{directory} has no weights for {min(found['missing_keys'])}; fetch or save the "
+                "model again"
+            )
     model = model.eval().requires_grad_(False).to(device)
     packed = {name: m for name, m in model.named_modules() if isinstance(m, PackedLinear)}
     touched, simulation = 0, None

@@ -5,13 +5,14 @@ its reason, by the next step.
 """
 
 import io
+import os
 import re
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 from xml.etree import ElementTree
 
 from radquant.cli import progress
@@ -19,6 +20,7 @@ from radquant.corpus.records import SECTIONS, Report, check_ids, compose
 from radquant.corpus.sections import find_sections, is_boilerplate
 from radquant.corpus.tables import cell, decode, need_column, read_rows
 from radquant.errors import UserError
+from radquant.files import BOMB, most_unpacked
 from radquant.image_files import SEPARATOR, image_names
 
 Row = tuple[str, dict[str, str]]
@@ -52,6 +54,10 @@ def read_openi(source: Path | BinaryIO, name: str) -> list[Report]:
         except ElementTree.ParseError as error:
             line = error.position[0]
             raise UserError(f"{member}, line {line}: not well-formed XML; fetch it again") from None
+        except (LookupError, ValueError):
+            raise UserError(
+                f"{member}, line 1: its encoding is not known; save it as UTF-8"
+            ) from None
         sections: dict[str, str] = {}
         for element in root.iter("AbstractText"):
             label = element.get("Label", "").lower()
@@ -286,10 +292,11 @@ def _members(source: Path | BinaryIO, name: str, ending: str) -> Iterator[tuple[
     try:
         if isinstance(source, Path):
             with open(source, "rb") as file:
-                found = dict(_archive(file, ending))
+                found = dict(_archive(file, name, ending))
         else:
-            found = dict(_archive(source, ending))
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, OSError):
+            found = dict(_archive(source, name, ending))
+    # An encrypted member is a RuntimeError, an unknown compression a NotImplementedError.
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, OSError, RuntimeError):
         raise UserError(
             f"{name} is not a folder, a .zip or a .tgz that can be read; fetch it again"
         ) from None
@@ -297,21 +304,37 @@ def _members(source: Path | BinaryIO, name: str, ending: str) -> Iterator[tuple[
         yield f"{name}/{member}", found[member]
 
 
-def _archive(file: BinaryIO, ending: str) -> Iterator[tuple[str, bytes]]:
+def _archive(file: BinaryIO, name: str, ending: str) -> Iterator[tuple[str, bytes]]:
+    """Yield (member, content); raises UserError when they are out of proportion to the file.
+
+    Nothing is written anywhere, so that a member's name may be what it likes; links are left out.
+    """
+    left = most_unpacked(file.seek(0, os.SEEK_END))
+    file.seek(0)
+    for member, content in _packed(file, ending):
+        data = content.read(left + 1)
+        left -= len(data)
+        if left < 0:
+            raise UserError(f"{name}/{member}: {BOMB}")
+        yield member, data
+
+
+def _packed(file: BinaryIO, ending: str) -> Iterator[tuple[str, IO[bytes]]]:
     def wanted(member: str) -> bool:
         return member.endswith(ending) and not member.rpartition("/")[2].startswith(".")
 
     if zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as archive:
             for name in filter(wanted, archive.namelist()):
-                yield name, archive.read(name)
+                with archive.open(name) as content:
+                    yield name, content
         return
     file.seek(0)
     with tarfile.open(fileobj=file, mode="r:*") as tar:
         for member in tar:
-            content = tar.extractfile(member) if member.isfile() and wanted(member.name) else None
-            if content is not None:
-                yield member.name, content.read()
+            packed = tar.extractfile(member) if member.isfile() and wanted(member.name) else None
+            if packed is not None:
+                yield member.name, packed
 
 
 def open_in_wheel(wheel: Path, member: str) -> BinaryIO:

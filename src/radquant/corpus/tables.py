@@ -3,6 +3,7 @@
 import csv
 import difflib
 import gzip
+import io
 import json
 import sys
 import zlib
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from radquant.errors import UserError
-from radquant.files import require_file
+from radquant.files import BOMB, most_unpacked, require_file
 
 NOT_TEXT = "\0not text"
 ENDINGS = (".csv", ".csv.gz", ".jsonl", ".parquet")
@@ -60,9 +61,12 @@ def need_column(wanted: str, available: Sequence[str], path: str | Path) -> str:
 
 def _lines(path: Path) -> Iterator[str]:
     opener = gzip.open if path.suffix.lower() == ".gz" else open
+    most = most_unpacked(path.stat().st_size)
     with opener(path, "rb") as file:
         try:
-            for number, line in enumerate(file, 1):
+            for number, line in enumerate(iter(lambda: file.readline(most), b""), 1):
+                if file.tell() > most:
+                    raise UserError(f"{path}, line {number}: {BOMB}")
                 try:
                     text = line.decode("utf-8-sig" if number == 1 else "utf-8")
                 except UnicodeDecodeError:
@@ -77,9 +81,7 @@ def _lines(path: Path) -> Iterator[str]:
 def _csv_rows(path: Path) -> tuple[list[str], Iterator[tuple[str, dict[str, str]]]]:
     cells = _csv_cells(path)
     _, header = next(cells, (0, []))
-    repeated = sorted({name for name in header if name and header.count(name) > 1})
-    if repeated:
-        raise UserError(f"{path} has two columns named {repeated[0]!r}; rename one")
+    _check_repeated(header, path)
 
     def rows() -> Iterator[tuple[str, dict[str, str]]]:
         for number, values in cells:
@@ -93,9 +95,17 @@ def _csv_rows(path: Path) -> tuple[list[str], Iterator[tuple[str, dict[str, str]
     return header, rows()
 
 
+def _check_repeated(names: Sequence[str], path: Path) -> None:
+    repeated = sorted({name for name in names if name and names.count(name) > 1})
+    if repeated:
+        raise UserError(f"{path} has two columns named {repeated[0]!r}; rename one")
+
+
 def _csv_cells(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield (row number, cells); an entirely empty line is no row but is counted."""
-    reader = csv.reader(_lines(path), strict=True)
+    # A line of the file may hold several that end in a carriage return alone.
+    lines = (part for line in _lines(path) for part in io.StringIO(line, newline=""))
+    reader = csv.reader(lines, strict=True)
     number = 0
     while True:
         number += 1
@@ -119,7 +129,9 @@ def _jsonl_rows(path: Path) -> tuple[list[str], Iterator[tuple[str, dict[str, st
             continue
         place = f"{path}, line {number}"
         try:
-            record = json.loads(line)
+            record = json.loads(line, object_pairs_hook=_once)
+        except _RepeatedKeyError as error:
+            raise UserError(f"{place}: two values of {error.args[0]!r}; remove one") from None
         except (ValueError, RecursionError):
             raise UserError(f"{place}: not valid JSON; each line must be one object") from None
         if not isinstance(record, dict):
@@ -127,6 +139,18 @@ def _jsonl_rows(path: Path) -> tuple[list[str], Iterator[tuple[str, dict[str, st
         columns.update(dict.fromkeys(record))
         records.append((place, {key: _text(value) for key, value in record.items()}))
     return list(columns), iter(records)
+
+
+class _RepeatedKeyError(Exception):
+    """A JSON object has the key in `args` twice."""
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _RepeatedKeyError(next(name for name in names if names.count(name) > 1))
+    return found
 
 
 def _parquet_rows(path: Path) -> tuple[list[str], Iterator[tuple[str, dict[str, str]]]]:
@@ -138,14 +162,20 @@ def _parquet_rows(path: Path) -> tuple[list[str], Iterator[tuple[str, dict[str, 
     except (pyarrow.ArrowException, OSError):
         raise UserError(f"{path} is not a readable Parquet file; fetch it again") from None
     names = list(file.schema_arrow.names)
+    _check_repeated(names, path)
 
     def rows() -> Iterator[tuple[str, dict[str, str]]]:
         number = 0
-        for batch in file.iter_batches():
-            for record in batch.to_pylist():
-                number += 1
-                place = f"{path}, row {number}"
-                yield place, {key: _text(value) for key, value in record.items()}
+        try:
+            for batch in file.iter_batches():
+                for record in batch.to_pylist():
+                    number += 1
+                    place = f"{path}, row {number}"
+                    yield place, {key: _text(value) for key, value in record.items()}
+        except (pyarrow.ArrowException, OSError, UnicodeDecodeError):
+            raise UserError(
+                f"{path}, after row {number}: the Parquet file is damaged; fetch it again"
+            ) from None
 
     return names, rows()
 

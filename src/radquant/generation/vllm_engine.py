@@ -18,8 +18,8 @@ import radquant
 from radquant import prompts
 from radquant.errors import UserError
 from radquant.files import read_json, write_json, write_table
-from radquant.generation.measures import processor
 from radquant.generation import batching, tables
+from radquant.generation.measures import processor
 from radquant.generation.transformers_engine import read_output
 from radquant.generation.vllm_limits import ENVIRONMENT, check_checkpoint
 from radquant.models import load_tokenizer, resolve_device

@@ -181,7 +181,8 @@ _KNOWS_PRIOR = re.compile(
     r"\s+(?:in|since|from)|since)\b",
     re.IGNORECASE,
 )
-_NO_PRIOR = re.compile(r"\W*(?:none|no|n/?a|not\s+available|unavailable)?[\W\d]*", re.IGNORECASE)
+# Possessive (*+): a text of nothing but dashes is not tried again at each of them.
+_NO_PRIOR = re.compile(r"\W*+(?:none|no|n/?a|not\s+available|unavailable)?[\W\d]*+", re.IGNORECASE)
 
 
 def unsupported(output: str, inputs: Mapping[str, str]) -> list[str]:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
+import numpy as np
+
 from radquant.scoring import lexicon_terms
 from radquant.scoring.finding_terms import GENERAL, NOT_FINDINGS, SPECIFIC
 from radquant.scoring.spans import Span, sentence_at, sentences, spans
@@ -46,10 +48,14 @@ _SIDES = {
 }
 _CHAMBER = re.compile(r"\b(?:atri|ventric)")
 # "right greater than left", "right lower lobe and left lower lobe": relations name one of them.
+# Bounds on what is repeated keep the time linear in texts that are nothing but commas or blanks.
+_APART = r"\W{1,8}"
 _BOTH_SIDES = re.compile(
-    r"\b(?:left|right)\W+(?:(?:\w+\W+)?(?:greater|larger|worse|more|bigger)\W+(?:\w+\W+)?than\W+"
-    r"|(?:(?:sided|upper|lower|middle|mid|lobes?|lungs?|base|basilar|basal|apex|apical)\W+){0,3}"
-    r"(?:and|or|,)\W+)(?:the\W+)?(?:left|right)\b|\b(?:bilateral|bibasilar|bibasal|biapical)\b"
+    rf"\b(?:left|right){_APART}"
+    rf"(?:(?:\w+{_APART})?(?:greater|larger|worse|more|bigger){_APART}(?:\w+{_APART})?than{_APART}"
+    rf"|(?:(?:sided|upper|lower|middle|mid|lobes?|lungs?|base|basilar|basal|apex|apical){_APART})"
+    rf"{{0,3}}(?:and|or|,){_APART})(?:the{_APART})?(?:left|right)\b"
+    r"|\b(?:bilateral|bibasilar|bibasal|biapical)\b"
 )
 _SEVERITIES = {
     word: degree
@@ -62,8 +68,8 @@ _SEVERITIES = {
 }
 _NUMBER = r"\d+(?:\.\d+)?"
 _MEASUREMENT = re.compile(
-    rf"(?<![\w.])({_NUMBER}(?:\s*(?:x|×|by|to|-)\s*{_NUMBER})*)\s*-?\s*"
-    r"(cm|mm|centimeters?|millimeters?)\b",
+    rf"(?<![\w.])({_NUMBER}(?:\s{{0,8}}(?:x|×|by|to|-)\s{{0,8}}{_NUMBER}){{0,5}})"
+    r"\s{0,8}-?\s{0,8}(cm|mm|centimeters?|millimeters?)\b",
     re.IGNORECASE,
 )
 
@@ -120,11 +126,14 @@ def describe(record: Record, text: str) -> dict[str, Finding]:
     found = {name: Finding(status) for name, status in _worst(named).items()}
     # What is only possible says nothing about the side and size of what is there.
     mentions = [m for m in _mentions(record, text, named) if m.status == found[m.finding].status]
+    sided: dict[int, set[str]] = {}
+    for here, same in _by_sentence(bounds, mentions).items():
+        sided.update(zip(map(id, same), _sides(text, bounds[here], same), strict=True))
     for mention in mentions:
         finding = found[mention.finding]
         finding.quote = finding.quote or _quote(text, bounds, mention)
         if mention.status != ABSENT:
-            sides = _sides(text, bounds, mention, mentions)
+            sides = sided.get(id(mention), mention.sides)
             finding.sides |= sides
             finding.unsided |= not sides
             finding.severities |= mention.severities
@@ -133,26 +142,39 @@ def describe(record: Record, text: str) -> dict[str, Finding]:
     return found
 
 
-def _sides(text: str, bounds: list[Span], mention: Mention, mentions: list[Mention]) -> set[str]:
-    """Return the sides of a mention: its own, or its sentence's if that names no other finding."""
-    if mention.span is None:
-        return mention.sides
-    here = sentence_at(bounds, mention.span[0])
-    start, end = bounds[here]
+def _by_sentence(bounds: list[Span], mentions: Iterable[Mention]) -> dict[int, list[Mention]]:
+    """Return {sentence: the mentions in it, in their order} of those that have a span.
+
+    A text without letters and digits has no sentence, but a model may mark something in it.
+    """
+    found: dict[int, list[Mention]] = {}
+    for mention in mentions:
+        if mention.span is not None and bounds:
+            found.setdefault(sentence_at(bounds, mention.span[0]), []).append(mention)
+    return found
+
+
+def _sides(text: str, bounds: Span, same: list[Mention]) -> Iterator[set[str]]:
+    """Yield the sides of each of `same`, all mentions of a sentence: its own, or the sentence's if
+    that names no other finding."""
+    start, end = bounds
     sentence = text[start:end].lower()
-    same = [m for m in mentions if m.span and sentence_at(bounds, m.span[0]) == here]
     cues = [m for m in _BOTH_SIDES.finditer(sentence) if len(_known_sides(_split(m[0]))) > 1]
-    for cue in cues:
-        place = (start + cue.start(), start + cue.end())
-        if mention is min(same, key=lambda m: _distance(m.span, place)):
-            return {"left", "right"}
+    spans_of = np.array([m.span for m in same])
+    nearest = {
+        int(np.argmin(_distances(spans_of, (start + cue.start(), start + cue.end()))))
+        for cue in cues
+    }
     elsewhere = _known_sides(_split(_BOTH_SIDES.sub(" ", sentence)))
-    if cues and mention.sides and mention.sides.isdisjoint(elsewhere):
-        return {"left", "right"}  # its side is one of "right greater than left"
-    others = {m.finding for m in same}
-    if mention.sides or others != {mention.finding} or _CHAMBER.search(sentence):
-        return mention.sides
-    return _known_sides(_split(sentence))
+    alone = len({m.finding for m in same}) == 1 and not _CHAMBER.search(sentence)
+    whole = _known_sides(_split(sentence))
+    for index, mention in enumerate(same):
+        # Its side is one of "right greater than left".
+        of_both = cues and mention.sides and mention.sides.isdisjoint(elsewhere)
+        if index in nearest or of_both:
+            yield {"left", "right"}
+        else:
+            yield whole if alone and not mention.sides else mention.sides
 
 
 def _known_sides(words: Iterable[str]) -> set[str]:
@@ -297,35 +319,25 @@ def _measurements(
     A measurement belongs to the finding that stands nearest in its sentence, or was last mentioned
     in the sentence before ("It measures 5 mm"); findings that are denied have none.
     """
-    stated = [(m.span, m.finding) for m in mentions if m.status != ABSENT and m.span is not None]
-    stated.sort()
+    stated = _by_sentence(bounds, (m for m in mentions if m.status != ABSENT))
+    for same in stated.values():
+        same.sort(key=lambda m: (m.span, m.finding))
+    places = {here: np.array([m.span for m in same]) for here, same in stated.items()}
     for match in _MEASUREMENT.finditer(text):
         here = sentence_at(bounds, match.start())
-        owner = _owner(match.span(), here, bounds, stated)
-        if owner is None:
+        if here in stated:
+            distances = _distances(places[here], match.span())
+            nearest = np.flatnonzero(distances == distances.min())
+            owner = min(stated[here][index].finding for index in nearest)
+        elif here - 1 in stated:
+            owner = stated[here - 1][-1].finding
+        else:
             continue
         factor = 10 if match[2].lower().startswith("c") else 1
         for number in re.findall(_NUMBER, match[1]):
             yield owner, round(float(number) * factor, 3), f"{number} {match[2]}"
 
 
-def _owner(
-    place: Span, sentence: int, bounds: list[Span], stated: list[tuple[Span, str]]
-) -> str | None:
-    same = [
-        (_distance(span, place), finding)
-        for span, finding in stated
-        if sentence_at(bounds, span[0]) == sentence
-    ]
-    if same:
-        return min(same)[1]
-    before = [
-        finding for (start, _), finding in stated if sentence_at(bounds, start) == sentence - 1
-    ]
-    return before[-1] if before else None
-
-
-def _distance(one: Span | None, other: Span) -> int:
-    """Return how many characters stand between two spans."""
-    assert one is not None
-    return max(one[0] - other[1], other[0] - one[1])
+def _distances(spans_of: np.ndarray, place: Span) -> np.ndarray:
+    """Return how many characters stand between each of the spans, [N, 2], and `place`."""
+    return np.maximum(spans_of[:, 0] - place[1], place[0] - spans_of[:, 1])

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from radquant.errors import UserError
-from radquant.files import read_json, sha256_file, verify_hashes
+from radquant.files import BOMB, most_unpacked, read_json, sha256_file, verify_hashes
 
 HUB_REPOSITORY = "StanfordAIMI/RRG_scorers"
 # What the text encoder needs besides its weights, which are inside weights.th.
@@ -161,7 +161,7 @@ def unpack(archive: Path, parent: Path, stack: contextlib.ExitStack) -> Path:
         part = target.with_name(f".{name}")
     try:
         with tarfile.open(archive, "r:gz") as tar:
-            tar.extractall(part, filter="data")
+            tar.extractall(part, filter=_safe_and_within(archive))
         part.chmod(0o755)  # a temporary folder is for its owner alone
         part.rename(target)
     except (tarfile.TarError, EOFError, OSError) as error:
@@ -173,6 +173,20 @@ def unpack(archive: Path, parent: Path, stack: contextlib.ExitStack) -> Path:
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return target
+
+
+def _safe_and_within(archive: Path) -> Callable[[tarfile.TarInfo, str], tarfile.TarInfo | None]:
+    """Return a filter that lets a member neither leave its folder nor fill the disk."""
+    left = most_unpacked(archive.stat().st_size)
+
+    def check(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo | None:
+        nonlocal left
+        left -= member.size
+        if left < 0:
+            raise UserError(f"{archive}/{member.name}: {BOMB}")
+        return tarfile.data_filter(member, folder)
+
+    return check
 
 
 def require_model(model: Path) -> None:
