@@ -17,13 +17,11 @@ from radquant.cli import progress
 from radquant.errors import UserError
 from radquant.generation.engines import Pace, Task, Work
 from radquant.generation.lean_decoder import LeanDecoder
+from radquant.generation.memory import is_out_of_memory
 from radquant.generation.prefix import check_window
 from radquant.generation.transformers_engine import Output, read_output
 from radquant.prompts import Prompt
 from radquant.quantization.runtime import StoredPrefix
-
-# What PyTorch's allocator and C++ say when there is no memory.
-OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "bad_alloc")
 
 
 @dataclass(frozen=True)
@@ -224,8 +222,7 @@ def finished(tokenizer: Any, rows: dict[int, Row], settings: Settings) -> list[i
 
 def halved(size: int, error: Exception) -> int:
     """Half of the rows at once if `error` says that memory ran out; else it is raised again."""
-    said = isinstance(error, MemoryError) or any(part in str(error) for part in OUT_OF_MEMORY)
-    if not said:
+    if not is_out_of_memory(error):
         raise error
     if size == 1:
         raise UserError(

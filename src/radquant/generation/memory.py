@@ -9,12 +9,12 @@ from radquant.errors import UserError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-# What PyTorch's allocator for CPUs says in a plain RuntimeError, by system.
-CPU_MESSAGES = ("DefaultCPUAllocator: can't allocate memory", "not enough memory")
+# What PyTorch's allocator for CPUs says in a plain RuntimeError, by system, and what C++ itself does.
+CPU_MESSAGES = ("DefaultCPUAllocator: can't allocate memory", "not enough memory", "bad_alloc")
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
-    if isinstance(error, torch.OutOfMemoryError):
+def is_out_of_memory(error: Exception) -> bool:
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return any(message in str(error) for message in CPU_MESSAGES)
 
