@@ -9,7 +9,7 @@ from radquant.errors import UserError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-# What PyTorch's allocator for CPUs says in a plain RuntimeError, by system, and what C++ itself does.
+# What PyTorch's allocator for CPUs says in a plain RuntimeError, by system, and what C++ does.
 CPU_MESSAGES = ("DefaultCPUAllocator: can't allocate memory", "not enough memory", "bad_alloc")
 
 
