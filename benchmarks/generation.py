@@ -29,7 +29,7 @@ from radquant.files import write_json
 from radquant.generation import lean_engine
 from radquant.generation.lean_decoder import LeanDecoder, take_over
 from radquant.kernels.reference import PackedLinear
-from radquant.models import DTYPES, Loaded, load
+from radquant.models import DTYPES, Loaded, load, use_kernels
 from radquant.prompts import Prompt
 from radquant.quantization.precision import Activations
 from radquant.quantization.runtime import Runtime
@@ -159,12 +159,15 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     if engine == "lean":
         lean = take_over(loaded, rounding)
         lean_engine.begin(lean, [], args.prompt_tokens + args.new_tokens)
-        weights, kernel = lean.weight_bytes, lean.kernel
         run: Callable[[torch.Tensor, int], None] = lambda ids, n: run_lean(lean, ids, n)  # noqa: E731
     else:
-        weights, kernel = loaded.weight_bytes, "none"
+        use_kernels(loaded)
         run = lambda ids, n: run_transformers(loaded.model, ids, n)  # noqa: E731
-    figures: dict[str, Any] = {"weight_bytes": weights, "kernel": kernel, "batches": {}}
+    figures: dict[str, Any] = {
+        "weight_bytes": loaded.weight_bytes,
+        "kernel": loaded.kernel,
+        "batches": {},
+    }
     for batch in args.batch_sizes:
         ids = torch.randint(3, vocabulary, (batch, args.prompt_tokens))
         run(ids, 2)
