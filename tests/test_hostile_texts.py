@@ -23,7 +23,7 @@ from radquant.reporting.tables import escape
 from radquant.scoring import changes, findings, lexicon
 from radquant.scoring.spans import sentences
 
-SECONDS = 2.0  # for one text, whatever it is; the longest takes about a tenth of this
+SECONDS = 2.0  # for one text, whatever it is
 
 # Fragments that mean something to some reader of reports: sections, markers, negations, sides,
 # measurements, templates, Markdown, HTML, JSON, terminals, spreadsheets, and Unicode's corners.
@@ -116,6 +116,17 @@ def check_annotation(note: dict[str, Any]) -> None:
         assert all(target in note["entities"] for _, target in entity["relations"])
 
 
+def seconds_to_read(text: str) -> float:
+    """CPU seconds; the less of two where the first was long, which Python's garbage may be to blame
+    for: one text of 155 characters took 1.67 s among 100,000."""
+    taken = []
+    while not taken or (len(taken) < 2 and taken[0] > SECONDS / 10):
+        started = time.process_time()
+        read_everywhere(text)
+        taken.append(time.process_time() - started)
+    return min(taken)
+
+
 def test_generated_texts(pytestconfig: pytest.Config) -> None:
     """10,000 texts in CI. Those that fail are made as small as possible and printed."""
 
@@ -130,9 +141,7 @@ def test_generated_texts(pytestconfig: pytest.Config) -> None:
     @given(TEXTS)
     def check(text: str) -> None:
         nonlocal slowest, count
-        started = time.process_time()
-        read_everywhere(text)
-        taken = time.process_time() - started
+        taken = seconds_to_read(text)
         slowest, count = max(slowest, (taken, len(text))), count + 1
         assert taken < SECONDS
 
@@ -194,9 +203,7 @@ REPEATED = [
 @pytest.mark.parametrize("fragment", REPEATED, ids=ascii)
 def test_a_fragment_repeated_without_end_is_read_in_bounded_time(fragment: str) -> None:
     """What a new pattern that backtracks would fail at: 6,000 characters of one fragment."""
-    started = time.process_time()
-    read_everywhere("1" + fragment * (6_000 // len(fragment)) + "a")
-    assert time.process_time() - started < SECONDS
+    assert seconds_to_read("1" + fragment * (6_000 // len(fragment)) + "a") < SECONDS
 
 
 def test_an_entity_in_a_text_without_words() -> None:
