@@ -26,7 +26,7 @@ from measuring import measured
 from torch import nn
 
 from radquant.files import write_json
-from radquant.generation import lean_engine
+from radquant.generation import lean_engine, lean_steps
 from radquant.generation.lean_decoder import LeanDecoder, take_over
 from radquant.kernels.reference import PackedLinear
 from radquant.models import DTYPES, Loaded, load, use_kernels
@@ -158,7 +158,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     vocabulary = loaded.model.config.vocab_size
     if engine == "lean":
         lean = take_over(loaded, rounding)
-        lean_engine.begin(lean, [], args.prompt_tokens + args.new_tokens)
+        lean_steps.begin(lean, [], args.prompt_tokens + args.new_tokens)
         run: Callable[[torch.Tensor, int], None] = lambda ids, n: run_lean(lean, ids, n)  # noqa: E731
     else:
         use_kernels(loaded)

@@ -19,7 +19,6 @@ def prompting_options(wildcards):
         examples=config["generation"]["examples"],
         examples_max_words=config["generation"]["examples_max_words"],
         seed=config["seed"],
-        engine=config["compute"]["engine"],
         batch_size=config["generation"]["batch_size"],
         device=config["compute"]["device"],
         dtype=config["compute"]["dtype"],
@@ -35,10 +34,17 @@ def generate_options(wildcards):
         shard=shard,
         shards=shards,
         reports=config["generation"]["reports"],
+        engine=config["compute"]["engine"],
         vllm_python=VLLM and f"results/venvs/{VLLM}/bin/python",
     )
     stops = [options(stop=string) for string in config["generation"]["stop"]]
     return " ".join([prompting_options(wildcards), own, *stops])
+
+
+def likelihood_options(wildcards):
+    # vLLM does not say how likely it finds a text: another engine scores its references.
+    engine = "auto" if VLLM else config["compute"]["engine"]
+    return f"{prompting_options(wildcards)} {options(engine=engine)}"
 
 
 rule generate:
@@ -85,7 +91,7 @@ rule likelihood:
         mem_mb=8000,
         runtime=120,
     params:
-        options=prompting_options,
+        options=likelihood_options,
     shell:
         "{PYTHON} {input.code[0]:q} --train {input.train} --eval {input.eval}"
         " --prompt {input.prompt:q} {params.options} --output {output.table}"

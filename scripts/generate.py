@@ -61,7 +61,8 @@ def main() -> None:
 
     from radquant import prompts
     from radquant.files import write_json, write_table
-    from radquant.generation import batching, measures, tables
+    from radquant.generation import batching, lean_engine, measures, tables, transformers_engine
+    from radquant.generation.lean_decoder import take_over
     from radquant.generation.prefix import (
         behind_stored,
         context_length,
@@ -69,7 +70,7 @@ def main() -> None:
         stored_length,
     )
     from radquant.generation.vision import load_processor
-    from radquant.models import load, resolve_device, resolve_dtype
+    from radquant.models import load, resolve_device, resolve_dtype, use_kernels
     from radquant.quantization.precision import activations_of, as_values, from_json, kv_cache_of
 
     torch.set_num_threads(args.threads)
@@ -81,7 +82,11 @@ def main() -> None:
         loaded = load(args.model, device, dtype, rounding, args.trust_remote_code, kv_cache)
         tokenizer = loaded.tokenizer
         processor = load_processor(args.model, tokenizer) if args.image_root else None
-        engine, write, _ = engines.ready(args.engine, loaded, rounding, processor)
+        engine = engines.choose(args.engine, loaded, rounding, processor)
+        if engine == engines.LEAN:
+            lean = take_over(loaded, rounding)
+        else:
+            use_kernels(loaded)
 
     ends = prompts.end_token_ids(tokenizer, loaded.model.generation_config)
     context = context_length(loaded.model)
@@ -108,7 +113,10 @@ def main() -> None:
         stop=tuple(args.stop),
     )
     with measures.stopwatch(device) as spent:
-        work = write(task)
+        if engine == engines.LEAN:
+            work = lean_engine.write(lean, tokenizer, task, loaded.runtime.prefix)
+        else:
+            work = transformers_engine.write(loaded, task, processor)
 
     order = {row["id"]: place for place, row in enumerate(reports)}
     write_table(args.output, tables.outputs_table(task.prompts, work.results, order))
@@ -122,7 +130,7 @@ def main() -> None:
             "shards": args.shards,
             "engine": engine,
             "kernel": loaded.kernel,
-            "batches": len(work.seconds),
+            "batches": len(task.batches),
             "wall_seconds": spent.wall_seconds,
             "cpu_seconds": spent.cpu_seconds,
             "latency_seconds": measures.latency_summary(work.seconds),

@@ -27,7 +27,8 @@ def main() -> None:
 
     from radquant import prompts
     from radquant.files import write_json, write_table
-    from radquant.generation import batching, likelihood, measures
+    from radquant.generation import batching, lean_likelihood, likelihood, measures
+    from radquant.generation.lean_decoder import take_over
     from radquant.generation.prefix import (
         behind_stored,
         context_length,
@@ -35,7 +36,7 @@ def main() -> None:
         stored_length,
     )
     from radquant.generation.vision import load_processor
-    from radquant.models import load, resolve_device, resolve_dtype
+    from radquant.models import load, resolve_device, resolve_dtype, use_kernels
     from radquant.quantization.precision import activations_of, as_values, from_json, kv_cache_of
 
     torch.set_num_threads(args.threads)
@@ -43,13 +44,15 @@ def main() -> None:
     kv_cache = kv_cache_of(from_json(args.kv_cache))
     device = resolve_device(args.device)
     dtype = resolve_dtype(args.dtype, device)
-    # vLLM does not say how likely it finds a text: its references are scored by another engine.
-    name = engines.AUTO if args.engine == engines.VLLM else args.engine
     with measures.stopwatch(device) as loading:
         loaded = load(args.model, device, dtype, rounding, args.trust_remote_code, kv_cache)
         tokenizer = loaded.tokenizer
         processor = load_processor(args.model, tokenizer) if args.image_root else None
-        engine, _, score = engines.ready(name, loaded, rounding, processor)
+        engine = engines.choose(args.engine, loaded, rounding, processor)
+        if engine == engines.LEAN:
+            lean = take_over(loaded, rounding)
+        else:
+            use_kernels(loaded)
 
     context = context_length(loaded.model)
     limit = None if context is None else context - stored_length(loaded)
@@ -73,7 +76,10 @@ def main() -> None:
         batch_size=args.batch_size,
     )
     with measures.stopwatch(device) as spent:
-        work = score(task)
+        if engine == engines.LEAN:
+            work = lean_likelihood.score(lean, task, loaded.runtime.prefix)
+        else:
+            work = likelihood.score(loaded, task, processor)
     places = [place for batch in plan for place in batch]
     nll = dict(zip(places, work.results, strict=True))
 

@@ -229,5 +229,5 @@ def _write_likelihood(folder, name, ids):
     noise = np.random.default_rng(0).normal(0, 0.2, len(ids))
     table = pd.DataFrame({"id": ids, "nll": (2.4 + NATS[name]) * 10 + noise, "tokens": 10})
     write_table(folder / f"likelihood/{name}.parquet", table)
-    cost = {"precision": name, "wall_seconds": 2.0, "cpu_seconds": 1.5}
+    cost = {"precision": name, "wall_seconds": 2.0, "cpu_seconds": 1.5, "too_large_batches": []}
     write_json(folder / f"likelihood/{name}.json", cost | computed_as(CONFIG, name))

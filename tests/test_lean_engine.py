@@ -20,7 +20,14 @@ from tiny_reports import prompt_of, random_prompts
 from torch import nn
 
 from radquant.errors import UserError
-from radquant.generation import batching, lean_engine, likelihood, prefix
+from radquant.generation import (
+    batching,
+    lean_engine,
+    lean_likelihood,
+    lean_steps,
+    likelihood,
+    prefix,
+)
 from radquant.generation import transformers_engine as engine
 from radquant.generation.lean_decoder import LeanDecoder, take_over, unsupported
 from radquant.kernels import cpu
@@ -110,7 +117,7 @@ def test_logits_equal_those_of_transformers(name: str, bits: int | None) -> None
     head = random_ids(20, 7)
     rows = [random_ids(length, seed) for seed, length in enumerate((1, 90, 24))]
     for shared in ([], head):
-        lean_engine.begin(lean, shared, 128)
+        lean_steps.begin(lean, shared, 128)
         states = run(lean, rows)
         for ids, of_row in zip(rows, states, strict=True):
             with torch.inference_mode():
@@ -128,7 +135,7 @@ def test_the_same_tokens_as_generate(name: str) -> None:
     config = engine.greedy_config(model, 20, [2], 0)
     with torch.inference_mode():
         expected = [model.generate(torch.tensor([p.ids]), generation_config=config) for p in made]
-    lean_engine.begin(lean, [], 128)
+    lean_steps.begin(lean, [], 128)
     settings_ = lean_engine.Settings(20, frozenset([2]))
     written = lean_engine.generate(lean, NumberTokenizer(), made, settings_, 2)
     for prompt, tokens, output in zip(made, expected, written.outputs, strict=True):
@@ -149,12 +156,12 @@ def test_likelihood_equals_that_of_transformers(bits: int | None) -> None:
         model, lean = make_model(name, bits), lean_model(name, bits)
         expected = [likelihood.answer_nll(model, [prompt], 0)[0] for prompt in made]
         for shared in ([], batching.shared_prefix(made)):
-            lean_engine.begin(lean, shared, 128)
-            found, sizes = lean_engine.answer_nll(lean, made, 3)
+            lean_steps.begin(lean, shared, 128)
+            found, sizes = lean_likelihood.answer_nll(lean, made, 3)
             assert found == pytest.approx(expected, rel=1e-4)
             assert sizes == [3]
     empty = replace(made[0], answer_ids=[])
-    assert lean_engine.answer_nll(lean, [empty, made[1]], 3)[0][0] == 0.0
+    assert lean_likelihood.answer_nll(lean, [empty, made[1]], 3)[0][0] == 0.0
 
 
 @pytest.mark.parametrize("shared", [False, True])
@@ -169,14 +176,14 @@ def test_a_stored_prefix_stands_before_every_text(shared: bool) -> None:
     expected = likelihood.answer_nll(model, made, 0, prefix.begin(loaded, 128))
     lean = take_over(loaded, None)
     begins = batching.shared_prefix(made) if shared else []
-    assert lean_engine.begin(lean, begins, 128, stored) == (len(begins) if shared else 3)
-    assert lean_engine.answer_nll(lean, made, 5)[0] == pytest.approx(expected, rel=1e-4)
+    assert lean_steps.begin(lean, begins, 128, stored) == (len(begins) if shared else 3)
+    assert lean_likelihood.answer_nll(lean, made, 5)[0] == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_stored_prefix_stays_in_the_window() -> None:
     stored = StoredPrefix((5,), [], [])
     with pytest.raises(UserError, match="exceed the model's sliding window of 8"):
-        lean_engine.begin(lean_model("mistral"), [], 9, stored)
+        lean_steps.begin(lean_model("mistral"), [], 9, stored)
 
 
 @pytest.mark.parametrize("bits", [4, 8])
@@ -232,7 +239,7 @@ def test_neighbours_and_steps_change_no_bit(
     any_lean: LeanDecoder, lengths: list[int], shared: int, cut: int
 ) -> None:
     """All rows at once in one step; each alone, in two steps."""
-    lean_engine.begin(any_lean, random_ids(shared, 1), 128)
+    lean_steps.begin(any_lean, random_ids(shared, 1), 128)
     rows = [random_ids(length, seed) for seed, length in enumerate(lengths)]
     together = run(any_lean, rows)
     for number, (ids, expected) in enumerate(zip(rows, together, strict=True)):
@@ -268,7 +275,7 @@ def test_outputs_are_those_of_the_other_engine(llama: Path) -> None:
     for stop, outputs in expected.items():
         ends = lean_engine.Settings(12, frozenset([2, 15]), stop)
         for size, shared in ((1, []), (3, batching.shared_prefix(made)), (50, [])):
-            lean_engine.begin(lean, shared, 128)
+            lean_steps.begin(lean, shared, 128)
             done = mock.Mock()
             written = lean_engine.generate(*(lean, loaded.tokenizer, made, ends, size), done)
             assert written.outputs == outputs
@@ -279,12 +286,12 @@ def test_outputs_are_those_of_the_other_engine(llama: Path) -> None:
 
 def test_memory_of_the_cache_is_used_again(llama: Path) -> None:
     lean = take_over(load(llama), None)
-    lean_engine.begin(lean, [], 128)
+    lean_steps.begin(lean, [], 128)
     ends = lean_engine.Settings(4, frozenset([99]))
     lean_engine.generate(lean, NumberTokenizer(), random_prompts(12), ends, 3)
     page = 2 * 2 * 2 * 64 * 16 * 4  # layers, heads, keys and values, positions, channels, bytes
     assert lean.decoder.cache_bytes() == 3 * page
-    lean_engine.begin(lean, [5, 6], 128)
+    lean_steps.begin(lean, [5, 6], 128)
     assert lean.decoder.cache_bytes() == 3 * page
 
 
@@ -320,7 +327,7 @@ def test_where_memory_runs_out_fewer_are_written_at_once(little_memory: Any) -> 
     lean = take_over(as_loaded(model), None)
     made = [prompt_of(random_ids(4, seed), answer=[7]) for seed in range(8)]
     ends = lean_engine.Settings(2, frozenset([2]))
-    lean_engine.begin(lean, [], 128)
+    lean_steps.begin(lean, [], 128)
     expected = lean_engine.generate(lean, NumberTokenizer(), made, ends, 1)
     lean.decoder.clear()
     little_memory(34 << 20)  # beside what is free inside the process
@@ -328,7 +335,7 @@ def test_where_memory_runs_out_fewer_are_written_at_once(little_memory: Any) -> 
     fewer = written.batch_sizes
     assert fewer in ([8, 4], [8, 4, 2])
     assert written.outputs == expected.outputs
-    likely, sizes_ = lean_engine.answer_nll(lean, made, 8)
+    likely, sizes_ = lean_likelihood.answer_nll(lean, made, 8)
     assert (len(likely), sizes_) == (8, fewer)
 
 

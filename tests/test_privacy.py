@@ -105,7 +105,7 @@ PLACES = [
     ("src/radquant/prompts.py", "    shots = [", "row"),
     ("src/radquant/scoring/lexicon.py", "    tokens, starts, paragraphs = tok", "text"),
     ("src/radquant/scoring/changes.py", "    before, after = describe(", "original_text"),
-    ("src/radquant/reporting/explorer.py", "    texts = _Texts()\n", "run.reports.to_dict()"),
+    ("src/radquant/reporting/explorer.py", "    yield dump(_head(run))", "run.reports.to_dict()"),
 ]
 
 

@@ -1,6 +1,6 @@
 """Which engine writes the reports. Nothing here imports PyTorch before it must."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,43 +50,28 @@ class Work:
     pace: Pace | None = None  # of writing
 
 
-def ready(
-    name: str, loaded: Any, rounding: Activations | None, processor: Any = None
-) -> tuple[str, Callable[[Task], Work], Callable[[Task], Work]]:
-    """Make a loaded model ready for the engine `name`: the engine's name, its writer, its scorer.
+def choose(name: str, loaded: Any, rounding: Activations | None, processor: Any = None) -> str:
+    """The engine that `name` stands for with a loaded model: LEAN or TRANSFORMERS.
 
-    auto is the lean engine for what it can run, and transformers for all else. `loaded` says
-    afterwards what multiplies. processor: the model's own, for prompts with images. vLLM loads the
-    model itself, and scores nothing here.
+    auto is the lean engine for what it can run, and transformers for all else. processor: the
+    model's own, for prompts with images.
 
-    Raises UserError if the lean engine is asked for and cannot run this.
+    Raises UserError if the lean engine is asked for and cannot run this, and for vLLM, which loads
+    the model itself and does not say how likely it finds a text.
     """
     if name == VLLM:
-        raise UserError(f"engine {name!r} does not write with a model that is loaded here")
-    reason = None if processor is None else "it shows no images"
-    if name != TRANSFORMERS:
-        from radquant.generation import lean_decoder, lean_engine
+        raise UserError(f"engine {name!r} does not compute with a model that is loaded here")
+    if name == TRANSFORMERS:
+        return TRANSFORMERS
+    from radquant.generation.lean_decoder import unsupported
 
-        reason = reason or lean_decoder.unsupported(loaded, rounding)
-        if reason is None:
-            lean = lean_decoder.take_over(loaded, rounding)
-            stored, tokenizer = loaded.runtime.prefix, loaded.tokenizer
-            return (
-                LEAN,
-                lambda task: lean_engine.write(lean, tokenizer, task, stored),
-                lambda task: lean_engine.score(lean, task, stored),
-            )
-        if name == LEAN:
-            raise UserError(f"the lean engine cannot run this: {reason}; use engine auto")
-    from radquant.generation import likelihood, transformers_engine
-    from radquant.models import use_kernels
-
-    use_kernels(loaded)
-    return (
-        TRANSFORMERS,
-        lambda task: transformers_engine.write(loaded, task, processor),
-        lambda task: likelihood.score(loaded, task, processor),
-    )
+    images = None if processor is None else "it shows no images"
+    reason = images or unsupported(loaded, rounding)
+    if reason is None:
+        return LEAN
+    if name == LEAN:
+        raise UserError(f"the lean engine cannot run this: {reason}; use engine auto")
+    return TRANSFORMERS
 
 
 def batches_of(prompts: Sequence[Prompt], plan: Sequence[Sequence[int]]) -> list[list[Prompt]]:

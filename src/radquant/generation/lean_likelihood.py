@@ -1,0 +1,74 @@
+"""Likelihood of the reference answers by this package's own decoder, on a CPU."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from radquant.cli import progress
+from radquant.generation.engines import Task, Work
+from radquant.generation.lean_decoder import LeanDecoder
+from radquant.generation.lean_steps import begin, halved, int64, stored_tokens
+from radquant.prompts import Prompt
+from radquant.quantization.runtime import StoredPrefix
+
+
+def score(lean: LeanDecoder, task: Task, stored: StoredPrefix | None) -> Work:
+    """The nats of every answer of a task."""
+    shared = begin(lean, task.shared, task.longest, stored)
+    found: list[float] = []
+    seconds: list[float] = []
+    sizes = [task.batch_size]
+    for batch in progress(task.batches, task.label, len(task.batches), "batches"):
+        started = time.perf_counter()
+        nats, tried = answer_nll(lean, batch, sizes[-1])
+        found += nats
+        sizes += tried[1:]
+        seconds.append(time.perf_counter() - started)
+    return Work(found, seconds, sizes[:-1], shared - stored_tokens(stored))
+
+
+@torch.inference_mode()
+def answer_nll(
+    lean: LeanDecoder, prompts: Sequence[Prompt], batch_size: int
+) -> tuple[list[float], list[int]]:
+    """For each prompt −log p(answer | prompt), as `likelihood.answer_nll`, and the batch sizes.
+
+    batch_size: the most rows at once; halved when memory runs out. All sizes that were in use are
+    returned.
+    """
+    lean.reach(max((len(p.ids) + len(p.answer_ids) for p in prompts), default=0))
+    found: list[float] = []
+    sizes = [batch_size]
+    while len(found) < len(prompts):
+        batch = prompts[len(found) : len(found) + sizes[-1]]
+        try:
+            found += batch_nll(lean.decoder, batch)
+        except (RuntimeError, MemoryError) as error:
+            sizes.append(halved(sizes[-1], error))
+        finally:
+            for number in range(len(batch)):
+                lean.decoder.release(number)
+    return found, sizes
+
+
+def batch_nll(decoder: Any, prompts: Sequence[Prompt]) -> list[float]:
+    skipped = decoder.shared_length()
+    ids: list[int] = []
+    numbers: list[int] = []
+    wanted: list[int] = []
+    for number, prompt in enumerate(prompts):
+        read = (prompt.ids + prompt.answer_ids)[skipped:-1]  # nothing follows the last token
+        ids += read
+        numbers += [number] * len(read)
+        wanted += range(len(ids) - len(prompt.answer_ids), len(ids))
+    hidden = decoder.run(*map(int64, (ids, numbers, wanted)))
+    found, begin = [], 0
+    for prompt in prompts:
+        end = begin + len(prompt.answer_ids)
+        scores = decoder.logits(hidden[begin:end]).log_softmax(-1)
+        chosen = scores.gather(-1, int64(prompt.answer_ids)[:, None])
+        found.append(-float(chosen.double().sum()))
+        begin = end
+    return found
