@@ -28,8 +28,9 @@ from torch import nn
 from radquant.files import write_json
 from radquant.generation import lean_engine, lean_steps
 from radquant.generation.lean_decoder import LeanDecoder, take_over
+from radquant.kernels.choice import use_kernels
 from radquant.kernels.reference import PackedLinear
-from radquant.models import DTYPES, Loaded, load, use_kernels
+from radquant.models import DTYPES, Loaded, load
 from radquant.prompts import Prompt
 from radquant.quantization.precision import Activations
 from radquant.quantization.runtime import Runtime

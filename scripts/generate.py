@@ -70,7 +70,8 @@ def main() -> None:
         stored_length,
     )
     from radquant.generation.vision import load_processor
-    from radquant.models import load, resolve_device, resolve_dtype, use_kernels
+    from radquant.kernels.choice import use_kernels
+    from radquant.models import load, resolve_device, resolve_dtype
     from radquant.quantization.precision import activations_of, as_values, from_json, kv_cache_of
 
     torch.set_num_threads(args.threads)

@@ -110,7 +110,8 @@ def serve_here(args: argparse.Namespace, name: str) -> None:
     """Answer until Ctrl-C or SIGTERM."""
     import torch
 
-    from radquant.models import load, resolve_device, resolve_dtype, use_kernels
+    from radquant.kernels.choice import use_kernels
+    from radquant.models import load, resolve_device, resolve_dtype
     from radquant.serving.answering import served
     from radquant.serving.http_server import open_server
 

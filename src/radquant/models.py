@@ -1,7 +1,5 @@
 """Loading a model, original or packed, ready to generate."""
 
-import importlib.util
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +8,6 @@ import torch
 from torch import nn
 
 from radquant.errors import UserError
-from radquant.kernels import cpu
 from radquant.kernels.reference import PackedLinear
 from radquant.quantization import activations
 from radquant.quantization.checkpoint import build_packed_model, verify
@@ -18,7 +15,6 @@ from radquant.quantization.precision import STATIC, Activations, KVCache
 from radquant.quantization.runtime import Runtime, read_runtime
 from radquant.quantization.streaming import model_class
 
-KERNEL_ACTIVATIONS = Activations(bits=8)  # the rounding of activations that kernels do themselves
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -160,57 +156,6 @@ def attach_activations(
             "this architecture's layers are not all called as modules"
         )
     return touched, simulation
-
-
-def use_kernels(loaded: Loaded) -> None:
-    """Let this machine's kernels multiply by the packed layers of `loaded`, where there are any.
-
-    Activations of 8 bits with a dynamic symmetric scale for each token are then rounded by the
-    kernels themselves: `loaded.simulation` is None afterwards. What they do not do stays simulated.
-    Without kernels everything stays as it is, which a line on stderr says.
-    """
-    model = loaded.model
-    packed = {name: m for name, m in model.named_modules() if isinstance(m, PackedLinear)}
-    if not packed:
-        return
-    reason = missing_kernels(model)
-    if reason is not None:
-        print(f"packed weights are multiplied by the slow reference: {reason}", file=sys.stderr)
-        return
-    settings = None if loaded.simulation is None else loaded.simulation.settings
-    integers = settings == KERNEL_ACTIVATIONS and all(map(takes_integers, packed.values()))
-    if integers and loaded.simulation is not None:
-        loaded.simulation.remove()
-        loaded.simulation = None
-    if torch.device(model.device).type == "cuda":
-        from radquant.kernels import triton_model
-
-        loaded.kernel = triton_model.install(model, settings if integers else None)
-    else:
-        loaded.kernel = cpu.install(packed, cpu.INTEGERS if integers else cpu.FLOATS)
-    loaded.weight_bytes = weight_bytes(model)
-
-
-def missing_kernels(model: Any) -> str | None:
-    """Why there are no kernels for this model here, in a few words; None if there are."""
-    on_gpu = torch.device(model.device).type == "cuda"
-    fast = (torch.float16, torch.bfloat16) if on_gpu else (torch.float32, torch.bfloat16)
-    if model.dtype not in fast:
-        return f"there is no kernel for {str(model.dtype).removeprefix('torch.')} here"
-    if not on_gpu:
-        return cpu.unavailable()
-    if importlib.util.find_spec("triton") is None:
-        return "Triton is not installed (pip install 'radquant[gpu]')"
-    return None
-
-
-def takes_integers(layer: PackedLinear) -> bool:
-    """Whether the kernels of this layer's device multiply it by INT8 activations."""
-    if layer.qweight.device.type != "cuda":
-        return cpu.fits(layer)
-    from radquant.kernels.triton_layout import why_not
-
-    return why_not(layer) is None
 
 
 def weight_bytes(model: nn.Module) -> int:

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from radquant.errors import UserError
 from radquant.kernels import cpu
+from radquant.kernels.choice import KERNEL_ACTIVATIONS
 from radquant.kernels.reference import PackedLinear
-from radquant.models import KERNEL_ACTIVATIONS, Loaded
+from radquant.models import Loaded
 from radquant.quantization.precision import Activations
 from radquant.quantization.runtime import OWN_METHOD
 
