@@ -15,6 +15,8 @@ from radquant.files import sha256_file
 REPOSITORY = Path(os.path.relpath(workflow.basedir))
 KERNELS = REPOSITORY / "src" / "radquant" / "kernels"
 PYTHON = shlex.quote(sys.executable)
+# GPUs of a job that computes with a model; on a cluster, `auto` is the CPU.
+GPUS = 1 if config["compute"]["device"] == "cuda" else 0
 PRECISIONS = list(config["precisions"])
 BASELINES = ["copy-input", "constant"]
 # Only rules that fetch from the hub go online, and they not against the user's wish.
@@ -143,6 +145,11 @@ def options(**named):
         elif value is not None and value is not False:
             words.append(f"{option}={value}")
     return shlex.join(words)
+
+
+def memory(mb):
+    """Return a rule's memory in MB: `mb`, and as much again with each retry."""
+    return lambda wildcards, attempt: mb * attempt
 
 
 def as_json(values):
