@@ -41,7 +41,7 @@ GresTypes=gpu
 MinJobAge=3600
 EnforcePartLimits=ALL
 ReturnToService=0
-SlurmdTimeout=5
+SlurmdTimeout=10
 KillWait=2
 MpiDefault=none
 StateSaveLocation={folder}/state
@@ -105,19 +105,10 @@ def node_states() -> dict[str, str]:
 
 
 def jobs(state: str = "all") -> list[dict[str, str]]:
-    """Snakemake's jobs in order: id, state, node (empty while waiting) and the rule's name."""
+    """Snakemake's jobs in order: id, state, node (empty while waiting), rule and wildcards."""
     words = ["squeue", "--noheader", "--states", state, "--sort", "i", "--format", "%i|%T|%N|%k"]
     rows = [line.split("|") for line in ask(*words).splitlines()]
     return [dict(zip(("id", "state", "node", "rule"), row, strict=True)) for row in rows]
-
-
-def running(node: str, rule: str) -> list[str]:
-    """The ids of the jobs of a rule that run on a node."""
-    return [
-        job["id"]
-        for job in jobs("RUNNING")
-        if job["node"] == node and job["rule"].startswith(f"rule_{rule}_")
-    ]
 
 
 def kill_node(nodes: dict[str, subprocess.Popen[bytes]], name: str) -> None:
