@@ -15,7 +15,8 @@ from radquant.files import sha256_file
 REPOSITORY = Path(os.path.relpath(workflow.basedir))
 KERNELS = REPOSITORY / "src" / "radquant" / "kernels"
 PYTHON = shlex.quote(sys.executable)
-# GPUs of a job that computes with a model; on a cluster, `auto` is the CPU.
+# GPUs that a job asks for if it computes with a model. `auto` asks for none, as nothing is known of
+# the node that the job will get.
 GPUS = 1 if config["compute"]["device"] == "cuda" else 0
 PRECISIONS = list(config["precisions"])
 BASELINES = ["copy-input", "constant"]

@@ -76,7 +76,7 @@ def spoke(folder: Path, job: dict[str, str]) -> bool:
 def run(
     nodes: dict[str, subprocess.Popen[bytes]], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """A finished run. One job on n1 was cancelled, and n2 died with another one on it."""
+    """A finished run. One job was cancelled, and n2 died with another one on it."""
     folder = tiny_run(tmp_path_factory.mktemp("cluster") / "run")
     said = folder / "said.txt"
     with open(said, "wb") as out:
@@ -92,8 +92,8 @@ def run(
                     if job["node"] in on.split() and job["rule"] not in but and spoke(folder, job)
                 ]
 
-            two_nodes.wait_for("a job to cancel", lambda: bool(at_work("n1 n2")), PATIENCE)
-            cancelled = at_work("n1 n2")[0]
+            found = two_nodes.wait_for("a job to cancel", lambda: at_work("n1 n2"), PATIENCE)
+            cancelled = found[0]
             two_nodes.ask("scancel", cancelled["id"])
 
             def n2_is_at_its_second_job() -> bool:

@@ -12,6 +12,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -90,11 +91,13 @@ def ask(*command: str) -> str:
     return done.stdout
 
 
-def wait_for(what: str, condition: Callable[[], bool], seconds: float = 120) -> None:
+def wait_for(what: str, condition: Callable[[], Any], seconds: float = 120) -> Any:
+    """Return what the condition returns as soon as that is true."""
     end = time.monotonic() + seconds
-    while not condition():
+    while not (found := condition()):
         assert time.monotonic() < end, f"not within {seconds} s: {what}"
         time.sleep(0.2)
+    return found
 
 
 def node_states() -> dict[str, str]:
