@@ -109,9 +109,10 @@ def node_states() -> dict[str, str]:
 
 def jobs(state: str = "all") -> list[dict[str, str]]:
     """Snakemake's jobs in order: id, state, node (empty while waiting), rule and wildcards."""
-    words = ["squeue", "--noheader", "--states", state, "--sort", "i", "--format", "%i|%T|%N|%k"]
+    words = ["squeue", "--noheader", "--states", state, "--format", "%i|%T|%N|%k"]
     rows = [line.split("|") for line in ask(*words).splitlines()]
-    return [dict(zip(("id", "state", "node", "rule"), row, strict=True)) for row in rows]
+    found = [dict(zip(("id", "state", "node", "rule"), row, strict=True)) for row in rows]
+    return sorted(found, key=lambda job: int(job["id"]))
 
 
 def kill_node(nodes: dict[str, subprocess.Popen[bytes]], name: str) -> None:
