@@ -15,6 +15,9 @@ from radquant.files import sha256_file
 REPOSITORY = Path(os.path.relpath(workflow.basedir))
 KERNELS = REPOSITORY / "src" / "radquant" / "kernels"
 PYTHON = shlex.quote(sys.executable)
+# GPUs that a job asks for if it computes with a model. `auto` asks for none, as nothing is known of
+# the node that the job will get.
+GPUS = 1 if config["compute"]["device"] == "cuda" else 0
 PRECISIONS = list(config["precisions"])
 BASELINES = ["copy-input", "constant"]
 # Only rules that fetch from the hub go online, and they not against the user's wish.
@@ -143,6 +146,11 @@ def options(**named):
         elif value is not None and value is not False:
             words.append(f"{option}={value}")
     return shlex.join(words)
+
+
+def memory(mb):
+    """Return a rule's memory in MB: `mb`, and as much again with each retry."""
+    return lambda wildcards, attempt: mb * attempt
 
 
 def as_json(values):

@@ -21,6 +21,7 @@ TOGETHER = [
     ("test_workflow_runs", "test_workflow", "test_real_model"),
     ("test_tools", "test_interop"),
     ("test_radgraph", "test_radgraph_workflow"),
+    ("test_slurm",),
     ("test_architectures",),
     ("test_explorer", "test_html"),
 ]
