@@ -16,6 +16,7 @@ from tiny_models import quantize_tiny, tiny_llama
 
 from radquant.errors import UserError
 from radquant.files import (
+    atomic_directory,
     atomic_path,
     hash_directory,
     hash_path,
@@ -108,6 +109,18 @@ def test_a_full_disk_is_named_by_what_writes_tensors(tmp_path: Path) -> None:
         atomic_path(tmp_path / "a.safetensors"),
     ):
         raise SafetensorError(told)
+
+
+def test_what_a_killed_process_left_of_a_directory_is_removed(tmp_path: Path) -> None:
+    left = tmp_path / ".w4[1].12345.part"
+    left.mkdir()
+    (left / "model.safetensors").write_bytes(b"half")
+    others = [".w4[1].work", ".w4[1].5.12345.part"]  # of a checkpoint w4[1].5
+    for name in others:
+        (tmp_path / name).mkdir()
+    with atomic_directory(tmp_path / "w4[1]") as part:
+        (part / "config.json").write_text("{}")
+    assert {path.name for path in tmp_path.iterdir()} == {*others, "w4[1]"}
 
 
 def test_a_changed_tokenizer_is_noticed_before_texts_are_counted(tmp_path: Path) -> None:

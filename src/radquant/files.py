@@ -37,10 +37,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         yield temporary
         os.replace(temporary, target)
     except Exception as error:
-        if reason := _refusal_to_write(error):
-            raise UserError(
-                f"{target} cannot be written ({reason}); make room or allow it, and run again"
-            ) from None
+        _raise_refusal_to_write(target, error)
         raise
     finally:
         if temporary.exists():
@@ -53,13 +50,17 @@ WRITING_REFUSED = {
 }
 
 
-def _refusal_to_write(error: Exception) -> str | None:
-    """Why the file system did not take a file, None if something else is wrong."""
-    if isinstance(error, OSError) and error.errno in WRITING_REFUSED:
-        return WRITING_REFUSED[error.errno]
+def _raise_refusal_to_write(target: Path, error: Exception) -> None:
+    """Raise UserError if it is the file system that did not take `target`."""
+    number = error.errno if isinstance(error, OSError) else None
     # safetensors has an exception of its own, which ends in Rust's way of telling the number.
-    told = re.search(r"\(os error (\d+)\)", str(error))
-    return WRITING_REFUSED.get(int(told[1])) if told else None
+    if told := re.search(r"\(os error (\d+)\)", str(error)):
+        number = int(told[1])
+    if number in WRITING_REFUSED:
+        raise UserError(
+            f"{target} cannot be written ({WRITING_REFUSED[number]}); make room or allow it, and "
+            "run again"
+        ) from None
 
 
 HASH_SUFFIX = ".sha256"
@@ -92,17 +93,27 @@ def is_whole(path: str | Path) -> bool:
 
 @contextmanager
 def atomic_directory(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary directory beside `path`; on success it takes the place of `path`."""
+    """Yield a temporary directory beside `path`; on success it takes the place of `path`.
+
+    What killed processes left of the same directory, which may be as large as a model, is removed:
+    one process at a time makes a directory. Raises UserError as `atomic_path` does.
+    """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
+    part = re.compile(rf"\.{re.escape(target.name)}\.\d+\.part")
+    for left in target.parent.iterdir():
+        if part.fullmatch(left.name):
+            shutil.rmtree(left)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
     try:
+        temporary.mkdir()
         yield temporary
         if target.exists():
             shutil.rmtree(target)
         os.replace(temporary, target)
+    except Exception as error:
+        _raise_refusal_to_write(target, error)
+        raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
