@@ -127,7 +127,7 @@ def outlive(run: Path) -> None:
         # The last of them may have ended while Snakemake started.
         if processes(run):
             assert errors(second.stderr) == [ORPHANS], second.stderr[-3000:]
-    _, alive = psutil.wait_procs(processes(run), timeout=300)
+    _, alive = psutil.wait_procs(processes(run), timeout=600)
     assert not alive
 
 
