@@ -58,7 +58,7 @@ if workflow.is_main_process:
             try:
                 require_whole(f"results/scores/{system}.parquet")
             except UserError as error:
-                stop(error)
+                stop(f"{error}, and results/report.md with it")
 
 
 onstart:
@@ -81,6 +81,10 @@ onstart:
                 "jobs of a run that was killed are still at work in this directory; wait for "
                 "them, or stop them first"
             )
+    # Snakemake does not miss a file that only finished jobs have read. Were this run stopped in a job
+    # before the report, an old report would be up to date for ever, and what is lost stay lost.
+    if any(job.rule.name == "report" for job in workflow.dag.needrun_jobs()):
+        Path("results/report.md").unlink(missing_ok=True)
     # To keep to its default limit of 100 starts a second, Snakemake looks at all ready jobs once a
     # second for every job that has ended so far: a tenth of a core after 60 jobs, a whole one after
     # some hundreds. A limit that is given with --max-jobs-per-timespan stays.

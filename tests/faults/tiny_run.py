@@ -95,6 +95,8 @@ def interrupt(run: Path, stage: tuple[str, str, str], delay: float, way: str) ->
     """
     _, log, output = stage
     (run / "results" / output).unlink(missing_ok=True)
+    # What only finished jobs have read is not missed.
+    (run / "results/report.md").unlink(missing_ok=True)
     seen = run / "results" / "logs" / f"{log}.log"
     seen.unlink(missing_ok=True)
     with open(run / "said.txt", "wb") as said:
