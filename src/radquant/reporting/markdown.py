@@ -218,8 +218,9 @@ def _cost_notes(summary: Summary) -> list[str]:
     systems, machine = summary["performance"]["systems"], summary["machine"]
     notes = [
         "Ratios are to the original: a speed ratio below 1 is slower. The original's weights are "
-        f"stored in {' and '.join(summary['stored_dtypes'])} and held in {machine['dtype']}, in "
-        "which everything computes.",
+        f"stored in {' and '.join(summary['stored_dtypes'])}; everything computes in "
+        f"{machine['dtype']}. The lean engine holds weights as they are stored, transformers holds "
+        "them in that dtype.",
         "Only linear layers are packed: embeddings, a large part of a small model, are not.",
         "Speed is output tokens over the seconds of generation, loading excluded and the reading "
         "of the prompts included: whatever writes longer outputs shows more tokens/s. *Decode* "

@@ -221,12 +221,7 @@ def _saving(quality: Mapping[str, Any], performance: Mapping[str, Any]) -> str:
             f"original's ({base['engine']})"
         )
     else:
-        factor = row["ratios"]["tokens_per_second"]
-        pace = "slower" if factor < 0.995 else "faster" if factor >= 1.005 else "as fast"
-        speed = (
-            f"it wrote {row['tokens_per_second']:,.1f} tokens/s against "
-            f"{base['tokens_per_second']:,.1f} ({ratio(factor)}: {pace}){_decode(row, base)}"
-        )
+        speed = _pace(row, base)
     return (
         f"In return, {name} takes {_against(row, base, 'disk_bytes')} on disk, "
         f"{_against(row, base, 'weight_bytes')} for its weights in memory and "
@@ -234,14 +229,16 @@ def _saving(quality: Mapping[str, Any], performance: Mapping[str, Any]) -> str:
     )
 
 
-def _decode(row: Mapping[str, Any], base: Mapping[str, Any]) -> str:
-    """', and 20 against 10 (2.00×) once the prompts were read'; nothing where it is not known."""
-    factor = row["ratios"]["decode_tokens_per_second"]
-    if factor is None:
-        return ""
+def _pace(row: Mapping[str, Any], base: Mapping[str, Any]) -> str:
+    """Compare what was written once the prompts were read or, if that is not known, with them."""
+    known = row["ratios"]["decode_tokens_per_second"] is not None
+    key = "decode_tokens_per_second" if known else "tokens_per_second"
+    factor = row["ratios"][key]
+    pace = "slower" if factor < 0.995 else "faster" if factor >= 1.005 else "as fast"
+    behind = " once the prompts were read" if known else ""
     return (
-        f", and {row['decode_tokens_per_second']:,.1f} against "
-        f"{base['decode_tokens_per_second']:,.1f} ({ratio(factor)}) once the prompts were read"
+        f"it wrote {row[key]:,.1f} tokens/s against {base[key]:,.1f}{behind} "
+        f"({ratio(factor)}: {pace})"
     )
 
 
