@@ -79,7 +79,7 @@ def test_a_cell_of_ten_megabytes(tmp_path: Path) -> None:
         ("a.csv", HEADER + b'1,"a,c\n', "row 2: malformed CSV"),
         ("a.csv", HEADER + b"1,\xe9,c\n", "line 2: not UTF-8"),
         ("a.csv", HEADER.decode().encode("utf-16"), "line 1: not UTF-8"),
-        ("a.csv.gz", gzip.compress(HEADER + b"1,a,b\n")[:-9], "not a whole gzip file"),
+        ("a.csv.gz", gzip.compress(HEADER + b"1,a,b\n", mtime=0)[:-9], "not a whole gzip file"),
         ("a.jsonl", b'{"id":"1","findings":"a","findings":"b"}\n', "line 1: two values of 'findin"),
         ("a.jsonl", b'{"id":"1","findings":"\\ud800"}\n', "line 1: column 'findings' holds a br"),
         ("a.jsonl", b'{"id":' + b"9" * 5000 + b"}\n", "line 1: not valid JSON"),
@@ -93,7 +93,7 @@ def test_a_table_is_refused(tmp_path: Path, name: str, content: bytes, words: st
 
 
 def test_a_packed_table_out_of_proportion_is_refused(tmp_path: Path) -> None:
-    content = gzip.compress(HEADER + b"a" * 150_000_000, compresslevel=1)
+    content = gzip.compress(HEADER + b"a" * 150_000_000, compresslevel=1, mtime=0)
     assert "over a hundred times" in refusal(table_of, tmp_path, "t.csv.gz", content)
 
 
