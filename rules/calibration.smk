@@ -32,7 +32,7 @@ if config["calibration"]["hub"]:
         log:
             "results/logs/fetch_texts.log",
         resources:
-            mem_mb=1000,
+            mem_mb=memory(1000),
             runtime=60,
         params:
             options=options(
@@ -56,7 +56,7 @@ rule calibration_set:
     log:
         "results/logs/calibration_set.log",
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000),
         runtime=30,
     params:
         options=options(

@@ -10,11 +10,14 @@ import re
 import shlex
 from pathlib import Path
 
-from radquant.files import sha256_file
+from radquant.files import require_whole, sha256_file
 
 REPOSITORY = Path(os.path.relpath(workflow.basedir))
 KERNELS = REPOSITORY / "src" / "radquant" / "kernels"
 PYTHON = shlex.quote(sys.executable)
+# GPUs that a job asks for if it computes with a model. `auto` asks for none, as nothing is known of
+# the node that the job will get.
+GPUS = 1 if config["compute"]["device"] == "cuda" else 0
 PRECISIONS = list(config["precisions"])
 BASELINES = ["copy-input", "constant"]
 # Only rules that fetch from the hub go online, and they not against the user's wish.
@@ -38,7 +41,10 @@ wildcard_constraints:
 shell.prefix(
     "set -euo pipefail; export OMP_WAIT_POLICY=PASSIVE HF_HUB_OFFLINE=1 PYTHONPATH="
     + shlex.quote(f"{workflow.basedir}/src").replace("{", "{{").replace("}", "}}")
-    + "; "
+    # Held by all processes of the job: jobs outlive a Snakemake that is killed.
+    + "; exec 9>> results/.jobs.lock; "
+    + PYTHON.replace("{", "{{").replace("}", "}}")
+    + " -ISc 'import fcntl; fcntl.flock(9, fcntl.LOCK_SH)'; "
 )
 
 
@@ -46,6 +52,16 @@ def stop(message):
     """End Snakemake with one sentence and exit code 1."""
     print(f"error: {message}", file=sys.stderr)
     sys.exit(1)
+
+
+# No job reads the scores of a finished run again, so nothing else would notice a damaged one.
+if workflow.is_main_process:
+    for system in PRECISIONS + BASELINES:
+        if os.path.exists(f"results/scores/{system}.parquet"):
+            try:
+                require_whole(f"results/scores/{system}.parquet")
+            except UserError as error:
+                stop(f"{error}, and results/report.md with it")
 
 
 onstart:
@@ -60,6 +76,18 @@ onstart:
         stop(
             "another run is at work in this directory; wait for it, or stop it first"
         )
+    with open("results/.jobs.lock", "w") as held_by_jobs:
+        try:
+            fcntl.flock(held_by_jobs, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            stop(
+                "jobs of a run that was killed are still at work in this directory; wait for "
+                "them, or stop them first"
+            )
+    # Snakemake does not miss a file that only finished jobs have read. Were this run stopped in a job
+    # before the report, an old report would be up to date for ever, and what is lost stay lost.
+    if any(job.rule.name == "report" for job in workflow.dag.needrun_jobs()):
+        Path("results/report.md").unlink(missing_ok=True)
     # To keep to its default limit of 100 starts a second, Snakemake looks at all ready jobs once a
     # second for every job that has ended so far: a tenth of a core after 60 jobs, a whole one after
     # some hundreds. A limit that is given with --max-jobs-per-timespan stays.
@@ -143,6 +171,11 @@ def options(**named):
         elif value is not None and value is not False:
             words.append(f"{option}={value}")
     return shlex.join(words)
+
+
+def memory(mb):
+    """Return a rule's memory in MB: `mb`, and as much again with each retry."""
+    return lambda wildcards, attempt: mb * attempt
 
 
 def as_json(values):

@@ -76,7 +76,7 @@ rule fetch_model:
     log:
         "results/logs/fetch_model.log",
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000),
         runtime=60,
     params:
         options=model_options,
@@ -94,7 +94,7 @@ rule fetch_corpus:
     log:
         "results/logs/fetch_corpus.log",
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000),
         runtime=60,
     params:
         options=corpus_options,
@@ -114,7 +114,7 @@ rule clean:
     log:
         "results/logs/clean.log",
     resources:
-        mem_mb=8000,
+        mem_mb=memory(8000),
         runtime=60,
     params:
         options=lambda wildcards: options(

@@ -62,8 +62,9 @@ rule generate:
         "results/logs/generate/{precision}/shard-{scatteritem}.log",
     threads: config["compute"]["threads"]
     resources:
-        mem_mb=8000,
+        mem_mb=memory(8000),
         runtime=240,
+        gpu=GPUS,
     params:
         code=code_hash("generate.py"),
         vllm_code=code_hash("generate_vllm.py") if VLLM else None,
@@ -88,8 +89,9 @@ rule likelihood:
         "results/logs/likelihood/{precision}.log",
     threads: config["compute"]["threads"]
     resources:
-        mem_mb=8000,
+        mem_mb=memory(8000),
         runtime=120,
+        gpu=GPUS,
     params:
         options=likelihood_options,
     shell:
@@ -109,7 +111,7 @@ rule baselines:
     log:
         "results/logs/baselines.log",
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000),
         runtime=30,
     params:
         options=lambda wildcards: options(

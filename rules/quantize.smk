@@ -73,8 +73,9 @@ rule quantize:
         checkpoint=one_of(checkpoints_of("radquant")),
     threads: config["compute"]["threads"]
     resources:
-        mem_mb=8000,
+        mem_mb=memory(8000),
         runtime=240,
+        gpu=GPUS,
     params:
         options=quantize_options,
     shell:
@@ -98,8 +99,9 @@ rule quantize_with_tool:
         checkpoint=one_of(checkpoints_of("autoawq", "gptqmodel")),
     threads: config["compute"]["threads"]
     resources:
-        mem_mb=16000,
+        mem_mb=memory(16000),
         runtime=480,
+        gpu=GPUS,
     params:
         tool=lambda wildcards: recipe(wildcards)["tool"],
         options=tool_options,

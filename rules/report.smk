@@ -9,7 +9,7 @@ rule write_config:
     log:
         "results/logs/write_config.log",
     resources:
-        mem_mb=1000,
+        mem_mb=memory(1000),
         runtime=5,
     params:
         config=lambda wildcards: json.dumps(config, ensure_ascii=False),
@@ -76,7 +76,7 @@ rule report:
     log:
         "results/logs/report.log",
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000),
         runtime=30,
     shell:
         "{PYTHON} {input.code[0]:q} --results results --config {input.config}"

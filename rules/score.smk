@@ -28,6 +28,12 @@ if ANNOTATOR == "radgraph":
     ANNOTATOR_ENVIRONMENT = ["results/venvs/radgraph/ready.json"]
     if not RADGRAPH["directory"]:
         ANNOTATE = f"{ONLINE} {ANNOTATE}"
+else:
+
+    # Thousands of reports a second: shorter than a place in a cluster's queue.
+    localrules:
+        annotate,
+        annotate_reference,
 
 
 rule build_env:
@@ -39,7 +45,7 @@ rule build_env:
     log:
         "results/logs/build_env/{environment}.log",
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000),
         runtime=60,
     shell:
         # Without PYTHONPATH, which would show this package to the new environment's pip.
@@ -58,7 +64,7 @@ rule annotate_reference:
         "results/logs/annotate/reference.log",
     threads: config["compute"]["threads"]
     resources:
-        mem_mb=8000,
+        mem_mb=memory(8000),
         runtime=120,
     params:
         options=annotator_options,
@@ -79,7 +85,7 @@ rule annotate:
         "results/logs/annotate/{system}/{part}.log",
     threads: config["compute"]["threads"]
     resources:
-        mem_mb=8000,
+        mem_mb=memory(8000),
         runtime=120,
     params:
         code=code_hash("annotate.py"),
@@ -108,7 +114,7 @@ rule score:
     log:
         "results/logs/score/{system}.log",
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000),
         runtime=30,
     params:
         options=options(

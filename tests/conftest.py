@@ -21,8 +21,10 @@ TOGETHER = [
     ("test_workflow_runs", "test_workflow", "test_real_model"),
     ("test_tools", "test_interop"),
     ("test_radgraph", "test_radgraph_workflow"),
+    ("test_slurm",),
     ("test_architectures",),
     ("test_explorer", "test_html"),
+    ("test_kills", "test_damage"),
 ]
 PLACES = {name: place for place, files in enumerate(TOGETHER) for name in files}
 
@@ -30,6 +32,10 @@ PLACES = {name: place for place, files in enumerate(TOGETHER) for name in files}
 def pytest_addoption(parser: pytest.Parser) -> None:
     help_text = "how many generated texts test_hostile_texts.py tries (default: %(default)s)"
     parser.addoption("--texts", type=int, default=10_000, metavar="N", help=help_text)
+    help_text = "how often faults/test_kills.py kills a run (default: %(default)s)"
+    parser.addoption("--kills", type=int, default=5, metavar="N", help=help_text)
+    help_text = "let faults/test_damage.py damage every kind of file in every way, not a few"
+    parser.addoption("--all-damages", action="store_true", help=help_text)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

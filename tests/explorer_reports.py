@@ -194,7 +194,8 @@ def _annotate(path, ids, texts):
 
 def _scores(folder, name):
     def parts(kind, system):
-        return sorted((folder / kind / system).glob("*.parquet" if kind == "generations" else "*"))
+        suffix = "parquet" if kind == "generations" else "jsonl"
+        return sorted((folder / kind / system).glob(f"*.{suffix}"))
 
     return score(
         folder / "data/eval.csv",

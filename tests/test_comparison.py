@@ -12,7 +12,7 @@ import pytest
 from report_run import CONFIG, HOSTILE, change_record, change_table, make_results
 
 from radquant.errors import UserError
-from radquant.files import read_json, read_table, write_json, write_table
+from radquant.files import read_json, read_jsonl, read_table, write_json, write_jsonl, write_table
 from radquant.reporting import comparison
 from radquant.reporting.collect import collect
 from radquant.reporting.provenance import code_version, provenance
@@ -131,10 +131,9 @@ def test_another_setting_explains_outputs_and_the_shards_do_not(runs, tmp_path):
     table.loc[0, "output"] = "Another nodule."
     write_table(path, table)
     notes = runs[1] / "annotations/w4a8/shard-1-of-2.jsonl"
-    lines = notes.read_text().splitlines()
+    lines = read_jsonl(notes)
     digest = hashlib.sha256(b"Another nodule.").hexdigest()
-    lines[0] = json.dumps(json.loads(lines[0]) | {"text_hash": digest})
-    notes.write_text("\n".join(lines) + "\n")
+    write_jsonl(notes, [lines[0] | {"text_hash": digest}, *lines[1:]])
     text, found = compared(runs, config)
     assert found["w4a8"].outputs == 1
     line = explanation(text, "w4a8, outputs")

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from radquant import fetching
 from radquant.errors import UserError
-from radquant.files import sha256_file, verify_hashes
+from radquant.files import hash_path, sha256_file, verify_hashes
 
 NAME = "tiny_data-1.0-py3-none-any.whl"
 
@@ -107,7 +107,8 @@ def test_a_local_model_is_copied_with_its_hashes(source: Path, tmp_path: Path) -
     record = json.loads((output / "source.json").read_text())
     assert record["kind"] == "path"
     assert record["path"] == str(source)
-    assert set(record["files"]) == {path.name for path in output.iterdir()} - {"source.json"}
+    own = {"source.json", hash_path(output / "source.json").name}
+    assert set(record["files"]) == {path.name for path in output.iterdir()} - own
     assert "README.md" in record["files"]
     assert "pytorch_model.bin" not in record["files"]
     verify_hashes(output, record["files"], "")

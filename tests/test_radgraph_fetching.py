@@ -110,7 +110,7 @@ def fetch(hub, tmp_path):
 
 
 def names(directory):
-    files = (path for path in directory.rglob("*") if path.is_file())
+    files = (path for path in directory.rglob("[!.]*") if path.is_file())  # no records of hashes
     return sorted(str(path.relative_to(directory)) for path in files)
 
 

@@ -268,7 +268,7 @@ def test_annotator_is_named_and_lexicon_is_not_called_radgraph(report):
 def test_the_lexicons_agreement_is_printed_only_of_the_rules_that_were_measured(report, results):
     assert "agree with RadGraph-XL has not been measured" in " ".join(report.split())
     record = read_json(AGREEMENT)
-    for path in results.glob("scores/*"):
+    for path in results.glob("scores/*.parquet"):
         change_table(path, lambda table: table.assign(annotator=record["lexicon"]))
     for path in results.glob("annotations/**/*.jsonl"):
         notes = [{**note, "annotator": record["lexicon"]} for note in read_jsonl(path)]
@@ -320,7 +320,7 @@ def test_radgraph_scores_are_called_radgraph(tmp_path):
     config = CONFIG | {"scoring": {"annotator": "radgraph"}}
     results = make_results(tmp_path / "results", config)
     annotator = "modern-radgraph-xl 0.1.18 (ab)"
-    for path in results.glob("scores/*"):
+    for path in results.glob("scores/*.parquet"):
         change_table(path, lambda table: table.assign(annotator=annotator))
     for path in results.glob("annotations/**/*.jsonl"):
         write_jsonl(path, [note | {"annotator": annotator} for note in read_jsonl(path)])

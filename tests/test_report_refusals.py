@@ -5,7 +5,7 @@ import pytest
 from report_run import CONFIG, change_record, change_table, make_results
 
 from radquant.errors import UserError
-from radquant.files import read_json, read_jsonl, write_jsonl
+from radquant.files import read_json, read_jsonl, read_table, write_jsonl, write_table
 from radquant.quantization.precision import KVCache, as_values
 from radquant.reporting.collect import collect
 
@@ -27,7 +27,7 @@ def spoil_rewards(results):
 
 
 def spoil_all_annotators(results):
-    for path in results.glob("scores/*"):
+    for path in results.glob("scores/*.parquet"):
         change_table(path, lambda table: table.assign(annotator="radgraph-xl (ab)"))
 
 
@@ -38,7 +38,7 @@ def spoil_annotation(results):
 
 def swap_annotations(results):
     first, second = [results / f"annotations/w4a{bits}/shard-1-of-2.jsonl" for bits in (8, 4)]
-    second.write_bytes(first.read_bytes())
+    write_jsonl(second, read_jsonl(first))
 
 
 def lose_annotations(results):
@@ -68,7 +68,7 @@ def drop_output(results):
 
 def repeat_shard(results):
     first = results / "generations/w4a8/shard-1-of-2.parquet"
-    (results / "generations/w4a8/shard-2-of-2.parquet").write_bytes(first.read_bytes())
+    write_table(results / "generations/w4a8/shard-2-of-2.parquet", read_table(first))
 
 
 def lose_shard(results):

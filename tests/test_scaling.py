@@ -12,7 +12,7 @@ from snakemake.scheduling.job_scheduler import JobScheduler
 from workflow_helpers import SMOKE, copy_repository
 
 from radquant.errors import UserError
-from radquant.files import read_jsonl, sha256_text, write_jsonl
+from radquant.files import hash_path, read_jsonl, sha256_text, write_jsonl
 from radquant.reporting.explorer import dump, payload, payload_pieces
 from radquant.scoring import changes, lexicon, records
 from radquant.scoring.spans import sentences
@@ -77,6 +77,7 @@ def test_a_record_whose_hash_is_none_is_of_no_text(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     write_jsonl(path, [{**annotations(1)[0], "text_hash": "not a hash"}])
     assert not records.read([path]).is_of("r0", "")
+    hash_path(path).unlink()
     path.write_text('{"id": "r0"\n')
     with pytest.raises(UserError, match=r"a\.jsonl, line 1: not valid JSON"):
         records.read([path])

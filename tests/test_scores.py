@@ -8,7 +8,7 @@ import pytest
 from rouge_score.rouge_scorer import RougeScorer
 
 from radquant.errors import UserError
-from radquant.files import read_jsonl, sha256_file, write_jsonl, write_table
+from radquant.files import read_jsonl, read_table, sha256_file, write_jsonl, write_table
 from radquant.scoring import lexicon, records, rewards, scores
 
 REPOSITORY = Path(__file__).parents[1]
@@ -195,7 +195,7 @@ def test_the_original_against_itself(files):
 
 def test_a_row_dropped_from_one_system_stops(files):
     path = files["generations"][0]
-    pd.read_parquet(path).iloc[1:].to_parquet(path, index=False)
+    write_table(path, read_table(path).iloc[1:])
     with pytest.raises(UserError, match=r"0.parquet.*1 of the 4 evaluation reports are missing"):
         scores.score(**files)
 

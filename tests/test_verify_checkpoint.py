@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from tiny_models import SCRIPTS, store, tiny_llama, write_samples
 
 from radquant.errors import UserError
+from radquant.files import write_json
 from radquant.quantization import (
     hadamard,
     outliers,
@@ -204,7 +205,7 @@ def test_zeros_off_by_one_are_found(
     """The mistake of taking one version of the GPTQ format for the other."""
     config = json.loads((loose / "config.json").read_text())
     config["quantization_config"] |= {"checkpoint_format": "gptq_v2", "sym": False}
-    (loose / "config.json").write_text(json.dumps(config))
+    write_json(loose / "config.json", config)
     assert verify(capsys, loose)[0] == 0  # nothing in the file itself tells
     status, written, _ = verify(capsys, loose, "--original", original)
     assert status == 1
@@ -389,7 +390,7 @@ def test_other_inputs_rotated_are_refused(
     shutil.copytree(turned, tmp_path / "other")
     config = json.loads((turned / "config.json").read_text())
     config["quantization_config"]["online_hadamard"] = ["mlp.down_proj", "self_attn.o_proj"]
-    (tmp_path / "other" / "config.json").write_text(json.dumps(config))
+    write_json(tmp_path / "other" / "config.json", config)
     status, _, error = verify(capsys, tmp_path / "other", "--original", original)
     assert status == 1
     assert "rotates other inputs at run time" in error

@@ -1,6 +1,7 @@
 """Reading and writing files so that a killed run leaves no half file that looks whole."""
 
 import csv
+import errno
 import hashlib
 import json
 import os
@@ -24,35 +25,110 @@ BOMB = (
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is renamed to `path`, else removed.
 
-    The file is its owner's alone (0600) from the start, because it may hold report text.
+    The file is its owner's alone (0600) from the start, because it may hold report text. Raises
+    UserError where the file system takes no more or nothing at all.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
-    temporary.unlink(missing_ok=True)
-    temporary.touch(mode=0o600, exist_ok=False)
     try:
+        temporary.unlink(missing_ok=True)
+        temporary.touch(mode=0o600, exist_ok=False)
         yield temporary
         os.replace(temporary, target)
+    except Exception as error:
+        _raise_refusal_to_write(target, error)
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary.exists():
+            temporary.unlink()
+
+
+WRITING_REFUSED = {
+    number: os.strerror(number)
+    for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+}
+
+
+def _raise_refusal_to_write(target: Path, error: Exception) -> None:
+    """Raise UserError if it is the file system that did not take `target`."""
+    number = error.errno if isinstance(error, OSError) else None
+    # safetensors has an exception of its own, which ends in Rust's way of telling the number.
+    if told := re.search(r"\(os error (\d+)\)", str(error)):
+        number = int(told[1])
+    if number in WRITING_REFUSED:
+        raise UserError(
+            f"{target} cannot be written ({WRITING_REFUSED[number]}); make room or allow it, and "
+            "run again"
+        ) from None
+
+
+HASH_SUFFIX = ".sha256"
+
+
+def hash_path(path: str | Path) -> Path:
+    """Where the sha256 of a file stands that this program wrote: beside it, hidden."""
+    target = Path(path)
+    return target.with_name(f".{target.name}{HASH_SUFFIX}")
+
+
+@contextmanager
+def recorded_path(path: str | Path) -> Iterator[Path]:
+    """`atomic_path` that also leaves the file's sha256 for `require_whole`.
+
+    The record comes first: a run that is killed between the two leaves a file that is refused, not
+    one that is believed.
+    """
+    with atomic_path(path) as part:
+        yield part
+        with atomic_path(hash_path(path)) as record:
+            record.write_text(sha256_file(part) + "\n", encoding="ascii")
+
+
+def is_whole(path: str | Path) -> bool:
+    """Say whether a file is as it was written; one without a record is taken as it is."""
+    record = hash_path(path)
+    return not record.is_file() or record.read_bytes().strip() == sha256_file(path).encode()
 
 
 @contextmanager
 def atomic_directory(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary directory beside `path`; on success it takes the place of `path`."""
+    """Yield a temporary directory beside `path`; on success it takes the place of `path`.
+
+    What killed processes left of the same directory, which may be as large as a model, is removed:
+    one process at a time makes a directory. Raises UserError as `atomic_path` does.
+    """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
+    part = re.compile(rf"\.{re.escape(target.name)}\.\d+\.part")
+    for left in target.parent.iterdir():
+        if part.fullmatch(left.name):
+            shutil.rmtree(left)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
     try:
+        temporary.mkdir()
         yield temporary
         if target.exists():
             shutil.rmtree(target)
         os.replace(temporary, target)
+    except Exception as error:
+        _raise_refusal_to_write(target, error)
+        raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def require_whole(path: str | Path) -> None:
+    """Raise UserError for a file that is missing or was changed after this program wrote it.
+
+    A flipped byte can leave a table that reads well and says something else.
+    """
+    require_file(path)
+    if not is_whole(path):
+        raise UserError(
+            f"{path} was changed after it was written (sha256 differs); delete it and run again to "
+            "remake it"
+        )
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -63,11 +139,12 @@ def write_text(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, record: Any) -> None:
     """Write `record` with sorted keys, so that equal records are equal files."""
     text = json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    write_text(path, text + "\n")
+    with recorded_path(path) as part:
+        part.write_text(text + "\n", encoding="utf-8")
 
 
 def read_json(path: str | Path) -> Any:
-    require_file(path)
+    require_whole(path)
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:
@@ -78,11 +155,12 @@ def read_json(path: str | Path) -> Any:
 
 def write_jsonl(path: str | Path, records: Iterable[Mapping[str, Any]]) -> None:
     lines = (json.dumps(record, sort_keys=True, ensure_ascii=False) for record in records)
-    write_text(path, "".join(line + "\n" for line in lines))
+    with recorded_path(path) as part:
+        part.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
 
 
 def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
-    require_file(path)
+    require_whole(path)
     records = []
     with open(path, encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
@@ -112,7 +190,7 @@ def write_table(path: str | Path, table: pd.DataFrame) -> None:
 
     Cells of a .csv are written by `as_text`; `read_table` takes that back.
     """
-    with atomic_path(path) as part:
+    with recorded_path(path) as part:
         if Path(path).suffix == ".csv":
             # All text in quotes: without, a carriage return in a cell would end the row.
             table.map(as_text).to_csv(
@@ -125,9 +203,9 @@ def write_table(path: str | Path, table: pd.DataFrame) -> None:
 def read_table(path: str | Path, require: Sequence[str] = ()) -> pd.DataFrame:
     """Read a table that this program wrote; .csv columns are all text, '' where empty.
 
-    Raises UserError when the file is missing or lacks a column in `require`.
+    Raises UserError when the file is missing, was changed or lacks a column in `require`.
     """
-    require_file(path)
+    require_whole(path)
     try:
         if Path(path).suffix == ".csv":
             table = pd.read_csv(path, dtype=str, keep_default_na=False).map(as_written)
@@ -162,9 +240,16 @@ def sha256_text(text: str) -> str:
 
 
 def hash_directory(directory: str | Path, exclude: Sequence[str] = ()) -> dict[str, str]:
-    """Return {name: sha256} for the files directly in `directory`, in the order of their names."""
+    """Return {name: sha256} for the files directly in `directory`, in the order of their names.
+
+    Records of hashes are left out.
+    """
     files = sorted(path for path in Path(directory).iterdir() if path.is_file())
-    return {path.name: sha256_file(path) for path in files if path.name not in exclude}
+    return {
+        path.name: sha256_file(path)
+        for path in files
+        if path.name not in exclude and path.suffix != HASH_SUFFIX
+    }
 
 
 def verify_hashes(directory: str | Path, hashes: Mapping[str, str], remedy: str) -> None:

@@ -50,13 +50,17 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def load_tokenizer(directory: Path, trust_remote_code: bool = False) -> Any:
-    """The directory's tokenizer, padding on the left."""
+    """The directory's tokenizer, padding on the left; its files are checked by their hashes.
+
+    Of them only tokenizer_config.json is a rule's input: a change of the rest is noticed here.
+    """
     from transformers import AutoTokenizer
 
     if not (directory / "tokenizer_config.json").is_file():
         raise UserError(
             f"{directory} has no tokenizer_config.json; put the model's tokenizer there"
         )
+    verify(directory, weights=False)
     tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
     tokenizer.padding_side = "left"
     if tokenizer.pad_token_id is None:

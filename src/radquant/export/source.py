@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from radquant.errors import UserError
-from radquant.files import hash_directory, read_json, write_json
+from radquant.files import HASH_SUFFIX, hash_directory, read_json, write_json
 from radquant.quantization.checkpoint import (
     CARD,
     NOT_COPIED,
@@ -143,8 +143,8 @@ def write_export(source: Source, part: Path, config: Mapping[str, Any], how: str
     how: the model card's section on loading.
     """
     for path in sorted(source.directory.iterdir()):
-        weight = path.suffix in WEIGHT_SUFFIXES
-        if path.is_file() and not weight and path.name not in NOT_COPIED:
+        own = path.suffix in (*WEIGHT_SUFFIXES, HASH_SUFFIX)
+        if path.is_file() and not own and path.name not in NOT_COPIED:
             shutil.copyfile(path, part / path.name)
     write_json(part / "config.json", dict(config))
     if (source.directory / CARD).is_file():

@@ -14,7 +14,14 @@ import torch
 from torch import nn
 
 from radquant.errors import UserError
-from radquant.files import atomic_directory, hash_directory, read_json, verify_hashes, write_json
+from radquant.files import (
+    HASH_SUFFIX,
+    atomic_directory,
+    hash_directory,
+    read_json,
+    verify_hashes,
+    write_json,
+)
 from radquant.kernels.progressive import ProgressiveLinear
 from radquant.kernels.reference import PackedLinear
 from radquant.quantization.activations import ends_in
@@ -81,24 +88,31 @@ def write_rest(
     config = read_json(source / "config.json") | {"quantization_config": dict(quantization)}
     write_json(part / "config.json", config | dict(changed or {}))
     for path in sorted(source.iterdir()):
-        weight = path.suffix in WEIGHT_SUFFIXES
-        if path.is_file() and not weight and path.name not in NOT_COPIED:
+        own = path.suffix in (*WEIGHT_SUFFIXES, HASH_SUFFIX)
+        if path.is_file() and not own and path.name not in NOT_COPIED:
             shutil.copyfile(path, part / path.name)
     (part / CARD).write_text(model_card(source, quantization, record), encoding="utf-8")
     write_json(part / RECORD, {**record, "files": hash_directory(part, exclude=[RECORD])})
 
 
-def verify(directory: Path) -> None:
+def verify(directory: Path, weights: bool = True) -> None:
     """Check the sha256 of every file that this program wrote or fetched into `directory`.
 
-    A directory that it did not make carries no record and is taken as it is.
+    weights: of those of weights, too. A directory that it did not make carries no record and is
+    taken as it is.
     """
     for record, remedy in (
         (RECORD, "delete the directory and quantize again"),
         ("source.json", "delete the directory and fetch the model again"),
     ):
         if (directory / record).is_file():
-            verify_hashes(directory, read_json(directory / record)["files"], remedy)
+            files = read_json(directory / record)["files"]
+            chosen = {
+                name: digest
+                for name, digest in files.items()
+                if weights or not name.endswith(WEIGHT_SUFFIXES)
+            }
+            verify_hashes(directory, chosen, remedy)
 
 
 def packed_layers(names: Iterable[str], settings: Settings) -> dict[str, dict[str, str]]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from radquant.errors import UserError
-from radquant.files import atomic_path
+from radquant.files import recorded_path
 from radquant.quantization.original import Original
 from radquant.quantization.streaming import fill
 
@@ -36,7 +36,7 @@ class Hidden:
     @contextmanager
     def writing(self) -> Iterator[BinaryIO]:
         """A file to `append` to, which takes its place when all is written."""
-        with atomic_path(self.path) as part, open(part, "wb") as file:
+        with recorded_path(self.path) as part, open(part, "wb") as file:
             yield file
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from radquant.cli import progress
+from radquant.files import hash_path
 from radquant.quantization.architectures import decoder_layers, linear_of
 from radquant.quantization.hidden import Hidden, append, embed, run_layer
 from radquant.quantization.original import Original
@@ -114,5 +115,6 @@ def standing_out(
             for mark, each in zip(marks, of_group, strict=True):
                 mark |= each[prefix:] > THRESHOLD * usual
         layers[number] = nn.Identity()  # frees its memory
+    hash_path(file).unlink()
     file.unlink()
     return marks

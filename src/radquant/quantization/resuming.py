@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,15 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from radquant.files import atomic_path, hash_directory, read_json, sha256_file, write_json
+from radquant.files import (
+    hash_directory,
+    hash_path,
+    is_whole,
+    read_json,
+    recorded_path,
+    sha256_file,
+    write_json,
+)
 from radquant.quantization.recipe import Recipe, recipe_values
 
 FINGERPRINT = "fingerprint.json"
@@ -65,15 +74,19 @@ def fingerprint_of(
 def finished_layers(work: Path) -> int:
     """How many layers, from the first on, are complete."""
     count = 0
-    while (work / record_name(count)).is_file():
+    while all((work / name(count)).is_file() for name in (record_name, tensors_name)):
         count += 1
     return count
 
 
 def prepare(work: Path, fingerprint: dict[str, Any]) -> int:
-    """Make `work` ready and return the number of layers in it that can be kept."""
+    """Make `work` ready and return the number of layers in it that can be kept: none if one of its
+    files is no longer what was written."""
     path = work / FINGERPRINT
-    if not path.is_file() or read_json(path) != fingerprint:
+    damaged = [file for file in work.iterdir() if not is_whole(file)] if work.is_dir() else []
+    if damaged:
+        print(f"{damaged[0]} was changed: all layers are made again", file=sys.stderr, flush=True)
+    if damaged or not path.is_file() or read_json(path) != fingerprint:
         shutil.rmtree(work, ignore_errors=True)
         write_json(path, fingerprint)
     return finished_layers(work)
@@ -87,10 +100,11 @@ def finish_layer(
     record: dict[str, Any],
 ) -> None:
     """Keep a layer; its record comes last and says that the rest is whole."""
-    with atomic_path(work / tensors_name(layer)) as part:
+    with recorded_path(work / tensors_name(layer)) as part:
         save_file(tensors, part)
     if runtime:
-        with atomic_path(work / runtime_name(layer)) as part:
+        with recorded_path(work / runtime_name(layer)) as part:
             save_file(runtime, part)
     write_json(work / record_name(layer), record)
+    hash_path(work / hidden_name(layer)).unlink(missing_ok=True)
     (work / hidden_name(layer)).unlink(missing_ok=True)

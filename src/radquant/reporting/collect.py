@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from radquant.errors import UserError
 from radquant.evaluation import written_reports
@@ -356,8 +356,13 @@ def _weight_bytes(folder: Path) -> int:
 def _stored_dtypes(folder: Path) -> list[str]:
     found = set()
     for path in _weight_files(folder):
-        with safe_open(path, framework="numpy") as file:
-            found |= {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+        try:
+            with safe_open(path, framework="numpy") as file:
+                found |= {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+        except SafetensorError:
+            raise UserError(
+                f"{path} is no whole safetensors file; delete the directory and run again"
+            ) from None
     return sorted(found)
 
 

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 import pandas as pd
 
 from radquant.errors import UserError
-from radquant.files import read_table, require_file, sha256_text
+from radquant.files import read_table, require_whole, sha256_text
 
 Record = dict[str, Any]
 KEYS = ("id", "annotator", "text_hash", "text", "entities")
@@ -81,7 +81,7 @@ class Records(Mapping[str, Record]):
 
     def add_file(self, path: str | Path) -> None:
         """Read and check the records of a file; raises UserError as `read` does."""
-        require_file(path)
+        require_whole(path)
         self._files.append(path)
         with open(path, "rb") as lines:
             start = 0
