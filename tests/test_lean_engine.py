@@ -14,13 +14,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_architectures import tiny_model
-from tiny_models import tiny_llama
+from tiny_models import store, tiny_llama, write_samples
 from tiny_reports import prompt_of, random_prompts
 from torch import nn
 
 from radquant.errors import UserError
 from radquant.generation import (
     batching,
+    engines,
+    lean_decoder,
     lean_engine,
     lean_likelihood,
     lean_steps,
@@ -33,6 +35,7 @@ from radquant.kernels import cpu
 from radquant.kernels.reference import PackedLinear
 from radquant.models import Loaded, load
 from radquant.quantization import activations
+from radquant.quantization.hadamard import rotate_input
 from radquant.quantization.precision import Activations, KVCache
 from radquant.quantization.runtime import Runtime, StoredPrefix
 
@@ -416,7 +419,7 @@ def test_what_it_does_not_know_of_packed_models() -> None:
         layer.__class__ = type("Another", (PackedLinear,), {})
 
     def rotated(model: Any, layer: PackedLinear) -> None:
-        model.config.quantization_config = {"quant_method": "radquant", "online_hadamard": []}
+        layer.register_forward_pre_hook(rotate_input)
 
     changes = {order: "neighbouring", scales: "float16", another: "Another", rotated: "rotate"}
     for change, reason in changes.items():
@@ -425,3 +428,40 @@ def test_what_it_does_not_know_of_packed_models() -> None:
     assert "float16" in (unsupported(half, None) or "")
     rounded = replace(as_loaded(make_model("llama", 4)), kv_cache=KVCache(8))
     assert "keys and values" in (unsupported(rounded, None) or "")
+
+
+@pytest.fixture(scope="module", params=["none", "smooth", "hadamard"])
+def stored(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint as the workflow writes it."""
+    folder = tmp_path_factory.mktemp(request.param)
+    original = tiny_llama(folder / "original", hidden_size=64, intermediate_size=128)
+    options = ["--method", "rtn", "--transform", request.param]
+    options += ["--calibration", str(write_samples(folder))]
+    return store(original, folder / request.param, *options)
+
+
+@torch.inference_mode()
+def test_a_stored_checkpoint_runs_as_what_it_is_or_not_at_all(stored: Path) -> None:
+    """Whatever its transform, engine auto computes what transformers does."""
+    loaded = load(stored)
+    ids = torch.randint(loaded.model.config.vocab_size, [12])
+    expected = loaded.model(ids[None]).logits[0]
+    chosen = engines.choose(engines.AUTO, loaded, None)
+    assert chosen == (engines.TRANSFORMERS if stored.name == "hadamard" else engines.LEAN)
+    if chosen == engines.LEAN:
+        lean = take_over(loaded, None)
+        lean.reach(len(ids))
+        hidden = lean.decoder.run(ids, torch.zeros_like(ids), torch.arange(len(ids)))
+        torch.testing.assert_close(lean.decoder.logits(hidden), expected, rtol=1e-4, atol=1e-4)
+    else:
+        with pytest.raises(UserError, match="rotate inputs"):
+            engines.choose(engines.LEAN, loaded, None)
+
+
+@pytest.mark.parametrize("stored", ["hadamard"], indirect=True)
+def test_other_scores_than_the_models_stop_the_run(
+    stored: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lean_decoder, "hooked", lambda loaded: False)
+    with pytest.raises(UserError, match="does not compute what this model does"):
+        take_over(load(stored), None)

@@ -17,7 +17,6 @@ from radquant.kernels.choice import KERNEL_ACTIVATIONS
 from radquant.kernels.reference import PackedLinear
 from radquant.models import Loaded
 from radquant.quantization.precision import Activations
-from radquant.quantization.runtime import OWN_METHOD
 
 GEMMA3 = "gemma3_text"
 KNOWN = ("llama", "mistral", "qwen2", "qwen3", GEMMA3)
@@ -26,6 +25,10 @@ ACTIVE = {"silu": False, "gelu_pytorch_tanh": True}  # activation function: whet
 ROPE = {"default", "linear", "llama3", "yarn"}
 NO_WINDOW = 2**62
 ALIGNED = 16  # widths that fill whole vectors
+# Scores of this many tokens must be transformers'. In float32 they are equal to five digits, with
+# rounding to INT8 to a tenth of their size, and a forgotten part moves them by about all of it.
+TOKENS_CHECKED = 16
+LARGEST_DIFFERENCE = 0.5
 
 # Linear layers of a decoder layer that read the same.
 PRODUCTS = (
@@ -71,10 +74,17 @@ def unsupported(loaded: Loaded, rounding: Activations | None) -> str | None:
         return "it rounds activations to 8 bits a token, symmetric and dynamic, or not at all"
     if loaded.kv_cache is not None:
         return "it does not round keys and values"
-    quantization = getattr(config, "quantization_config", None) or {}
-    if quantization.get("quant_method") == OWN_METHOD:
-        return "it does not rotate inputs at run time"
+    if hooked(loaded):
+        return "it does not rotate inputs at run time, or do what else is hooked into layers"
     return unfit_config(config) or unfit_layers(model.model.layers, rounding) or cpu.unavailable()
+
+
+def hooked(loaded: Loaded) -> bool:
+    """Whether hooks compute between the modules, besides those that round activations."""
+    hooks = [] if loaded.simulation is None else loaded.simulation.hooks
+    known = {hook.id for hook in hooks}
+    modules = loaded.model.modules()
+    return any({*m._forward_pre_hooks, *m._forward_hooks} - known for m in modules)
 
 
 def unfit_config(config: Any) -> str | None:
@@ -126,12 +136,19 @@ def take_over(loaded: Loaded, rounding: Activations | None) -> LeanDecoder:
 
     Activations enter products as float32, or in bfloat16 if that is the model's dtype; those of
     packed layers in 8 bits if `rounding` asks for it. Weights of dense layers stay in bfloat16
-    where that holds them exactly. Raises UserError if the decoder cannot run it.
+    where that holds them exactly. Raises UserError if the decoder cannot run it, or if, in float32,
+    what it computes is not what `loaded.model` does.
     """
     reason = unsupported(loaded, rounding)
     if reason is not None:
         raise UserError(f"the lean engine cannot run this model: {reason}")
     model, config = loaded.model, loaded.model.config
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(config.vocab_size, [TOKENS_CHECKED], generator=generator)
+    expected = None
+    # In bfloat16 transformers rounds the residual stream, too, which random tokens do not bear.
+    if model.dtype == torch.float32:
+        expected = model(input_ids=ids[None], use_cache=False).logits[0]
     offset = 1.0 if config.model_type == GEMMA3 else 0.0
     plain = cpu.BFLOATS if model.dtype == torch.bfloat16 else cpu.FLOATS
     rounded = plain if rounding is None else cpu.INTEGERS
@@ -151,12 +168,35 @@ def take_over(loaded: Loaded, rounding: Activations | None) -> LeanDecoder:
     names = {cpu.FLOATS: "float32", cpu.BFLOATS: "bfloat16", cpu.INTEGERS: "int8"}
     loaded.weight_bytes = decoder.weight_bytes()
     loaded.kernel = f"{cpu.level()}, {names[rounded]} activations"
-    return LeanDecoder(
+    lean = LeanDecoder(
         decoder=decoder,
         rotary=text.rotary_emb,
         rope_kinds=kinds,
         config=config,
     )
+    if expected is not None:
+        check(lean, ids, expected)
+    return lean
+
+
+def check(lean: LeanDecoder, ids: Tensor, expected: Tensor) -> None:
+    """Raise UserError unless the scores behind `ids` [tokens] are about as `expected`.
+
+    expected: [tokens, vocabulary], of the model that was taken over.
+    """
+    lean.reach(len(ids))
+    hidden = lean.decoder.run(ids, torch.zeros_like(ids), torch.arange(len(ids)))
+    found = lean.decoder.logits(hidden)
+    lean.decoder.clear()
+    if not bool(expected.isfinite().all()):
+        return  # the model's own fault, which its first answer tells
+    size = (expected - expected.mean(-1, keepdim=True)).norm()
+    difference = float((found - expected).norm() / size)
+    if not difference < LARGEST_DIFFERENCE:
+        raise UserError(
+            "the lean engine does not compute what this model does (its scores differ by "
+            f"{difference:.2f} of their size); use engine transformers, and report the model"
+        )
 
 
 def empty_decoder(model: Any, rounded: int, plain: int) -> Any:
