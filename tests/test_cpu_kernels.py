@@ -11,9 +11,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_models import store, tiny_llama
 
-from radquant.kernels import cpu
+from radquant.kernels import cpu, int4pack
+from radquant.kernels.choice import use_kernels
 from radquant.kernels.reference import PackedLinear
+from radquant.models import load
 from radquant.quantization.activations import quantize_activations
 from radquant.quantization.precision import Activations
 
@@ -278,3 +281,71 @@ def test_address_sanitizer_finds_nothing(tmp_path: Path) -> None:
         )
         assert done.returncode == 0, done.stderr[-3000:]
         assert "all products done" in done.stdout
+
+
+# ------------------------------------------------------------------------- without a compiler
+
+
+@DEFAULT
+@given(
+    groups=st.integers(1, 4),
+    group=st.sampled_from(int4pack.GROUPS),
+    outputs=st.integers(1, 5),
+    bias=st.booleans(),
+    rows=rows,
+    strided=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+def test_pytorchs_product(
+    groups: int, group: int, outputs: int, bias: bool, rows: int, strided: bool, seed: int
+) -> None:
+    layer = random_layer(groups * group, outputs * 16, group, 4, bias, seed)
+    assert int4pack.fits(layer)
+    x = values(rows, layer.in_features, strided).bfloat16()
+    exact = x.double() @ layer.rows().double()
+    # Of q − 8 and of 8 − zero, each with a scale that is rounded, and then the weight itself.
+    terms = magnitudes(layer, x) * 2
+    if layer.bias is not None:
+        exact = exact + layer.bias.double()
+        terms = terms + layer.bias.double().abs()
+    assert relative_error(int4pack.Int4PackLinear(layer)(x), exact, terms) < 2**-8
+
+
+@pytest.mark.parametrize("changed", [{"group_size": 16}, {"outputs": 24}, {"bits": 8}])
+def test_what_pytorch_does_not_take(changed: dict[str, int]) -> None:
+    asked = {"inputs": 64, "outputs": 32, "group_size": 32, "bits": 4} | changed
+    assert not int4pack.fits(random_layer(**asked))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "kernel", "said"),
+    [
+        (torch.bfloat16, "PyTorch int4pack", "PyTorch's own 4-bit product: there is no C++ comp"),
+        (torch.float32, "reference", "the slow reference: there is no C++ compiler"),
+    ],
+)
+@torch.inference_mode()
+def test_without_a_compiler(
+    dtype: torch.dtype,
+    kernel: str,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    original = tiny_llama(tmp_path / "original", hidden_size=64, intermediate_size=128)
+    loaded = load(store(original, tmp_path / "rtn", "--method", "rtn"), dtype=dtype)
+    ids = torch.arange(12)[None]
+    expected = loaded.model(ids).logits
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    cpu.unavailable.cache_clear()
+    try:
+        use_kernels(loaded)
+    finally:
+        monkeypatch.undo()
+        cpu.unavailable.cache_clear()
+    assert loaded.kernel == kernel
+    assert said in capsys.readouterr().err
+    found = loaded.model(ids).logits
+    assert (found - expected).norm() < 0.05 * expected.norm()
+    assert (dtype == torch.float32) == torch.equal(found, expected)

@@ -2,11 +2,12 @@
 
 import importlib.util
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 
-from radquant.kernels import cpu
+from radquant.kernels import cpu, int4pack
 from radquant.kernels.reference import PackedLinear
 from radquant.models import Loaded, weight_bytes
 from radquant.quantization.precision import Activations
@@ -19,13 +20,20 @@ def use_kernels(loaded: Loaded) -> None:
 
     Activations of 8 bits with a dynamic symmetric scale for each token are then rounded by the
     kernels themselves: `loaded.simulation` is None afterwards. What they do not do stays simulated.
-    Without kernels everything stays as it is, which a line on stderr says.
+    Without kernels PyTorch's own multiply on a CPU in bfloat16, and elsewhere everything stays as
+    it is; a line on stderr says so.
     """
     model = loaded.model
     packed = {name: m for name, m in model.named_modules() if isinstance(m, PackedLinear)}
     if not packed:
         return
     reason = missing_kernels(model)
+    if reason is not None and int4pack_runs(model, packed.values()):
+        how = "PyTorch's own 4-bit product"
+        print(f"packed weights are multiplied by {how}: {reason}", file=sys.stderr)
+        loaded.kernel = int4pack.install(packed)
+        loaded.weight_bytes = weight_bytes(model)
+        return
     if reason is not None:
         print(f"packed weights are multiplied by the slow reference: {reason}", file=sys.stderr)
         return
@@ -54,6 +62,12 @@ def missing_kernels(model: Any) -> str | None:
     if importlib.util.find_spec("triton") is None:
         return "Triton is not installed (pip install 'radquant[gpu]')"
     return None
+
+
+def int4pack_runs(model: Any, layers: Iterable[PackedLinear]) -> bool:
+    """Whether PyTorch's own 4-bit product, made for bfloat16 on CPUs, takes any of the layers."""
+    on_cpu = torch.device(model.device).type == "cpu"
+    return on_cpu and model.dtype == torch.bfloat16 and any(map(int4pack.fits, layers))
 
 
 def takes_integers(layer: PackedLinear) -> bool:

@@ -199,10 +199,14 @@ def install(layers: Mapping[str, PackedLinear], input: int = FLOATS) -> str:
     """
     taken = [layer for layer in layers.values() if fits(layer)]
     for layer in taken:
-        kernel = KernelLinear(layer, input)
-        for name in ("qweight", "qzeros", "scales"):
-            delattr(layer, name)
-        layer.kernel = kernel
-        layer.forward = kernel.forward  # type: ignore[method-assign]
+        hand_over(layer, KernelLinear(layer, input))
     left = len(layers) - len(taken)
     return f"{level()}; {left} layers reference" if left else level()
+
+
+def hand_over(layer: PackedLinear, kernel: nn.Module) -> None:
+    """Let `kernel` multiply in the place of `layer`, whose stored form is freed."""
+    for name in ("qweight", "qzeros", "scales"):
+        delattr(layer, name)
+    layer.kernel = kernel
+    layer.forward = kernel.forward  # type: ignore[method-assign]
