@@ -101,7 +101,13 @@ def interrupt(run: Path, stage: tuple[str, str, str], delay: float, way: str) ->
     seen.unlink(missing_ok=True)
     with open(run / "said.txt", "wb") as said:
         process = subprocess.Popen(
-            command("--cores", "2"), cwd=run, start_new_session=True, stdout=said, stderr=said
+            command("--cores", "2"),
+            cwd=run,
+            start_new_session=True,
+            stdout=said,
+            stderr=said,
+            # Tests that run in a shell's background have inherited that Ctrl-C is ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
     deadline = time.monotonic() + 600
     while not seen.exists():
