@@ -262,7 +262,7 @@ def finished(folder: Path, reports: int, resamples: int = 10_000) -> Path:
         write_json(results / f"generations/{name}/{file}.json", record)
         nll = pd.DataFrame({"id": outputs["id"], "nll": 40 + noise, "tokens": 10})
         write_table(results / f"likelihood/{name}.parquet", nll)
-        cost = {"precision": name, "wall_seconds": 2.0, "cpu_seconds": 1.5}
+        cost = {"precision": name, "wall_seconds": 2.0, "cpu_seconds": 1.5, "too_large_batches": []}
         write_json(results / f"likelihood/{name}.json", cost | computed_as(config, name))
     return results
 

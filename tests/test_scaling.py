@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import subprocess
+import sys
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ from typing import Any
 import pytest
 from snakemake.cli import main
 from snakemake.scheduling.job_scheduler import JobScheduler
-from workflow_helpers import SMOKE, copy_repository
+from workflow_helpers import REPOSITORY, SMOKE, copy_repository
 
 from radquant.errors import UserError
 from radquant.files import hash_path, read_jsonl, sha256_text, write_jsonl
@@ -114,3 +116,11 @@ def test_claims_are_found_as_by_each_pattern_alone() -> None:
             alone = [name for name, pattern in changes._CLAIM.items() if pattern.search(sentence)]
             assert [name for name, _ in changes._claims(sentence)] == alone
     assert changes._claims("No change since the prior") != []
+
+
+def test_the_benchmark_of_the_report_makes_what_the_report_reads() -> None:
+    command = [sys.executable, str(REPOSITORY / "benchmarks/scaling.py"), "report"]
+    command += ["--reports", "30", "--resamples", "100"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "| 30 | " in done.stdout
