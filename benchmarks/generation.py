@@ -5,8 +5,9 @@
 
 For each way to run the model, prompts of equal length are read (prefill) and answers of equal
 length written (decode) in batches of some sizes. What a decode step costs is what a longer answer
-costs more. Each way is a process of its own, so that its peak memory is its own. Tokens are random,
-and no two prompts share a beginning: what sharing saves comes on top.
+costs more; "head" is the part of it that the scores of all tokens take. Each way is a process of
+its own, so that its peak memory is its own. Tokens are random, and no two prompts share a
+beginning: what sharing saves comes on top.
 
 --random-1b takes a random model of the shape of Llama 3.2 1B instead, in the same formats.
 --llama-cpp adds llama.cpp with Q4_0 weights, from an environment made of envs/llama-cpp.txt:
@@ -33,7 +34,7 @@ from radquant.generation import lean_engine, lean_steps
 from radquant.generation.lean_decoder import LeanDecoder, take_over
 from radquant.kernels.choice import use_kernels
 from radquant.kernels.reference import PackedLinear
-from radquant.models import DTYPES, Loaded, load
+from radquant.models import DTYPES, Loaded, load, weight_bytes
 from radquant.prompts import Prompt
 from radquant.quantization.precision import Activations
 from radquant.quantization.runtime import Runtime
@@ -119,7 +120,7 @@ def open_model(args: argparse.Namespace, packed: bool, dtype: torch.dtype) -> Lo
     if not args.random_1b:
         return load(args.packed if packed else args.original, "cpu", dtype)
     model = random_1b(packed, dtype)
-    return Loaded(model, None, 0, 0, 0, "none", Runtime(), None)
+    return Loaded(model, None, 0, 0, weight_bytes(model), "none", Runtime(), None)
 
 
 class NoText:
@@ -190,6 +191,11 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             "decode_per_cpu_second": more / (whole[0] - first[0]),
             "decode_per_second": more / (whole[1] - first[1]),
         }
+        if engine == "lean":
+            states = torch.randn(batch, lean.config.hidden_size)
+            head = spent(lambda states=states: lean.decoder.greedy(states), args.repeats + 2)
+            step = (whole[0] - first[0]) / (args.new_tokens - 1)
+            figures["batches"][batch]["head_share"] = head[0] / step
     return figures
 
 
@@ -223,6 +229,7 @@ def main() -> None:
     write_json(args.output, found)
     sizes = list(map(str, args.batch_sizes))
     header = ["", "weights", *(f"decode {n}" for n in sizes), *(f"prefill {n}" for n in sizes)]
+    header += [f"head {n}" for n in sizes]
     rows = []
     for way, figures in found.items():
         cells = []
@@ -231,6 +238,9 @@ def main() -> None:
                 value = figures["batches"][size][name]
                 base = found.get(BASE, figures)["batches"][size][name]
                 cells.append(f"{value:.0f} ({value / base:.2f}×)")
+        for size in sizes:
+            share = figures["batches"][size].get("head_share")
+            cells.append("" if share is None else f"{share:.0%}")
         memory = f"{figures['weight_bytes'] / 1e6:.0f} MB"
         rows.append([way, memory, *cells, f"{figures['peak_bytes'] / 1e9:.2f} GB"])
     print(f"tokens per CPU-second in batches of {', '.join(sizes)}; × of {BASE}\n")
