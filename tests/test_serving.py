@@ -220,7 +220,13 @@ def serve(*options: object) -> subprocess.Popen[str]:
     command = [sys.executable, str(SCRIPTS / "serve.py"), *map(str, options)]
     environment = {**os.environ, "PYTHONPATH": str(SCRIPTS.parent / "src")}
     return subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Tests that run in a shell's background have inherited that Ctrl-C is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
