@@ -87,7 +87,10 @@ def parse_arguments() -> argparse.Namespace:
     add("--threads", type=int, default=1)
     add("--output", type=Path, required=True, metavar="JSON", help="figures")
     add("--only", choices=WAYS, help=argparse.SUPPRESS)  # what a process of its own does
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.random_1b and args.llama_cpp:
+        parser.error("--llama-cpp reads a model from a file, and --random-1b has none; give one")
+    return args
 
 
 def random_1b(packed: bool, dtype: torch.dtype) -> Any:

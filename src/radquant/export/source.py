@@ -1,7 +1,6 @@
 """What every export starts from: a packed checkpoint of this program, one layer at a time."""
 
 import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +9,11 @@ from typing import Any
 import torch
 
 from radquant.errors import UserError
-from radquant.files import HASH_SUFFIX, hash_directory, read_json, write_json
+from radquant.files import hash_directory, read_json, write_json
 from radquant.quantization.checkpoint import (
     CARD,
-    NOT_COPIED,
     RECORD,
-    WEIGHT_SUFFIXES,
+    copy_rest,
     packed_layers,
     read_settings,
     verify,
@@ -142,10 +140,7 @@ def write_export(source: Source, part: Path, config: Mapping[str, Any], how: str
 
     how: the model card's section on loading.
     """
-    for path in sorted(source.directory.iterdir()):
-        own = path.suffix in (*WEIGHT_SUFFIXES, HASH_SUFFIX)
-        if path.is_file() and not own and path.name not in NOT_COPIED:
-            shutil.copyfile(path, part / path.name)
+    copy_rest(source.directory, part)
     write_json(part / "config.json", dict(config))
     if (source.directory / CARD).is_file():
         card = (source.directory / CARD).read_text(encoding="utf-8")

@@ -87,12 +87,17 @@ def write_rest(
     """
     config = read_json(source / "config.json") | {"quantization_config": dict(quantization)}
     write_json(part / "config.json", config | dict(changed or {}))
+    copy_rest(source, part)
+    (part / CARD).write_text(model_card(source, quantization, record), encoding="utf-8")
+    write_json(part / RECORD, {**record, "files": hash_directory(part, exclude=[RECORD])})
+
+
+def copy_rest(source: Path, part: Path) -> None:
+    """Copy what a new checkpoint takes over as it is: the tokenizer, the license and the like."""
     for path in sorted(source.iterdir()):
         own = path.suffix in (*WEIGHT_SUFFIXES, HASH_SUFFIX)
         if path.is_file() and not own and path.name not in NOT_COPIED:
             shutil.copyfile(path, part / path.name)
-    (part / CARD).write_text(model_card(source, quantization, record), encoding="utf-8")
-    write_json(part / RECORD, {**record, "files": hash_directory(part, exclude=[RECORD])})
 
 
 def verify(directory: Path, weights: bool = True) -> None:
