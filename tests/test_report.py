@@ -90,9 +90,11 @@ def test_every_number_of_every_table_is_in_the_summary(report, summary):
     number = re.compile(r"(?<![\w.,])[<+−]?\d[\d,.]*(?:e[+-]?\d+)?(?: (?:%|MB|GB|kB|s)(?!\w))?×?")
     found = 0
     for line in table_lines(report):
-        for cell in line.strip("| ").split(" | "):
+        for cell in map(str.strip, line.strip("| ").split(" | ")):
+            if re.fullmatch("[0-9a-f]{64}", cell):
+                continue  # a hash: some have no three letters in a row
             if re.search("[a-zA-Z]{3}", cell) and not cell.rstrip(")").endswith("equal"):
-                continue  # words: headings, names, hashes
+                continue  # words: headings, names
             for text in number.findall(cell):
                 found += 1
                 assert text in written, (text, line)
