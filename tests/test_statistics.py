@@ -1,4 +1,6 @@
 import time
+import warnings
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -66,26 +68,64 @@ def test_false_positives_of_the_sign_flip_test_stay_at_their_level():
     assert 0.035 < rate < 0.065
 
 
+def scipys_bca(d, resamples, seed):
+    # At the level whose normal quantile is t's, with the bootstrap's standard error (1/n for
+    # 1/(n − 1)) made good: for n = 50, 0.9575.
+    n = len(d)
+    level = 1 - 2 * stats.norm.sf(stats.t.isf(0.025, n - 1) / np.sqrt(1 - 1 / n))
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")  # undefined: nan
+        found = stats.bootstrap(
+            (d,),
+            np.mean,
+            n_resamples=resamples,
+            method="BCa",
+            confidence_level=level,
+            rng=np.random.default_rng(seed),
+        )
+    low, high = found.confidence_interval
+    if np.isfinite([low, high]).all():
+        return low, high, "BCa"
+    ends = np.quantile(found.bootstrap_distribution, [(1 - level) / 2, (1 + level) / 2])
+    return *ends, "percentile"
+
+
 @pytest.mark.parametrize("n", [8, 50, 400])
 def test_interval_is_the_wider_of_scipys_bca_and_students_t(n):
     d = np.random.default_rng(1).exponential(1, n)
     t = stats.ttest_1samp(d, 0).confidence_interval(0.95)
-    # At the level whose normal quantile is t's, with the bootstrap's standard error (1/n for
-    # 1/(n − 1)) made good: for n = 50, 0.9575.
-    level = 1 - 2 * stats.norm.sf(stats.t.isf(0.025, n - 1) / np.sqrt(1 - 1 / n))
-    bca = stats.bootstrap(
-        (d,),
-        np.mean,
-        n_resamples=2000,
-        method="BCa",
-        confidence_level=level,
-        rng=np.random.default_rng(7),
-    ).confidence_interval
+    low, high, method = scipys_bca(d, 2000, 7)
     found = statistics.bootstrap_interval(d, 2000, 0.95, 7)
-    assert found.method == "BCa"
-    assert found.low == pytest.approx(min(bca.low, t.low), abs=1e-12)
-    assert found.high == pytest.approx(max(bca.high, t.high), abs=1e-12)
-    assert bca.high > t.high  # skewed to the right
+    assert found.method == method == "BCa"
+    assert found.low == pytest.approx(min(low, t.low), abs=1e-12)
+    assert found.high == pytest.approx(max(high, t.high), abs=1e-12)
+    assert high > t.high  # skewed to the right
+
+
+few_values = st.sampled_from([0.0, 0.5, 1.0])  # whose means tie
+skewed = st.floats(-5, 5).map(np.exp)
+
+
+@given(
+    st.one_of(
+        st.lists(values, min_size=2, max_size=40)
+        for values in (st.floats(-1, 1, width=32), few_values, skewed)
+    ),
+    st.integers(0, 1000),
+)
+@settings(max_examples=150, deadline=None)
+def test_bca_is_scipys(values, seed):
+    d = np.array(values)
+    # A half width that makes t's interval the inner one, whatever BCa's.
+    with mock.patch.object(statistics, "_t_half_width", return_value=-np.inf):
+        found = statistics.bootstrap_interval(d, 200, 0.95, seed)
+    if found.method == "constant":
+        assert found.low == found.high == d[0]
+        assert d == pytest.approx(d[0])
+        return
+    low, high, method = scipys_bca(d, 200, seed)
+    assert found.method == method
+    assert [found.low, found.high] == pytest.approx([low, high], rel=1e-9, abs=1e-9 * np.ptp(d))
 
 
 @pytest.mark.parametrize("shape", ["normal", "zeros", "losses"])
@@ -125,8 +165,8 @@ def test_equal_differences_are_equal_in_spite_of_rounding():
 
 
 def test_interval_names_its_percentile_fallback():
-    # With one resample, its mean lies on one side of the sample's mean, and BCa is undefined.
-    found = statistics.bootstrap_interval([0.0, 1.0, 5.0], 1, 0.95, 3)
+    # Both resamples' means lie on one side of the sample's mean, and BCa is undefined.
+    found = statistics.bootstrap_interval([0.0, 1.0, 5.0], 2, 0.95, 3)
     assert found.method == "percentile"
     assert np.isfinite([found.low, found.high]).all()
 
