@@ -18,6 +18,7 @@ from radquant.kernels.choice import use_kernels
 from radquant.kernels.reference import PackedLinear
 from radquant.models import load
 from radquant.quantization.activations import quantize_activations
+from radquant.quantization.packing import pack_columns
 from radquant.quantization.precision import Activations
 
 pytestmark = pytest.mark.skipif(
@@ -86,6 +87,56 @@ def test_float32(layer: PackedLinear, rows: int, strided: bool) -> None:
         exact = exact + layer.bias.double()
     assert y.dtype == torch.float32
     assert relative_error(y, exact, magnitudes(layer, x) + exact.abs()) < 2e-6
+
+
+def spread(rows: int, inputs: int, widest: int, seed: int) -> torch.Tensor:
+    """Activations between 2^-widest and 2^widest, of both signs, some next to a power of 2."""
+    made = torch.Generator().manual_seed(seed)
+    exponents = torch.randint(-widest, widest + 1, (rows, inputs), generator=made)
+    fractions = torch.rand(rows, inputs, generator=made) + 1
+    fractions[torch.rand(rows, inputs, generator=made) < 0.1] = 1
+    fractions[torch.rand(rows, inputs, generator=made) < 0.1] = 2 - 2**-23  # the last before one
+    signs = torch.randint(0, 2, (rows, inputs), generator=made) * 2 - 1
+    return torch.ldexp(fractions, exponents) * signs
+
+
+@DEFAULT
+@given(
+    rows=st.integers(1, 20),
+    bits=st.sampled_from([4, 8]),
+    widest=st.sampled_from([0, 3, 20, 125]),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+    seed=st.integers(0, 1000),
+)
+def test_float32_comes_through_the_identity(
+    rows: int, bits: int, widest: int, dtype: torch.dtype, seed: int
+) -> None:
+    """No value loses more than half a step, of which its group's largest has 0x7f7f7f or half that.
+
+    From the smallest float32s to the largest; groups below 2^-100 have one step.
+    """
+    layer = PackedLinear(128, 128, bits, 64)
+    layer.qweight.copy_(pack_columns(torch.eye(128, dtype=torch.int32), bits))
+    layer.qzeros.zero_()
+    layer.scales.fill_(1)
+    x = spread(rows, 128, widest, seed)
+    x[:, :40] *= 2**-20  # far from the group's largest
+    x[:, 64:] *= 2**-10
+    x = x.to(dtype).float()
+    largest = x.abs().unflatten(1, (2, 64)).amax(2).clamp(min=2**-100).double()
+    entering = cpu.BFLOATS if dtype == torch.bfloat16 else cpu.FLOATS
+    y = cpu.KernelLinear(layer, entering)(x)
+    off = (y.double() - x.double()).abs().unflatten(1, (2, 64)).amax(2)
+    assert (off <= largest / 0x7F7F7F).all()
+
+
+@DEFAULT
+@given(seed=st.integers(0, 1000), bits=st.sampled_from([4, 8]), rows=st.integers(1, 30))
+def test_float32_sums_of_whole_numbers_are_exact(seed: int, bits: int, rows: int) -> None:
+    layer = random_layer(128, 48, 64, bits, seed=seed)
+    layer.scales.fill_(1)
+    x = torch.randint(-300, 301, (rows, 128)).float()
+    assert torch.equal(cpu.KernelLinear(layer)(x), (x.double() @ layer.rows().double()).float())
 
 
 @DEFAULT
@@ -196,6 +247,8 @@ def test_what_does_not_fit_is_refused() -> None:
         multiply(x, layer.weight_bytes, cpu.W4, 48, 32, cpu.FLOATS, None)
     with pytest.raises(RuntimeError, match="do not fit"):
         multiply(x[:, :40], layer.weight_bytes, cpu.W4, 32, 32, cpu.FLOATS, None)
+    with pytest.raises(RuntimeError, match="unknown kind or input"):
+        multiply(x, layer.weight_bytes, cpu.W4, 32, 32, 3, None)
     with pytest.raises(RuntimeError, match="float32 or bfloat16"):
         multiply(x.half(), layer.weight_bytes, cpu.W4, 32, 32, cpu.FLOATS, None)
     with pytest.raises(RuntimeError, match="no integers"):

@@ -62,7 +62,7 @@ Part Decoder::part_of(Tensor data, const std::optional<Tensor>& bias, int64_t ki
   Part part{data.contiguous(), {static_cast<Kind>(kind), in, out, group, nullptr}, as_floats(bias)};
   part.weight.data = part.data.const_data_ptr<uint8_t>();
   TORCH_CHECK(out > 0 && in % 8 == 0 && group > 0 && group % 8 == 0 && in % group == 0 &&
-                  (part.weight.kind < Kind::BF16 || group == in),
+                  (part.weight.kind < Kind::BF16 ? group <= 65536 : group == in),
               "in ", in, ", out ", out, " and group ", group, " do not fit");
   TORCH_CHECK(part.data.numel() == part.weight.blocks() * part.weight.block_bytes() &&
                   reinterpret_cast<uintptr_t>(part.weight.data) % LINE == 0,

@@ -9,7 +9,7 @@ namespace radquant {
 constexpr int64_t AHEAD = 3072;
 
 constexpr int64_t bytes_of(Input format) {
-  return format == Input::F32 ? 4 : format == Input::BF16 ? 2 : 1;
+  return format == Input::F32 ? 4 : format == Input::FIXED ? 3 : format == Input::BF16 ? 2 : 1;
 }
 
 #define RADQUANT_LEVEL(name)                                                                      \
@@ -27,5 +27,13 @@ RADQUANT_LEVEL(avx512)
 RADQUANT_LEVEL(avx2)
 
 #undef RADQUANT_LEVEL
+
+namespace avx512 {
+// A row in fixed point. x: [in], rounded to bfloat16 first if `bfloats`. out: three words for every
+// four values, one for each digit, the lowest first: byte b is that digit of value b. steps, sums:
+// [in / group], what a unit is worth, and the units in all.
+void digits(const float* x, int64_t in, int64_t group, bool bfloats, int32_t* out, float* steps,
+            float* sums);
+}  // namespace avx512
 
 }  // namespace radquant

@@ -42,7 +42,13 @@ bool grouped(Kind kind) { return kind == Kind::W4 || kind == Kind::W8; }
 // BF16 without instructions for it, or for weights that have none, is computed with rounded floats.
 Input format_of(Kind kind, Input input) {
   const bool instructions = processor().bfloats && (kind == Kind::W4 || kind == Kind::BF16);
-  return input == Input::BF16 && !instructions ? Input::F32 : input;
+  if (input == Input::I8 || (input == Input::BF16 && instructions)) return input;
+  return grouped(kind) && processor().avx512 ? Input::FIXED : Input::F32;
+}
+
+// Steps or scales of a row.
+int64_t scales_of(Input format, int64_t groups) {
+  return format == Input::I8 ? 1 : format == Input::FIXED ? groups : 0;
 }
 
 size_t lines(size_t bytes) { return (bytes + LINE - 1) / LINE * LINE; }
@@ -58,10 +64,10 @@ const char* level() {
 }
 
 size_t prepared_bytes(int64_t rows, int64_t in, int64_t group, Kind kind, Input input) {
-  const size_t values = lines(rows * in * bytes_of(format_of(kind, input)));
+  const Input format = format_of(kind, input);
+  const size_t values = lines(rows * in * bytes_of(format));
   const size_t sums = grouped(kind) ? lines(rows * (in / group) * sizeof(float)) : 0;
-  const size_t scales = input == Input::I8 ? lines(rows * sizeof(float)) : 0;
-  return values + sums + scales;
+  return values + sums + lines(rows * scales_of(format, in / group) * sizeof(float));
 }
 
 Prepared prepare(const float* x, int64_t rows, int64_t in, int64_t stride, int64_t group, Kind kind,
@@ -78,7 +84,7 @@ Prepared prepare(const float* x, int64_t rows, int64_t in, int64_t stride, int64
   if (grouped(kind)) place += lines(rows * (in / group) * sizeof(float));
   auto* scales = reinterpret_cast<float*>(place);
   // Floats that lie row behind row are read where they are.
-  const bool in_place = input == Input::F32 && (stride == in || rows == 1);
+  const bool in_place = input == Input::F32 && format == input && (stride == in || rows == 1);
 
   at::parallel_for(0, rows, std::max<int64_t>(1, 16384 / in), [&](int64_t begin, int64_t end) {
     float rounded[1024];
@@ -89,6 +95,12 @@ Prepared prepare(const float* x, int64_t rows, int64_t in, int64_t stride, int64
         int8_t* to = reinterpret_cast<int8_t*>(values) + row * in;
         scales[row] = quantize(from, in, to);
         wide ? avx512::sum_groups(to, in, group, row_sums) : avx2::sum_groups(to, in, group, row_sums);
+        continue;
+      }
+      if (format == Input::FIXED) {
+        avx512::digits(from, in, group, input == Input::BF16,
+                       reinterpret_cast<int32_t*>(values) + row * (in / 4 * 3),
+                       scales + row * (in / group), row_sums);
         continue;
       }
       if (format == Input::BF16)
@@ -123,7 +135,7 @@ Prepared prepare(const float* x, int64_t rows, int64_t in, int64_t stride, int64
     }
   });
   const void* used = in_place ? static_cast<const void*>(x) : values;
-  return {format, kind, rows, in, group, used, input == Input::I8 ? scales : nullptr,
+  return {format, kind, rows, in, group, used, scales_of(format, 1) ? scales : nullptr,
           grouped(kind) ? sums : nullptr};
 }
 

@@ -26,11 +26,16 @@ constexpr int64_t LINE = 64;   // bytes; every block and every header starts at 
 enum class Kind : int32_t { W4 = 0, W8 = 1, BF16 = 2, F32 = 3, F16 = 4 };
 
 // How activations enter a product.
-//   F32   as they are; sums in float32
+//   F32   as they are; sums in float32. With AVX-512, W4 and W8 take them in fixed point (FIXED)
 //   BF16  rounded to bfloat16 (nearest, ties to even); sums in float32
 //   I8    rounded to one symmetric grid of 8 bits a row, scale max|x| / 127; sums in int32 within a
 //         group of weights, exactly, then float32. W4 and W8 only.
-enum class Input : int32_t { F32 = 0, BF16 = 1, I8 = 2 };
+//   FIXED rounded within each group of weights to three digits of 8 bits, at most a 0x7f7f7f-th
+//         (about 2^-23) of the group's largest magnitude off. Sums of digits are exact, so that the
+//         result is about as far from the true one as float32's own sums are. Three integer
+//         instructions take four inputs, where floats need four and the weights' change into floats.
+//         Not to be asked for: it is how F32 is computed.
+enum class Input : int32_t { F32 = 0, BF16 = 1, I8 = 2, FIXED = 3 };
 
 struct Weight {
   Kind kind;
@@ -56,13 +61,14 @@ size_t prepared_bytes(int64_t rows, int64_t in, int64_t group, Kind kind, Input 
 
 // Activations made ready once for all weights of one kind and group size that read them.
 struct Prepared {
-  Input format;  // what `values` are; floats, rounded, stand in for BF16 where it has no instruction
+  Input format;  // what `values` are; rounded ones stand in for BF16 where it has no instruction
   Kind kind;
   int64_t rows, in, group;
-  const void* values;   // [rows][in] float, bfloat16 or int8, inputs in the order the kind reads
-  const float* scales;  // I8: [rows], the scale of each row
+  const void* values;   // [rows][in] float, bfloat16, int8 or words of digits (see levels.h), inputs
+                        // in the order the kind reads
+  const float* scales;  // I8: [rows], the scale of each row; FIXED: [rows][in / group]
   const float* sums;    // W4, W8: [rows][in / group], the sum of each group's values as they enter
-                        // the product; of the integers for I8
+                        // the product; of the integers for I8 and FIXED
 };
 
 // x: `rows` rows of `in` floats, `stride` floats apart. scratch: aligned to LINE.

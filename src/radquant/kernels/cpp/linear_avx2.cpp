@@ -268,7 +268,7 @@ void multiply_blocks(const Prepared& x, const Weight& weight, int64_t begin, int
   for (int64_t first = 0; first < x.rows; first += step) {
     const int64_t count = x.rows - first < step ? x.rows - first : step;
     for (int64_t block = begin; block < end; ++block)
-      for_each_tile<TALLEST>(first, count, [&](int64_t row, int64_t height) {
+      for_each_tile(TALLEST, first, count, [&](int64_t row, int64_t height) {
         tile_for(x, weight.kind, height)(x, weight, row, block, y, stride);
       });
   }

@@ -4,6 +4,7 @@
 
 #include <immintrin.h>
 
+#include <type_traits>
 #include <utility>
 
 #include "levels.h"
@@ -13,7 +14,8 @@ namespace {
 
 #include "tiles.h"
 
-constexpr int TALLEST = 12;  // rows of a tile: two registers each, and some for the weights
+constexpr int TALLEST = 12;       // rows of a tile: two registers each, and some for the weights
+constexpr int TALLEST_FIXED = 6;  // four each
 
 inline __m512 scales_of(const uint8_t* header) {
   return _mm512_cvtph_ps(_mm256_load_si256(reinterpret_cast<const __m256i*>(header)));
@@ -40,36 +42,46 @@ inline __m512bh two_values(const uint16_t* x) {
   return reinterpret_cast<__m512bh>(_mm512_set1_epi32(word));
 }
 
-// 0 … 15 as floats, for vpermps, which looks at the low four bits of an index alone; and as bfloat16,
-// twice, for vpermw, which looks at the low five.
-alignas(64) constexpr float NIBBLES[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+// 0 … 15 as bfloat16, twice, for vpermw, which looks at the low five bits of an index alone.
 alignas(64) constexpr uint16_t BFLOAT_NIBBLES[32] = {
     0x0000, 0x3f80, 0x4000, 0x4040, 0x4080, 0x40a0, 0x40c0, 0x40e0, 0x4100, 0x4110, 0x4120,
     0x4130, 0x4140, 0x4150, 0x4160, 0x4170, 0x0000, 0x3f80, 0x4000, 0x4040, 0x4080, 0x40a0,
     0x40c0, 0x40e0, 0x4100, 0x4110, 0x4120, 0x4130, 0x4140, 0x4150, 0x4160, 0x4170};
 
-// Where input k + i of a line of W4 lies: nibble 2·i for i < 4, nibble 2·(i − 4) + 1 for the others.
-constexpr int NIBBLE_INPUT[8] = {0, 4, 1, 5, 2, 6, 3, 7};
+// What the sums of three digits, the lowest first, stand for.
+inline __m512 number_of(__m512i first, __m512i second, __m512i third) {
+  const __m512 two = _mm512_fmadd_ps(_mm512_cvtepi32_ps(second), _mm512_set1_ps(256.0f),
+                                     _mm512_cvtepi32_ps(first));
+  return _mm512_fmadd_ps(_mm512_cvtepi32_ps(third), _mm512_set1_ps(65536.0f), two);
+}
 
-// One line of weights times ROWS rows: what the kinds and inputs differ in. `inputs` is what a line
-// holds of each channel. `add` adds its products to the sums of a group.
+// One line of weights times ROWS rows: what the kinds and inputs differ in. A line holds `inputs`
+// weights of each channel, which are multiplied by `values` of a row from the k-th on. `add` adds the
+// products to the sums of a group.
 
+// Floats in the fixed point of `digits`: every digit has its own sums, exact within a group. Of few
+// rows, low and high halves have their own, too, lest they wait for one another.
 template <int ROWS>
-struct W4F32 {
-  using Value = float;
-  using Sum = __m512;
-  static constexpr int inputs = 8;
-  static Sum nothing() { return _mm512_setzero_ps(); }
-  static __m512 as_float(Sum sum) { return sum; }
-  static void add(__m512i line, const float* const* x, int64_t k, Sum* sums) {
-    const __m512 table = _mm512_load_ps(NIBBLES);
-#pragma GCC unroll 8
-    for (int i = 0; i < 8; ++i) {
-      const __m512 weight = _mm512_permutexvar_ps(line, table);
-#pragma GCC unroll 12
-      for (int r = 0; r < ROWS; ++r)
-        sums[r] = _mm512_fmadd_ps(weight, _mm512_set1_ps(x[r][k + NIBBLE_INPUT[i]]), sums[r]);
-      line = _mm512_srli_epi32(line, 4);
+struct W4Fixed {
+  using Value = int32_t;
+  using Sum = __m512i;
+  static constexpr int inputs = 8, values = 6, parts = ROWS <= 4 ? 6 : 3;
+  static __m512 as_float(const Sum* sums) {
+    if constexpr (parts == 3) return number_of(sums[0], sums[1], sums[2]);
+    return number_of(_mm512_add_epi32(sums[0], sums[3]), _mm512_add_epi32(sums[1], sums[4]),
+                     _mm512_add_epi32(sums[2], sums[5]));
+  }
+  static void add(__m512i line, const int32_t* const* x, int64_t k, Sum* sums) {
+    const __m512i mask = _mm512_set1_epi8(15);
+    const __m512i low = _mm512_and_si512(line, mask);
+    const __m512i high = _mm512_and_si512(_mm512_srli_epi32(line, 4), mask);
+#pragma GCC unroll 18
+    for (int i = 0; i < 3 * ROWS; ++i) {
+      const int32_t* words = x[i / 3] + k + i % 3;
+      Sum& first = sums[i / 3 * parts + i % 3];
+      first = _mm512_dpbusd_epi32(first, low, _mm512_set1_epi32(words[0]));
+      Sum& second = sums[i / 3 * parts + parts - 3 + i % 3];
+      second = _mm512_dpbusd_epi32(second, high, _mm512_set1_epi32(words[3]));
     }
   }
 };
@@ -78,9 +90,9 @@ template <int ROWS>
 struct W4BF16 {
   using Value = uint16_t;  // in the order 0, 2, 4, 6, 1, 3, 5, 7 of every eight
   using Sum = __m512;
-  static constexpr int inputs = 8;
-  static Sum nothing() { return _mm512_setzero_ps(); }
-  static __m512 as_float(Sum sum) { return sum; }
+  static constexpr int inputs = 8, values = 8;
+  static constexpr int parts = 1;
+  static __m512 as_float(const Sum* sums) { return *sums; }
   static void add(__m512i line, const uint16_t* const* x, int64_t k, Sum* sums) {
     const __m512i table = _mm512_load_si512(BFLOAT_NIBBLES);
 #pragma GCC unroll 4
@@ -98,15 +110,10 @@ struct W4BF16 {
 template <int ROWS>
 struct W4I8 {
   using Value = int8_t;
-  // Sums of few rows would wait for one another: low and high halves have their own then.
-  struct Sum {
-    __m512i part[ROWS <= 4 ? 2 : 1];
-  };
-  static constexpr int inputs = 8;
-  static Sum nothing() { return {}; }
-  static __m512 as_float(const Sum& sum) {
-    if constexpr (ROWS <= 4) return _mm512_cvtepi32_ps(_mm512_add_epi32(sum.part[0], sum.part[1]));
-    return _mm512_cvtepi32_ps(sum.part[0]);
+  using Sum = __m512i;
+  static constexpr int inputs = 8, values = 8, parts = ROWS <= 4 ? 2 : 1;  // as in W4Fixed
+  static __m512 as_float(const Sum* sums) {
+    return _mm512_cvtepi32_ps(parts == 1 ? sums[0] : _mm512_add_epi32(sums[0], sums[1]));
   }
   static void add(__m512i line, const int8_t* const* x, int64_t k, Sum* sums) {
     const __m512i mask = _mm512_set1_epi8(15);
@@ -114,31 +121,24 @@ struct W4I8 {
     const __m512i high = _mm512_and_si512(_mm512_srli_epi32(line, 4), mask);
 #pragma GCC unroll 12
     for (int r = 0; r < ROWS; ++r) {
-      auto& [part] = sums[r];
-      part[0] = _mm512_dpbusd_epi32(part[0], low, four_bytes(x[r] + k));
-      __m512i& other = part[ROWS <= 4 ? 1 : 0];
-      other = _mm512_dpbusd_epi32(other, high, four_bytes(x[r] + k + 4));
+      Sum& first = sums[r * parts];
+      first = _mm512_dpbusd_epi32(first, low, four_bytes(x[r] + k));
+      Sum& second = sums[r * parts + parts - 1];
+      second = _mm512_dpbusd_epi32(second, high, four_bytes(x[r] + k + 4));
     }
   }
 };
 
 template <int ROWS>
-struct W8F32 {
-  using Value = float;
-  using Sum = __m512;
-  static constexpr int inputs = 4;
-  static Sum nothing() { return _mm512_setzero_ps(); }
-  static __m512 as_float(Sum sum) { return sum; }
-  static void add(__m512i line, const float* const* x, int64_t k, Sum* sums) {
-    const __m512i mask = _mm512_set1_epi32(255);
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) {
-      const __m512 weight = _mm512_cvtepi32_ps(_mm512_and_si512(line, mask));
-#pragma GCC unroll 12
-      for (int r = 0; r < ROWS; ++r)
-        sums[r] = _mm512_fmadd_ps(weight, _mm512_set1_ps(x[r][k + i]), sums[r]);
-      line = _mm512_srli_epi32(line, 8);
-    }
+struct W8Fixed {
+  using Value = int32_t;
+  using Sum = __m512i;
+  static constexpr int inputs = 4, values = 3, parts = 3;
+  static __m512 as_float(const Sum* sums) { return number_of(sums[0], sums[1], sums[2]); }
+  static void add(__m512i line, const int32_t* const* x, int64_t k, Sum* sums) {
+#pragma GCC unroll 18
+    for (int i = 0; i < 3 * ROWS; ++i)
+      sums[i] = _mm512_dpbusd_epi32(sums[i], line, _mm512_set1_epi32(x[i / 3][k + i % 3]));
   }
 };
 
@@ -146,9 +146,9 @@ template <int ROWS>
 struct W8I8 {
   using Value = int8_t;
   using Sum = __m512i;
-  static constexpr int inputs = 4;
-  static Sum nothing() { return _mm512_setzero_si512(); }
-  static __m512 as_float(Sum sum) { return _mm512_cvtepi32_ps(sum); }
+  static constexpr int inputs = 4, values = 4;
+  static constexpr int parts = 1;
+  static __m512 as_float(const Sum* sums) { return _mm512_cvtepi32_ps(*sums); }
   static void add(__m512i line, const int8_t* const* x, int64_t k, Sum* sums) {
 #pragma GCC unroll 12
     for (int r = 0; r < ROWS; ++r)
@@ -160,8 +160,7 @@ template <int ROWS>
 struct BF16F32 {
   using Value = float;
   using Sum = __m512;
-  static constexpr int inputs = 2;
-  static Sum nothing() { return _mm512_setzero_ps(); }
+  static constexpr int inputs = 2, values = 2;
   static void add(__m512i line, const float* const* x, int64_t k, Sum* sums) {
     const __m512i high = _mm512_set1_epi32(static_cast<int32_t>(0xffff0000u));
     const __m512 first = _mm512_castsi512_ps(_mm512_slli_epi32(line, 16));
@@ -178,8 +177,7 @@ template <int ROWS>
 struct BF16BF16 {
   using Value = uint16_t;
   using Sum = __m512;
-  static constexpr int inputs = 2;
-  static Sum nothing() { return _mm512_setzero_ps(); }
+  static constexpr int inputs = 2, values = 2;
   static void add(__m512i line, const uint16_t* const* x, int64_t k, Sum* sums) {
 #pragma GCC unroll 12
     for (int r = 0; r < ROWS; ++r)
@@ -191,7 +189,7 @@ template <int ROWS>
 struct F16F32 {
   using Value = float;
   using Sum = __m512;
-  static constexpr int inputs = 2;
+  static constexpr int inputs = 2, values = 2;
   static void add(__m512i line, const float* const* x, int64_t k, Sum* sums) {
     const __m512 first = _mm512_cvtph_ps(_mm512_castsi512_si256(line));
     const __m512 second = _mm512_cvtph_ps(_mm512_extracti64x4_epi64(line, 1));
@@ -207,8 +205,7 @@ template <int ROWS>
 struct F32F32 {
   using Value = float;
   using Sum = __m512;
-  static constexpr int inputs = 1;
-  static Sum nothing() { return _mm512_setzero_ps(); }
+  static constexpr int inputs = 1, values = 1;
   static void add(__m512i line, const float* const* x, int64_t k, Sum* sums) {
     const __m512 weight = _mm512_castsi512_ps(line);
 #pragma GCC unroll 12
@@ -217,45 +214,62 @@ struct F32F32 {
   }
 };
 
+// The nearest bfloat16 of each, ties to even, as floats. NaN may become anything.
+inline __m512 as_bfloats(__m512 values) {
+  const __m512i bits = _mm512_castps_si512(values);
+  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+  const __m512i up = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
+  return _mm512_castsi512_ps(_mm512_and_si512(up, _mm512_set1_epi32(static_cast<int>(0xffff0000))));
+}
+
 inline void write(__m512 values, float* y, int64_t channels) {
   const __mmask16 mask = channels >= BLOCK ? 0xffff : (1u << channels) - 1;
   _mm512_mask_storeu_ps(y, mask, values);
 }
 
 // Weights in groups with scales and zeros: one block times ROWS rows. More blocks at once would need
-// more streams from memory, which is slower however few rows there are.
+// more streams from memory, which is slower however few rows there are. Without the attribute GCC
+// carries loaded values from line to line, and sums to and from memory for want of registers.
 template <template <int> class Op, int ROWS>
-void grouped_tile(const Prepared& x, const Weight& weight, int64_t row, int64_t block, float* y,
+__attribute__((optimize("no-tree-pre"))) void grouped_tile(const Prepared& x, const Weight& weight, int64_t row, int64_t block, float* y,
                   int64_t stride) {
   using Value = typename Op<ROWS>::Value;
+  using Sum = typename Op<ROWS>::Sum;
+  constexpr bool fixed = std::is_same_v<Value, int32_t>;
   const int64_t group = weight.group, groups = weight.in / group;
+  const int64_t group_lines = group / Op<ROWS>::inputs;
+  const int64_t row_values = groups * group_lines * Op<ROWS>::values;
   const uint8_t* data = weight.data + block * weight.block_bytes();
   const Value* values[ROWS];
   for (int r = 0; r < ROWS; ++r)
-    values[r] = static_cast<const Value*>(x.values) + (row + r) * weight.in;
+    values[r] = static_cast<const Value*>(x.values) + (row + r) * row_values;
   const float* group_sums = x.sums + row * groups;
+  const float* steps = fixed ? x.scales + row * groups : nullptr;
   __m512 totals[ROWS];
   for (__m512& total : totals) total = _mm512_setzero_ps();
-  for (int64_t g = 0; g < groups; ++g) {
-    typename Op<ROWS>::Sum sums[ROWS];
-#pragma GCC unroll 12
-    for (int r = 0; r < ROWS; ++r) sums[r] = Op<ROWS>::nothing();
+  for (int64_t g = 0, k = 0; g < groups; ++g) {
+    Sum sums[ROWS * Op<ROWS>::parts];
+#pragma GCC unroll 24
+    for (int i = 0; i < ROWS * Op<ROWS>::parts; ++i) sums[i] = Sum{};
     const __m512 scale = scales_of(data), zero = zeros_of(data);
     data += LINE;
-    for (int64_t k = g * group; k < (g + 1) * group; k += Op<ROWS>::inputs, data += LINE) {
+    for (const uint8_t* end = data + group_lines * LINE; data != end;
+         data += LINE, k += Op<ROWS>::values) {
       _mm_prefetch(data + AHEAD, _MM_HINT_T0);
       Op<ROWS>::add(line_at(data), values, k, sums);
     }
 #pragma GCC unroll 12
     for (int r = 0; r < ROWS; ++r) {
       const __m512 of_zero = _mm512_set1_ps(group_sums[r * groups + g]);
-      const __m512 sum = _mm512_fnmadd_ps(zero, of_zero, Op<ROWS>::as_float(sums[r]));
-      totals[r] = _mm512_fmadd_ps(sum, scale, totals[r]);
+      const __m512 sum = _mm512_fnmadd_ps(zero, of_zero, Op<ROWS>::as_float(sums + r * Op<ROWS>::parts));
+      __m512 step = scale;
+      if constexpr (fixed) step = _mm512_mul_ps(step, _mm512_set1_ps(steps[r * groups + g]));
+      totals[r] = _mm512_fmadd_ps(sum, step, totals[r]);
     }
   }
   const int64_t channel = block * BLOCK;
   for (int r = 0; r < ROWS; ++r) {
-    if (x.scales) totals[r] = _mm512_mul_ps(totals[r], _mm512_set1_ps(x.scales[row + r]));
+    if (!fixed && x.scales) totals[r] = _mm512_mul_ps(totals[r], _mm512_set1_ps(x.scales[row + r]));
     write(totals[r], y + (row + r) * stride + channel, weight.out - channel);
   }
 }
@@ -298,12 +312,13 @@ constexpr Tiles plain(std::integer_sequence<int, HEIGHTS...>) {
 
 Tiles tiles_for(const Prepared& x, Kind kind) {
   constexpr std::make_integer_sequence<int, TALLEST> heights;
+  constexpr std::make_integer_sequence<int, TALLEST_FIXED> fixed_heights;
   const bool integers = x.format == Input::I8, bfloats = x.format == Input::BF16;
   switch (kind) {
     case Kind::W4:
       if (integers) return grouped<W4I8>(heights);
-      return bfloats ? grouped<W4BF16>(heights) : grouped<W4F32>(heights);
-    case Kind::W8: return integers ? grouped<W8I8>(heights) : grouped<W8F32>(heights);
+      return bfloats ? grouped<W4BF16>(heights) : grouped<W4Fixed>(fixed_heights);
+    case Kind::W8: return integers ? grouped<W8I8>(heights) : grouped<W8Fixed>(fixed_heights);
     case Kind::BF16: return bfloats ? plain<BF16BF16>(heights) : plain<BF16F32>(heights);
     case Kind::F16: return plain<F16F32>(heights);
     default: return plain<F32F32>(heights);
@@ -317,14 +332,43 @@ namespace avx512 {
 void multiply_blocks(const Prepared& x, const Weight& weight, int64_t begin, int64_t end, float* y,
                      int64_t stride) {
   const Tiles tiles = tiles_for(x, weight.kind);
+  const int64_t tallest = x.format == Input::FIXED ? TALLEST_FIXED : TALLEST;
   const int64_t step = rows_at_once(weight.in, bytes_of(x.format));
   for (int64_t first = 0; first < x.rows; first += step) {
     const int64_t count = x.rows - first < step ? x.rows - first : step;
     // Blocks outside, rows inside: a block's weights stay in the L1 cache for all of the rows.
     for (int64_t block = begin; block < end; ++block)
-      for_each_tile<TALLEST>(first, count, [&](int64_t row, int64_t height) {
+      for_each_tile(tallest, first, count, [&](int64_t row, int64_t height) {
         tiles.of_height[height](x, weight, row, block, y, stride);
       });
+  }
+}
+
+void digits(const float* x, int64_t in, int64_t group, bool bfloats, int32_t* out, float* steps,
+            float* sums) {
+  const __m512i offset = _mm512_set1_epi32(0x808080);
+  // Of each four words, byte i into word i; then those that hold the three digits.
+  const __m512i transposed = _mm512_set4_epi32(0x0f0b0703, 0x0e0a0602, 0x0d090501, 0x0c080400);
+  for (int64_t first = 0; first < in; first += group) {
+    const float largest = largest_magnitude(x + first, group);
+    const float step = step_of(bfloats ? from_bfloat16(to_bfloat16(largest)) : largest);
+    const __m512 inverse = _mm512_set1_ps(1.0f / step);
+    __m512i total = _mm512_setzero_si512();
+    for (int64_t k = first; k < first + group; k += 16) {
+      const bool whole = first + group - k >= 16;
+      __m512 value = _mm512_maskz_loadu_ps(whole ? 0xffff : 0xff, x + k);
+      if (bfloats) value = as_bfloats(value);
+      const __m512i units = _mm512_cvtps_epi32(_mm512_mul_ps(value, inverse));
+      const __m512i upper = _mm512_cvtepi32_epi64(_mm512_extracti64x4_epi64(units, 1));
+      const __m512i lower = _mm512_cvtepi32_epi64(_mm512_castsi512_si256(units));
+      total = _mm512_add_epi64(total, _mm512_add_epi64(lower, upper));
+      const __m512i bytes = _mm512_xor_si512(_mm512_add_epi32(units, offset), offset);
+      const __m512i words = _mm512_shuffle_epi8(bytes, transposed);
+      _mm512_mask_storeu_epi32(out, whole ? 0xfff : 0x3f, _mm512_maskz_compress_epi32(0x7777, words));
+      out += whole ? 12 : 6;
+    }
+    *steps++ = step;
+    *sums++ = static_cast<float>(_mm512_reduce_add_epi64(total));
   }
 }
 

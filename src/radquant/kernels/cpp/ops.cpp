@@ -115,7 +115,7 @@ Tensor linear(const Tensor& x, const Tensor& weight, int64_t kind, int64_t out, 
   TORCH_CHECK(grouped || (group == in && entering != Input::I8),
               "weights without groups take no integers");
   // The largest sum of a group must stay below 2^31.
-  TORCH_CHECK(entering != Input::I8 || group <= 65536, "a group of ", group, " can overflow");
+  TORCH_CHECK(!grouped || group <= 65536, "a group of ", group, " can overflow");
   TORCH_CHECK(weight.is_contiguous() && weight.numel() == shape.blocks() * shape.block_bytes() &&
                   reinterpret_cast<uintptr_t>(shape.data) % LINE == 0,
               "these are not the bytes of a weight of this shape");

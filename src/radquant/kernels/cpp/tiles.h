@@ -3,9 +3,9 @@
 // the linker would keep one copy, with instructions that another processor lacks.
 
 // Rows from `first` on, `count` of them, in tiles of nearly equal height; `tile(row, height)`.
-template <int HIGHEST, typename Tile>
-inline void for_each_tile(int64_t first, int64_t count, Tile tile) {
-  const int64_t tiles = (count + HIGHEST - 1) / HIGHEST;
+template <typename Tile>
+inline void for_each_tile(int64_t highest, int64_t first, int64_t count, Tile tile) {
+  const int64_t tiles = (count + highest - 1) / highest;
   int64_t row = first;
   for (int64_t i = 0; i < tiles; ++i) {
     const int64_t height = count / tiles + (i < count % tiles);
@@ -34,6 +34,19 @@ inline float largest_magnitude(const float* x, int64_t count) {
   float value;
   __builtin_memcpy(&value, &largest, 4);
   return value;
+}
+
+// The step of a fixed point of three digits: the smallest power of two in which `largest` stays
+// below the largest number of three digits, -128 … 127 each. Values below 2^-100 share a step.
+inline float step_of(float largest) {
+  uint32_t bits;
+  __builtin_memcpy(&bits, &largest, 4);
+  if (bits >= 0x7f800000) return __builtin_nanf("");
+  const uint32_t exponent = bits >> 23 < 27 ? 27 : bits >> 23;
+  bits = (exponent - 22) << 23;
+  float step;
+  __builtin_memcpy(&step, &bits, 4);
+  return largest > 0x7f7f7f * step ? 2 * step : step;
 }
 
 // Sums of groups, in an order that depends on nothing but the group's size (a multiple of 8).
