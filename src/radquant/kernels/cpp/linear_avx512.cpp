@@ -231,7 +231,8 @@ inline void write(__m512 values, float* y, int64_t channels) {
 // more streams from memory, which is slower however few rows there are. Without the attribute GCC
 // carries loaded values from line to line, and sums to and from memory for want of registers.
 template <template <int> class Op, int ROWS>
-__attribute__((optimize("no-tree-pre"))) void grouped_tile(const Prepared& x, const Weight& weight, int64_t row, int64_t block, float* y,
+__attribute__((optimize("no-tree-pre")))
+void grouped_tile(const Prepared& x, const Weight& weight, int64_t row, int64_t block, float* y,
                   int64_t stride) {
   using Value = typename Op<ROWS>::Value;
   using Sum = typename Op<ROWS>::Sum;
