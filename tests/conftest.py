@@ -11,9 +11,14 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # as many workers as cores: one thread 
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+from hypothesis import settings
 from workflow_helpers import SMOKE, empty_run, finish
 
 REPOSITORY = Path(__file__).parents[1]
+
+# An example may take long on a busy machine. Tests that bound a time measure it themselves.
+settings.register_profile("radquant", deadline=None)
+settings.load_profile("radquant")
 
 # Files that share an expensive fixture, the longest first. Each set is one worker's, as is every
 # other file, so that no environment and no run is made twice.

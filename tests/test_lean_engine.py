@@ -298,15 +298,33 @@ def test_memory_of_the_cache_is_used_again(llama: Path) -> None:
 
 
 def test_bytes_of_the_weights(llama: Path) -> None:
-    """Packed for the processor; the embedding again, because it is the head, too."""
+    """Packed for the processor; the embedding, which is the head, too, once in whole blocks."""
     loaded = load(llama)
     before = sum(parameter.numel() for parameter in loaded.model.parameters()) * 4
     table = loaded.model.get_input_embeddings().weight
     take_over(loaded, None)
-    filled = -(-table.shape[0] // 16) * 16
-    assert loaded.weight_bytes == before + filled * table.shape[1] * 4
+    filling = -table.shape[0] % 16
+    assert loaded.weight_bytes == before + filling * table.shape[1] * 4
     left = [module for module in loaded.model.modules() if isinstance(module, nn.Linear)]
     assert left == []
+    assert list(loaded.model.parameters()) == [loaded.model.model.norm.weight]
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_embeddings_are_read_from_the_head(dtype: torch.dtype, tied: bool) -> None:
+    """In each of the forms in which the kernels keep a head, and from a table of their own."""
+    model = tiny_model("gemma3_text", tie_word_embeddings=tied)  # which scales embeddings
+    model.load_state_dict({k: v.to(dtype).float() for k, v in model.state_dict().items()})
+    tokens = torch.tensor([random_ids(60, 4)])
+    with torch.inference_mode():
+        expected = model(tokens, use_cache=False).logits[0]
+    lean = take_over(as_loaded(model), None)
+    lean.reach(128)
+    assert relative(lean.decoder.logits(run(lean, tokens.tolist())[0]), expected) < 1e-4
+    for wrong in (-1, 10**6):
+        with pytest.raises(RuntimeError, match=f"there is no token {wrong}"):
+            run(lean, [[5, wrong]])
 
 
 def allow(more: int) -> None:

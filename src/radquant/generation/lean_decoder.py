@@ -130,7 +130,7 @@ def unfit_layers(layers: Any, rounding: Activations | None) -> str | None:
 
 @torch.inference_mode()
 def take_over(loaded: Loaded, rounding: Activations | None) -> LeanDecoder:
-    """The model of `loaded` in the decoder; `loaded.model` loses its layers and its head.
+    """The model of `loaded` in the decoder; `loaded.model` loses its layers, embeddings and head.
 
     `loaded` says afterwards what multiplies, how activations enter, and what the weights take.
 
@@ -164,6 +164,7 @@ def take_over(loaded: Loaded, rounding: Activations | None) -> LeanDecoder:
     vocabulary, width = head.weight.shape
     decoder.set_head(text.norm.weight.float() + offset, data, [kind, vocabulary, width])
     model.set_output_embeddings(nn.Identity())
+    model.set_input_embeddings(nn.Identity())
     loaded.simulation = None  # of what is no longer there
     names = {cpu.FLOATS: "float32", cpu.BFLOATS: "bfloat16", cpu.INTEGERS: "int8"}
     loaded.weight_bytes = decoder.weight_bytes()
@@ -203,6 +204,7 @@ def empty_decoder(model: Any, rounded: int, plain: int) -> Any:
     """A decoder of the model's sizes without layers and head."""
     config, attention = model.config, model.model.layers[0].self_attn
     embedding = model.get_input_embeddings()
+    tied = model.get_output_embeddings().weight is embedding.weight
     scale = getattr(embedding, "embed_scale", torch.ones(()))
     activation = getattr(config, "hidden_activation", None) or config.hidden_act
     return torch.classes.radquant.Decoder(
@@ -220,7 +222,7 @@ def empty_decoder(model: Any, rounded: int, plain: int) -> Any:
             getattr(config, "final_logit_softcapping", None) or 0.0,
         ],
         ACTIVE[activation],
-        cpu.narrowed(embedding.weight),
+        None if tied else cpu.narrowed(embedding.weight),
         rounded,
         plain,
     )

@@ -36,9 +36,9 @@ int64_t rows_worth_a_thread(int64_t width) { return std::max<int64_t>(1, GRAIN /
 }  // namespace
 
 Decoder::Decoder(const std::vector<int64_t>& sizes, const std::vector<double>& numbers, bool gelu,
-                 Tensor embedding, int64_t rounded, int64_t plain)
+                 std::optional<Tensor> embedding, int64_t rounded, int64_t plain)
     : gelu_(gelu),
-      embedding_(embedding.contiguous()),
+      embedding_(embedding ? embedding->contiguous() : Tensor()),
       rounded_(static_cast<Input>(rounded)),
       plain_(static_cast<Input>(plain)),
       functions_(functions_here()) {
@@ -53,7 +53,8 @@ Decoder::Decoder(const std::vector<int64_t>& sizes, const std::vector<double>& n
     TORCH_CHECK(width > 0 && width % LANES == 0, "a width of ", width, " is no multiple of ", LANES);
   TORCH_CHECK(sizes_.kv_heads > 0 && sizes_.heads % sizes_.kv_heads == 0,
               sizes_.heads, " heads cannot share ", sizes_.kv_heads);
-  TORCH_CHECK(embedding_.dim() == 2 && embedding_.size(1) == sizes_.hidden, "unfit embedding");
+  TORCH_CHECK(!embedding || (embedding_.dim() == 2 && embedding_.size(1) == sizes_.hidden),
+              "unfit embedding");
 }
 
 Part Decoder::part_of(Tensor data, const std::optional<Tensor>& bias, int64_t kind, int64_t in,
@@ -109,6 +110,7 @@ void Decoder::add_layer(const std::vector<std::optional<Tensor>>& norms,
 
 void Decoder::set_head(Tensor norm, Tensor weight, const std::vector<int64_t>& shape) {
   TORCH_CHECK(shape.size() == 3 && norm.numel() == sizes_.hidden, "unfit head");
+  TORCH_CHECK(embedding_.defined() || shape[0] >= 2, "a packed head cannot be the embedding");
   final_norm_ = as_floats(norm);
   head_.parts = {part_of(weight, std::nullopt, shape[0], sizes_.hidden, shape[1], shape[2])};
   head_.out = shape[1];
@@ -136,6 +138,9 @@ Tensor Decoder::run(const Tensor& ids, const Tensor& rows, const Tensor& wanted)
   const int64_t count = ids.numel();
   const Tensor tokens = ids.contiguous(), of_rows = rows.contiguous(), picked = wanted.contiguous();
   const auto* row = of_rows.const_data_ptr<int64_t>();
+  const auto* token = tokens.const_data_ptr<int64_t>();
+  for (int64_t i = 0; i < count; ++i)
+    TORCH_CHECK(0 <= token[i] && token[i] < vocabulary(), "there is no token ", token[i]);
   const auto* pick = picked.const_data_ptr<int64_t>();
   for (int64_t i = 0; i < picked.numel(); ++i)
     TORCH_CHECK(0 <= pick[i] && pick[i] < count && (i == 0 || pick[i - 1] < pick[i]),
@@ -173,9 +178,24 @@ Tensor Decoder::run(const Tensor& ids, const Tensor& rows, const Tensor& wanted)
   return result;
 }
 
+int64_t Decoder::vocabulary() const { return embedding_.defined() ? embedding_.size(0) : head_.out; }
+
+void Decoder::embed(const Tensor& ids, float* x) const {
+  if (embedding_.defined()) {
+    const Tensor embedded = embedding_.index_select(0, ids).to(at::kFloat).mul_(embedding_scale_);
+    std::memcpy(x, embedded.const_data_ptr<float>(), embedded.numel() * sizeof(float));
+    return;
+  }
+  const auto* token = ids.const_data_ptr<int64_t>();
+  const auto scale = static_cast<float>(embedding_scale_);
+  for (int64_t i = 0; i < ids.numel(); ++i, x += sizes_.hidden) {
+    dense_channel(head_.parts[0].weight, token[i], x);
+    for (int64_t k = 0; k < sizes_.hidden; ++k) x[k] *= scale;
+  }
+}
+
 void Decoder::forward(const Tensor& ids, const Places& places, float* x) {
-  const Tensor embedded = embedding_.index_select(0, ids).to(at::kFloat).mul_(embedding_scale_);
-  std::memcpy(x, embedded.const_data_ptr<float>(), embedded.numel() * sizeof(float));
+  embed(ids, x);
   const int64_t rows = places.count();
   grown<float>(normed_, rows * sizes_.hidden);
   grown<float>(y_, rows * sizes_.hidden);
@@ -277,8 +297,10 @@ Tensor Decoder::greedy(const Tensor& hidden) {
 }
 
 int64_t Decoder::weight_bytes() const {
-  int64_t bytes = embedding_.nbytes() + final_norm_.nbytes();
+  int64_t bytes = 0;
   const auto add = [&](const Tensor& tensor) { bytes += tensor.defined() ? tensor.nbytes() : 0; };
+  add(embedding_);
+  add(final_norm_);
   const auto add_product = [&](const Product& product) {
     for (const Part& part : product.parts) {
       add(part.data);

@@ -8,6 +8,7 @@
 #include <ATen/core/Tensor.h>
 #include <torch/custom_class.h>
 
+#include <optional>
 #include <vector>
 
 #include "decoder_levels.h"
@@ -56,10 +57,11 @@ struct Places {
 class Decoder : public torch::CustomClassHolder {
  public:
   // sizes: hidden, heads, kv_heads, head_dim, inner. numbers: eps, scale of queries, scale of
-  // embeddings, cap of logits (0: none). embedding: [vocabulary, hidden]. rounded: how activations
-  // enter packed weights; plain: how they enter others.
+  // embeddings, cap of logits (0: none). embedding: [vocabulary, hidden]; none if it is the head's
+  // weight, which is then kept once. rounded: how activations enter packed weights; plain: how they
+  // enter others.
   Decoder(const std::vector<int64_t>& sizes, const std::vector<double>& numbers, bool gelu,
-          at::Tensor embedding, int64_t rounded, int64_t plain);
+          std::optional<at::Tensor> embedding, int64_t rounded, int64_t plain);
 
   // norms: the six of a Layer, in its order. weights: bytes as in linear.h, each with its shape
   // [product 0 … 3, kind, out, group] and its bias.
@@ -91,6 +93,8 @@ class Decoder : public torch::CustomClassHolder {
 
  private:
   void reserve(int64_t row, int64_t tokens);
+  int64_t vocabulary() const;
+  void embed(const at::Tensor& ids, float* x) const;
   void forward(const at::Tensor& ids, const Places& places, float* x);
   void run_layer(size_t number, const Places& places, float* x);
   void place_heads(const Layer& layer, size_t number, const Places& places);

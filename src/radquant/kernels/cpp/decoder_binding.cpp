@@ -9,8 +9,8 @@ namespace radquant {
 
 TORCH_LIBRARY_FRAGMENT(radquant, library) {
   library.class_<Decoder>("Decoder")
-      .def(torch::init<std::vector<int64_t>, std::vector<double>, bool, at::Tensor, int64_t,
-                       int64_t>())
+      .def(torch::init<std::vector<int64_t>, std::vector<double>, bool, std::optional<at::Tensor>,
+                       int64_t, int64_t>())
       .def("add_layer", &Decoder::add_layer)
       .def("set_head", &Decoder::set_head)
       .def("set_rope", &Decoder::set_rope)

@@ -1,6 +1,8 @@
 #include "linear.h"
 
 #include <ATen/Parallel.h>
+#include <c10/util/BFloat16.h>
+#include <c10/util/Half.h>
 
 #include <cstdlib>
 #include <cstring>
@@ -147,6 +149,25 @@ void multiply(const Prepared& x, const Weight& weight, float* y, int64_t stride)
   at::parallel_for(0, weight.blocks(), grain, [&](int64_t begin, int64_t end) {
     blocks(x, weight, begin, end, y, stride);
   });
+}
+
+void dense_channel(const Weight& weight, int64_t channel, float* out) {
+  const uint8_t* line = weight.data + channel / BLOCK * weight.block_bytes();
+  const int64_t place = channel % BLOCK, inputs = weight.kind == Kind::F32 ? 1 : 2;
+  for (int64_t k = 0; k < weight.in; k += inputs, line += LINE) {
+    if (weight.kind == Kind::F32) {
+      std::memcpy(out + k, line + place * 4, 4);
+    } else if (weight.kind == Kind::BF16) {
+      c10::BFloat16 two[2];
+      std::memcpy(two, line + place * 4, 4);
+      out[k] = two[0];
+      out[k + 1] = two[1];
+    } else {
+      const auto* halves = reinterpret_cast<const c10::Half*>(line);
+      out[k] = halves[place];
+      out[k + 1] = halves[BLOCK + place];
+    }
+  }
 }
 
 }  // namespace radquant

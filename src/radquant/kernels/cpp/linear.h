@@ -79,6 +79,9 @@ Prepared prepare(const float* x, int64_t rows, int64_t in, int64_t stride, int64
 // channels shared out among them; a row's result does not depend on the other rows, nor on threads.
 void multiply(const Prepared& x, const Weight& weight, float* y, int64_t stride);
 
+// The weights of one output channel of BF16, F16 or F32: out [in].
+void dense_channel(const Weight& weight, int64_t channel, float* out);
+
 // Whether this processor can run any of it (AVX2 with FMA and F16C at least).
 bool supported();
 // "avx512-vnni-bf16", "avx512-vnni", "avx2" or "none": what `multiply` runs on here.
