@@ -14,8 +14,8 @@ namespace {
 
 #include "tiles.h"
 
-constexpr int TALLEST = 12;       // rows of a tile: two registers each, and some for the weights
-constexpr int TALLEST_FIXED = 6;  // four each
+// Rows of a tile, by the registers that each takes; some are left for the weights.
+constexpr int TALLEST = 12, TALLEST_OF_THREE = 8, TALLEST_OF_FOUR = 6;
 
 inline __m512 scales_of(const uint8_t* header) {
   return _mm512_cvtph_ps(_mm256_load_si256(reinterpret_cast<const __m256i*>(header)));
@@ -86,22 +86,25 @@ struct W4Fixed {
   }
 };
 
+// Each row has two sums, lest a single row's products wait for one another; it has as many beside
+// others, because a row's result must not depend on them.
 template <int ROWS>
 struct W4BF16 {
   using Value = uint16_t;  // in the order 0, 2, 4, 6, 1, 3, 5, 7 of every eight
   using Sum = __m512;
-  static constexpr int inputs = 8, values = 8;
-  static constexpr int parts = 1;
-  static __m512 as_float(const Sum* sums) { return *sums; }
+  static constexpr int inputs = 8, values = 8, parts = 2;
+  static __m512 as_float(const Sum* sums) { return _mm512_add_ps(sums[0], sums[1]); }
   static void add(__m512i line, const uint16_t* const* x, int64_t k, Sum* sums) {
     const __m512i table = _mm512_load_si512(BFLOAT_NIBBLES);
 #pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) {
       const __m512bh weights =
           reinterpret_cast<__m512bh>(_mm512_permutexvar_epi16(line, table));
-#pragma GCC unroll 12
-      for (int r = 0; r < ROWS; ++r)
-        sums[r] = _mm512_dpbf16_ps(sums[r], weights, two_values(x[r] + k + 2 * i));
+#pragma GCC unroll 8
+      for (int r = 0; r < ROWS; ++r) {
+        Sum& sum = sums[2 * r + i % 2];
+        sum = _mm512_dpbf16_ps(sum, weights, two_values(x[r] + k + 2 * i));
+      }
       line = _mm512_srli_epi32(line, 4);
     }
   }
@@ -313,13 +316,14 @@ constexpr Tiles plain(std::integer_sequence<int, HEIGHTS...>) {
 
 Tiles tiles_for(const Prepared& x, Kind kind) {
   constexpr std::make_integer_sequence<int, TALLEST> heights;
-  constexpr std::make_integer_sequence<int, TALLEST_FIXED> fixed_heights;
+  constexpr std::make_integer_sequence<int, TALLEST_OF_THREE> of_three;
+  constexpr std::make_integer_sequence<int, TALLEST_OF_FOUR> of_four;
   const bool integers = x.format == Input::I8, bfloats = x.format == Input::BF16;
   switch (kind) {
     case Kind::W4:
       if (integers) return grouped<W4I8>(heights);
-      return bfloats ? grouped<W4BF16>(heights) : grouped<W4Fixed>(fixed_heights);
-    case Kind::W8: return integers ? grouped<W8I8>(heights) : grouped<W8Fixed>(fixed_heights);
+      return bfloats ? grouped<W4BF16>(of_three) : grouped<W4Fixed>(of_four);
+    case Kind::W8: return integers ? grouped<W8I8>(heights) : grouped<W8Fixed>(of_four);
     case Kind::BF16: return bfloats ? plain<BF16BF16>(heights) : plain<BF16F32>(heights);
     case Kind::F16: return plain<F16F32>(heights);
     default: return plain<F32F32>(heights);
@@ -333,7 +337,9 @@ namespace avx512 {
 void multiply_blocks(const Prepared& x, const Weight& weight, int64_t begin, int64_t end, float* y,
                      int64_t stride) {
   const Tiles tiles = tiles_for(x, weight.kind);
-  const int64_t tallest = x.format == Input::FIXED ? TALLEST_FIXED : TALLEST;
+  const bool three = x.format == Input::BF16 && weight.kind == Kind::W4;
+  const int64_t tallest =
+      x.format == Input::FIXED ? TALLEST_OF_FOUR : three ? TALLEST_OF_THREE : TALLEST;
   const int64_t step = rows_at_once(weight.in, bytes_of(x.format));
   for (int64_t first = 0; first < x.rows; first += step) {
     const int64_t count = x.rows - first < step ? x.rows - first : step;
