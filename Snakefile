@@ -4,6 +4,20 @@ import sys
 
 from radquant.config import calibrated_checkpoints, resolve, used_checkpoints
 from radquant.errors import UserError
+from radquant.yaml_files import check_yaml
+
+
+def or_stop(function, *arguments):
+    """What `function` returns, or the sentence that it has for the user."""
+    try:
+        return function(*arguments)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+for path in workflow.overwrite_configfiles or [f"{workflow.basedir}/config.yaml"]:
+    or_stop(check_yaml, path)
 
 # A file given with --configfile stands alone: merged into config.yaml, it would inherit the
 # precisions of the default run.
@@ -12,11 +26,7 @@ if not workflow.overwrite_configfiles:
     configfile: f"{workflow.basedir}/config.yaml"
 
 
-try:
-    config = resolve(config, f"{workflow.basedir}/config/schema.yaml")
-except UserError as error:
-    print(f"error: {error}", file=sys.stderr)
-    sys.exit(1)
+config = or_stop(resolve, config, f"{workflow.basedir}/config/schema.yaml")
 
 
 scattergather:

@@ -625,3 +625,20 @@ def test_settings_reach_the_scripts_as_json(repository: Path) -> None:
 def test_three_precisions_of_one_checkpoint_share_its_job(repository: Path) -> None:
     targets = [f"results/likelihood/{name}.parquet" for name in ("w4a16", "w4a8", "w4a4-naive")]
     assert dry_run(repository, *targets).jobs["quantize"] == 1
+
+
+@pytest.mark.parametrize(
+    ("added", "said"),
+    [
+        ("\nstray: [\n", "config.yaml is no YAML: line"),
+        ("\ncompute:\n  threads: 2\n", "'compute' stands in line"),
+    ],
+)
+def test_a_config_that_cannot_be_read_says_where(tmp_path: Path, added: str, said: str) -> None:
+    """Snakemake names no line of the one, and takes the second section of the other, unasked."""
+    place = copy_repository(tmp_path / "clone")
+    config = place / "config.yaml"
+    config.write_text(config.read_text() + added)
+    assert_one_sentence(dry_run(place), said)
+    if "stands" in said:  # Snakemake reads a --configfile before anything of ours runs
+        assert_one_sentence(dry_run(place, "--configfile", str(config)), said)
