@@ -36,10 +36,12 @@ from radquant.kernels.choice import use_kernels
 from radquant.kernels.reference import PackedLinear
 from radquant.models import DTYPES, Loaded, load, weight_bytes
 from radquant.prompts import Prompt
-from radquant.quantization.precision import Activations
+from radquant.quantization.head import round_head
+from radquant.quantization.precision import Activations, LMHead
 from radquant.quantization.runtime import Runtime
 
-# name: (engine, model, dtype, bits of activations)
+# name: (engine, model, dtype, bits of activations); a name that ends in HEAD has a head of 8 bits
+HEAD = ", 8-bit head"
 WAYS: dict[str, tuple[str, str, str, int | None]] = {
     "transformers bf16": ("transformers", "original", "bfloat16", None),
     "transformers fp32": ("transformers", "original", "float32", None),
@@ -50,6 +52,8 @@ WAYS: dict[str, tuple[str, str, str, int | None]] = {
     "lean W4A8": ("lean", "packed", "bfloat16", 8),
     "lean W4A8 fp32": ("lean", "packed", "float32", 8),
 }
+for way in ("lean W4A16 bf16", "lean W4A8", "lean W4A8 fp32"):
+    WAYS[way + HEAD] = WAYS[way]
 BASE, LLAMA_CPP = "transformers bf16", "llama.cpp Q4_0"
 GROUP = 64
 SHAPE_1B = {
@@ -120,10 +124,12 @@ def random_1b(packed: bool, dtype: torch.dtype) -> Any:
 
 
 def open_model(args: argparse.Namespace, packed: bool, dtype: torch.dtype) -> Loaded:
+    settings = LMHead(8, GROUP) if args.only.endswith(HEAD) else None
     if not args.random_1b:
-        return load(args.packed if packed else args.original, "cpu", dtype)
+        return load(args.packed if packed else args.original, "cpu", dtype, lm_head=settings)
     model = random_1b(packed, dtype)
-    return Loaded(model, None, 0, 0, weight_bytes(model), "none", Runtime(), None)
+    head = None if settings is None else round_head(model, settings)
+    return Loaded(model, None, 0, 0, weight_bytes(model), "none", Runtime(), None, lm_head=head)
 
 
 class NoText:

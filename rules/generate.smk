@@ -14,6 +14,7 @@ def prompting_options(wildcards):
         model=model_directory(precision["checkpoint"]),
         activations=as_json(precision["activations"]),
         kv_cache=as_json(precision["kv_cache"]),
+        lm_head=as_json(precision["lm_head"]),
         target=config["task"]["target"],
         image_root=config["corpus"]["image_root"],
         examples=config["generation"]["examples"],

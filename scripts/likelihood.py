@@ -37,16 +37,25 @@ def main() -> None:
     )
     from radquant.generation.vision import load_processor
     from radquant.kernels.choice import use_kernels
-    from radquant.models import load, resolve_device, resolve_dtype
-    from radquant.quantization.precision import activations_of, as_values, from_json, kv_cache_of
+    from radquant.models import is_simulated, load, resolve_device, resolve_dtype
+    from radquant.quantization.precision import (
+        activations_of,
+        as_values,
+        from_json,
+        kv_cache_of,
+        lm_head_of,
+    )
 
     torch.set_num_threads(args.threads)
     rounding = activations_of(from_json(args.activations))
     kv_cache = kv_cache_of(from_json(args.kv_cache))
+    lm_head = lm_head_of(from_json(args.lm_head))
     device = resolve_device(args.device)
     dtype = resolve_dtype(args.dtype, device)
     with measures.stopwatch(device) as loading:
-        loaded = load(args.model, device, dtype, rounding, args.trust_remote_code, kv_cache)
+        loaded = load(
+            args.model, device, dtype, rounding, args.trust_remote_code, kv_cache, lm_head
+        )
         tokenizer = loaded.tokenizer
         processor = load_processor(args.model, tokenizer) if args.image_root else None
         engine = engines.choose(args.engine, loaded, rounding, processor)
@@ -112,9 +121,10 @@ def main() -> None:
             "peak_device_bytes": measures.peak_device_bytes(device),
             "layers_quantized": loaded.layers_quantized,
             "activation_layers": loaded.activation_layers,
-            "simulated": loaded.simulation is not None or kv_cache is not None,
+            "simulated": is_simulated(loaded),
             "activations": as_values(rounding),
             "kv_cache": as_values(kv_cache),
+            "lm_head": as_values(lm_head),
             "stored_prefix_tokens": stored_length(loaded),
             "shared_prefix_tokens": work.shared_tokens,
             "batch_size": args.batch_size,

@@ -15,7 +15,7 @@ from radquant.files import (
     write_jsonl,
     write_table,
 )
-from radquant.quantization.precision import activations_of, as_values, kv_cache_of
+from radquant.quantization.precision import activations_of, as_values, kv_cache_of, lm_head_of
 from radquant.quantization.recipe import Recipe, recipe_values
 
 ROOT = Path(__file__).parents[1]
@@ -128,6 +128,7 @@ def computed_as(config, name):
         "activation_layers": layers - len(rounding.skip) if rounding else 0,
         "activations": as_values(rounding),
         "kv_cache": as_values(kv_cache_of(precision.get("kv_cache"))),
+        "lm_head": as_values(lm_head_of(precision.get("lm_head"))),
         "stored_prefix_tokens": len(PREFIX) if recipe and recipe["prefix"] == "auto" else 0,
     }
 
@@ -200,7 +201,7 @@ def write_generations(folder, name, computed, ids, outputs):
             "shard": number,
             "shards": 2,
             "engine": "transformers",
-            "simulated": bool(computed["activations"] or computed["kv_cache"]),
+            "simulated": any(computed[key] for key in ("activations", "kv_cache", "lm_head")),
             "device": "cpu",
             "device_name": "Invented CPU",
             "cpu_capability": "AVX2",

@@ -20,6 +20,7 @@ from radquant.errors import UserError
 from radquant.quantization.precision import (
     Activations,
     KVCache,
+    LMHead,
     activations_of,
     as_values,
     kv_cache_of,
@@ -129,12 +130,18 @@ def test_the_schemas_defaults_are_those_of_the_code() -> None:
     given = changed(read("config/smoke.yaml"), "checkpoints", {"c": {"method": "awq"}})
     given["precisions"] = {
         "original": {"checkpoint": "original"},
-        "p": {"checkpoint": "c", "activations": {"bits": 8}, "kv_cache": {"bits": 4}},
+        "p": {
+            "checkpoint": "c",
+            "activations": {"bits": 8},
+            "kv_cache": {"bits": 4},
+            "lm_head": {"bits": 8},
+        },
     }
     full = config.resolve(given, SCHEMA)
     found = full["precisions"]["p"]
     assert found["activations"] == as_values(Activations(8))
     assert found["kv_cache"] == as_values(KVCache(4))
+    assert found["lm_head"] == as_values(LMHead(8))
     assert activations_of(found["activations"]) == Activations(8)
     assert kv_cache_of(found["kv_cache"]) == KVCache(4)
     recipe = recipe_of(full["checkpoints"]["c"])
@@ -143,6 +150,7 @@ def test_the_schemas_defaults_are_those_of_the_code() -> None:
         "checkpoint": "original",
         "activations": None,
         "kv_cache": None,
+        "lm_head": None,
     }
 
 
@@ -213,6 +221,10 @@ MISTAKES = [
         {"bits": 8, "range": "static", "granularity": "tensor"},
         "config: precisions.w4a8.activations has range static, whose ranges are stored with the",
     ),
+    ("precisions/original/lm_head", {"bits": 8}, "takes no lm_head"),
+    ("precisions/w4a16/lm_head", {}, "precisions.w4a16.lm_head.bits is missing"),
+    ("precisions/w4a16/lm_head", {"bits": 4}, "lm_head.bits is 4"),
+    ("precisions/w4a16/lm_head", {"bits": 8, "group_size": 20}, "lm_head.group_size: 20 is not a multiple of 8"),
     ("precisions/original/kv_cache", {"bits": 8}, "takes no kv_cache"),
     ("precisions/w4a16/kv_cache", {}, "precisions.w4a16.kv_cache.bits is missing"),
     ("precisions/w4a16/kv_cache", {"bits": 4, "granularity": "tensor"}, "token, head, group"),

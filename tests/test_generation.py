@@ -190,6 +190,25 @@ def generate(data: Path, out: Path, *options: str, model: str = "original") -> t
     return pd.read_parquet(f"{out}.parquet"), json.loads(Path(f"{out}.json").read_text())
 
 
+def test_a_rounded_head_in_either_engine(data: Path, tmp_path: Path) -> None:
+    """The decoder keeps it packed; transformers holds the same values, which saves nothing."""
+    head = ("--lm-head", '{"bits": 8, "group_size": 32}')
+    tables, records = {}, {}
+    for engine in ("lean", "transformers"):
+        options = ("--engine", engine, *head)
+        tables[engine], records[engine] = generate(
+            data, tmp_path / engine, *options, model="checkpoint"
+        )
+    pd.testing.assert_frame_equal(tables["lean"], tables["transformers"])
+    assert {name: record["simulated"] for name, record in records.items()} == {
+        "lean": False,
+        "transformers": True,
+    }
+    assert records["lean"]["lm_head"] == {"bits": 8, "group_size": 32}
+    _, plain = generate(data, tmp_path / "plain", "--engine", "lean", model="checkpoint")
+    assert records["lean"]["weight_bytes"] < plain["weight_bytes"]
+
+
 @pytest.mark.parametrize(
     ("rounding", "cache"),
     [
@@ -226,6 +245,7 @@ def test_shards_change_no_output(
     assert records[5]["tokens_per_second"] is None
     assert record["activations"] == as_values(rounding)
     assert record["kv_cache"] == as_values(cache)
+    assert record["lm_head"] is None
     assert record["layers_quantized"] == (14 if extra else 0)
     assert record["activation_layers"] == (14 - 2 * len(rounding.skip) if rounding else 0)
     # A scale over a whole prompt cannot be taken from parts of it.

@@ -33,10 +33,11 @@ from radquant.generation import transformers_engine as engine
 from radquant.generation.lean_decoder import LeanDecoder, take_over, unsupported
 from radquant.kernels import cpu
 from radquant.kernels.reference import PackedLinear
-from radquant.models import Loaded, load
+from radquant.models import Loaded, is_simulated, load
 from radquant.quantization import activations
 from radquant.quantization.hadamard import rotate_input
-from radquant.quantization.precision import Activations, KVCache
+from radquant.quantization.head import round_head
+from radquant.quantization.precision import Activations, KVCache, LMHead
 from radquant.quantization.runtime import Runtime, StoredPrefix
 
 pytestmark = pytest.mark.skipif(cpu.unavailable() is not None, reason=str(cpu.unavailable()))
@@ -311,15 +312,20 @@ def test_bytes_of_the_weights(llama: Path) -> None:
 
 
 @pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.int8])
 def test_embeddings_are_read_from_the_head(dtype: torch.dtype, tied: bool) -> None:
     """In each of the forms in which the kernels keep a head, and from a table of their own."""
     model = tiny_model("gemma3_text", tie_word_embeddings=tied)  # which scales embeddings
-    model.load_state_dict({k: v.to(dtype).float() for k, v in model.state_dict().items()})
+    loaded = as_loaded(model)
+    if dtype == torch.int8:
+        loaded.lm_head = round_head(model, LMHead(8, 32))
+    else:
+        model.load_state_dict({k: v.to(dtype).float() for k, v in model.state_dict().items()})
     tokens = torch.tensor([random_ids(60, 4)])
     with torch.inference_mode():
         expected = model(tokens, use_cache=False).logits[0]
-    lean = take_over(as_loaded(model), None)
+    lean = take_over(loaded, None)
+    assert not is_simulated(loaded)
     lean.reach(128)
     assert relative(lean.decoder.logits(run(lean, tokens.tolist())[0]), expected) < 1e-4
     for wrong in (-1, 10**6):

@@ -99,6 +99,11 @@ def round_the_cache(results):
     change_record(results / "generations/w4a16/shard-1-of-2.json", kv_cache={**KV4})
 
 
+def round_the_head(results):
+    path = results / "generations/w4a16/shard-1-of-2.json"
+    change_record(path, lm_head={"bits": 8, "group_size": 64})
+
+
 def score_otherwise(results):
     change_record(results / "likelihood/w4a8.json", activations=None)
 
@@ -165,6 +170,7 @@ def swap_records(results):
             "4 bits, per token, dynamic, symmetric; delete",
         ),
         (round_the_cache, "had a KV cache of 4 bits, per head, asymmetric instead of full prec"),
+        (round_the_head, "had a head of 8 bits, per group of 64 instead of full precision"),
         (score_otherwise, "likelihood/w4a8 had activations of full precision instead of 8 bits"),
         (store_a_prefix_in_one_shard, "w4a16-rtn, shard 2 had a stored prefix of 1 tokens instead"),
         (lose_the_prefix, "w4a16, shard 1 had a stored prefix of 0 tokens instead of 2;"),

@@ -7,7 +7,7 @@ from report_run import CONFIG, REPORTS, AnyText, change_record, change_table, ma
 
 from radquant.errors import UserError
 from radquant.files import read_json, read_jsonl, write_json, write_jsonl
-from radquant.quantization.precision import Activations, KVCache, as_values
+from radquant.quantization.precision import Activations, KVCache, LMHead, as_values
 from radquant.quantization.recipe import Recipe, recipe_values
 from radquant.reporting import words
 from radquant.reporting.changes_section import example_texts
@@ -81,6 +81,11 @@ def test_the_cache_in_words(settings, text):
     assert words.kv_cache(as_values(settings)) == text
 
 
+def test_the_head_in_words():
+    assert words.lm_head(as_values(LMHead(8, 32))) == "8 bits, per group of 32"
+    assert words.lm_head(None) == "–"
+
+
 def test_each_precision_says_how_it_computes(results):
     report = render(summarize(collect(results, settings_config())), AnyText(), "figures")
     rows = rows_below(report, "How each precision computes:")
@@ -123,7 +128,7 @@ def test_columns_in_which_nothing_stands_are_left_out(tmp_path):
     report = render(summarize(collect(results, CONFIG)), AnyText(), "figures")
     for title in ("## Quantization", "How each precision computes:"):
         columns = next(iter(rows_below(report, title).values()))
-        assert not {"transform", "stored prefix", "KV cache"} & set(columns)
+        assert not {"transform", "stored prefix", "KV cache", "head"} & set(columns)
 
 
 @pytest.mark.parametrize(
@@ -132,6 +137,7 @@ def test_columns_in_which_nothing_stands_are_left_out(tmp_path):
         ({"activations": {"bits": 8}}, "activations"),
         ({"kv_cache": {"bits": 8}}, "KV cache"),
         ({"activations": {"bits": 8}, "kv_cache": {"bits": 8}}, "activations and KV cache"),
+        ({"lm_head": {"bits": 8}}, "head"),
     ],
 )
 def test_rounding_at_run_time_is_simulated_and_has_no_speed(tmp_path, rounded, what):

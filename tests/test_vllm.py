@@ -71,6 +71,7 @@ def test_what_vllm_can_read(monkeypatch: pytest.MonkeyPatch, checkpoint: dict[st
             "cannot round activations",
         ),
         ({"precision": {"kv_cache": {"bits": 8}}}, "cannot round kv_cache"),
+        ({"precision": {"lm_head": {"bits": 8}}}, "cannot round lm_head"),
         ({"checkpoint": {"transform": "hadamard"}}, "rotate inputs"),
         ({"checkpoint": {"prefix": "auto"}}, "stored prefix"),
         ({"checkpoint": {"progressive": True}}, "read format qoq"),
@@ -219,7 +220,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         ([], "engine vllm needs --vllm-python"),
         (["--vllm-python", "nowhere"], "--vllm-python nowhere does not exist"),
-        (["--vllm-python", sys.executable, "--kv-cache", '{"bits": 8}'], "rounds neither"),
+        (["--vllm-python", sys.executable, "--kv-cache", '{"bits": 8}'], "rounds no activations"),
         (["--vllm-python", sys.executable, "--max-new-tokens", "0"], "max_new_tokens is 0"),
         # This Python has none.
         (["--vllm-python", sys.executable, "--max-new-tokens", "6"], "vLLM failed"),

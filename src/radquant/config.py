@@ -13,7 +13,7 @@ from jsonschema.exceptions import ValidationError
 
 from radquant.errors import UserError
 from radquant.generation import vllm_limits
-from radquant.quantization.precision import STATIC, activations_of, kv_cache_of
+from radquant.quantization.precision import STATIC, activations_of, kv_cache_of, lm_head_of
 from radquant.quantization.recipe import (
     check_recipe_values,
     format_name,
@@ -348,7 +348,7 @@ def _check_precisions(config: Config) -> None:
                 f"config: precisions.{name}.checkpoint is {checkpoint!r}, but the precision "
                 "original, and no other, uses the checkpoint original"
             )
-        for key in ("activations", "kv_cache"):
+        for key in ("activations", "kv_cache", "lm_head"):
             if name == "original" and precision[key]:
                 raise UserError(
                     f"config: precisions.original is the baseline and takes no {key}; remove it"
@@ -378,6 +378,7 @@ def _check_rounding(config: Config) -> None:
         try:
             rounding = activations_of(precision["activations"])
             kv_cache_of(precision["kv_cache"])
+            lm_head_of(precision["lm_head"])
         except UserError as error:
             raise UserError(f"config: precisions.{name}.{error}") from None
         if rounding is None or rounding.range != STATIC:

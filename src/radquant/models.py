@@ -11,7 +11,8 @@ from radquant.errors import UserError
 from radquant.kernels.reference import PackedLinear
 from radquant.quantization import activations
 from radquant.quantization.checkpoint import build_packed_model, verify
-from radquant.quantization.precision import STATIC, Activations, KVCache
+from radquant.quantization.head import round_head
+from radquant.quantization.precision import STATIC, Activations, KVCache, LMHead
 from radquant.quantization.runtime import Runtime, read_runtime
 from radquant.quantization.streaming import model_class
 
@@ -31,6 +32,15 @@ class Loaded:
     runtime: Runtime  # what the checkpoint brings beside its weights
     kv_cache: KVCache | None  # how keys and values are rounded when they enter the cache
     simulation: activations.ActivationQuantization | None = None  # what rounds activations
+    lm_head: PackedLinear | None = (
+        None  # the head that `model` holds unpacked, for want of a kernel
+    )
+
+
+def is_simulated(loaded: Loaded) -> bool:
+    """Whether something is rounded that takes as much time and memory as if it were not."""
+    rounds = (loaded.simulation, loaded.kv_cache, loaded.lm_head)
+    return any(each is not None for each in rounds)
 
 
 def resolve_device(name: str) -> torch.device:
@@ -75,12 +85,14 @@ def load(
     rounding: Activations | None = None,
     trust_remote_code: bool = False,
     kv_cache: KVCache | None = None,
+    lm_head: LMHead | None = None,
 ) -> Loaded:
     """Load an original model or a packed checkpoint from `directory`.
 
     With `rounding` the input of every packed linear layer that it does not skip is quantized; the
     number of layers that really do so is measured by running a token, and must be all of them. A
-    stored prefix and `kv_cache` take effect in the cache that `generation.prefix.begin` makes.
+    stored prefix and `kv_cache` take effect in the cache that `generation.prefix.begin` makes. With
+    `lm_head` the table of the vocabulary is rounded.
     """
     from transformers import AutoConfig
     from transformers.utils.logging import disable_progress_bar
@@ -117,6 +129,8 @@ def load(
         touched, simulation = attach_activations(model, packed, rounding, runtime, directory)
     if kv_cache is not None and not packed:
         raise UserError(f"{directory} is the original, whose cache stays as it is; remove kv_cache")
+    if lm_head is not None and not packed:
+        raise UserError(f"{directory} is the original, whose head stays as it is; remove lm_head")
     return Loaded(
         model=model,
         tokenizer=tokenizer,
@@ -127,6 +141,7 @@ def load(
         simulation=simulation,
         runtime=runtime,
         kv_cache=kv_cache,
+        lm_head=None if lm_head is None else round_head(model, lm_head),
     )
 
 

@@ -160,9 +160,10 @@ def take_over(loaded: Loaded, rounding: Activations | None) -> LeanDecoder:
         add_layer(decoder, layer, offset, *place_of(config, number, kinds))
         text.layers[number] = nn.Identity()  # frees its weights
     head = model.get_output_embeddings()
-    data, kind = cpu.repack_dense(head.weight)
-    vocabulary, width = head.weight.shape
-    decoder.set_head(text.norm.weight.float() + offset, data, [kind, vocabulary, width])
+    part = packed(loaded.lm_head or head)
+    shape = [part.kind, head.out_features, part.group]  # a packed one may be filled up
+    decoder.set_head(text.norm.weight.float() + offset, part.data, shape)
+    loaded.lm_head = None  # no longer simulated
     model.set_output_embeddings(nn.Identity())
     model.set_input_embeddings(nn.Identity())
     loaded.simulation = None  # of what is no longer there

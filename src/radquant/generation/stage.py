@@ -50,6 +50,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--kv-cache", metavar="JSON", help='round keys and values, such as {"bits": 4}')
     add(
+        "--lm-head",
+        metavar="JSON",
+        help='round the table of the vocabulary, such as {"bits": 8}: the head, and the embedding '
+        "where the model ties them",
+    )
+    add(
         "--engine",
         choices=list(engines.ENGINES),
         default=engines.AUTO,

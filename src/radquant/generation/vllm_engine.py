@@ -97,6 +97,7 @@ def write_shard(
             "simulated": False,
             "activations": None,
             "kv_cache": None,
+            "lm_head": None,
             "stored_prefix_tokens": 0,
             "shared_prefix_tokens": 0,  # vLLM shares what it finds, and does not say how much
             "max_new_tokens": args.max_new_tokens,
@@ -117,8 +118,8 @@ def check_options(args: argparse.Namespace) -> None:
         )
     if not args.vllm_python.is_file():
         raise UserError(f"--vllm-python {args.vllm_python} does not exist; check the path")
-    if args.activations or args.kv_cache:
-        raise UserError("engine vllm rounds neither activations nor KV cache; use transformers")
+    if args.activations or args.kv_cache or args.lm_head:
+        raise UserError("engine vllm rounds no activations, KV cache or head; use transformers")
     if args.image_root:
         raise UserError("engine vllm is not for reports with images here; use transformers")
     if args.max_new_tokens < 1:

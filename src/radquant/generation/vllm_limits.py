@@ -74,7 +74,7 @@ def check_configuration(config: Mapping[str, Any]) -> None:
     if config["task"]["image_column"]:
         raise UserError(f"config: compute.engine vllm is not for task.image_column here; {INSTEAD}")
     for name, precision in config["precisions"].items():
-        for key in ("activations", "kv_cache"):
+        for key in ("activations", "kv_cache", "lm_head"):
             if precision[key]:
                 raise UserError(
                     f"config: compute.engine vllm cannot round {key}, which precisions.{name} asks "

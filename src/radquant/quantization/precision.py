@@ -40,6 +40,14 @@ class KVCache:
     symmetric: bool = False
 
 
+@dataclass(frozen=True)
+class LMHead:
+    """How the table of the vocabulary is rounded: to nearest, when the model is loaded."""
+
+    bits: int  # 8
+    group_size: int = 64  # channels of a token that share a scale
+
+
 def activations_of(values: Mapping[str, Any] | None) -> Activations | None:
     """The settings in `values`, defaults filled in and checked; None if there are none."""
     if values is None:
@@ -67,6 +75,17 @@ def kv_cache_of(values: Mapping[str, Any] | None) -> KVCache | None:
     check_names(values, KVCache, "kv_cache")
     settings = KVCache(**values)
     check_choice("kv_cache", settings, "granularity", CACHE_GRANULARITIES)
+    return settings
+
+
+def lm_head_of(values: Mapping[str, Any] | None) -> LMHead | None:
+    """The settings in `values`, defaults filled in and checked; None if there are none."""
+    if values is None:
+        return None
+    check_names(values, LMHead, "lm_head")
+    settings = LMHead(**values)
+    if settings.bits != 8:
+        raise UserError("lm_head: bits must be 8; 4 cost more than they save")
     return settings
 
 

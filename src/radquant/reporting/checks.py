@@ -21,9 +21,14 @@ COMPUTED_AS = {
     "activation_layers": "{} layers with quantized activations",
     "activations": "activations of {}",
     "kv_cache": "a KV cache of {}",
+    "lm_head": "a head of {}",
     "stored_prefix_tokens": "a stored prefix of {} tokens",
 }
-ROUNDING = {"activations": in_words.activations, "kv_cache": in_words.kv_cache}
+ROUNDING = {
+    "activations": in_words.activations,
+    "kv_cache": in_words.kv_cache,
+    "lm_head": in_words.lm_head,
+}
 
 
 def first_id(table: pd.DataFrame, chosen: pd.Series) -> str:

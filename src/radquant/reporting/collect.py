@@ -17,9 +17,11 @@ from radquant.files import read_json, read_table, require_file, sha256_file, sha
 from radquant.quantization.precision import (
     Activations,
     KVCache,
+    LMHead,
     activations_of,
     as_values,
     kv_cache_of,
+    lm_head_of,
 )
 from radquant.quantization.recipe import needs_calibration, recipe_of
 from radquant.reporting.checks import (
@@ -116,6 +118,9 @@ class Run:
     def kv_cache(self, precision: str) -> KVCache | None:
         return kv_cache_of(self.config["precisions"][precision].get("kv_cache"))
 
+    def lm_head(self, precision: str) -> LMHead | None:
+        return lm_head_of(self.config["precisions"][precision].get("lm_head"))
+
     def prefix(self, precision: str) -> list[int]:
         """The tokens that the precision's checkpoint stores before every text."""
         checkpoint = self.checkpoint(precision)
@@ -195,6 +200,7 @@ def _computed_as(run: Run, precision: str) -> dict[str, Any]:
         "activation_layers": rounded,
         "activations": as_values(rounding),
         "kv_cache": as_values(run.kv_cache(precision)),
+        "lm_head": as_values(run.lm_head(precision)),
         "stored_prefix_tokens": len(run.prefix(precision)),
     }
 

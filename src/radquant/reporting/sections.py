@@ -139,7 +139,7 @@ def _tokens(count: int) -> str:
 def _layer_table(summary: Summary) -> str:
     header = [
         *("precision", "checkpoint", "transform", "weight layers", "activation layers"),
-        *("activations", "KV cache", "stored prefix", "kernel"),
+        *("activations", "KV cache", "head", "stored prefix", "kernel"),
     ]
     rows = []
     for name, row in summary["performance"]["systems"].items():
@@ -154,6 +154,7 @@ def _layer_table(summary: Summary) -> str:
                 str(row["activation_layers"]),
                 escape(words.activations(row["activations"])),
                 words.kv_cache(row["kv_cache"]),
+                words.lm_head(row["lm_head"]),
                 _tokens(row["stored_prefix_tokens"]),
                 row["kernel"],
             ]

@@ -215,6 +215,7 @@ def _speed(run: Run, precision: str) -> dict[str, Any]:
         "simulated": any(shard["simulated"] for shard in shards),
         "activations": shards[0]["activations"],
         "kv_cache": shards[0]["kv_cache"],
+        "lm_head": shards[0]["lm_head"],
         "stored_prefix_tokens": shards[0]["stored_prefix_tokens"],
         "engine": " and ".join(sorted({shard["engine"] for shard in shards})),
         "kernel": " and ".join(sorted({shard["kernel"] for shard in shards})),

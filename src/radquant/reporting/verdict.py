@@ -211,6 +211,7 @@ def _saving(quality: Mapping[str, Any], performance: Mapping[str, Any]) -> str:
         what = [
             *(["activations"] if row["activations"] else []),
             *(["KV cache"] if row["kv_cache"] else []),
+            *(["head"] if row["lm_head"] else []),
         ]
         speed = (
             f"its speed is not known, because the rounding of its {' and '.join(what)} is simulated"

@@ -30,6 +30,13 @@ def kv_cache(settings: Settings | None) -> str:
     return ", ".join([f"{settings['bits']} bits", _shared_by(settings), _form(settings)])
 
 
+def lm_head(settings: Settings | None) -> str:
+    """'8 bits, per group of 64'."""
+    if settings is None:
+        return ABSENT
+    return f"{settings['bits']} bits, per group of {settings['group_size']}"
+
+
 def _shared_by(settings: Settings) -> str:
     kind = settings["granularity"]
     return f"per group of {settings['group_size']}" if kind == GROUP else f"per {kind}"

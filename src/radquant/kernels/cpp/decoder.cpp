@@ -110,7 +110,7 @@ void Decoder::add_layer(const std::vector<std::optional<Tensor>>& norms,
 
 void Decoder::set_head(Tensor norm, Tensor weight, const std::vector<int64_t>& shape) {
   TORCH_CHECK(shape.size() == 3 && norm.numel() == sizes_.hidden, "unfit head");
-  TORCH_CHECK(embedding_.defined() || shape[0] >= 2, "a packed head cannot be the embedding");
+  TORCH_CHECK(embedding_.defined() || shape[0] >= 1, "a head of 4 bits cannot be the embedding");
   final_norm_ = as_floats(norm);
   head_.parts = {part_of(weight, std::nullopt, shape[0], sizes_.hidden, shape[1], shape[2])};
   head_.out = shape[1];
@@ -189,7 +189,7 @@ void Decoder::embed(const Tensor& ids, float* x) const {
   const auto* token = ids.const_data_ptr<int64_t>();
   const auto scale = static_cast<float>(embedding_scale_);
   for (int64_t i = 0; i < ids.numel(); ++i, x += sizes_.hidden) {
-    dense_channel(head_.parts[0].weight, token[i], x);
+    channel_of(head_.parts[0].weight, token[i], x);
     for (int64_t k = 0; k < sizes_.hidden; ++k) x[k] *= scale;
   }
 }
@@ -213,18 +213,18 @@ void Decoder::run_layer(size_t number, const Places& places, float* x) {
   auto* y = grown<float>(y_, 0);
   auto* wide = grown<float>(inner_, 0);
   norm_rows(layer.before_attention, x, rows, normed);
-  multiply_all(layer.qkv, normed, rows, hidden, hidden, grown<float>(qkv_, 0));
+  multiply_all(layer.qkv, normed, rows, hidden, hidden, rounded_, grown<float>(qkv_, 0));
   place_heads(layer, number, places);
   attend(layer, number, places);
-  multiply_all(layer.output, grown<float>(attended_, 0), rows, attended, attended, y);
+  multiply_all(layer.output, grown<float>(attended_, 0), rows, attended, attended, rounded_, y);
   add_rows(layer.after_attention, y, rows, x);
   norm_rows(layer.before_mlp, x, rows, normed);
-  multiply_all(layer.gate_up, normed, rows, hidden, hidden, wide);
+  multiply_all(layer.gate_up, normed, rows, hidden, hidden, rounded_, wide);
   at::parallel_for(0, rows, rows_worth_a_thread(inner), [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row)
       functions_.gated(wide + row * 2 * inner, wide + row * 2 * inner + inner, inner, gelu_);
   });
-  multiply_all(layer.down, wide, rows, inner, 2 * inner, y);
+  multiply_all(layer.down, wide, rows, inner, 2 * inner, rounded_, y);
   add_rows(layer.after_mlp, y, rows, x);
 }
 
@@ -243,13 +243,13 @@ void Decoder::add_rows(const Tensor& norm, float* y, int64_t rows, float* x) {
 }
 
 void Decoder::multiply_all(const Product& product, const float* x, int64_t rows, int64_t in,
-                           int64_t stride, float* y) {
+                           int64_t stride, Input packed, float* y) {
   Prepared ready{};
   const Part* prepared = nullptr;
   for (const Part& part : product.parts) {
     const Weight& weight = part.weight;
     if (!prepared || prepared->weight.kind != weight.kind || prepared->weight.group != weight.group) {
-      const Input input = weight.kind < Kind::BF16 ? rounded_ : plain_;
+      const Input input = weight.kind < Kind::BF16 ? packed : plain_;
       const int64_t bytes = prepared_bytes(rows, in, weight.group, weight.kind, input);
       ready = prepare(x, rows, in, stride, weight.group, weight.kind, input,
                       grown<uint8_t>(scratch_, bytes));
@@ -272,7 +272,7 @@ Tensor Decoder::logits(const Tensor& hidden) {
   if (!read.size(0)) return result;
   auto* scores = result.mutable_data_ptr<float>();
   multiply_all(head_, read.const_data_ptr<float>(), read.size(0), sizes_.hidden, sizes_.hidden,
-               scores);
+               plain_, scores);
   if (cap_ > 0) functions_.soft_cap(scores, result.numel(), cap_);
   return result;
 }
@@ -287,7 +287,8 @@ Tensor Decoder::greedy(const Tensor& hidden) {
   if (!rows) return result;
   auto* scores = grown<float>(scores_, rows * out);
   // The cap would change no order.
-  multiply_all(head_, read.const_data_ptr<float>(), rows, sizes_.hidden, sizes_.hidden, scores);
+  multiply_all(head_, read.const_data_ptr<float>(), rows, sizes_.hidden, sizes_.hidden, plain_,
+               scores);
   auto* best = result.mutable_data_ptr<int64_t>();
   at::parallel_for(0, rows, rows_worth_a_thread(out), [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row)

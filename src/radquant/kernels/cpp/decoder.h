@@ -58,8 +58,8 @@ class Decoder : public torch::CustomClassHolder {
  public:
   // sizes: hidden, heads, kv_heads, head_dim, inner. numbers: eps, scale of queries, scale of
   // embeddings, cap of logits (0: none). embedding: [vocabulary, hidden]; none if it is the head's
-  // weight, which is then kept once. rounded: how activations enter packed weights; plain: how they
-  // enter others.
+  // weight, which is then kept once. rounded: how activations enter the layers' packed weights;
+  // plain: how they enter others, and the head.
   Decoder(const std::vector<int64_t>& sizes, const std::vector<double>& numbers, bool gelu,
           std::optional<at::Tensor> embedding, int64_t rounded, int64_t plain);
 
@@ -101,8 +101,9 @@ class Decoder : public torch::CustomClassHolder {
   void attend(const Layer& layer, size_t number, const Places& places);
   void attend_block(const Layer& layer, size_t number, const Places& places, int64_t head,
                     int64_t begin, int64_t end);
+  // packed: how activations enter packed weights.
   void multiply_all(const Product& product, const float* x, int64_t rows, int64_t in,
-                    int64_t stride, float* y);
+                    int64_t stride, Input packed, float* y);
   void norm_rows(const at::Tensor& weight, const float* x, int64_t rows, float* out);
   void add_rows(const at::Tensor& norm, float* y, int64_t rows, float* x);
   float* head_of(const Sequence& sequence, int64_t page, size_t layer, int64_t head) const;

@@ -151,21 +151,29 @@ void multiply(const Prepared& x, const Weight& weight, float* y, int64_t stride)
   });
 }
 
-void dense_channel(const Weight& weight, int64_t channel, float* out) {
+void channel_of(const Weight& weight, int64_t channel, float* out) {
   const uint8_t* line = weight.data + channel / BLOCK * weight.block_bytes();
-  const int64_t place = channel % BLOCK, inputs = weight.kind == Kind::F32 ? 1 : 2;
-  for (int64_t k = 0; k < weight.in; k += inputs, line += LINE) {
-    if (weight.kind == Kind::F32) {
-      std::memcpy(out + k, line + place * 4, 4);
+  const int64_t place = channel % BLOCK;
+  float scale = 1;
+  int zero = 0;
+  for (int64_t k = 0; k < weight.in; line += LINE) {
+    if (weight.kind == Kind::W8) {
+      if (k % weight.group == 0) {
+        scale = reinterpret_cast<const c10::Half*>(line)[place];
+        zero = line[32 + place];
+        line += LINE;
+      }
+      for (int b = 0; b < 4; ++b) out[k++] = static_cast<float>(line[place * 4 + b] - zero) * scale;
     } else if (weight.kind == Kind::BF16) {
-      c10::BFloat16 two[2];
-      std::memcpy(two, line + place * 4, 4);
-      out[k] = two[0];
-      out[k + 1] = two[1];
-    } else {
+      const auto* two = reinterpret_cast<const c10::BFloat16*>(line) + 2 * place;
+      out[k++] = two[0];
+      out[k++] = two[1];
+    } else if (weight.kind == Kind::F16) {
       const auto* halves = reinterpret_cast<const c10::Half*>(line);
-      out[k] = halves[place];
-      out[k + 1] = halves[BLOCK + place];
+      out[k++] = halves[place];
+      out[k++] = halves[BLOCK + place];
+    } else {
+      out[k++] = reinterpret_cast<const float*>(line)[place];
     }
   }
 }

@@ -79,8 +79,8 @@ Prepared prepare(const float* x, int64_t rows, int64_t in, int64_t stride, int64
 // channels shared out among them; a row's result does not depend on the other rows, nor on threads.
 void multiply(const Prepared& x, const Weight& weight, float* y, int64_t stride);
 
-// The weights of one output channel of BF16, F16 or F32: out [in].
-void dense_channel(const Weight& weight, int64_t channel, float* out);
+// The weights of one output channel of any kind but W4: out [in].
+void channel_of(const Weight& weight, int64_t channel, float* out);
 
 // Whether this processor can run any of it (AVX2 with FMA and F16C at least).
 bool supported();
