@@ -224,7 +224,11 @@ MISTAKES = [
     ("precisions/original/lm_head", {"bits": 8}, "takes no lm_head"),
     ("precisions/w4a16/lm_head", {}, "precisions.w4a16.lm_head.bits is missing"),
     ("precisions/w4a16/lm_head", {"bits": 4}, "lm_head.bits is 4"),
-    ("precisions/w4a16/lm_head", {"bits": 8, "group_size": 20}, "lm_head.group_size: 20 is not a multiple of 8"),
+    (
+        "precisions/w4a16/lm_head",
+        {"bits": 8, "group_size": 20},
+        "lm_head.group_size: 20 is not a multiple of 8",
+    ),
     ("precisions/original/kv_cache", {"bits": 8}, "takes no kv_cache"),
     ("precisions/w4a16/kv_cache", {}, "precisions.w4a16.kv_cache.bits is missing"),
     ("precisions/w4a16/kv_cache", {"bits": 4, "granularity": "tensor"}, "token, head, group"),

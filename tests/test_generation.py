@@ -194,13 +194,11 @@ def test_a_rounded_head_in_either_engine(data: Path, tmp_path: Path) -> None:
     """The decoder keeps it packed; transformers holds the same values, which saves nothing."""
     head = ("--lm-head", '{"bits": 8, "group_size": 32}')
     tables, records = {}, {}
-    for engine in ("lean", "transformers"):
-        options = ("--engine", engine, *head)
-        tables[engine], records[engine] = generate(
-            data, tmp_path / engine, *options, model="checkpoint"
-        )
+    for name in ("lean", "transformers"):
+        options = ("--engine", name, *head)
+        tables[name], records[name] = generate(data, tmp_path / name, *options, model="checkpoint")
     pd.testing.assert_frame_equal(tables["lean"], tables["transformers"])
-    assert {name: record["simulated"] for name, record in records.items()} == {
+    assert {key: record["simulated"] for key, record in records.items()} == {
         "lean": False,
         "transformers": True,
     }

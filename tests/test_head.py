@@ -20,7 +20,7 @@ from radquant.quantization.precision import Activations, LMHead, lm_head_of
 
 
 def simulated(weight: Tensor, group_size: int) -> Tensor:
-    """Rounded to nearest on 256 points from the least to the largest of each group, 0 among them."""
+    """To the nearest of 256 points between the least and the largest of a group, 0 among them."""
     groups = weight.double().unflatten(1, (-1, group_size))
     low, high = groups.amin(-1, True).clamp(max=0), groups.amax(-1, True).clamp(min=0)
     step = ((high - low) / 255).half().double()
@@ -94,7 +94,5 @@ def test_with_kernels_it_is_not_simulated(packed: Path, rounding: Any) -> None:
     assert not is_simulated(loaded)
     hidden = torch.randn(5, exact.shape[0])
     expected = hidden.double() @ exact.double()
-    torch.testing.assert_close(
-        lean.decoder.logits(hidden).double(), expected, rtol=1e-5, atol=1e-6
-    )
+    torch.testing.assert_close(lean.decoder.logits(hidden).double(), expected, rtol=1e-5, atol=1e-6)
     assert loaded.weight_bytes < plain.weight_bytes
