@@ -221,7 +221,10 @@ def _cost_notes(summary: Summary) -> list[str]:
         f"stored in {' and '.join(summary['stored_dtypes'])}; everything computes in "
         f"{machine['dtype']}. The lean engine holds weights as they are stored, transformers holds "
         "them in that dtype.",
-        "Only linear layers are packed: embeddings, a large part of a small model, are not.",
+        "Only linear layers are packed: embeddings, a large part of a small model, are not."
+        if not any(row["lm_head"] for row in systems.values())
+        else "Linear layers are packed, and heads where a precision rounds them, with embeddings "
+        "that are the same table.",
         "Speed is output tokens over the seconds of generation, loading excluded and the reading "
         "of the prompts included: whatever writes longer outputs shows more tokens/s. *Decode* "
         "leaves out the prompts and the first token of each answer. Shards may "
