@@ -17,9 +17,11 @@ def parse_arguments() -> argparse.Namespace:
     add("checkpoint", type=Path, metavar="CHECKPOINT", help="original model or checkpoint")
     add(
         "--engine",
-        choices=["vllm", "transformers"],
+        choices=["vllm", "auto", "lean", "transformers"],
         default="vllm",
-        help="vllm, or what the evaluation writes with, greedily (default: %(default)s)",
+        help="vllm, or what the evaluation writes with, greedily: auto is lean, this package's own "
+        "decoder for CPUs, where that can run the model, and transformers elsewhere (default: "
+        "%(default)s)",
     )
     add(
         "--python",
@@ -42,8 +44,8 @@ def parse_arguments() -> argparse.Namespace:
         "--dtype",
         choices=["auto", "float32", "bfloat16", "float16"],
         default="auto",
-        help="number format of the computation; auto is bfloat16, and float32 for transformers on "
-        "a CPU",
+        help="number format of the computation; auto is bfloat16, and float32 for our own engines "
+        "on a CPU",
     )
     add(
         "--max-model-len",
@@ -62,8 +64,16 @@ def parse_arguments() -> argparse.Namespace:
         type=int,
         default=256,
         metavar="M",
-        help="for transformers: most tokens of an answer whose request does not say (%(default)s)",
+        help="for our own engines: most tokens of an answer whose request does not say "
+        "(%(default)s)",
     )
+    for option in ("activations", "kv-cache", "lm-head"):
+        add(
+            f"--{option}",
+            metavar="JSON",
+            help=f"for our own engines: {option.replace('-', '_')} of the precision to serve, as "
+            'in config.yaml, such as {"bits": 8}',
+        )
     add("--threads", type=int, default=1, metavar="N", help="CPU threads (%(default)s)")
     add("--trust-remote-code", action="store_true", help="run Python code that the model brings")
     return parser.parse_args()
@@ -110,22 +120,40 @@ def serve_here(args: argparse.Namespace, name: str) -> None:
     """Answer until Ctrl-C or SIGTERM."""
     import torch
 
+    from radquant.generation import engines
+    from radquant.generation.lean_decoder import take_over
     from radquant.kernels.choice import use_kernels
     from radquant.models import load, resolve_device, resolve_dtype
+    from radquant.quantization.precision import (
+        activations_of,
+        from_json,
+        kv_cache_of,
+        lm_head_of,
+    )
     from radquant.serving.answering import served
     from radquant.serving.http_server import open_server
 
     torch.set_num_threads(args.threads)
     device = resolve_device(args.device)
     dtype = resolve_dtype(args.dtype, device)
-    loaded = load(args.checkpoint, device, dtype, trust_remote_code=args.trust_remote_code)
-    use_kernels(loaded)
+    rounding = activations_of(from_json(args.activations))
+    kv_cache = kv_cache_of(from_json(args.kv_cache))
+    lm_head = lm_head_of(from_json(args.lm_head))
+    loaded = load(
+        args.checkpoint, device, dtype, rounding, args.trust_remote_code, kv_cache, lm_head
+    )
+    engine, lean = engines.choose(args.engine, loaded, rounding), None
+    if engine == engines.LEAN:
+        lean = take_over(loaded, rounding)
+    else:
+        use_kernels(loaded)
     if args.chat_template:
         loaded.tokenizer.chat_template = args.chat_template.read_text(encoding="utf-8")
-    server = open_server(served(loaded, name, args.max_new_tokens), args.host, args.port)
+    server = open_server(served(loaded, name, args.max_new_tokens, lean), args.host, args.port)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     place = f"http://{args.host}:{server.server_port}"
-    print(f"{name} ({loaded.kernel} kernel, {dtype}) at {place}; Ctrl-C ends", flush=True)
+    how = f"{engine}, {loaded.kernel} kernel, {dtype}"
+    print(f"{name} ({how}) at {place}; Ctrl-C ends", flush=True)
     try:
         server.serve_forever()
     except KeyboardInterrupt:
@@ -138,7 +166,11 @@ def main() -> None:
     args = parse_arguments()
     os.environ["HF_HUB_OFFLINE"] = "1"
     if args.dry_run and args.engine != "vllm":
-        raise UserError("--dry-run prints vLLM's command; engine transformers has none")
+        raise UserError(f"--dry-run prints vLLM's command; engine {args.engine} has none")
+    if args.engine == "vllm" and (args.activations or args.kv_cache or args.lm_head):
+        raise UserError(
+            "engine vllm rounds no activations, KV cache or head when it serves; use engine auto"
+        )
     if args.chat_template and not args.chat_template.is_file():
         raise UserError(f"the chat template {args.chat_template} does not exist; check the path")
     name = args.name or args.checkpoint.resolve().name

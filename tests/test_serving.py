@@ -18,7 +18,10 @@ import torch
 from test_memory import MORE_THAN_ANY_MACHINE_HAS
 from tiny_models import SCRIPTS, quantize_tiny, tiny_llama
 
-from radquant.models import load
+from radquant.generation import lean_engine
+from radquant.generation.lean_decoder import take_over
+from radquant.kernels import cpu
+from radquant.models import Loaded, load
 from radquant.serving import answering
 from radquant.serving.http_server import LARGEST_BODY, open_server
 
@@ -31,11 +34,24 @@ SECRET = "lungs are clear"
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> answering.Served:
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model")
-    loaded = load(quantize_tiny(tiny_llama(folder / "original"), folder, "rtn"))
+    return quantize_tiny(tiny_llama(folder / "original"), folder, "rtn")
+
+
+@pytest.fixture(scope="module")
+def reference(checkpoint: Path) -> Loaded:
+    return load(checkpoint)
+
+
+@pytest.fixture(scope="module", params=["transformers", "lean"])
+def model(checkpoint: Path, request: pytest.FixtureRequest) -> answering.Served:
+    if request.param == "lean" and cpu.unavailable() is not None:
+        pytest.skip(str(cpu.unavailable()))
+    loaded = load(checkpoint)
     loaded.tokenizer.chat_template = TEMPLATE
-    return answering.served(loaded, "tiny", 5)
+    lean = take_over(loaded, None) if request.param == "lean" else None
+    return answering.served(loaded, "tiny", 5, lean)
 
 
 @pytest.fixture(scope="module")
@@ -64,20 +80,20 @@ def ask(
     return answer.status, found
 
 
-def greedy(model: answering.Served, text: str, count: int) -> list[int]:
+def greedy(reference: Loaded, text: str, count: int) -> list[int]:
     """Decode without cache, padding or generate()."""
-    ids = model.loaded.tokenizer(text, add_special_tokens=False).input_ids
+    ids = reference.tokenizer(text, add_special_tokens=False).input_ids
     new: list[int] = []
     with torch.inference_mode():
         while len(new) < count and new[-1:] != [2]:
-            logits = model.loaded.model(torch.tensor([ids + new]), use_cache=False).logits
+            logits = reference.model(torch.tensor([ids + new]), use_cache=False).logits
             new.append(int(logits[0, -1].argmax()))
     return new
 
 
-def check_choice(model: answering.Served, text: str, count: int, choice: Any, usage: Any) -> None:
-    tokenizer = model.loaded.tokenizer
-    expected = greedy(model, text, count)
+def check_choice(reference: Loaded, text: str, count: int, choice: Any, usage: Any) -> None:
+    tokenizer = reference.tokenizer
+    expected = greedy(reference, text, count)
     written = choice["message"]["content"] if "message" in choice else choice["text"]
     assert written == tokenizer.decode(expected, skip_special_tokens=True).strip()
     assert choice["finish_reason"] == ("stop" if expected[-1] == 2 else "length")
@@ -86,7 +102,7 @@ def check_choice(model: answering.Served, text: str, count: int, choice: Any, us
     assert usage == dict(prompt_tokens=read, completion_tokens=len(expected), total_tokens=total)
 
 
-def test_a_chat_is_answered_greedily_by_the_models_template(model, port) -> None:
+def test_a_chat_is_answered_greedily_by_the_models_template(reference, port) -> None:
     messages = [
         {"role": "user", "content": "the heart ?"},
         {"role": "assistant", "content": "normal ."},
@@ -97,14 +113,14 @@ def test_a_chat_is_answered_greedily_by_the_models_template(model, port) -> None
     )
     assert (status, found["object"], found["model"]) == (200, "chat.completion", "tiny")
     text = f"user : the heart ? assistant : normal . user : {SECRET} assistant :"
-    check_choice(model, text, 5, found["choices"][0], found["usage"])
+    check_choice(reference, text, 5, found["choices"][0], found["usage"])
     assert found["choices"][0]["message"]["role"] == "assistant"
 
 
-def test_completions_take_prompts_as_they_are(model, port) -> None:
+def test_completions_take_prompts_as_they_are(reference, port) -> None:
     status, found = ask(port, "/v1/completions", {"prompt": SECRET, "max_tokens": 9})
     assert (status, found["object"]) == (200, "text_completion")
-    check_choice(model, SECRET, 9, found["choices"][0], found["usage"])
+    check_choice(reference, SECRET, 9, found["choices"][0], found["usage"])
     several = [SECRET, "the heart size is"]
     _, both = ask(port, "/v1/completions", {"prompt": several, "max_tokens": 9})
     assert [choice["index"] for choice in both["choices"]] == [0, 1]
@@ -117,7 +133,7 @@ def test_completions_take_prompts_as_they_are(model, port) -> None:
     assert cut["usage"]["completion_tokens"] == place + 1
 
 
-def test_requests_at_once_get_their_own_answers(model, port) -> None:
+def test_requests_at_once_get_their_own_answers(reference, port) -> None:
     prompts = [f"{'the lungs ' * n}are" for n in range(1, 7)]
     found: dict[str, Any] = {}
 
@@ -131,7 +147,7 @@ def test_requests_at_once_get_their_own_answers(model, port) -> None:
         thread.join()
     for prompt, (status, answer) in found.items():
         assert status == 200
-        check_choice(model, prompt, 6, answer["choices"][0], answer["usage"])
+        check_choice(reference, prompt, 6, answer["choices"][0], answer["usage"])
 
 
 def test_what_can_be_asked_without_a_prompt(port) -> None:
@@ -203,7 +219,10 @@ def test_a_failure_inside_is_logged_without_the_text(model, port, capfd, monkeyp
 
     for broken, status in ((fail, 500), (ask_for_more, 503)):
         with monkeypatch.context() as patch:
-            patch.setattr(model.loaded.model, "forward", broken)
+            if model.lean is None:
+                patch.setattr(model.loaded.model, "forward", broken)
+            else:
+                patch.setattr(lean_engine, "step", broken)
             found, answer = ask(port, CHAT, TURN)
         assert (found, answer["error"]["type"]) == (status, "server_error")
         assert SECRET not in json.dumps(answer)
@@ -230,15 +249,26 @@ def serve(*options: object) -> subprocess.Popen[str]:
     )
 
 
-def test_the_script_serves_and_ends_cleanly(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("engine", "kernel"),
+    [("transformers", r"[\w-]+"), ("auto", r"[\w-]+, int8 activations")],
+)
+def test_the_script_serves_and_ends_cleanly(
+    checkpoint: Path, tmp_path: Path, engine: str, kernel: str
+) -> None:
     template = tmp_path / "template.jinja"
     template.write_text(TEMPLATE)
-    options = ["--engine", "transformers", "--port", 0, "--chat-template", template]
-    process = serve(tiny_llama(tmp_path / "tiny-model"), *options, "--device", "cpu")
+    options = ["--engine", engine, "--port", 0, "--chat-template", template, "--device", "cpu"]
+    if engine == "auto":
+        options += ["--activations", '{"bits": 8}', "--lm-head", '{"bits": 8, "group_size": 32}']
+    process = serve(checkpoint, *options, "--name", "tiny-model")
     assert process.stdout is not None
     line = process.stdout.readline()
+    used = {"auto": "lean"}.get(engine, engine)
     place = re.fullmatch(
-        r"tiny-model \(none kernel, torch.float32\) at http://127.0.0.1:(\d+); Ctrl-C ends\n", line
+        rf"tiny-model \({used}, {kernel} kernel, torch.float32\) at http://127.0.0.1:(\d+); "
+        r"Ctrl-C ends\n",
+        line,
     )
     try:
         assert place, line
@@ -253,6 +283,13 @@ def test_the_script_serves_and_ends_cleanly(tmp_path: Path) -> None:
     assert "is finished first" in log
     assert "Traceback" not in log
     assert SECRET not in log
+
+
+def test_what_vllm_would_not_round_is_refused(checkpoint: Path) -> None:
+    process = serve(checkpoint, "--lm-head", '{"bits": 8}', "--dry-run")
+    out, log = process.communicate(timeout=60)
+    assert (process.returncode, out, log.count("\n")) == (1, "", 1)
+    assert "rounds no activations, KV cache or head" in log
 
 
 def test_a_port_that_is_taken(model) -> None:

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 
 import torch
 
-from radquant.errors import UserError
 from radquant.generation.lean_decoder import LeanDecoder
-from radquant.generation.memory import is_out_of_memory
+from radquant.generation.memory import NotEnoughMemory, is_out_of_memory
 from radquant.generation.prefix import check_window
 from radquant.quantization.runtime import StoredPrefix
 
@@ -53,7 +52,7 @@ def halved(size: int, error: Exception) -> int:
     if not is_out_of_memory(error):
         raise error
     if size == 1:
-        raise UserError(
+        raise NotEnoughMemory(
             "there is not enough memory for one report; use a smaller model or a machine with more"
         ) from None
     return size // 2

@@ -13,6 +13,10 @@ Result = TypeVar("Result")
 CPU_MESSAGES = ("DefaultCPUAllocator: can't allocate memory", "not enough memory", "bad_alloc")
 
 
+class NotEnoughMemory(UserError):
+    """Not even one report fits into memory."""
+
+
 def is_out_of_memory(error: Exception) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
@@ -41,7 +45,7 @@ def in_parts(
                 raise
         # Out of the handler, whose traceback would keep the batch's tensors.
         if size == 1:
-            raise UserError(
+            raise NotEnoughMemory(
                 "a single report does not fit into memory beside the model; use shorter prompts, a "
                 "smaller model or another machine"
             )

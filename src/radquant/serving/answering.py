@@ -9,8 +9,10 @@ from typing import Any
 
 from radquant import prompts
 from radquant.errors import UserError
+from radquant.generation import lean_engine, lean_steps
 from radquant.generation import transformers_engine as engine
-from radquant.generation.memory import is_out_of_memory
+from radquant.generation.lean_decoder import LeanDecoder
+from radquant.generation.memory import NotEnoughMemory, is_out_of_memory
 from radquant.generation.prefix import begin, behind_stored, context_length, stored_length
 from radquant.models import Loaded
 from radquant.serving.requests import Asked, BadRequest
@@ -26,16 +28,20 @@ class Served:
     room: int | None  # tokens of prompt and answer together; None: the model does not say
     max_tokens: int  # of an answer whose request does not say
     started: int  # seconds since 1970
+    lean: LeanDecoder | None  # writes in the place of transformers
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
-def served(loaded: Loaded, name: str, max_tokens: int) -> Served:
-    """A loaded model under a name; raises UserError if nothing would end its answers."""
+def served(loaded: Loaded, name: str, max_tokens: int, lean: LeanDecoder | None = None) -> Served:
+    """A loaded model under a name; raises UserError if nothing would end its answers.
+
+    lean: the decoder that took the model over, if one did.
+    """
     ends = prompts.end_token_ids(loaded.tokenizer, loaded.model.generation_config)
     engine.greedy_config(loaded.model, max_tokens, ends, loaded.tokenizer.pad_token_id)
     context = context_length(loaded.model)
     room = None if context is None else context - stored_length(loaded)
-    return Served(name, loaded, ends, room, max_tokens, int(time.time()))
+    return Served(name, loaded, ends, room, max_tokens, int(time.time()), lean)
 
 
 def models(model: Served) -> dict[str, Any]:
@@ -94,21 +100,32 @@ def write(model: Served, ids: list[int], asked: Asked) -> engine.Output:
             f"the prompt has {len(ids)} tokens and the answer may have {count}, together more than "
             f"the {model.room} that the model takes; shorten the prompt or ask for fewer"
         )
-    loaded = model.loaded
-    prompt = behind_stored([prompts.Prompt("request", "", ids, 0, "", [])], loaded)
-    pad = loaded.tokenizer.pad_token_id
-    config = engine.greedy_config(loaded.model, count, model.end_ids, pad)
+    prompt = behind_stored([prompts.Prompt("request", "", ids, 0, "", [])], model.loaded)
     try:
-        prefix = begin(loaded, len(prompt[0].ids) + count)
-        return engine.generate_batch(
-            loaded.model, loaded.tokenizer, config, prompt, asked.stop, prefix
-        )[0]
+        return decode(model, prompt, count, asked.stop)
+    except NotEnoughMemory:
+        pass
     except UserError as error:  # such as a stored prefix that would leave a sliding window
         raise BadRequest(str(error)) from None
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
     raise BadRequest("the request does not fit into memory; shorten it", 503)
+
+
+def decode(
+    model: Served, prompt: list[prompts.Prompt], count: int, stop: Sequence[str]
+) -> engine.Output:
+    """What the model's engine writes behind one prompt, `count` tokens at most."""
+    loaded, tokenizer = model.loaded, model.loaded.tokenizer
+    longest = len(prompt[0].ids) + count
+    if model.lean is not None:
+        lean_steps.begin(model.lean, [], longest, loaded.runtime.prefix)
+        ends = lean_engine.Settings(count, frozenset(model.end_ids), tuple(stop))
+        return lean_engine.generate(model.lean, tokenizer, prompt, ends, 1).outputs[0]
+    config = engine.greedy_config(loaded.model, count, model.end_ids, tokenizer.pad_token_id)
+    prefix = begin(loaded, longest)
+    return engine.generate_batch(loaded.model, tokenizer, config, prompt, stop, prefix)[0]
 
 
 def _response(
