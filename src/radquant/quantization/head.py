@@ -19,7 +19,8 @@ SLICE = 16384  # tokens that are rounded together: large vocabularies take gigab
 def round_head(model: Any, settings: LMHead) -> PackedLinear:
     """Round the weights of the model's head to nearest, in place; they are also returned packed.
 
-    The model then holds the rounded values in its own dtype. Scales are in float16, one for
+    The model then holds the rounded values in its own dtype; the packed ones are on the CPU, where
+    the lean engine reads them. Scales are in float16, one for
     `group_size` channels of a token, with a zero point. The packed vocabulary is filled up to whole
     words with tokens of zeros. Raises UserError for a group size that does not fit.
     """
@@ -33,14 +34,14 @@ def round_head(model: Any, settings: LMHead) -> PackedLinear:
     recipe = Recipe("rtn", settings.bits, settings.group_size)
     per_word = WORD // settings.bits
     filled = vocabulary + -vocabulary % per_word
-    layer = PackedLinear(width, filled, settings.bits, settings.group_size).to(weight.device)
+    layer = PackedLinear(width, filled, settings.bits, settings.group_size)
     for begin in range(0, vocabulary, SLICE):
         rows = weight[begin : begin + SLICE]
         rounded = grid.quantize(pad(rows, (0, 0, 0, -len(rows) % per_word)), recipe)
         end = begin + len(rounded.integers)
         words = slice(begin // per_word, end // per_word)
-        layer.qweight[:, words] = pack_columns(rounded.integers.T, settings.bits)
-        layer.qzeros[:, words] = pack_columns(rounded.zeros.T, settings.bits)
-        layer.scales[:, begin:end] = rounded.scales.T
+        layer.qweight[:, words] = pack_columns(rounded.integers.T, settings.bits).cpu()
+        layer.qzeros[:, words] = pack_columns(rounded.zeros.T, settings.bits).cpu()
+        layer.scales[:, begin:end] = rounded.scales.T.cpu()
         rows.copy_(rounded.dequantize()[: len(rows)])
     return layer
