@@ -57,7 +57,7 @@ inline __m512 number_of(__m512i first, __m512i second, __m512i third) {
 
 // One line of weights times ROWS rows: what the kinds and inputs differ in. A line holds `inputs`
 // weights of each channel, which are multiplied by `values` of a row from the k-th on. `add` adds the
-// products to the sums of a group.
+// products to the sums of a group, of which each row has `parts`.
 
 // Floats in the fixed point of `digits`: every digit has its own sums, exact within a group. Of few
 // rows, low and high halves have their own, too, lest they wait for one another.
@@ -116,7 +116,8 @@ struct W4I8 {
   using Sum = __m512i;
   static constexpr int inputs = 8, values = 8, parts = ROWS <= 4 ? 2 : 1;  // as in W4Fixed
   static __m512 as_float(const Sum* sums) {
-    return _mm512_cvtepi32_ps(parts == 1 ? sums[0] : _mm512_add_epi32(sums[0], sums[1]));
+    if constexpr (parts == 1) return _mm512_cvtepi32_ps(sums[0]);
+    return _mm512_cvtepi32_ps(_mm512_add_epi32(sums[0], sums[parts - 1]));
   }
   static void add(__m512i line, const int8_t* const* x, int64_t k, Sum* sums) {
     const __m512i mask = _mm512_set1_epi8(15);
