@@ -10,6 +10,10 @@ from pathlib import Path
 from radquant.errors import UserError
 from radquant.files import require_file, sha256_file, write_json
 
+# What other packages bring along and import if it is there, but do without. PyPI's is built for its
+# own PyTorch, with CUDA, and does not load beside one for CPUs.
+COMPANIONS = {"torchvision", "torchaudio", "torchcodec"}
+
 
 def build(requirements: str | Path, directory: str | Path) -> None:
     """Make `directory` a virtual environment with what `requirements` (a pip file) lists.
@@ -39,11 +43,19 @@ def build(requirements: str | Path, directory: str | Path) -> None:
     # Byte-compiled, because every job of the workflow starts this Python anew.
     pip = [str(python), "-m", "pip", "--disable-pip-version-check", "--no-input"]
     _call([*pip, "install", "--compile", "--requirement", str(requirements)], "install into it")
+    for name in COMPANIONS & set(_packages(pip)):
+        if subprocess.run([str(python), "-c", f"import {name}"], capture_output=True).returncode:
+            print(f"removing {name}, which does not load beside this PyTorch", file=sys.stderr)
+            _call([*pip, "uninstall", "--yes", name], f"remove {name}")
+    write_json(environment / "ready.json", {**wanted, "packages": _packages(pip)})
+
+
+def _packages(pip: list[str]) -> dict[str, str]:
+    """Versions by name of all that is installed."""
     listed = subprocess.run(
         [*pip, "list", "--format", "json"], check=True, capture_output=True, text=True
     )
-    packages = {package["name"]: package["version"] for package in json.loads(listed.stdout)}
-    write_json(environment / "ready.json", {**wanted, "packages": packages})
+    return {package["name"]: package["version"] for package in json.loads(listed.stdout)}
 
 
 def _call(command: list[str], what: str) -> None:
