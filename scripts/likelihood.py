@@ -38,18 +38,10 @@ def main() -> None:
     from radquant.generation.vision import load_processor
     from radquant.kernels.choice import use_kernels
     from radquant.models import is_simulated, load, resolve_device, resolve_dtype
-    from radquant.quantization.precision import (
-        activations_of,
-        as_values,
-        from_json,
-        kv_cache_of,
-        lm_head_of,
-    )
+    from radquant.quantization.precision import as_values, options_of
 
     torch.set_num_threads(args.threads)
-    rounding = activations_of(from_json(args.activations))
-    kv_cache = kv_cache_of(from_json(args.kv_cache))
-    lm_head = lm_head_of(from_json(args.lm_head))
+    rounding, kv_cache, lm_head = options_of(args.activations, args.kv_cache, args.lm_head)
     device = resolve_device(args.device)
     dtype = resolve_dtype(args.dtype, device)
     with measures.stopwatch(device) as loading:

@@ -124,21 +124,14 @@ def serve_here(args: argparse.Namespace, name: str) -> None:
     from radquant.generation.lean_decoder import take_over
     from radquant.kernels.choice import use_kernels
     from radquant.models import load, resolve_device, resolve_dtype
-    from radquant.quantization.precision import (
-        activations_of,
-        from_json,
-        kv_cache_of,
-        lm_head_of,
-    )
+    from radquant.quantization.precision import options_of
     from radquant.serving.answering import served
     from radquant.serving.http_server import open_server
 
     torch.set_num_threads(args.threads)
     device = resolve_device(args.device)
     dtype = resolve_dtype(args.dtype, device)
-    rounding = activations_of(from_json(args.activations))
-    kv_cache = kv_cache_of(from_json(args.kv_cache))
-    lm_head = lm_head_of(from_json(args.lm_head))
+    rounding, kv_cache, lm_head = options_of(args.activations, args.kv_cache, args.lm_head)
     loaded = load(
         args.checkpoint, device, dtype, rounding, args.trust_remote_code, kv_cache, lm_head
     )

@@ -32,9 +32,7 @@ class Loaded:
     runtime: Runtime  # what the checkpoint brings beside its weights
     kv_cache: KVCache | None  # how keys and values are rounded when they enter the cache
     simulation: activations.ActivationQuantization | None = None  # what rounds activations
-    lm_head: PackedLinear | None = (
-        None  # the head that `model` holds unpacked, for want of a kernel
-    )
+    lm_head: PackedLinear | None = None  # the rounded head; `model` holds its values unpacked
 
 
 def is_simulated(loaded: Loaded) -> bool:

@@ -20,9 +20,9 @@ def round_head(model: Any, settings: LMHead) -> PackedLinear:
     """Round the weights of the model's head to nearest, in place; they are also returned packed.
 
     The model then holds the rounded values in its own dtype; the packed ones are on the CPU, where
-    the lean engine reads them. Scales are in float16, one for
-    `group_size` channels of a token, with a zero point. The packed vocabulary is filled up to whole
-    words with tokens of zeros. Raises UserError for a group size that does not fit.
+    the lean engine reads them. Scales are in float16, one for `group_size` channels of a token,
+    with a zero point. The packed vocabulary is filled up to whole words with tokens of zeros.
+    Raises UserError for a group size that does not fit.
     """
     weight = model.get_output_embeddings().weight
     vocabulary, width = weight.shape

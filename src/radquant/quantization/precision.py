@@ -107,6 +107,17 @@ def check_choice(where: str, settings: Any, name: str, known: tuple[str, ...]) -
         raise UserError(f"{where}: {name} {value!r} is unknown; use one of {', '.join(known)}")
 
 
+def options_of(
+    activations: str | None, kv_cache: str | None, lm_head: str | None
+) -> tuple[Activations | None, KVCache | None, LMHead | None]:
+    """What a script is told by --activations, --kv-cache and --lm-head, each a JSON object."""
+    return (
+        activations_of(from_json(activations)),
+        kv_cache_of(from_json(kv_cache)),
+        lm_head_of(from_json(lm_head)),
+    )
+
+
 def from_json(text: str | None) -> Any:
     """An option's value, which is a JSON object; None for none."""
     if text is None:
