@@ -131,6 +131,25 @@ def test_float32_comes_through_the_identity(
 
 
 @DEFAULT
+@given(
+    inputs=st.sampled_from([576, 1536]),
+    group=st.sampled_from([32, 64]),
+    bits=st.sampled_from([4, 8]),
+    wide=st.sampled_from([0, 2, 4]),
+    seed=st.integers(0, 1000),
+)
+def test_float32_is_about_as_exact_as_float32s_own_sums(
+    inputs: int, group: int, bits: int, wide: int, seed: int
+) -> None:
+    """For inputs of equal and of very different sizes; as docs/engines.md says."""
+    layer = random_layer(inputs, 64, group, bits, seed=seed)
+    x = torch.randn(32, inputs) * torch.exp(wide * torch.randn(inputs))
+    exact = x.double() @ layer.rows().double()
+    ours, theirs = (y.double() - exact for y in (cpu.KernelLinear(layer)(x), x @ layer.rows()))
+    assert ours.norm() < 4 * theirs.norm()
+
+
+@DEFAULT
 @given(seed=st.integers(0, 1000), bits=st.sampled_from([4, 8]), rows=st.integers(1, 30))
 def test_float32_sums_of_whole_numbers_are_exact(seed: int, bits: int, rows: int) -> None:
     layer = random_layer(128, 48, 64, bits, seed=seed)

@@ -15,7 +15,7 @@ def wheel(folder: Path, name: str, code: str) -> Path:
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(f"{name}/__init__.py", code)
         archive.writestr(
-            f"{about}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n"
+            f"{about}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 0.1\n"
         )
         archive.writestr(
             f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"

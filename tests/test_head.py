@@ -21,11 +21,11 @@ from radquant.quantization.precision import Activations, LMHead, lm_head_of
 
 def simulated(weight: Tensor, group_size: int) -> Tensor:
     """To the nearest of 256 points between the least and the largest of a group, 0 among them."""
-    groups = weight.double().unflatten(1, (-1, group_size))
+    groups = weight.unflatten(1, (-1, group_size))
     low, high = groups.amin(-1, True).clamp(max=0), groups.amax(-1, True).clamp(min=0)
     step = ((high - low) / 255).half().double()
     zero = (-low / step).round()
-    points = ((groups / step).round() + zero).clamp(0, 255)
+    points = ((groups.double() / step).round() + zero).clamp(0, 255)
     return ((points - zero) * step).flatten(1)
 
 
@@ -49,7 +49,9 @@ def test_what_the_model_holds_is_what_is_packed(
         layer = head.round_head(model, LMHead(8, group_size))
     rounded = model.lm_head.weight
     assert torch.equal(layer.dequantize().T[: len(table)], rounded)
-    torch.testing.assert_close(rounded.double(), simulated(table, group_size), rtol=0, atol=2e-2)
+    # Float noise moves a value over the edge between two points here and there.
+    equal = (rounded.double() - simulated(table, group_size)).abs() < 1e-6
+    assert equal.double().mean() > 0.99
     off = (rounded - table).abs().unflatten(1, (-1, group_size))
     steps = layer.scales.float().T[: len(table), :, None]
     assert (off <= 1.01 * steps).all()  # half a step, and half of one where the zero is rounded

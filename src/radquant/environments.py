@@ -43,8 +43,9 @@ def build(requirements: str | Path, directory: str | Path) -> None:
     # Byte-compiled, because every job of the workflow starts this Python anew.
     pip = [str(python), "-m", "pip", "--disable-pip-version-check", "--no-input"]
     _call([*pip, "install", "--compile", "--requirement", str(requirements)], "install into it")
-    for name in COMPANIONS & set(_packages(pip)):
-        if subprocess.run([str(python), "-c", f"import {name}"], capture_output=True).returncode:
+    for name in sorted(COMPANIONS & set(_packages(pip))):
+        command = [str(python), "-c", f"import {name}"]
+        if subprocess.run(command, capture_output=True, check=False).returncode:
             print(f"removing {name}, which does not load beside this PyTorch", file=sys.stderr)
             _call([*pip, "uninstall", "--yes", name], f"remove {name}")
     write_json(environment / "ready.json", {**wanted, "packages": _packages(pip)})
