@@ -135,18 +135,19 @@ def test_float32_comes_through_the_identity(
     inputs=st.sampled_from([576, 1536]),
     group=st.sampled_from([32, 64]),
     bits=st.sampled_from([4, 8]),
-    wide=st.sampled_from([0, 2, 4]),
     seed=st.integers(0, 1000),
 )
-def test_float32_is_about_as_exact_as_float32s_own_sums(
-    inputs: int, group: int, bits: int, wide: int, seed: int
+def test_fixed_point_is_closer_than_sums_of_floats(
+    inputs: int, group: int, bits: int, seed: int
 ) -> None:
-    """For inputs of equal and of very different sizes; as docs/engines.md says."""
+    """For inputs of like size; docs/engines.md says how far it is for others."""
+    if not cpu.level().startswith("avx512"):
+        pytest.skip("there is no fixed point with AVX2")
     layer = random_layer(inputs, 64, group, bits, seed=seed)
-    x = torch.randn(32, inputs) * torch.exp(wide * torch.randn(inputs))
+    x = torch.randn(32, inputs)
     exact = x.double() @ layer.rows().double()
     ours, theirs = (y.double() - exact for y in (cpu.KernelLinear(layer)(x), x @ layer.rows()))
-    assert ours.norm() < 4 * theirs.norm()
+    assert ours.norm() < theirs.norm()
 
 
 @DEFAULT

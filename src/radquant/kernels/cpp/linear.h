@@ -32,9 +32,10 @@ enum class Kind : int32_t { W4 = 0, W8 = 1, BF16 = 2, F32 = 3, F16 = 4 };
 //         group of weights, exactly, then float32. W4 and W8 only.
 //   FIXED rounded within each group of weights to three digits of 8 bits, at most a 0x7f7f7f-th
 //         (about 2^-23) of the group's largest magnitude off. Sums of digits are exact, so that the
-//         result is about as far from the true one as float32's own sums are. Three integer
-//         instructions take four inputs, where floats need four and the weights' change into floats.
-//         Not to be asked for: it is how F32 is computed.
+//         result is nearer to the true one than float32's own sums if a group's values are of like
+//         size, and some times as far if one outweighs them. Three integer instructions take four
+//         inputs, where floats need four and the weights' change into floats. Not to be asked for:
+//         it is how F32 is computed.
 enum class Input : int32_t { F32 = 0, BF16 = 1, I8 = 2, FIXED = 3 };
 
 struct Weight {
