@@ -2,9 +2,9 @@
 
 import sys
 
-from radquant.config import calibrated_checkpoints, resolve, used_checkpoints
+from radquant.settings.configuration import calibrated_checkpoints, resolve, used_checkpoints
 from radquant.errors import UserError
-from radquant.yaml_files import check_yaml
+from radquant.settings.yaml_files import check_yaml
 
 
 def or_stop(function, *arguments):

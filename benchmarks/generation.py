@@ -29,16 +29,16 @@ from comparing import table
 from measuring import measured
 from torch import nn
 
+from radquant.checkpoints.loading import DTYPES, Loaded, load, weight_bytes
 from radquant.files import write_json
 from radquant.generation import lean_engine, lean_steps
 from radquant.generation.lean_decoder import LeanDecoder, take_over
 from radquant.kernels.choice import use_kernels
-from radquant.kernels.reference import PackedLinear
-from radquant.models import DTYPES, Loaded, load, weight_bytes
+from radquant.packed.linear import PackedLinear
 from radquant.prompts import Prompt
-from radquant.quantization.head import round_head
-from radquant.quantization.precision import Activations, LMHead
-from radquant.quantization.runtime import Runtime
+from radquant.runtime.head import round_head
+from radquant.runtime.runtime_file import Runtime
+from radquant.settings.precision import Activations, LMHead
 
 # name: (engine, model, dtype, bits of activations); a name that ends in HEAD has a head of 8 bits
 HEAD = ", 8-bit head"

@@ -22,10 +22,10 @@ from torch import Tensor
 from radquant.cli import run
 from radquant.errors import UserError
 from radquant.kernels import triton_layout, triton_linear, triton_model
-from radquant.kernels.progressive import ProgressiveLinear
-from radquant.kernels.reference import PackedLinear
 from radquant.kernels.triton_layout import KMajorWeight, repack
-from radquant.quantization.packing import pack_columns
+from radquant.packed.linear import PackedLinear
+from radquant.packed.packing import pack_columns
+from radquant.packed.progressive_linear import ProgressiveLinear
 
 SHAPES = ((4096, 4096), (4096, 14336))  # inputs, outputs
 TOKENS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)

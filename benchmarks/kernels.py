@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from radquant.kernels import cpu
-from radquant.kernels.reference import PackedLinear
+from radquant.packed.linear import PackedLinear
 
 SHAPES = {"smollm2": [(576, 576), (576, 1536), (1536, 576)], "1b": [(2048, 2048), (2048, 8192)]}
 ROWS = [1, 2, 4, 8, 16, 32, 64, 256]

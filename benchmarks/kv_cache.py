@@ -18,13 +18,13 @@ from comparing import table
 from learned_rotation import references
 from torch import Tensor
 
+from radquant.checkpoints.loading import Loaded, load
 from radquant.errors import UserError
 from radquant.files import write_json
 from radquant.generation import batching, likelihood
 from radquant.generation.prefix import begin, behind_stored, run_prefix
-from radquant.models import Loaded, load
-from radquant.quantization import kv_cache
-from radquant.quantization.precision import GROUP, KVCache
+from radquant.runtime import kv_cache
+from radquant.settings.precision import GROUP, KVCache
 
 KEYS, VALUES, BOTH = "keys", "values", "both"
 

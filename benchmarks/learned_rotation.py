@@ -26,26 +26,26 @@ from measuring import REPOSITORY
 from torch import Tensor, nn
 
 from radquant import prompts
+from radquant.checkpoints.loading import load_tokenizer
 from radquant.cli import progress
 from radquant.errors import UserError
-from radquant.files import read_json, read_table, write_json
-from radquant.generation import batching, likelihood
-from radquant.generation.prefix import run_prefix
-from radquant.generation.stage import rows_of
-from radquant.models import load_tokenizer
-from radquant.quantization.activations import quantize_activations
-from radquant.quantization.architectures import (
+from radquant.families.architectures import (
     Architecture,
     architecture_of,
     decoder_layers,
     head_dim_of,
     layer_linears,
 )
-from radquant.quantization.grid import quantize
-from radquant.quantization.outside import rotate_model
-from radquant.quantization.precision import Activations
-from radquant.quantization.recipe import Recipe
+from radquant.files import read_json, read_table, write_json
+from radquant.generation import batching, likelihood
+from radquant.generation.prefix import run_prefix
+from radquant.generation.stage import rows_of
+from radquant.packed.grid import quantize
+from radquant.quantization.rotated_embeddings import rotate_model
 from radquant.quantization.rotation import plan_rotation
+from radquant.runtime.activations import quantize_activations
+from radquant.settings.precision import Activations
+from radquant.settings.recipe import Recipe
 
 ACTIVATIONS = Activations(4)
 WEIGHTS = Recipe("rtn", 4, 64)

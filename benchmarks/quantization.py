@@ -22,9 +22,9 @@ from measuring import REPOSITORY, measured, script
 from scipy import stats
 
 from radquant import environments
-from radquant.compute import onednn_products
+from radquant.checkpoints.loading import load, load_tokenizer
 from radquant.files import read_json, read_table, write_json, write_table
-from radquant.models import load, load_tokenizer
+from radquant.quantization.onednn import onednn_products
 
 GROUP_SIZE = 64
 BATCH = 4

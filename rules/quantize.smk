@@ -1,6 +1,6 @@
 """Stored weights: one job for each checkpoint, however many precisions use it."""
 
-from radquant.quantization.recipe import needs_calibration, recipe_of
+from radquant.settings.recipe import needs_calibration, recipe_of
 
 CALIBRATION = "results/calibration/samples.parquet"
 CALIBRATION_RECORD = "results/calibration/set.json"

@@ -3,10 +3,10 @@
 import argparse
 from pathlib import Path
 
-from radquant.baselines import constant, copy_input
 from radquant.cli import run
-from radquant.evaluation import written_reports
+from radquant.corpus.evaluation import written_reports
 from radquant.files import read_table, write_table
+from radquant.scoring.baselines import constant, copy_input
 
 
 def main() -> None:

@@ -7,14 +7,7 @@ from typing import Any
 
 from radquant.cli import run
 from radquant.errors import UserError
-from radquant.files import (
-    read_json,
-    read_table,
-    sha256_file,
-    sha256_text,
-    write_json,
-    write_table,
-)
+from radquant.files import read_json, read_table, sha256_file, sha256_text, write_json, write_table
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -68,24 +61,25 @@ def check_options(args: argparse.Namespace) -> None:
 
 def from_corpus(args: argparse.Namespace) -> tuple[Any, dict[str, Any], str]:
     """Return the training reports, what set.json says of them, and the prompt's hash."""
-    from radquant import calibration, prompts
+    from radquant import prompts
+    from radquant.calibration import sequences
 
     template = prompts.read_template(args.prompt, args.prompt_text)
     train = read_table(args.train, require=["id"])
     columns = [name for name in train.columns if name != "images"]
     prompts.check_template(template, columns, args.target, images=args.with_images)
 
-    from radquant.models import load_tokenizer
+    from radquant.checkpoints.loading import load_tokenizer
 
     tokenizer = load_tokenizer(args.model, args.trust_remote_code)
     rows = train.to_dict("records")
-    source = calibration.reports(tokenizer, rows, template, args.target)
+    source = sequences.reports(tokenizer, rows, template, args.target)
     return source, {"kind": "corpus"}, sha256_text(template)
 
 
 def from_file(args: argparse.Namespace) -> tuple[Any, dict[str, Any], None]:
     """Return the texts of a file and what set.json says of it; there is no prompt."""
-    from radquant import calibration, texts
+    from radquant.calibration import sequences, texts
 
     rows = texts.read_texts(args.texts, args.column)
     if args.eval:
@@ -99,11 +93,11 @@ def from_file(args: argparse.Namespace) -> tuple[Any, dict[str, Any], None]:
             raise UserError(f"{args.texts} is not the file that {args.origin} tells of; fetch both")
         origin = fetched
 
-    from radquant.models import load_tokenizer
+    from radquant.checkpoints.loading import load_tokenizer
 
     tokenizer = load_tokenizer(args.model, args.trust_remote_code)
     name = f"column {args.column!r} of {args.texts}"
-    source = calibration.plain_texts(tokenizer, rows, name)
+    source = sequences.plain_texts(tokenizer, rows, name)
     return source, {**origin, "column": args.column}, None
 
 
@@ -112,15 +106,15 @@ def main() -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"
     check_options(args)
 
-    from radquant import calibration
+    from radquant.calibration import sequences
 
     source, origin, prompt_hash = from_corpus(args) if args.train else from_file(args)
-    make = calibration.pack if args.pack else calibration.draw
+    make = sequences.pack if args.pack else sequences.draw
     samples = make(source, args.samples, args.max_tokens, args.seed)
-    write_table(args.output, calibration.table(samples))
+    write_table(args.output, sequences.table(samples))
     write_json(
         args.record,
-        calibration.record(samples, origin, prompt_hash, args.max_tokens, args.pack, args.seed),
+        sequences.record(samples, origin, prompt_hash, args.max_tokens, args.pack, args.seed),
     )
 
 

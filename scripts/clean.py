@@ -6,7 +6,7 @@ from pathlib import Path
 
 from radquant.cli import progress, run
 from radquant.corpus.pipeline import Settings, clean_corpus, rejected_table, show_funnel
-from radquant.corpus.records import COLUMNS, RAW_COLUMNS, Report, from_table, to_table
+from radquant.corpus.reports import COLUMNS, RAW_COLUMNS, Report, from_table, to_table
 from radquant.files import read_table, write_json, write_table
 from radquant.image_files import COLUMN, image_files, read_image
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from radquant.cli import run
 from radquant.corpus import readers
-from radquant.corpus.records import Report, to_table
+from radquant.corpus.reports import Report, to_table
 from radquant.errors import UserError
 from radquant.fetching import download_wheel
 from radquant.files import write_table

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from radquant.cli import run
 from radquant.errors import UserError
+from radquant.families.images import check_takes_images
 from radquant.fetching import model_from_directory, model_from_hub, model_from_wheel
-from radquant.image_models import check_takes_images
 
 
 def main() -> None:

@@ -3,9 +3,9 @@
 import argparse
 from pathlib import Path
 
+from radquant.calibration.texts import from_hub
 from radquant.cli import run
 from radquant.files import write_json
-from radquant.texts import from_hub
 
 
 def main() -> None:

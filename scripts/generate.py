@@ -60,19 +60,20 @@ def main() -> None:
     import torch
 
     from radquant import prompts
+    from radquant.checkpoints.loading import is_simulated, load, resolve_device, resolve_dtype
     from radquant.files import write_json, write_table
-    from radquant.generation import batching, lean_engine, measures, tables, transformers_engine
-    from radquant.generation.lean_decoder import take_over
-    from radquant.generation.prefix import (
-        behind_stored,
-        context_length,
-        may_share,
-        stored_length,
+    from radquant.generation import (
+        batching,
+        lean_engine,
+        measures,
+        output_tables,
+        transformers_engine,
     )
+    from radquant.generation.lean_decoder import take_over
+    from radquant.generation.prefix import behind_stored, context_length, may_share, stored_length
     from radquant.generation.vision import load_processor
     from radquant.kernels.choice import use_kernels
-    from radquant.models import is_simulated, load, resolve_device, resolve_dtype
-    from radquant.quantization.precision import as_values, options_of
+    from radquant.settings.precision import as_values, options_of
 
     torch.set_num_threads(args.threads)
     rounding, kv_cache, lm_head = options_of(args.activations, args.kv_cache, args.lm_head)
@@ -121,12 +122,12 @@ def main() -> None:
             work = transformers_engine.write(loaded, task, processor)
 
     order = {row["id"]: place for place, row in enumerate(reports)}
-    write_table(args.output, tables.outputs_table(task.prompts, work.results, order))
+    write_table(args.output, output_tables.outputs_table(task.prompts, work.results, order))
     write_json(
         args.metrics,
         {
             **measures.environment(device, args.threads, dtype),
-            **tables.output_counts(task.prompts, work.results, spent.wall_seconds),
+            **output_tables.output_counts(task.prompts, work.results, spent.wall_seconds),
             "precision": args.precision,
             "shard": args.shard,
             "shards": args.shards,

@@ -26,19 +26,14 @@ def main() -> None:
     import torch
 
     from radquant import prompts
+    from radquant.checkpoints.loading import is_simulated, load, resolve_device, resolve_dtype
     from radquant.files import write_json, write_table
     from radquant.generation import batching, lean_likelihood, likelihood, measures
     from radquant.generation.lean_decoder import take_over
-    from radquant.generation.prefix import (
-        behind_stored,
-        context_length,
-        may_share,
-        stored_length,
-    )
+    from radquant.generation.prefix import behind_stored, context_length, may_share, stored_length
     from radquant.generation.vision import load_processor
     from radquant.kernels.choice import use_kernels
-    from radquant.models import is_simulated, load, resolve_device, resolve_dtype
-    from radquant.quantization.precision import as_values, options_of
+    from radquant.settings.precision import as_values, options_of
 
     torch.set_num_threads(args.threads)
     rounding, kv_cache, lm_head = options_of(args.activations, args.kv_cache, args.lm_head)

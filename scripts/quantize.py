@@ -123,20 +123,16 @@ def main() -> None:
 
     import torch
 
-    from radquant.compute import onednn_products
+    from radquant.checkpoints.loading import resolve_device
+    from radquant.checkpoints.writing import write_checkpoint
     from radquant.files import read_json
-    from radquant.models import resolve_device
-    from radquant.quantization import engine, outliers, resuming, runtime
-    from radquant.quantization.checkpoint import write_checkpoint
-    from radquant.quantization.formats import format_for
-    from radquant.quantization.original import Original, open_original
-    from radquant.quantization.precision import from_json
-    from radquant.quantization.recipe import (
-        AUTO,
-        check_recipe_values,
-        recipe_of,
-        recipe_values,
-    )
+    from radquant.packed.formats import format_for
+    from radquant.quantization import layerwise, outliers, resuming
+    from radquant.quantization.onednn import onednn_products
+    from radquant.quantization.original_model import Original, open_original
+    from radquant.runtime import runtime_file
+    from radquant.settings.precision import from_json
+    from radquant.settings.recipe import AUTO, check_recipe_values, recipe_of, recipe_values
 
     torch.set_num_threads(args.threads)
     device = resolve_device(args.device)
@@ -149,7 +145,7 @@ def main() -> None:
     recipe = recipe_of(values)
     check_recipe_values(recipe)
     form = format_for(recipe, args.format)
-    samples = engine.check_calibration(recipe, args.calibration)
+    samples = layerwise.check_calibration(recipe, args.calibration)
     origin = read_json(args.calibration_record) if args.calibration_record else {}
 
     def open_source() -> Original:
@@ -165,12 +161,12 @@ def main() -> None:
             assert samples is not None
             prefix = outliers.find_prefix(open_source, samples, work / "outliers.f32", device)
             sequences = outliers.all_behind(prefix, samples)
-        result = engine.quantize_model(source, work, recipe, form, sequences, device, prefix)
+        result = layerwise.quantize_model(source, work, recipe, form, sequences, device, prefix)
     record = {
         "recipe": recipe_values(recipe),
         "format": form.name,
         "model": str(args.model),
-        "calibration": samples and {**origin, **engine.count(samples)},
+        "calibration": samples and {**origin, **layerwise.count(samples)},
         "layers": result.layers,
         "checks": {
             "layers_quantized": len(result.layers),
@@ -184,7 +180,7 @@ def main() -> None:
         "cpu_seconds": time.process_time(),
         "peak_process_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
-    quantization = runtime.announce(form.config(recipe, result.not_converted), result.online)
+    quantization = runtime_file.announce(form.config(recipe, result.not_converted), result.online)
     write_checkpoint(
         args.model,
         args.output,
@@ -192,7 +188,7 @@ def main() -> None:
         quantization,
         record,
         result.runtime,
-        runtime.metadata(recipe.activations),
+        runtime_file.metadata(recipe.activations),
         result.config,
     )
     shutil.rmtree(work)

@@ -6,9 +6,9 @@ from typing import Any
 
 from radquant.cli import run
 from radquant.errors import UserError
-from radquant.quantization import tools
-from radquant.quantization.original import Original
-from radquant.quantization.recipe import GROUP_SIZES, Recipe
+from radquant.quantization import other_packages
+from radquant.quantization.original_model import Original
+from radquant.settings.recipe import GROUP_SIZES, Recipe
 
 # AutoAWQ searches the clipping of 64 output channels at a time, of all layers but these.
 CLIPPED_TOGETHER = 64
@@ -19,7 +19,7 @@ BOUNDS = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    tools.add_arguments(parser)
+    other_packages.add_arguments(parser)
     parser.add_argument(
         "--bits", type=int, default=4, help="bits of a weight; AutoAWQ has 4 only (%(default)s)"
     )
@@ -151,10 +151,10 @@ def main() -> None:
     args = parse_arguments()
     args.started = time.monotonic()
     recipe = Recipe("awq", args.bits, args.group_size, zero_point=not args.symmetric)
-    original, device = tools.prepare("autoawq", recipe, args)
+    original, device = other_packages.prepare("autoawq", recipe, args)
     check_outputs(original)
-    sequences = tools.read_sequences(args.calibration, original.config, "AutoAWQ")
-    calibration = tools.calibration_record(args, sequences)
+    sequences = other_packages.read_sequences(args.calibration, original.config, "AutoAWQ")
+    calibration = other_packages.calibration_record(args, sequences)
     blocks = cut(sequences)
     model = quantize(args, recipe, blocks, device)
     tensors, seen = {}, set()
@@ -163,13 +163,13 @@ def main() -> None:
             seen.add(tensor.data_ptr())
             tensors[name] = tensor.cpu()
     record = {
-        "tool": tools.tool_record("autoawq"),
+        "tool": other_packages.tool_record("autoawq"),
         "calibration": calibration | {"blocks": len(blocks), "block_tokens": len(blocks[0])},
         "checks": {"largest_change_by_folding": model.quantizer.largest_change},
         "device": device,
     }
     quantization = model.quant_config.to_transformers_dict()
-    tools.write_result(original, args, tensors, quantization, recipe, record)
+    other_packages.write_result(original, args, tensors, quantization, recipe, record)
 
 
 if __name__ == "__main__":

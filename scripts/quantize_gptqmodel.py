@@ -15,9 +15,9 @@ import torch
 from radquant.cli import run
 from radquant.errors import UserError
 from radquant.files import read_json
-from radquant.quantization import tools
-from radquant.quantization.original import Original
-from radquant.quantization.recipe import GROUP_SIZES, WHOLE_ROW, Recipe
+from radquant.quantization import other_packages
+from radquant.quantization.original_model import Original
+from radquant.settings.recipe import GROUP_SIZES, WHOLE_ROW, Recipe
 
 # GPTQModel hands what the first layer is given on to all of them.
 ONE_ROTARY = (
@@ -28,7 +28,7 @@ ONE_ROTARY = (
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    tools.add_arguments(parser)
+    other_packages.add_arguments(parser)
     add = parser.add_argument
     add(
         "--bits",
@@ -121,7 +121,7 @@ def quantize(
 
     Returns its model, packed, and the fewest tokens that any layer saw, by its own count.
     """
-    tools.without_torchvision()
+    other_packages.without_torchvision()
     from gptqmodel import GPTQModel, QuantizeConfig
 
     config = QuantizeConfig(
@@ -178,9 +178,9 @@ def main() -> None:
         desc_act=args.desc_act,
         damp_percent=args.damp_percent,
     )
-    original, device = tools.prepare("gptqmodel", recipe, args)
-    sequences = tools.read_sequences(args.calibration, original.config, "GPTQModel")
-    calibration = tools.calibration_record(args, sequences)
+    original, device = other_packages.prepare("gptqmodel", recipe, args)
+    sequences = other_packages.read_sequences(args.calibration, original.config, "GPTQModel")
+    calibration = other_packages.calibration_record(args, sequences)
     caveat = ONE_ROTARY if has_two_rotaries(original.config) else None
     if caveat:
         print(f"warning: {caveat}", file=sys.stderr)
@@ -190,12 +190,13 @@ def main() -> None:
             model, seen = quantize(args, recipe, original, sequences, device)
             tensors, quantization = save(model, Path(directory))
         record = {
-            "tool": tools.tool_record("gptqmodel") | ({"caveat": caveat} if caveat else {}),
+            "tool": other_packages.tool_record("gptqmodel")
+            | ({"caveat": caveat} if caveat else {}),
             "calibration": calibration,
             "checks": {"calibration_tokens_of_every_layer": seen},
             "device": device,
         }
-        tools.write_result(original, args, tensors, quantization, recipe, record)
+        other_packages.write_result(original, args, tensors, quantization, recipe, record)
 
 
 if __name__ == "__main__":

@@ -94,8 +94,8 @@ def warn_if_open(host: str) -> None:
 
 def serve_with_vllm(args: argparse.Namespace, name: str) -> None:
     """Become vLLM's server, which then gets the signals."""
+    from radquant.checkpoints.loading import resolve_device
     from radquant.generation.vllm_limits import ENVIRONMENT
-    from radquant.models import resolve_device
     from radquant.serving.vllm_command import serve_command, shown
 
     command = serve_command(
@@ -120,13 +120,13 @@ def serve_here(args: argparse.Namespace, name: str) -> None:
     """Answer until Ctrl-C or SIGTERM."""
     import torch
 
+    from radquant.checkpoints.loading import load, resolve_device, resolve_dtype
     from radquant.generation import engines
     from radquant.generation.lean_decoder import take_over
     from radquant.kernels.choice import use_kernels
-    from radquant.models import load, resolve_device, resolve_dtype
-    from radquant.quantization.precision import options_of
     from radquant.serving.answering import served
     from radquant.serving.http_server import open_server
+    from radquant.settings.precision import options_of
 
     torch.set_num_threads(args.threads)
     device = resolve_device(args.device)

@@ -49,19 +49,19 @@ def main() -> None:
 
     import torch
 
+    from radquant.checkpoints.loading import DTYPES
     from radquant.files import read_table
-    from radquant.models import DTYPES
-    from radquant.quantization import selftest, verification
+    from radquant.verification import checkpoints, selftest
 
     torch.set_num_threads(arguments.threads)
     if arguments.synthetic:
         checks = selftest.synthetic_checks()
         print(
             f"{len(checks)} checks; the worst of each kind:",
-            verification.table_of(checks),
+            checkpoints.table_of(checks),
             sep="\n",
         )
-        verification.refuse_broken(checks)
+        checkpoints.refuse_broken(checks)
         return
     sequences = None
     if arguments.samples:
@@ -69,7 +69,7 @@ def main() -> None:
         sequences = [torch.tensor(ids[: arguments.length]) for ids in rows[: arguments.count]]
         if not sequences:
             raise UserError(f"{arguments.samples} holds no samples; make the calibration set again")
-    found = verification.verify_checkpoint(
+    found = checkpoints.verify_checkpoint(
         arguments.checkpoint,
         arguments.original,
         sequences,
@@ -81,8 +81,8 @@ def main() -> None:
         DTYPES[arguments.dtype],
         (arguments.count, arguments.length, arguments.seed),
     )
-    print(*found.notes, verification.table_of(found.checks), sep="\n")
-    verification.refuse_broken(found.checks)
+    print(*found.notes, checkpoints.table_of(found.checks), sep="\n")
+    checkpoints.refuse_broken(found.checks)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ import pandas as pd
 from report_run import computed_as, write_generations, write_weights
 
 from radquant.files import write_json, write_jsonl, write_table
-from radquant.quantization.recipe import Recipe, recipe_values
 from radquant.reporting.changes_section import example_texts
 from radquant.reporting.collect import Run
 from radquant.reporting.explorer import payload
@@ -23,6 +22,7 @@ from radquant.reporting.markdown import render
 from radquant.reporting.summary import summarize
 from radquant.scoring import lexicon, records
 from radquant.scoring.scores import score
+from radquant.settings.recipe import Recipe, recipe_values
 
 CONFIG = {
     "seed": 7,

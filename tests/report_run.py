@@ -7,16 +7,9 @@ import numpy as np
 import pandas as pd
 from safetensors.numpy import save_file
 
-from radquant.files import (
-    read_json,
-    read_table,
-    sha256_text,
-    write_json,
-    write_jsonl,
-    write_table,
-)
-from radquant.quantization.precision import activations_of, as_values, kv_cache_of, lm_head_of
-from radquant.quantization.recipe import Recipe, recipe_values
+from radquant.files import read_json, read_table, sha256_text, write_json, write_jsonl, write_table
+from radquant.settings.precision import activations_of, as_values, kv_cache_of, lm_head_of
+from radquant.settings.recipe import Recipe, recipe_values
 
 ROOT = Path(__file__).parents[1]
 HOSTILE = "Clear | lungs <script>alert(1)</script>\n```\n# *no* effusion \x1b[31m & [x](y)"

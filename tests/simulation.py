@@ -16,11 +16,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 
+from radquant.packed.formats import SUFFIXES, settings_of, unpack
 from radquant.prompts import Prompt
-from radquant.quantization.formats import SUFFIXES, settings_of, unpack
-from radquant.quantization.hadamard import matrix
-from radquant.quantization.precision import KVCache
-from radquant.quantization.runtime import FILE
+from radquant.runtime.hadamard import matrix
+from radquant.runtime.runtime_file import FILE
+from radquant.settings.precision import KVCache
 
 PACKED = {suffix for suffixes in SUFFIXES.values() for suffix in suffixes}
 

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import quantize_tiny, store, tiny_llama, write_samples
 
+from radquant.checkpoints.loading import load
 from radquant.errors import UserError
-from radquant.models import load
-from radquant.quantization.activations import quantize_activations
-from radquant.quantization.precision import Activations, as_values
+from radquant.runtime.activations import quantize_activations
+from radquant.settings.precision import Activations, as_values
 
 TENSOR = {bits: Activations(bits, "tensor") for bits in (8, 4)}
 

@@ -17,7 +17,7 @@ from tiny_architectures import (
 )
 
 from radquant.errors import UserError
-from radquant.quantization.architectures import (
+from radquant.families.architectures import (
     GEMMA3,
     Norm,
     Rows,

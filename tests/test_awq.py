@@ -7,6 +7,7 @@ import torch
 from tiny_architectures import RECIPE
 from torch import nn
 
+from radquant.packed.grid import quantize
 from radquant.quantization import awq
 from radquant.quantization.awq import (
     InputStatistics,
@@ -17,9 +18,8 @@ from radquant.quantization.awq import (
     search_scale,
 )
 from radquant.quantization.gptq import quantize_gptq
-from radquant.quantization.grid import quantize
-from radquant.quantization.recipe import Recipe
 from radquant.quantization.rounding import round_group
+from radquant.settings.recipe import Recipe
 
 BFLOAT16 = torch.bfloat16
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from radquant.baselines import CANDIDATES, best_constant, constant, copy_input
 from radquant.errors import UserError
 from radquant.files import write_table
 from radquant.scoring import lexicon, rewards
+from radquant.scoring.baselines import CANDIDATES, best_constant, constant, copy_input
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "baselines.py"
 TARGETS = (

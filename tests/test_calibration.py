@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from test_prompts import CHAT, SPACED, make_tokenizer
 from tiny_models import SCRIPTS, tiny_llama
 
-from radquant import calibration, prompts
+from radquant import prompts
+from radquant.calibration import sequences
 from radquant.errors import UserError
 from radquant.files import sha256_file, sha256_text
 
@@ -25,20 +26,20 @@ TEXTS = [{"id": f"line {n}", "text": "A dog barks. " * (n % 4) + f"Number {n}"} 
 BOS, EOS = 1, 2
 
 
-def corpus() -> calibration.Source:
+def corpus() -> sequences.Source:
     tokenizer = make_tokenizer(CHAT, adds_bos=True)
-    return calibration.reports(tokenizer, ROWS, TEMPLATE, "impression")
+    return sequences.reports(tokenizer, ROWS, TEMPLATE, "impression")
 
 
-def draw(count: int, max_tokens: int = 200, seed: int = 0) -> list[calibration.Sample]:
-    return calibration.draw(corpus(), count, max_tokens, seed)
+def draw(count: int, max_tokens: int = 200, seed: int = 0) -> list[sequences.Sample]:
+    return sequences.draw(corpus(), count, max_tokens, seed)
 
 
 def pack_texts(
     count: int, max_tokens: int, seed: int = 0, rows: Any = TEXTS, **options: Any
-) -> list[calibration.Sample]:
-    source = calibration.plain_texts(make_tokenizer(**options), rows, "a file")
-    return calibration.pack(source, count, max_tokens, seed)
+) -> list[sequences.Sample]:
+    source = sequences.plain_texts(make_tokenizer(**options), rows, "a file")
+    return sequences.pack(source, count, max_tokens, seed)
 
 
 def spelled(text: str) -> list[int]:
@@ -73,7 +74,7 @@ def test_long_texts_are_cut_and_counted() -> None:
         assert after.ids == before.ids[:40]
         assert after.cut == max(0, len(before.ids) - 40)
         assert before.text.startswith(after.text)
-    record = calibration.record(cut, {"kind": "corpus"}, "h", 40, False, 0)
+    record = sequences.record(cut, {"kind": "corpus"}, "h", 40, False, 0)
     assert record["truncated"] == sum(len(sample.ids) > 40 for sample in whole) > 0
     assert record["tokens"] == sum(len(sample.ids) for sample in cut)
     assert record["texts"] == record["samples"] == 8
@@ -83,12 +84,12 @@ def test_too_few_texts_are_an_error() -> None:
     # The ninth report has no findings.
     with pytest.raises(UserError, match=r"9 calibration samples .* only 8 reports with findings"):
         draw(9)
-    source = calibration.plain_texts(make_tokenizer(), [*TEXTS, {"id": "x", "text": " "}], "t.csv")
+    source = sequences.plain_texts(make_tokenizer(), [*TEXTS, {"id": "x", "text": " "}], "t.csv")
     with pytest.raises(UserError, match=r"13 calibration samples .* t\.csv has only 12 texts"):
-        calibration.draw(source, 13, 5, 0)
+        sequences.draw(source, 13, 5, 0)
 
 
-@pytest.mark.parametrize("make", [calibration.draw, calibration.pack])
+@pytest.mark.parametrize("make", [sequences.draw, sequences.pack])
 @pytest.mark.parametrize(("count", "max_tokens"), [(0, 5), (5, 0)])
 def test_nothing_cannot_be_asked_for(make: Any, count: int, max_tokens: int) -> None:
     with pytest.raises(UserError, match="must be at least 1"):
@@ -98,9 +99,9 @@ def test_nothing_cannot_be_asked_for(make: Any, count: int, max_tokens: int) -> 
 @pytest.mark.parametrize("chat", [None, CHAT])
 @pytest.mark.parametrize("adds_bos", [False, True])
 def test_a_plain_text_is_as_it_is(chat: str | None, adds_bos: bool) -> None:
-    source = calibration.plain_texts(make_tokenizer(chat, adds_bos), TEXTS, "a file")
+    source = sequences.plain_texts(make_tokenizer(chat, adds_bos), TEXTS, "a file")
     texts = {row["id"]: row["text"] for row in TEXTS}
-    samples = calibration.draw(source, 12, 1000, 3)
+    samples = sequences.draw(source, 12, 1000, 3)
     assert {sample.id: sample.text for sample in samples} == texts
     for sample in samples:
         assert sample.ids == [BOS] * adds_bos + spelled(texts[sample.id])
@@ -150,7 +151,7 @@ def test_a_packed_sequence_names_the_texts_in_it() -> None:
     assert samples[0].id == f"{order[0]} + {order[1]}"
     assert samples[0].text == f"{order[0] * 4}</s>{order[1] * 2}"
     assert [sample.cut for sample in samples] == [0, 0, 0, 2]
-    record = calibration.record(samples, {"kind": "table"}, None, 7, True, 0)
+    record = sequences.record(samples, {"kind": "table"}, None, 7, True, 0)
     assert (record["texts"], record["tokens"], record["truncated_tokens"]) == (6, 28, 2)
     assert (record["samples"], record["packed"], record["truncated"]) == (4, True, 1)
 
@@ -164,10 +165,10 @@ def test_packing_draws_by_seed_and_no_more_than_it_needs() -> None:
 @pytest.mark.parametrize("chat", [CHAT, SPACED, None])
 def test_packed_reports_are_prompts_with_references(chat: str | None) -> None:
     tokenizer = make_tokenizer(chat)
-    source = calibration.reports(tokenizer, ROWS, TEMPLATE, "impression")
-    whole = calibration.draw(source, 8, 1000, 5)
+    source = sequences.reports(tokenizer, ROWS, TEMPLATE, "impression")
+    whole = sequences.draw(source, 8, 1000, 5)
     expected = "".join(f"{sample.text}</s>" for sample in whole)
-    samples = calibration.pack(source, 6, 50, 5)
+    samples = sequences.pack(source, 6, 50, 5)
     assert expected.startswith("".join(sample.text for sample in samples))
 
 

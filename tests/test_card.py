@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import yaml
 
-from radquant.quantization.card import model_card
-from radquant.quantization.formats import FORMATS
-from radquant.quantization.precision import Activations
-from radquant.quantization.recipe import Recipe, recipe_values
-from radquant.quantization.runtime import announce
+from radquant.checkpoints.card import model_card
+from radquant.packed.formats import FORMATS
+from radquant.runtime.runtime_file import announce
+from radquant.settings.precision import Activations
+from radquant.settings.recipe import Recipe, recipe_values
 
 AWQ = Recipe("awq", 4, 128)
 SECRET = "No acute cardiopulmonary process."
@@ -249,7 +249,7 @@ def test_only_radquant_loads_a_rotated_model(tmp_path: Path) -> None:
     card = model_card(source(tmp_path / "m"), quantization, record)
     assert "before: rotated by Hadamard matrices (QuaRot, arXiv:2404.00456)" in lines_of(card)
     assert "transformers, vLLM: not at all." in card
-    assert "`radquant.models.load(directory)`" in card
+    assert "`radquant.checkpoints.loading.load(directory)`" in card
     assert "```" not in card
     assert "library_name" not in front_of(card)
     assert "they know nothing" not in card

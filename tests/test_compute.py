@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from radquant import compute
+from radquant.quantization import onednn
 
 
 def test_products_keep_float32_precision() -> None:
     before = torch.backends.mkldnn.matmul.fp32_precision
-    with compute.onednn_products():
+    with onednn.onednn_products():
         a, b = torch.randn(37, 1536), torch.randn(1536, 192)
         product, gram = a @ b, torch.zeros(1536, 1536).addmm_(a.T, a)
     for result, exact in ((product, a.double() @ b.double()), (gram, a.double().T @ a.double())):
@@ -17,7 +17,7 @@ def test_products_keep_float32_precision() -> None:
 
 
 def test_a_loss_of_precision_is_measured_and_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert 0 < compute.largest_product_error() < compute.FLOAT32_ERROR
+    assert 0 < onednn.largest_product_error() < onednn.FLOAT32_ERROR
     product = torch.Tensor.__matmul__
 
     def rounded(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -27,6 +27,6 @@ def test_a_loss_of_precision_is_measured_and_refused(monkeypatch: pytest.MonkeyP
         return product(a, b)
 
     monkeypatch.setattr(torch.Tensor, "__matmul__", rounded)
-    assert compute.largest_product_error() > compute.FLOAT32_ERROR
-    with compute.onednn_products():
+    assert onednn.largest_product_error() > onednn.FLOAT32_ERROR
+    with onednn.onednn_products():
         assert torch.backends.mkldnn.matmul.fp32_precision == "ieee"

@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from workflow_helpers import REPOSITORY, DryRun, copy_repository, dry_run, errors
 
-from radquant import config
 from radquant.errors import UserError
-from radquant.quantization.precision import (
+from radquant.settings import configuration
+from radquant.settings.precision import (
     Activations,
     KVCache,
     LMHead,
@@ -25,7 +25,7 @@ from radquant.quantization.precision import (
     as_values,
     kv_cache_of,
 )
-from radquant.quantization.recipe import Recipe, recipe_of, recipe_values
+from radquant.settings.recipe import Recipe, recipe_of, recipe_values
 
 SCHEMA = REPOSITORY / "config" / "schema.yaml"
 WHEEL_MODEL = {
@@ -69,9 +69,9 @@ def changed(base: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", READY)
 def test_ready_configurations_resolve_to_something_valid(name: str) -> None:
-    full = config.resolve(read(name), SCHEMA)
+    full = configuration.resolve(read(name), SCHEMA)
     jsonschema.validate(full, read("config/schema.yaml"))
-    assert config.resolve(full, SCHEMA) == full
+    assert configuration.resolve(full, SCHEMA) == full
 
 
 def test_a_configuration_without_options_takes_them_from_the_schema() -> None:
@@ -79,7 +79,7 @@ def test_a_configuration_without_options_takes_them_from_the_schema() -> None:
         "model": {"name": "m", "path": "somewhere"},
         "corpus": {"name": "c", "format": "table", "path": "table.csv"},
     }
-    full = config.resolve(given, SCHEMA)
+    full = configuration.resolve(given, SCHEMA)
     assert list(full["precisions"]) == ["original"]
     assert full["generation"]["batch_size"] == 20
     assert full["model"]["weights"] == ["model.safetensors"]
@@ -87,7 +87,7 @@ def test_a_configuration_without_options_takes_them_from_the_schema() -> None:
 
 
 def test_the_floor_of_the_default_run_is_one_symmetric_dynamic_scale_per_tensor() -> None:
-    precisions = config.resolve(read("config.yaml"), SCHEMA)["precisions"]
+    precisions = configuration.resolve(read("config.yaml"), SCHEMA)["precisions"]
     names = ["original", "w4a16", "w4a8", "w4a8-naive", "w4a4-naive", "w4a16-rtn"]
     assert list(precisions) == names
     for bits in (8, 4):
@@ -137,7 +137,7 @@ def test_the_schemas_defaults_are_those_of_the_code() -> None:
             "lm_head": {"bits": 8},
         },
     }
-    full = config.resolve(given, SCHEMA)
+    full = configuration.resolve(given, SCHEMA)
     found = full["precisions"]["p"]
     assert found["activations"] == as_values(Activations(8))
     assert found["kv_cache"] == as_values(KVCache(4))
@@ -160,8 +160,8 @@ def test_static_ranges_are_those_of_the_checkpoint() -> None:
     sentence = "give checkpoints.awq-w4.activations the same values"
     for other in (None, {**static, "bits": 4}, {**static, "skip": []}):
         with pytest.raises(UserError, match=re.escape(sentence)):
-            config.resolve(changed(given, "checkpoints/awq-w4/activations", other), SCHEMA)
-    full = config.resolve(changed(given, "checkpoints/awq-w4/activations", static), SCHEMA)
+            configuration.resolve(changed(given, "checkpoints/awq-w4/activations", other), SCHEMA)
+    full = configuration.resolve(changed(given, "checkpoints/awq-w4/activations", static), SCHEMA)
     assert full["checkpoints"]["awq-w4"]["activations"] == full["precisions"]["w4a8"]["activations"]
 
 
@@ -338,7 +338,7 @@ def image_config(path: str = "seed", value: Any = 7) -> dict[str, Any]:
 @pytest.mark.parametrize(("path", "value", "sentence"), IMAGE_MISTAKES)
 def test_a_mistake_about_images_gets_one_sentence(path: str, value: Any, sentence: str) -> None:
     with pytest.raises(UserError, match=re.escape(sentence)):
-        config.resolve(image_config(path, value), SCHEMA)
+        configuration.resolve(image_config(path, value), SCHEMA)
 
 
 def test_a_prompt_for_images_needs_no_column(tmp_path: Path) -> None:
@@ -349,17 +349,17 @@ def test_a_prompt_for_images_needs_no_column(tmp_path: Path) -> None:
     base = {**image_config(), "checkpoints": checkpoints, "precisions": precisions}
     base["generation"]["prompt"] = str(prompt)
     base["calibration"] = {"prompt": str(prompt)}
-    full = config.resolve(base, SCHEMA)
+    full = configuration.resolve(base, SCHEMA)
     assert full["task"] == {"inputs": [], "target": "findings", "image_column": "image"}
     prompt.write_text("{images}")
     with pytest.raises(UserError, match=r"uses \{images\}, which is no column"):
-        config.resolve(base, SCHEMA)
+        configuration.resolve(base, SCHEMA)
     del base["task"]["image_column"], base["corpus"]
     base = {**base, "corpus": {"name": "own", "format": "table", "path": "t.csv"}}
     base["task"]["inputs"] = ["indication"]
     prompt.write_text("Describe the chest X-ray.")
     with pytest.raises(UserError, match="uses no column, so every report would get the same one"):
-        config.resolve(base, SCHEMA)
+        configuration.resolve(base, SCHEMA)
 
 
 def test_the_image_folder_reaches_the_scripts(repository: Path) -> None:
@@ -384,7 +384,7 @@ def test_a_mistake_gets_one_sentence(path: Any, value: Any, sentence: str) -> No
     base = read("config.yaml")
     wrong = {**base, path: value} if isinstance(path, int) else changed(base, path, value)
     with pytest.raises(UserError, match=re.escape(sentence)) as caught:
-        config.resolve(wrong, SCHEMA)
+        configuration.resolve(wrong, SCHEMA)
     assert "\n" not in str(caught.value)
 
 
@@ -405,7 +405,9 @@ def test_a_wrong_prompt_is_noticed_before_anything_runs(
     prompt.write_text(template, encoding="utf-8")
     for section in ("generation", "calibration"):
         with pytest.raises(UserError, match=sentence) as caught:
-            config.resolve(changed(read("config.yaml"), f"{section}/prompt", str(prompt)), SCHEMA)
+            configuration.resolve(
+                changed(read("config.yaml"), f"{section}/prompt", str(prompt)), SCHEMA
+            )
         assert str(prompt) in str(caught.value)
 
 
@@ -413,15 +415,15 @@ def test_the_calibration_prompt_of_a_run_without_calibration_is_not_looked_at() 
     plain = changed(read("config.yaml"), "calibration/prompt", "prompts/none.txt")
     for name in ("w4a16", "w4a8", "w4a8-naive", "w4a4-naive"):
         del plain["precisions"][name]
-    full = config.resolve(plain, SCHEMA)
-    assert config.used_checkpoints(full) == ["rtn-w4"]
-    assert config.calibrated_checkpoints(full) == []
+    full = configuration.resolve(plain, SCHEMA)
+    assert configuration.used_checkpoints(full) == ["rtn-w4"]
+    assert configuration.calibrated_checkpoints(full) == []
 
 
 @pytest.mark.parametrize("source", [{"hub": TEXTS}, {"table": {"path": "t.csv"}}])
 def test_the_calibration_prompt_is_not_looked_at_for_other_texts(source: dict[str, Any]) -> None:
     calibration = {"prompt": "prompts/none.txt", **source}
-    full = config.resolve({**read("config.yaml"), "calibration": calibration}, SCHEMA)
+    full = configuration.resolve({**read("config.yaml"), "calibration": calibration}, SCHEMA)
     (texts,) = source
     assert full["calibration"][texts]["column"] == "text"
 
@@ -438,7 +440,7 @@ def as_text(value: Any) -> Any:
 @pytest.mark.parametrize("name", READY)
 def test_numbers_that_arrive_as_text_are_numbers(name: str) -> None:
     given = read(name)
-    assert config.resolve(as_text(given), SCHEMA) == config.resolve(given, SCHEMA)
+    assert configuration.resolve(as_text(given), SCHEMA) == configuration.resolve(given, SCHEMA)
 
 
 @given(st.data())
@@ -454,7 +456,7 @@ def test_whatever_stands_at_a_key_either_resolves_or_gets_one_sentence(data: st.
     path = "/".join([section, *([data.draw(st.sampled_from(keys))] if keys else [])])
     wrong = changed(base, path, data.draw(value))
     with contextlib.suppress(UserError):  # any other exception fails the test
-        jsonschema.validate(config.resolve(wrong, SCHEMA), read("config/schema.yaml"))
+        jsonschema.validate(configuration.resolve(wrong, SCHEMA), read("config/schema.yaml"))
 
 
 @pytest.fixture(scope="module")
@@ -489,7 +491,7 @@ def test_snakemake_ends_with_one_sentence(
 
 
 def test_the_default_run_is_planned(repository: Path) -> None:
-    full = config.resolve(read("config.yaml"), SCHEMA)
+    full = configuration.resolve(read("config.yaml"), SCHEMA)
     precisions, shards = len(full["precisions"]), full["generation"]["shards"]
     assert dry_run(repository).jobs == {
         "fetch_model": 1,
@@ -544,7 +546,7 @@ def test_a_dry_run_says_why_each_job_runs(repository: Path) -> None:
 
 
 def test_a_given_configfile_stands_alone(repository: Path) -> None:
-    """Merged into config.yaml, it would have all of the default run's precisions too."""
+    """Merged into configuration.yaml, it would have all of the default run's precisions too."""
     jobs = dry_run(repository, "--configfile", "config/mimic-mistral.yaml").jobs
     assert (jobs["quantize"], jobs["likelihood"]) == (1, 2)
 
@@ -562,12 +564,12 @@ def test_single_values_are_overridden_on_top_of_either(repository: Path) -> None
 
 @pytest.mark.parametrize("name", ["study", "study-gemma3", "methods"])
 def test_every_checkpoint_about_activations_is_used(name: str) -> None:
-    full = config.resolve(read(f"config/activation-{name}.yaml"), SCHEMA)
-    assert set(config.used_checkpoints(full)) == set(full["checkpoints"])
+    full = configuration.resolve(read(f"config/activation-{name}.yaml"), SCHEMA)
+    assert set(configuration.used_checkpoints(full)) == set(full["checkpoints"])
 
 
 def test_the_study_of_activations_is_planned(repository: Path) -> None:
-    full = config.resolve(read("config/activation-study.yaml"), SCHEMA)
+    full = configuration.resolve(read("config/activation-study.yaml"), SCHEMA)
     run = dry_run(repository, "--configfile", "config/activation-study.yaml", "-p")
     assert run.jobs["quantize"] == len(full["checkpoints"])
     assert run.jobs["likelihood"] == len(full["precisions"])
@@ -617,10 +619,10 @@ def test_plain_rounding_after_a_look_at_activations_does(
     target = "results/checkpoints/rtn-w4/model.safetensors"
     planned = dry_run(repository, target, "-p", "--config", f"checkpoints={json.dumps(recipe)}")
     assert (planned.jobs["calibration_set"], planned.jobs["quantize"]) == (1, 1)
-    full = config.resolve(
+    full = configuration.resolve(
         changed(read("config.yaml"), "checkpoints/rtn-w4", recipe["rtn-w4"]), SCHEMA
     )
-    assert "rtn-w4" in config.calibrated_checkpoints(full)
+    assert "rtn-w4" in configuration.calibrated_checkpoints(full)
 
 
 def test_settings_reach_the_scripts_as_json(repository: Path) -> None:

@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import store, tiny_llama
 
+from radquant.checkpoints.loading import load
 from radquant.kernels import cpu, int4pack
 from radquant.kernels.choice import use_kernels
-from radquant.kernels.reference import PackedLinear
-from radquant.models import load
-from radquant.quantization.activations import quantize_activations
-from radquant.quantization.packing import pack_columns
-from radquant.quantization.precision import Activations
+from radquant.packed.linear import PackedLinear
+from radquant.packed.packing import pack_columns
+from radquant.runtime.activations import quantize_activations
+from radquant.settings.precision import Activations
 
 pytestmark = pytest.mark.skipif(
     cpu.unavailable() is not None and os.environ.get("CI") != "true",

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from safetensors import SafetensorError
 from tiny_models import quantize_tiny, tiny_llama
 
+from radquant.checkpoints.loading import load_tokenizer
 from radquant.errors import UserError
 from radquant.files import (
     atomic_directory,
@@ -26,7 +27,6 @@ from radquant.files import (
     write_jsonl,
     write_table,
 )
-from radquant.models import load_tokenizer
 from radquant.quantization import resuming
 from radquant.scoring import records
 
@@ -44,7 +44,10 @@ WRITERS: dict[str, tuple[Callable[[Path], None], Callable[[Path], object]]] = {
     "scores.parquet": (lambda path: write_table(path, TABLE), read_table),
     "eval.csv": (lambda path: write_table(path, TABLE), read_table),
     "quantization.json": (lambda path: write_json(path, {"bits": 4, "files": {}}), read_json),
-    "notes.jsonl": (lambda path: write_jsonl(path, [RECORD]), lambda path: records.read([path])),
+    "notes.jsonl": (
+        lambda path: write_jsonl(path, [RECORD]),
+        lambda path: records.read([path]),
+    ),
 }
 
 

@@ -16,15 +16,15 @@ from tiny_architectures import tiny_model
 from tiny_models import SCRIPTS, store, tiny_llama, token_sequences, write_samples
 from transformers import AutoModelForCausalLM
 
+from radquant.checkpoints.loading import load
 from radquant.errors import UserError
 from radquant.export import modelopt, omniserve
 from radquant.export.modelopt import export_modelopt
 from radquant.export.omniserve import export_omniserve
 from radquant.export.source import older_config
-from radquant.models import load
-from radquant.quantization.grid import QuantizedWeight, quantize
-from radquant.quantization.progressive import int8_weights
-from radquant.quantization.recipe import Recipe
+from radquant.packed.grid import QuantizedWeight, quantize
+from radquant.packed.progressive_grid import int8_weights
+from radquant.settings.recipe import Recipe
 
 IDS = token_sequences(1, 12, seed=9)[0][None]
 # The least that OmniServe's kernels take: heads of 128 channels, layers of 256 inputs.
@@ -215,7 +215,7 @@ def test_an_omniserve_checkpoint_holds_the_model(
     assert config["rope_theta"] == 10000.0
     assert config["rope_scaling"] is None
     assert "OmniServe" in (exported / "README.md").read_text()
-    assert "radquant.models.load" not in (exported / "README.md").read_text()
+    assert "radquant.checkpoints.loading.load" not in (exported / "README.md").read_text()
     record = json.loads((exported / "export.json").read_text())
     assert record["checkpoint"]["recipe"]["method"] == "rtn"
     assert "pytorch_model.bin" in record["files"]

@@ -14,10 +14,9 @@ from tiny_architectures import tiny_model
 from tiny_models import store, tiny_llama, token_sequences, write_samples
 from transformers import AutoModelForCausalLM
 
+from radquant.checkpoints.loading import load
 from radquant.errors import UserError
-from radquant.kernels.reference import PackedLinear
-from radquant.models import load
-from radquant.quantization.formats import (
+from radquant.packed.formats import (
     FORMATS,
     Settings,
     field_bits,
@@ -26,8 +25,9 @@ from radquant.quantization.formats import (
     settings_of,
     unpack,
 )
-from radquant.quantization.grid import QuantizedWeight, quantize
-from radquant.quantization.recipe import FORMAT_BITS, Recipe
+from radquant.packed.grid import QuantizedWeight, quantize
+from radquant.packed.linear import PackedLinear
+from radquant.settings.recipe import FORMAT_BITS, Recipe
 
 IDS = token_sequences(1, 12, seed=9)[0][None]
 

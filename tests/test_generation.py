@@ -13,12 +13,12 @@ from tiny_models import tiny_llama
 from tiny_reports import model_and_splits, prompt_of, random_prompts, run_script
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
+from radquant.checkpoints.loading import Loaded, load
 from radquant.errors import UserError
 from radquant.generation import batching, measures
 from radquant.generation import transformers_engine as engine
 from radquant.generation.prefix import NOTHING, run_prefix
-from radquant.models import Loaded, load
-from radquant.quantization.precision import Activations, KVCache, as_values
+from radquant.settings.precision import Activations, KVCache, as_values
 
 # -------------------------------------------------------------------------------------- batches
 

@@ -7,14 +7,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from radquant.errors import UserError
-from radquant.quantization.gptq import (
-    factorize,
-    processing_order,
-    quantize_gptq,
-    round_scaled,
-)
-from radquant.quantization.grid import QuantizedWeight, find_grid, quantize
-from radquant.quantization.recipe import Recipe
+from radquant.packed.grid import QuantizedWeight, find_grid, quantize
+from radquant.quantization.gptq import factorize, processing_order, quantize_gptq, round_scaled
+from radquant.settings.recipe import Recipe
 
 recipes = st.builds(
     Recipe,

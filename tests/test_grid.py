@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from radquant.errors import UserError
-from radquant.quantization.grid import QuantizedWeight, by_group, find_grid, quantize, round_to_grid
-from radquant.quantization.recipe import (
+from radquant.packed.grid import QuantizedWeight, by_group, find_grid, quantize, round_to_grid
+from radquant.settings.recipe import (
     Recipe,
     check_recipe_values,
     needs_calibration,

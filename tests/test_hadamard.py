@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from radquant.errors import UserError
-from radquant.quantization import hadamard
+from radquant.runtime import hadamard
 
 # Orders of Paley's two constructions, head widths, and widths of SmolLM2, Gemma 3, Qwen and Llama.
 HADAMARD = [1, 2, 4, 8, 12, 20, 24, 28, 36, 44, 60, 64, 68, 76, 80, 96, 108, 128, 148, 256, 576]

@@ -11,12 +11,12 @@ from tiny_architectures import tiny_model
 from tiny_models import store, tiny_llama
 from torch import Tensor
 
+from radquant.checkpoints.loading import is_simulated, load
 from radquant.errors import UserError
 from radquant.generation.lean_decoder import take_over
 from radquant.kernels import cpu
-from radquant.models import is_simulated, load
-from radquant.quantization import head
-from radquant.quantization.precision import Activations, LMHead, lm_head_of
+from radquant.runtime import head
+from radquant.settings.precision import Activations, LMHead, lm_head_of
 
 
 def simulated(weight: Tensor, group_size: int) -> Tensor:

@@ -20,13 +20,13 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 from tiny_models import tiny_llama
 
-from radquant.config import resolve
+from radquant.checkpoints.loading import load
 from radquant.corpus.readers import read_openi, read_table_files, read_text_folder
 from radquant.errors import UserError
 from radquant.fetching import model_from_directory
 from radquant.files import as_text, as_written, read_table, write_table
 from radquant.image_files import image_files
-from radquant.models import load
+from radquant.settings.configuration import resolve
 
 SCHEMA = Path(__file__).parents[1] / "config" / "schema.yaml"
 HEADER = b"id,findings,impression\n"

@@ -18,8 +18,8 @@ from radquant.corpus.cleaning import clean_text, is_cut, normalise, refers_elsew
 from radquant.corpus.sections import find_sections, is_boilerplate, split_readings
 from radquant.reporting.changes_section import _block
 from radquant.reporting.explorer import marks
+from radquant.reporting.formatting import escape
 from radquant.reporting.html import embed
-from radquant.reporting.tables import escape
 from radquant.scoring import changes, findings, lexicon
 from radquant.scoring.spans import sentences
 

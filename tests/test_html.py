@@ -11,9 +11,9 @@ import pytest
 from explorer_reports import CONFIG, REPORTS
 
 from radquant.reporting.explorer import marks
+from radquant.reporting.formatting import escape
 from radquant.reporting.html import ASSETS, embed, page
 from radquant.reporting.summary import summarize
-from radquant.reporting.tables import escape
 from radquant.scoring import lexicon
 
 HOSTILE = [

@@ -17,14 +17,7 @@ from tiny_images import random_gray, write_dicom, write_png
 
 from radquant.errors import UserError
 from radquant.files import sha256_file
-from radquant.image_files import (
-    decode,
-    image_files,
-    image_names,
-    read_image,
-    stretched,
-    windowed,
-)
+from radquant.image_files import decode, image_files, image_names, read_image, stretched, windowed
 
 RAMP = np.arange(4096, dtype=np.uint16).reshape(64, 64)
 

@@ -9,10 +9,10 @@ from tiny_models import store, token_sequences
 from tiny_tools import uneven_llama, write_samples
 from transformers import AutoModelForCausalLM
 
-from radquant import models
+from radquant.checkpoints import loading
+from radquant.checkpoints.building import packed_layers
 from radquant.files import read_json
-from radquant.quantization.checkpoint import packed_layers
-from radquant.quantization.formats import settings_of, unpack
+from radquant.packed.formats import settings_of, unpack
 
 INPUTS = {"input_ids": torch.stack(token_sequences(4, 24, seed=9))}
 RECIPES = {
@@ -36,7 +36,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def logits_of(checkpoint: Path, dtype: torch.dtype) -> torch.Tensor:
-    return models.load(checkpoint, dtype=dtype).model(**INPUTS).logits.detach().float()
+    return loading.load(checkpoint, dtype=dtype).model(**INPUTS).logits.detach().float()
 
 
 def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
@@ -75,8 +75,8 @@ def test_autoawq_dequantizes_to_the_same_bits(call_tool, checkpoints, tmp_path) 
 # GPTQ through transformers as well needs optimum, which hands it to the same code.
 READERS = """
 import sys, torch
-from radquant.quantization import tools
-tools.without_torchvision()
+from radquant.quantization import other_packages
+other_packages.without_torchvision()
 from gptqmodel import BACKEND, GPTQModel
 from transformers import AutoConfig, AutoModelForCausalLM
 *checkpoints, file = sys.argv[1:]

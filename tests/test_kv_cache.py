@@ -17,7 +17,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from radquant.errors import UserError
 from radquant.generation.batching import pad_left
 from radquant.generation.prefix import Prefix
-from radquant.quantization.kv_cache import (
+from radquant.runtime.kv_cache import (
     RoundedLayer,
     RoundedSlidingLayer,
     new_cache,
@@ -25,7 +25,7 @@ from radquant.quantization.kv_cache import (
     round_pair,
     start_with,
 )
-from radquant.quantization.precision import CACHE_GRANULARITIES, KVCache
+from radquant.settings.precision import CACHE_GRANULARITIES, KVCache
 
 KINDS = ["llama", "qwen3", "gemma3_text"]  # the last one has a layer with a window of 8
 SETTINGS = [

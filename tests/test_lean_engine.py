@@ -18,6 +18,7 @@ from tiny_models import store, tiny_llama, write_samples
 from tiny_reports import prompt_of, random_prompts
 from torch import nn
 
+from radquant.checkpoints.loading import Loaded, is_simulated, load
 from radquant.errors import UserError
 from radquant.generation import (
     batching,
@@ -32,13 +33,12 @@ from radquant.generation import (
 from radquant.generation import transformers_engine as engine
 from radquant.generation.lean_decoder import LeanDecoder, take_over, unsupported
 from radquant.kernels import cpu
-from radquant.kernels.reference import PackedLinear
-from radquant.models import Loaded, is_simulated, load
-from radquant.quantization import activations
-from radquant.quantization.hadamard import rotate_input
-from radquant.quantization.head import round_head
-from radquant.quantization.precision import Activations, KVCache, LMHead
-from radquant.quantization.runtime import Runtime, StoredPrefix
+from radquant.packed.linear import PackedLinear
+from radquant.runtime import activations
+from radquant.runtime.hadamard import rotate_input
+from radquant.runtime.head import round_head
+from radquant.runtime.runtime_file import Runtime, StoredPrefix
+from radquant.settings.precision import Activations, KVCache, LMHead
 
 pytestmark = pytest.mark.skipif(cpu.unavailable() is not None, reason=str(cpu.unavailable()))
 

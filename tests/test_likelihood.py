@@ -19,11 +19,11 @@ from transformers import (
 )
 
 from radquant import prompts
+from radquant.checkpoints.loading import load
 from radquant.errors import UserError
 from radquant.generation import batching, likelihood
 from radquant.generation.prefix import NOTHING, run_prefix
-from radquant.models import load
-from radquant.quantization.precision import Activations, as_values
+from radquant.settings.precision import Activations, as_values
 
 SIZES = {
     "vocab_size": len(WORDS),

@@ -13,14 +13,13 @@ from hypothesis import strategies as st
 from tiny_models import make_stand_out, store, tiny_llama, token_sequences, write_samples
 from torch import Tensor
 
+from radquant.checkpoints.loading import load
+from radquant.checkpoints.streaming import fill
 from radquant.errors import UserError
-from radquant.models import load
-from radquant.quantization import observation
-from radquant.quantization.activations import quantize_activations
-from radquant.quantization.architectures import Group, decoder_layers
-from radquant.quantization.formats import format_for, settings_of, unpack
-from radquant.quantization.hidden import Hidden, embed
-from radquant.quantization.observation import (
+from radquant.families.architectures import Group, decoder_layers
+from radquant.packed.formats import format_for, settings_of, unpack
+from radquant.quantization import calibration_statistics
+from radquant.quantization.calibration_statistics import (
     Inputs,
     InputStatistics,
     RoundedStatistics,
@@ -31,11 +30,12 @@ from radquant.quantization.observation import (
     rounded_error,
     static_ranges,
 )
-from radquant.quantization.original import Original, open_original
-from radquant.quantization.precision import Activations
-from radquant.quantization.recipe import Recipe
+from radquant.quantization.hidden_states import Hidden, embed
+from radquant.quantization.original_model import Original, open_original
 from radquant.quantization.rounding import round_layer
-from radquant.quantization.streaming import fill
+from radquant.runtime.activations import quantize_activations
+from radquant.settings.precision import Activations
+from radquant.settings.recipe import Recipe
 
 CPU = torch.device("cpu")
 seeds = st.integers(0, 2**31)
@@ -163,12 +163,12 @@ def test_sequences_that_are_kept_whole(behind: list[int], prefix: int) -> None:
     texts = range(bool(prefix), len(lengths))
     assert found
     assert set(found) <= set(texts)
-    if sum(behind) <= observation.SAMPLE_TOKENS:
+    if sum(behind) <= calibration_statistics.SAMPLE_TOKENS:
         assert found == list(texts)
     steps = {b - a for a, b in pairwise(found)}
     assert max(steps, default=0) - min(steps, default=0) <= 1
     mean = sum(behind) / len(behind)
-    assert abs(len(found) * mean - observation.SAMPLE_TOKENS) <= mean or len(found) in (
+    assert abs(len(found) * mean - calibration_statistics.SAMPLE_TOKENS) <= mean or len(found) in (
         1,
         len(texts),
     )

@@ -18,14 +18,9 @@ from tiny_models import SCRIPTS, make_stand_out, store, tiny_llama, token_sequen
 from torch import Tensor
 
 from radquant.quantization import outliers, resuming
-from radquant.quantization.original import open_original
-from radquant.quantization.outliers import (
-    all_behind,
-    choose_prefix,
-    find_prefix,
-    standing_out,
-)
-from radquant.quantization.runtime import FILE, behind_prefix
+from radquant.quantization.original_model import open_original
+from radquant.quantization.outliers import all_behind, choose_prefix, find_prefix, standing_out
+from radquant.runtime.runtime_file import FILE, behind_prefix
 
 CPU = torch.device("cpu")
 BOS, ODD = 1, 7

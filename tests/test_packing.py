@@ -5,10 +5,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from radquant.kernels.reference import PackedLinear
-from radquant.quantization import packing_compressed, packing_gptq
-from radquant.quantization.grid import QuantizedWeight, quantize
-from radquant.quantization.packing import (
+from radquant.packed import packing_compressed, packing_gptq
+from radquant.packed.grid import QuantizedWeight, quantize
+from radquant.packed.linear import PackedLinear
+from radquant.packed.packing import (
     pack,
     pack_bits,
     pack_columns,
@@ -16,7 +16,7 @@ from radquant.quantization.packing import (
     unpack_bits,
     unpack_columns,
 )
-from radquant.quantization.recipe import Recipe
+from radquant.settings.recipe import Recipe
 
 
 def test_the_published_nibble_order() -> None:
@@ -160,7 +160,7 @@ def test_compressed_tensors_own_code_reads_and_writes_the_same(
     from compressed_tensors.compressors import BaseCompressor
     from compressed_tensors.quantization import QuantizationConfig
 
-    from radquant.quantization.formats import FORMATS
+    from radquant.packed.formats import FORMATS
 
     torch.manual_seed(bits)
     recipe = Recipe("rtn", bits, group_size, zero_point=not symmetric)

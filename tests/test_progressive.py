@@ -12,22 +12,22 @@ from safetensors.torch import load_file, save_file
 from tiny_models import store, tiny_llama, token_sequences, write_samples
 from transformers import AutoModelForCausalLM
 
+from radquant.checkpoints.loading import load
 from radquant.errors import UserError
-from radquant.kernels.progressive import (
+from radquant.packed import packing_qoq, progressive_grid
+from radquant.packed.formats import FORMATS, check_tensors, in_memory, settings_of, unpack
+from radquant.packed.grid import QuantizedWeight, by_group, find_grid, quantize
+from radquant.packed.progressive_grid import channel_scales, int8_weights
+from radquant.packed.progressive_linear import (
     ProgressiveLinear,
     int8_forward,
     integer_product,
     quantize_tokens,
 )
-from radquant.models import load
-from radquant.quantization import packing_qoq, progressive
 from radquant.quantization.awq import output_error, scaled_rounding, search_clip
-from radquant.quantization.formats import FORMATS, check_tensors, in_memory, settings_of, unpack
 from radquant.quantization.gptq import quantize_gptq
-from radquant.quantization.grid import QuantizedWeight, by_group, find_grid, quantize
-from radquant.quantization.progressive import channel_scales, int8_weights
-from radquant.quantization.recipe import Recipe, check_recipe_values
-from radquant.quantization.tool_limits import check_tool_recipe
+from radquant.settings.recipe import Recipe, check_recipe_values
+from radquant.settings.tool_limits import check_tool_recipe
 
 RTN = Recipe("rtn", 4, 32, progressive=True)
 IDS = token_sequences(1, 12, seed=9)[0][None]
@@ -82,7 +82,7 @@ def test_all_sixteen_values_of_every_range_are_int8(low: int, keep: float) -> No
     """Every range in the protective one, and every integer, which GPTQ may call for."""
     high = torch.arange(120.0)
     groups = torch.stack([torch.full_like(high, low), high], -1)
-    scale, zero = progressive.find_grid(groups, torch.ones(120), keep)
+    scale, zero = progressive_grid.find_grid(groups, torch.ones(120), keep)
     points = (torch.arange(16)[None] - zero[:, None]) * scale[:, None]
     assert int(points.min()) >= -128
     assert int(points.max()) <= 127

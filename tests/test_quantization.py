@@ -12,10 +12,13 @@ from safetensors.torch import load_file
 from tiny_models import quantize_tiny, tiny_llama, token_sequences
 from transformers import AutoModelForCausalLM
 
+from radquant.checkpoints.loading import load
 from radquant.errors import UserError
-from radquant.models import load
-from radquant.quantization import engine
-from radquant.quantization.architectures import ARCHITECTURES, LLAMA, Norm, Rows
+from radquant.families.architectures import ARCHITECTURES, LLAMA, Norm, Rows
+from radquant.packed.formats import format_for
+from radquant.packed.grid import quantize
+from radquant.packed.packing import unpack
+from radquant.quantization import layerwise
 from radquant.quantization.awq import (
     InputStatistics,
     fold_into_norm,
@@ -24,11 +27,8 @@ from radquant.quantization.awq import (
     search_scale,
     source_channels,
 )
-from radquant.quantization.formats import format_for
-from radquant.quantization.grid import quantize
-from radquant.quantization.original import open_original
-from radquant.quantization.packing import unpack
-from radquant.quantization.recipe import Recipe, recipe_values
+from radquant.quantization.original_model import open_original
+from radquant.settings.recipe import Recipe, recipe_values
 
 ROOT = Path(__file__).parent.parent
 AWQ = Recipe("awq", 4, 32)
@@ -113,10 +113,10 @@ def test_folding_into_a_stored_norm_is_exact(storage: torch.dtype) -> None:
 
 def quantized(
     directory: Path, work: Path, recipe: Recipe = AWQ, tokens: int = 24
-) -> engine.Quantization:
+) -> layerwise.Quantization:
     """Quantize the model in `directory` on a few random sequences."""
     source, form = open_original(directory), format_for(recipe)
-    return engine.quantize_model(source, work, recipe, form, token_sequences(6, tokens), CPU)
+    return layerwise.quantize_model(source, work, recipe, form, token_sequences(6, tokens), CPU)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -126,7 +126,7 @@ def test_folding_leaves_the_function_unchanged(
 ) -> None:
     original = tiny_llama(tmp_path / "m", dtype, num_key_value_heads=kv_heads)
     result = quantized(original, tmp_path / "work")
-    assert 0 < result.largest_change < engine.INVARIANCE_BOUND
+    assert 0 < result.largest_change < layerwise.INVARIANCE_BOUND
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from radquant.corpus.readers import (
     read_table_files,
     read_text_folder,
 )
-from radquant.corpus.records import RAW_COLUMNS, from_table, to_table
+from radquant.corpus.reports import RAW_COLUMNS, from_table, to_table
 from radquant.errors import UserError
 from radquant.files import read_table, write_table
 

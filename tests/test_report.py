@@ -17,13 +17,8 @@ from report_run import (
     make_results,
 )
 
-from radquant.files import (
-    read_json,
-    read_jsonl,
-    read_table,
-    write_jsonl,
-)
-from radquant.reporting import tables
+from radquant.files import read_json, read_jsonl, read_table, write_jsonl
+from radquant.reporting import formatting
 from radquant.reporting.changes_section import example_texts
 from radquant.reporting.collect import collect
 from radquant.reporting.figures import write_figures
@@ -80,12 +75,12 @@ def test_every_number_of_every_table_is_in_the_summary(report, summary):
         if isinstance(value, bool) or value is None:
             continue
         if isinstance(value, str):
-            written.add(tables.escape(value))
+            written.add(formatting.escape(value))
             continue
         for digits in range(5):
-            written |= {tables.number(value, digits), tables.change(value, digits)}
-        written |= {tables.ratio(value), tables.share(value), tables.size(value)}
-        written |= {tables.perplexity(value), tables.probability(value)}
+            written |= {formatting.number(value, digits), formatting.change(value, digits)}
+        written |= {formatting.ratio(value), formatting.share(value), formatting.size(value)}
+        written |= {formatting.perplexity(value), formatting.probability(value)}
         written.add(f"{value:,.0f} s")
     number = re.compile(r"(?<![\w.,])[<+−]?\d[\d,.]*(?:e[+-]?\d+)?(?: (?:%|MB|GB|kB|s)(?!\w))?×?")
     found = 0
@@ -106,7 +101,7 @@ def test_verdict_names_what_fails_and_what_is_open(summary, report):
     for sentence in summary["verdict"]:
         assert sentence.endswith(".")
         assert len(re.findall(r"[.!?](?:\s|$)", sentence)) == 1
-        assert tables.escape(sentence) in report
+        assert formatting.escape(sentence) in report
     assert answer == (
         "w4a16 writes reports that agree with the radiologists' as well as the original's do, "
         "within ±0.010."

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from scipy.stats import norm
 
-from radquant.reporting import changes
+from radquant.reporting import clinical_changes
 from radquant.reporting.changes_section import changes_section, example_texts, examples_section
 from radquant.reporting.collect import CLINICAL
 from radquant.scoring import lexicon
@@ -80,10 +80,10 @@ def summary(run):
         "reports": len(REFERENCES),
         "precisions": run.precisions,
         "settings": {"confidence": 0.95},
-        "changes": {name: changes.changes(run, name) for name in run.quantized},
-        "outputs": {name: changes.outputs(run, name) for name in run.precisions},
-        "findings": changes.findings(run),
-        "examples": changes.examples(run, "complete"),
+        "changes": {name: clinical_changes.changes(run, name) for name in run.quantized},
+        "outputs": {name: clinical_changes.outputs(run, name) for name in run.precisions},
+        "findings": clinical_changes.findings(run),
+        "examples": clinical_changes.examples(run, "complete"),
     }
     return {"quality": quality}
 
@@ -217,7 +217,7 @@ def test_changes_of_attributes_are_written_out():
     before = ["Left effusion.", "A 5 cm mass.", "Mild edema.", *[""] * 7]
     after = ["Right effusion.", "A 4 cm mass.", "Severe edema.", *[""] * 7]
     run = make_run({"original": before, "one": after})
-    summary = {"quality": {"examples": changes.examples(run, "complete")}}
+    summary = {"quality": {"examples": clinical_changes.examples(run, "complete")}}
     section = examples_section(summary, example_texts(run, summary))
     for text in (
         "side: pleural effusion left → right",
@@ -230,4 +230,4 @@ def test_changes_of_attributes_are_written_out():
 def test_no_example_where_nothing_changed():
     run = make_run({"original": ["on and on and on and on and"] * 10, "one": ["a a a a a"] * 10})
     # Repetition, as in the original: bad, but no change.
-    assert changes.examples(run, "complete") == []
+    assert clinical_changes.examples(run, "complete") == []

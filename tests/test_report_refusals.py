@@ -6,8 +6,8 @@ from report_run import CONFIG, change_record, change_table, make_results
 
 from radquant.errors import UserError
 from radquant.files import read_json, read_jsonl, read_table, write_jsonl, write_table
-from radquant.quantization.precision import KVCache, as_values
 from radquant.reporting.collect import collect
+from radquant.settings.precision import KVCache, as_values
 
 KV4 = as_values(KVCache(4))
 

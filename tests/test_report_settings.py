@@ -7,14 +7,14 @@ from report_run import CONFIG, REPORTS, AnyText, change_record, change_table, ma
 
 from radquant.errors import UserError
 from radquant.files import read_json, read_jsonl, write_json, write_jsonl
-from radquant.quantization.precision import Activations, KVCache, LMHead, as_values
-from radquant.quantization.recipe import Recipe, recipe_values
 from radquant.reporting import words
 from radquant.reporting.changes_section import example_texts
 from radquant.reporting.collect import collect
 from radquant.reporting.markdown import render
 from radquant.reporting.summary import summarize
 from radquant.reporting.verdict import verdict
+from radquant.settings.precision import Activations, KVCache, LMHead, as_values
+from radquant.settings.recipe import Recipe, recipe_values
 
 GROUPS = Activations(4, "group", 64, symmetric=False, clip_ratio=0.9, skip=("1",))
 STATIC = Activations(8, "tensor", range="static")

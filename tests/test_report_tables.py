@@ -2,7 +2,7 @@
 
 import pytest
 
-from radquant.reporting import tables
+from radquant.reporting import formatting
 
 
 @pytest.mark.parametrize(
@@ -10,11 +10,11 @@ from radquant.reporting import tables
     [(0.1234, "0.123"), (-0.0001, "0.000"), (-0.25, "−0.250"), (None, "–"), (1234.5, "1,234.500")],
 )
 def test_numbers(value, text):
-    assert tables.number(value) == text
+    assert formatting.number(value) == text
 
 
 def test_changes_carry_their_sign():
-    assert [tables.change(x) for x in (0.02, -0.02, 0.0001, 0.0)] == [
+    assert [formatting.change(x) for x in (0.02, -0.02, 0.0001, 0.0)] == [
         "+0.020",
         "−0.020",
         "0.000",
@@ -23,11 +23,11 @@ def test_changes_carry_their_sign():
 
 
 def test_sizes():
-    found = [tables.size(x) for x in (2072, 102e6, 999.7e6, 1.234e9, 13.5e9)]
+    found = [formatting.size(x) for x in (2072, 102e6, 999.7e6, 1.234e9, 13.5e9)]
     assert found == ["2.07 kB", "102 MB", "1,000 MB", "1.23 GB", "13.5 GB"]
 
 
 def test_table_columns_are_aligned():
-    lines = tables.table(["a", "b"], [["long name", "1"], ["x", "−0.25"]]).splitlines()
+    lines = formatting.table(["a", "b"], [["long name", "1"], ["x", "−0.25"]]).splitlines()
     assert len({len(line) for line in lines}) == 1
     assert lines[1] == "| --------- | ----: |"

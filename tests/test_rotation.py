@@ -13,10 +13,9 @@ from tiny_architectures import KNOWN, UNKNOWN, logits_of, tiny_model
 from tiny_models import store, tiny_llama, token_sequences, write_samples
 from torch import nn
 
+from radquant.checkpoints.loading import load
 from radquant.errors import UserError
-from radquant.models import load
-from radquant.quantization import engine, outside, rotation
-from radquant.quantization.architectures import (
+from radquant.families.architectures import (
     ARCHITECTURES,
     LLAMA,
     Architecture,
@@ -27,10 +26,11 @@ from radquant.quantization.architectures import (
     decoder_layers,
     head_dim_of,
 )
-from radquant.quantization.formats import format_for
-from radquant.quantization.hadamard import matrix
-from radquant.quantization.original import open_original
-from radquant.quantization.recipe import HADAMARD, Recipe
+from radquant.packed.formats import format_for
+from radquant.quantization import layerwise, rotated_embeddings, rotation
+from radquant.quantization.original_model import open_original
+from radquant.runtime.hadamard import matrix
+from radquant.settings.recipe import HADAMARD, Recipe
 
 CPU = torch.device("cpu")
 UNCHANGED = 1e-4  # relative change of the logits in float32
@@ -55,7 +55,7 @@ def rotated(model: Any, folder: Path, storage: torch.dtype) -> rotation.Rotation
     source = open_original(folder / "original")
     table = source.architecture
     plan = rotation.plan_rotation(table, source.config, head_dim_of(source.config))
-    tensors, changed = outside.rotated_outside(source, plan, folder)
+    tensors, changed = rotated_embeddings.rotated_outside(source, plan, folder)
     with torch.inference_mode():
         for layer in decoder_layers(model, table):
             rotation.rotate_layer(layer, table, plan)
@@ -175,10 +175,10 @@ def with_group(table: Architecture, place: int, source: Norm | Rows) -> Architec
     return dataclasses.replace(table, groups=tuple(groups))
 
 
-def quantize(original: Path, work: Path) -> engine.Quantization:
+def quantize(original: Path, work: Path) -> layerwise.Quantization:
     recipe = Recipe("rtn", 8, 32, transform=HADAMARD)
     source = open_original(original)
-    return engine.quantize_model(
+    return layerwise.quantize_model(
         source, work, recipe, format_for(recipe), token_sequences(4, 12), CPU
     )
 
@@ -201,14 +201,14 @@ def test_a_wrong_table_stops_the_run(
 
 def test_a_right_table_does_not(tmp_path: Path) -> None:
     result = quantize(tiny_llama(tmp_path / "m"), tmp_path / "work")
-    assert 0 < result.largest_change < engine.INVARIANCE_BOUND / 10
+    assert 0 < result.largest_change < layerwise.INVARIANCE_BOUND / 10
     assert result.online == ("mlp.down_proj",)
 
 
 def test_a_wrong_final_norm_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows that are rotated the other way, say: nothing but the head's own check would see it."""
     monkeypatch.setattr(
-        outside, "head_of_rotated", lambda head, norm, final, plan: head.float() * norm
+        rotated_embeddings, "head_of_rotated", lambda head, norm, final, plan: head.float() * norm
     )
     with pytest.raises(UserError, match="rotating the head changed its scores by"):
         quantize(tiny_llama(tmp_path / "m"), tmp_path / "work")
@@ -236,8 +236,8 @@ def test_a_small_mistake_is_no_rounding(tmp_path: Path, largest: float) -> None:
             expected, wrong(turned, position_embeddings=angles), plan
         )
 
-    assert found(0) < engine.INVARIANCE_BOUND / 10
-    assert found(0.01) > engine.INVARIANCE_BOUND
+    assert found(0) < layerwise.INVARIANCE_BOUND / 10
+    assert found(0.01) > layerwise.INVARIANCE_BOUND
 
 
 # ---------------------------------------------------------------------------- whole checkpoints

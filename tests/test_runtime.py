@@ -19,16 +19,16 @@ from tiny_reports import model_and_splits, prompt_of, random_prompts, run_script
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
+from radquant.checkpoints.loading import Loaded, load
 from radquant.errors import UserError
-from radquant.generation import batching, likelihood, tables
+from radquant.generation import batching, likelihood, output_tables
 from radquant.generation import transformers_engine as generation
 from radquant.generation.prefix import begin, behind_stored, run_prefix, stored_length
-from radquant.models import Loaded, load
 from radquant.prompts import Prompt
 from radquant.quantization import outliers
-from radquant.quantization.hadamard import matrix
-from radquant.quantization.precision import Activations, KVCache, activations_of
-from radquant.quantization.runtime import FILE, Runtime
+from radquant.runtime.hadamard import matrix
+from radquant.runtime.runtime_file import FILE, Runtime
+from radquant.settings.precision import Activations, KVCache, activations_of
 
 BOS, ODD = 1, 7  # what texts begin with, and what stands out
 # Matrices of these orders are not symmetric, so that a rotation the wrong way shows.
@@ -251,7 +251,9 @@ def test_stored_states_are_tokens_in_front(
         assert [output.text for output in outputs] == [text.strip() for text in wanted]
         assert {output.tokens for output in outputs} == {6}
     assert [prompt.length for prompt in placed] == [len(prompt.ids) for prompt in made]
-    table = tables.outputs_table(placed, outputs, {each.id: n for n, each in enumerate(made)})
+    table = output_tables.outputs_table(
+        placed, outputs, {each.id: n for n, each in enumerate(made)}
+    )
     assert list(table["prompt_tokens"]) == [len(prompt.ids) for prompt in made]
 
 

@@ -18,10 +18,10 @@ import torch
 from test_memory import MORE_THAN_ANY_MACHINE_HAS
 from tiny_models import SCRIPTS, quantize_tiny, tiny_llama
 
+from radquant.checkpoints.loading import Loaded, load
 from radquant.generation import lean_engine
 from radquant.generation.lean_decoder import take_over
 from radquant.kernels import cpu
-from radquant.models import Loaded, load
 from radquant.serving import answering
 from radquant.serving.http_server import LARGEST_BODY, open_server
 

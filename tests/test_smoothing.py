@@ -12,12 +12,11 @@ from tiny_models import token_sequences
 from torch import Tensor
 
 from radquant.errors import UserError
-from radquant.quantization.architectures import architecture_of, decoder_layers, head_dim_of
+from radquant.families.architectures import architecture_of, decoder_layers, head_dim_of
+from radquant.packed.formats import format_for
 from radquant.quantization.awq import scale_group, source_channels
-from radquant.quantization.engine import quantize_model
-from radquant.quantization.formats import format_for
-from radquant.quantization.original import open_original
-from radquant.quantization.recipe import SMOOTH, Recipe
+from radquant.quantization.layerwise import quantize_model
+from radquant.quantization.original_model import open_original
 from radquant.quantization.smoothing import (
     divide_keys,
     key_maker,
@@ -25,6 +24,7 @@ from radquant.quantization.smoothing import (
     pair_lengths,
     smooth_scale,
 )
+from radquant.settings.recipe import SMOOTH, Recipe
 
 UNCHANGED = 1e-4  # relative change of the logits in float32
 seeds = st.integers(0, 2**31)

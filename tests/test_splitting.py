@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from radquant.corpus.pipeline import Cleaned, Settings, clean_corpus, rejected_table
-from radquant.corpus.records import Report
+from radquant.corpus.reports import Report
 from radquant.corpus.splitting import assign_splits, check_no_leak, draw, leaks
 from radquant.errors import UserError
 

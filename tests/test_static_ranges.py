@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from radquant.quantization import observation
-from radquant.quantization.activations import quantize_activations
-from radquant.quantization.observation import search_range
-from radquant.quantization.precision import Activations
+from radquant.quantization import calibration_statistics
+from radquant.quantization.calibration_statistics import search_range
+from radquant.runtime.activations import quantize_activations
+from radquant.settings.precision import Activations
 
 
 def random(*shape: int, seed: int) -> Tensor:
@@ -47,8 +47,8 @@ def test_a_static_range_is_the_best_of_all_tried(
     for place, part in enumerate(parts):
         values = part.double().numpy()
         tried = [
-            error_of_range(values, observation.RANGE_STEP**step, bits, symmetric)
-            for step in range(observation.RANGE_STEPS)
+            error_of_range(values, calibration_statistics.RANGE_STEP**step, bits, symmetric)
+            for step in range(calibration_statistics.RANGE_STEPS)
         ]
         rounded = (values / float(found.scale[place])).round() + float(found.zero[place])
         rounded = rounded.clip(found.low, found.high) - float(found.zero[place])
@@ -79,5 +79,5 @@ def test_a_rough_search_looks_at_fewer_shares(every: int) -> None:
     rounding = Activations(4, "tensor", range="static")
     scale = float(search_range(x, rounding, every).scale)
     share = scale * 7 / float(x.abs().max())
-    step = np.log(share) / np.log(observation.RANGE_STEP)
+    step = np.log(share) / np.log(calibration_statistics.RANGE_STEP)
     assert step / every == pytest.approx(round(step / every), abs=1e-3)

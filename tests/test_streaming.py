@@ -16,15 +16,15 @@ from safetensors.torch import load_file, save_file
 from tiny_models import TINY_OPTIONS, quantize_tiny, tiny_llama, token_sequences, write_samples
 from transformers import AutoModelForCausalLM
 
+from radquant.checkpoints.streaming import join_tensors, read_header, stored_tensors
 from radquant.errors import UserError
-from radquant.quantization import engine, resuming
-from radquant.quantization.architectures import decoder_layers
-from radquant.quantization.formats import format_for
-from radquant.quantization.hidden import Hidden, append, embed, first_inputs
-from radquant.quantization.observation import InputStatistics
-from radquant.quantization.original import open_original
-from radquant.quantization.recipe import Recipe
-from radquant.quantization.streaming import join_tensors, read_header, stored_tensors
+from radquant.families.architectures import decoder_layers
+from radquant.packed.formats import format_for
+from radquant.quantization import layerwise, resuming
+from radquant.quantization.calibration_statistics import InputStatistics
+from radquant.quantization.hidden_states import Hidden, append, embed, first_inputs
+from radquant.quantization.original_model import open_original
+from radquant.settings.recipe import Recipe
 
 ROOT = Path(__file__).parent.parent
 CPU = torch.device("cpu")
@@ -60,9 +60,9 @@ def test_layers_one_at_a_time_compute_what_the_model_computes(tmp_path: Path) ->
     width = whole.config.hidden_size
     states = [Hidden(tmp_path / str(n), (9, 9, 5), width) for n in range(4)]
     arguments = embed(source, sequences, states[0], CPU)
-    work = engine.Work(source, source.architecture, recipe, form, None, 0, CPU)
+    work = layerwise.Work(source, source.architecture, recipe, form, None, 0, CPU)
     for number in range(3):
-        engine.quantize_layer(work, number, states[number : number + 2], arguments)
+        layerwise.quantize_layer(work, number, states[number : number + 2], arguments)
     for index, sequence in enumerate(sequences):
         with torch.inference_mode():
             expected = whole(sequence[None], output_hidden_states=True).hidden_states
@@ -82,7 +82,9 @@ def test_a_finished_layer_leaves_memory_at_once(tmp_path: Path, recipe: Recipe) 
         layers = [weakref.ref(each) for each in decoder_layers(source.model, source.architecture)]
         (tmp_path / "work").mkdir()
         form = format_for(recipe, None)
-        engine.quantize_model(source, tmp_path / "work", recipe, form, token_sequences(3, 8), CPU)
+        layerwise.quantize_model(
+            source, tmp_path / "work", recipe, form, token_sequences(3, 8), CPU
+        )
         assert [layer() for layer in layers] == [None] * 4
         large = [each for each in gc.get_objects() if type(each) is InputStatistics]
         assert not large
@@ -167,16 +169,18 @@ def test_an_error_of_the_statistics_names_the_linear_layer(
     """Under AWQ, GPTQ's factorization fails in the search of the scale already."""
     original = tiny_llama(tmp_path / "m", num_hidden_layers=2)
     recipe = Recipe(method, 4, 32, rounding="gptq")
-    collect = engine.collect_statistics
+    collect = layerwise.collect_statistics
 
     def broken(*arguments: Any, **options: Any) -> list[InputStatistics]:
         statistics = collect(*arguments, **options)
         statistics[2].gram[3, 3] = torch.inf
         return statistics
 
-    monkeypatch.setattr(engine, "collect_statistics", broken)
+    monkeypatch.setattr(layerwise, "collect_statistics", broken)
     work = tmp_path / "work"
     work.mkdir()
     source = open_original(original)
     with pytest.raises(UserError, match=r"^model\.layers\.0\.mlp\.gate_proj: .*infinities"):
-        engine.quantize_model(source, work, recipe, format_for(recipe), token_sequences(2, 9), CPU)
+        layerwise.quantize_model(
+            source, work, recipe, format_for(recipe), token_sequences(2, 9), CPU
+        )

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from tiny_models import SCRIPTS
 
-from radquant import texts
+from radquant.calibration import texts
 from radquant.errors import UserError
 from radquant.files import sha256_file
 

@@ -10,9 +10,9 @@ from tiny_models import SCRIPTS, tiny_llama
 from tiny_tools import LENGTHS, write_samples
 
 from radquant.errors import UserError
-from radquant.quantization import tools
-from radquant.quantization.recipe import Recipe
-from radquant.quantization.tool_limits import check_tool_recipe
+from radquant.quantization import other_packages
+from radquant.settings.recipe import Recipe
+from radquant.settings.tool_limits import check_tool_recipe
 
 
 def script(tool):
@@ -104,9 +104,11 @@ def test_samples_longer_than_the_window_of_some_layers(tmp_path):
     mixed = ["sliding_attention", "full_attention"]
     config = Gemma2Config(num_hidden_layers=2, sliding_window=16, layer_types=mixed)
     with pytest.raises(UserError, match="hides what lies more than 16 back from all layers"):
-        tools.read_sequences(samples, config, "AutoAWQ")
+        other_packages.read_sequences(samples, config, "AutoAWQ")
     config.sliding_window = 30
-    assert [len(ids) for ids in tools.read_sequences(samples, config, "AutoAWQ")] == list(LENGTHS)
+    assert [len(ids) for ids in other_packages.read_sequences(samples, config, "AutoAWQ")] == list(
+        LENGTHS
+    )
 
 
 @pytest.mark.parametrize(

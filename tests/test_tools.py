@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from tiny_models import token_sequences
 from tiny_tools import LENGTHS, uneven_llama, write_samples
 
-from radquant import models
+from radquant.checkpoints import loading
 from radquant.files import hash_directory, read_json, write_json
 
 REPOSITORY = Path(__file__).parents[1]
@@ -79,7 +79,7 @@ def equal_tensors(checkpoint, original, *names):
 
 
 def logits_of(directory):
-    loaded = models.load(directory)
+    loaded = loading.load(directory)
     return loaded.model(**CHECKED).logits, loaded.layers_quantized
 
 
@@ -170,8 +170,8 @@ def test_autoawq_as_released_ruins_the_weights_on_a_cpu(call_tool, original):
 # The weights as GPTQModel's own code reads them, in a plain model.
 GPTQMODEL_READS = """
 import sys, torch
-from radquant.quantization import tools
-tools.without_torchvision()
+from radquant.quantization import other_packages
+other_packages.without_torchvision()
 from gptqmodel import BACKEND, GPTQModel
 from transformers import AutoModelForCausalLM
 original, checkpoint, output = sys.argv[1:]

@@ -19,11 +19,11 @@ from triton.compiler import ASTSource
 from radquant.errors import UserError
 from radquant.kernels import triton_kernels as kernels
 from radquant.kernels import triton_unpack
-from radquant.kernels.reference import PackedLinear
 from radquant.kernels.triton_layout import half_block, repack
 from radquant.kernels.triton_linear import TILES, Tile, linear_w4a16, shared_bytes, splits, tiles
 from radquant.kernels.triton_model import install
-from radquant.quantization.packing import pack_columns
+from radquant.packed.linear import PackedLinear
+from radquant.packed.packing import pack_columns
 
 REPOSITORY = Path(__file__).parents[1]
 HOPPER = GPUTarget("cuda", 90, 32)

@@ -16,19 +16,15 @@ from tiny_models import SCRIPTS, store, tiny_llama, write_samples
 
 from radquant.errors import UserError
 from radquant.files import write_json
-from radquant.quantization import (
-    hadamard,
-    outliers,
-    packing,
-    packing_compressed,
-    packing_gptq,
-    selftest,
-)
-from radquant.quantization.hadamard import rotate
-from radquant.quantization.precision import Activations
+from radquant.packed import packing, packing_compressed, packing_gptq
+from radquant.quantization import outliers
 from radquant.quantization.rotation import SIGN_SEED
-from radquant.quantization.runtime import FILE
-from radquant.quantization.verification import layers_path, table_of, weight_error
+from radquant.runtime import hadamard
+from radquant.runtime.hadamard import rotate
+from radquant.runtime.runtime_file import FILE
+from radquant.settings.precision import Activations
+from radquant.verification import selftest
+from radquant.verification.checkpoints import layers_path, table_of, weight_error
 
 
 def verify(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:

@@ -14,15 +14,15 @@ from tiny_models import store, write_samples
 from torch.nn import functional as F
 
 from radquant import prompts
+from radquant.checkpoints.loading import Loaded, load
 from radquant.errors import UserError
 from radquant.generation import batching, likelihood
 from radquant.generation import transformers_engine as engine
 from radquant.generation.prefix import NOTHING, Prefix, begin, behind_stored, run_prefix
 from radquant.generation.vision import load_processor
 from radquant.image_files import image_files
-from radquant.models import Loaded, load
-from radquant.quantization.precision import activations_of, kv_cache_of
-from radquant.quantization.runtime import Runtime, StoredPrefix
+from radquant.runtime.runtime_file import Runtime, StoredPrefix
+from radquant.settings.precision import activations_of, kv_cache_of
 
 TEMPLATE = "describe this image {indication}"
 # The window of the first layer: one that prompts of 30 tokens exceed, and one that they do not.

@@ -13,11 +13,11 @@ from tiny_models import store, tiny_llama
 from tiny_reports import model_and_splits, run_script
 from workflow_helpers import copy_repository, dry_run
 
-from radquant import config
 from radquant.errors import UserError
 from radquant.files import read_json, write_json
 from radquant.generation.vllm_limits import check_checkpoint
 from radquant.serving.vllm_command import serve_command
+from radquant.settings import configuration
 
 REPOSITORY = Path(__file__).parents[1]
 AWQ = {"quant_method": "awq", "bits": 4, "group_size": 32, "zero_point": True, "version": "gemm"}
@@ -43,7 +43,7 @@ def resolve(monkeypatch: pytest.MonkeyPatch, **sections: Any) -> dict[str, Any]:
     precision = {"checkpoint": "c"} | sections.pop("precision", {})
     given["precisions"] = {"original": {"checkpoint": "original"}, "p": precision}
     given |= sections
-    return config.resolve(given, REPOSITORY / "config/schema.yaml")
+    return configuration.resolve(given, REPOSITORY / "config/schema.yaml")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from radquant.errors import UserError
-from radquant.yaml_files import check_yaml
+from radquant.settings.yaml_files import check_yaml
 
 ROOT = Path(__file__).parents[1]
 

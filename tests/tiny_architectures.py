@@ -9,15 +9,10 @@ import torch
 import transformers
 from torch import nn
 
-from radquant.quantization.architectures import (
-    Architecture,
-    decoder_layers,
-    head_dim_of,
-    linear_of,
-)
+from radquant.families.architectures import Architecture, decoder_layers, head_dim_of, linear_of
 from radquant.quantization.awq import scale_group
-from radquant.quantization.observation import InputStatistics
-from radquant.quantization.recipe import Recipe
+from radquant.quantization.calibration_statistics import InputStatistics
+from radquant.settings.recipe import Recipe
 
 CPU = torch.device("cpu")
 RECIPE = Recipe("awq", 4, 32)

@@ -18,8 +18,6 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from radquant.errors import UserError
 from radquant.kernels import triton_layout, triton_linear, triton_model
-from radquant.kernels.progressive import ProgressiveLinear, int8_forward
-from radquant.kernels.reference import PackedLinear
 from radquant.kernels.triton_layout import repack
 from radquant.kernels.triton_linear import (
     Tile,
@@ -29,9 +27,11 @@ from radquant.kernels.triton_linear import (
     quantize_by_token,
 )
 from radquant.kernels.triton_model import BY_TOKEN, install
-from radquant.quantization.activations import attach, grid_of_range, quantize_activations
-from radquant.quantization.packing import pack_columns
-from radquant.quantization.precision import Activations
+from radquant.packed.linear import PackedLinear
+from radquant.packed.packing import pack_columns
+from radquant.packed.progressive_linear import ProgressiveLinear, int8_forward
+from radquant.runtime.activations import attach, grid_of_range, quantize_activations
+from radquant.settings.precision import Activations
 
 GROUPS = st.sampled_from([32, 64, 96, 128, -1])
 

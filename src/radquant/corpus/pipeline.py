@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from radquant.corpus.cleaning import clean_text, is_cut, normalise, refers_elsewhere
-from radquant.corpus.records import SECTIONS, Report, check_ids
+from radquant.corpus.reports import SECTIONS, Report, check_ids
 from radquant.corpus.splitting import assign_splits, check_no_leak, draw, leaks
 from radquant.errors import UserError
 

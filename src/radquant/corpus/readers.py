@@ -16,7 +16,7 @@ from typing import IO, BinaryIO
 from xml.etree import ElementTree
 
 from radquant.cli import progress
-from radquant.corpus.records import SECTIONS, Report, check_ids, compose
+from radquant.corpus.reports import SECTIONS, Report, check_ids, compose
 from radquant.corpus.sections import find_sections, is_boilerplate
 from radquant.corpus.tables import cell, decode, need_column, read_rows
 from radquant.errors import UserError

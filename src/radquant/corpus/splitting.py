@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Sequence
 
 from radquant.corpus.cleaning import normalise
-from radquant.corpus.records import Report
+from radquant.corpus.reports import Report
 from radquant.errors import UserError
 from radquant.image_files import image_names
 

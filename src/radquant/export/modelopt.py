@@ -34,9 +34,9 @@ from radquant.export.source import (
     write_export,
 )
 from radquant.files import atomic_directory, write_json
-from radquant.quantization.formats import HEAD, Settings
-from radquant.quantization.grid import QuantizedWeight
-from radquant.quantization.recipe import QOQ
+from radquant.packed.formats import HEAD, Settings
+from radquant.packed.grid import QuantizedWeight
+from radquant.settings.recipe import QOQ
 
 SERVER = "TensorRT-LLM"
 ARCHITECTURES = (

@@ -34,9 +34,9 @@ from radquant.export.source import (
     write_export,
 )
 from radquant.files import atomic_directory
-from radquant.quantization.formats import Settings
-from radquant.quantization.grid import QuantizedWeight
-from radquant.quantization.recipe import QOQ, WHOLE_ROW
+from radquant.packed.formats import Settings
+from radquant.packed.grid import QuantizedWeight
+from radquant.settings.recipe import QOQ, WHOLE_ROW
 
 SERVER = "OmniServe"
 ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM")

@@ -8,19 +8,13 @@ from typing import Any
 
 import torch
 
+from radquant.checkpoints.building import packed_layers, read_settings
+from radquant.checkpoints.streaming import StoredTensor, stored_tensors
+from radquant.checkpoints.writing import CARD, RECORD, copy_rest, verify
 from radquant.errors import UserError
 from radquant.files import hash_directory, read_json, write_json
-from radquant.quantization.checkpoint import (
-    CARD,
-    RECORD,
-    copy_rest,
-    packed_layers,
-    read_settings,
-    verify,
-)
-from radquant.quantization.formats import Settings, check_tensors, unpack
-from radquant.quantization.grid import QuantizedWeight
-from radquant.quantization.streaming import StoredTensor, stored_tensors
+from radquant.packed.formats import Settings, check_tensors, unpack
+from radquant.packed.grid import QuantizedWeight
 
 EXPORT_RECORD = "export.json"
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from radquant.errors import UserError
 from radquant.prompts import Prompt
-from radquant.quantization.precision import Activations
+from radquant.settings.precision import Activations
 
 AUTO, LEAN, TRANSFORMERS, VLLM = "auto", "lean", "transformers", "vllm"
 ENGINES = (AUTO, LEAN, TRANSFORMERS, VLLM)

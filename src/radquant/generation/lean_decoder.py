@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from radquant.checkpoints.loading import Loaded
 from radquant.errors import UserError
 from radquant.kernels import cpu
 from radquant.kernels.choice import KERNEL_ACTIVATIONS
-from radquant.kernels.reference import PackedLinear
-from radquant.models import Loaded
-from radquant.quantization.precision import Activations
+from radquant.packed.linear import PackedLinear
+from radquant.settings.precision import Activations
 
 GEMMA3 = "gemma3_text"
 KNOWN = ("llama", "mistral", "qwen2", "qwen3", GEMMA3)

@@ -20,7 +20,7 @@ from radquant.generation.lean_decoder import LeanDecoder
 from radquant.generation.lean_steps import begin, halved, int64, stored_tokens
 from radquant.generation.transformers_engine import Output, read_output
 from radquant.prompts import Prompt
-from radquant.quantization.runtime import StoredPrefix
+from radquant.runtime.runtime_file import StoredPrefix
 
 
 @dataclass(frozen=True)

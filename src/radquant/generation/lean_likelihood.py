@@ -11,7 +11,7 @@ from radquant.generation.engines import Task, Work
 from radquant.generation.lean_decoder import LeanDecoder
 from radquant.generation.lean_steps import begin, halved, int64, stored_tokens
 from radquant.prompts import Prompt
-from radquant.quantization.runtime import StoredPrefix
+from radquant.runtime.runtime_file import StoredPrefix
 
 
 def score(lean: LeanDecoder, task: Task, stored: StoredPrefix | None) -> Work:

@@ -7,7 +7,7 @@ import torch
 from radquant.generation.lean_decoder import LeanDecoder
 from radquant.generation.memory import NotEnoughMemory, is_out_of_memory
 from radquant.generation.prefix import check_window
-from radquant.quantization.runtime import StoredPrefix
+from radquant.runtime.runtime_file import StoredPrefix
 
 
 def begin(

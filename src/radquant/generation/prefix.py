@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 
+from radquant.checkpoints.loading import Loaded
 from radquant.errors import UserError
-from radquant.models import Loaded
 from radquant.prompts import Prompt
-from radquant.quantization.precision import DYNAMIC, TENSOR, Activations
-from radquant.quantization.runtime import behind_prefix
+from radquant.runtime.runtime_file import behind_prefix
+from radquant.settings.precision import DYNAMIC, TENSOR, Activations
 
 
 @dataclass
@@ -43,7 +43,7 @@ def begin(loaded: Loaded, longest: int) -> Prefix:
     longest: as in `run_prefix`. Raises UserError if padding would push a stored prefix out of a
     sliding window.
     """
-    from radquant.quantization.kv_cache import new_cache, start_with
+    from radquant.runtime.kv_cache import new_cache, start_with
 
     stored, model = loaded.runtime.prefix, loaded.model
     if stored is None and loaded.kv_cache is None:
@@ -108,7 +108,7 @@ def run_prefix(model: Any, ids: list[int], longest: int, start: Prefix = NOTHING
     from transformers import DynamicCache
     from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-    from radquant.quantization.kv_cache import RoundedLayer, RoundedSlidingLayer
+    from radquant.runtime.kv_cache import RoundedLayer, RoundedSlidingLayer
 
     config = model.config.get_text_config()
     window = getattr(config, "sliding_window", None)

@@ -7,12 +7,12 @@ from typing import Any
 import pandas as pd
 
 from radquant import prompts
+from radquant.corpus.evaluation import written_reports
 from radquant.errors import UserError
-from radquant.evaluation import written_reports
+from radquant.families.images import check_takes_images
 from radquant.files import read_table
 from radquant.generation import engines
 from radquant.image_files import COLUMN, ImageFile, image_files
-from radquant.image_models import check_takes_images
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 from radquant.errors import UserError
+from radquant.families.images import check_takes_images
 from radquant.generation.batching import pad_left
 from radquant.image_files import read_image
-from radquant.image_models import check_takes_images
 from radquant.prompts import Prompt
 
 

@@ -16,15 +16,16 @@ from typing import Any
 
 import radquant
 from radquant import prompts
+from radquant.checkpoints.building import packed_layers, read_settings
+from radquant.checkpoints.loading import load_tokenizer, resolve_device
+from radquant.checkpoints.streaming import stored_tensors
+from radquant.checkpoints.writing import verify
 from radquant.errors import UserError
 from radquant.files import read_json, write_json, write_table
-from radquant.generation import batching, tables
+from radquant.generation import batching, output_tables
 from radquant.generation.measures import processor
 from radquant.generation.transformers_engine import read_output
 from radquant.generation.vllm_limits import ENVIRONMENT, check_checkpoint
-from radquant.models import load_tokenizer, resolve_device
-from radquant.quantization.checkpoint import packed_layers, read_settings, verify
-from radquant.quantization.streaming import stored_tensors
 
 
 def write_shard(
@@ -77,11 +78,11 @@ def write_shard(
         )
     written = [read_output(tokenizer, ids, set(ends), args.stop) for ids in done.pop("tokens")]
     order = {row["id"]: place for place, row in enumerate(reports)}
-    write_table(args.output, tables.outputs_table(chosen, written, order))
+    write_table(args.output, output_tables.outputs_table(chosen, written, order))
     write_json(
         args.metrics,
         {
-            **tables.output_counts(chosen, written, done["wall_seconds"]),
+            **output_tables.output_counts(chosen, written, done["wall_seconds"]),
             **done,
             **processor(),
             "precision": args.precision,

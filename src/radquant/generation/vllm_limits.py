@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from radquant.errors import UserError
-from radquant.quantization.recipe import (
+from radquant.settings.recipe import (
     COMPRESSED,
     GEMM,
     GPTQ,
@@ -127,8 +127,8 @@ def check_checkpoint(directory: Path, dtype: str, on_cpu: bool) -> None:
 
 
 def _check_stored(directory: Path, quantization: Mapping[str, Any], on_cpu: bool) -> None:
-    from radquant.quantization.formats import settings_of
-    from radquant.quantization.runtime import OWN_METHOD, read_runtime
+    from radquant.packed.formats import settings_of
+    from radquant.runtime.runtime_file import OWN_METHOD, read_runtime
 
     if quantization.get("quant_method") == OWN_METHOD:
         raise UserError(

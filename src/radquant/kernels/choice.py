@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
+from radquant.checkpoints.loading import Loaded, weight_bytes
 from radquant.kernels import cpu, int4pack
-from radquant.kernels.reference import PackedLinear
-from radquant.models import Loaded, weight_bytes
-from radquant.quantization.precision import Activations
+from radquant.packed.linear import PackedLinear
+from radquant.settings.precision import Activations
 
 KERNEL_ACTIVATIONS = Activations(bits=8)  # the rounding of activations that kernels do themselves
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from radquant.kernels.reference import PackedLinear
+from radquant.packed.linear import PackedLinear
 
 SOURCES = Path(__file__).parent / "cpp"
 W4, W8, BF16, F32, F16 = range(5)  # kinds of weights, as in cpp/linear.h

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from radquant.kernels.cpu import hand_over
-from radquant.kernels.reference import PackedLinear
-from radquant.quantization.packing import unpack_columns
+from radquant.packed.linear import PackedLinear
+from radquant.packed.packing import unpack_columns
 
 GROUPS, ALIGNED = (32, 64, 128, 256), 16  # what PyTorch takes: sizes of groups, output channels
 TILES = 1  # of the packed layout; a CPU ignores it

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from radquant.errors import UserError
-from radquant.kernels.progressive import MOST_INPUTS, ProgressiveLinear
-from radquant.kernels.reference import PackedLinear
-from radquant.quantization.packing import ORDER, unpack_bits
+from radquant.packed.linear import PackedLinear
+from radquant.packed.packing import ORDER, unpack_bits
+from radquant.packed.progressive_linear import MOST_INPUTS, ProgressiveLinear
 
 
 class KMajorWeight(NamedTuple):

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from radquant.errors import UserError
-from radquant.kernels.reference import PackedLinear
 from radquant.kernels.triton_layout import KMajorWeight, repack, why_not
-from radquant.quantization.activations import quantize_activations, quantized_layers
-from radquant.quantization.precision import Activations
+from radquant.packed.linear import PackedLinear
+from radquant.runtime.activations import quantize_activations, quantized_layers
+from radquant.settings.precision import Activations
 
 BY_TOKEN = Activations(bits=8)  # the only rounding of activations that the kernels do
 TOKENS_CHECKED = (1, 7, 80)  # with parts, with more than one token, and without parts

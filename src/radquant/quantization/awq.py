@@ -16,15 +16,19 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from radquant.quantization.activations import quantize_activations
-from radquant.quantization.architectures import Group, Norm, linear_of, row_range
+from radquant.families.architectures import Group, Norm, linear_of, row_range
+from radquant.packed.grid import by_group, find_grid, round_to_grid
+from radquant.packed.progressive_grid import channel_scales
+from radquant.quantization.calibration_statistics import (
+    InputStatistics,
+    activations_for,
+    search_range,
+)
 from radquant.quantization.gptq import factorize, processing_order, round_scaled
-from radquant.quantization.grid import by_group, find_grid, round_to_grid
-from radquant.quantization.observation import InputStatistics, activations_for, search_range
-from radquant.quantization.precision import STATIC, Activations
-from radquant.quantization.progressive import channel_scales
-from radquant.quantization.recipe import SMOOTH, Recipe, uses_gptq_rounding
 from radquant.quantization.smoothing import smooth_scale
+from radquant.runtime.activations import quantize_activations
+from radquant.settings.precision import STATIC, Activations
+from radquant.settings.recipe import SMOOTH, Recipe, uses_gptq_rounding
 
 SCALE_STEPS = 20  # exponents 0, 1/20 … 19/20, as in AutoAWQ
 GPTQ_SCALE_STEPS = 10  # under GPTQ's rounding, where a trial costs more

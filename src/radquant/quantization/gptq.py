@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from radquant.errors import UserError
-from radquant.quantization.grid import (
+from radquant.packed.grid import (
     QuantizedWeight,
     by_group,
     dequantize,
@@ -26,7 +26,7 @@ from radquant.quantization.grid import (
     nearest_integers,
     stored_scales,
 )
-from radquant.quantization.recipe import WHOLE_ROW, Recipe
+from radquant.settings.recipe import WHOLE_ROW, Recipe
 
 BLOCK = 128  # columns that get the earlier columns' feedback in one product, as in the paper
 DAMPINGS = 4  # the asked one, then ten times more each

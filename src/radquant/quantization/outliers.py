@@ -13,13 +13,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from radquant.checkpoints.streaming import fill
 from radquant.cli import progress
+from radquant.families.architectures import decoder_layers, linear_of
 from radquant.files import hash_path
-from radquant.quantization.architectures import decoder_layers, linear_of
-from radquant.quantization.hidden import Hidden, append, embed, run_layer
-from radquant.quantization.original import Original
-from radquant.quantization.runtime import behind_prefix
-from radquant.quantization.streaming import fill
+from radquant.quantization.hidden_states import Hidden, append, embed, run_layer
+from radquant.quantization.original_model import Original
+from radquant.runtime.runtime_file import behind_prefix
 
 SEQUENCES = 16  # calibration sequences that are looked at
 # A token stands out if its largest input of some linear layer is so many times the median token's.

@@ -20,7 +20,7 @@ from radquant.files import (
     sha256_file,
     write_json,
 )
-from radquant.quantization.recipe import Recipe, recipe_values
+from radquant.settings.recipe import Recipe, recipe_values
 
 FINGERPRINT = "fingerprint.json"
 

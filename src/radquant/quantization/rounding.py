@@ -8,18 +8,18 @@ import torch
 from torch import Tensor, nn
 
 from radquant.errors import UserError
-from radquant.quantization.architectures import Architecture
+from radquant.families.architectures import Architecture
+from radquant.packed.formats import Format, settings_of, unpack
+from radquant.packed.grid import QuantizedWeight, quantize
 from radquant.quantization.awq import output_error, rows_for_loss, search_clip
-from radquant.quantization.formats import Format, settings_of, unpack
-from radquant.quantization.gptq import quantize_gptq
-from radquant.quantization.grid import QuantizedWeight, quantize
-from radquant.quantization.observation import (
+from radquant.quantization.calibration_statistics import (
     InputStatistics,
     RoundedStatistics,
     best_weights,
     rounded_error,
 )
-from radquant.quantization.recipe import Recipe, uses_gptq_rounding
+from radquant.quantization.gptq import quantize_gptq
+from radquant.settings.recipe import Recipe, uses_gptq_rounding
 
 
 @contextmanager

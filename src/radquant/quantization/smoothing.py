@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from radquant.errors import UserError
-from radquant.quantization.architectures import K, Q, linears
+from radquant.families.architectures import K, Q, linears
 
 STRENGTH = 0.5  # the papers' alpha
 

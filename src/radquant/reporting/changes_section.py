@@ -5,10 +5,10 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any
 
-from radquant.reporting.changes import FLIPS, OTHER
+from radquant.reporting.clinical_changes import FLIPS, OTHER
 from radquant.reporting.collect import ORIGINAL, Run
-from radquant.reporting.tables import (
-    ABSENT,
+from radquant.reporting.formatting import (
+    DASH,
     WIDTH,
     bullets,
     change,
@@ -58,7 +58,7 @@ def _counts_table(quality: Summary) -> str:
 
 def _cells(quality: Summary, cell: Any) -> list[str]:
     names = quality["outputs"]
-    return [ABSENT if name == ORIGINAL else cell(name) for name in names]
+    return [DASH if name == ORIGINAL else cell(name) for name in names]
 
 
 def _kind(record: Summary) -> str:
@@ -197,7 +197,7 @@ def _block(lines: Mapping[str, str]) -> str:
     column = max(map(len, lines)) + 2
     wrapped = [
         textwrap.fill(
-            plain(text) or ABSENT,
+            plain(text) or DASH,
             WIDTH,
             initial_indent=label.ljust(column),
             subsequent_indent=" " * column,

@@ -11,19 +11,9 @@ from typing import Any
 import pandas as pd
 from safetensors import SafetensorError, safe_open
 
+from radquant.corpus.evaluation import written_reports
 from radquant.errors import UserError
-from radquant.evaluation import written_reports
 from radquant.files import read_json, read_table, require_file, sha256_file, sha256_text
-from radquant.quantization.precision import (
-    Activations,
-    KVCache,
-    LMHead,
-    activations_of,
-    as_values,
-    kv_cache_of,
-    lm_head_of,
-)
-from radquant.quantization.recipe import needs_calibration, recipe_of
 from radquant.reporting.checks import (
     COMPUTED_AS,
     ORIGINAL,
@@ -39,6 +29,16 @@ from radquant.reporting.checks import (
 from radquant.scoring import radgraph1
 from radquant.scoring import records as annotation_records
 from radquant.scoring.records import Records
+from radquant.settings.precision import (
+    Activations,
+    KVCache,
+    LMHead,
+    activations_of,
+    as_values,
+    kv_cache_of,
+    lm_head_of,
+)
+from radquant.settings.recipe import needs_calibration, recipe_of
 
 BASELINES = ("copy-input", "constant")
 ANNOTATORS = {"lexicon": "clinical F1 (lexicon)", "radgraph": "RadGraph F1"}
@@ -192,7 +192,7 @@ def _computed_as(run: Run, precision: str) -> dict[str, Any]:
         raise UserError(f"checkpoints/{checkpoint} has no quantized layer; quantize it again")
     rounded = 0
     if rounding is not None:
-        from radquant.quantization.activations import quantized_layers  # with it comes PyTorch
+        from radquant.runtime.activations import quantized_layers
 
         rounded = len(quantized_layers([layer["name"] for layer in layers], rounding))
     return {

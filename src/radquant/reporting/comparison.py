@@ -14,8 +14,8 @@ import pandas as pd
 from radquant.errors import UserError
 from radquant.files import read_json, read_table, sha256_file
 from radquant.reporting.collect import BASELINES, ORIGINAL, SCORES
+from radquant.reporting.formatting import DASH, plain, table
 from radquant.reporting.provenance import FORMAT
-from radquant.reporting.tables import ABSENT, plain, table
 
 SHOWN_SCORES = {
     "simple": "entities",
@@ -323,7 +323,7 @@ def _entries_table(differing: list[Entry]) -> str:
 
 def _shown(value: Any) -> str:
     if value is None:
-        return ABSENT
+        return DASH
     if isinstance(value, list):  # what shards on several machines had
         return " / ".join(map(_shown, value))
     if isinstance(value, Mapping):
@@ -353,7 +353,7 @@ def _moved_table(found: list[Moved]) -> str:
 
 def _likelihood_cells(row: Moved) -> list[str]:
     if not row.references:
-        return [ABSENT] * 4
+        return [DASH] * 4
     counts = [f"{row.references:,}", f"{row.likelihoods:,}"]
     return [*counts, _signed(row.nll), f"{row.largest_nll:.2g}"]
 

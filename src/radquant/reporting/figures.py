@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from radquant.files import atomic_path
-from radquant.reporting.changes import ADDING, LOSING
+from radquant.reporting.clinical_changes import ADDING, LOSING
 from radquant.reporting.collect import BASELINES, ORIGINAL
-from radquant.reporting.tables import LEVEL_TITLES, MINUS, change, coverage
+from radquant.reporting.formatting import LEVEL_TITLES, MINUS, change, coverage
 
 STYLE = {
     "svg.hashsalt": "radquant",  # else ids in the SVG are random

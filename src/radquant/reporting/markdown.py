@@ -6,13 +6,8 @@ from typing import Any
 from radquant.reporting.changes_section import changes_section, examples_section
 from radquant.reporting.collect import BASELINES, ORIGINAL
 from radquant.reporting.figures import figures
-from radquant.reporting.sections import (
-    data_section,
-    quantization_section,
-    reproduction_section,
-)
-from radquant.reporting.tables import (
-    ABSENT,
+from radquant.reporting.formatting import (
+    DASH,
     LEVEL_TITLES,
     bullets,
     change,
@@ -27,6 +22,11 @@ from radquant.reporting.tables import (
     share,
     size,
     table,
+)
+from radquant.reporting.method_sections import (
+    data_section,
+    quantization_section,
+    reproduction_section,
 )
 from radquant.scoring import radgraph1
 
@@ -185,7 +185,7 @@ def _costs(summary: Summary) -> str:
         [
             escape(name) + (" (simulated)" if row["simulated"] else ""),
             number(row["tokens_per_second"], 1),
-            ratio(row["ratios"]["tokens_per_second"]) if row["comparable"] else ABSENT,
+            ratio(row["ratios"]["tokens_per_second"]) if row["comparable"] else DASH,
             _decode_speed(row),
             _decode_ratio(row),
             number(row["cpu_seconds_per_token"]),
@@ -206,12 +206,12 @@ def _costs(summary: Summary) -> str:
 
 def _decode_speed(row: Mapping[str, Any]) -> str:
     speed = row["decode_tokens_per_second"]
-    return ABSENT if speed is None else number(speed, 1)
+    return DASH if speed is None else number(speed, 1)
 
 
 def _decode_ratio(row: Mapping[str, Any]) -> str:
     factor = row["ratios"]["decode_tokens_per_second"]
-    return ratio(factor) if row["comparable"] and factor is not None else ABSENT
+    return ratio(factor) if row["comparable"] and factor is not None else DASH
 
 
 def _cost_notes(summary: Summary) -> list[str]:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from radquant import statistics
-from radquant.reporting import changes
+from radquant.reporting import clinical_changes
 from radquant.reporting.collect import ANNOTATORS, BASELINES, ORIGINAL, Run
 from radquant.reporting.provenance import machine, provenance
 from radquant.reporting.verdict import state, verdict
@@ -62,10 +62,10 @@ def _quality(run: Run) -> dict[str, Any]:
             name: _comparison(run, _score(run, ORIGINAL, PRIMARY) - _score(run, name, PRIMARY))
             for name in BASELINES
         },
-        "changes": {name: changes.changes(run, name) for name in run.quantized},
-        "outputs": {name: changes.outputs(run, name) for name in run.precisions},
-        "findings": changes.findings(run),
-        "examples": changes.examples(run, PRIMARY),
+        "changes": {name: clinical_changes.changes(run, name) for name in run.quantized},
+        "outputs": {name: clinical_changes.outputs(run, name) for name in run.precisions},
+        "findings": clinical_changes.findings(run),
+        "examples": clinical_changes.examples(run, PRIMARY),
     }
     return quality
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from radquant.reporting.collect import ORIGINAL
-from radquant.reporting.tables import (
+from radquant.reporting.formatting import (
     change,
     coverage,
     interval,

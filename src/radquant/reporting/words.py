@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from radquant.quantization.precision import DYNAMIC, GROUP
-from radquant.quantization.recipe import HADAMARD, NONE, SMOOTH
-from radquant.reporting.tables import ABSENT
+from radquant.reporting.formatting import DASH
+from radquant.settings.precision import DYNAMIC, GROUP
+from radquant.settings.recipe import HADAMARD, NONE, SMOOTH
 
 Settings = Mapping[str, Any]
 TRANSFORMS = {SMOOTH: "SmoothQuant", HADAMARD: "Hadamard rotation"}
@@ -14,7 +14,7 @@ TRANSFORMS = {SMOOTH: "SmoothQuant", HADAMARD: "Hadamard rotation"}
 def activations(settings: Settings | None) -> str:
     """'4 bits, per group of 64, dynamic, asymmetric, clip 0.9, not down_proj'."""
     if settings is None:
-        return ABSENT
+        return DASH
     parts = [f"{settings['bits']} bits", _shared_by(settings), settings["range"], _form(settings)]
     if settings["range"] == DYNAMIC and settings["clip_ratio"] != 1:
         parts.append(f"clip {settings['clip_ratio']:g}")
@@ -26,14 +26,14 @@ def activations(settings: Settings | None) -> str:
 def kv_cache(settings: Settings | None) -> str:
     """'4 bits, per head, asymmetric'."""
     if settings is None:
-        return ABSENT
+        return DASH
     return ", ".join([f"{settings['bits']} bits", _shared_by(settings), _form(settings)])
 
 
 def lm_head(settings: Settings | None) -> str:
     """'8 bits, per group of 64'."""
     if settings is None:
-        return ABSENT
+        return DASH
     return f"{settings['bits']} bits, per group of {settings['group_size']}"
 
 
@@ -53,4 +53,4 @@ def transform(recipe: Settings) -> str:
         *([TRANSFORMS[kind]] if kind != NONE else []),
         *(["SmoothAttention"] if recipe.get("smooth_attention") else []),
     ]
-    return ", ".join(parts) or ABSENT
+    return ", ".join(parts) or DASH

@@ -9,8 +9,8 @@ from typing import Any
 
 import pandas as pd
 
+from radquant.corpus.evaluation import written_reports
 from radquant.errors import UserError
-from radquant.evaluation import written_reports
 from radquant.files import read_table
 from radquant.prompts import check_template, columns_of, fixed_texts
 from radquant.scoring import radgraph1, records, rewards

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from radquant import prompts
+from radquant.checkpoints.loading import Loaded
 from radquant.errors import UserError
 from radquant.generation import lean_engine, lean_steps
 from radquant.generation import transformers_engine as engine
 from radquant.generation.lean_decoder import LeanDecoder
 from radquant.generation.memory import NotEnoughMemory, is_out_of_memory
 from radquant.generation.prefix import begin, behind_stored, context_length, stored_length
-from radquant.models import Loaded
 from radquant.serving.requests import Asked, BadRequest
 
 

@@ -1,0 +1,132 @@
+"""The model of a packed checkpoint: its packed layers put where its linear layers were."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from radquant.checkpoints.streaming import StoredTensor, empty_model, names_in_model, stored_tensors
+from radquant.errors import UserError
+from radquant.packed.formats import (
+    SUFFIXES,
+    Settings,
+    check_tensors,
+    field_bits,
+    in_memory,
+    settings_of,
+)
+from radquant.packed.linear import PackedLinear
+from radquant.packed.progressive_linear import ProgressiveLinear
+from radquant.runtime.activations import ends_in
+from radquant.runtime.hadamard import rotate_input
+from radquant.runtime.runtime_file import online_rotations, weights_config
+
+
+def packed_layers(names: Iterable[str], settings: Settings) -> dict[str, dict[str, str]]:
+    """The packed linear layers among a checkpoint's tensors: {layer: {suffix: tensor's name}}."""
+    suffixes = SUFFIXES[settings.format]
+    layers: dict[str, dict[str, str]] = {}
+    for name in names:
+        layer, _, suffix = name.rpartition(".")
+        if suffix in suffixes:
+            layers.setdefault(layer, {})[suffix] = name
+    return {layer: found for layer, found in sorted(layers.items()) if suffixes[0] in found}
+
+
+def read_settings(directory: Path, quantization: Mapping[str, Any]) -> Settings:
+    """The settings of a checkpoint; an error names its directory."""
+    try:
+        return settings_of(weights_config(quantization))
+    except UserError as error:
+        raise UserError(f"{directory}: {error}") from None
+
+
+def build_packed_model(
+    config: Any, directory: Path, dtype: torch.dtype, trust_remote_code: bool = False
+) -> nn.Module:
+    """Build the model of a packed checkpoint on the CPU; packed layers stay packed.
+
+    config: the checkpoint's transformers config. Tensors that are not packed get `dtype`.
+    """
+    settings = read_settings(directory, config.quantization_config)
+    online = online_rotations(config.quantization_config)
+    del config.quantization_config
+    config.dtype = dtype
+    model = empty_model(config, trust_remote_code)
+    stored = stored_tensors(directory)
+    packed = packed_layers(stored, settings)
+    plain = stored.keys() - {name for layer in packed.values() for name in layer.values()}
+    try:
+        # The original stored each packed layer as one weight; that is the name to look up.
+        names = names_in_model(model, [*plain, *(f"{layer}.weight" for layer in packed)])
+    except UserError as error:
+        raise UserError(f"{directory}: {error}") from None
+    for layer, suffixes in packed.items():
+        tensors = {suffix: stored[name] for suffix, name in suffixes.items()}
+        place(model, names.get(f"{layer}.weight"), tensors, settings, f"{directory}: layer {layer}")
+    for name, module in model.named_modules():
+        if isinstance(module, PackedLinear) and ends_in(name, online):
+            module.register_forward_pre_hook(rotate_input)
+    assign(model, {names[name]: stored[name] for name in plain if name in names}, dtype, directory)
+    use_generation_config(model, directory)
+    return model
+
+
+def place(
+    model: nn.Module,
+    weight: str | None,
+    stored: Mapping[str, StoredTensor],
+    settings: Settings,
+    where: str,
+) -> None:
+    """Put a packed layer in the place of the linear layer whose weight is `weight` in `model`."""
+    name = (weight or "").removesuffix(".weight")
+    linear = model.get_submodule(name)
+    if not isinstance(linear, nn.Linear):
+        raise UserError(f"{where} is packed but is no linear layer of the model of its own")
+    try:
+        tensors = {suffix: tensor.load() for suffix, tensor in stored.items()}
+        check_tensors(tensors, settings, linear.in_features, linear.out_features)
+        tensors = in_memory(tensors, settings)
+    except UserError as error:
+        raise UserError(f"{where} cannot be read: {error}") from None
+    kind = ProgressiveLinear if "channel_scales" in tensors else PackedLinear
+    layer = kind(
+        linear.in_features,
+        linear.out_features,
+        field_bits(settings.bits),
+        settings.group_size,
+        linear.bias is not None,
+        "order" in tensors,
+    )
+    layer.load_state_dict(tensors, strict=False, assign=True)
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, layer)
+
+
+def assign(
+    model: nn.Module, stored: Mapping[str, StoredTensor], dtype: torch.dtype, directory: Path
+) -> None:
+    """Put the stored tensors, by the model's own names, in the place of the model's own."""
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    tensors = {}
+    for name, tensor in stored.items():
+        if shapes[name] != tensor.shape:
+            raise UserError(
+                f"{directory}: {name} has shape {list(tensor.shape)}, "
+                f"the configuration says {list(shapes[name])}"
+            )
+        loaded = tensor.load()
+        tensors[name] = loaded.to(dtype) if loaded.is_floating_point() else loaded
+    model.load_state_dict(tensors, strict=False, assign=True)
+    model.tie_weights()  # type: ignore[operator]
+
+
+def use_generation_config(model: Any, directory: Path) -> None:
+    """Take over what ends an answer; `from_pretrained` does so for original models."""
+    from transformers import GenerationConfig
+
+    if (directory / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(directory)

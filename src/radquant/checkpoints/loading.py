@@ -1,0 +1,182 @@
+"""Loading a model, original or packed, ready to generate."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from radquant.checkpoints.building import build_packed_model
+from radquant.checkpoints.streaming import model_class
+from radquant.checkpoints.writing import verify
+from radquant.errors import UserError
+from radquant.packed.linear import PackedLinear
+from radquant.runtime import activations
+from radquant.runtime.head import round_head
+from radquant.runtime.runtime_file import Runtime, read_runtime
+from radquant.settings.precision import STATIC, Activations, KVCache, LMHead
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass
+class Loaded:
+    """A model in eval mode on its device, and what is known of it."""
+
+    model: Any  # a transformers language model, or one with images
+    tokenizer: Any  # pads on the left
+    layers_quantized: int  # packed linear layers
+    activation_layers: int  # linear layers that quantize their input
+    weight_bytes: int  # parameters and buffers in memory
+    kernel: str  # what multiplies by packed weights; "none" without any
+    runtime: Runtime  # what the checkpoint brings beside its weights
+    kv_cache: KVCache | None  # how keys and values are rounded when they enter the cache
+    simulation: activations.ActivationQuantization | None = None  # what rounds activations
+    lm_head: PackedLinear | None = None  # the rounded head; `model` holds its values unpacked
+
+
+def is_simulated(loaded: Loaded) -> bool:
+    """Whether something is rounded that takes as much time and memory as if it were not."""
+    rounds = (loaded.simulation, loaded.kv_cache, loaded.lm_head)
+    return any(each is not None for each in rounds)
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device that "auto", "cpu" or "cuda" stands for on this machine."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError("there is no CUDA device for device cuda; use auto or cpu")
+    return torch.device(name)
+
+
+def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The dtype that `name` stands for; "auto" is bfloat16 on a GPU and float32 on a CPU."""
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    return DTYPES[name]
+
+
+def load_tokenizer(directory: Path, trust_remote_code: bool = False) -> Any:
+    """The directory's tokenizer, padding on the left; its files are checked by their hashes.
+
+    Of them only tokenizer_config.json is a rule's input: a change of the rest is noticed here.
+    """
+    from transformers import AutoTokenizer
+
+    if not (directory / "tokenizer_config.json").is_file():
+        raise UserError(
+            f"{directory} has no tokenizer_config.json; put the model's tokenizer there"
+        )
+    verify(directory, weights=False)
+    tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
+    tokenizer.padding_side = "left"
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load(
+    directory: str | Path,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    rounding: Activations | None = None,
+    trust_remote_code: bool = False,
+    kv_cache: KVCache | None = None,
+    lm_head: LMHead | None = None,
+) -> Loaded:
+    """Load an original model or a packed checkpoint from `directory`.
+
+    With `rounding` the input of every packed linear layer that it does not skip is quantized; the
+    number of layers that really do so is measured by running a token, and must be all of them. A
+    stored prefix and `kv_cache` take effect in the cache that `generation.prefix.begin` makes. With
+    `lm_head` the table of the vocabulary is rounded.
+    """
+    from transformers import AutoConfig
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()  # it would fill the logs
+    directory = Path(directory)
+    if not (directory / "config.json").is_file():
+        raise UserError(f"{directory} has no config.json; it is not a model directory")
+    verify(directory)
+    tokenizer = load_tokenizer(directory, trust_remote_code)
+    config = AutoConfig.from_pretrained(directory, trust_remote_code=trust_remote_code)
+    quantization = getattr(config, "quantization_config", None)
+    runtime = Runtime()
+    if quantization:
+        runtime = read_runtime(directory, quantization)
+        model = build_packed_model(config, directory, dtype, trust_remote_code)
+    else:
+        model, found = model_class(config).from_pretrained(
+            directory,
+            dtype=dtype,
+            trust_remote_code=trust_remote_code,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+        if found["missing_keys"]:  # which transformers fills with random numbers
+            raise UserError(
+                f"{directory} has no weights for {min(found['missing_keys'])}; fetch or save the "
+                "model again"
+            )
+    model = model.eval().requires_grad_(False).to(device)
+    packed = {name: m for name, m in model.named_modules() if isinstance(m, PackedLinear)}
+    touched, simulation = 0, None
+    if rounding is not None:
+        touched, simulation = attach_activations(model, packed, rounding, runtime, directory)
+    if kv_cache is not None and not packed:
+        raise UserError(f"{directory} is the original, whose cache stays as it is; remove kv_cache")
+    if lm_head is not None and not packed:
+        raise UserError(f"{directory} is the original, whose head stays as it is; remove lm_head")
+    return Loaded(
+        model=model,
+        tokenizer=tokenizer,
+        layers_quantized=len(packed),
+        activation_layers=touched,
+        weight_bytes=weight_bytes(model),
+        kernel="reference" if packed else "none",
+        simulation=simulation,
+        runtime=runtime,
+        kv_cache=kv_cache,
+        lm_head=None if lm_head is None else round_head(model, lm_head),
+    )
+
+
+def attach_activations(
+    model: nn.Module,
+    packed: dict[str, PackedLinear],
+    rounding: Activations,
+    runtime: Runtime,
+    directory: Path,
+) -> tuple[int, activations.ActivationQuantization]:
+    if not packed:
+        raise UserError(
+            f"{directory} has no packed linear layer whose activations could be quantized; "
+            "name a quantized checkpoint for this precision"
+        )
+    static = None
+    if rounding.range == STATIC:
+        if runtime.activations != rounding:
+            raise UserError(
+                f"{directory} has no static ranges for these activations; give its checkpoint the "
+                "same activations as the precision"
+            )
+        device = next(model.parameters()).device
+        static = {name: activations.on_device(g, device) for name, g in runtime.static.items()}
+    expected = len(activations.quantized_layers(list(packed), rounding))
+    simulation = activations.attach(model, packed, rounding, static)
+    touched = activations.probe(model, simulation)
+    if touched != expected:
+        raise UserError(
+            f"{touched} of the {expected} packed layers of {directory} quantize their input; "
+            "this architecture's layers are not all called as modules"
+        )
+    return touched, simulation
+
+
+def weight_bytes(model: nn.Module) -> int:
+    """Bytes of the model's distinct parameters and buffers in memory."""
+    tensors = [*model.parameters(), *model.buffers()]
+    return sum({t.data_ptr(): t.numel() * t.element_size() for t in tensors}.values())

@@ -1,0 +1,255 @@
+"""What calibration looks at: the inputs of a decoder layer's linear layers, exact and rounded."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from radquant.errors import UserError
+from radquant.families.architectures import Architecture, Group, linear_of
+from radquant.quantization.hidden_states import Hidden, append, run_layer
+from radquant.runtime.activations import (
+    Grid,
+    by_channel_group,
+    ends_in,
+    grid_of_range,
+    quantize_activations,
+    round_to,
+)
+from radquant.settings.precision import GROUP, STATIC, Activations
+
+# Tokens whose inputs are kept whole, in whole sequences: how they are rounded depends on the scale
+# that is searched, which no Gram matrix can follow.
+SAMPLE_TOKENS = 1024
+# Shares of the range that a static range may keep: 1, 0.9, 0.81 … 0.04. One outlying value in a
+# thousand tokens can be a thousand times the rest.
+RANGE_STEPS, RANGE_STEP = 31, 0.9
+
+
+@dataclass
+class InputStatistics:
+    """What is kept of one group's input over the calibration tokens."""
+
+    gram: Tensor  # [in, in] float32: sum over tokens of x·xᵀ
+    magnitude: Tensor  # [in] float32: sum over tokens of |x|
+    largest: Tensor  # [in] float32: largest |x|
+    tokens: int = 0
+    sample: list[Tensor] = field(default_factory=list)  # some sequences' inputs, [tokens, in] each
+
+    @classmethod
+    def empty(cls, channels: int, device: torch.device) -> "InputStatistics":
+        return cls(
+            torch.zeros(channels, channels, device=device),
+            torch.zeros(channels, device=device),
+            torch.zeros(channels, device=device),
+        )
+
+    def add(self, x: Tensor, keep: bool = False) -> None:
+        """Accumulate x, [..., tokens, in]; `keep` it whole as well."""
+        x = x.flatten(0, -2).float()
+        self.gram.addmm_(x.T, x)
+        self.magnitude += x.abs().sum(0)
+        if len(x):
+            self.largest = torch.maximum(self.largest, x.abs().amax(0))
+        self.tokens += len(x)
+        if keep:
+            self.sample.append(x.clone())
+
+    def divide_channels(self, scale: Tensor) -> None:
+        """Turn the statistics of x into those of x / scale, [in]."""
+        self.gram /= scale[:, None]
+        self.gram /= scale
+        self.magnitude /= scale
+        self.largest /= scale
+        self.sample = [x / scale for x in self.sample]
+
+
+@dataclass
+class RoundedStatistics:
+    """Statistics of a group's rounded input x̂ beside the exact one."""
+
+    gram: Tensor  # [in, in] float32: sum over tokens of x̂·x̂ᵀ
+    cross: Tensor  # [in, in] float32: sum over tokens of x·x̂ᵀ
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a decoder layer gets in calibration."""
+
+    hidden: Hidden
+    arguments: list[dict[str, Any]]  # keyword arguments of each sequence
+    prefix: int  # tokens at the start of each sequence that no statistics count
+    device: torch.device
+
+    def run(self, layer: nn.Module, index: int) -> Tensor:
+        return run_layer(layer, self.hidden.read(index, self.device), self.arguments[index])
+
+    def sampled(self) -> set[int]:
+        """Sequences of about SAMPLE_TOKENS tokens together, evenly spaced."""
+        counted = [i for i, n in enumerate(self.hidden.lengths) if n > self.prefix]
+        tokens = sum(self.hidden.lengths[i] - self.prefix for i in counted)
+        count = max(1, min(len(counted), round(len(counted) * SAMPLE_TOKENS / max(tokens, 1))))
+        return {counted[place * len(counted) // count] for place in range(count)}
+
+
+def activations_for(group: Group, settings: Activations | None) -> Activations | None:
+    """How a group's input is rounded: None if it is not.
+
+    Raises UserError if that differs between layers that read the same input.
+    """
+    if settings is None:
+        return None
+    skipped = [ends_in(name, settings.skip) for name in group.linears]
+    if any(skipped) != all(skipped):
+        raise UserError(
+            f"activations: skip names some of {', '.join(group.linears)} but not all; they read "
+            "the same input"
+        )
+    return None if all(skipped) else settings
+
+
+def collect_statistics(
+    layer: nn.Module, architecture: Architecture, inputs: Inputs, outputs: Hidden, keep: bool
+) -> list[InputStatistics]:
+    """Run every sequence through `layer`: the statistics of each group's input, outputs to disk.
+
+    keep: whether some sequences' inputs are kept whole.
+    """
+    statistics: list[InputStatistics] = []
+    sampled = inputs.sampled() if keep else set()
+    kept = False
+    with ExitStack() as stack:
+        for group in architecture.groups:
+            linear = linear_of(layer, group.linears[0])
+            of_group = InputStatistics.empty(linear.in_features, inputs.device)
+            statistics.append(of_group)
+
+            def observe(_: Any, args: Any, s: InputStatistics = of_group) -> None:
+                s.add(args[0][:, inputs.prefix :], kept)
+
+            handle = linear.register_forward_pre_hook(observe)
+            stack.callback(handle.remove)
+        with outputs.writing() as file:
+            for index in range(len(inputs.arguments)):
+                kept = index in sampled
+                append(file, inputs.run(layer, index))
+    return statistics
+
+
+def collect_rounded(
+    layer: nn.Module,
+    architecture: Architecture,
+    inputs: Inputs,
+    settings: Activations,
+    ranges: Sequence[Grid | None],
+) -> list[RoundedStatistics | None]:
+    """Run every sequence through `layer` once more: each group's rounded input beside the exact.
+
+    The layer itself goes on with the exact one. ranges: each group's static range. None for a
+    group that is not rounded.
+    """
+    statistics: list[RoundedStatistics | None] = []
+    with ExitStack() as stack:
+        for group, static in zip(architecture.groups, ranges, strict=True):
+            chosen = activations_for(group, settings)
+            if chosen is None:
+                statistics.append(None)
+                continue
+            linear = linear_of(layer, group.linears[0])
+            width, device = linear.in_features, inputs.device
+            of_group = RoundedStatistics(
+                torch.zeros(width, width, device=device), torch.zeros(width, width, device=device)
+            )
+            statistics.append(of_group)
+
+            def observe(
+                _: Any, args: Any, s: RoundedStatistics = of_group, grid: Grid | None = static
+            ) -> None:
+                x = args[0][:, inputs.prefix :].float()
+                if not x.shape[1]:
+                    return
+                rounded = quantize_activations(x, settings, static=grid).flatten(0, -2)
+                s.gram.addmm_(rounded.T, rounded)
+                s.cross.addmm_(x.flatten(0, -2).T, rounded)
+
+            handle = linear.register_forward_pre_hook(observe)
+            stack.callback(handle.remove)
+        for index in range(len(inputs.arguments)):
+            inputs.run(layer, index)
+    return statistics
+
+
+def best_weights(weight: Tensor, rounded: RoundedStatistics, damp_percent: float) -> Tensor:
+    """The weights that make the most of a rounded input, [out, in] float32.
+
+    They minimize ‖Ŵ·X̂ − W·X‖² + λ·‖Ŵ − W‖², so that weights which are then rounded beside them
+    for the Gram matrix X̂·X̂ᵀ make good for what rounding the inputs does on average. λ is
+    `damp_percent` of the mean diagonal of X̂·X̂ᵀ, as in GPTQ.
+    """
+    damping = damp_percent * rounded.gram.diagonal().double().mean().float()
+    matrix = rounded.gram.clone()
+    matrix.diagonal().add_(damping)
+    product = weight @ rounded.cross + damping * weight
+    factor, info = torch.linalg.cholesky_ex(matrix)
+    if int(info):
+        raise UserError(
+            "the Gram matrix of a linear layer's rounded inputs is not positive definite; raise "
+            "damp_percent"
+        )
+    return torch.cholesky_solve(product.T, factor).T
+
+
+def rounded_error(
+    weight: Tensor, evaluated: Tensor, exact: Tensor, rounded: RoundedStatistics
+) -> float:
+    """‖Ŵ·X̂ − W·X‖² for weights W and what they were rounded to, [rows, in] float32 each.
+
+    exact: X·Xᵀ.
+    """
+    linear = nn.functional.linear
+    total = (linear(evaluated, rounded.gram) * evaluated).sum(dtype=torch.float64)
+    total -= 2 * ((weight @ rounded.cross) * evaluated).sum(dtype=torch.float64)
+    total += (linear(weight, exact) * weight).sum(dtype=torch.float64)
+    return float(total)
+
+
+def search_range(values: Tensor, settings: Activations, every: int = 1) -> Grid:
+    """The static range of a group's input with the least squared error of rounding.
+
+    values: [tokens, in] float32, of calibration. Scale and zero are [1] or, by group, [groups].
+    every: look at one in so many of the shares.
+    """
+    parts = by_channel_group(values, settings)  # [tokens, in] or [tokens, groups, group_size]
+    if settings.granularity != GROUP:
+        parts = parts[:, None]
+    low, high = parts.amin((0, 2)), parts.amax((0, 2))  # [groups]
+    best = grid_of_range(low, high, settings)
+    least = torch.full_like(low, torch.inf)
+    for step in range(0, RANGE_STEPS, every):
+        keep = RANGE_STEP**step
+        grid = grid_of_range(low * keep, high * keep, settings)
+        wide = replace(grid, scale=grid.scale[:, None], zero=grid.zero[:, None])
+        error = (round_to(parts, wide) - parts).square().sum((0, 2))
+        better = error < least
+        least = torch.where(better, error, least)
+        best = replace(
+            best,
+            scale=torch.where(better, grid.scale, best.scale),
+            zero=torch.where(better, grid.zero, best.zero),
+        )
+    return best
+
+
+def static_ranges(
+    architecture: Architecture, statistics: Sequence[InputStatistics], settings: Activations | None
+) -> list[Grid | None]:
+    """Each group's static range; None for what has none."""
+    ranges: list[Grid | None] = []
+    for group, of_group in zip(architecture.groups, statistics, strict=True):
+        chosen = activations_for(group, settings)
+        static = chosen is not None and chosen.range == STATIC
+        ranges.append(search_range(torch.cat(of_group.sample), chosen) if static else None)  # type: ignore[arg-type]
+    return ranges

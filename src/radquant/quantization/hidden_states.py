@@ -1,0 +1,175 @@
+"""What every decoder layer gets during calibration: hidden states on disk, and other arguments."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from radquant.checkpoints.streaming import fill
+from radquant.errors import UserError
+from radquant.files import recorded_path
+from radquant.quantization.original_model import Original
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """Hidden states of every calibration sequence, one after another, float32, in one raw file."""
+
+    path: Path
+    lengths: tuple[int, ...]  # tokens of each sequence
+    width: int
+
+    def read(self, index: int, device: torch.device) -> Tensor:
+        """[1, tokens, width] float32."""
+        count, skipped = self.lengths[index] * self.width, sum(self.lengths[:index]) * self.width
+        values = np.fromfile(self.path, np.float32, count, offset=4 * skipped)
+        return torch.from_numpy(values).view(1, -1, self.width).to(device)
+
+    def read_all(self, device: torch.device) -> Iterator[Tensor]:
+        return (self.read(index, device) for index in range(len(self.lengths)))
+
+    @contextmanager
+    def writing(self) -> Iterator[BinaryIO]:
+        """A file to `append` to, which takes its place when all is written."""
+        with recorded_path(self.path) as part, open(part, "wb") as file:
+            yield file
+
+
+def append(file: BinaryIO, hidden: Tensor) -> None:
+    file.write(hidden.float().cpu().contiguous().numpy().tobytes())
+
+
+# Keyword arguments of each decoder layer, by the length of the sequence: {length: [per layer]}.
+LayerArguments = dict[int, list[dict[str, Any]]]
+
+
+def as_float32(value: Any, device: torch.device) -> Any:
+    """Move tensors inside `value` to `device`, floating ones to float32."""
+    if isinstance(value, Tensor):
+        return value.to(device, torch.float32 if value.is_floating_point() else value.dtype)
+    if isinstance(value, tuple):
+        return tuple(as_float32(each, device) for each in value)
+    return value
+
+
+def embed(
+    source: Original,
+    sequences: Sequence[Tensor],
+    hidden: Hidden,
+    device: torch.device,
+    enter: Callable[[Tensor], Tensor] | None = None,
+) -> LayerArguments:
+    """Write the first decoder layer's inputs and return all layers' other arguments.
+
+    sequences: token ids, each [tokens] int64. enter: what becomes of embedded tokens before they go
+    in. The embedding may be large: it keeps the dtype it is stored in.
+    """
+    path = source.architecture.decoder_layers
+    parent = path.rpartition(".")[0]
+    decoder, layers = source.model.get_submodule(parent), source.model.get_submodule(path)
+    assert isinstance(layers, nn.ModuleList)
+    outside = {
+        own.removeprefix(f"{parent}."): source.stored[stored]
+        for stored, own in source.own_names.items()
+        if own.startswith(f"{parent}.") and not own.startswith(f"{path}.")
+    }
+    embedding = decoder.get_input_embeddings()  # type: ignore[operator]
+    fill(decoder, outside, torch.device("cpu"), keep=embedding)
+    arguments = first_inputs(decoder, layers, sequences, hidden, device, enter)
+    for module in decoder.children():
+        if module is not layers:
+            module.to("meta")
+    return arguments
+
+
+class _Captured(Exception):
+    pass
+
+
+@torch.inference_mode()
+def first_inputs(
+    decoder: nn.Module,
+    layers: nn.ModuleList,
+    sequences: Sequence[Tensor],
+    hidden: Hidden,
+    device: torch.device,
+    enter: Callable[[Tensor], Tensor] | None = None,
+) -> LayerArguments:
+    """Write what the first layer gets for each sequence to `hidden`; return the other arguments.
+
+    decoder: the module that embeds tokens and calls `layers`; its own weights are filled, those of
+    the layers are not needed. sequences: token ids, each [tokens] int64. enter: what becomes of
+    embedded tokens before they go in. Layers may differ in their
+    arguments (sliding and full attention, two rotary bases), so each layer's own are kept. They
+    depend on the sequence's length alone, which is checked.
+    """
+    arguments: LayerArguments = {}
+    seen: list[dict[str, Any]] = []
+    states: list[Tensor] = []
+    moved: dict[int, Any] = {}  # layers share tensors: one copy of each, by its id
+
+    def skip(*args: Any, **kwargs: Any) -> Tensor:
+        entering = args[0] if args else kwargs.pop("hidden_states")
+        if not seen:
+            states.append(entering)
+        if len(args) > 1:
+            return entering  # type: ignore[no-any-return]  # an unknown way of calling: see below
+        for value in kwargs.values():
+            if id(value) not in moved:
+                moved[id(value)] = as_float32(value, device)
+        seen.append({name: moved[id(value)] for name, value in kwargs.items()})
+        if len(seen) == len(layers):
+            raise _Captured
+        return entering  # type: ignore[no-any-return]
+
+    try:
+        for layer in layers:
+            layer.forward = skip  # type: ignore[method-assign]
+        with hidden.writing() as file:
+            for sequence in sequences:
+                seen, states, moved = [], [], {}
+                embedded = decoder.get_input_embeddings()(sequence[None]).float()  # type: ignore[operator]
+                if enter is not None:
+                    embedded = enter(embedded)
+                with suppress(_Captured):
+                    decoder(inputs_embeds=embedded, use_cache=False)
+                if len(seen) != len(layers) or states[0].dim() != 3:
+                    raise UserError(
+                        f"the model calls its {len(layers)} decoder layers in a way that is not "
+                        "understood; it cannot be quantized yet"
+                    )
+                append(file, states[0])
+                known = arguments.setdefault(len(sequence), seen)
+                if not all(same(a, b) for a, b in zip(known, seen, strict=True)):
+                    raise UserError(
+                        "the model gives its decoder layers arguments that depend on the text; it "
+                        "cannot be quantized yet"
+                    )
+    finally:
+        for layer in layers:
+            # Its class's own is behind. A bound method here would be a cycle, and a layer that is
+            # done with would stay in memory until Python happens to look for cycles.
+            vars(layer).pop("forward", None)
+    return arguments
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two layers' arguments are equal, tensors by value."""
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return a is b or (a.shape == b.shape and torch.equal(a, b))
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, (tuple, list)) and isinstance(b, (tuple, list)):
+        return len(a) == len(b) and all(map(same, a, b))
+    plain = isinstance(a, (bool, int, float, str))
+    return a is b or (type(a) is type(b) and (a == b or not plain))
+
+
+def run_layer(layer: nn.Module, hidden: Tensor, arguments: dict[str, Any]) -> Tensor:
+    output = layer(hidden, **arguments)
+    return output[0] if isinstance(output, tuple) else output

@@ -1,0 +1,389 @@
+"""Quantize a model one decoder layer at a time, from the files it is stored in.
+
+The calibration tokens pass through the original model's layers in turn. A layer's inputs give the
+Gram matrices, its outputs feed the next layer, and only then is it scaled, checked and rounded: all
+layers are calibrated on the original model's activations, as AWQ does, in a single pass. Only one
+layer is in memory; hidden states and finished layers are files in a working directory, from which a
+run that was killed goes on.
+"""
+
+import sys
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from radquant.checkpoints.streaming import StoredTensor, fill, read_header
+from radquant.cli import progress
+from radquant.errors import UserError
+from radquant.families.architectures import (
+    Architecture,
+    decoder_layers,
+    head_dim_of,
+    layer_linears,
+    not_converted,
+)
+from radquant.files import atomic_path, read_json, read_table
+from radquant.packed.formats import Format
+from radquant.quantization import resuming, smoothing
+from radquant.quantization.awq import scale_group
+from radquant.quantization.calibration_statistics import (
+    Inputs,
+    InputStatistics,
+    RoundedStatistics,
+    collect_rounded,
+    collect_statistics,
+    static_ranges,
+)
+from radquant.quantization.hidden_states import Hidden, LayerArguments, embed, run_layer
+from radquant.quantization.original_model import Original, check_recipe
+from radquant.quantization.rotated_embeddings import rotated_outside
+from radquant.quantization.rotation import (
+    Rotation,
+    change_by_rotation,
+    plan_rotation,
+    rotate_layer,
+    rotate_residual,
+    rotated_architecture,
+)
+from radquant.quantization.rounding import naming, round_layer
+from radquant.runtime import runtime_file
+from radquant.settings.recipe import HADAMARD, SMOOTH, Recipe, needs_calibration
+
+CHECKED_SEQUENCES = 8
+# Largest relative change of a layer's output through folding; layers are held in float32.
+INVARIANCE_BOUND = 1e-4
+DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+
+@dataclass
+class Quantization:
+    """What `quantize_model` leaves: where every tensor lies, and how it came about."""
+
+    tensors: dict[str, StoredTensor]  # by the names that go into the checkpoint
+    not_converted: list[str]  # modules outside of the decoder layers
+    runtime: dict[str, StoredTensor] = field(default_factory=dict)  # for radquant.runtime
+    config: dict[str, Any] = field(default_factory=dict)  # what changes in the original's config
+    online: tuple[str, ...] | None = None  # layers whose input is rotated; None: not rotated at all
+    layers: list[dict[str, Any]] = field(default_factory=list)
+    largest_change: float = 0.0  # of any layer's output by folding, before rounding
+
+
+def read_calibration(path: Path) -> list[Tensor]:
+    """The token ids of every calibration sample, each [tokens] int64."""
+    samples = read_table(path, require=["input_ids"])["input_ids"]
+    if not len(samples) or any(len(ids) == 0 for ids in samples):
+        raise UserError(f"{path} holds no samples or an empty one; make the calibration set again")
+    return [torch.tensor(ids, dtype=torch.int64) for ids in samples]
+
+
+def count(samples: Sequence[Tensor]) -> dict[str, int]:
+    """How many calibration samples and tokens were used."""
+    return {"samples": len(samples), "tokens": sum(map(len, samples))}
+
+
+def check_calibration(recipe: Recipe, path: Path | None) -> list[Tensor] | None:
+    """The samples at `path` if `recipe` needs any."""
+    if not needs_calibration(recipe):
+        return None
+    if path is None:
+        raise UserError(
+            f"method {recipe.method} needs --calibration; scripts/calibration_set.py makes one"
+        )
+    return read_calibration(path)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What every layer is quantized with."""
+
+    source: Original  # with the table of the rotated model, if it is rotated
+    table: Architecture  # of the original
+    recipe: Recipe
+    form: Format
+    rotation: Rotation | None
+    prefix: int  # tokens at the start of each calibration sequence that are the stored prefix
+    device: torch.device
+
+    def layer_name(self, number: int) -> str:
+        return f"{self.source.architecture.decoder_layers}.{number}"
+
+
+@torch.inference_mode()
+def quantize_layer(
+    work: Work, number: int, states: Sequence[Hidden], arguments: LayerArguments
+) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]]:
+    """Quantize decoder layer `number`: its tensors by stored names, those for run time, its record.
+
+    states: the hidden states before the layer, and where those after it go; empty without
+    calibration.
+    """
+    source = work.source
+    architecture, name = source.architecture, work.layer_name(number)
+    layer = decoder_layers(source.model, architecture)[number]
+    places = source.layer_tensors(number)
+    fill(layer, {own: source.stored[stored] for own, stored in places.items()}, work.device)
+    layer.to(work.device)
+    fitted = Fitted()
+    if states:
+        inputs, outputs = states
+        of_layer = [arguments[length][number] for length in inputs.lengths]
+        seen = Inputs(inputs, of_layer, work.prefix, work.device)
+        storage = narrowest(source.stored[stored].dtype for stored in places.values())
+        fitted = fit_layer(work, layer, number, seen, outputs, storage)
+    tensors, records = round_layer(
+        layer,
+        name,
+        architecture,
+        work.recipe,
+        work.form,
+        fitted.statistics,
+        fitted.rounded_inputs,
+    )
+    named = {}
+    for own, tensor in tensors.items():
+        linear_name, _, suffix = own.rpartition(".")
+        named[f"{places[f'{linear_name}.weight'].removesuffix('weight')}{suffix}"] = tensor
+    weights = {f"{linear}.weight" for linear in layer_linears(layer, architecture)}
+    state = layer.state_dict()
+    for own, stored in places.items():
+        if own not in weights:
+            kept = DTYPES.get(source.stored[stored].dtype, state[own].dtype)
+            named[stored] = state[own].to("cpu", kept).contiguous()
+    decoder_layers(source.model, architecture)[number] = nn.Identity()  # frees its memory
+    return named, fitted.runtime, {"layers": records, "change": fitted.change}
+
+
+@dataclass
+class Fitted:
+    """What calibration made of one layer."""
+
+    statistics: list[InputStatistics] = field(default_factory=list)
+    rounded_inputs: list[RoundedStatistics | None] = field(default_factory=list)
+    runtime: dict[str, Tensor] = field(default_factory=dict)  # ranges and prefix, to be stored
+    change: float = 0.0  # of the layer's output, before anything is rounded
+
+
+def fit_layer(
+    work: Work,
+    layer: nn.Module,
+    number: int,
+    inputs: Inputs,
+    outputs: Hidden,
+    storage: torch.dtype,
+) -> Fitted:
+    """Transform and scale a layer in place, and look at its inputs as they then are."""
+    recipe, architecture, name = work.recipe, work.source.architecture, work.layer_name(number)
+    fitted = Fitted()
+    if work.rotation is not None:
+        original = deepcopy(layer)
+        rotate_layer(layer, work.table, work.rotation)
+        fitted.change = rotation_change(original, layer, inputs, work.rotation)
+        check_change(fitted.change, name, "rotating the layer")
+        del original
+    if recipe.smooth_attention:
+        change = divide_keys(work, layer, inputs)
+        check_change(change, name, "dividing the keys", "leave smooth_attention out")
+        fitted.change = max(fitted.change, change)
+    fitted.statistics = collect_statistics(
+        layer, architecture, inputs, outputs, keep=recipe.activations is not None
+    )
+    if recipe.method == "awq" or recipe.transform == SMOOTH:
+        head_dim = head_dim_of(work.source.config)
+        for group, of_group in zip(architecture.groups, fitted.statistics, strict=True):
+            with naming(f"{name}.{group.linears[0]}"):
+                scale_group(layer, group, of_group, recipe, head_dim, storage)
+        change = change_by_folding(layer, inputs, outputs)
+        check_change(change, name, "folding scales")
+        fitted.change = max(fitted.change, change)
+    if recipe.activations is not None:
+        ranges = static_ranges(architecture, fitted.statistics, recipe.activations)
+        for group, grid in zip(architecture.groups, ranges, strict=True):
+            for linear in group.linears if grid is not None else ():
+                assert grid is not None
+                fitted.runtime |= runtime_file.grid_tensors(f"{name}.{linear}", grid)
+        if recipe.method != "rtn":
+            fitted.rounded_inputs = collect_rounded(
+                layer, architecture, inputs, recipe.activations, ranges
+            )
+    if work.prefix:
+        fitted.runtime |= prefix_states(work, layer, number, inputs)
+    return fitted
+
+
+def check_change(
+    change: float, name: str, what: str, remedy: str = "the table for this architecture is wrong"
+) -> None:
+    if not change <= INVARIANCE_BOUND:
+        raise UserError(
+            f"{what} changed the output of {name} by {change:.2g} relative to it "
+            f"(at most {INVARIANCE_BOUND:g} is rounding); {remedy}"
+        )
+
+
+def change_by_folding(layer: nn.Module, inputs: Inputs, outputs: Hidden) -> float:
+    """The largest relative difference between `layer`'s outputs now and `outputs`."""
+    changes = []
+    for index in range(min(CHECKED_SEQUENCES, len(inputs.arguments))):
+        output = outputs.read(index, inputs.device)
+        now = inputs.run(layer, index)
+        changes.append(float((now - output).norm() / output.norm()))
+    return max(changes)
+
+
+def rotation_change(
+    original: nn.Module, layer: nn.Module, inputs: Inputs, rotation: Rotation
+) -> float:
+    """The largest relative difference that rotating a layer makes to its outputs."""
+    changes = []
+    for index in range(min(CHECKED_SEQUENCES, len(inputs.arguments))):
+        hidden = inputs.hidden.read(index, inputs.device)
+        straight = rotate_residual(hidden, rotation, inverse=True)
+        expected = run_layer(original, straight, inputs.arguments[index])
+        got = run_layer(layer, hidden, inputs.arguments[index])
+        changes.append(change_by_rotation(expected, got, rotation))
+    return max(changes)
+
+
+def divide_keys(work: Work, layer: nn.Module, inputs: Inputs) -> float:
+    """SmoothAttention, by the largest keys of the calibration tokens.
+
+    Returns the largest relative change of the layer's outputs: rotary embeddings that turn other
+    pairs of channels than Llama's (a part of them, neighbours) are not undone by it.
+    """
+    head_dim = head_dim_of(work.source.config)
+    maker = smoothing.key_maker(layer)
+    largest = torch.zeros(maker.out_features, device=work.device)
+
+    def observe(_: Any, args: Any, keys: Tensor) -> None:
+        keys = keys[:, inputs.prefix :]
+        if keys.shape[1]:
+            lengths = smoothing.pair_lengths(keys, head_dim)
+            largest.copy_(torch.maximum(largest, lengths))
+
+    handle = maker.register_forward_hook(observe)
+    outputs = []
+    for index in range(len(inputs.arguments)):
+        output = inputs.run(layer, index)
+        if index < CHECKED_SEQUENCES:
+            outputs.append(output)
+    handle.remove()
+    smoothing.divide_keys(layer, smoothing.key_scale(largest, head_dim), head_dim)
+    return max(
+        float((inputs.run(layer, index) - output).norm() / output.norm())
+        for index, output in enumerate(outputs)
+    )
+
+
+def prefix_states(work: Work, layer: nn.Module, number: int, inputs: Inputs) -> dict[str, Tensor]:
+    """The keys and values that a layer makes of the prefix, which is the first sequence."""
+    from transformers import DynamicCache
+
+    cache = DynamicCache(config=work.source.config.get_text_config())
+    arguments = {**inputs.arguments[0], "past_key_values": cache}
+    run_layer(layer, inputs.hidden.read(0, inputs.device), arguments)
+    found = cache.layers[number]
+    if found.keys is None or found.keys.shape[2] != work.prefix:
+        raise UserError(
+            f"{work.layer_name(number)} does not keep keys and values in the usual way; "
+            "leave prefix out"
+        )
+    return runtime_file.prefix_tensors(
+        number, found.keys.float().cpu().contiguous(), found.values.float().cpu().contiguous()
+    )
+
+
+def narrowest(dtypes: Any) -> torch.dtype:
+    """The floating dtype with the fewest bits among safetensors' names of dtypes."""
+    floating = [DTYPES[name] for name in dtypes if name in DTYPES]
+    return min(floating, key=lambda dtype: (dtype.itemsize, dtype == torch.bfloat16))
+
+
+def quantize_model(
+    source: Original,
+    work: Path,
+    recipe: Recipe,
+    form: Format,
+    sequences: Sequence[Tensor] | None,
+    device: torch.device,
+    prefix: Sequence[int] = (),
+) -> Quantization:
+    """Quantize every linear layer of the decoder layers; `source` is used up.
+
+    work: directory of finished layers and of what the next one needs (see resuming.prepare).
+    sequences: calibration token ids, each [tokens] int64; None where none are needed.
+    prefix: tokens whose keys and values are stored; each sequence begins with them, and the first
+    sequence is no more than them.
+    """
+    expected = check_recipe(source.model, source.architecture, recipe)
+    layers = decoder_layers(source.model, source.architecture)
+    outside = not_converted(source.model, source.architecture)
+    table, rotation = source.architecture, None
+    if recipe.transform == HADAMARD:
+        head_dim = head_dim_of(source.config)
+        rotation = plan_rotation(table, source.config, head_dim)
+        source = replace(source, architecture=rotated_architecture(table, rotation))
+    job = Work(source, table, recipe, form, rotation, len(prefix), device)
+    first = resuming.finished_layers(work)
+    arguments: LayerArguments = {}
+    states: list[Hidden] = []
+    if needs_calibration(recipe):
+        assert sequences is not None
+        lengths, width = tuple(map(len, sequences)), source.config.get_text_config().hidden_size
+        files = [work / resuming.hidden_name(number) for number in range(len(layers) + 1)]
+        states = [Hidden(file, lengths, width) for file in files]
+        enter = None if rotation is None else partial(rotate_residual, rotation=rotation)
+        arguments = embed(source, sequences, states[0], device, enter)
+    if first:
+        print(f"going on after {first} finished layers", file=sys.stderr, flush=True)
+    numbers = range(first, len(layers))
+    for number in progress(numbers, f"quantize {recipe.method}", len(numbers), "layers"):
+        tensors, extra, record = quantize_layer(job, number, states[number : number + 2], arguments)
+        resuming.finish_layer(work, number, tensors, extra, record)
+    return collect(job, work, len(layers), expected, outside, prefix)
+
+
+def collect(
+    job: Work,
+    work: Path,
+    layers: int,
+    expected: int,
+    outside: list[str],
+    prefix: Sequence[int],
+) -> Quantization:
+    """Put together what the finished layers left and what was never touched."""
+    source = job.source
+    inside = f"{source.architecture.decoder_layers}."
+    tensors = {
+        stored: source.stored[stored]
+        for stored, own in source.own_names.items()
+        if not own.startswith(inside)
+    }
+    result = Quantization(tensors, outside)
+    if job.rotation is not None:
+        changed, result.config = rotated_outside(source, job.rotation, work)
+        result.tensors |= changed
+        result.online = job.rotation.online
+    for number in range(layers):
+        # Of the files alone, so that a run that went on and one that never stopped are the same.
+        record = read_json(work / resuming.record_name(number))
+        result.layers += record["layers"]
+        result.largest_change = max(result.largest_change, record["change"])
+        result.tensors |= read_header(work / resuming.tensors_name(number))
+        extra = work / resuming.runtime_name(number)
+        if extra.is_file():
+            result.runtime |= read_header(extra)
+    if prefix:
+        ids = work / "prefix.safetensors"
+        with atomic_path(ids) as part:
+            save_file({runtime_file.PREFIX_IDS: torch.tensor(prefix)}, part)
+        result.runtime |= read_header(ids)
+    if len(result.layers) != expected:
+        raise UserError(f"{len(result.layers)} linear layers were quantized, {expected} expected")
+    return result

@@ -1,0 +1,82 @@
+"""The original model that is to be quantized: its files, its empty module, what fits it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from radquant.checkpoints.streaming import StoredTensor, empty_model, names_in_model, stored_tensors
+from radquant.checkpoints.writing import verify
+from radquant.errors import UserError
+from radquant.families.architectures import (
+    Architecture,
+    architecture_of,
+    decoder_layers,
+    layer_linears,
+)
+from radquant.files import read_json
+from radquant.settings.recipe import GROUP_SIZES, WHOLE_ROW, Recipe
+
+
+@dataclass(frozen=True)
+class Original:
+    """The original model: its files, its empty module, and what is where in both."""
+
+    model: nn.Module
+    config: Any
+    architecture: Architecture  # of the model as it is quantized
+    stored: dict[str, StoredTensor]
+    own_names: dict[str, str]  # stored name -> the model's own
+
+    def layer_tensors(self, number: int) -> dict[str, str]:
+        """{name inside decoder layer `number`: stored name}"""
+        prefix = f"{self.architecture.decoder_layers}.{number}."
+        return {
+            own.removeprefix(prefix): stored
+            for stored, own in self.own_names.items()
+            if own.startswith(prefix)
+        }
+
+
+def open_original(directory: Path, trust_remote_code: bool = False) -> Original:
+    """The model to quantize, without its weights."""
+    from transformers import AutoConfig
+
+    if not (directory / "config.json").is_file():
+        raise UserError(f"{directory} has no config.json; it is not a model directory")
+    if "quantization_config" in read_json(directory / "config.json"):
+        raise UserError(f"{directory} is quantized already; give the original model")
+    verify(directory)
+    config = AutoConfig.from_pretrained(directory, trust_remote_code=trust_remote_code)
+    model = empty_model(config, trust_remote_code)
+    stored = stored_tensors(directory)
+    own_names = names_in_model(model, stored)
+    return Original(model, config, architecture_of(config, model), stored, own_names)
+
+
+def check_recipe(model: nn.Module, architecture: Architecture, recipe: Recipe) -> int:
+    """The number of linear layers to quantize; raises UserError if the recipe does not fit."""
+    linears = [
+        (f"{architecture.decoder_layers}.{index}.{name}", linear)
+        for index, layer in enumerate(decoder_layers(model, architecture))
+        for name, linear in layer_linears(layer, architecture).items()
+    ]
+    if not linears:
+        raise UserError("the model has no linear layers to quantize")
+    for name, linear in linears:
+        if recipe.group_size != WHOLE_ROW and linear.in_features % recipe.group_size:
+            widths = {each.in_features for _, each in linears}
+            sizes = [size for size in GROUP_SIZES if size != WHOLE_ROW]
+            fitting = [g for g in sizes if all(width % g == 0 for width in widths)]
+            raise UserError(
+                f"group size {recipe.group_size} does not divide the {linear.in_features} inputs "
+                f"of {name}; sizes that divide every layer: {fitting or 'none'}"
+            )
+        for side, width in (("inputs", linear.in_features), ("outputs", linear.out_features)):
+            if width * recipe.bits % 32:
+                raise UserError(
+                    f"{name} has {width} {side}, which do not fill whole 32-bit words at "
+                    f"{recipe.bits} bits; this model cannot be packed"
+                )
+    return len(linears)

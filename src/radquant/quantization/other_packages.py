@@ -1,0 +1,208 @@
+"""What the scripts share that run another package's quantizer.
+
+Imported in that package's own environment (envs/autoawq.txt, envs/gptqmodel.txt), which holds the
+release of transformers that this package uses, so that both see the same model.
+"""
+
+import argparse
+import importlib.metadata
+import os
+import resource
+import shutil
+import sys
+import time
+import types
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers.utils.logging import disable_progress_bar
+
+from radquant.checkpoints.building import packed_layers
+from radquant.checkpoints.loading import resolve_device
+from radquant.checkpoints.streaming import StoredTensor, names_in_model
+from radquant.checkpoints.writing import write_rest
+from radquant.errors import UserError
+from radquant.files import atomic_directory, read_json, read_table, require_file
+from radquant.packed.formats import Settings, check_tensors, settings_of, unpack
+from radquant.quantization.original_model import Original, check_recipe, open_original
+from radquant.settings.recipe import Recipe, check_recipe_values, recipe_values
+from radquant.settings.tool_limits import check_model_type, check_tool_recipe
+
+DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that all tools have."""
+    add = parser.add_argument
+    add("--model", type=Path, required=True, metavar="DIR", help="Hugging Face model directory")
+    add(
+        "--calibration",
+        type=Path,
+        required=True,
+        metavar="PARQUET",
+        help="samples of scripts/calibration_set.py",
+    )
+    add(
+        "--calibration-record",
+        type=Path,
+        metavar="JSON",
+        help="where the samples come from, for the record (set.json beside them)",
+    )
+    add("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default: %(default)s")
+    add("--threads", type=int, default=1, metavar="N", help="CPU threads (%(default)s)")
+    add("--trust-remote-code", action="store_true", help="run Python code that the model brings")
+    add("--output", type=Path, required=True, metavar="DIR", help="checkpoint to write")
+
+
+def prepare(tool: str, recipe: Recipe, args: argparse.Namespace) -> tuple[Original, str]:
+    """Check all that can be checked before the tool itself is imported, and set PyTorch up.
+
+    Returns the model to quantize, without its weights, and the device's type, "cpu" or "cuda".
+    Raises UserError if the tool cannot do the recipe or the model, or the two do not fit.
+    """
+    check_recipe_values(recipe)
+    check_tool_recipe(tool, recipe)
+    require_file(args.model / "config.json")
+    kind = read_json(args.model / "config.json").get("model_type")
+    check_model_type(tool, kind, str(args.model))
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    if args.device == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the tools take a GPU wherever they see one
+    torch.set_num_threads(args.threads)
+    disable_progress_bar()  # it would fill the logs
+    original = open_original(args.model, args.trust_remote_code)
+    check_recipe(original.model, original.architecture, recipe)
+    return original, resolve_device(args.device).type
+
+
+def read_sequences(path: Path, config: Any, tool: str) -> list[list[int]]:
+    """The token ids of every calibration sample.
+
+    config: the model's transformers config. Raises UserError if a sample is longer than the model
+    takes, or than the tool can run through it as the model would.
+    """
+    sequences = [ids.tolist() for ids in read_table(path, require=["input_ids"])["input_ids"]]
+    if not sequences or not all(sequences):
+        raise UserError(f"{path} holds no samples or an empty one; make the calibration set again")
+    longest = max(map(len, sequences))
+    text = config.get_text_config()
+    most = getattr(text, "max_position_embeddings", None)
+    if most is not None and longest > most:
+        raise UserError(
+            f"{path} holds a sample of {longest} tokens and the model takes at most {most}; make "
+            "the calibration set with fewer tokens a sample"
+        )
+    window = getattr(text, "sliding_window", None)
+    if window and longest > window and len(set(getattr(text, "layer_types", None) or [])) > 1:
+        raise UserError(
+            f"{path} holds a sample of {longest} tokens, and {tool} hides what lies more than "
+            f"{window} back from all layers of this model, of which some see it; make the "
+            f"calibration set with at most {window} tokens a sample, or use another tool"
+        )
+    return sequences
+
+
+def calibration_record(args: argparse.Namespace, sequences: list[list[int]]) -> dict[str, Any]:
+    """Where the samples come from, if that was given, and how much they are."""
+    origin = read_json(args.calibration_record) if args.calibration_record else {}
+    return {**origin, "samples": len(sequences), "tokens": sum(map(len, sequences))}
+
+
+def without_torchvision() -> None:
+    """Let GPTQModel be imported where there is no torchvision, from which it needs nothing here.
+
+    It imports torchvision for a single model with images. PyPI has torchvision for CUDA alone, and
+    that does not load beside a CPU build of PyTorch.
+    """
+    name = "gptqmodel.models.definitions.internvl_chat"
+    stand_in = types.ModuleType(name)
+    stand_in.InternVLChatQModel = None  # type: ignore[attr-defined]
+    sys.modules.setdefault(name, stand_in)
+
+
+def write_result(
+    original: Original,
+    args: argparse.Namespace,
+    tensors: Mapping[str, Tensor],
+    quantization: Mapping[str, Any],
+    recipe: Recipe,
+    record: Mapping[str, Any],
+) -> None:
+    """Write what a tool made as a checkpoint like ours.
+
+    tensors: all of the quantized model, packed ones in the format that `quantization`, the
+    `quantization_config`, names. record: goes into quantization.json beside what is known here.
+    Raises UserError if a linear layer is not packed or a packed one cannot be read.
+    """
+    settings = settings_of(quantization)
+    packed = packed_layers(tensors, settings)
+    inside = {name for layer in packed.values() for name in layer.values()}
+    plain = [name for name in tensors if name not in inside]
+    names = names_in_model(original.model, [*plain, *(f"{layer}.weight" for layer in packed)])
+    stored = {own: original.stored[name] for name, own in original.own_names.items()}
+    layers = []
+    for layer, suffixes in packed.items():
+        parts = {suffix: tensors[name] for suffix, name in suffixes.items()}
+        own = names[f"{layer}.weight"]
+        layers.append(described(own, parts, stored[own], settings, recipe))
+    expected = check_recipe(original.model, original.architecture, recipe)
+    if len(layers) != expected:
+        raise UserError(f"{len(layers)} linear layers were quantized, {expected} expected")
+    kept = {name: tensors[name] for name in inside}
+    for name in plain:
+        if name in names:  # not under a second name, as tied weights are
+            kept[name] = tensors[name].to(DTYPES[stored[names[name]].dtype])
+    full = {
+        **record,
+        "recipe": recipe_values(recipe),
+        "format": settings.format,
+        "model": str(args.model),
+        "layers": layers,
+        "checks": {"layers_quantized": len(layers), **record.get("checks", {})},
+        "threads": args.threads,
+    }
+    with atomic_directory(args.output) as part:
+        weights = part / "model.safetensors"
+        contiguous = {name: tensor.contiguous() for name, tensor in kept.items()}
+        save_file(contiguous, weights, {"format": "pt"})
+        # safetensors makes its file readable by the owner alone, whatever the umask says.
+        shutil.copymode(args.model / "config.json", weights)
+        write_rest(args.model, part, quantization, full | costs(args))
+
+
+def described(
+    weight: str,
+    parts: dict[str, Tensor],
+    original: StoredTensor,
+    settings: Settings,
+    recipe: Recipe,
+) -> dict[str, Any]:
+    """The record of the packed layer that holds `weight`; raises UserError if it cannot be read."""
+    outputs, inputs = original.shape
+    check_tensors(parts, settings, inputs, outputs)
+    record: dict[str, Any] = {"name": weight.removesuffix(".weight")}
+    record |= {"in_features": inputs, "out_features": outputs}
+    if recipe.method != "awq":  # whose scales change the weights more than rounding does
+        before = original.load().float()
+        change = unpack(parts, settings).dequantize() - before
+        record["weight_error"] = float(change.norm() / before.norm())
+    return record
+
+
+def costs(args: argparse.Namespace) -> dict[str, Any]:
+    """What the process has used so far. args.started: time.monotonic() at its beginning."""
+    return {
+        "wall_seconds": time.monotonic() - args.started,
+        "cpu_seconds": time.process_time(),
+        "peak_process_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }
+
+
+def tool_record(name: str) -> dict[str, str]:
+    """The tool's name and release and those of what it runs on."""
+    versions = {each: importlib.metadata.version(each) for each in (name, "transformers", "torch")}
+    return {"name": name, "version": versions.pop(name), **versions}

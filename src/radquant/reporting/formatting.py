@@ -1,0 +1,136 @@
+"""How numbers, tables and prose are written: Markdown that reads well in a terminal too."""
+
+import textwrap
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+MINUS = "\u2212"
+DASH = "–"
+WIDTH = 100
+LEVEL_TITLES = {
+    "simple": "entities (simple)",
+    "partial": "relations (partial)",
+    "complete": "combined (complete)",
+}
+
+
+def coverage(quality: Mapping[str, Any]) -> str:
+    """Return what an interval is called: '95 % interval'."""
+    return f"{100 * quality['settings']['confidence']:g} % interval"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    if value is None:
+        return DASH
+    text = f"{value:,.{digits}f}"
+    if float(text.replace(",", "")) == 0:
+        text = text.removeprefix("-")
+    return text.replace("-", MINUS)
+
+
+def change(value: float | None, digits: int = 3) -> str:
+    """Write a difference with its sign."""
+    text = number(value, digits)
+    return text if value is None or value <= 0 or not text.strip("0.,") else f"+{text}"
+
+
+def interval(record: Mapping[str, Any], digits: int = 3, signed: bool = True) -> str:
+    """Write an interval; a method other than BCa is named."""
+    write = change if signed else number
+    text = f"{write(record['low'], digits)} to {write(record['high'], digits)}"
+    notes = {"BCa": "", "percentile": " (percentile)", "constant": " (all equal)"}
+    return text + notes[record["method"]]
+
+
+def probability(value: float) -> str:
+    return "<0.0001" if value < 0.0001 else f"{value:.4f}" if value < 0.01 else f"{value:.3f}"
+
+
+def perplexity(value: float | None) -> str:
+    if value is None:
+        return DASH
+    return f"{value:,.1f}" if value < 100_000 else f"{value:.2e}"
+
+
+def ratio(value: float) -> str:
+    return f"{value:.2f}×"
+
+
+def share(value: float) -> str:
+    return f"{100 * value:.0f} %"
+
+
+def size(count: float | None) -> str:
+    """Write bytes in decimal units."""
+    if count is None:
+        return DASH
+    for unit, factor in (("GB", 1e9), ("MB", 1e6)):
+        if count >= factor:
+            return (
+                f"{count / factor:.3g} {unit}"
+                if count < 999.5 * factor
+                else f"{count / factor:,.0f} {unit}"
+            )
+    return f"{count / 1e3:.3g} kB"
+
+
+def without_absent(
+    header: Sequence[str], rows: Sequence[Sequence[str]]
+) -> tuple[list[str], list[list[str]]]:
+    """Return header and rows without the columns in which nothing stands."""
+    kept = [place for place in range(len(header)) if any(row[place] != DASH for row in rows)]
+    return [header[place] for place in kept], [[row[place] for place in kept] for row in rows]
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
+    """Return a Markdown table; the first `left` columns are aligned left, the others right."""
+    cells = [list(header), *map(list, rows)]
+    widths = [max(map(_width, column)) for column in zip(*cells, strict=True)]
+    lines = [_row(cells[0], widths, left)]
+    rule = ["-" * width if i < left else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
+    lines.append("| " + " | ".join(rule) + " |")
+    lines += [_row(row, widths, left) for row in cells[1:]]
+    return "\n".join(lines)
+
+
+def _row(cells: Sequence[str], widths: Sequence[int], left: int) -> str:
+    padded = []
+    for i, (cell, width) in enumerate(zip(cells, widths, strict=True)):
+        blank = " " * (width - _width(cell))
+        padded.append(cell + blank if i < left else blank + cell)
+    return "| " + " | ".join(padded) + " |"
+
+
+def _width(text: str) -> int:
+    """Return how many columns of a terminal `text` takes."""
+    return sum(1 + (unicodedata.east_asian_width(c) in "WF") for c in text)
+
+
+def escape(text: str) -> str:
+    """Return `text` on one line, so that Markdown, HTML and terminals show it as it stands."""
+    line = plain(text)
+    return "".join(f"\\{c}" if c in "\\`*_[]<>|~$&#" else c for c in line)
+
+
+def plain(text: str) -> str:
+    """Return `text` on one line, with what is not printable (escape codes, bidi marks) as �."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split()))
+
+
+def prose(*sentences: str) -> str:
+    return textwrap.fill(" ".join(sentences), WIDTH, break_long_words=False, break_on_hyphens=False)
+
+
+def bullets(*items: str) -> str:
+    return "\n".join(
+        textwrap.fill(
+            item,
+            WIDTH,
+            initial_indent="- ",
+            subsequent_indent="  ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        for item in items
+    )

@@ -1,0 +1,227 @@
+"""The report's later sections: data, quantization, reproduction."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from radquant.reporting import words
+from radquant.reporting.collect import ORIGINAL
+from radquant.reporting.formatting import (
+    DASH,
+    bullets,
+    escape,
+    number,
+    prose,
+    size,
+    table,
+    without_absent,
+)
+from radquant.settings.recipe import WHOLE_ROW
+
+Summary = Mapping[str, Any]
+
+
+def data_section(summary: Summary) -> str:
+    cleaning, calibration = summary["cleaning"], summary["calibration"]
+    rows = [
+        [escape(str(step["step"])), f"{step['removed']:,}", f"{step['left']:,}"]
+        for step in cleaning["steps"]
+    ]
+    sentences = [
+        f"{cleaning['train']:,} reports are for training (calibration, examples) and "
+        f"{cleaning['eval']:,} were evaluated (split {escape(cleaning['split'])}, by "
+        f"{escape(cleaning['unit'])}); data/rejected.csv tells why each of the others was dropped."
+    ]
+    quality = summary["quality"]
+    if quality["references"] != quality["reports"]:
+        sentences.append(
+            f"Of these, the first {quality['reports']:,} by draw were written and scored; the "
+            f"likelihood is that of all {quality['references']:,} references."
+        )
+    if calibration is not None:
+        sentences.append(_calibrated_on(calibration))
+    return "\n\n".join(["## Data", table(["step", "removed", "left"], rows), prose(*sentences)])
+
+
+def _calibrated_on(calibration: Mapping[str, Any]) -> str:
+    source = calibration["source"]
+    texts = {
+        "corpus": "training texts",
+        "table": f"texts from {escape(source.get('path', ''))}",
+        "hub": f"texts from {escape(source.get('id', ''))} ({escape(source.get('file', ''))})",
+    }[source["kind"]]
+    packed = f", packed into {calibration['samples']:,} sequences" if calibration["packed"] else ""
+    return (
+        f"Quantization was calibrated on {calibration['texts']:,} {texts}{packed}, "
+        f"{calibration['tokens']:,} tokens."
+    )
+
+
+def _method(recipe: Mapping[str, Any], tool: Mapping[str, Any] | None) -> str:
+    """The recipe's method and whatever of it is not usual."""
+    if tool:
+        return f"{recipe['method']} by {escape(tool['name'])} {escape(tool['version'])}"
+    unusual = [
+        *(["gptq rounding"] if recipe["method"] == "awq" and recipe["rounding"] == "gptq" else []),
+        *(["groups by activation"] if recipe["desc_act"] else []),
+        *(["progressive scales"] if recipe.get("progressive") else []),
+        *(["no clipping"] if recipe["method"] != "rtn" and not recipe["clip"] else []),
+    ]
+    return ", ".join([recipe["method"], *unusual])
+
+
+def quantization_section(summary: Summary) -> str:
+    records = summary["quantization"]
+    if not records:
+        return ""
+    kinds = sorted({kind for record in records.values() for kind in record["errors"]})
+    header = [
+        *("checkpoint", "method", "bits", "group", "zero point"),
+        *("transform", "fitted to activations of", "stored prefix", "layers"),
+        *(kind.replace("_", " ") for kind in kinds),
+        *("wall", "CPU", "peak memory"),
+    ]
+    rows, notes = [], []
+    for name, record in records.items():
+        recipe, errors = record["recipe"], record["errors"]
+        cost = summary["performance"]["quantization"][name]
+        rows.append(
+            [
+                escape(name),
+                _method(recipe, record["tool"]),
+                str(recipe["bits"]),
+                "row" if recipe["group_size"] == WHOLE_ROW else str(recipe["group_size"]),
+                "yes" if recipe["zero_point"] else "no",
+                words.transform(recipe),
+                escape(words.activations(recipe.get("activations"))),
+                _tokens(len(record["prefix"])),
+                str(record["layers"]),
+                *(_error(errors.get(kind)) for kind in kinds),
+                f"{cost['wall_seconds']:,.0f} s",
+                f"{cost['cpu_seconds']:,.0f} s",
+                size(cost["peak_process_bytes"]),
+            ]
+        )
+        checks = ", ".join(
+            f"{key.replace('_', ' ')} {_check(value)}" for key, value in record["checks"].items()
+        )
+        worst = ", ".join(
+            f"{kind.replace('_', ' ')} {error['worst_layer']}" for kind, error in errors.items()
+        )
+        largest = f"largest {escape(worst)}. " if worst else ""
+        caveat = (record["tool"] or {}).get("caveat")
+        notes.append(f"{escape(name)}: {largest}Checks: {escape(checks)}.")
+        notes += [f"**{escape(name)}: {escape(caveat)}.**"] if caveat else []
+    lead = prose(
+        "Errors are relative to the norm of the layer's weights, or of its outputs on the "
+        "calibration texts: median of the layers, and the largest."
+    )
+    shown = table(*without_absent(header, rows), left=2)
+    parts = ["## Quantization", shown, lead, bullets(*notes)]
+    return "\n\n".join([*parts, "How each precision computes:", _layer_table(summary)])
+
+
+def _check(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.2g}" if isinstance(value, float) else str(value)
+
+
+def _error(error: Mapping[str, Any] | None) -> str:
+    return DASH if error is None else f"{number(error['median'])} ({number(error['max'])})"
+
+
+def _tokens(count: int) -> str:
+    return f"{count} token{'s' if count > 1 else ''}" if count else DASH
+
+
+def _layer_table(summary: Summary) -> str:
+    header = [
+        *("precision", "checkpoint", "transform", "weight layers", "activation layers"),
+        *("activations", "KV cache", "head", "stored prefix", "kernel"),
+    ]
+    rows = []
+    for name, row in summary["performance"]["systems"].items():
+        checkpoint = summary["config"]["precisions"][name]["checkpoint"]
+        record = summary["quantization"].get(checkpoint)
+        rows.append(
+            [
+                escape(name) + (" (simulated)" if row["simulated"] else ""),
+                escape(checkpoint),
+                DASH if record is None else words.transform(record["recipe"]),
+                str(row["layers_quantized"]),
+                str(row["activation_layers"]),
+                escape(words.activations(row["activations"])),
+                words.kv_cache(row["kv_cache"]),
+                words.lm_head(row["lm_head"]),
+                _tokens(row["stored_prefix_tokens"]),
+                row["kernel"],
+            ]
+        )
+    return table(*without_absent(header, rows), left=2)
+
+
+def reproduction_section(summary: Summary) -> str:
+    config, machine = summary["config"], summary["machine"]
+    note = summary["source"].get("note")
+    versions = ", ".join(f"{name} {value}" for name, value in sorted(machine["versions"].items()))
+    facts = [
+        f"Seed {config['seed']}; {machine['dtype']}, {machine['threads']} thread(s) a job, batches "
+        f"of {machine['batch_size']}, at most {machine['max_new_tokens']} tokens an output, engine "
+        f"{' and '.join(machine['engines'])}.",
+        f"Outputs written on {escape('; '.join(machine['generated_on']))}. This report was made on "
+        f"{escape(machine['cpu'])}, {machine['logical_cores']} logical cores, "
+        f"{size(machine['memory_bytes'])} memory, {machine['system']}.",
+        f"Versions: {escape(versions)}.",
+        f"Annotator: {escape(summary['quality']['annotator'])}; definitions of F1: "
+        f"{escape(summary['quality']['rewards'])}.",
+    ]
+    if note:
+        facts.append(f"Weights: {escape(str(note))}")
+    facts.append(
+        f"Code: {_code(summary['provenance']['code'])}. provenance.json holds every hash below, "
+        "those of the code's files, of the results, and the versions of all packages; "
+        "scripts/compare_runs.py tells two runs apart by it."
+    )
+    dumped = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+    return "\n\n".join(
+        [
+            "## How to reproduce",
+            "```sh\nsnakemake --cores 1 --configfile results/config.json -- results/report.md\n```",
+            bullets(*facts),
+            "<details><summary>sha256 of all that the run was made from</summary>",
+            table(["what", "sha256"], _hashes(summary), left=2),
+            "</details>",
+            "<details><summary>Configuration, every default filled in</summary>",
+            f"```yaml\n{dumped}```",
+            "</details>",
+        ]
+    )
+
+
+def _code(code: Mapping[str, Any]) -> str:
+    if code["commit"] is None:
+        return "sha256 of its files below, from no git checkout"
+    edited = ", edited after it" if code["changed"] else ""
+    return f"git commit {code['commit']}{edited}"
+
+
+def _hashes(summary: Summary) -> list[list[str]]:
+    """[what, sha256] of all that the run was made from."""
+    record, calibration = summary["provenance"], summary["calibration"]
+    rows = {
+        "configuration": record["config"]["sha256"],
+        "code": record["code"]["sha256"],
+        **record["data"],
+        "generation prompt": record["prompts"]["generation"],
+        "rendered prompts": record["prompts"]["rendered"],
+    }
+    if calibration is not None:
+        texts = calibration["source"].get("sha256")  # those of the corpus come from data/train.csv
+        name = "calibration texts" if texts else "calibration prompt"
+        rows[name] = texts or calibration["prompt_hash"]
+    for checkpoint, files in record["checkpoints"].items():
+        folder = "models" if checkpoint == ORIGINAL else "checkpoints"
+        rows |= {f"{folder}/{checkpoint}/{name}": digest for name, digest in files.items()}
+    return [[f"`{name}`", digest] for name, digest in rows.items()]

@@ -1,0 +1,47 @@
+"""The table of the vocabulary in 8 bits: the head, and the embedding where it is the same table."""
+
+from typing import Any
+
+import torch
+from torch.nn.functional import pad
+
+from radquant.errors import UserError
+from radquant.packed import grid
+from radquant.packed.linear import PackedLinear
+from radquant.packed.packing import WORD, pack_columns
+from radquant.settings.precision import LMHead
+from radquant.settings.recipe import Recipe
+
+SLICE = 16384  # tokens that are rounded together: large vocabularies take gigabytes in float32
+
+
+@torch.inference_mode()
+def round_head(model: Any, settings: LMHead) -> PackedLinear:
+    """Round the weights of the model's head to nearest, in place; they are also returned packed.
+
+    The model then holds the rounded values in its own dtype; the packed ones are on the CPU, where
+    the lean engine reads them. Scales are in float16, one for `group_size` channels of a token,
+    with a zero point. The packed vocabulary is filled up to whole words with tokens of zeros.
+    Raises UserError for a group size that does not fit.
+    """
+    weight = model.get_output_embeddings().weight
+    vocabulary, width = weight.shape
+    if width % settings.group_size:
+        raise UserError(
+            f"lm_head: group_size {settings.group_size} does not divide the model's {width} "
+            "channels; choose one that does, or leave lm_head out"
+        )
+    recipe = Recipe("rtn", settings.bits, settings.group_size)
+    per_word = WORD // settings.bits
+    filled = vocabulary + -vocabulary % per_word
+    layer = PackedLinear(width, filled, settings.bits, settings.group_size)
+    for begin in range(0, vocabulary, SLICE):
+        rows = weight[begin : begin + SLICE]
+        rounded = grid.quantize(pad(rows, (0, 0, 0, -len(rows) % per_word)), recipe)
+        end = begin + len(rounded.integers)
+        words = slice(begin // per_word, end // per_word)
+        layer.qweight[:, words] = pack_columns(rounded.integers.T, settings.bits).cpu()
+        layer.qzeros[:, words] = pack_columns(rounded.zeros.T, settings.bits).cpu()
+        layer.scales[:, begin:end] = rounded.scales.T.cpu()
+        rows.copy_(rounded.dequantize()[: len(rows)])
+    return layer

@@ -1,0 +1,135 @@
+"""Keys and values rounded to low bits when they enter the cache: simulated, for all attention.
+
+Attention then reads rounded keys and values only, also those of the tokens of the same call. So the
+prompt, a text that is scored in one pass, and tokens generated one by one all see the same cache.
+It is what the perplexities of QuaRot (Ashkboos et al. 2024) and SpinQuant (Liu et al. 2024)
+measure; methods that keep the latest tokens in full precision, as KIVI (Liu et al. 2024) does, lose
+less.
+
+Each token is rounded by itself, with a scale taken from its own states: what else is in a batch or
+in a call changes nothing. Values are rounded to the grid and stay floating-point numbers, so memory
+and speed say nothing; scales are float32, where engines store half precision.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+from radquant.errors import UserError
+from radquant.packed.grid import round_to_grid
+from radquant.runtime.hadamard import rotate as hadamard
+from radquant.settings.precision import GROUP, TOKEN, KVCache
+
+
+def quantize_states(x: Tensor, settings: KVCache) -> Tensor:
+    """Round keys or values [batch, heads, tokens, head_dim] to their grid, each token by itself.
+
+    Symmetric: 2·(2^(bits−1) − 1) + 1 levels about 0, up to the largest magnitude. Asymmetric:
+    2^bits levels with an integer zero, from the least to the greatest value; the range always
+    holds 0. Computes in float32; returns x's dtype.
+    """
+    states = x.float()
+    if settings.granularity == GROUP:
+        if x.shape[-1] % settings.group_size:
+            raise UserError(
+                f"kv_cache: group_size {settings.group_size} does not divide the width of a head, "
+                f"{x.shape[-1]}; use a divisor of it, or granularity head"
+            )
+        states = states.unflatten(-1, (-1, settings.group_size))
+    elif settings.granularity == TOKEN:
+        states = states.transpose(1, 2).flatten(2)  # [batch, tokens, heads · head_dim]
+    rounded = round_to_grid(states, *ranges(states, settings), settings.bits)
+    if settings.granularity == TOKEN:
+        rounded = rounded.unflatten(-1, (x.shape[1], x.shape[3])).transpose(1, 2)
+    return rounded.reshape(x.shape).to(x.dtype)
+
+
+def ranges(states: Tensor, settings: KVCache) -> tuple[Tensor, Tensor]:
+    """Scale and zero of what shares them, [..., group] float32 -> two [...] float32."""
+    largest = 2**settings.bits - 1
+    if settings.symmetric:
+        half = 2 ** (settings.bits - 1)
+        scale = states.abs().amax(-1).clamp(min=1e-12) / (half - 1)
+        return scale, scale.new_full(scale.shape, half)
+    low, high = states.amin(-1).clamp(max=0), states.amax(-1).clamp(min=0)
+    scale = (high - low).clamp(min=1e-12) / largest
+    return scale, (-low / scale).round()
+
+
+def round_pair(keys: Tensor, values: Tensor, settings: KVCache, rotate: bool) -> list[Tensor]:
+    """Keys and values as the cache holds them; keys are rounded in the rotated basis if asked."""
+    if rotate:
+        turned = quantize_states(hadamard(keys.float()), settings)
+        return [hadamard(turned, inverse=True).to(keys.dtype), quantize_states(values, settings)]
+    return [quantize_states(keys, settings), quantize_states(values, settings)]
+
+
+class RoundedLayer(DynamicLayer):
+    """The cache of a layer that attends to all positions."""
+
+    def __init__(self, settings: KVCache, rotate: bool, **window: int) -> None:
+        super().__init__(**window)
+        self.settings, self.rotate = settings, rotate
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+        pair = round_pair(key_states, value_states, self.settings, self.rotate)
+        return super().update(*pair, *args, **kwargs)
+
+    def store(self, keys: Tensor, values: Tensor) -> None:
+        """Append keys and values as they are."""
+        super().update(keys, values)
+
+
+class RoundedSlidingLayer(RoundedLayer, DynamicSlidingWindowLayer):
+    """The cache of a layer that attends to the last positions only, `sliding_window` of them."""
+
+
+def new_cache(config: Any, settings: KVCache | None, rotate: bool = False) -> DynamicCache:
+    """An empty cache for a model of this transformers `config`; plain where settings are None.
+
+    `rotate` turns each head of the keys by a Hadamard matrix after the rotary embedding, rounds
+    them, and turns them back. That is the same function as turning queries and keys (R3 of QuaRot
+    and SpinQuant), because the matrix is orthogonal. Values are rounded as they come: what turns
+    them can be folded into the weights.
+
+    Raises UserError where a layer keeps other states than keys and values of its own.
+    """
+    cache = DynamicCache(config=config)
+    if settings is None:
+        return cache
+    cache.layers = [rounded_layer(layer, config, settings, rotate) for layer in cache.layers]
+    return cache
+
+
+def rounded_layer(layer: Any, config: Any, settings: KVCache, rotate: bool) -> Any:
+    # Exact types: subclasses keep more than keys and values.
+    if type(layer) is DynamicLayer:
+        return RoundedLayer(settings, rotate)
+    if type(layer) is DynamicSlidingWindowLayer:
+        return RoundedSlidingLayer(settings, rotate, sliding_window=layer.sliding_window)
+    raise UserError(
+        f"models of type {config.get_text_config().model_type!r} have a layer that keeps other "
+        f"states than keys and values of its own ({type(layer).__name__}), so their cache cannot "
+        "be quantized; leave kv_cache out"
+    )
+
+
+def start_with(cache: DynamicCache, keys: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    """Put the keys and values of a prefix, as they are, at the start of an empty `cache`.
+
+    One tensor [1, kv_heads, prefix, head_dim] for each layer, in the model's dtype and on its
+    device; keys have their rotary embedding, for positions from 0. They count as ordinary
+    positions: the cache's length and the attention mask include them, and the tokens behind them
+    start at position `prefix`. In a layer with a sliding window they slide out of it like any other
+    token, and a prefix longer than the window is cut to its last tokens. For a larger batch follow
+    with `cache.batch_repeat_interleave(batch)`.
+    """
+    assert cache.get_seq_length() == 0
+    for layer, of_keys, of_values in zip(cache.layers, keys, values, strict=True):
+        if isinstance(layer, RoundedLayer):
+            layer.store(of_keys, of_values)
+        else:
+            layer.update(of_keys, of_values)

@@ -1,0 +1,60 @@
+"""What the other packages that can quantize, `tool` in a configuration, cannot do.
+
+Nothing here needs PyTorch or the tools, so that a configuration is checked before any work starts.
+"""
+
+from radquant.errors import UserError
+from radquant.settings.recipe import NONE, WHOLE_ROW, Recipe
+
+NAMES = {"autoawq": "AutoAWQ", "gptqmodel": "GPTQModel"}
+METHODS = {"autoawq": "awq", "gptqmodel": "gptq"}
+FORMATS = {"autoawq": "gemm", "gptqmodel": "gptq"}
+# Model types that were tried; the tools' own lists are longer. AutoAWQ's names some that fail with
+# this release of transformers. GPTQModel takes Phi-3's fused layers apart, and what it stores then
+# is no Phi-3.
+MODEL_TYPES = {
+    "autoawq": ("llama", "mistral", "qwen2", "qwen3", "phi3", "gemma", "gemma2"),
+    "gptqmodel": (
+        *("llama", "mistral", "qwen2", "qwen3"),
+        *("gemma", "gemma2", "gemma3_text", "gemma3"),
+    ),
+}
+
+
+def check_tool_recipe(tool: str, recipe: Recipe, form: str | None = None) -> None:
+    """Raise UserError if `tool` has no such recipe, or does not store it in the format `form`."""
+    name, method = NAMES[tool], METHODS[tool]
+    for wrong, what in (
+        (recipe.method != method, f"method {recipe.method}; use {method}"),
+        (form not in (None, FORMATS[tool]), f"format {form}; leave format out"),
+        (recipe.progressive, "progressive scales; leave progressive out"),
+        (recipe.transform != NONE, f"transform {recipe.transform}; leave transform out"),
+        (recipe.smooth_attention, "smooth_attention; leave it out"),
+        (recipe.prefix != NONE, f"prefix {recipe.prefix}; leave prefix out"),
+        (recipe.activations is not None, "weights fitted to activations; leave activations out"),
+        *(autoawq_lacks(recipe) if tool == "autoawq" else ()),
+    ):
+        if wrong:
+            raise UserError(f"{name} cannot do {what}, or leave tool out to let radquant do it")
+
+
+def autoawq_lacks(recipe: Recipe) -> tuple[tuple[bool, str], ...]:
+    return (
+        (recipe.bits != 4, f"{recipe.bits} bits; use 4"),
+        (recipe.group_size == WHOLE_ROW, "group size -1; use 32, 64 or 128"),
+        (not recipe.zero_point, "a grid without zero points; set zero_point to true"),
+        (recipe.rounding != "nearest", f"rounding {recipe.rounding}; leave rounding out"),
+        (not recipe.clip, "without clipping; set clip to true"),
+    )
+
+
+def check_model_type(tool: str, kind: str | None, model: str) -> None:
+    """Raise UserError if `tool` cannot quantize models of type `kind`, such as the one in `model`.
+
+    kind: `model_type` in the model's config.json.
+    """
+    if kind not in MODEL_TYPES[tool]:
+        raise UserError(
+            f"{NAMES[tool]} cannot quantize {model}, a model of type {kind}; it can "
+            f"{', '.join(MODEL_TYPES[tool])}; leave tool out to let radquant do it"
+        )

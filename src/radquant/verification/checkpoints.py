@@ -1,0 +1,384 @@
+"""A packed checkpoint against what it says of itself, and against the model it was made from.
+
+AWQ moves scales from a linear layer's inputs into the layer before, so its weights are no longer
+the original's. Three comparisons hold for every method: the weights up to one factor for each row
+and each column, a decoder layer's output for the original's input, and the logits. A rotated
+checkpoint's weights and layers are compared with those of the original rotated in the same way, its
+logits with those of the original as it is. Inputs are not rounded, and a stored prefix is left out.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from radquant.checkpoints.building import read_settings
+from radquant.checkpoints.loading import load
+from radquant.checkpoints.writing import RECORD
+from radquant.cli import progress
+from radquant.errors import UserError
+from radquant.families.architectures import architecture_of, head_dim_of
+from radquant.files import read_json
+from radquant.packed.formats import Settings
+from radquant.packed.linear import PackedLinear
+from radquant.packed.packing import unpack_columns
+from radquant.quantization.rotated_embeddings import rotate_model
+from radquant.quantization.rotation import plan_rotation
+from radquant.runtime.activations import quantized_layers
+from radquant.runtime.runtime_file import OWN_METHOD, Runtime, online_rotations
+from radquant.settings.precision import GROUP
+from radquant.verification.selftest import Check
+
+FIT_ROUNDS = 3
+SHOWN_BROKEN = 10
+WEIGHTS, OUTPUT = ": weights", ": output"
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The most that an error may be before a checkpoint counts as broken.
+
+    They tell a broken checkpoint from a sound one, not a good one from a poor one.
+    """
+
+    weight: float  # relative error of a linear layer's weights, up to factors of rows and columns
+    layer: float  # error of what a decoder layer adds to its input, relative to that
+    divergence: float  # mean KL divergence of the next token from the original's, nats
+
+
+# Errors of sound checkpoints of SmolLM2-135M with room above them; a zero that is off by one or
+# words that are read in a wrong order exceed them.
+USUAL = {
+    2: Bounds(1.0, 2.0, 20.0),
+    3: Bounds(0.7, 1.0, 6.0),
+    4: Bounds(0.4, 0.6, 2.0),
+    8: Bounds(0.04, 0.1, 0.1),
+}
+# As these many bits count weights that are fitted to inputs of so many.
+FITTED = {8: 4, 4: 3}
+
+
+def file_checks(directory: Path, loaded: Mapping[str, PackedLinear]) -> Iterator[Check]:
+    """Scales, zeros and integers of every packed layer. Loading has checked shapes and hashes."""
+    config = read_json(directory / "config.json")["quantization_config"]
+    settings = read_settings(directory, config)
+    for name, layer in loaded.items():
+        scales = layer.group_scales()
+        wrong = int((~torch.isfinite(scales) | (scales <= 0)).sum())
+        yield Check(f"{name}: scales that are not positive numbers", wrong, 0)
+        yield Check(f"{name}: zeros out of place", misplaced_zeros(layer, settings), 0)
+        yield Check(f"{name}: share of the integers' range unused", unused(layer, settings), 0.5)
+
+
+def misplaced_zeros(layer: PackedLinear, settings: Settings) -> int:
+    """Zeros outside of the range, or beside the middle of a symmetric one."""
+    zeros = unpack_columns(layer.qzeros, layer.bits)
+    if settings.symmetric:
+        return int((zeros != 2 ** (settings.bits - 1)).sum())
+    return int((zeros >= 2**settings.bits).sum())
+
+
+def unused(layer: PackedLinear, settings: Settings) -> float:
+    """The share of the range of integers that no weight of a layer lies in: small if it is read
+    with as many bits as it was written with."""
+    integers = unpack_columns(layer.qweight, layer.bits)
+    spread = int(integers.max() - integers.min())
+    return 1 - spread / (2**settings.bits - 1)
+
+
+def runtime_checks(
+    runtime: Runtime, packed: Mapping[str, PackedLinear], model: Any
+) -> Iterator[Check]:
+    """Static ranges, one for each layer whose input is rounded, and the states of a prefix."""
+    if runtime.static:
+        assert runtime.activations is not None
+        settings = runtime.activations
+        rounded = set(quantized_layers(list(packed), settings))
+        amiss = len(rounded ^ runtime.static.keys())
+        yield Check("static ranges: layers without, or with one too many", amiss, 0)
+        for name in sorted(rounded & runtime.static.keys()):
+            grid, width = runtime.static[name], packed[name].in_features
+            count = width // settings.group_size if settings.granularity == GROUP else 1
+            shapes = [grid.scale.shape, grid.zero.shape]
+            yield Check(
+                f"{name}: static ranges amiss in number", sum(s != (count,) for s in shapes), 0
+            )
+            scales = (~torch.isfinite(grid.scale) | (grid.scale <= 0)).sum()
+            yield Check(f"{name}: static scales that are not positive numbers", int(scales), 0)
+            last = 0 if settings.symmetric else grid.high
+            zeros = (grid.zero != grid.zero.round().clamp(0, last)).sum()
+            yield Check(f"{name}: static zeros out of place", int(zeros), 0)
+    if runtime.prefix is not None:
+        config, states = model.config.get_text_config(), runtime.prefix
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        shape = (1, heads, len(states.ids), head_dim_of(config))
+        every = [*states.keys, *states.values]
+        amiss = sum(each.shape != shape for each in every)
+        amiss += abs(len(states.keys) - config.num_hidden_layers)
+        yield Check("prefix: states of another shape than the model's", amiss, 0)
+        broken = sum(int((~torch.isfinite(each)).sum()) for each in every)
+        yield Check("prefix: states that are not numbers", broken, 0)
+        count = model.get_input_embeddings().num_embeddings
+        outside = sum(not 0 <= token < count for token in states.ids)
+        yield Check("prefix: tokens outside of the vocabulary", outside, 0)
+
+
+def rotate_like(model: Any, directory: Path, online: tuple[str, ...]) -> None:
+    """Rotate an original in place as the checkpoint in `directory` is, with these inputs `online`.
+
+    Raises UserError if such a model is rotated in another way.
+    """
+    architecture = architecture_of(model.config, model)
+    rotation = plan_rotation(architecture, model.config, head_dim_of(model.config))
+    if sorted(rotation.online) != sorted(online):
+        raise UserError(
+            f"{directory} rotates other inputs at run time than models of its kind do; "
+            "quantize again"
+        )
+    rotate_model(model, architecture, rotation)
+
+
+def bits_of_bounds(directory: Path, bits: int) -> int:
+    """Whose bounds hold: those of fewer bits where weights are fitted to rounded inputs.
+
+    They make good for what rounding does to inputs, and are off where these are exact.
+    """
+    if not (directory / RECORD).is_file():
+        return bits
+    recipe = read_json(directory / RECORD).get("recipe", {})
+    rounding = recipe.get("activations")
+    if not rounding or recipe["method"] == "rtn":
+        return bits
+    return min(bits, FITTED[rounding["bits"]])
+
+
+def seeded_sequences(count: int, length: int, vocabulary: int, seed: int) -> list[Tensor]:
+    """Random token ids, each [length] int64."""
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randint(0, vocabulary, (length,), generator=generator) for _ in range(count)]
+
+
+def weight_error(weight: Tensor, original: Tensor) -> float:
+    """‖W − diag(r)·O·diag(c)‖ / ‖W‖ for the factors r and c that make it least, [out, in] float32.
+
+    Plain rounding leaves r = c = 1. Found in turns, each a least-squares fit.
+    """
+    rows = torch.ones(len(weight), 1, device=weight.device)
+    columns = torch.ones(1, weight.shape[1], device=weight.device)
+    tiny = torch.finfo(torch.float32).tiny
+    for _ in range(FIT_ROUNDS):
+        scaled = rows * original
+        columns = (weight * scaled).sum(0, True) / (scaled**2).sum(0, True).clamp(min=tiny)
+        scaled = original * columns
+        rows = (weight * scaled).sum(1, True) / (scaled**2).sum(1, True).clamp(min=tiny)
+    return float((weight - rows * original * columns).norm() / weight.norm().clamp(min=tiny))
+
+
+def weight_checks(
+    packed: Mapping[str, PackedLinear], original: nn.Module, bound: float
+) -> Iterator[Check]:
+    """The dequantized weights of every linear layer against the original's."""
+    layers = progress(packed.items(), "compare weights", len(packed), "layers")
+    for name, layer in layers:
+        weight = original.get_parameter(f"{name}.weight").float()
+        error = weight_error(layer.dequantize().T.contiguous(), weight)
+        yield Check(f"{name}{WEIGHTS}", error, bound)
+
+
+def layers_path(names: Sequence[str]) -> str:
+    """The path of the list of decoder layers that packed layers with these names lie in."""
+    paths = {match[1] for name in names if (match := re.match(r"(.*?)\.\d+\.", name))}
+    if len(paths) != 1 or not all(name.startswith(f"{next(iter(paths))}.") for name in names):
+        raise UserError(
+            "the packed layers do not all lie in one list of decoder layers; "
+            "this kind of checkpoint cannot be verified"
+        )
+    return paths.pop()
+
+
+@torch.inference_mode()
+def output_checks(
+    model: nn.Module,
+    original: nn.Module,
+    path: str,
+    sequences: Sequence[Tensor],
+    expected_logits: Sequence[Tensor],
+    bounds: Bounds,
+) -> list[Check]:
+    """Each decoder layer's output for the original's input, and the logits of the whole model.
+
+    expected_logits: the original's, [tokens, vocabulary] of each sequence.
+    """
+    mine, theirs = model.get_submodule(path), original.get_submodule(path)
+    assert isinstance(mine, nn.ModuleList)
+    assert isinstance(theirs, nn.ModuleList)
+    squares = torch.zeros(len(theirs), 2, dtype=torch.float64)  # of the error, of what is added
+    handles = [
+        layer.register_forward_hook(comparing(mine[number], squares[number]), with_kwargs=True)
+        for number, layer in enumerate(theirs)
+    ]
+    divergences, agreements = [], []
+    try:
+        pairs = zip(sequences, expected_logits, strict=True)
+        for ids, expected in progress(pairs, "compare outputs", len(sequences), "sequences"):
+            logits_of(original, ids)  # for its layers' sake
+            logits = logits_of(model, ids)
+            divergences.append(divergence(expected, logits))
+            agreements.append((expected.argmax(-1) == logits.argmax(-1)).float())
+    finally:
+        for handle in handles:
+            handle.remove()
+    errors = (squares[:, 0] / squares[:, 1].clamp(min=1e-30)).sqrt()
+    checks = [
+        Check(f"{path}.{number}{OUTPUT}", float(error), bounds.layer)
+        for number, error in enumerate(errors)
+    ]
+    kl, disagreeing = torch.cat(divergences).mean(), 1 - torch.cat(agreements).mean()
+    checks.append(
+        Check("logits: divergence from the original (nats)", float(kl), bounds.divergence)
+    )
+    return [*checks, Check("logits: share of other first choices", float(disagreeing), 1.0)]
+
+
+@torch.inference_mode()
+def logits_of(model: nn.Module, ids: Tensor) -> Tensor:
+    """Of a sequence, [tokens] -> [tokens, vocabulary] float32."""
+    tokens = ids[None].to(next(model.parameters()).device)
+    logits: Tensor = model(input_ids=tokens, use_cache=False).logits[0]
+    return logits.float()
+
+
+def comparing(layer: nn.Module, squares: Tensor) -> Any:
+    """A hook that runs `layer`, too, on an original layer's input and adds up both squared norms.
+
+    squares: [2] float64, of the outputs' difference and of what the original adds to its input.
+    """
+
+    def hook(module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
+        hidden = args[0] if args else kwargs["hidden_states"]
+        got = layer(*args, **kwargs)
+        expected, got = (y[0] if isinstance(y, tuple) else y for y in (output, got))
+        squares[0] += (got - expected).double().square().sum().item()
+        squares[1] += (expected - hidden).double().square().sum().item()
+
+    return hook
+
+
+def divergence(expected: Tensor, logits: Tensor) -> Tensor:
+    """KL(expected ‖ logits) of each token's distribution, [tokens, vocabulary] -> [tokens]."""
+    p, q = expected.log_softmax(-1), logits.log_softmax(-1)
+    return (p.exp() * (p - q)).sum(-1)
+
+
+def changed_bounds(bits: int, given: Mapping[str, float | None]) -> Bounds:
+    """The usual bounds for `bits`, or those given instead."""
+    values = {**vars(USUAL[bits]), **{k: v for k, v in given.items() if v is not None}}
+    return Bounds(**values)
+
+
+@dataclass
+class Verification:
+    """What was found; `notes` are for the reader, `checks` decide."""
+
+    notes: list[str]
+    checks: list[Check]
+
+
+def verify_checkpoint(
+    directory: Path,
+    original: Path | None,
+    sequences: Sequence[Tensor] | None,
+    given: Mapping[str, float | None],
+    dtype: torch.dtype,
+    seeded: tuple[int, int, int] = (4, 64, 0),
+) -> Verification:
+    """Check a checkpoint, and compare it with the original if its directory is given.
+
+    sequences: token ids, each [tokens] int64; None: `seeded` (count, length, seed) random ones.
+    given: bounds by the names of `Bounds` to use instead of the usual. Both models are in memory
+    in `dtype`. Raises UserError if the checkpoint cannot be read at all.
+    """
+    loaded = load(directory, dtype=dtype)
+    packed = {n: m for n, m in loaded.model.named_modules() if isinstance(m, PackedLinear)}
+    if not packed:
+        raise UserError(f"{directory} holds no packed layer; name a quantized checkpoint")
+    config = read_json(directory / "config.json")["quantization_config"]
+    settings = read_settings(directory, config)
+    recorded = (directory / RECORD).is_file()
+    hashes = "the sha256 of every file is the one recorded" if recorded else "no record of hashes"
+    group = "whole rows" if settings.group_size == -1 else f"groups of {settings.group_size}"
+    notes = [f"{settings.format}, {settings.bits} bits, {group}, {len(packed)} packed layers"]
+    checks = list(file_checks(directory, packed))
+    checks += runtime_checks(loaded.runtime, packed, loaded.model)
+    if original is not None:
+        reference = load(original, dtype=dtype)
+        if type(reference.model) is not type(loaded.model):
+            raise UserError(f"{original} holds another kind of model than {directory}")
+        bounds = changed_bounds(bits_of_bounds(directory, settings.bits), given)
+        if sequences is None:
+            sequences = seeded_sequences(
+                seeded[0], seeded[1], loaded.model.get_input_embeddings().num_embeddings, seeded[2]
+            )
+        expected = [logits_of(reference.model, ids) for ids in sequences]
+        if config.get("quant_method") == OWN_METHOD:
+            rotate_like(reference.model, directory, online_rotations(config))
+            notes.append("rotated: compared with the original rotated in the same way")
+        checks += weight_checks(packed, reference.model, bounds.weight)
+        path = layers_path(list(packed))
+        checks += output_checks(loaded.model, reference.model, path, sequences, expected, bounds)
+    return Verification([*notes, hashes], checks)
+
+
+def table_of(checks: Sequence[Check]) -> str:
+    """The checks as lines of text: the worst of each kind, those that fail, and all layers' errors.
+
+    A check's name is "what it is about: kind".
+    """
+    worst: dict[str, Check] = {}
+    for check in checks:
+        kind = check.name.rpartition(": ")[2]
+        if kind not in worst or not check.measured <= worst[kind].measured:
+            worst[kind] = check
+    broken = [check for check in checks if not check.holds and check not in worst.values()]
+    shown = [*worst.values(), *broken[:SHOWN_BROKEN]]
+    width = max(len(check.name) for check in shown)
+    lines = [
+        f"{check.name:<{width}}  {check.measured:>9.4g}  at most {check.bound:<6.4g}  "
+        f"{'ok' if check.holds else 'BROKEN'}"
+        for check in shown
+    ]
+    if len(broken) > SHOWN_BROKEN:
+        lines.append(f"and {len(broken) - SHOWN_BROKEN} more that are broken")
+    return "\n".join([*lines, *layer_lines(checks)])
+
+
+def layer_lines(checks: Sequence[Check]) -> list[str]:
+    """A line for each decoder layer: the largest error of its weights, and its output's."""
+    outputs = {c.name.removesuffix(OUTPUT): c.measured for c in checks if c.name.endswith(OUTPUT)}
+    if not outputs:
+        return []
+    width = max(map(len, outputs))
+    lines = ["", f"{'decoder layer':<{width}}  {'weights':>9}  {'output':>9}"]
+    for layer, output in outputs.items():
+        weights = [
+            c.measured
+            for c in checks
+            if c.name.startswith(f"{layer}.") and c.name.endswith(WEIGHTS)
+        ]
+        lines.append(f"{layer:<{width}}  {max(weights):>9.4g}  {output:>9.4g}")
+    return lines
+
+
+def refuse_broken(checks: Sequence[Check]) -> None:
+    """Raise UserError that names the first check whose bound is broken."""
+    broken = [check for check in checks if not check.holds]
+    if broken:
+        first = broken[0]
+        others = f", and {len(broken) - 1} more" if len(broken) > 1 else ""
+        raise UserError(
+            f"{first.name} is {first.measured:.4g}, more than {first.bound:.4g}{others}"
+        )
