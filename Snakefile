@@ -2,7 +2,7 @@
 
 import sys
 
-from radquant.settings.configuration import calibrated_checkpoints, resolve, used_checkpoints
+from radquant.settings.configuration import resolve
 from radquant.errors import UserError
 from radquant.settings.yaml_files import check_yaml
 
@@ -26,11 +26,12 @@ if not workflow.overwrite_configfiles:
     configfile: f"{workflow.basedir}/config.yaml"
 
 
-config = or_stop(resolve, config, f"{workflow.basedir}/config/schema.yaml")
+SETTINGS = or_stop(resolve, config)
+config = SETTINGS.model_dump(mode="json")
 
 
 scattergather:
-    shard=config["generation"]["shards"],
+    shard=SETTINGS.generation.shards,
 
 
 include: "rules/common.smk"

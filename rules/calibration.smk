@@ -5,20 +5,20 @@ FETCHED_TEXTS = "results/calibration/texts"
 
 def calibration_source():
     """Return (input files, command-line options) for where the texts come from."""
-    table, hub = config["calibration"]["table"], config["calibration"]["hub"]
+    table, hub = SETTINGS.calibration.table, SETTINGS.calibration.hub
     evaluation = "results/data/eval.csv"
     if table:
-        named = dict(texts=table["path"], column=table["column"], eval=evaluation)
-        return [*existing(table["path"]), evaluation], named
+        named = dict(texts=table.path, column=table.column, eval=evaluation)
+        return [*existing(table.path), evaluation], named
     if hub:
-        files = [f"{FETCHED_TEXTS}/{hub['file']}", f"{FETCHED_TEXTS}.json"]
-        named = dict(texts=files[0], origin=files[1], column=hub["column"])
+        files = [f"{FETCHED_TEXTS}/{hub.file}", f"{FETCHED_TEXTS}.json"]
+        named = dict(texts=files[0], origin=files[1], column=hub.column)
         return [*files, evaluation], {**named, "eval": evaluation}
-    train, prompt = "results/data/train.csv", config["calibration"]["prompt"]
+    train, prompt = "results/data/train.csv", SETTINGS.calibration.prompt
     return [train, prompt], dict(train=train, prompt=prompt)
 
 
-if config["calibration"]["hub"]:
+if SETTINGS.calibration.hub:
 
     localrules:
         fetch_texts,
@@ -27,7 +27,7 @@ if config["calibration"]["hub"]:
         input:
             code=code("fetch_texts.py"),
         output:
-            texts=f"{FETCHED_TEXTS}/{config['calibration']['hub']['file']}",
+            texts=f"{FETCHED_TEXTS}/{SETTINGS.calibration.hub.file}",
             record=f"{FETCHED_TEXTS}.json",
         log:
             "results/logs/fetch_texts.log",
@@ -35,11 +35,7 @@ if config["calibration"]["hub"]:
             mem_mb=memory(1000),
             runtime=60,
         params:
-            options=options(
-                hub=config["calibration"]["hub"]["id"],
-                revision=config["calibration"]["hub"]["revision"],
-                file=config["calibration"]["hub"]["file"],
-            ),
+            options=settings_for(stages.FETCH_TEXTS, texts=SETTINGS.calibration.hub),
         shell:
             "{ONLINE} {PYTHON} {input.code[0]:q} {params.options} --output {output.texts:q}"
             " --record {output.record} 2>&1 | tee {log} >&2"
@@ -59,16 +55,10 @@ rule calibration_set:
         mem_mb=memory(4000),
         runtime=30,
     params:
-        options=options(
-            **calibration_source()[1],
-            target=config["task"]["target"],
-            with_images=bool(config["task"]["image_column"]),
-            samples=config["calibration"]["samples"],
-            max_tokens=config["calibration"]["max_tokens"],
-            pack=config["calibration"]["pack"],
-            seed=config["seed"],
-            trust_remote_code=config["model"]["trust_remote_code"],
+        source=options(
+            **calibration_source()[1], with_images=bool(SETTINGS.task.image_column)
         ),
+        options=settings_for(stages.CALIBRATION_SET),
     shell:
-        "{PYTHON} {input.code[0]:q} --model results/models/original {params.options}"
-        " --output {output.samples} --record {output.record} 2>&1 | tee {log} >&2"
+        "{PYTHON} {input.code[0]:q} --model results/models/original {params.source}"
+        " {params.options} --output {output.samples} --record {output.record} 2>&1 | tee {log} >&2"

@@ -11,15 +11,18 @@ import shlex
 from pathlib import Path
 
 from radquant.files import require_whole, sha256_file
+from radquant.settings import run, stages
+from radquant.settings.options import words
 
 REPOSITORY = Path(os.path.relpath(workflow.basedir))
 KERNELS = REPOSITORY / "src" / "radquant" / "kernels"
 PYTHON = shlex.quote(sys.executable)
 # GPUs that a job asks for if it computes with a model. `auto` asks for none, as nothing is known of
 # the node that the job will get.
-GPUS = 1 if config["compute"]["device"] == "cuda" else 0
-PRECISIONS = list(config["precisions"])
-BASELINES = ["copy-input", "constant"]
+GPUS = 1 if SETTINGS.compute.device == "cuda" else 0
+THREADS = SETTINGS.compute.threads
+PRECISIONS = list(SETTINGS.precisions)
+BASELINES = list(run.BASELINES)
 # Only rules that fetch from the hub go online, and they not against the user's wish.
 ONLINE = "HF_HUB_OFFLINE=" + shlex.quote(os.environ.get("HF_HUB_OFFLINE", "0"))
 
@@ -30,7 +33,7 @@ def one_of(names):
 
 
 wildcard_constraints:
-    checkpoint=one_of(config["checkpoints"]),
+    checkpoint=one_of(SETTINGS.checkpoints),
     precision=one_of(PRECISIONS),
     system=one_of(PRECISIONS + BASELINES),
     part=r"all|shard-\d+-of-\d+",
@@ -155,32 +158,33 @@ def module_files(name):
     return [file for file in files if file.is_file()]
 
 
-def options(**named):
-    """Return command-line options in one string that is quoted for the shell.
+def settings_for(parts, **own):
+    """Return the options that say what the settings hold of `parts`, in one string for the shell.
 
-    None, False and empty lists leave the option out; True is a flag. A single string is all that
-    a rule's parameters need: Snakemake stores parameters as a set of values, without their names.
+    own: sections that are not the run's, such as the precision of a job.
     """
-    words = []
+    sections = {"run": SETTINGS, **{name: getattr(SETTINGS, name) for name in config}}
+    return words({**sections, **own}, parts)
+
+
+def options(**named):
+    """Return other options of a command line, in one string for the shell.
+
+    None and False leave an option out; True is a flag.
+    """
+    given = []
     for name, value in named.items():
         option = f"--{name.replace('_', '-')}"
         if value is True:
-            words.append(option)
-        elif isinstance(value, list):
-            words += [option, *map(str, value)] if value else []
+            given.append(option)
         elif value is not None and value is not False:
-            words.append(f"{option}={value}")
-    return shlex.join(words)
+            given.append(f"{option}={value}")
+    return shlex.join(given)
 
 
 def memory(mb):
     """Return a rule's memory in MB: `mb`, and as much again with each retry."""
     return lambda wildcards, attempt: mb * attempt
-
-
-def as_json(values):
-    """Return an option's value for settings, the same for equal ones; None for none."""
-    return None if values is None else json.dumps(values, sort_keys=True)
 
 
 def model_directory(checkpoint):
@@ -196,14 +200,14 @@ def model_files(checkpoint):
     """
     own = ["config.json", "tokenizer_config.json"]
     if checkpoint == "original":
-        own += ["source.json", *config["model"]["weights"]]
+        own += ["source.json", *SETTINGS.model.weights]
     else:
         own += ["model.safetensors", "quantization.json"]
     return [f"{model_directory(checkpoint)}/{name}" for name in own]
 
 
 def checkpoint_of(wildcards):
-    return config["precisions"][wildcards.precision]["checkpoint"]
+    return SETTINGS.precisions[wildcards.precision].checkpoint
 
 
 def outputs_of(system, kind, suffix):

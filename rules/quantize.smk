@@ -1,77 +1,56 @@
 """Stored weights: one job for each checkpoint, however many precisions use it."""
 
-from radquant.settings.recipe import needs_calibration, recipe_of
+from radquant.settings.recipe import needs_calibration
 
 CALIBRATION = "results/calibration/samples.parquet"
 CALIBRATION_RECORD = "results/calibration/set.json"
 
 
 def checkpoints_of(*tools):
-    return [name for name, it in config["checkpoints"].items() if it["tool"] in tools]
+    return [name for name, it in SETTINGS.checkpoints.items() if it.tool in tools]
 
 
 def recipe(wildcards):
-    return config["checkpoints"][wildcards.checkpoint]
+    return SETTINGS.checkpoints[wildcards.checkpoint]
 
 
-def calibrated(wildcards):
-    return needs_calibration(recipe_of(recipe(wildcards)))
+def calibration_files(wildcards):
+    return (
+        [CALIBRATION, CALIBRATION_RECORD]
+        if needs_calibration(recipe(wildcards))
+        else []
+    )
 
 
 def quantize_options(wildcards):
-    chosen = recipe(wildcards)
-    return options(
-        calibration=CALIBRATION if calibrated(wildcards) else None,
-        calibration_record=CALIBRATION_RECORD if calibrated(wildcards) else None,
-        method=chosen["method"],
-        bits=chosen["bits"],
-        group_size=chosen["group_size"],
-        symmetric=not chosen["zero_point"],
-        rounding=chosen["rounding"],
-        no_clip=not chosen["clip"],
-        desc_act=chosen["desc_act"],
-        damp_percent=chosen["damp_percent"],
-        progressive=chosen["progressive"],
-        transform=chosen["transform"],
-        smooth_attention=chosen["smooth_attention"],
-        prefix=chosen["prefix"],
-        activations=as_json(chosen["activations"]),
-        format=chosen["format"],
-        device=config["compute"]["device"],
-        threads=config["compute"]["threads"],
-        trust_remote_code=config["model"]["trust_remote_code"],
+    calibrated = bool(calibration_files(wildcards))
+    texts = options(
+        calibration=CALIBRATION if calibrated else None,
+        calibration_record=CALIBRATION_RECORD if calibrated else None,
     )
+    return f"{texts} {settings_for(stages.QUANTIZE, checkpoint=recipe(wildcards))}"
 
 
 def tool_options(wildcards):
-    chosen, tool = recipe(wildcards), recipe(wildcards)["tool"]
-    of_gptq = {name: chosen[name] for name in ("desc_act", "damp_percent")}
-    return options(
-        calibration_record=CALIBRATION_RECORD,
-        bits=chosen["bits"],
-        group_size=chosen["group_size"],
-        symmetric=not chosen["zero_point"],
-        **(of_gptq if tool == "gptqmodel" else {}),
-        device=config["compute"]["device"],
-        threads=config["compute"]["threads"],
-        trust_remote_code=config["model"]["trust_remote_code"],
-    )
+    parts = {
+        "autoawq": stages.QUANTIZE_AUTOAWQ,
+        "gptqmodel": stages.QUANTIZE_GPTQMODEL,
+    }[recipe(wildcards).tool]
+    return settings_for(parts, checkpoint=recipe(wildcards))
 
 
 rule quantize:
     input:
         code=code("quantize.py"),
         model=model_files("original"),
-        calibration=lambda wildcards: (
-            [CALIBRATION, CALIBRATION_RECORD] if calibrated(wildcards) else []
-        ),
+        calibration=calibration_files,
     output:
         model_files("{checkpoint}"),
     log:
         "results/logs/quantize/{checkpoint}.log",
     wildcard_constraints:
         checkpoint=one_of(checkpoints_of("radquant")),
-    threads: config["compute"]["threads"]
+    threads: THREADS
     resources:
         mem_mb=memory(8000),
         runtime=240,
@@ -85,11 +64,11 @@ rule quantize:
 
 rule quantize_with_tool:
     input:
-        code=lambda wildcards: code(f"quantize_{recipe(wildcards)['tool']}.py"),
+        code=lambda wildcards: code(f"quantize_{recipe(wildcards).tool}.py"),
         model=model_files("original"),
         calibration=[CALIBRATION, CALIBRATION_RECORD],
         environment=lambda wildcards: (
-            f"results/venvs/{recipe(wildcards)['tool']}/ready.json"
+            f"results/venvs/{recipe(wildcards).tool}/ready.json"
         ),
     output:
         model_files("{checkpoint}"),
@@ -97,15 +76,16 @@ rule quantize_with_tool:
         "results/logs/quantize/{checkpoint}.log",
     wildcard_constraints:
         checkpoint=one_of(checkpoints_of("autoawq", "gptqmodel")),
-    threads: config["compute"]["threads"]
+    threads: THREADS
     resources:
         mem_mb=memory(16000),
         runtime=480,
         gpu=GPUS,
     params:
-        tool=lambda wildcards: recipe(wildcards)["tool"],
+        tool=lambda wildcards: recipe(wildcards).tool,
         options=tool_options,
     shell:
         "results/venvs/{params.tool}/bin/python {input.code[0]:q} --model results/models/original"
-        " --calibration {input.calibration[0]} {params.options}"
+        " --calibration {input.calibration[0]} --calibration-record {input.calibration[1]}"
+        " {params.options}"
         " --output results/checkpoints/{wildcards.checkpoint} 2>&1 | tee {log} >&2"

@@ -25,7 +25,7 @@ rule report:
             map(str, (REPOSITORY / "src/radquant/reporting/assets").iterdir())
         ),
         config="results/config.json",
-        prompt=config["generation"]["prompt"],
+        prompt=SETTINGS.generation.prompt,
         model=model_files("original"),
         data=expand(
             "results/data/{name}",
@@ -38,10 +38,10 @@ rule report:
             ],
         ),
         calibration=(
-            "results/calibration/set.json" if calibrated_checkpoints(config) else []
+            "results/calibration/set.json" if SETTINGS.calibrated_checkpoints else []
         ),
         checkpoints=[
-            file for name in used_checkpoints(config) for file in model_files(name)
+            file for name in SETTINGS.used_checkpoints for file in model_files(name)
         ],
         generations=[
             file

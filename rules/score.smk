@@ -1,22 +1,12 @@
 """Entities and relations of references and outputs, and the scores made from them."""
 
-ANNOTATOR = config["scoring"]["annotator"]
-RADGRAPH = config["scoring"]["radgraph"]
+ANNOTATOR = SETTINGS.scoring.annotator
 
 
 def annotator_options(wildcards):
-    if ANNOTATOR != "radgraph":
-        return options(annotator=ANNOTATOR)
-    return options(
-        annotator=ANNOTATOR,
-        radgraph_model=RADGRAPH["model"],
-        radgraph_directory=RADGRAPH["directory"],
-        radgraph_revision=RADGRAPH["revision"],
-        radgraph_encoder_revision=RADGRAPH["encoder_revision"],
-        # No output of a rule: jobs share it as they go, and it changes only how long they take.
-        cache="results/annotations/cache",
-        threads=config["compute"]["threads"],
-    )
+    # No output of a rule: jobs share it as they go, and it changes only how long they take.
+    cache = "results/annotations/cache" if ANNOTATOR == "radgraph" else None
+    return f"{settings_for(stages.ANNOTATE)} {options(cache=cache)}"
 
 
 # RadGraph needs an older transformers than the models do, so it has an environment of its own.
@@ -26,7 +16,7 @@ ANNOTATOR_ENVIRONMENT = []
 if ANNOTATOR == "radgraph":
     ANNOTATE = "results/venvs/radgraph/bin/python"
     ANNOTATOR_ENVIRONMENT = ["results/venvs/radgraph/ready.json"]
-    if not RADGRAPH["directory"]:
+    if not SETTINGS.scoring.radgraph.directory:
         ANNOTATE = f"{ONLINE} {ANNOTATE}"
 else:
 
@@ -62,13 +52,13 @@ rule annotate_reference:
         "results/annotations/reference.jsonl",
     log:
         "results/logs/annotate/reference.log",
-    threads: config["compute"]["threads"]
+    threads: THREADS
     resources:
         mem_mb=memory(8000),
         runtime=120,
     params:
         options=annotator_options,
-        column=config["task"]["target"],
+        column=SETTINGS.task.target,
     shell:
         "{ANNOTATE} {input.code[0]:q} {params.options} --texts {input.texts}"
         " --column {params.column} --output {output} 2>&1 | tee {log} >&2"
@@ -83,7 +73,7 @@ rule annotate:
         "results/annotations/{system}/{part}.jsonl",
     log:
         "results/logs/annotate/{system}/{part}.log",
-    threads: config["compute"]["threads"]
+    threads: THREADS
     resources:
         mem_mb=memory(8000),
         runtime=120,
@@ -108,7 +98,7 @@ rule score:
         ),
         original=outputs_of("original", "generations", "parquet"),
         original_annotations=outputs_of("original", "annotations", "jsonl"),
-        prompt=config["generation"]["prompt"],
+        prompt=SETTINGS.generation.prompt,
     output:
         "results/scores/{system}.parquet",
     log:
@@ -117,14 +107,11 @@ rule score:
         mem_mb=memory(4000),
         runtime=30,
     params:
-        options=options(
-            target=config["task"]["target"],
-            with_images=bool(config["task"]["image_column"]),
-            reports=config["generation"]["reports"],
-        ),
+        options=settings_for(stages.SCORE),
+        images=options(with_images=bool(SETTINGS.task.image_column)),
     shell:
         "{PYTHON} {input.code[0]:q} --system {wildcards.system} --eval {input.eval}"
-        " {params.options} --reference {input.reference}"
+        " {params.options} {params.images} --reference {input.reference}"
         " --generations {input.generations} --annotations {input.annotations}"
         " --original-generations {input.original}"
         " --original-annotations {input.original_annotations} --prompt {input.prompt:q}"

@@ -12,11 +12,29 @@ from types import ModuleType
 
 from radquant.errors import UserError
 
-ENGINES: dict[str, str] = {}
-STORED_FORMATS: dict[str, str] = {}
-ANNOTATORS: dict[str, str] = {}
+ENGINES: dict[str, str] = {
+    "lean": "radquant.generation.engines.lean",
+    "transformers": "radquant.generation.engines.transformers_engine",
+    "vllm": "radquant.generation.engines.vllm",
+}
+STORED_FORMATS: dict[str, str] = {
+    "gemm": "radquant.packed.formats.gemm",
+    "gptq": "radquant.packed.formats.gptq",
+    "compressed-tensors": "radquant.packed.formats.compressed_tensors",
+    "qoq": "radquant.packed.formats.qoq",
+}
+ANNOTATORS: dict[str, str] = {
+    "lexicon": "radquant.scoring.annotators.lexicon",
+    "radgraph": "radquant.scoring.annotators.radgraph",
+}
 METRICS: dict[str, str] = {}
-CORPUS_FORMATS: dict[str, str] = {}
+CORPUS_FORMATS: dict[str, str] = {
+    "openi": "radquant.corpus.formats.openi",
+    "table": "radquant.corpus.formats.table",
+    "mimic-tree": "radquant.corpus.formats.mimic_tree",
+    "mimic-sectioned": "radquant.corpus.formats.mimic_sectioned",
+    "text-folder": "radquant.corpus.formats.text_folder",
+}
 # By the `model_type` of the text model: a model with images (MedGemma: gemma3) has one inside.
 MODEL_FAMILIES: dict[str, str] = {}
 

@@ -1,110 +1,125 @@
-"""What happens to activations and KV cache at run time: values, defaults, what excludes what.
-
-Nothing here needs PyTorch, so that a configuration is checked before anything heavy is imported.
-"""
+"""What happens to activations, KV cache and head at run time."""
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Annotated, Any, Self
+
+from pydantic import Field, model_validator
 
 from radquant.errors import UserError
+from radquant.settings.section import Once, OneOf, Section, Text, wrong
+from radquant.settings.sentences import made
 
-RUNTIME_BITS = (4, 8)
 TENSOR, TOKEN, HEAD, GROUP = "tensor", "token", "head", "group"
 DYNAMIC, STATIC = "dynamic", "static"
-ACTIVATION_GRANULARITIES = (TENSOR, TOKEN, GROUP)
-CACHE_GRANULARITIES = (TOKEN, HEAD, GROUP)
 
 
-@dataclass(frozen=True)
-class Activations:
-    """How the input of each packed linear layer is rounded."""
+class Activations(Section):
+    """Rounding of the input of each quantized linear layer."""
 
-    bits: int
-    granularity: str = TOKEN  # what shares a scale: "tensor" (a sequence), "token", "group" of one
-    group_size: int = 64  # channels of a "group"
-    symmetric: bool = True
-    range: str = DYNAMIC  # "static": ranges of the calibration set, stored in the checkpoint
-    clip_ratio: float = 1.0  # share of a dynamic range that is covered
-    skip: tuple[str, ...] = ()  # linear layers whose input stays as it is: ends of their names
+    bits: Annotated[int, OneOf((4, 8))] = Field(description="Bits of an activation")
+    granularity: Annotated[str, OneOf((TENSOR, TOKEN, GROUP))] = Field(
+        TOKEN,
+        description="What shares a scale; tensor (the tokens of a sequence in one forward call), "
+        "token, or group of one token's channels",
+    )
+    group_size: int = Field(
+        64, ge=1, description="Channels of a group; must divide the width of every rounded layer"
+    )
+    symmetric: bool = Field(
+        True, description="A grid about 0, or one from the least to the largest value"
+    )
+    range: Annotated[str, OneOf((DYNAMIC, STATIC))] = Field(
+        DYNAMIC,
+        description="dynamic (of the values themselves) or static (of the calibration set, stored "
+        "in the checkpoint, which must have the same activations; not by token)",
+    )
+    clip_ratio: float = Field(
+        1.0, gt=0, le=1, description="Share of a dynamic range that is covered"
+    )
+    skip: Annotated[tuple[Text, ...], Once] = Field(
+        (),
+        description="Linear layers whose input stays as it is, by the ends of their names "
+        "(down_proj)",
+    )
+
+    @model_validator(mode="after")
+    def check_static(self) -> Self:
+        if self.range == STATIC and self.granularity == TOKEN:
+            raise wrong(
+                ": a static range cannot be of a token, which calibration has not seen; "
+                "use granularity tensor or group"
+            )
+        if self.range == STATIC and self.clip_ratio != 1:
+            raise wrong(": static ranges are searched; leave clip_ratio out")
+        return self
 
 
-@dataclass(frozen=True)
-class KVCache:
-    """How keys and values are rounded when they enter the cache; each token by itself."""
+class KVCache(Section):
+    """Rounding of keys and values when they enter the cache, each token by itself."""
 
-    bits: int
-    granularity: str = HEAD  # what shares a scale: a "token", a "head" of it, a "group" of a head
-    group_size: int = 64  # channels of a "group"
-    symmetric: bool = False
+    bits: Annotated[int, OneOf((4, 8))] = Field(description="Bits of a key's or value's channel")
+    granularity: Annotated[str, OneOf((TOKEN, HEAD, GROUP))] = Field(
+        HEAD,
+        description="What shares a scale; token (all its heads), head, or group of a head's "
+        "channels",
+    )
+    group_size: int = Field(
+        64, ge=1, description="Channels of a group; must divide the width of a head"
+    )
+    symmetric: bool = Field(
+        False, description="A grid about 0, or one from the least to the largest value"
+    )
 
 
-@dataclass(frozen=True)
-class LMHead:
-    """How the table of the vocabulary is rounded: to nearest, when the model is loaded."""
+class LMHead(Section):
+    """Rounding of the table of the vocabulary when the model is loaded, to nearest.
 
-    bits: int  # 8
-    group_size: int = 64  # channels of a token that share a scale
+    It is the head, and the embedding where the model ties them.
+    """
+
+    bits: Annotated[int, OneOf((8,))] = Field(
+        description="Bits of a weight; 4 cost more than they save"
+    )
+    group_size: int = Field(
+        64,
+        ge=8,
+        multiple_of=8,
+        description="Channels of a token that share a scale; must divide the width of the model",
+    )
+
+
+class Rounding(Section):
+    """What is rounded at run time."""
+
+    activations: Activations | None = Field(
+        None, description="Rounding of each quantized layer's input at run time"
+    )
+    kv_cache: KVCache | None = Field(None, description="Rounding of keys and values at run time")
+    lm_head: LMHead | None = Field(
+        None, description="Rounding of the table of the vocabulary when the model is loaded"
+    )
+
+
+class Precision(Rounding):
+    """A checkpoint and what happens at run time."""
+
+    checkpoint: str = Field(description="A name under checkpoints, or original")
 
 
 def activations_of(values: Mapping[str, Any] | None) -> Activations | None:
     """The settings in `values`, defaults filled in and checked; None if there are none."""
-    if values is None:
-        return None
-    check_names(values, Activations, "activations")
-    settings = Activations(**{**values, "skip": tuple(values.get("skip", ()))})
-    check_choice("activations", settings, "granularity", ACTIVATION_GRANULARITIES)
-    check_choice("activations", settings, "range", (DYNAMIC, STATIC))
-    if settings.range == STATIC and settings.granularity == TOKEN:
-        raise UserError(
-            "activations: a static range cannot be of a token, which calibration has not seen; "
-            "use granularity tensor or group"
-        )
-    if not 0 < settings.clip_ratio <= 1:
-        raise UserError(f"activations: clip_ratio {settings.clip_ratio} is not within 0 and 1")
-    if settings.range == STATIC and settings.clip_ratio != 1:
-        raise UserError("activations: static ranges are searched; leave clip_ratio out")
-    return settings
+    return None if values is None else made(Activations, values, "activations")
 
 
 def kv_cache_of(values: Mapping[str, Any] | None) -> KVCache | None:
     """The settings in `values`, defaults filled in and checked; None if there are none."""
-    if values is None:
-        return None
-    check_names(values, KVCache, "kv_cache")
-    settings = KVCache(**values)
-    check_choice("kv_cache", settings, "granularity", CACHE_GRANULARITIES)
-    return settings
+    return None if values is None else made(KVCache, values, "kv_cache")
 
 
 def lm_head_of(values: Mapping[str, Any] | None) -> LMHead | None:
     """The settings in `values`, defaults filled in and checked; None if there are none."""
-    if values is None:
-        return None
-    check_names(values, LMHead, "lm_head")
-    settings = LMHead(**values)
-    if settings.bits != 8:
-        raise UserError("lm_head: bits must be 8; 4 cost more than they save")
-    return settings
-
-
-def check_names(values: Mapping[str, Any], kind: type, where: str) -> None:
-    known = [field.name for field in fields(kind)]
-    unknown = [name for name in values if name not in known]
-    if unknown:
-        raise UserError(f"{where}: {unknown[0]!r} is unknown; the keys are {', '.join(known)}")
-    if values.get("bits") not in RUNTIME_BITS:
-        raise UserError(f"{where}: bits must be one of {RUNTIME_BITS}, not {values.get('bits')!r}")
-    size = values.get("group_size", 1)
-    if not isinstance(size, int) or size < 1:
-        raise UserError(f"{where}: group_size must be a number of channels, not {size!r}")
-
-
-def check_choice(where: str, settings: Any, name: str, known: tuple[str, ...]) -> None:
-    value = getattr(settings, name)
-    if value not in known:
-        raise UserError(f"{where}: {name} {value!r} is unknown; use one of {', '.join(known)}")
+    return None if values is None else made(LMHead, values, "lm_head")
 
 
 def options_of(
@@ -131,9 +146,6 @@ def from_json(text: str | None) -> Any:
     return found
 
 
-def as_values(settings: Any) -> dict[str, Any] | None:
+def as_values(settings: Section | None) -> dict[str, Any] | None:
     """Settings as plain values for JSON; None for none."""
-    if settings is None:
-        return None
-    values = asdict(settings)
-    return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
+    return None if settings is None else settings.model_dump(mode="json")

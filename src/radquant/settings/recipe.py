@@ -4,55 +4,156 @@ Nothing here needs PyTorch, so that a configuration is checked before anything h
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Annotated, Any, Self
 
+from pydantic import Field, model_validator
+
+from radquant import registry
 from radquant.errors import UserError
-from radquant.settings.precision import Activations, activations_of, as_values
+from radquant.settings.precision import Activations
+from radquant.settings.section import Off, OneOf, Section, wrong
+from radquant.settings.sentences import made
 
-METHODS = ("awq", "gptq", "rtn")
-ROUNDINGS = ("nearest", "gptq")
 NONE, SMOOTH, HADAMARD, AUTO = "none", "smooth", "hadamard", "auto"
-TRANSFORMS = (NONE, SMOOTH, HADAMARD)
-PREFIXES = (NONE, AUTO)
-BITS = (2, 3, 4, 8)
 WHOLE_ROW = -1  # the group size that stands for one group a row, "per channel"
 GROUP_SIZES = (32, 64, 128, WHOLE_ROW)
 GEMM, GPTQ, COMPRESSED, QOQ = "gemm", "gptq", "compressed-tensors", "qoq"
 FORMAT_BITS = {GEMM: (4, 8), GPTQ: (2, 3, 4, 8), COMPRESSED: (2, 4, 8), QOQ: (4,)}
 
 
-@dataclass(frozen=True)
-class Recipe:
+class Recipe(Section):
     """How the weights of a checkpoint are quantized."""
 
-    method: str  # "awq", "gptq" or "rtn" (plain rounding to nearest)
-    bits: int  # 2, 3, 4 or 8; 2 not with "awq"
-    group_size: int  # 32, 64, 128, or -1: one group for the whole row
-    zero_point: bool = True  # False: the grid is symmetric about 0
-    rounding: str = "nearest"  # "gptq": AWQ's scales and clipping, GPTQ's rounding
-    clip: bool = True  # "awq", "gptq": search ranges, too; False stops at the scale
-    desc_act: bool = False  # "gptq": form the groups in order of activation
-    damp_percent: float = 0.01  # GPTQ's rounding: share of H's mean diagonal that is added to it
-    transform: str = NONE  # what is done to the model before, which leaves its function unchanged
-    smooth_attention: bool = False  # move outlying key channels to the queries (QoQ)
-    prefix: str = NONE  # "auto": store the keys and values of outlying tokens before every text
-    activations: Activations | None = None  # the rounding of activations that weights are fitted to
-    progressive: bool = False  # QoQ: group scales are whole multiples of an INT8 channel scale
+    method: Annotated[str, OneOf(("awq", "gptq", "rtn"))] = Field(
+        description="awq (activation-aware), gptq, or rtn (plain rounding, which by itself needs "
+        "no calibration)"
+    )
+    bits: Annotated[int, OneOf((2, 3, 4, 8))] = Field(
+        4, description="Bits of a weight; 2 not with awq"
+    )
+    group_size: Annotated[int, OneOf(GROUP_SIZES)] = Field(
+        128,
+        description="Input channels that share a scale, -1 for all of a row; must divide every "
+        "layer's width",
+    )
+    zero_point: Annotated[bool, Off("symmetric", "a grid about 0")] = Field(
+        True, description="Asymmetric grid with a zero point, or a grid about 0"
+    )
+    rounding: Annotated[str, OneOf(("nearest", "gptq"))] = Field(
+        "nearest",
+        description="awq only; nearest, or gptq for GPTQ's rounding of the scaled weights",
+    )
+    clip: bool = Field(
+        True, description="awq and gptq; search how much of each group's range to keep"
+    )
+    desc_act: bool = Field(
+        False,
+        description="gptq only; form groups in order of activation, which needs a group index",
+    )
+    damp_percent: float = Field(
+        0.01,
+        gt=0,
+        lt=1,
+        description="GPTQ's rounding; share of the mean diagonal added to the Gram matrix",
+    )
+    transform: Annotated[str, OneOf((NONE, SMOOTH, HADAMARD))] = Field(
+        NONE,
+        description="Before rounding, without changing what the model computes; smooth "
+        "(SmoothQuant: outlying input channels into the weights; not with awq) or hadamard "
+        "(QuaRot: rotate the model)",
+    )
+    smooth_attention: bool = Field(
+        False,
+        description="Before rounding; move outlying channels of the keys into the queries (QoQ)",
+    )
+    prefix: Annotated[str, OneOf((NONE, AUTO))] = Field(
+        NONE,
+        description="auto: find the tokens that stand out, if any, and store their keys and values "
+        "before every text (PrefixQuant)",
+    )
+    activations: Activations | None = Field(
+        None,
+        description="Rounding of activations that the weights, and static ranges, are fitted to; "
+        "what is rounded at run time is said under precisions",
+    )
+    progressive: bool = Field(
+        False,
+        description="4 bits with zero points only; QoQ's grid, whose group scales are whole "
+        "multiples of an INT8 scale of the channel, for W4A8 products in integers",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def with_own_rounding(cls, values: Any) -> Any:
+        """GPTQ's rounding is part of GPTQ."""
+        if isinstance(values, Mapping) and values.get("method") == "gptq":
+            return {**values, "rounding": "gptq"}
+        return values
+
+    @model_validator(mode="after")
+    def check_values(self) -> Self:
+        """Refuse values that exclude each other."""
+        if self.method == "awq" and self.bits == 2:
+            raise wrong(": method awq cannot do 2 bits; use 3, 4 or 8 bits, or method gptq")
+        if self.method == "rtn" and self.rounding == "gptq":
+            raise wrong(
+                ": rounding gptq needs calibration, which method rtn has not; use awq or gptq"
+            )
+        if self.desc_act and self.method != "gptq":
+            raise wrong(f": desc_act does not go with method {self.method}; use method gptq")
+        if self.method == "awq" and self.transform == SMOOTH:
+            raise wrong(
+                ": transform smooth does not go with method awq, which scales inputs itself and "
+                "knows their rounding if activations are given; leave it out, or use rtn or gptq"
+            )
+        if self.progressive:
+            check_progressive(self)
+        return self
+
+
+def check_progressive(recipe: Recipe) -> None:
+    """Refuse progressive quantization with values that it does not go with."""
+    for bad, what in (
+        (recipe.bits != 4, f"{recipe.bits} bits; use 4"),
+        (recipe.group_size == WHOLE_ROW, "group size -1; use 32, 64 or 128"),
+        (not recipe.zero_point, "a grid without zero points; set zero_point to true"),
+        (recipe.desc_act, "desc_act; leave it out"),
+    ):
+        if bad:
+            raise wrong(f": progressive does not go with {what}")
+
+
+class Checkpoint(Recipe):
+    """A recipe, who carries it out, and the layout that the weights are stored in."""
+
+    tool: Annotated[str, OneOf(("radquant", "autoawq", "gptqmodel"))] = Field(
+        "radquant",
+        description="Who does it; another package (docs/tools.md) works in an environment of its "
+        "own",
+    )
+    format: Annotated[str | None, OneOf(registry.STORED_FORMATS, after=(None,))] = Field(
+        None,
+        description="Layout of the packed tensors; if null, qoq for progressive ones, else gemm "
+        "for awq and rtn and gptq for gptq",
+    )
+
+    @property
+    def recipe(self) -> Recipe:
+        return Recipe(**{name: getattr(self, name) for name in Recipe.model_fields})
 
 
 def recipe_of(values: Mapping[str, Any]) -> Recipe:
-    """The recipe of a checkpoint in the configuration, every default filled in."""
-    known = {field.name: values[field.name] for field in fields(Recipe) if field.name in values}
-    if values["method"] == "gptq":
-        known["rounding"] = "gptq"
-    known["activations"] = activations_of(values.get("activations"))
-    return Recipe(**known)
+    """The recipe of a checkpoint in the configuration, every default filled in.
+
+    Raises UserError if a value is unknown or two exclude each other.
+    """
+    known = {name: values[name] for name in Recipe.model_fields if name in values}
+    return made(Recipe, known)
 
 
 def recipe_values(recipe: Recipe) -> dict[str, Any]:
     """The recipe as plain values, for JSON."""
-    return {**asdict(recipe), "activations": as_values(recipe.activations)}
+    return recipe.model_dump(mode="json", include=set(Recipe.model_fields))
 
 
 def uses_gptq_rounding(recipe: Recipe) -> bool:
@@ -69,53 +170,6 @@ def needs_calibration(recipe: Recipe) -> bool:
         or recipe.prefix != NONE
         or recipe.activations is not None
     )
-
-
-def check_recipe_values(recipe: Recipe) -> None:
-    """Raise UserError if a value is unknown or two values exclude each other."""
-    for name, known in (
-        ("method", METHODS),
-        ("bits", BITS),
-        ("group_size", GROUP_SIZES),
-        ("rounding", ROUNDINGS),
-        ("transform", TRANSFORMS),
-        ("prefix", PREFIXES),
-    ):
-        value = getattr(recipe, name)
-        if value not in known:
-            raise UserError(f"{name} {value!r} is unknown; use one of {known}")
-    if recipe.method == "awq" and recipe.bits == 2:
-        raise UserError("method awq cannot do 2 bits; use 3, 4 or 8 bits, or method gptq")
-    if recipe.method == "rtn" and recipe.rounding == "gptq":
-        raise UserError(
-            "rounding gptq needs calibration, which method rtn has not; use awq or gptq"
-        )
-    if recipe.desc_act and recipe.method != "gptq":
-        raise UserError(f"desc_act does not go with method {recipe.method}; use method gptq")
-    if recipe.method == "awq" and recipe.transform == SMOOTH:
-        raise UserError(
-            "transform smooth does not go with method awq, which scales inputs itself and knows "
-            "their rounding if activations are given; leave it out, or use rtn or gptq"
-        )
-    if recipe.progressive:
-        check_progressive(recipe)
-    if not 0 < recipe.damp_percent < 1:
-        raise UserError(
-            f"damp_percent {recipe.damp_percent} is not between 0 and 1; it is a share of the mean "
-            "diagonal, usually 0.01"
-        )
-
-
-def check_progressive(recipe: Recipe) -> None:
-    """Raise UserError if progressive quantization does not go with the recipe's other values."""
-    for wrong, what in (
-        (recipe.bits != 4, f"{recipe.bits} bits; use 4"),
-        (recipe.group_size == WHOLE_ROW, "group size -1; use 32, 64 or 128"),
-        (not recipe.zero_point, "a grid without zero points; set zero_point to true"),
-        (recipe.desc_act, "desc_act; leave it out"),
-    ):
-        if wrong:
-            raise UserError(f"progressive does not go with {what}")
 
 
 def in_order_of_activation(recipe: Recipe) -> bool:

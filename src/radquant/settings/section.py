@@ -1,0 +1,136 @@
+"""What all settings are made of: a section is a frozen pydantic model, its fields declared once.
+
+A field has its type, default, bounds and one sentence. From these come the check of a
+configuration (`check`), config/schema.yaml and the tables of keys in docs/ (`documents`), and the
+options of the scripts and what a rule hands to them (`options`).
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from types import NoneType
+from typing import Annotated, Any, get_args
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError, core_schema
+
+
+class Section(BaseModel):
+    """Keys that belong together. Numbers and truth values may arrive as text."""
+
+    # Strict, because 1 is no truth value. Patterns look ahead, which pydantic's own engine cannot.
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, regex_engine="python-re"
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def from_text(cls, value: Any, info: ValidationInfo) -> Any:
+        """Text from the command line, and 1e-3 in YAML, as what the field wants.
+
+        Snakemake hands over what stands inside `--config generation='{"shards": 3}'` as text.
+        """
+        assert info.field_name is not None
+        kinds = kinds_of(cls.model_fields[info.field_name].annotation)
+        if isinstance(value, list) and tuple in kinds:
+            return tuple(value)
+        if not isinstance(value, str) or (str in kinds and value != "null"):
+            return value
+        if value == "null":
+            return None if NoneType in kinds else value
+        try:
+            return json.loads(value)
+        except ValueError:
+            return value
+
+
+def kinds_of(annotation: Any) -> set[Any]:
+    """The plain types that an annotation admits: {int, NoneType} of `int | None`."""
+    parts = get_args(annotation)
+    if annotation in (tuple, list, dict) or not parts:
+        return {annotation}
+    origin = getattr(annotation, "__origin__", None)
+    if origin in (tuple, list, dict):
+        return {origin}
+    inner = parts[:1] if hasattr(annotation, "__metadata__") else parts
+    return set().union(*map(kinds_of, inner))
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """The values that a field may have; those of a table of the registry, if it is one.
+
+    Stands in `Annotated` behind the type of the values.
+    """
+
+    values: Iterable[Any]
+    before: tuple[Any, ...] = ()  # values in front of a table's
+    after: tuple[Any, ...] = ()
+
+    def choices(self) -> list[Any]:
+        return [*self.before, *self.values, *self.after]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> core_schema.CoreSchema:
+        return core_schema.no_info_plain_validator_function(self.check)
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> dict[str, Any]:
+        return {"enum": self.choices()}
+
+    def check(self, value: Any) -> Any:
+        choices = self.choices()
+        # By type, too: True is 1 to Python.
+        if (type(value), value) not in [(type(choice), choice) for choice in choices]:
+            raise PydanticCustomError("choice", "{found} is not allowed", {"choices": choices})
+        return value
+
+
+@dataclass(frozen=True)
+class Option:
+    """The name of a script's option where it is not the field's own."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Off:
+    """Another name of the option that makes a truth value false."""
+
+    name: str
+    help: str
+
+
+# Patterns, and what a text of that form is called in an error.
+FORMS: dict[str, str] = {}
+
+
+def of_form(pattern: str, form: str) -> Any:
+    """What makes a text one that matches `pattern`; `form` says so in words."""
+    FORMS[pattern] = form
+    return Field(pattern=pattern)
+
+
+def each_once(values: tuple[str, ...]) -> tuple[str, ...]:
+    double = sorted({value for value in values if values.count(value) > 1})
+    if double:
+        raise wrong(f"names {double[0]} twice; remove one")
+    return values
+
+
+Once = AfterValidator(each_once)
+Text = Annotated[str, Field(min_length=1)]
+Name = Annotated[
+    str,
+    of_form(
+        r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        "a file name of letters, digits, dots, dashes and underscores",
+    ),
+]
+Sha256 = Annotated[str, of_form(r"^[0-9a-f]{64}$", "64 lowercase hexadecimal digits")]
+
+
+def wrong(words: str, field: str = "") -> PydanticCustomError:
+    """The error of a validator: the sentence begins with the place of the section, or of `field`.
+
+    words: what follows the place. They begin with ": " where the place is no part of the sentence.
+    """
+    return PydanticCustomError("rule", "{words}", {"words": words, "field": field})

@@ -1,0 +1,117 @@
+"""One sentence for what is wrong with a setting: where it is, and the nearest valid name."""
+
+import difflib
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from radquant.errors import UserError
+from radquant.settings.section import FORMS, Section
+
+S = TypeVar("S", bound=Section)
+# What pydantic calls a value of another type, and what JSON calls the type that is wanted.
+TYPES = {
+    "int_type": "integer",
+    "int_from_float": "integer",
+    "float_type": "number",
+    "finite_number": "number",
+    "bool_type": "boolean",
+    "string_type": "string",
+    "tuple_type": "array",
+    "list_type": "array",
+    "dict_type": "object",
+    "model_type": "object",
+}
+BOUNDS = {
+    "greater_than_equal": ("ge", "at least"),
+    "less_than_equal": ("le", "at most"),
+    "greater_than": ("gt", "greater than"),
+    "less_than": ("lt", "less than"),
+}
+
+
+def made(kind: type[S], values: Any, place: str = "") -> S:
+    """A section from plain values; raises UserError with one sentence, beginning with `place`."""
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise UserError(sentence(error, kind, place)) from None
+
+
+def sentence(error: ValidationError, kind: type[Section], place: str = "") -> str:
+    """Say in one sentence what is wrong; misspelt keys first, then in the order of places."""
+    first = min(error.errors(include_url=False), key=_order)
+    return _sentence(first, kind, place)
+
+
+def _order(error: ErrorDetails) -> tuple[bool, bool, list[str]]:
+    """Unknown keys first: a misspelt required key is then told as a misspelling. Rules about
+    several values come last."""
+    kind = error["type"]
+    return kind != "extra_forbidden", kind == "rule", [str(part) for part in error["loc"]]
+
+
+def _sentence(error: ErrorDetails, kind: type[Section], at: str) -> str:
+    parts, found, about = list(error["loc"]), error["input"], error.get("ctx", {})
+    if parts and parts[-1] == "[key]":  # of a mapping from names
+        found = parts[-2]
+        parts = parts[:-2]
+    place = join(at, *parts)
+    named = place or "the configuration"
+    what = error["type"]
+    if what == "extra_forbidden":
+        *_, unknown = parts
+        known = list(section_at(kind, parts[:-1]).model_fields)
+        return f"{place} is not a known key; {nearest(unknown, known)}"
+    if what == "missing":
+        return f"{place} is missing; add it"
+    if what == "rule":
+        field, words = about["field"], about["words"]
+        start = join(at, *parts, *filter(None, [field]))
+        if words.startswith(": "):
+            return f"{start}{words}" if start else words.removeprefix(": ")
+        return f"{start} {words}" if start else words
+    if what == "choice":
+        return f"{named} is {found!r}, which is not allowed; {nearest(found, about['choices'])}"
+    if what == "string_pattern_mismatch":
+        return f"{named} has {found!r}, which is not of the form: {FORMS[about['pattern']]}"
+    if what in TYPES:
+        return f"{named} must be of type {TYPES[what]}, not {found!r}"
+    if what in BOUNDS:
+        name, words = BOUNDS[what]
+        return f"{named} is {found!r} and must be {words} {about[name]}"
+    if what in ("too_short", "string_too_short"):
+        return f"{named} is empty; give it a value"
+    if what == "multiple_of":
+        return f"{named}: {found!r} is not a multiple of {about['multiple_of']}"
+    return f"{named}: {error['msg']}"
+
+
+def section_at(kind: type[Section], parts: Iterable[Any]) -> type[Section]:
+    """The section at a place in another: that of a field, or of a mapping's values."""
+    for part in parts:
+        field = kind.model_fields.get(str(part))
+        if field is not None:
+            kind = section_in(field.annotation) or kind
+    return kind
+
+
+def section_in(annotation: Any) -> type[Section] | None:
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return annotation
+    inner = [section_in(each) for each in getattr(annotation, "__args__", ())]
+    return next((each for each in inner if each is not None), None)
+
+
+def join(*parts: Any) -> str:
+    return ".".join(str(part) for part in parts if part != "")
+
+
+def nearest(wrong: Any, valid: Iterable[Any]) -> str:
+    """Return the part of a sentence that names the nearest of `valid`, or all of them."""
+    names = ["null" if item is None else str(item) for item in valid]
+    close = difflib.get_close_matches(str(wrong), names, n=1, cutoff=0.5)
+    listed = f"the valid ones are {', '.join(names)}" if names else "there is none"
+    return f"did you mean {close[0]}? ({listed})" if close else listed

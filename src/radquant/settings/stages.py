@@ -1,0 +1,74 @@
+"""On which settings each stage depends: its script has an option for each, and its rule hands over
+these and no others, so that an unrelated key reruns nothing."""
+
+from radquant.settings.calibration import Calibration
+from radquant.settings.cleaning import Cleaning, Evaluation
+from radquant.settings.compute import Compute
+from radquant.settings.corpus import Corpus
+from radquant.settings.generation import Generation
+from radquant.settings.model import Model
+from radquant.settings.options import Part
+from radquant.settings.precision import Rounding
+from radquant.settings.recipe import Checkpoint
+from radquant.settings.run import Seeded
+from radquant.settings.scoring import Scoring
+from radquant.settings.sources import HubTexts
+from radquant.settings.task import Task
+
+SEED = Part("run", Seeded, only=("seed",))
+TARGET = Part("task", Task, only=("target",))
+CODE_OF_MODEL = Part("model", Model, only=("trust_remote_code",))
+MACHINE = Part("compute", Compute, only=("device", "threads"))
+WRITTEN = Part("generation", Generation, only=("reports",))
+
+FETCH_MODEL = (Part("model", Model, without=("name",)),)
+FETCH_CORPUS = (
+    Part("corpus", Corpus, without=("name", "image_root")),
+    Part("task", Task, only=("image_column",)),
+)
+FETCH_TEXTS = (Part("texts", HubTexts, without=("column",)),)
+CLEAN = (
+    Part("task", Task, only=("inputs", "target")),
+    Part("corpus", Corpus, only=("image_root",)),
+    Part("cleaning", Cleaning),
+    Part("evaluation", Evaluation),
+    SEED,
+)
+CALIBRATION_SET = (
+    TARGET,
+    Part("calibration", Calibration, only=("samples", "max_tokens", "pack")),
+    SEED,
+    CODE_OF_MODEL,
+)
+QUANTIZE = (Part("checkpoint", Checkpoint, without=("tool",)), MACHINE, CODE_OF_MODEL)
+QUANTIZE_AUTOAWQ = (
+    Part("checkpoint", Checkpoint, only=("bits", "group_size", "zero_point")),
+    MACHINE,
+    CODE_OF_MODEL,
+)
+QUANTIZE_GPTQMODEL = (
+    Part(
+        "checkpoint",
+        Checkpoint,
+        only=("bits", "group_size", "zero_point", "desc_act", "damp_percent"),
+    ),
+    MACHINE,
+    CODE_OF_MODEL,
+)
+LIKELIHOOD = (
+    Part("precision", Rounding),
+    TARGET,
+    Part("corpus", Corpus, only=("image_root",)),
+    Part("generation", Generation, only=("examples", "examples_max_words", "batch_size")),
+    SEED,
+    Part("compute", Compute),
+    CODE_OF_MODEL,
+)
+GENERATE = (
+    *(part for part in LIKELIHOOD if part.name != "generation"),
+    Part("generation", Generation, without=("prompt", "shards")),
+)
+BASELINES = (Part("task", Task, only=("inputs", "target")), WRITTEN, SEED)
+ANNOTATE = (Part("scoring", Scoring), Part("compute", Compute, only=("threads",)))
+SCORE = (TARGET, WRITTEN)
+SERVE = (Part("precision", Rounding), Part("compute", Compute), CODE_OF_MODEL)
