@@ -124,7 +124,7 @@ def random_1b(packed: bool, dtype: torch.dtype) -> Any:
 
 
 def open_model(args: argparse.Namespace, packed: bool, dtype: torch.dtype) -> Loaded:
-    settings = LMHead(8, GROUP) if args.only.endswith(HEAD) else None
+    settings = LMHead(bits=8, group_size=GROUP) if args.only.endswith(HEAD) else None
     if not args.random_1b:
         return load(args.packed if packed else args.original, "cpu", dtype, lm_head=settings)
     model = random_1b(packed, dtype)
@@ -174,7 +174,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     loaded = open_model(args, model == "packed", DTYPES[dtype])
-    rounding = None if bits is None else Activations(bits)
+    rounding = None if bits is None else Activations(bits=bits)
     vocabulary = loaded.model.config.vocab_size
     if engine == "lean":
         lean = take_over(loaded, rounding)

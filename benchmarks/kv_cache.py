@@ -93,7 +93,7 @@ def main() -> None:
     cells += [(what, size) for size in args.group_sizes for what in (BOTH, KEYS, VALUES)]
     found = []
     for what, size in cells:
-        settings = None if size is None else KVCache(4, GROUP, size)
+        settings = None if size is None else KVCache(bits=4, granularity=GROUP, group_size=size)
         loaded = load(directory, kv_cache=settings)
         fresh = Rounding()
         rounding.what, rounding.moved, rounding.size = what, fresh.moved, fresh.size

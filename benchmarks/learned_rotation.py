@@ -47,8 +47,8 @@ from radquant.runtime.activations import quantize_activations
 from radquant.settings.precision import Activations
 from radquant.settings.recipe import Recipe
 
-ACTIVATIONS = Activations(4)
-WEIGHTS = Recipe("rtn", 4, 64)
+ACTIVATIONS = Activations(bits=4)
+WEIGHTS = Recipe(method="rtn", bits=4, group_size=64)
 NONE, PARTS, HADAMARD, LEARNED = "none", "values, down_proj", "Hadamard", "learned"
 
 

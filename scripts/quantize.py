@@ -132,7 +132,7 @@ def main() -> None:
     from radquant.quantization.original_model import Original, open_original
     from radquant.runtime import runtime_file
     from radquant.settings.precision import from_json
-    from radquant.settings.recipe import AUTO, check_recipe_values, recipe_of, recipe_values
+    from radquant.settings.recipe import AUTO, recipe_of, recipe_values
 
     torch.set_num_threads(args.threads)
     device = resolve_device(args.device)
@@ -143,7 +143,6 @@ def main() -> None:
         "activations": from_json(args.activations),
     }
     recipe = recipe_of(values)
-    check_recipe_values(recipe)
     form = format_for(recipe, args.format)
     samples = layerwise.check_calibration(recipe, args.calibration)
     origin = read_json(args.calibration_record) if args.calibration_record else {}

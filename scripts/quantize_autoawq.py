@@ -150,7 +150,9 @@ def quantize(args: argparse.Namespace, recipe: Recipe, blocks: list[list[int]], 
 def main() -> None:
     args = parse_arguments()
     args.started = time.monotonic()
-    recipe = Recipe("awq", args.bits, args.group_size, zero_point=not args.symmetric)
+    recipe = Recipe(
+        method="awq", bits=args.bits, group_size=args.group_size, zero_point=not args.symmetric
+    )
     original, device = other_packages.prepare("autoawq", recipe, args)
     check_outputs(original)
     sequences = other_packages.read_sequences(args.calibration, original.config, "AutoAWQ")

@@ -169,9 +169,9 @@ def main() -> None:
     args = parse_arguments()
     args.started = time.monotonic()
     recipe = Recipe(
-        "gptq",
-        args.bits,
-        args.group_size,
+        method="gptq",
+        bits=args.bits,
+        group_size=args.group_size,
         zero_point=not args.symmetric,
         rounding="gptq",
         clip=False,

@@ -6,13 +6,14 @@ from radquant.cli import run
 from radquant.files import write_table
 from radquant.prompts import read_template
 from radquant.scoring.scores import score
+from radquant.settings import stages
+from radquant.settings.options import parse
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--system", required=True, help="name of the precision or baseline")
     parser.add_argument("--eval", required=True, help="eval.csv, the evaluation reports")
-    parser.add_argument("--target", required=True, help="column of --eval with the reference text")
     parser.add_argument("--reference", required=True, help="annotations of the references (.jsonl)")
     parser.add_argument(
         "--generations", required=True, nargs="+", help="the system's outputs, all shards"
@@ -32,12 +33,6 @@ def main() -> None:
         nargs="+",
         help="annotations of the original model's outputs",
     )
-    parser.add_argument(
-        "--reports",
-        type=int,
-        metavar="N",
-        help="the first N reports of --eval are those that were written (default: all)",
-    )
     prompt = parser.add_mutually_exclusive_group(required=True)
     prompt.add_argument("--prompt", help="the prompt's template, with {column} fields")
     prompt.add_argument("--prompt-text", help="the template itself")
@@ -47,17 +42,17 @@ def main() -> None:
         help="images were shown with the prompt, which then may use no column",
     )
     parser.add_argument("--output", required=True, help="scores to write (.parquet or .csv)")
-    options = parser.parse_args()
+    options, settings = parse(parser, stages.SCORE)
     scores = score(
         options.eval,
-        options.target,
+        settings.task.target,
         options.reference,
         options.generations,
         options.annotations,
         options.original_generations,
         options.original_annotations,
         read_template(options.prompt, options.prompt_text),
-        options.reports,
+        settings.generation.reports,
         options.with_images,
     )
     write_table(options.output, scores)

@@ -29,7 +29,7 @@ CONFIG = {
     "model": {"name": "example-model", "path": "models/example"},
     "corpus": {"name": "twelve invented reports", "format": "table", "path": "reports.csv"},
     "task": {"inputs": ["findings"], "target": "impression"},
-    "checkpoints": {"awq-w4": recipe_values(Recipe("awq", 4, 128))},
+    "checkpoints": {"awq-w4": recipe_values(Recipe(method="awq", bits=4, group_size=128))},
     "precisions": {
         "original": {"checkpoint": "original"},
         "w4a16": {"checkpoint": "awq-w4"},

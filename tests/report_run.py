@@ -30,8 +30,8 @@ CONFIG = {
     "corpus": {"name": "invented", "format": "table", "path": "reports.csv"},
     "task": {"inputs": ["findings"], "target": "impression"},
     "checkpoints": {
-        "awq-w4": recipe_values(Recipe("awq", 4, 64)),
-        "rtn-w4": recipe_values(Recipe("rtn", 4, 64)),
+        "awq-w4": recipe_values(Recipe(method="awq", bits=4, group_size=64)),
+        "rtn-w4": recipe_values(Recipe(method="rtn", bits=4, group_size=64)),
     },
     "precisions": {
         "w4a16": {"checkpoint": "awq-w4"},

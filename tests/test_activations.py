@@ -14,7 +14,7 @@ from radquant.errors import UserError
 from radquant.runtime.activations import quantize_activations
 from radquant.settings.precision import Activations, as_values
 
-TENSOR = {bits: Activations(bits, "tensor") for bits in (8, 4)}
+TENSOR = {bits: Activations(bits=bits, granularity="tensor") for bits in (8, 4)}
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,10 @@ def test_padding_does_not_enter_the_scale() -> None:
     assert torch.equal(rounded, quantize_activations(x, TENSOR[8]))
 
 
-@pytest.mark.parametrize("rounding", [*TENSOR.values(), Activations(8), Activations(4, "group", 8)])
+@pytest.mark.parametrize(
+    "rounding",
+    [*TENSOR.values(), Activations(bits=8), Activations(bits=4, granularity="group", group_size=8)],
+)
 def test_a_batch_changes_no_sequence(packed_tiny: Path, rounding: Activations) -> None:
     loaded = load(packed_tiny, rounding=rounding)
     torch.manual_seed(3)
@@ -63,7 +66,7 @@ def test_a_batch_changes_no_sequence(packed_tiny: Path, rounding: Activations) -
 
 
 def test_every_packed_layer_is_touched(packed_tiny: Path) -> None:
-    loaded = load(packed_tiny, rounding=Activations(8))
+    loaded = load(packed_tiny, rounding=Activations(bits=8))
     assert loaded.layers_quantized == loaded.activation_layers == 2 * 7
     plain = load(packed_tiny)
     ids = torch.randint(3, 16, (1, 6))
@@ -74,17 +77,17 @@ def test_every_packed_layer_is_touched(packed_tiny: Path) -> None:
 @pytest.mark.parametrize("method", ["rtn", "awq"])
 def test_static_ranges_come_from_the_checkpoint(tmp_path: Path, method: str) -> None:
     """One for each linear layer, those that share an input too."""
-    static = Activations(8, "tensor", range="static", skip=("down_proj",))
+    static = Activations(bits=8, granularity="tensor", range="static", skip=("down_proj",))
     options = ["--method", method, "--calibration", str(write_samples(tmp_path))]
     options += ["--activations", json.dumps(as_values(static))]
     checkpoint = store(tiny_llama(tmp_path / "original"), tmp_path / "checkpoint", *options)
     loaded = load(checkpoint, rounding=static)
     assert (loaded.layers_quantized, loaded.activation_layers) == (14, 12)
     with pytest.raises(UserError, match="give its checkpoint the same activations"):
-        load(checkpoint, rounding=Activations(8, "tensor", range="static"))
+        load(checkpoint, rounding=Activations(bits=8, granularity="tensor", range="static"))
 
 
 def test_an_unquantized_model_is_refused(tmp_path: Path) -> None:
     directory = tiny_llama(tmp_path / "original")
     with pytest.raises(UserError, match="no packed linear layer"):
-        load(directory, rounding=Activations(8))
+        load(directory, rounding=Activations(bits=8))

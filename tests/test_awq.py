@@ -152,7 +152,7 @@ def test_ranges_are_searched_unless_told_otherwise(rounding: str) -> None:
     weights = {"a": torch.randn(24, 64), "b": torch.randn(8, 64)}
     scales = {}
     for clip in (True, False):
-        recipe = Recipe("awq", 4, 32, rounding=rounding, clip=clip)
+        recipe = Recipe(method="awq", bits=4, group_size=32, rounding=rounding, clip=clip)
         found = dict(round_group(weights, "layer", gram, recipe))
         scales[clip] = {name: each.scales.float() for name, each in found.items()}
     for name, weight in weights.items():
@@ -165,7 +165,7 @@ def test_ranges_are_searched_unless_told_otherwise(rounding: str) -> None:
 
 def test_the_scale_for_gptq_never_does_harm_to_what_it_is_chosen_by() -> None:
     """Of whole layers, rounded: AWQ's usual scale may cost more than it gives."""
-    recipe = Recipe("awq", 4, 32, rounding="gptq", clip=False)
+    recipe = Recipe(method="awq", bits=4, group_size=32, rounding="gptq", clip=False)
     gains = []
     for seed in range(6):
         torch.manual_seed(seed)

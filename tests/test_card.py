@@ -13,7 +13,7 @@ from radquant.runtime.runtime_file import announce
 from radquant.settings.precision import Activations
 from radquant.settings.recipe import Recipe, recipe_values
 
-AWQ = Recipe("awq", 4, 128)
+AWQ = Recipe(method="awq", bits=4, group_size=128)
 SECRET = "No acute cardiopulmonary process."
 
 
@@ -104,11 +104,15 @@ def test_measured_quality(tmp_path: Path) -> None:
     ("recipe", "record", "said"),
     [
         (AWQ, {}, "- range: clipped by search"),
-        (Recipe("gptq", 4, 128), {}, "- range: clipped by search"),
-        (Recipe("gptq", 4, 128, clip=False), {}, "- range: not clipped"),
-        (Recipe("gptq", 4, 128, desc_act=True), {}, "- range: not clipped"),
-        (Recipe("gptq", 4, 128), {"tool": {"name": "gptqmodel", "version": "7"}}, None),
-        (Recipe("rtn", 4, 128), {}, None),
+        (Recipe(method="gptq", bits=4, group_size=128), {}, "- range: clipped by search"),
+        (Recipe(method="gptq", bits=4, group_size=128, clip=False), {}, "- range: not clipped"),
+        (Recipe(method="gptq", bits=4, group_size=128, desc_act=True), {}, "- range: not clipped"),
+        (
+            Recipe(method="gptq", bits=4, group_size=128),
+            {"tool": {"name": "gptqmodel", "version": "7"}},
+            None,
+        ),
+        (Recipe(method="rtn", bits=4, group_size=128), {}, None),
     ],
 )
 def test_what_became_of_the_ranges(
@@ -120,23 +124,41 @@ def test_what_became_of_the_ranges(
 
 
 def test_rounding_to_nearest_saw_no_data(tmp_path: Path) -> None:
-    assert "looks at the weights alone" in card_of(source(tmp_path / "m"), Recipe("rtn", 4, 32))
+    assert "looks at the weights alone" in card_of(
+        source(tmp_path / "m"), Recipe(method="rtn", bits=4, group_size=32)
+    )
 
 
 @pytest.mark.parametrize(
     ("recipe", "form", "said"),
     [
-        (Recipe("awq", 8, 128), "gemm", "not with gptqmodel 7.2, whose AWQ layers hold 4 bits"),
-        (Recipe("awq", 8, 128), "gemm", "not with vLLM 0.32, which reads AWQ's format in 4 bits"),
         (
-            Recipe("gptq", 4, 128),
+            Recipe(method="awq", bits=8, group_size=128),
+            "gemm",
+            "not with gptqmodel 7.2, whose AWQ layers hold 4 bits",
+        ),
+        (
+            Recipe(method="awq", bits=8, group_size=128),
+            "gemm",
+            "not with vLLM 0.32, which reads AWQ's format in 4 bits",
+        ),
+        (
+            Recipe(method="gptq", bits=4, group_size=128),
             "gptq",
             "not with vLLM 0.32, which reads the GPTQ format on a sym",
         ),
-        (Recipe("gptq", 4, 128, False, desc_act=True), "gptq", "groups in order of activation"),
-        (Recipe("gptq", 3, 128, False), "gptq", "have no 3 bits"),
-        (Recipe("rtn", 8, 128), "compressed-tensors", "Hopper"),
-        (Recipe("rtn", 4, 128, progressive=True), "qoq", "Neither transformers nor vLLM does"),
+        (
+            Recipe(method="gptq", bits=4, group_size=128, zero_point=False, desc_act=True),
+            "gptq",
+            "groups in order of activation",
+        ),
+        (Recipe(method="gptq", bits=3, group_size=128, zero_point=False), "gptq", "have no 3 bits"),
+        (Recipe(method="rtn", bits=8, group_size=128), "compressed-tensors", "Hopper"),
+        (
+            Recipe(method="rtn", bits=4, group_size=128, progressive=True),
+            "qoq",
+            "Neither transformers nor vLLM does",
+        ),
     ],
 )
 def test_what_does_not_load_is_said(tmp_path: Path, recipe: Recipe, form: str, said: str) -> None:
@@ -147,9 +169,9 @@ def test_what_does_not_load_is_said(tmp_path: Path, recipe: Recipe, form: str, s
     ("recipe", "form"),
     [
         (AWQ, "gemm"),
-        (Recipe("gptq", 4, 128, False), "gptq"),
-        (Recipe("gptq", 8, -1, False, desc_act=True), "gptq"),
-        (Recipe("gptq", 4, 128), "compressed-tensors"),
+        (Recipe(method="gptq", bits=4, group_size=128, zero_point=False), "gptq"),
+        (Recipe(method="gptq", bits=8, group_size=-1, zero_point=False, desc_act=True), "gptq"),
+        (Recipe(method="gptq", bits=4, group_size=128), "compressed-tensors"),
     ],
 )
 def test_what_loads_is_shown(tmp_path: Path, recipe: Recipe, form: str) -> None:
@@ -182,42 +204,54 @@ def test_a_plain_checkpoint_says_nothing_of_run_time(tmp_path: Path) -> None:
     ("recipe", "record", "said"),
     [
         (
-            Recipe("gptq", 4, 128, transform="smooth"),
+            Recipe(method="gptq", bits=4, group_size=128, transform="smooth"),
             {},
             "before: outlying input channels moved into the weights "
             "(SmoothQuant, arXiv:2211.10438)",
         ),
         (
-            Recipe("awq", 4, 128, smooth_attention=True),
+            Recipe(method="awq", bits=4, group_size=128, smooth_attention=True),
             {},
             "before: outlying key channels moved to the queries (QoQ, arXiv:2405.04532)",
         ),
         (
-            Recipe("awq", 4, 128, prefix="auto"),
+            Recipe(method="awq", bits=4, group_size=128, prefix="auto"),
             {"prefix": [7, 1]},
             "prefix: keys and values of 2 tokens before every text (PrefixQuant, "
             "arXiv:2410.05265), in `radquant.runtime`",
         ),
         (
-            Recipe("awq", 4, 128, prefix="auto"),
+            Recipe(method="awq", bits=4, group_size=128, prefix="auto"),
             {"prefix": [1]},
             "prefix: keys and values of 1 token before every text (PrefixQuant, "
             "arXiv:2410.05265), in `radquant.runtime`",
         ),
         (
-            Recipe("awq", 4, 128, activations=Activations(8)),
+            Recipe(method="awq", bits=4, group_size=128, activations=Activations(bits=8)),
             {},
             "weights are fitted to activations rounded to 8 bits, one symmetric dynamic range a "
             "token",
         ),
         (
-            Recipe("gptq", 4, 128, activations=Activations(4, "group", 64, False, "static")),
+            Recipe(
+                method="gptq",
+                bits=4,
+                group_size=128,
+                activations=Activations(
+                    bits=4, granularity="group", group_size=64, symmetric=False, range="static"
+                ),
+            ),
             {},
             "ranges of activations rounded to 4 bits, one asymmetric static range a group of 64 "
             "channels: in `radquant.runtime`",
         ),
         (
-            Recipe("rtn", 8, 128, activations=Activations(8, "tensor", range="static")),
+            Recipe(
+                method="rtn",
+                bits=8,
+                group_size=128,
+                activations=Activations(bits=8, granularity="tensor", range="static"),
+            ),
             {},
             "ranges of activations rounded to 8 bits, one symmetric static range a linear layer: "
             "in `radquant.runtime`",
@@ -237,12 +271,16 @@ def test_what_was_done_for_run_time(
 
 
 def test_no_token_found_is_no_prefix(tmp_path: Path) -> None:
-    card = card_of(source(tmp_path / "m"), Recipe("awq", 4, 128, prefix="auto"), prefix=[])
+    card = card_of(
+        source(tmp_path / "m"),
+        Recipe(method="awq", bits=4, group_size=128, prefix="auto"),
+        prefix=[],
+    )
     assert "prefix:" not in card
 
 
 def test_only_radquant_loads_a_rotated_model(tmp_path: Path) -> None:
-    recipe = Recipe("awq", 4, 128, transform="hadamard")
+    recipe = Recipe(method="awq", bits=4, group_size=128, transform="hadamard")
     weights = FORMATS["gemm"].config(recipe, ["lm_head"])
     record = {"recipe": recipe_values(recipe), "prefix": [1]}
     quantization = announce(weights, ("mlp.down_proj",))

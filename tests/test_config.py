@@ -27,7 +27,6 @@ from radquant.settings.precision import (
 )
 from radquant.settings.recipe import Recipe, recipe_of, recipe_values
 
-SCHEMA = REPOSITORY / "config" / "schema.yaml"
 WHEEL_MODEL = {
     "name": "own",
     "wheel": {"requirement": "a==1", "sha256": "0" * 64, "file": "a.gguf"},
@@ -46,6 +45,11 @@ READY = [
 @pytest.fixture(autouse=True)
 def _in_repository(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(REPOSITORY)
+
+
+def resolved(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration with every default in, as results/config.json has it."""
+    return configuration.resolve(config).model_dump(mode="json")
 
 
 def read(name: str) -> dict[str, Any]:
@@ -69,9 +73,9 @@ def changed(base: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", READY)
 def test_ready_configurations_resolve_to_something_valid(name: str) -> None:
-    full = configuration.resolve(read(name), SCHEMA)
+    full = resolved(read(name))
     jsonschema.validate(full, read("config/schema.yaml"))
-    assert configuration.resolve(full, SCHEMA) == full
+    assert resolved(full) == full
 
 
 def test_a_configuration_without_options_takes_them_from_the_schema() -> None:
@@ -79,7 +83,7 @@ def test_a_configuration_without_options_takes_them_from_the_schema() -> None:
         "model": {"name": "m", "path": "somewhere"},
         "corpus": {"name": "c", "format": "table", "path": "table.csv"},
     }
-    full = configuration.resolve(given, SCHEMA)
+    full = resolved(given)
     assert list(full["precisions"]) == ["original"]
     assert full["generation"]["batch_size"] == 20
     assert full["model"]["weights"] == ["model.safetensors"]
@@ -87,13 +91,15 @@ def test_a_configuration_without_options_takes_them_from_the_schema() -> None:
 
 
 def test_the_floor_of_the_default_run_is_one_symmetric_dynamic_scale_per_tensor() -> None:
-    precisions = configuration.resolve(read("config.yaml"), SCHEMA)["precisions"]
+    precisions = resolved(read("config.yaml"))["precisions"]
     names = ["original", "w4a16", "w4a8", "w4a8-naive", "w4a4-naive", "w4a16-rtn"]
     assert list(precisions) == names
     for bits in (8, 4):
         found = activations_of(precisions[f"w4a{bits}-naive"]["activations"])
-        assert found == Activations(bits, "tensor")
-    assert activations_of(precisions["w4a8"]["activations"]) == Activations(8, "token")
+        assert found == Activations(bits=bits, granularity="tensor")
+    assert activations_of(precisions["w4a8"]["activations"]) == Activations(
+        bits=8, granularity="token"
+    )
 
 
 def test_every_key_of_the_default_run_is_commented() -> None:
@@ -137,15 +143,15 @@ def test_the_schemas_defaults_are_those_of_the_code() -> None:
             "lm_head": {"bits": 8},
         },
     }
-    full = configuration.resolve(given, SCHEMA)
+    full = resolved(given)
     found = full["precisions"]["p"]
-    assert found["activations"] == as_values(Activations(8))
-    assert found["kv_cache"] == as_values(KVCache(4))
-    assert found["lm_head"] == as_values(LMHead(8))
-    assert activations_of(found["activations"]) == Activations(8)
-    assert kv_cache_of(found["kv_cache"]) == KVCache(4)
+    assert found["activations"] == as_values(Activations(bits=8))
+    assert found["kv_cache"] == as_values(KVCache(bits=4))
+    assert found["lm_head"] == as_values(LMHead(bits=8))
+    assert activations_of(found["activations"]) == Activations(bits=8)
+    assert kv_cache_of(found["kv_cache"]) == KVCache(bits=4)
     recipe = recipe_of(full["checkpoints"]["c"])
-    assert recipe_values(recipe) == recipe_values(Recipe("awq", 4, 128))
+    assert recipe_values(recipe) == recipe_values(Recipe(method="awq", bits=4, group_size=128))
     assert full["precisions"]["original"] == {
         "checkpoint": "original",
         "activations": None,
@@ -160,8 +166,8 @@ def test_static_ranges_are_those_of_the_checkpoint() -> None:
     sentence = "give checkpoints.awq-w4.activations the same values"
     for other in (None, {**static, "bits": 4}, {**static, "skip": []}):
         with pytest.raises(UserError, match=re.escape(sentence)):
-            configuration.resolve(changed(given, "checkpoints/awq-w4/activations", other), SCHEMA)
-    full = configuration.resolve(changed(given, "checkpoints/awq-w4/activations", static), SCHEMA)
+            resolved(changed(given, "checkpoints/awq-w4/activations", other))
+    full = resolved(changed(given, "checkpoints/awq-w4/activations", static))
     assert full["checkpoints"]["awq-w4"]["activations"] == full["precisions"]["w4a8"]["activations"]
 
 
@@ -245,7 +251,7 @@ MISTAKES = [
     (
         "checkpoints/awq-w4/activations",
         {"bits": 8, "range": "static"},
-        "config: checkpoints.awq-w4: activations: a static range cannot be of a token",
+        "config: checkpoints.awq-w4.activations: a static range cannot be of a token",
     ),
     *(
         (
@@ -338,7 +344,7 @@ def image_config(path: str = "seed", value: Any = 7) -> dict[str, Any]:
 @pytest.mark.parametrize(("path", "value", "sentence"), IMAGE_MISTAKES)
 def test_a_mistake_about_images_gets_one_sentence(path: str, value: Any, sentence: str) -> None:
     with pytest.raises(UserError, match=re.escape(sentence)):
-        configuration.resolve(image_config(path, value), SCHEMA)
+        resolved(image_config(path, value))
 
 
 def test_a_prompt_for_images_needs_no_column(tmp_path: Path) -> None:
@@ -349,17 +355,17 @@ def test_a_prompt_for_images_needs_no_column(tmp_path: Path) -> None:
     base = {**image_config(), "checkpoints": checkpoints, "precisions": precisions}
     base["generation"]["prompt"] = str(prompt)
     base["calibration"] = {"prompt": str(prompt)}
-    full = configuration.resolve(base, SCHEMA)
+    full = resolved(base)
     assert full["task"] == {"inputs": [], "target": "findings", "image_column": "image"}
     prompt.write_text("{images}")
     with pytest.raises(UserError, match=r"uses \{images\}, which is no column"):
-        configuration.resolve(base, SCHEMA)
+        resolved(base)
     del base["task"]["image_column"], base["corpus"]
     base = {**base, "corpus": {"name": "own", "format": "table", "path": "t.csv"}}
     base["task"]["inputs"] = ["indication"]
     prompt.write_text("Describe the chest X-ray.")
     with pytest.raises(UserError, match="uses no column, so every report would get the same one"):
-        configuration.resolve(base, SCHEMA)
+        resolved(base)
 
 
 def test_the_image_folder_reaches_the_scripts(repository: Path) -> None:
@@ -374,8 +380,8 @@ def test_the_image_folder_reaches_the_scripts(repository: Path) -> None:
         assert all("--image-root=images" in line for line in commands[name]), name
     assert "--image-column=image" in commands["fetch_corpus"][0]
     assert "--with-images" in commands["fetch_model"][0]
-    assert not any("--inputs" in line for line in commands["clean"])
-    assert not any("--input " in line for line in commands["baselines"])
+    for name in ("clean", "baselines"):
+        assert all("--inputs --" in line for line in commands[name]), name
     assert all(commands.values())
 
 
@@ -384,7 +390,7 @@ def test_a_mistake_gets_one_sentence(path: Any, value: Any, sentence: str) -> No
     base = read("config.yaml")
     wrong = {**base, path: value} if isinstance(path, int) else changed(base, path, value)
     with pytest.raises(UserError, match=re.escape(sentence)) as caught:
-        configuration.resolve(wrong, SCHEMA)
+        resolved(wrong)
     assert "\n" not in str(caught.value)
 
 
@@ -405,9 +411,7 @@ def test_a_wrong_prompt_is_noticed_before_anything_runs(
     prompt.write_text(template, encoding="utf-8")
     for section in ("generation", "calibration"):
         with pytest.raises(UserError, match=sentence) as caught:
-            configuration.resolve(
-                changed(read("config.yaml"), f"{section}/prompt", str(prompt)), SCHEMA
-            )
+            resolved(changed(read("config.yaml"), f"{section}/prompt", str(prompt)))
         assert str(prompt) in str(caught.value)
 
 
@@ -415,15 +419,15 @@ def test_the_calibration_prompt_of_a_run_without_calibration_is_not_looked_at() 
     plain = changed(read("config.yaml"), "calibration/prompt", "prompts/none.txt")
     for name in ("w4a16", "w4a8", "w4a8-naive", "w4a4-naive"):
         del plain["precisions"][name]
-    full = configuration.resolve(plain, SCHEMA)
-    assert configuration.used_checkpoints(full) == ["rtn-w4"]
-    assert configuration.calibrated_checkpoints(full) == []
+    full = configuration.resolve(plain)
+    assert full.used_checkpoints == ["rtn-w4"]
+    assert full.calibrated_checkpoints == []
 
 
 @pytest.mark.parametrize("source", [{"hub": TEXTS}, {"table": {"path": "t.csv"}}])
 def test_the_calibration_prompt_is_not_looked_at_for_other_texts(source: dict[str, Any]) -> None:
     calibration = {"prompt": "prompts/none.txt", **source}
-    full = configuration.resolve({**read("config.yaml"), "calibration": calibration}, SCHEMA)
+    full = resolved({**read("config.yaml"), "calibration": calibration})
     (texts,) = source
     assert full["calibration"][texts]["column"] == "text"
 
@@ -440,7 +444,7 @@ def as_text(value: Any) -> Any:
 @pytest.mark.parametrize("name", READY)
 def test_numbers_that_arrive_as_text_are_numbers(name: str) -> None:
     given = read(name)
-    assert configuration.resolve(as_text(given), SCHEMA) == configuration.resolve(given, SCHEMA)
+    assert resolved(as_text(given)) == resolved(given)
 
 
 @given(st.data())
@@ -456,7 +460,7 @@ def test_whatever_stands_at_a_key_either_resolves_or_gets_one_sentence(data: st.
     path = "/".join([section, *([data.draw(st.sampled_from(keys))] if keys else [])])
     wrong = changed(base, path, data.draw(value))
     with contextlib.suppress(UserError):  # any other exception fails the test
-        jsonschema.validate(configuration.resolve(wrong, SCHEMA), read("config/schema.yaml"))
+        jsonschema.validate(resolved(wrong), read("config/schema.yaml"))
 
 
 @pytest.fixture(scope="module")
@@ -491,7 +495,7 @@ def test_snakemake_ends_with_one_sentence(
 
 
 def test_the_default_run_is_planned(repository: Path) -> None:
-    full = configuration.resolve(read("config.yaml"), SCHEMA)
+    full = resolved(read("config.yaml"))
     precisions, shards = len(full["precisions"]), full["generation"]["shards"]
     assert dry_run(repository).jobs == {
         "fetch_model": 1,
@@ -564,12 +568,12 @@ def test_single_values_are_overridden_on_top_of_either(repository: Path) -> None
 
 @pytest.mark.parametrize("name", ["study", "study-gemma3", "methods"])
 def test_every_checkpoint_about_activations_is_used(name: str) -> None:
-    full = configuration.resolve(read(f"config/activation-{name}.yaml"), SCHEMA)
-    assert set(configuration.used_checkpoints(full)) == set(full["checkpoints"])
+    full = configuration.resolve(read(f"config/activation-{name}.yaml"))
+    assert set(full.used_checkpoints) == set(full.checkpoints)
 
 
 def test_the_study_of_activations_is_planned(repository: Path) -> None:
-    full = configuration.resolve(read("config/activation-study.yaml"), SCHEMA)
+    full = resolved(read("config/activation-study.yaml"))
     run = dry_run(repository, "--configfile", "config/activation-study.yaml", "-p")
     assert run.jobs["quantize"] == len(full["checkpoints"])
     assert run.jobs["likelihood"] == len(full["precisions"])
@@ -620,9 +624,9 @@ def test_plain_rounding_after_a_look_at_activations_does(
     planned = dry_run(repository, target, "-p", "--config", f"checkpoints={json.dumps(recipe)}")
     assert (planned.jobs["calibration_set"], planned.jobs["quantize"]) == (1, 1)
     full = configuration.resolve(
-        changed(read("config.yaml"), "checkpoints/rtn-w4", recipe["rtn-w4"]), SCHEMA
+        changed(read("config.yaml"), "checkpoints/rtn-w4", recipe["rtn-w4"])
     )
-    assert "rtn-w4" in configuration.calibrated_checkpoints(full)
+    assert "rtn-w4" in full.calibrated_checkpoints
 
 
 def test_settings_reach_the_scripts_as_json(repository: Path) -> None:
@@ -634,10 +638,10 @@ def test_settings_reach_the_scripts_as_json(repository: Path) -> None:
     command = next(line for line in planned.out.splitlines() if " scripts/likelihood.py " in line)
     words = shlex.split(command.removeprefix("Shell command: "))
     found = dict(word.split("=", 1) for word in words if word.startswith("--") and "=" in word)
-    expected = Activations(8, clip_ratio=0.9, skip=("it's {x} $HOME",))
+    expected = Activations(bits=8, clip_ratio=0.9, skip=("it's {x} $HOME",))
     assert activations_of(json.loads(found["--activations"])) == expected
     assert found["--activations"] == json.dumps(as_values(expected), sort_keys=True)
-    assert found["--kv-cache"] == json.dumps(as_values(KVCache(4)), sort_keys=True)
+    assert found["--kv-cache"] == json.dumps(as_values(KVCache(bits=4)), sort_keys=True)
 
 
 def test_three_precisions_of_one_checkpoint_share_its_job(repository: Path) -> None:

@@ -178,7 +178,7 @@ def test_int8_activations_are_those_that_are_simulated(
     layer: PackedLinear, rows: int, strided: bool
 ) -> None:
     x = values(rows, layer.in_features, strided)
-    rounded = quantize_activations(x[None], Activations(8))[0]
+    rounded = quantize_activations(x[None], Activations(bits=8))[0]
     exact = rounded.double() @ layer.rows().double()
     y = cpu.KernelLinear(layer, cpu.INTEGERS)(x)
     if layer.bias is not None:

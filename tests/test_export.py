@@ -63,7 +63,7 @@ def omniserve_integer(qweight: list[list[int]], out: int, channel: int, inputs: 
 
 
 def test_omniserves_weights_read_one_by_one() -> None:
-    weight = random_weight(Recipe("rtn", 4, 128, progressive=True))
+    weight = random_weight(Recipe(method="rtn", bits=4, group_size=128, progressive=True))
     out, inputs = weight.integers.shape
     packed = omniserve.pack_linear(weight)
     assert {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in packed.items()} == {
@@ -93,7 +93,7 @@ def test_omniserves_kernel_sees_the_int8_weights() -> None:
     words are its eight registers; four scales lie at (t / 4)·4. In the tensor core's B fragment,
     thread t holds column t / 4, and rows (t mod 4)·4 … + 3, in the second register plus 16.
     """
-    weight = random_weight(Recipe("rtn", 4, 128, progressive=True))
+    weight = random_weight(Recipe(method="rtn", bits=4, group_size=128, progressive=True))
     out, inputs = weight.integers.shape
     packed = omniserve.pack_linear(weight)
     stream = [byte & 0xFF for byte in packed["qweight"].flatten().tolist()]
@@ -122,7 +122,7 @@ def test_omniserves_kernel_sees_the_int8_weights() -> None:
 
 
 def test_omniserves_weights_per_channel() -> None:
-    weight = random_weight(Recipe("rtn", 4, -1))
+    weight = random_weight(Recipe(method="rtn", bits=4, group_size=-1))
     out, inputs = weight.integers.shape
     packed = omniserve.pack_linear(weight)
     assert sorted(packed) == ["qweight", "s1_scales", "s1_szeros"]
@@ -315,7 +315,7 @@ def modelopt_integer(weight: torch.Tensor, out: int, channel: int) -> int:
 
 
 def test_modelopts_weights_read_one_by_one() -> None:
-    weight = random_weight(Recipe("rtn", 4, 128, zero_point=False))
+    weight = random_weight(Recipe(method="rtn", bits=4, group_size=128, zero_point=False))
     packed = modelopt.pack_linear("model.layers.0.mlp.up_proj", weight, torch.float16)
     assert {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in packed.items()} == {
         "weight": (torch.uint8, (32, 384)),

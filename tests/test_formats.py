@@ -55,14 +55,18 @@ def loose(in_gptq: Path, tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("recipe", "asked", "name"),
     [
-        (Recipe("awq", 4, 128), None, "gemm"),
-        (Recipe("rtn", 8, -1), None, "gemm"),
-        (Recipe("awq", 3, 128), None, "gptq"),
-        (Recipe("gptq", 4, 128), None, "gptq"),
-        (Recipe("gptq", 4, 128), "gemm", "gemm"),
-        (Recipe("gptq", 2, 128), "compressed-tensors", "compressed-tensors"),
-        (Recipe("gptq", 4, -1, desc_act=True), "gemm", "gemm"),  # one group has no order
-        (Recipe("gptq", 4, 128, progressive=True), None, "qoq"),
+        (Recipe(method="awq", bits=4, group_size=128), None, "gemm"),
+        (Recipe(method="rtn", bits=8, group_size=-1), None, "gemm"),
+        (Recipe(method="awq", bits=3, group_size=128), None, "gptq"),
+        (Recipe(method="gptq", bits=4, group_size=128), None, "gptq"),
+        (Recipe(method="gptq", bits=4, group_size=128), "gemm", "gemm"),
+        (Recipe(method="gptq", bits=2, group_size=128), "compressed-tensors", "compressed-tensors"),
+        (
+            Recipe(method="gptq", bits=4, group_size=-1, desc_act=True),
+            "gemm",
+            "gemm",
+        ),  # one group has no order
+        (Recipe(method="gptq", bits=4, group_size=128, progressive=True), None, "qoq"),
     ],
 )
 def test_the_format_of_a_recipe(recipe: Recipe, asked: str | None, name: str) -> None:
@@ -72,13 +76,33 @@ def test_the_format_of_a_recipe(recipe: Recipe, asked: str | None, name: str) ->
 @pytest.mark.parametrize(
     ("recipe", "asked", "said"),
     [
-        (Recipe("awq", 3, 128), "gemm", "cannot hold 3 bits; use gptq"),
-        (Recipe("gptq", 3, 128), "compressed-tensors", "cannot hold 3 bits; use gptq"),
-        (Recipe("gptq", 4, 32, desc_act=True), "gemm", "groups in order of activation"),
-        (Recipe("gptq", 4, 32, desc_act=True), "compressed-tensors", "in order of activation"),
-        (Recipe("awq", 4, 32), "gguf", "no format 'gguf'"),
-        (Recipe("awq", 4, 32), "qoq", "holds progressive scales only; set progressive to true"),
-        (Recipe("awq", 4, 32, progressive=True), "gemm", "cannot hold progressive .* format qoq"),
+        (Recipe(method="awq", bits=3, group_size=128), "gemm", "cannot hold 3 bits; use gptq"),
+        (
+            Recipe(method="gptq", bits=3, group_size=128),
+            "compressed-tensors",
+            "cannot hold 3 bits; use gptq",
+        ),
+        (
+            Recipe(method="gptq", bits=4, group_size=32, desc_act=True),
+            "gemm",
+            "groups in order of activation",
+        ),
+        (
+            Recipe(method="gptq", bits=4, group_size=32, desc_act=True),
+            "compressed-tensors",
+            "in order of activation",
+        ),
+        (Recipe(method="awq", bits=4, group_size=32), "gguf", "no format 'gguf'"),
+        (
+            Recipe(method="awq", bits=4, group_size=32),
+            "qoq",
+            "holds progressive scales only; set progressive to true",
+        ),
+        (
+            Recipe(method="awq", bits=4, group_size=32, progressive=True),
+            "gemm",
+            "cannot hold progressive .* format qoq",
+        ),
     ],
 )
 def test_a_format_that_cannot_hold_a_recipe(recipe: Recipe, asked: str, said: str) -> None:
@@ -99,7 +123,7 @@ def test_every_format_gives_back_what_was_stored(
     form: tuple[str, int], zero_point: bool, group_size: int, outs: int, groups: int, seed: int
 ) -> None:
     name, bits = form
-    recipe = Recipe("rtn", bits, group_size, zero_point)
+    recipe = Recipe(method="rtn", bits=bits, group_size=group_size, zero_point=zero_point)
     weight = torch.randn(32 * outs, 32 * groups, generator=torch.Generator().manual_seed(seed))
     stored = quantize(weight, recipe)
     packed = FORMATS[name].pack(stored, recipe)
@@ -115,7 +139,7 @@ def test_every_format_gives_back_what_was_stored(
 
 def out_of_order() -> QuantizedWeight:
     """Three groups whose channels take turns."""
-    stored = quantize(torch.randn(32, 96), Recipe("rtn", 4, 32))
+    stored = quantize(torch.randn(32, 96), Recipe(method="rtn", bits=4, group_size=32))
     index = (torch.arange(96) * 7 % 3).to(torch.int32)
     return QuantizedWeight(stored.integers, stored.scales, stored.zeros, index)
 
@@ -125,7 +149,7 @@ def test_groups_in_order_of_activation(name: str) -> None:
     """Weights by the definition, (q − zero)·scale of each channel's own group."""
     stored = out_of_order()
     assert stored.group_index is not None
-    recipe = Recipe("gptq", 4, 32, desc_act=True)
+    recipe = Recipe(method="gptq", bits=4, group_size=32, desc_act=True)
     packed = FORMATS[name].pack(stored, recipe)
     config = FORMATS[name].config(recipe, [])
     if name == "compressed-tensors":  # llm-compressor wrote such groups until its package refused

@@ -211,9 +211,9 @@ def test_a_rounded_head_in_either_engine(data: Path, tmp_path: Path) -> None:
     ("rounding", "cache"),
     [
         (None, None),
-        (Activations(8, "tensor"), None),
-        (Activations(8, skip=("down_proj",)), None),
-        (None, KVCache(4)),
+        (Activations(bits=8, granularity="tensor"), None),
+        (Activations(bits=8, skip=("down_proj",)), None),
+        (None, KVCache(bits=4)),
     ],
 )
 def test_shards_change_no_output(
@@ -283,7 +283,10 @@ def test_a_long_prompt_is_truncated_and_counted(data: Path, tmp_path: Path) -> N
         (("--train", "EVAL"), "is both a few-shot example and a report to evaluate"),
         (("--shards", "0"), "no shard 1 of 0"),
         (("--activations", '{"bits": 8}'), "no packed linear layer"),
-        (("--activations", '{"bits": 8, "bit": 8}'), "activations: 'bit' is unknown"),
+        (
+            ("--activations", '{"bits": 8, "bit": 8}'),
+            "activations.bit is not a known key; did you mean bits?",
+        ),
         (("--activations", "8"), "'8' is not a JSON object"),
         (("--kv-cache", '{"bits": 4}'), "whose cache stays as it is"),
         (("--reports", "99"), "eval.csv were asked for, and it holds"),

@@ -46,7 +46,7 @@ def test_what_the_model_holds_is_what_is_packed(
         model.lm_head.weight.copy_(table)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(head, "SLICE", piece)
-        layer = head.round_head(model, LMHead(8, group_size))
+        layer = head.round_head(model, LMHead(bits=8, group_size=group_size))
     rounded = model.lm_head.weight
     assert torch.equal(layer.dequantize().T[: len(table)], rounded)
     # Float noise moves a value over the edge between two points here and there.
@@ -61,11 +61,11 @@ def test_what_the_model_holds_is_what_is_packed(
 def test_what_does_not_fit_is_refused() -> None:
     model = tiny_model("llama")
     with pytest.raises(UserError, match="group_size 48 does not divide the model's 64"):
-        head.round_head(model, LMHead(8, 48))
+        head.round_head(model, LMHead(bits=8, group_size=48))
     for values, said in (
-        ({"bits": 4}, "bits must be 8"),
-        ({"bits": 8, "group": 64}, "'group' is unknown"),
-        ({"bits": 8, "group_size": 0}, "group_size must be a number"),
+        ({"bits": 4}, "lm_head.bits is 4, which is not allowed"),
+        ({"bits": 8, "group": 64}, "lm_head.group is not a known key"),
+        ({"bits": 8, "group_size": 0}, "lm_head.group_size is 0 and must be at least 8"),
     ):
         with pytest.raises(UserError, match=said):
             lm_head_of(values)
@@ -79,14 +79,14 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_original_keeps_its_head(packed: Path) -> None:
     with pytest.raises(UserError, match="the original, whose head stays as it is"):
-        load(packed.parent / "original", lm_head=LMHead(8))
+        load(packed.parent / "original", lm_head=LMHead(bits=8))
 
 
 @pytest.mark.skipif(cpu.unavailable() is not None, reason=str(cpu.unavailable()))
-@pytest.mark.parametrize("rounding", [None, Activations(8)])
+@pytest.mark.parametrize("rounding", [None, Activations(bits=8)])
 def test_with_kernels_it_is_not_simulated(packed: Path, rounding: Any) -> None:
     """Its input is never rounded to 8 bits; the lean engine checks the scores in float32 itself."""
-    settings = LMHead(8, 32)
+    settings = LMHead(bits=8, group_size=32)
     plain, loaded = load(packed), load(packed, rounding=rounding, lm_head=settings)
     assert is_simulated(loaded)
     assert loaded.lm_head is not None

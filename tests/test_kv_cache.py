@@ -29,7 +29,7 @@ from radquant.settings.precision import CACHE_GRANULARITIES, KVCache
 
 KINDS = ["llama", "qwen3", "gemma3_text"]  # the last one has a layer with a window of 8
 SETTINGS = [
-    (KVCache(bits, granularity, group_size=8, symmetric=symmetric), rotate)
+    (KVCache(bits=bits, granularity=granularity, group_size=8, symmetric=symmetric), rotate)
     for (bits, granularity, symmetric), rotate in zip(
         itertools.product((4, 8), CACHE_GRANULARITIES, (True, False)),
         itertools.cycle((True, False, False, True)),
@@ -112,10 +112,10 @@ def test_rounding_against_plain_python(
 def test_closed_forms() -> None:
     x = torch.tensor([7.0, 3.4, -0.4, -6.6]).reshape(1, 1, 1, 4)
     expected = torch.tensor([7.0, 3.0, 0.0, -7.0]).reshape(1, 1, 1, 4)
-    assert torch.equal(quantize_states(x, KVCache(4, symmetric=True)), expected)
+    assert torch.equal(quantize_states(x, KVCache(bits=4, symmetric=True)), expected)
     x = torch.tensor([15.0, 3.4, 5.0, 9.7]).reshape(1, 1, 1, 4)  # from 0, although 3.4 is the least
     expected = torch.tensor([15.0, 3.0, 5.0, 10.0]).reshape(1, 1, 1, 4)
-    assert torch.equal(quantize_states(x, KVCache(4)), expected)
+    assert torch.equal(quantize_states(x, KVCache(bits=4)), expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -132,7 +132,9 @@ def test_half_precision_is_rounded_in_float32(dtype: torch.dtype) -> None:
 
 def test_groups_must_fit_a_head() -> None:
     with pytest.raises(UserError, match="group_size 64 does not divide the width of a head, 80"):
-        quantize_states(torch.ones(1, 1, 1, 80), KVCache(4, "group", 64))
+        quantize_states(
+            torch.ones(1, 1, 1, 80), KVCache(bits=4, granularity="group", group_size=64)
+        )
 
 
 @pytest.mark.parametrize("rotate", [False, True])
@@ -143,7 +145,15 @@ def test_eight_bits_are_close_and_four_are_not(model: Any, rotate: bool) -> None
     for granularity in CACHE_GRANULARITIES:
         error = {
             bits: distance(
-                logits(model, ids, new_cache(model.config, KVCache(bits, granularity, 16), rotate)),
+                logits(
+                    model,
+                    ids,
+                    new_cache(
+                        model.config,
+                        KVCache(bits=bits, granularity=granularity, group_size=16),
+                        rotate,
+                    ),
+                ),
                 plain,
             )
             for bits in (8, 4)
@@ -218,7 +228,7 @@ def test_rotation_helps_keys_with_outlier_channels(symmetric: bool) -> None:
     model, ids = with_outlier_keys(20), tokens(4, 24)
     plain = logits(model, ids, None)
     torch.testing.assert_close(plain, logits(tiny_model("qwen3"), ids, None), rtol=1e-4, atol=1e-3)
-    kv = KVCache(4, "head", symmetric=symmetric)
+    kv = KVCache(bits=4, granularity="head", symmetric=symmetric)
     straight, rotated = (
         distance(logits(model, ids, new_cache(model.config, kv, rotate)), plain)
         for rotate in (False, True)
@@ -230,7 +240,7 @@ def test_rotation_helps_keys_with_outlier_channels(symmetric: bool) -> None:
 def test_rotation_is_of_keys_alone_and_is_turned_back(width: int) -> None:
     keys = torch.randn(2, 2, 5, width, generator=torch.Generator().manual_seed(1))
     keys[..., 7] *= 30
-    kv = KVCache(4, "head")
+    kv = KVCache(bits=4, granularity="head")
     straight, _ = round_pair(keys, keys, kv, rotate=False)
     rotated, values = round_pair(keys, keys, kv, rotate=True)
     assert torch.equal(values, straight)
@@ -240,13 +250,13 @@ def test_rotation_is_of_keys_alone_and_is_turned_back(width: int) -> None:
     assert distance(rotated[..., others], keys[..., others]) < 0.6 * distance(
         straight[..., others], keys[..., others]
     )
-    fine, _ = round_pair(keys, keys, KVCache(8, "head"), rotate=True)
+    fine, _ = round_pair(keys, keys, KVCache(bits=8, granularity="head"), rotate=True)
     assert distance(fine, keys) < 0.01
 
 
 def test_layers_are_of_the_same_kinds_as_in_a_plain_cache(model: Any) -> None:
     plain = new_cache(model.config, None)
-    rounded = new_cache(model.config, KVCache(8))
+    rounded = new_cache(model.config, KVCache(bits=8))
     assert {type(layer) for layer in plain.layers} <= {DynamicLayer, DynamicSlidingWindowLayer}
     assert type(rounded) is DynamicCache
     kinds = {DynamicLayer: RoundedLayer, DynamicSlidingWindowLayer: RoundedSlidingLayer}
@@ -261,7 +271,7 @@ def test_other_states_cannot_be_rounded(name: str) -> None:
     config = getattr(transformers, name)()
     assert new_cache(config, None).layers
     with pytest.raises(UserError, match=f"{config.model_type}.*cannot be quantized"):
-        new_cache(config, KVCache(8))
+        new_cache(config, KVCache(bits=8))
 
 
 def prefix_states(model: Any, ids: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor]]:

@@ -191,7 +191,7 @@ def test_a_stored_prefix_stays_in_the_window() -> None:
 
 @pytest.mark.parametrize("bits", [4, 8])
 def test_rounded_activations_are_those_that_are_simulated(bits: int) -> None:
-    rounding = Activations(8)
+    rounding = Activations(bits=8)
     model, lean = make_model("llama", bits), lean_model("llama", bits, rounding)
     packed = {n: m for n, m in model.named_modules() if isinstance(m, PackedLinear)}
     tokens = torch.tensor([random_ids(60, 4)])
@@ -228,7 +228,7 @@ def any_lean(request: pytest.FixtureRequest) -> LeanDecoder:
     return {
         "4": lambda: lean_model(name, 4),
         "None": lambda: lean_model(name),
-        "int8": lambda: lean_model(name, 4, Activations(8)),
+        "int8": lambda: lean_model(name, 4, Activations(bits=8)),
     }[how]()
 
 
@@ -318,7 +318,7 @@ def test_embeddings_are_read_from_the_head(dtype: torch.dtype, tied: bool) -> No
     model = tiny_model("gemma3_text", tie_word_embeddings=tied)  # which scales embeddings
     loaded = as_loaded(model)
     if dtype == torch.int8:
-        loaded.lm_head = round_head(model, LMHead(8, 32))
+        loaded.lm_head = round_head(model, LMHead(bits=8, group_size=32))
     else:
         model.load_state_dict({k: v.to(dtype).float() for k, v in model.state_dict().items()})
     tokens = torch.tensor([random_ids(60, 4)])
@@ -411,11 +411,11 @@ def test_avx2_computes_the_same(tmp_path: Path) -> None:
         ("llama", {"hidden_act": "relu"}, None, "activation function 'relu'"),
         ("llama", {"head_dim": 8}, None, "heads of 8 channels"),
         ("llama", {"intermediate_size": 120}, None, "a width of 120"),
-        ("llama", {}, Activations(4), "rounds activations to 8 bits"),
-        ("llama", {}, Activations(8, "tensor"), "rounds activations to 8 bits"),
-        ("llama", {}, Activations(8, clip_ratio=0.9), "rounds activations to 8 bits"),
-        ("llama", {}, Activations(8, skip=("down_proj",)), "rounds activations to 8 bits"),
-        ("llama", {}, Activations(8), "is not packed"),
+        ("llama", {}, Activations(bits=4), "rounds activations to 8 bits"),
+        ("llama", {}, Activations(bits=8, granularity="tensor"), "rounds activations to 8 bits"),
+        ("llama", {}, Activations(bits=8, clip_ratio=0.9), "rounds activations to 8 bits"),
+        ("llama", {}, Activations(bits=8, skip=("down_proj",)), "rounds activations to 8 bits"),
+        ("llama", {}, Activations(bits=8), "is not packed"),
         ("gemma3_text", {"use_bidirectional_attention": True}, None, "look ahead"),
     ],
 )
@@ -450,7 +450,7 @@ def test_what_it_does_not_know_of_packed_models() -> None:
         assert reason in (with_first(change) or "")
     half = as_loaded(make_model("llama").half())
     assert "float16" in (unsupported(half, None) or "")
-    rounded = replace(as_loaded(make_model("llama", 4)), kv_cache=KVCache(8))
+    rounded = replace(as_loaded(make_model("llama", 4)), kv_cache=KVCache(bits=8))
     assert "keys and values" in (unsupported(rounded, None) or "")
 
 

@@ -89,7 +89,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("bits", [None, 8])
 def test_the_script(data: Path, tmp_path: Path, bits: int | None) -> None:
     model = "original" if bits is None else "checkpoint"
-    rounding = None if bits is None else Activations(bits)
+    rounding = None if bits is None else Activations(bits=bits)
     extra = () if bits is None else ("--activations", json.dumps({"bits": bits}))
     run_script("likelihood", data, tmp_path / "x", "--examples", "1", *extra, model=model)
     table = pd.read_parquet(tmp_path / "x.parquet")

@@ -108,10 +108,10 @@ def test_statistics_are_those_of_the_text(source: Original, tmp_path: Path, pref
 @pytest.mark.parametrize(
     "rounding",
     [
-        Activations(8),
-        Activations(4, "tensor", symmetric=False),
-        Activations(4, "group", 32, skip=("down_proj",)),
-        Activations(8, "tensor", range="static"),
+        Activations(bits=8),
+        Activations(bits=4, granularity="tensor", symmetric=False),
+        Activations(bits=4, granularity="group", group_size=32, skip=("down_proj",)),
+        Activations(bits=8, granularity="tensor", range="static"),
     ],
 )
 @torch.inference_mode()
@@ -176,10 +176,12 @@ def test_sequences_that_are_kept_whole(behind: list[int], prefix: int) -> None:
 
 def test_layers_that_read_the_same_are_skipped_together() -> None:
     group = Group(("mlp.gate_proj", "mlp.up_proj"), None)
-    both, one = (Activations(8, skip=names) for names in (("gate_proj", "up_proj"), ("up_proj",)))
+    both, one = (
+        Activations(bits=8, skip=names) for names in (("gate_proj", "up_proj"), ("up_proj",))
+    )
     assert activations_for(group, None) is None
     assert activations_for(group, both) is None
-    assert activations_for(group, Activations(8)) == Activations(8)
+    assert activations_for(group, Activations(bits=8)) == Activations(bits=8)
     with pytest.raises(UserError, match=r"some of mlp\.gate_proj, mlp\.up_proj but not all"):
         activations_for(group, one)
 
@@ -202,7 +204,7 @@ def test_best_weights_are_the_least_squares_solution(
     width: int, out: int, damp: float, seed: int
 ) -> None:
     x, weight = correlated(4 * width, width, seed), random(out, width, seed=seed + 3)
-    rounded = quantize_activations(x[None], Activations(4))[0]
+    rounded = quantize_activations(x[None], Activations(bits=4))[0]
     found = best_weights(weight, statistics_of(x, rounded), damp)
     damping = damp * float(rounded.square().sum(0).mean())
     left = np.vstack([rounded.double().numpy(), damping**0.5 * np.eye(width)])
@@ -235,7 +237,7 @@ def test_inputs_that_are_always_zero_leave_the_weights() -> None:
 @given(st.sampled_from([8, 16, 32]), st.integers(1, 9), seeds)
 def test_the_error_is_the_norm(width: int, out: int, seed: int) -> None:
     x, weight = correlated(4 * width, width, seed), random(out, width, seed=seed + 3)
-    rounded = quantize_activations(x[None], Activations(4))[0]
+    rounded = quantize_activations(x[None], Activations(bits=4))[0]
     evaluated = weight + 0.1 * random(out, width, seed=seed + 4)
     direct = float((rounded @ evaluated.T - x @ weight.T).double().square().sum())
     found = rounded_error(weight, evaluated, x.T @ x, statistics_of(x, rounded))
@@ -251,7 +253,11 @@ def test_a_gram_matrix_that_is_none_is_named() -> None:
 @pytest.mark.parametrize("method", ["gptq", "awq"])
 @pytest.mark.parametrize(
     "rounding",
-    [Activations(4), Activations(4, "tensor", range="static"), Activations(4, "group", 32)],
+    [
+        Activations(bits=4),
+        Activations(bits=4, granularity="tensor", range="static"),
+        Activations(bits=4, granularity="group", group_size=32),
+    ],
 )
 @torch.inference_mode()
 def test_fitted_weights_lose_less_to_rounded_inputs(
@@ -269,7 +275,7 @@ def test_fitted_weights_lose_less_to_rounded_inputs(
         [quantize_activations(x[None], rounding, static=grid)[0] for x in of_group]
         for of_group, grid in zip(exact, ranges, strict=True)
     ]
-    recipe = Recipe(method, 4, 32)
+    recipe = Recipe(method=method, bits=4, group_size=32)
     form = format_for(recipe)
     errors: list[dict[str, float]] = []
     for known in (rounded, []):
@@ -309,7 +315,9 @@ def test_a_whole_model_of_fitted_weights_loses_less(tmp_path: Path) -> None:
     sequences = torch.stack(token_sequences(6, 24))
     reference = states_of(load(original).model, sequences)
     errors = [
-        (states_of(load(directory, rounding=Activations(4)).model, sequences) - reference).norm()
+        (
+            states_of(load(directory, rounding=Activations(bits=4)).model, sequences) - reference
+        ).norm()
         for directory in (fitted, exact)
     ]
     assert errors[0] < 0.9 * errors[1]

@@ -48,7 +48,7 @@ def test_packed_layer_multiplies_by_the_quantized_weights(
 ) -> None:
     torch.manual_seed(1)
     weight, x = torch.randn(48, 256), torch.randn(3, 5, 256)
-    recipe = Recipe("rtn", bits, group_size, zero_point)
+    recipe = Recipe(method="rtn", bits=bits, group_size=group_size, zero_point=zero_point)
     quantized = quantize(weight, recipe)
     packed = pack(quantized, bits)
     assert torch.equal(unpack(packed, bits).dequantize(), quantized.dequantize())
@@ -62,7 +62,7 @@ def test_packed_layer_multiplies_by_the_quantized_weights(
 def test_equals_pytorchs_int4_kernel() -> None:
     torch.manual_seed(2)
     out, width, group = 32, 128, 32
-    quantized = quantize(torch.randn(out, width), Recipe("rtn", 4, group))
+    quantized = quantize(torch.randn(out, width), Recipe(method="rtn", bits=4, group_size=group))
     layer = PackedLinear(width, out, 4, group)
     layer.load_state_dict(pack(quantized, 4))
     x = torch.randn(8, width).bfloat16()
@@ -163,7 +163,7 @@ def test_compressed_tensors_own_code_reads_and_writes_the_same(
     from radquant.packed.formats import FORMATS
 
     torch.manual_seed(bits)
-    recipe = Recipe("rtn", bits, group_size, zero_point=not symmetric)
+    recipe = Recipe(method="rtn", bits=bits, group_size=group_size, zero_point=not symmetric)
     weight = quantize(torch.randn(40, 96), recipe)
     form = FORMATS["compressed-tensors"]
     config = QuantizationConfig.model_validate(form.config(recipe, ["lm_head"]))

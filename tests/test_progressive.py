@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,10 +27,10 @@ from radquant.packed.progressive_linear import (
 )
 from radquant.quantization.awq import output_error, scaled_rounding, search_clip
 from radquant.quantization.gptq import quantize_gptq
-from radquant.settings.recipe import Recipe, check_recipe_values
+from radquant.settings.recipe import Recipe, recipe_of
 from radquant.settings.tool_limits import check_tool_recipe
 
-RTN = Recipe("rtn", 4, 32, progressive=True)
+RTN = Recipe(method="rtn", bits=4, group_size=32, progressive=True)
 IDS = token_sequences(1, 12, seed=9)[0][None]
 
 
@@ -184,7 +185,7 @@ def test_the_scale_search_sees_the_grid_that_is_stored() -> None:
 @pytest.mark.parametrize("clipped", [False, True])
 def test_gptq_rounds_to_the_progressive_grid(clipped: bool) -> None:
     weight, gram = weights(16, 128), gram_of(128)
-    recipe = Recipe("gptq", 4, 32, rounding="gptq", progressive=True)
+    recipe = Recipe(method="gptq", bits=4, group_size=32, rounding="gptq", progressive=True)
     keep = search_clip(weight, gram, recipe) if clipped else None
     nearest, compensated = quantize(weight, recipe, keep), quantize_gptq(weight, gram, recipe, keep)
     check(compensated)
@@ -203,7 +204,12 @@ def test_costs_little_more_than_free_scales() -> None:
     generator = torch.Generator().manual_seed(5)
     weight = torch.randn(64, 512, generator=generator)
     errors = [
-        (quantize(weight, Recipe("rtn", 4, 64, progressive=p)).dequantize() - weight).norm()
+        (
+            quantize(
+                weight, Recipe(method="rtn", bits=4, group_size=64, progressive=p)
+            ).dequantize()
+            - weight
+        ).norm()
         for p in (False, True)
     ]
     assert errors[0] < errors[1] < 1.06 * errors[0]
@@ -217,22 +223,22 @@ def test_a_row_of_zeros_stays_zero() -> None:
 
 
 @pytest.mark.parametrize(
-    ("recipe", "said"),
+    ("values", "said"),
     [
-        (Recipe("rtn", 8, 64, progressive=True), "does not go with 8 bits; use 4"),
-        (Recipe("rtn", 4, -1, progressive=True), "group size -1"),
-        (Recipe("rtn", 4, 64, zero_point=False, progressive=True), "without zero points"),
-        (Recipe("gptq", 4, 64, desc_act=True, progressive=True), "desc_act; leave it out"),
+        ({"bits": 8}, "does not go with 8 bits; use 4"),
+        ({"group_size": -1}, "group size -1"),
+        ({"zero_point": False}, "without zero points"),
+        ({"method": "gptq", "desc_act": True}, "desc_act; leave it out"),
     ],
 )
-def test_what_progressive_does_not_go_with(recipe: Recipe, said: str) -> None:
+def test_what_progressive_does_not_go_with(values: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=said):
-        check_recipe_values(recipe)
+        recipe_of({"method": "rtn", "bits": 4, "group_size": 64, "progressive": True} | values)
 
 
 def test_other_tools_have_no_progressive_scales() -> None:
     with pytest.raises(UserError, match="AutoAWQ cannot do progressive scales; leave progressive"):
-        check_tool_recipe("autoawq", Recipe("awq", 4, 64, progressive=True))
+        check_tool_recipe("autoawq", Recipe(method="awq", bits=4, group_size=64, progressive=True))
 
 
 # ------ the product in integers
@@ -309,7 +315,9 @@ def test_activations_have_one_scale_per_token() -> None:
 
 def test_the_simulation_agrees_with_the_integers() -> None:
     """Weights dequantized and multiplied in floating point by rounded activations."""
-    weight = quantize(weights(32, 256), Recipe("rtn", 4, 64, progressive=True))
+    weight = quantize(
+        weights(32, 256), Recipe(method="rtn", bits=4, group_size=64, progressive=True)
+    )
     layer = layer_of(weight)
     layer.bias = torch.randn(32, generator=torch.Generator().manual_seed(6))
     x = torch.randn(2, 7, 256, generator=torch.Generator().manual_seed(4))

@@ -31,7 +31,7 @@ from radquant.quantization.original_model import open_original
 from radquant.settings.recipe import Recipe, recipe_values
 
 ROOT = Path(__file__).parent.parent
-AWQ = Recipe("awq", 4, 32)
+AWQ = Recipe(method="awq", bits=4, group_size=32)
 CPU = torch.device("cpu")
 
 
@@ -160,7 +160,7 @@ def test_layers_outside_the_table_are_an_error(
 def test_group_size_must_divide_every_layer(tmp_path: Path) -> None:
     original = tiny_llama(tmp_path / "m")
     with pytest.raises(UserError, match=r"64 inputs .*divide every layer: \[32, 64\]"):
-        quantized(original, tmp_path / "work", Recipe("rtn", 4, 128))
+        quantized(original, tmp_path / "work", Recipe(method="rtn", bits=4, group_size=128))
 
 
 @pytest.mark.parametrize("bits", [4, 8])

@@ -9,7 +9,7 @@ from radquant.files import read_json, read_jsonl, read_table, write_jsonl, write
 from radquant.reporting.collect import collect
 from radquant.settings.precision import KVCache, as_values
 
-KV4 = as_values(KVCache(4))
+KV4 = as_values(KVCache(bits=4))
 
 
 @pytest.fixture

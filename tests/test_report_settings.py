@@ -16,16 +16,20 @@ from radquant.reporting.verdict import verdict
 from radquant.settings.precision import Activations, KVCache, LMHead, as_values
 from radquant.settings.recipe import Recipe, recipe_values
 
-GROUPS = Activations(4, "group", 64, symmetric=False, clip_ratio=0.9, skip=("1",))
-STATIC = Activations(8, "tensor", range="static")
+GROUPS = Activations(
+    bits=4, granularity="group", group_size=64, symmetric=False, clip_ratio=0.9, skip=("1",)
+)
+STATIC = Activations(bits=8, granularity="tensor", range="static")
 
 
 def settings_config():
     """The usual run with other settings: names stay, so that its invented effects do, too."""
     config = copy.deepcopy(CONFIG)
-    rotated = Recipe("rtn", 4, 64, transform="hadamard", prefix="auto", activations=STATIC)
+    rotated = Recipe(
+        method="rtn", bits=4, group_size=64, transform="hadamard", prefix="auto", activations=STATIC
+    )
     config["checkpoints"] = {
-        "awq-w4": recipe_values(Recipe("awq", 4, 64, smooth_attention=True)),
+        "awq-w4": recipe_values(Recipe(method="awq", bits=4, group_size=64, smooth_attention=True)),
         "rtn-w4": recipe_values(rotated),
     }
     config["precisions"]["w4a16-rtn"]["activations"] = as_values(STATIC)
@@ -55,11 +59,11 @@ def rows_below(report, title):
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        (Activations(8), "8 bits, per token, dynamic, symmetric"),
+        (Activations(bits=8), "8 bits, per token, dynamic, symmetric"),
         (GROUPS, "4 bits, per group of 64, dynamic, asymmetric, clip 0.9, not 1"),
         (STATIC, "8 bits, per tensor, static, symmetric"),
         (
-            Activations(4, skip=("down_proj", "o_proj")),
+            Activations(bits=4, skip=("down_proj", "o_proj")),
             "4 bits, per token, dynamic, symmetric, not down_proj and o_proj",
         ),
         (None, "–"),
@@ -72,8 +76,11 @@ def test_activations_in_words(settings, text):
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        (KVCache(4), "4 bits, per head, asymmetric"),
-        (KVCache(8, "group", 32, symmetric=True), "8 bits, per group of 32, symmetric"),
+        (KVCache(bits=4), "4 bits, per head, asymmetric"),
+        (
+            KVCache(bits=8, granularity="group", group_size=32, symmetric=True),
+            "8 bits, per group of 32, symmetric",
+        ),
         (None, "–"),
     ],
 )
@@ -82,7 +89,7 @@ def test_the_cache_in_words(settings, text):
 
 
 def test_the_head_in_words():
-    assert words.lm_head(as_values(LMHead(8, 32))) == "8 bits, per group of 32"
+    assert words.lm_head(as_values(LMHead(bits=8, group_size=32))) == "8 bits, per group of 32"
     assert words.lm_head(None) == "–"
 
 

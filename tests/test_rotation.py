@@ -176,7 +176,7 @@ def with_group(table: Architecture, place: int, source: Norm | Rows) -> Architec
 
 
 def quantize(original: Path, work: Path) -> layerwise.Quantization:
-    recipe = Recipe("rtn", 8, 32, transform=HADAMARD)
+    recipe = Recipe(method="rtn", bits=8, group_size=32, transform=HADAMARD)
     source = open_original(original)
     return layerwise.quantize_model(
         source, work, recipe, format_for(recipe), token_sequences(4, 12), CPU

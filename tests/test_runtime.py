@@ -140,7 +140,7 @@ def test_what_is_stored_is_what_is_evaluated(original: Path, tmp_path: Path, cas
         options = (*options, "--activations", json.dumps(values))
     directory = checkpoint(original, tmp_path, *options)
     made = texts()
-    for kv_cache in (None, KVCache(8)):
+    for kv_cache in (None, KVCache(bits=8)):
         loaded = load(directory, rounding=activations_of(values), kv_cache=kv_cache)
         expected = simulate(directory, kv_cache)
         assert expected.ids == ([ODD, BOS] if "--prefix" in options else [])
@@ -158,7 +158,7 @@ def test_nothing_that_is_stored_is_without_effect(original: Path, tmp_path: Path
     values = static(8, "tensor", True)
     options = (*RTN, *HADAMARD, *PREFIX, "--activations", json.dumps(values))
     directory = checkpoint(original, tmp_path, *options)
-    expected, ids = simulate(directory, KVCache(8)), texts(1)[0].ids
+    expected, ids = simulate(directory, KVCache(bits=8)), texts(1)[0].ids
     whole = expected.logits(ids)
     for other in (
         dataclasses.replace(expected, kv_cache=None),
@@ -175,7 +175,7 @@ def simulate_without(directory: Path, copy: Path, ending: str) -> Simulation:
     tensors = load_file(copy / FILE)
     kept = {name: each for name, each in tensors.items() if not name.endswith(ending)}
     save_file(kept, copy / FILE, {"activations": "null"})
-    return simulate(copy, KVCache(8))
+    return simulate(copy, KVCache(bits=8))
 
 
 # ------------------------------------------------------------------------------ stored prefixes
@@ -212,7 +212,7 @@ def test_the_stored_states_are_the_originals(
             torch.testing.assert_close(states[f"prefix.{layer}.{kind}"], own, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("kv_cache", [None, KVCache(4), KVCache(8)])
+@pytest.mark.parametrize("kv_cache", [None, KVCache(bits=4), KVCache(bits=8)])
 @pytest.mark.parametrize("bos", [True, False])
 def test_stored_states_are_tokens_in_front(
     original: Path, with_prefix: Path, kv_cache: KVCache | None, bos: bool
@@ -336,7 +336,9 @@ def test_static_ranges_are_those_asked_for(original: Path, tmp_path: Path) -> No
     directory = checkpoint(original, tmp_path, *RTN, "--activations", TENSOR)
     values = json.loads(TENSOR)
     assert load(directory, rounding=activations_of(values)).activation_layers == 14
-    assert load(directory, rounding=Activations(8)).activation_layers == 14  # ranges of its own
+    assert (
+        load(directory, rounding=Activations(bits=8)).activation_layers == 14
+    )  # ranges of its own
     for other in ({"symmetric": False}, {"bits": 4}, {"skip": ["down_proj"]}):
         with pytest.raises(UserError, match="has no static ranges for these activations"):
             load(directory, rounding=activations_of(values | other))

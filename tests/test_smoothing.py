@@ -76,7 +76,7 @@ def test_folding_leaves_the_function_unchanged(kind: str, storage: torch.dtype) 
     layers = decoder_layers(model, architecture)
     with observed(layers, architecture) as statistics:
         before = logits_of(model)
-    recipe = Recipe("rtn", 8, 32, transform=SMOOTH)
+    recipe = Recipe(method="rtn", bits=8, group_size=32, transform=SMOOTH)
     for layer, of_layer in zip(layers, statistics, strict=True):
         for group, of_group in zip(architecture.groups, of_layer, strict=True):
             scale_group(layer, group, of_group, recipe, head_dim_of(model.config), storage)
@@ -197,7 +197,7 @@ def quantize(kind: str, folder: Path) -> float:
     """The largest change by dividing the keys of a tiny model."""
     tiny_model(kind).save_pretrained(folder / "m")
     source = open_original(folder / "m")
-    recipe = Recipe("rtn", 8, 32, smooth_attention=True)
+    recipe = Recipe(method="rtn", bits=8, group_size=32, smooth_attention=True)
     sequences = token_sequences(4, 12)
     return quantize_model(
         source, folder / "w", recipe, format_for(recipe), sequences, CPU

@@ -40,7 +40,9 @@ def test_a_static_range_is_the_best_of_all_tried(
         x[17, 40] = 1000
     elif kind == "positive":
         x = x.abs() + 3
-    rounding = Activations(bits, granularity, 32, symmetric, "static")
+    rounding = Activations(
+        bits=bits, granularity=granularity, group_size=32, symmetric=symmetric, range="static"
+    )
     found = search_range(x, rounding)
     parts = [x[:, :32], x[:, 32:]] if granularity == "group" else [x]
     assert found.scale.shape == found.zero.shape == (len(parts),)
@@ -64,7 +66,7 @@ def test_outliers_leave_something_for_the_rest() -> None:
     """Covered whole, ten values of 64,000 would cost all others nearly everything in 4 bits."""
     x = random(1000, 64, seed=3)
     x[::100, 5] = 30
-    rounding = Activations(4, "tensor", range="static")
+    rounding = Activations(bits=4, granularity="tensor", range="static")
     found = search_range(x, rounding)
     assert float(found.scale) < 0.3 * 30 / 7
     ordinary = x[x < 30]
@@ -76,7 +78,7 @@ def test_outliers_leave_something_for_the_rest() -> None:
 def test_a_rough_search_looks_at_fewer_shares(every: int) -> None:
     """One in so many, the whole range among them."""
     x = random(200, 64, seed=4)
-    rounding = Activations(4, "tensor", range="static")
+    rounding = Activations(bits=4, granularity="tensor", range="static")
     scale = float(search_range(x, rounding, every).scale)
     share = scale * 7 / float(x.abs().max())
     step = np.log(share) / np.log(calibration_statistics.RANGE_STEP)

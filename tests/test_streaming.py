@@ -28,7 +28,7 @@ from radquant.settings.recipe import Recipe
 
 ROOT = Path(__file__).parent.parent
 CPU = torch.device("cpu")
-AWQ = Recipe("awq", 4, 32)
+AWQ = Recipe(method="awq", bits=4, group_size=32)
 LAYERS = 12  # enough for a kill to come before the last
 
 
@@ -54,7 +54,7 @@ def test_layers_one_at_a_time_compute_what_the_model_computes(tmp_path: Path) ->
     """Hidden states before each layer, against transformers' own of the whole model."""
     original = tiny_llama(tmp_path / "m", num_hidden_layers=3)
     sequences = [*token_sequences(2, 9), *token_sequences(1, 5)]
-    recipe = Recipe("gptq", 4, 32, rounding="gptq")
+    recipe = Recipe(method="gptq", bits=4, group_size=32, rounding="gptq")
     source, form = open_original(original), format_for(recipe)
     whole = AutoModelForCausalLM.from_pretrained(original)
     width = whole.config.hidden_size
@@ -71,7 +71,9 @@ def test_layers_one_at_a_time_compute_what_the_model_computes(tmp_path: Path) ->
             torch.testing.assert_close(found, expected[number], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("recipe", [AWQ, Recipe("gptq", 4, 32)], ids=["awq", "gptq"])
+@pytest.mark.parametrize(
+    "recipe", [AWQ, Recipe(method="gptq", bits=4, group_size=32)], ids=["awq", "gptq"]
+)
 def test_a_finished_layer_leaves_memory_at_once(tmp_path: Path, recipe: Recipe) -> None:
     """Without waiting for Python to look for cycles, which it does by objects, not by gigabytes."""
     tiny_llama(tmp_path / "model", num_hidden_layers=4)
@@ -152,7 +154,7 @@ def test_other_work_is_not_gone_on_with(tmp_path: Path) -> None:
         for different in (
             (sequences, AWQ, "gemm", CPU),
             (sequences[:1], AWQ, "gemm", CPU),
-            (sequences, Recipe("awq", 8, 32), "gemm", CPU),
+            (sequences, Recipe(method="awq", bits=8, group_size=32), "gemm", CPU),
             (sequences, AWQ, "gptq", CPU),
         )
     ]
@@ -168,7 +170,7 @@ def test_an_error_of_the_statistics_names_the_linear_layer(
 ) -> None:
     """Under AWQ, GPTQ's factorization fails in the search of the scale already."""
     original = tiny_llama(tmp_path / "m", num_hidden_layers=2)
-    recipe = Recipe(method, 4, 32, rounding="gptq")
+    recipe = Recipe(method=method, bits=4, group_size=32, rounding="gptq")
     collect = layerwise.collect_statistics
 
     def broken(*arguments: Any, **options: Any) -> list[InputStatistics]:

@@ -116,14 +116,29 @@ def test_samples_longer_than_the_window_of_some_layers(tmp_path):
     [
         (
             "autoawq",
-            Recipe("gptq", 4, 128, rounding="gptq"),
+            Recipe(method="gptq", bits=4, group_size=128, rounding="gptq"),
             None,
             "cannot do method gptq; use awq",
         ),
-        ("gptqmodel", Recipe("awq", 4, 128), None, "cannot do method awq; use gptq"),
-        ("autoawq", Recipe("awq", 4, 128, rounding="gptq"), None, "cannot do rounding gptq"),
-        ("autoawq", Recipe("awq", 4, 128, clip=False), None, "cannot do without clipping"),
-        ("autoawq", Recipe("awq", 4, 128), "gptq", "cannot do format gptq"),
+        (
+            "gptqmodel",
+            Recipe(method="awq", bits=4, group_size=128),
+            None,
+            "cannot do method awq; use gptq",
+        ),
+        (
+            "autoawq",
+            Recipe(method="awq", bits=4, group_size=128, rounding="gptq"),
+            None,
+            "cannot do rounding gptq",
+        ),
+        (
+            "autoawq",
+            Recipe(method="awq", bits=4, group_size=128, clip=False),
+            None,
+            "cannot do without clipping",
+        ),
+        ("autoawq", Recipe(method="awq", bits=4, group_size=128), "gptq", "cannot do format gptq"),
     ],
 )
 def test_what_a_configuration_may_not_ask_of_a_tool(tool, recipe, form, sentence):
@@ -132,5 +147,7 @@ def test_what_a_configuration_may_not_ask_of_a_tool(tool, recipe, form, sentence
 
 
 def test_what_a_configuration_may_ask_of_a_tool():
-    check_tool_recipe("autoawq", Recipe("awq", 4, 64), "gemm")
-    check_tool_recipe("gptqmodel", Recipe("gptq", 3, -1, zero_point=False, rounding="gptq"))
+    check_tool_recipe("autoawq", Recipe(method="awq", bits=4, group_size=64), "gemm")
+    check_tool_recipe(
+        "gptqmodel", Recipe(method="gptq", bits=3, group_size=-1, zero_point=False, rounding="gptq")
+    )

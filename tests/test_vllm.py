@@ -43,7 +43,7 @@ def resolve(monkeypatch: pytest.MonkeyPatch, **sections: Any) -> dict[str, Any]:
     precision = {"checkpoint": "c"} | sections.pop("precision", {})
     given["precisions"] = {"original": {"checkpoint": "original"}, "p": precision}
     given |= sections
-    return configuration.resolve(given, REPOSITORY / "config/schema.yaml")
+    return configuration.resolve(given).model_dump(mode="json")
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from radquant.quantization.calibration_statistics import InputStatistics
 from radquant.settings.recipe import Recipe
 
 CPU = torch.device("cpu")
-RECIPE = Recipe("awq", 4, 32)
+RECIPE = Recipe(method="awq", bits=4, group_size=32)
 # Widths are all different, so that none can be taken for another; heads are wider than the hidden
 # width shared out among them where the architecture allows it; two value heads serve four.
 TEXT: dict[str, Any] = {

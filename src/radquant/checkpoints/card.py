@@ -12,7 +12,7 @@ from radquant.packed.formats import COMPRESSED, GEMM, GPTQ, QOQ, Settings, setti
 from radquant.runtime.runtime_file import FILE as RUNTIME_FILE
 from radquant.runtime.runtime_file import OWN_METHOD, weights_config
 from radquant.settings.precision import GROUP, STATIC, TENSOR, TOKEN
-from radquant.settings.recipe import HADAMARD, SMOOTH
+from radquant.settings.recipe import HADAMARD, SMOOTH, other_values
 
 METHODS = {
     "awq": "AWQ (arXiv:2306.00978)",
@@ -144,7 +144,7 @@ def recipe_lines(record: Mapping[str, Any], settings: Settings) -> list[str]:
     if recipe["method"] == "gptq":
         order = "formed in order of activation" if recipe.get("desc_act") else "of neighbours"
         lines.append(f"groups are {order}; damping {recipe.get('damp_percent')}")
-    lines += runtime_lines(record)
+    lines += [*runtime_lines(record), *other_values(recipe)]
     return [*lines, "embeddings, norms and head: in the original's own dtype"]
 
 

@@ -29,7 +29,7 @@ from radquant.errors import UserError
 from radquant.files import atomic_directory, read_json, read_table, require_file
 from radquant.packed.formats import Settings, check_tensors, settings_of, unpack
 from radquant.quantization.original_model import Original, check_recipe, open_original
-from radquant.settings.recipe import Recipe, check_recipe_values, recipe_values
+from radquant.settings.recipe import Recipe, recipe_values
 from radquant.settings.tool_limits import check_model_type, check_tool_recipe
 
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -64,7 +64,6 @@ def prepare(tool: str, recipe: Recipe, args: argparse.Namespace) -> tuple[Origin
     Returns the model to quantize, without its weights, and the device's type, "cpu" or "cuda".
     Raises UserError if the tool cannot do the recipe or the model, or the two do not fit.
     """
-    check_recipe_values(recipe)
     check_tool_recipe(tool, recipe)
     require_file(args.model / "config.json")
     kind = read_json(args.model / "config.json").get("model_type")

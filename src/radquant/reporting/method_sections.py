@@ -17,7 +17,7 @@ from radquant.reporting.formatting import (
     table,
     without_absent,
 )
-from radquant.settings.recipe import WHOLE_ROW
+from radquant.settings.recipe import WHOLE_ROW, other_values
 
 Summary = Mapping[str, Any]
 
@@ -67,6 +67,7 @@ def _method(recipe: Mapping[str, Any], tool: Mapping[str, Any] | None) -> str:
         *(["groups by activation"] if recipe["desc_act"] else []),
         *(["progressive scales"] if recipe.get("progressive") else []),
         *(["no clipping"] if recipe["method"] != "rtn" and not recipe["clip"] else []),
+        *map(escape, other_values(recipe)),
     ]
     return ", ".join([recipe["method"], *unusual])
 

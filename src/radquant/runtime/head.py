@@ -31,7 +31,10 @@ def round_head(model: Any, settings: LMHead) -> PackedLinear:
             f"lm_head: group_size {settings.group_size} does not divide the model's {width} "
             "channels; choose one that does, or leave lm_head out"
         )
-    recipe = Recipe("rtn", settings.bits, settings.group_size)
+    # Not checked as a checkpoint's: a head takes more sizes of groups.
+    recipe = Recipe.model_construct(
+        method="rtn", bits=settings.bits, group_size=settings.group_size
+    )
     per_word = WORD // settings.bits
     filled = vocabulary + -vocabulary % per_word
     layer = PackedLinear(width, filled, settings.bits, settings.group_size)

@@ -114,6 +114,13 @@ def _choices(field: FieldInfo) -> OneOf | None:
     return found[0] if found else None
 
 
+def parse(parser: argparse.ArgumentParser, parts: Parts) -> tuple[argparse.Namespace, Any]:
+    """The parsed command line: what the script declares itself, and the sections of `parts`."""
+    add_options(parser, parts)
+    arguments = parser.parse_args()
+    return arguments, read_options(arguments, parts)
+
+
 def read_options(arguments: argparse.Namespace, parts: Parts) -> Any:
     """The sections of `parts`, by name, as the options of a script say.
 

@@ -12,13 +12,15 @@ from radquant.settings.sentences import made
 
 TENSOR, TOKEN, HEAD, GROUP = "tensor", "token", "head", "group"
 DYNAMIC, STATIC = "dynamic", "static"
+ACTIVATION_GRANULARITIES = (TENSOR, TOKEN, GROUP)
+CACHE_GRANULARITIES = (TOKEN, HEAD, GROUP)
 
 
 class Activations(Section):
     """Rounding of the input of each quantized linear layer."""
 
     bits: Annotated[int, OneOf((4, 8))] = Field(description="Bits of an activation")
-    granularity: Annotated[str, OneOf((TENSOR, TOKEN, GROUP))] = Field(
+    granularity: Annotated[str, OneOf(ACTIVATION_GRANULARITIES)] = Field(
         TOKEN,
         description="What shares a scale; tensor (the tokens of a sequence in one forward call), "
         "token, or group of one token's channels",
@@ -59,7 +61,7 @@ class KVCache(Section):
     """Rounding of keys and values when they enter the cache, each token by itself."""
 
     bits: Annotated[int, OneOf((4, 8))] = Field(description="Bits of a key's or value's channel")
-    granularity: Annotated[str, OneOf((TOKEN, HEAD, GROUP))] = Field(
+    granularity: Annotated[str, OneOf(CACHE_GRANULARITIES)] = Field(
         HEAD,
         description="What shares a scale; token (all its heads), head, or group of a head's "
         "channels",

@@ -86,9 +86,10 @@ class Recipe(Section):
     @classmethod
     def with_own_rounding(cls, values: Any) -> Any:
         """GPTQ's rounding is part of GPTQ."""
-        if isinstance(values, Mapping) and values.get("method") == "gptq":
-            return {**values, "rounding": "gptq"}
-        return values
+        if not isinstance(values, Mapping) or values.get("method") != "gptq":
+            return values
+        rounding = values.get("rounding", "nearest")
+        return {**values, "rounding": "gptq" if rounding == "nearest" else rounding}
 
     @model_validator(mode="after")
     def check_values(self) -> Self:
@@ -154,6 +155,25 @@ def recipe_of(values: Mapping[str, Any]) -> Recipe:
 def recipe_values(recipe: Recipe) -> dict[str, Any]:
     """The recipe as plain values, for JSON."""
     return recipe.model_dump(mode="json", include=set(Recipe.model_fields))
+
+
+# Keys that cards and reports have words of their own for.
+WORDED = frozenset(
+    (
+        *("method", "bits", "group_size", "zero_point", "rounding", "clip", "desc_act"),
+        *("damp_percent", "transform", "smooth_attention", "prefix", "activations", "progressive"),
+    )
+)
+
+
+def other_values(values: Mapping[str, Any]) -> list[str]:
+    """'key: value' for what a recipe's values hold beyond WORDED and differs from its default."""
+    defaults = {name: field.get_default() for name, field in Recipe.model_fields.items()}
+    return [
+        f"{name.replace('_', ' ')}: {value}"
+        for name, value in values.items()
+        if name not in WORDED and name in defaults and value != defaults[name]
+    ]
 
 
 def uses_gptq_rounding(recipe: Recipe) -> bool:

@@ -138,13 +138,13 @@ def stored_zeros(name: str, packed: dict[str, Tensor], recipe: Recipe) -> list[l
 
 def recipes_of(form: Format) -> Iterator[Recipe]:
     if form.name == QOQ:
-        yield Recipe("rtn", 4, GROUP_SIZE, progressive=True)
+        yield Recipe(method="rtn", bits=4, group_size=GROUP_SIZE, progressive=True)
         return
     for bits in FORMAT_BITS[form.name]:
         for zero_point in (True, False):
-            yield Recipe("rtn", bits, GROUP_SIZE, zero_point)
+            yield Recipe(method="rtn", bits=bits, group_size=GROUP_SIZE, zero_point=zero_point)
     if form.name == GPTQ:
-        yield Recipe("gptq", 4, GROUP_SIZE, rounding="gptq", desc_act=True)
+        yield Recipe(method="gptq", bits=4, group_size=GROUP_SIZE, rounding="gptq", desc_act=True)
 
 
 def packing_checks() -> Iterator[Check]:
@@ -186,7 +186,7 @@ def rounding_checks() -> Iterator[Check]:
     """Weights on a grid's points stay as they are; others move by half a step at most."""
     for zero_point in (True, False):
         for bits in (2, 3, 4, 8):
-            recipe = Recipe("rtn", bits, GROUP_SIZE, zero_point)
+            recipe = Recipe(method="rtn", bits=bits, group_size=GROUP_SIZE, zero_point=zero_point)
             lowest = 0 if zero_point else 1  # a symmetric grid about 0 has one point less
             steps = torch.arange(lowest, 2**bits) - 2 ** (bits - 1)
             weight = steps.repeat(-(-4 * GROUP_SIZE // len(steps)))[: 4 * GROUP_SIZE] / 16
@@ -200,7 +200,7 @@ def rounding_checks() -> Iterator[Check]:
 def activation_checks() -> Iterator[Check]:
     """Quantized activations against their definition."""
     for bits in (4, 8):
-        settings = Activations(bits, TENSOR)
+        settings = Activations(bits=bits, granularity=TENSOR)
         largest = 2 ** (bits - 1) - 1
         for shape in ((2, 16, 16), (3, 5, 48)):
             count = shape[0] * shape[1] * shape[2]
