@@ -1,0 +1,136 @@
+"""Settings are declared once: schema, options and tables of keys follow from the declaration."""
+
+import argparse
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from radquant.errors import UserError
+from radquant.settings import stages
+from radquant.settings.configuration import resolve
+from radquant.settings.documents import documents, schema, sections, with_tables
+from radquant.settings.options import Parts, add_options, option_of, read_options, words
+from radquant.settings.precision import Activations, KVCache, LMHead, Rounding
+from radquant.settings.recipe import Checkpoint, Recipe
+from radquant.settings.section import Section
+from radquant.settings.sentences import made
+
+REPOSITORY = Path(__file__).parents[1]
+ALL_PARTS = {name: value for name, value in vars(stages).items() if isinstance(value, tuple)}
+
+
+def parsed(parts: Parts, line: list[str]) -> Any:
+    parser = argparse.ArgumentParser()
+    add_options(parser, parts)
+    return read_options(parser.parse_args(line), parts)
+
+
+def test_what_is_written_from_the_settings_is_up_to_date() -> None:
+    for path, text in documents(REPOSITORY):
+        assert path.read_text(encoding="utf-8") == text, f"{path}: python -m radquant.settings"
+
+
+def test_a_page_may_only_name_sections_that_there_are(tmp_path: Path) -> None:
+    page = "<!-- keys: Recipes -->\n<!-- end of keys -->"
+    with pytest.raises(UserError, match="there are no settings Recipes"):
+        with_tables(page, tmp_path)
+
+
+@pytest.mark.parametrize("name", sorted(sections()))
+def test_every_field_has_its_sentence(name: str) -> None:
+    for field in sections()[name].model_fields.values():
+        assert field.description
+        assert "\n" not in field.description
+
+
+@pytest.mark.parametrize("name", ALL_PARTS)
+def test_every_option_has_its_fields_name_help_and_default(name: str) -> None:
+    parser = argparse.ArgumentParser()
+    add_options(parser, ALL_PARTS[name])
+    shown = " ".join(parser.format_help().split())
+    for part in ALL_PARTS[name]:
+        for key, field in part.fields().items():
+            if isinstance(field.default, str | int) and not isinstance(field.default, bool):
+                assert f"--{option_of(key, field)}" in shown
+                assert f"(default: {field.default})" in shown.replace("- ", "-")
+
+
+@pytest.mark.parametrize("name", ALL_PARTS)
+def test_what_a_rule_hands_over_is_what_its_script_reads(name: str) -> None:
+    """Every field that the stage depends on, through the shell and back."""
+    run = resolve(yaml.safe_load((REPOSITORY / "config.yaml").read_text()))
+    given = {key: getattr(run, key) for key in type(run).model_fields}
+    given |= {"run": run, "checkpoint": run.checkpoints["awq-w4"]}
+    given["precision"] = run.precisions["w4a8-naive"]
+    texts = {"id": "a/b", "revision": "main", "file": "c.csv"}
+    given["texts"] = made(sections()["HubTexts"], texts)
+    parts = ALL_PARTS[name]
+    found = parsed(parts, shlex.split(words(given, parts)))
+    for part in parts:
+        for key in part.fields():
+            assert getattr(getattr(found, part.name), key) == getattr(given[part.name], key)
+
+
+@given(st.builds(Activations, bits=st.sampled_from([4, 8]), group_size=st.integers(1, 999)))
+def test_rounding_survives_the_shell(rounding: Activations) -> None:
+    section = Rounding(activations=rounding, kv_cache=KVCache(bits=4), lm_head=LMHead(bits=8))
+    line = shlex.split(words({"precision": section}, stages.SERVE[:1]))
+    assert parsed(stages.SERVE[:1], line).precision == section
+
+
+def test_an_option_that_is_not_given_has_its_default() -> None:
+    found = parsed(stages.QUANTIZE, ["--method", "gptq"]).checkpoint
+    assert found == Checkpoint(method="gptq")
+    assert found.recipe == Recipe(method="gptq")
+    assert found.rounding == "gptq"
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (["--method=awq", "--bits=2"], "method awq cannot do 2 bits"),
+        (["--method=rtn", "--damp-percent=x"], "damp_percent must be of type number, not 'x'"),
+        (["--bits=4"], "method is missing"),
+        (["--method=rtn", '--activations={"bit": 8}'], "activations.bit is not a known key"),
+        (["--method=rtn", "--activations=8"], "activations must be of type object, not 8"),
+        (["--method=rtn", "--threads=0"], "threads is 0 and must be at least 1"),
+    ],
+)
+def test_a_wrong_option_gets_one_sentence(line: list[str], said: str) -> None:
+    with pytest.raises(UserError, match=said) as caught:
+        parsed(stages.QUANTIZE, line)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_schema_refuses_what_the_check_refuses() -> None:
+    """As far as a schema can: it knows no rule about two keys."""
+    found = yaml.safe_load(schema())
+    config = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
+    jsonschema.validate(config, found)
+    for section, key, value in (
+        ("generation", "shard", 1),
+        ("generation", "shards", 0),
+        ("corpus", "format", "open-i"),
+        ("cleaning", "eval_fraction", 1),
+        ("statistics", "resamples", 1),
+    ):
+        wrong = json.loads(json.dumps(config))
+        wrong[section][key] = value
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(wrong, found)
+        with pytest.raises(UserError, match=f"{section}.{key}"):
+            resolve(wrong)
+
+
+def test_sections_do_not_change() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        Recipe(method="rtn").bits = 8  # type: ignore[misc]
+    assert len({Recipe(method="rtn"), Recipe(method="rtn")}) == 1
+    assert issubclass(Recipe, Section)
