@@ -171,7 +171,8 @@ def _words(section: Section, fields: Mapping[str, FieldInfo]) -> Iterable[str]:
         elif isinstance(value, bool):
             yield option if value else f"--no-{option.removeprefix('--')}"
         elif isinstance(value, tuple):
-            yield from [f"{option}={item}" for item in value] or [option]
+            default = field.get_default()
+            yield from [f"{option}={item}" for item in value] or ([option] if default else [])
         elif isinstance(value, Section):
             yield f"{option}={json.dumps(value.model_dump(mode='json'), sort_keys=True)}"
         else:

@@ -66,7 +66,7 @@ LIKELIHOOD = (
 )
 GENERATE = (
     *(part for part in LIKELIHOOD if part.name != "generation"),
-    Part("generation", Generation, without=("prompt", "shards")),
+    Part("generation", Generation, without=("prompt",)),
 )
 BASELINES = (Part("task", Task, only=("inputs", "target")), WRITTEN, SEED)
 ANNOTATE = (Part("scoring", Scoring), Part("compute", Compute, only=("threads",)))
