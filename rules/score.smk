@@ -1,34 +1,33 @@
 """Entities and relations of references and outputs, and the scores made from them."""
 
+from radquant import registry
+
 ANNOTATOR = config["scoring"]["annotator"]
-RADGRAPH = config["scoring"]["radgraph"]
+KIND = registry.load_kind(registry.ANNOTATORS, ANNOTATOR)
+SETTINGS = {key: config["scoring"][ANNOTATOR][key] for key in KIND.SETTINGS}
 
 
 def annotator_options(wildcards):
-    if ANNOTATOR != "radgraph":
-        return options(annotator=ANNOTATOR)
+    own = {f"{ANNOTATOR}_{key}": value for key, value in SETTINGS.items()}
+    if KIND.QUICK:
+        return options(annotator=ANNOTATOR, **own)
     return options(
         annotator=ANNOTATOR,
-        radgraph_model=RADGRAPH["model"],
-        radgraph_directory=RADGRAPH["directory"],
-        radgraph_revision=RADGRAPH["revision"],
-        radgraph_encoder_revision=RADGRAPH["encoder_revision"],
+        **own,
         # No output of a rule: jobs share it as they go, and it changes only how long they take.
         cache="results/annotations/cache",
         threads=config["compute"]["threads"],
     )
 
 
-# RadGraph needs an older transformers than the models do, so it has an environment of its own.
-# Its weights come from the hub unless a folder is given.
 ANNOTATE = PYTHON
 ANNOTATOR_ENVIRONMENT = []
-if ANNOTATOR == "radgraph":
-    ANNOTATE = "results/venvs/radgraph/bin/python"
-    ANNOTATOR_ENVIRONMENT = ["results/venvs/radgraph/ready.json"]
-    if not RADGRAPH["directory"]:
-        ANNOTATE = f"{ONLINE} {ANNOTATE}"
-else:
+if KIND.ENVIRONMENT:
+    ANNOTATE = f"results/venvs/{KIND.ENVIRONMENT}/bin/python"
+    ANNOTATOR_ENVIRONMENT = [f"results/venvs/{KIND.ENVIRONMENT}/ready.json"]
+if KIND.online(SETTINGS):
+    ANNOTATE = f"{ONLINE} {ANNOTATE}"
+if KIND.QUICK:
 
     # Thousands of reports a second: shorter than a place in a cluster's queue.
     localrules:

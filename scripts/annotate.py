@@ -1,53 +1,24 @@
 """Annotate texts with clinical entities and relations, in RadGraph's schema."""
 
 import argparse
-from collections.abc import Iterator
-from typing import Any
 
+from radquant import registry
 from radquant.cli import progress, run
-from radquant.errors import UserError
 from radquant.files import write_jsonl
-from radquant.scoring import records
-from radquant.scoring.annotation_cache import Cache
+from radquant.scoring import annotation_cache, records
 
 
 def main() -> None:
     options = parse()
     ids, texts = records.read_texts(options.texts, options.column)
     distinct = records.distinct(texts)
-    if options.annotator == "lexicon":
-        from radquant.scoring import lexicon
-
-        identity = lexicon.identity()
-        annotated = ((text, lexicon.annotate(text)) for text in distinct)
-    else:
-        identity, annotated = radgraph_annotations(options, distinct)
+    # Perhaps in an environment of its own, where only this annotator can be loaded.
+    kind = registry.load_kind(registry.ANNOTATORS, options.annotator)
+    settings = {key: getattr(options, f"{options.annotator}_{key}") for key in kind.SETTINGS}
+    annotator = kind.load(settings, options.threads)
+    annotated = annotation_cache.annotate(annotator, distinct, options.cache)
     found = dict(progress(annotated, "annotate", len(distinct), "texts"))
-    write_jsonl(options.output, records.build(ids, texts, identity, found.__getitem__))
-
-
-def radgraph_annotations(
-    options: argparse.Namespace, distinct: list[str]
-) -> tuple[str, Iterator[tuple[str, dict[str, Any]]]]:
-    # Runs in its own environment (envs/radgraph.txt), where only this import works.
-    from radquant.scoring import radgraph
-
-    pinned = options.radgraph_revision and options.radgraph_encoder_revision
-    if not (options.radgraph_directory or pinned):
-        raise UserError(
-            "the hub's model needs --radgraph-revision and --radgraph-encoder-revision, so that it "
-            "stays the same; or give a local folder with --radgraph-directory"
-        )
-    model = radgraph.load(
-        options.radgraph_model,
-        options.radgraph_directory,
-        options.radgraph_revision,
-        options.radgraph_encoder_revision,
-        options.threads,
-    )
-    if not options.cache:
-        return model.identity, model.annotate(distinct)
-    return model.identity, Cache(options.cache, model.key).annotate(distinct, model.annotate)
+    write_jsonl(options.output, records.build(ids, texts, annotator.identity, found.__getitem__))
 
 
 def parse() -> argparse.Namespace:
@@ -55,7 +26,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--annotator",
         required=True,
-        choices=("lexicon", "radgraph"),
+        choices=tuple(registry.ANNOTATORS),
         help="lexicon: rules and word lists, offline; radgraph: the official package",
     )
     parser.add_argument(

@@ -14,8 +14,19 @@ from radquant.errors import UserError
 
 ENGINES: dict[str, str] = {}
 STORED_FORMATS: dict[str, str] = {}
-ANNOTATORS: dict[str, str] = {}
-METRICS: dict[str, str] = {}
+ANNOTATORS: dict[str, str] = {
+    "lexicon": "radquant.scoring.annotators.lexicon",
+    "radgraph": "radquant.scoring.annotators.radgraph",
+}
+# In the order of the report's columns.
+METRICS: dict[str, str] = {
+    "radgraph_f1": "radquant.scoring.metrics.radgraph_f1",
+    "fidelity": "radquant.scoring.metrics.fidelity",
+    "identical": "radquant.scoring.metrics.identical",
+    "radgraph1": "radquant.scoring.metrics.radgraph1",
+    "rouge": "radquant.scoring.metrics.rouge",
+    "length": "radquant.scoring.metrics.length",
+}
 CORPUS_FORMATS: dict[str, str] = {}
 # By the `model_type` of the text model: a model with images (MedGemma: gemma3) has one inside.
 MODEL_FAMILIES: dict[str, str] = {}

@@ -2,7 +2,6 @@
 
 import copy
 import difflib
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
+from radquant import registry
 from radquant.errors import UserError
 from radquant.generation import vllm_limits
 from radquant.settings.precision import STATIC, activations_of, kv_cache_of, lm_head_of
@@ -387,16 +387,10 @@ def _check_rounding(config: Config) -> None:
 
 
 def _check_annotator(config: Config) -> None:
-    """Refuse a model from the hub that is not pinned: its owner could change every score."""
-    radgraph = config["scoring"]["radgraph"]
-    if config["scoring"]["annotator"] != "radgraph" or radgraph["directory"]:
-        return
-    for key in ("revision", "encoder_revision"):
-        if not re.fullmatch("[0-9a-f]{40}", radgraph[key] or ""):
-            raise UserError(
-                f"config: scoring.radgraph.{key} is {radgraph[key]!r} and no commit of 40 digits; "
-                "give one, or a scoring.radgraph.directory that scripts/fetch_radgraph.py made"
-            )
+    """Let the annotator check its own settings."""
+    scoring = config["scoring"]
+    annotator = registry.load_kind(registry.ANNOTATORS, scoring["annotator"])
+    annotator.check(scoring.get(scoring["annotator"], {}))
 
 
 def _check_calibration(config: Config) -> None:
