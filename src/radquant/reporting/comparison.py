@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from radquant import registry
 from radquant.errors import UserError
 from radquant.files import read_json, read_table, sha256_file
 from radquant.reporting.collect import BASELINES, CLINICAL, ORIGINAL, REFERENCES, annotator_of
@@ -280,9 +281,10 @@ def can_move(entry: Entry, system: str, between: set[str], a: Side, b: Side) -> 
 
 
 def _annotator_environments(a: Side, b: Side) -> set[str | None]:
-    # A configuration of other than this version may lack the key.
-    sides = [side.config for side in (a, b) if side.config["scoring"].get("annotator")]
-    return {annotator_of(config).ENVIRONMENT for config in sides}
+    """Where the runs' annotators ran, as far as this version knows them."""
+    configs = [side.config for side in (a, b)]
+    known = [x for x in configs if x["scoring"].get("annotator") in registry.ANNOTATORS]
+    return {annotator_of(config).ENVIRONMENT for config in known}
 
 
 def _read_by(entry: Entry, system: str) -> bool:

@@ -24,11 +24,25 @@ class Loaded:
 class Annotator(Protocol):
     """The names that a module needs; `settings` are its own section of `scoring` by SETTINGS."""
 
-    MEASURE: str  # what its F1 is called in the report
-    CAVEAT: str  # what a reader of the report must know of it, "" for nothing
-    ENVIRONMENT: str | None  # a file of envs/ without .txt, None for the main environment
-    QUICK: bool  # thousands of texts a second: worth neither a cache nor a place in a queue
-    SETTINGS: tuple[str, ...]  # of scoring: NAME: KEY, and --NAME-KEY of scripts/annotate.py
+    @property
+    def MEASURE(self) -> str:
+        """What its F1 is called in the report."""
+
+    @property
+    def CAVEAT(self) -> str:
+        """What a reader of the report must know of it, "" for nothing."""
+
+    @property
+    def ENVIRONMENT(self) -> str | None:
+        """A file of envs/ without its .txt, None for the main environment."""
+
+    @property
+    def QUICK(self) -> bool:
+        """Thousands of texts a second: worth neither a cache nor a place in a queue."""
+
+    @property
+    def SETTINGS(self) -> tuple[str, ...]:
+        """Each a key of scoring: NAME in the configuration, and --NAME-KEY of the script."""
 
     def check(self, settings: Mapping[str, Any]) -> None:
         """Raise UserError where the settings will not do; nothing is loaded."""

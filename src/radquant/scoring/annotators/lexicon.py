@@ -13,7 +13,7 @@ CAVEAT = (
 )
 ENVIRONMENT = None
 QUICK = True
-SETTINGS: tuple[str, ...] = ()
+SETTINGS = ()
 
 
 def check(settings: Mapping[str, Any]) -> None:

@@ -69,7 +69,9 @@ class About:
 class Metric(Protocol):
     """The names that a module needs."""
 
-    ABOUT: About
+    @property
+    def ABOUT(self) -> About:
+        """What it is called and where it is shown."""
 
     def measure(self, pair: Pair) -> Sequence[float]:
         """Return one value for each column, in their order."""
