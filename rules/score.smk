@@ -1,24 +1,26 @@
 """Entities and relations of references and outputs, and the scores made from them."""
 
-ANNOTATOR = SETTINGS.scoring.annotator
+from radquant import registry
+
+ANNOTATOR = registry.load_kind(registry.ANNOTATORS, SETTINGS.scoring.annotator)
 
 
 def annotator_options(wildcards):
+    if ANNOTATOR.QUICK:
+        return settings_for(stages.ANNOTATE_QUICKLY)
     # No output of a rule: jobs share it as they go, and it changes only how long they take.
-    cache = "results/annotations/cache" if ANNOTATOR == "radgraph" else None
-    return f"{settings_for(stages.ANNOTATE)} {options(cache=cache)}"
+    cache = options(cache="results/annotations/cache")
+    return f"{settings_for(stages.ANNOTATE)} {cache}"
 
 
-# RadGraph needs an older transformers than the models do, so it has an environment of its own.
-# Its weights come from the hub unless a folder is given.
 ANNOTATE = PYTHON
 ANNOTATOR_ENVIRONMENT = []
-if ANNOTATOR == "radgraph":
-    ANNOTATE = "results/venvs/radgraph/bin/python"
-    ANNOTATOR_ENVIRONMENT = ["results/venvs/radgraph/ready.json"]
-    if not SETTINGS.scoring.radgraph.directory:
-        ANNOTATE = f"{ONLINE} {ANNOTATE}"
-else:
+if ANNOTATOR.ENVIRONMENT:
+    ANNOTATE = f"results/venvs/{ANNOTATOR.ENVIRONMENT}/bin/python"
+    ANNOTATOR_ENVIRONMENT = [f"results/venvs/{ANNOTATOR.ENVIRONMENT}/ready.json"]
+if ANNOTATOR.online(SETTINGS.scoring.own()):
+    ANNOTATE = f"{ONLINE} {ANNOTATE}"
+if ANNOTATOR.QUICK:
 
     # Thousands of reports a second: shorter than a place in a cluster's queue.
     localrules:

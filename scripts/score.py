@@ -5,6 +5,7 @@ import argparse
 from radquant.cli import run
 from radquant.files import write_table
 from radquant.prompts import read_template
+from radquant.scoring.metrics.columns import levels
 from radquant.scoring.scores import score
 from radquant.settings import stages
 from radquant.settings.options import parse
@@ -56,7 +57,7 @@ def main() -> None:
         options.with_images,
     )
     write_table(options.output, scores)
-    means = scores[["simple", "partial", "complete"]].mean()
+    means = scores[[level.name for level in levels()]].mean()
     print(
         f"{options.system}: {len(scores)} reports, "
         + ", ".join(f"{level} {value:.4f}" for level, value in means.items())

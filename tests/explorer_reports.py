@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from report_run import computed_as, write_generations, write_weights
 
+from radquant import registry
 from radquant.files import write_json, write_jsonl, write_table
 from radquant.reporting.changes_section import example_texts
 from radquant.reporting.collect import Run
@@ -20,7 +21,7 @@ from radquant.reporting.figures import write_figures
 from radquant.reporting.html import read_figures
 from radquant.reporting.markdown import render
 from radquant.reporting.summary import summarize
-from radquant.scoring import lexicon, records
+from radquant.scoring import records
 from radquant.scoring.scores import score
 from radquant.settings.recipe import Recipe, recipe_values
 
@@ -148,8 +149,15 @@ REPORTS = {
 }
 
 
-def make_run(folder: Path, reports: dict[str, tuple[str, ...]] = REPORTS) -> Path:
+def make_run(
+    folder: Path,
+    reports: dict[str, tuple[str, ...]] = REPORTS,
+    config: dict[str, Any] = CONFIG,
+) -> Path:
     """Write a finished run of `reports` under `folder`, and return `folder`."""
+    name = config["scoring"]["annotator"]
+    kind = registry.load_kind(registry.ANNOTATORS, name)
+    annotator = kind.load(config["scoring"].get(name, {}), threads=1)
     ids = list(reports)
     findings, references, *outputs = zip(*reports.values(), strict=True)
     table = pd.DataFrame({"id": ids, "findings": findings, "impression": references})
@@ -157,7 +165,7 @@ def make_run(folder: Path, reports: dict[str, tuple[str, ...]] = REPORTS) -> Pat
     write_table(folder / "data/train.csv", table.assign(id=[f"train-{name}" for name in ids]))
     write_table(folder / "data/raw.parquet", table)
     _write_records(folder, len(ids))
-    _annotate(folder / "annotations/reference.jsonl", ids, references)
+    _annotate(annotator, folder / "annotations/reference.jsonl", ids, references)
     for name, written in zip(CONFIG["precisions"], outputs, strict=True):
         write_generations(folder, name, computed_as(CONFIG, name), ids, list(written))
         for number in (1, 2):
@@ -166,17 +174,17 @@ def make_run(folder: Path, reports: dict[str, tuple[str, ...]] = REPORTS) -> Pat
             reasons = part["output"].map(lambda text: "length" if text[-1:].isalpha() else "stop")
             write_table(path, part.assign(finish_reason=reasons))
             notes = folder / f"annotations/{name}/shard-{number}-of-2.jsonl"
-            _annotate(notes, part["id"], part["output"])
+            _annotate(annotator, notes, part["id"], part["output"])
         _write_likelihood(folder, name, ids)
     for name, written in (("copy-input", findings), ("constant", [references[2]] * len(ids))):
         write_table(
             folder / f"generations/{name}/all.parquet",
             pd.DataFrame({"id": ids, "prompt_hash": "", "output": written, "finish_reason": ""}),
         )
-        _annotate(folder / f"annotations/{name}/all.jsonl", ids, written)
+        _annotate(annotator, folder / f"annotations/{name}/all.jsonl", ids, written)
     for name in [*CONFIG["precisions"], "copy-input", "constant"]:
         write_table(folder / f"scores/{name}.parquet", _scores(folder, name))
-    (folder / "config.json").write_text(json.dumps(CONFIG))
+    (folder / "config.json").write_text(json.dumps(config))
     return folder
 
 
@@ -188,8 +196,9 @@ def page_parts(run: Run, figures: Path) -> tuple[str, dict[str, str], dict[str, 
     return markdown, read_figures(figures, "figures"), payload(run)
 
 
-def _annotate(path, ids, texts):
-    write_jsonl(path, records.build(list(ids), list(texts), lexicon.identity(), lexicon.annotate))
+def _annotate(annotator, path, ids, texts):
+    found = dict(annotator.annotate(records.distinct(texts)))
+    write_jsonl(path, records.build(ids, texts, annotator.identity, found.__getitem__))
 
 
 def _scores(folder, name):

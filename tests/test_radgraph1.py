@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from test_rewards import ABSENT, ANATOMY, EDEMA, NO_ABNORMALITY, PRESENT, annotation, annotations
 
-from radquant.scoring import radgraph1, rewards
+from radquant.scoring import rewards
+from radquant.scoring.metrics import radgraph1
 
 
 def test_hand_computed_case():

@@ -27,7 +27,15 @@ ANNOTATORS: dict[str, str] = {
     "lexicon": "radquant.scoring.annotators.lexicon",
     "radgraph": "radquant.scoring.annotators.radgraph",
 }
-METRICS: dict[str, str] = {}
+# In the order of the report's columns.
+METRICS: dict[str, str] = {
+    "radgraph_f1": "radquant.scoring.metrics.radgraph_f1",
+    "fidelity": "radquant.scoring.metrics.fidelity",
+    "identical": "radquant.scoring.metrics.identical",
+    "radgraph1": "radquant.scoring.metrics.radgraph1",
+    "rouge": "radquant.scoring.metrics.rouge",
+    "length": "radquant.scoring.metrics.length",
+}
 CORPUS_FORMATS: dict[str, str] = {
     "openi": "radquant.corpus.formats.openi",
     "table": "radquant.corpus.formats.table",

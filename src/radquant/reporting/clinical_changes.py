@@ -6,7 +6,7 @@ A finding that no list of ours knows is named by words of a report: here it is o
 import heapq
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,20 +31,24 @@ LOSING, ADDING = ("lost", "negated"), ("invented", "asserted")
 
 def changes(run: Run, precision: str) -> dict[str, Any]:
     """Return how many changes of each kind a precision has, and in how many reports."""
-    table = run.scores[precision]
     found = [_kinds(row) for row in run.clinical(precision, "changes")]
     kinds = {}
     for kind in KINDS:
         counts = [row.count(kind) for row in found]
         kinds[kind] = {"changes": sum(counts), **_share(run, [count > 0 for count in counts])}
     return {
-        "changed": _share(run, ~table["identical"].to_numpy(dtype=bool)),
+        "changed": _share(run, _changed(run, precision)),
         "kinds": kinds,
         # The harms that a verdict speaks of, each report counted once.
         "losing": _with_any(run, found, LOSING),
         "adding": _with_any(run, found, ADDING),
         "in_reference": _in_reference(run, precision),
     }
+
+
+def _changed(run: Run, precision: str) -> Iterator[bool]:
+    written, originals = (run.generations[name]["output"] for name in (precision, ORIGINAL))
+    return (one != other for one, other in zip(written, originals, strict=True))
 
 
 def _kinds(row: Sequence[Change]) -> tuple[str, ...]:
@@ -70,7 +74,7 @@ def _in_reference(run: Run, precision: str) -> dict[str, int]:
 
 def outputs(run: Run, precision: str) -> dict[str, Any]:
     """Return what is wrong with a precision's outputs by themselves."""
-    table, scores = run.generations[precision], run.scores[precision]
+    table = run.generations[precision]
     return {
         "flags": {
             flag: _share(run, [flag in row for row in run.clinical(precision, "flags")])
@@ -79,7 +83,7 @@ def outputs(run: Run, precision: str) -> dict[str, Any]:
         "unsupported": _share(run, map(bool, run.clinical(precision, "unsupported"))),
         "truncated_prompts": int((table["truncated_tokens"] > 0).sum()),
         "mean_tokens": float(table["output_tokens"].mean()),
-        "mean_words": float(scores["output_words"].mean()),
+        "mean_words": sum(len(text.split()) for text in table["output"]) / len(table),
     }
 
 

@@ -8,9 +8,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from safetensors import SafetensorError, safe_open
 
+from radquant import registry
 from radquant.corpus.evaluation import written_reports
 from radquant.errors import UserError
 from radquant.files import read_json, read_table, require_file, sha256_file, sha256_text
@@ -26,8 +28,9 @@ from radquant.reporting.checks import (
     check_unique,
     first_id,
 )
-from radquant.scoring import radgraph1
 from radquant.scoring import records as annotation_records
+from radquant.scoring.annotators.kind import Annotator
+from radquant.scoring.metrics.columns import columns
 from radquant.scoring.records import Records
 from radquant.settings.precision import (
     Activations,
@@ -41,21 +44,10 @@ from radquant.settings.precision import (
 from radquant.settings.recipe import needs_calibration, recipe_of
 
 BASELINES = ("copy-input", "constant")
-ANNOTATORS = {"lexicon": "clinical F1 (lexicon)", "radgraph": "RadGraph F1"}
 
-SCORES = [
-    *("simple", "partial", "complete"),
-    *("fidelity_simple", "fidelity_partial", "fidelity_complete"),
-    *radgraph1.COLUMNS,
-    *("rouge_l", "rouge_l_original"),
-]
 # Written as JSON: what `radquant.scoring.changes` and `findings` say of a report.
 CLINICAL = ("statuses", "reference_statuses", "changes", "unsupported", "flags")
 REFERENCES = "reference_statuses"  # the same in every system's scores
-SCORE_COLUMNS = [
-    *("id", "annotator", "rewards", *SCORES),
-    *("identical", "output_words", "empty", *CLINICAL),
-]
 GENERATION_COLUMNS = [
     *("id", "prompt_hash", "prompt_tokens", "truncated_tokens"),
     *("output", "output_tokens", "finish_reason"),
@@ -82,7 +74,7 @@ class Run:
     annotator: str  # 'lexicon 1 (sha256 …)'
     rewards: str  # which definitions of F1
     reports: pd.DataFrame  # id, reference of those that were written
-    # Per precision and baseline: SCORE_COLUMNS, of CLINICAL as JSON those that the report reads.
+    # Per precision and baseline: score_columns(), of CLINICAL those that the report reads.
     scores: dict[str, pd.DataFrame]
     generations: dict[str, pd.DataFrame]  # per precision, GENERATION_COLUMNS
     annotations: dict[str, Records]  # of 'reference' and each precision, by id
@@ -101,6 +93,11 @@ class Run:
     @property
     def quantized(self) -> list[str]:
         return [name for name in self.precisions if name != ORIGINAL]
+
+    @property
+    def measure(self) -> str:
+        """What F1 is called."""
+        return annotator_of(self.config).MEASURE
 
     def clinical(self, precision: str, column: str) -> Iterator[Any]:
         """Yield the value of one of CLINICAL for each report; equal ones may be one object.
@@ -126,6 +123,14 @@ class Run:
         checkpoint = self.checkpoint(precision)
         record = {} if checkpoint == ORIGINAL else self.quantization[checkpoint]
         return list(record.get("prefix", []))  # other tools' records have none
+
+
+def annotator_of(config: Mapping[str, Any]) -> Annotator:
+    return registry.load_kind(registry.ANNOTATORS, config["scoring"]["annotator"])
+
+
+def score_columns() -> list[str]:
+    return ["id", "annotator", "rewards", *(column.name for column in columns()), *CLINICAL]
 
 
 def collect(results: str | Path, config: Mapping[str, Any]) -> Run:
@@ -223,18 +228,23 @@ def _read_reports(path: Path, target: str) -> pd.DataFrame:
 
 def _read_scores(folder: Path, system: str, ids: Sequence[str]) -> pd.DataFrame:
     path = folder / f"{system}.parquet"
-    table = read_table(path, require=SCORE_COLUMNS)
+    table = read_table(path, require=score_columns())
     check_same_reports(table["id"].tolist(), ids, path)
-    for column in SCORES:
-        bad = ~table[column].between(0, 1)  # nan is outside too
+    for column in columns():
+        if column.kind is not float:
+            continue
+        low, high = column.range
+        values = table[column.name]
+        bad = ~(values.between(low, high) & np.isfinite(values))  # nan is outside too
         if bad.any():
             raise UserError(
-                f"{path}, column {column!r}: {int(bad.sum())} value(s) are not numbers from 0 to "
-                f"1, first at id {first_id(table, bad)}; delete the file and run again"
+                f"{path}, column {column.name!r}: {int(bad.sum())} value(s) are not numbers from "
+                f"{low:g} to {high:g}, first at id {first_id(table, bad)}; delete the file and run "
+                "again"
             )
     unread = CLINICAL if system in BASELINES else set() if system == ORIGINAL else {REFERENCES}
     same = {column: table[column].astype("category") for column in ("annotator", "rewards")}
-    return table[[name for name in SCORE_COLUMNS if name not in unread]].assign(**same)
+    return table[[name for name in score_columns() if name not in unread]].assign(**same)
 
 
 @lru_cache(maxsize=1000)

@@ -11,20 +11,14 @@ from typing import Any
 
 import pandas as pd
 
+from radquant import registry
 from radquant.errors import UserError
 from radquant.files import read_json, read_table, sha256_file
-from radquant.reporting.collect import BASELINES, ORIGINAL, SCORES
+from radquant.reporting.collect import BASELINES, CLINICAL, ORIGINAL, REFERENCES, annotator_of
 from radquant.reporting.formatting import DASH, plain, table
 from radquant.reporting.provenance import FORMAT
+from radquant.scoring.metrics.columns import columns, compared_between_runs
 
-SHOWN_SCORES = {
-    "simple": "entities",
-    "partial": "relations",
-    "complete": "combined",
-    "fidelity_complete": "fidelity",
-    "rouge_l": "ROUGE-L",
-}
-COUNTED = ("identical", "output_words", "empty", "statuses", "changes", "unsupported", "flags")
 UNEXPLAINED = (
     "nothing in the provenance explains it (sums in varying order on a GPU, a file changed by "
     "hand, or a defect)"
@@ -45,7 +39,7 @@ EFFECTS: list[tuple[str, frozenset[str], str]] = [
         "",
     ),
     ("code (commit|changed)", NOTHING, ""),
-    ("config scoring|annotator|rewards|environments radgraph", frozenset({"scores"}), ""),
+    ("config scoring|annotator|rewards", frozenset({"scores"}), ""),
     ("code (src/radquant/scoring/|scripts/(score|annotate)\\.py)", frozenset({"scores"}), ""),
     ("config generation (max_new_tokens|stop|reports)", frozenset({"outputs"}), ""),
     ("config (generation|compute|task)|prompts (generation|rendered)|machine|seed", MODEL, ""),
@@ -105,7 +99,7 @@ class Moved:
     reports: int
     outputs: int  # that differ
     scored: int  # reports with a score, a finding or a count that differs
-    changes: dict[str, float]  # of the mean of each of SCORES
+    changes: dict[str, float]  # of the mean of each column that is shown
     references: int  # whose likelihood both have; 0 of a baseline
     likelihoods: int  # that differ
     nll: float  # change of the mean NLL per token, nats
@@ -176,7 +170,6 @@ def _moved(a: Side, b: Side, system: str) -> Moved:
     ids = scores[0].index.intersection(scores[1].index)
     one, other = (table.loc[ids] for table in scores)
     written = [column.reindex(ids) for column in outputs]
-    columns = [*SCORES, *COUNTED]
     nll = [_nats_per_token(side, system) for side in (a, b)]
     references = nll[0].index.intersection(nll[1].index)
     difference = nll[1].loc[references] - nll[0].loc[references]
@@ -184,9 +177,10 @@ def _moved(a: Side, b: Side, system: str) -> Moved:
         system=system,
         reports=len(ids),
         outputs=int((written[0] != written[1]).sum()),
-        scored=int((one[columns] != other[columns]).any(axis=1).sum()),
+        scored=int((one != other).any(axis=1).sum()),
         changes={
-            name: float((other[name] - one[name]).mean()) if len(ids) else 0 for name in SCORES
+            column.name: _change(one[column.name], other[column.name])
+            for column in compared_between_runs()
         },
         references=len(references),
         likelihoods=int((difference != 0).sum()),
@@ -204,8 +198,15 @@ def _outputs(side: Side, system: str) -> pd.Series:
 
 
 def _scores(side: Side, system: str) -> pd.DataFrame:
+    """What is counted as a score: all numbers, and what is said of the output."""
     path = side.folder / "scores" / f"{system}.parquet"
-    return read_table(path, ["id", *SCORES, *COUNTED]).set_index("id")
+    own = [name for name in CLINICAL if name != REFERENCES]
+    names = [*(column.name for column in columns()), *own]
+    return read_table(path, ["id", *names]).set_index("id")[names]
+
+
+def _change(one: pd.Series, other: pd.Series) -> float:
+    return float((other.astype(float) - one.astype(float)).mean()) if len(one) else 0.0
 
 
 def _nats_per_token(side: Side, system: str) -> pd.Series:
@@ -269,12 +270,21 @@ def can_move(entry: Entry, system: str, between: set[str], a: Side, b: Side) -> 
         stage, precision = which
         mine = frozenset({"outputs" if stage == "generate" else stage})
         return mine if precision == system else NOTHING
+    if section == "environments" and which[0] in _annotator_environments(a, b):
+        return frozenset({"scores"})
     if entry.path[:2] == ("config", "precisions"):
         return MODEL if which[1] == system else NOTHING
     for pattern, moves, through in EFFECTS:
         if re.match(rf"(?:{pattern})", entry.name):
             return moves if through in between else NOTHING
     raise AssertionError(f"no effect is known of {entry.name}")
+
+
+def _annotator_environments(a: Side, b: Side) -> set[str | None]:
+    """Where the runs' annotators ran, as far as this version knows them."""
+    configs = [side.config for side in (a, b)]
+    known = [x for x in configs if x["scoring"].get("annotator") in registry.ANNOTATORS]
+    return {annotator_of(config).ENVIRONMENT for config in known}
 
 
 def _read_by(entry: Entry, system: str) -> bool:
@@ -335,7 +345,7 @@ def _shown(value: Any) -> str:
 def _moved_table(found: list[Moved]) -> str:
     header = [
         *("system", "reports", "outputs that differ"),
-        *SHOWN_SCORES.values(),
+        *(column.label for column in compared_between_runs()),
         *("references", "likelihoods that differ", "NLL per token", "largest of a report"),
     ]
     rows = [
@@ -343,7 +353,7 @@ def _moved_table(found: list[Moved]) -> str:
             plain(row.system),
             f"{row.reports:,}",
             f"{row.outputs:,}",
-            *(_signed(row.changes[name]) for name in SHOWN_SCORES),
+            *map(_signed, row.changes.values()),
             *_likelihood_cells(row),
         ]
         for row in found

@@ -14,9 +14,10 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from radquant.reporting.collect import ANNOTATORS, Run
+from radquant.reporting.collect import Run
 from radquant.scoring.changes import FLAGS, KINDS, harm
 from radquant.scoring.finding_terms import NOT_FINDINGS
+from radquant.scoring.metrics.columns import PRIMARY
 from radquant.scoring.records import Record
 from radquant.scoring.spans import spans
 
@@ -56,7 +57,7 @@ def _joined(values: Iterable[Any]) -> Iterator[str]:
 def _head(run: Run) -> dict[str, Any]:
     return {
         "systems": run.precisions,
-        "measure": ANNOTATORS[run.config["scoring"]["annotator"]],
+        "measure": run.measure,
         "kinds": [[kind, description] for kind, description in KINDS.items()],
         "flags": list(FLAGS),
     }
@@ -115,7 +116,7 @@ def _status(entity: Mapping[str, Any]) -> str:
 def _columns(run: Run, system: str) -> Iterator[tuple[Any, ...]]:
     return zip(
         run.generations[system]["output"],
-        run.scores[system]["complete"],
+        run.scores[system][PRIMARY],
         *(run.clinical(system, name) for name in ("changes", "flags", "unsupported")),
         strict=True,
     )

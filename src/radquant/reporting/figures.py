@@ -13,7 +13,8 @@ from matplotlib.ticker import MaxNLocator
 from radquant.files import atomic_path
 from radquant.reporting.clinical_changes import ADDING, LOSING
 from radquant.reporting.collect import BASELINES, ORIGINAL
-from radquant.reporting.formatting import LEVEL_TITLES, MINUS, change, coverage
+from radquant.reporting.formatting import MINUS, change, coverage
+from radquant.scoring.metrics.columns import levels
 
 STYLE = {
     "svg.hashsalt": "radquant",  # else ids in the SVG are random
@@ -80,15 +81,15 @@ def difference_figure(quality: Mapping[str, Any]) -> Figure:
     names = [name for name in quality["precisions"] if name != ORIGINAL]
     margin = quality["settings"]["margin"]
     with matplotlib.rc_context(STYLE):
-        figure, axes = plt.subplots(
-            1, 3, figsize=(9.5, 1.7 + 0.4 * len(names)), sharey=True, sharex=True
-        )
-        for axis, (level, title) in zip(axes, LEVEL_TITLES.items(), strict=True):
+        size = (9.5, 1.7 + 0.4 * len(names))
+        shared = {"sharex": True, "sharey": True, "squeeze": False}
+        figure, (axes,) = plt.subplots(1, len(levels()), figsize=size, **shared)
+        for axis, level in zip(axes, levels(), strict=True):
             axis.axvspan(-margin, margin, color="#DDDDDD", linewidth=0)
-            _forest(axis, [quality["differences"][level][name] for name in names], names)
-            axis.set_title(title)
+            _forest(axis, [quality["differences"][level.name][name] for name in names], names)
+            axis.set_title(level.heading)
             axis.tick_params(axis="x", labelsize=8.5)
-        axes[1].set_xlabel(
+        axes[len(axes) // 2].set_xlabel(
             f"difference in {quality['measure']} from the original ({coverage(quality)}; "
             f"grey band: margin ±{margin:g})"
         )

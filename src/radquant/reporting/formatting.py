@@ -8,11 +8,6 @@ from typing import Any
 MINUS = "\u2212"
 DASH = "–"
 WIDTH = 100
-LEVEL_TITLES = {
-    "simple": "entities (simple)",
-    "partial": "relations (partial)",
-    "complete": "combined (complete)",
-}
 
 
 def coverage(quality: Mapping[str, Any]) -> str:
@@ -43,7 +38,9 @@ def interval(record: Mapping[str, Any], digits: int = 3, signed: bool = True) ->
     return text + notes[record["method"]]
 
 
-def probability(value: float) -> str:
+def probability(value: float | None) -> str:
+    if value is None:
+        return DASH
     return "<0.0001" if value < 0.0001 else f"{value:.4f}" if value < 0.01 else f"{value:.3f}"
 
 

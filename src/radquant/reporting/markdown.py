@@ -1,14 +1,13 @@
 """report.md, written from the summary; only the texts of the examples come from elsewhere."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from radquant.reporting.changes_section import changes_section, examples_section
-from radquant.reporting.collect import BASELINES, ORIGINAL
+from radquant.reporting.collect import BASELINES, ORIGINAL, annotator_of
 from radquant.reporting.figures import figures
 from radquant.reporting.formatting import (
     DASH,
-    LEVEL_TITLES,
     bullets,
     change,
     coverage,
@@ -28,7 +27,8 @@ from radquant.reporting.method_sections import (
     quantization_section,
     reproduction_section,
 )
-from radquant.scoring import radgraph1
+from radquant.scoring.metrics.columns import PRIMARY, metrics, of_table, primary, tested
+from radquant.scoring.metrics.kind import Column, Metric
 
 Summary = Mapping[str, Any]
 
@@ -77,52 +77,66 @@ def _head(summary: Summary) -> str:
 
 def _quality(summary: Summary) -> str:
     quality = summary["quality"]
-    header = [
-        *("system", "entities (simple)", "relations (partial)", "combined (complete)"),
-        *("fidelity", "identical", "ROUGE-L", "perplexity"),
-    ]
+    shown = [metric for metric in metrics() if not metric.ABOUT.section and of_table(metric)]
+    columns = [column for metric in shown for column in of_table(metric)]
     rows = [
-        [
-            escape(name),
-            *(number(row[level]) for level in LEVEL_TITLES),
-            number(row["fidelity_complete"]),
-            share(row["identical"]),
-            number(row["rouge_l"]),
-            perplexity(row["perplexity"]),
-        ]
-        for name, row in quality["systems"].items()
+        [*cells, perplexity(row["perplexity"])]
+        for cells, row in zip(_rows(quality, columns), quality["systems"].values(), strict=True)
     ]
+    header = ["system", *(column.heading for column in columns), "perplexity"]
     original = quality["systems"][ORIGINAL]
     inputs = summary["config"]["task"]["inputs"]
     copied = "repeats the input" if inputs else "is empty, for there is no text to repeat"
+    first, *others = (_note(metric, quality) for metric in sorted(shown, key=_not_primary))
+    ppl = f"Perplexity is that of the references{_of_all(quality)}: less is better."
     notes = [
-        f"Entities, relations and combined are the three levels of {quality['measure']} against "
-        f"the reference, by {escape(quality['annotator'])}: mean over reports, 0 to 1.",
-        "Fidelity is the combined F1 against the original model's own output, and identical the "
-        "share of outputs that equal it. Perplexity is that of the references"
-        f"{_of_all(quality)}: less is better.",
+        first,
+        " ".join([*filter(None, others), ppl]),
         f"{BASELINES[0]} {copied}; {BASELINES[1]} gives every report the one training "
         "text that scores best there. A model is of use only above both.",
     ]
-    if quality["measure"] != "RadGraph F1":
-        notes.append(
-            "The lexicon is a rule-based annotator. Its scores run higher than RadGraph's and are "
-            "not to be compared with published RadGraph F1. " + _agreement(quality)
-        )
-    primary = quality["settings"]["primary"]
-    above = [name for name in BASELINES if quality["systems"][name][primary] >= original[primary]]
+    caveat = annotator_of(summary["config"]).CAVEAT
+    if caveat:
+        notes.append(f"{caveat} {_agreement(quality)}")
+    above = [name for name in BASELINES if quality["systems"][name][PRIMARY] >= original[PRIMARY]]
     if above:
         listed = " and ".join(
-            f"{name} ({number(quality['systems'][name][primary])})" for name in above
+            f"{name} ({number(quality['systems'][name][PRIMARY])})" for name in above
         )
         notes.append(
             f"**{listed} {'scores' if len(above) == 1 else 'score'} at least as high without any "
             "model as the original model does "
-            f"({number(original[primary])}): where even the original is of little use, a small "
+            f"({number(original[PRIMARY])}): where even the original is of little use, a small "
             "difference between precisions says little about a model that is.**"
         )
     parts = [f"## Quality: {quality['measure']}", table(header, rows), bullets(*notes)]
-    return "\n\n".join([*parts, _radgraph1(quality)])
+    return "\n\n".join([*parts, *_sections(quality)])
+
+
+def _rows(quality: Summary, columns: Sequence[Column]) -> list[list[str]]:
+    """The name and the numbers of each system."""
+    return [
+        [escape(name), *(_cell(column, row[column.name]) for column in columns)]
+        for name, row in quality["systems"].items()
+    ]
+
+
+def _cell(column: Column, value: float) -> str:
+    if column.kind is bool:
+        return share(value)
+    return number(value, 1 if column.kind is int else 3)
+
+
+def _not_primary(metric: Metric) -> bool:
+    return primary() not in metric.ABOUT.columns
+
+
+def _note(metric: Metric, quality: Summary) -> str:
+    """What is said of a metric below its table: its own note, and where less is better."""
+    known = {"measure": quality["measure"], "annotator": escape(quality["annotator"])}
+    note = metric.ABOUT.note.format(**known, citation=metric.ABOUT.citation)
+    less = " and ".join(column.label for column in of_table(metric) if column.better == "less")
+    return " ".join(filter(None, [note, f"Of {less}, less is better." if less else ""]))
 
 
 def _of_all(quality: Summary) -> str:
@@ -131,20 +145,18 @@ def _of_all(quality: Summary) -> str:
     return f" of all {quality['references']} evaluation reports" if more else ""
 
 
-def _radgraph1(quality: Summary) -> str:
-    header = ["system", "entity F1", "relation F1", "mean of both"]
-    rows = [
-        [escape(name), *(number(row[column]) for column in radgraph1.COLUMNS)]
-        for name, row in quality["systems"].items()
-    ]
-    lead = prose(
-        "The same annotations scored as ReXrank does, by the definitions of RadGraph 1.0. These "
-        "are not the levels above, and they compare with published scores only where the annotator "
-        "is radgraph with its model radgraph:"
-    )
-    # The measure's name, because the lexicon's scores are not RadGraph's by any definition.
-    heading = f"### By the definitions of ReXrank: {quality['measure']}"
-    return "\n\n".join([heading, lead, table(header, rows)])
+def _sections(quality: Summary) -> Iterator[str]:
+    """The metrics that have a table of their own."""
+    for metric in metrics():
+        section, columns = metric.ABOUT.section, of_table(metric)
+        if section and columns:
+            header = ["system", *(column.heading for column in columns)]
+            note = _note(metric, quality)
+            # The lexicon's scores are not RadGraph's by any definition.
+            yield f"### {section.heading}: {quality['measure']}"
+            yield prose(section.lead)
+            yield table(header, _rows(quality, columns))
+            yield from [bullets(note)] if note else []
 
 
 def _agreement(quality: Mapping[str, Any]) -> str:
@@ -281,18 +293,18 @@ def _differences(summary: Summary) -> str:
         *("detectable", f"n for ±{number(settings['margin'])}", "equiv. p", "verdict"),
     ]
     rows = []
-    for level in [settings["primary"], *(x for x in LEVEL_TITLES if x != settings["primary"])]:
-        for name, row in quality["differences"][level].items():
+    for column in tested():
+        for name, row in quality["differences"][column.name].items():
             rows.append(
                 [
-                    LEVEL_TITLES[level].split()[0],
+                    column.label,
                     escape(name),
                     change(row["mean"]),
                     interval(row["interval"]),
                     probability(row["p"]),
                     probability(row["p_holm"]),
                     number(row["detectable"]),
-                    f"{row['pairs_to_settle']:,}",
+                    number(row["pairs_to_settle"], 0),
                     probability(row["equivalence_p_holm"]),
                     row["state"],
                 ]

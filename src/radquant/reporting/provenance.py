@@ -19,7 +19,7 @@ import psutil
 import radquant
 from radquant.errors import UserError
 from radquant.files import read_json, sha256_file, sha256_text
-from radquant.reporting.collect import BASELINES, ORIGINAL, Run
+from radquant.reporting.collect import BASELINES, ORIGINAL, Run, annotator_of
 
 FORMAT = 1
 PACKAGE = Path(radquant.__file__).parent
@@ -138,11 +138,11 @@ def packages() -> dict[str, str]:
 
 
 def _environments(run: Run) -> dict[str, Any]:
-    """What is installed where other tools ran: RadGraph, AutoAWQ, GPTQModel."""
+    """What is installed where other tools and annotators ran: AutoAWQ, GPTQModel, RadGraph."""
     recipes = [run.config["checkpoints"][name] for name in run.quantization]
     names = {str(recipe["tool"]) for recipe in recipes if recipe.get("tool")} - {"radquant"}
-    if run.config["scoring"]["annotator"] == "radgraph":
-        names.add("radgraph")
+    if annotator_of(run.config).ENVIRONMENT:
+        names.add(str(annotator_of(run.config).ENVIRONMENT))
     places = {name: run.folder / "venvs" / name / "ready.json" for name in sorted(names)}
     # Without Snakemake, a tool's environment may lie anywhere.
     return {name: read_json(path) for name, path in places.items() if path.is_file()}

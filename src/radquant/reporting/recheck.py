@@ -11,7 +11,9 @@ import numpy as np
 from radquant.errors import UserError
 from radquant.reporting.collect import BASELINES, ORIGINAL, Run
 from radquant.scoring import records, rewards
-from radquant.scoring.scores import measure, read_generations
+from radquant.scoring.metrics.columns import measure
+from radquant.scoring.metrics.kind import Pair
+from radquant.scoring.scores import read_generations
 
 ROWS = 50  # of each system; all have the same, evenly spaced
 
@@ -32,7 +34,7 @@ def recheck(results: Path, run: Run) -> None:
         own = notes[system] if system in notes else _baseline_notes(results, system)
         for row in np.unique(np.linspace(0, len(ids) - 1, ROWS).round().astype(int)):
             name = ids[row]
-            found = measure(
+            pair = Pair(
                 references[name],
                 outputs[name],
                 originals[name],
@@ -41,7 +43,7 @@ def recheck(results: Path, run: Run) -> None:
                 notes[ORIGINAL][name],
             )
             stored = run.scores[system].iloc[row]
-            for column, value in found.items():
+            for column, value in measure(pair).items():
                 if abs(float(stored[column]) - float(value)) > 1e-9:
                     raise UserError(
                         f"{results}/scores/{system}.parquet, column {column!r}, report {name!r}: "

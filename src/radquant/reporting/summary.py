@@ -15,15 +15,16 @@ import pandas as pd
 
 from radquant import statistics
 from radquant.reporting import clinical_changes
-from radquant.reporting.collect import ANNOTATORS, BASELINES, ORIGINAL, Run
+from radquant.reporting.collect import BASELINES, ORIGINAL, Run
 from radquant.reporting.provenance import machine, provenance
 from radquant.reporting.verdict import state, verdict
-from radquant.scoring import radgraph1
 from radquant.scoring.agreement import agreement
+from radquant.scoring.metrics.columns import PRIMARY, averaged, primary, tested
+from radquant.scoring.metrics.kind import Column
 
-LEVELS = ("simple", "partial", "complete")
-PRIMARY = "complete"
 POWER = 0.8
+# What a comparison says of the margin.
+OF_MARGIN = ("pairs_for_margin", "pairs_to_settle", "equivalence_p")
 
 
 def summarize(run: Run) -> dict[str, Any]:
@@ -50,13 +51,13 @@ def _quality(run: Run) -> dict[str, Any]:
         "annotator": run.annotator,
         "annotator_agreement": agreement(run.annotator),
         "rewards": run.rewards,
-        "measure": ANNOTATORS[run.config["scoring"]["annotator"]],
+        "measure": run.measure,
         "reports": len(run.reports),
         "references": len(run.likelihood[ORIGINAL]),  # whose likelihood is measured
         "settings": {**settings, "seed": run.config["seed"], "power": POWER, "primary": PRIMARY},
         "precisions": run.precisions,
         "systems": {name: _means(run, name) for name in [*run.precisions, *BASELINES]},
-        "differences": {level: _differences(run, level) for level in LEVELS},
+        "differences": {column.name: _differences(run, column) for column in tested()},
         "likelihood_differences": _likelihood_differences(run),
         "baseline_differences": {
             name: _comparison(run, _score(run, ORIGINAL, PRIMARY) - _score(run, name, PRIMARY))
@@ -77,45 +78,47 @@ def _means(run: Run, system: str) -> dict[str, Any]:
         _score(run, system, PRIMARY), *_bootstrap_settings(run.config)
     )
     return {
-        **{level: float(table[level].mean()) for level in LEVELS},
-        f"{PRIMARY}_interval": _within(_interval(interval), 0, 1),
-        **{f"fidelity_{level}": float(table[f"fidelity_{level}"].mean()) for level in LEVELS},
-        **{column: float(table[column].mean()) for column in radgraph1.COLUMNS},
-        "rouge_l": float(table["rouge_l"].mean()),
-        "rouge_l_original": float(table["rouge_l_original"].mean()),
-        "identical": float(table["identical"].mean()),
-        "output_words": float(table["output_words"].mean()),
+        **{column.name: float(table[column.name].mean()) for column in averaged()},
+        f"{PRIMARY}_interval": _within(_interval(interval), *primary().range),
         "perplexity": None
         if likelihood is None
         else math.exp(likelihood["nll"].sum() / likelihood["tokens"].sum()),
     }
 
 
-def _differences(run: Run, level: str) -> dict[str, Any]:
-    """Return each quantized precision's comparison with the original; more is better."""
-    margin, alpha = run.config["statistics"]["margin"], 1 - run.config["statistics"]["confidence"]
-    original = _score(run, ORIGINAL, level)
+def _differences(run: Run, column: Column) -> dict[str, Any]:
+    """Return each quantized precision's comparison with the original.
+
+    The margin is a share of the column's range. Without a finite one nothing is said of equivalence
+    and of the reports that would settle it.
+    """
+    settings = run.config["statistics"]
+    low, high = column.range
+    margin, alpha = settings["margin"] * (high - low), 1 - settings["confidence"]
+    original = _score(run, ORIGINAL, column.name)
     rows, equivalence = {}, {}
     for name in run.quantized:
-        d = _score(run, name, level) - original
+        d = _score(run, name, column.name) - original
         rows[name] = _comparison(run, d)
         rows[name]["original"] = float(original.mean())
-        rows[name]["system"] = float(_score(run, name, level).mean())
+        rows[name]["system"] = float(_score(run, name, column.name).mean())
         rows[name]["detectable_share"] = (
             rows[name]["detectable"] / original.mean()
             if rows[name]["detectable"] is not None and original.any()
             else None
         )
-        sizes = (margin, rows[name]["sd"], alpha, POWER)
-        rows[name]["pairs_for_margin"] = statistics.pairs_needed(*sizes)
-        rows[name]["pairs_to_settle"] = statistics.pairs_to_settle(*sizes)
-        equivalence[name] = rows[name]["equivalence_p"] = statistics.equivalence_p(d, margin)
+        rows[name] |= dict.fromkeys(OF_MARGIN)
+        if math.isfinite(margin):
+            sizes = (margin, rows[name]["sd"], alpha, POWER)
+            rows[name]["pairs_for_margin"] = statistics.pairs_needed(*sizes)
+            rows[name]["pairs_to_settle"] = statistics.pairs_to_settle(*sizes)
+            equivalence[name] = rows[name]["equivalence_p"] = statistics.equivalence_p(d, margin)
     adjusted = statistics.holm({name: row["p"] for name, row in rows.items()})
     adjusted_equivalence = statistics.holm(equivalence)
     for name, row in rows.items():
         row["p_holm"] = adjusted[name]
-        row["equivalence_p_holm"] = adjusted_equivalence[name]
-        row["state"] = state(row, alpha)
+        row["equivalence_p_holm"] = adjusted_equivalence.get(name)
+        row["state"] = state(row, alpha, less_is_better=column.better == "less")
     return rows
 
 
@@ -131,8 +134,8 @@ def _likelihood_differences(run: Run) -> dict[str, Any]:
     return rows
 
 
-def _score(run: Run, system: str, level: str) -> np.ndarray:
-    return run.scores[system][level].to_numpy(dtype=np.float64)
+def _score(run: Run, system: str, column: str) -> np.ndarray:
+    return run.scores[system][column].to_numpy(dtype=np.float64)
 
 
 def _nats_per_token(run: Run, precision: str) -> np.ndarray:

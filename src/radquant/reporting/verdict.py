@@ -22,12 +22,12 @@ WORSE_WITHIN, BETTER_WITHIN = "worse, within the margin", "better, within the ma
 EQUIVALENT, UNKNOWN = "equivalent", "cannot tell"
 
 
-def state(row: Mapping[str, Any], alpha: float) -> str:
+def state(row: Mapping[str, Any], alpha: float, less_is_better: bool = False) -> str:
     """Return the word for a comparison: is there a difference, and is it within the margin?"""
-    within = row["equivalence_p_holm"] < alpha
+    within = row["equivalence_p_holm"] is not None and row["equivalence_p_holm"] < alpha
     if row["p_holm"] >= alpha:
         return EQUIVALENT if within else UNKNOWN
-    if row["mean"] < 0:
+    if (row["mean"] < 0) != less_is_better:
         return WORSE_WITHIN if within else WORSE
     return BETTER_WITHIN if within else BETTER
 

@@ -13,9 +13,20 @@ from pathlib import Path
 from typing import Any
 
 from radquant.files import atomic_path, sha256_text
+from radquant.scoring.annotators.kind import Annotation, Loaded
 from radquant.scoring.records import ENTITY_KEYS
 
-Annotation = dict[str, Any]
+
+def annotate(
+    annotator: Loaded, texts: list[str], directory: str | Path | None
+) -> Iterator[tuple[str, Annotation]]:
+    """Yield (text, annotation) of distinct `texts`, kept in `directory` if there is one.
+
+    An annotator without a key is quicker than a cache.
+    """
+    if not (directory and annotator.key):
+        return annotator.annotate(texts)
+    return Cache(directory, annotator.key).annotate(texts, annotator.annotate)
 
 
 class Cache:

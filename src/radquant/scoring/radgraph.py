@@ -12,26 +12,17 @@ import shutil
 import sys
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from radquant.errors import UserError
 from radquant.files import BOMB, most_unpacked, read_json, sha256_file, verify_hashes
+from radquant.scoring.annotators.kind import Loaded
 
 HUB_REPOSITORY = "StanfordAIMI/RRG_scorers"
 # What the text encoder needs besides its weights, which are inside weights.th.
 ENCODER_FILES = ["config.json", "tokenizer*", "special_tokens_map.json", "vocab.*", "merges.txt"]
-
-
-@dataclass(frozen=True)
-class Annotator:
-    """A loaded model. `annotate(texts)` yields (text, {"text", "entities"}), in any order."""
-
-    identity: str
-    key: str  # all that decides an annotation, for the cache
-    annotate: Callable[[list[str]], Iterator[tuple[str, dict[str, Any]]]]
 
 
 def load(
@@ -40,7 +31,7 @@ def load(
     revision: str = "",
     encoder_revision: str = "",
     threads: int = 1,
-) -> Annotator:
+) -> Loaded:
     """Load `model_type` from a local folder, or from the hub at both revisions if there is none.
 
     `directory` holds `<model_type>/` (config.json, vocabulary/, weights.th) or the published
@@ -87,7 +78,7 @@ def load(
                     f"{model / 'weights.th'} cannot be loaded as plain tensors; "
                     "take the published file"
                 ) from None
-    return Annotator(identity, key, Packer(network, model_type).annotate)
+    return Loaded(identity, Packer(network, model_type).annotate, key)
 
 
 def _key(model_type: str, model: Path, encoder: Path) -> str:

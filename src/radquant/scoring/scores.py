@@ -2,9 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from functools import cache, lru_cache
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -13,11 +11,11 @@ from radquant.corpus.evaluation import written_reports
 from radquant.errors import UserError
 from radquant.files import read_table
 from radquant.prompts import check_template, columns_of, fixed_texts
-from radquant.scoring import radgraph1, records, rewards
+from radquant.scoring import records, rewards
 from radquant.scoring.changes import changes, flags, unsupported
 from radquant.scoring.findings import statuses
-
-STEMS = 100_000  # words whose stems are kept: a broken model's may all be different
+from radquant.scoring.metrics.columns import measure
+from radquant.scoring.metrics.kind import Pair
 
 
 def score(
@@ -38,17 +36,11 @@ def score(
     with which `images` were shown or not.
     The outputs must be of the first `reports` rows of `evaluation`, of all for None.
     Columns of the result, one row per written report in the order of `evaluation`: id, annotator,
-    rewards (the package whose definitions were used), simple, partial, complete (F1 against the
-    reference),
-    rg1_* (the same by the definitions of RadGraph 1.0, see `radgraph1`), fidelity_* (F1 against the
-    original model's output), rouge_l and rouge_l_original (F-measure with stemming), identical,
-    empty, output_words, and as JSON statuses and reference_statuses ({finding: status} of the
-    output and of the reference), changes (against the original's output), unsupported (comparisons
-    with a prior that the input does not know) and flags (what is wrong with the output by itself);
-    see `radquant.scoring.changes`.
-
-    Two identical outputs have fidelity 1 and ROUGE-L 1 even when they hold no entity or no word,
-    where F1 is undefined.
+    rewards (the package whose definitions were used), the columns of all registered metrics, and as
+    JSON statuses and reference_statuses ({finding: status} of the output and of the reference),
+    changes (against the original's output), unsupported (comparisons with a prior that the input
+    does not know) and flags (what is wrong with the output by itself); see
+    `radquant.scoring.changes`.
 
     Raises UserError when ids are missing, double or unknown in any file, when an annotation is of
     another text, and when not all annotations come from the same annotator.
@@ -87,7 +79,7 @@ def score(
         notes = (reference_notes[name], output_notes[name], original_notes[name])
         rows.append(
             {
-                **measure(reference_text, output, original, *notes),
+                **measure(Pair(reference_text, output, original, *notes)),
                 **_clinical(output, original, *notes, shown),
                 "flags": _json(flags(output, fixed, finish_reason)),
             }
@@ -114,52 +106,6 @@ def read_generations(paths: Sequence[str | Path], ids: Sequence[str]) -> pd.Data
             )
     table = table.reindex(columns=["id", "output", "finish_reason"]).astype(object)
     return table.set_index("id").loc[list(ids)]
-
-
-@cache
-def _rouge() -> Any:
-    """The scorer with its own tokenizer, which stems each different word once."""
-    from nltk.stem.porter import PorterStemmer
-    from rouge_score.rouge_scorer import RougeScorer
-    from rouge_score.tokenize import tokenize
-
-    stemmer = SimpleNamespace(stem=lru_cache(STEMS)(PorterStemmer().stem))
-    tokenizer = SimpleNamespace(tokenize=lambda text: tokenize(text, stemmer))
-    return RougeScorer(["rougeL"], tokenizer=tokenizer)
-
-
-def _rouge_l(target: str, prediction: str) -> float:
-    return float(_rouge().score(target, prediction)["rougeL"].fmeasure)
-
-
-def measure(
-    reference: str,
-    output: str,
-    original: str,
-    reference_note: dict[str, Any],
-    output_note: dict[str, Any],
-    original_note: dict[str, Any],
-) -> dict[str, Any]:
-    """Return the numbers of one report: F1, ROUGE-L and what is counted, by column."""
-    identical = output == original
-    against_reference = rewards.f1(output_note, reference_note)
-    against_original = (1.0, 1.0, 1.0) if identical else rewards.f1(output_note, original_note)
-    return {
-        **dict(zip(("simple", "partial", "complete"), map(float, against_reference), strict=True)),
-        **dict(
-            zip(
-                ("fidelity_simple", "fidelity_partial", "fidelity_complete"),
-                map(float, against_original),
-                strict=True,
-            )
-        ),
-        **dict(zip(radgraph1.COLUMNS, radgraph1.f1(output_note, reference_note), strict=True)),
-        "rouge_l": _rouge_l(reference, output),
-        "rouge_l_original": 1.0 if identical else _rouge_l(original, output),
-        "identical": identical,
-        "empty": not output.strip(),
-        "output_words": len(output.split()),
-    }
 
 
 def _clinical(

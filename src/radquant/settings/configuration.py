@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from radquant import registry
 from radquant.errors import UserError
 from radquant.prompts import check_template, read_template
 from radquant.settings.recipe import format_name
@@ -75,6 +76,8 @@ def odd_keys(value: Any, place: str = "") -> Iterator[str]:
 
 def check_kinds(run: Run) -> None:
     """Let the chosen corpus format, annotator and engine say what they do not go with."""
+    annotator = registry.load_kind(registry.ANNOTATORS, run.scoring.annotator)
+    annotator.check(run.scoring.own())
 
 
 def check_recipes(run: Run) -> None:

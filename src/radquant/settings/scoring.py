@@ -1,6 +1,6 @@
 """Who finds the entities and relations, and how differences are judged."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -37,6 +37,11 @@ class Scoring(Section):
     radgraph: RadGraph = Field(
         RadGraph(), description="The trained annotator, used with annotator radgraph"
     )
+
+    def own(self) -> dict[str, Any]:
+        """The settings of the chosen annotator alone; none for one that has no section."""
+        section = getattr(self, self.annotator, None)
+        return section.model_dump() if isinstance(section, Section) else {}
 
 
 class Statistics(Section):

@@ -70,5 +70,6 @@ GENERATE = (
 )
 BASELINES = (Part("task", Task, only=("inputs", "target")), WRITTEN, SEED)
 ANNOTATE = (Part("scoring", Scoring), Part("compute", Compute, only=("threads",)))
+ANNOTATE_QUICKLY = (Part("scoring", Scoring, only=("annotator",)),)
 SCORE = (TARGET, WRITTEN)
 SERVE = (Part("precision", Rounding), Part("compute", Compute), CODE_OF_MODEL)

@@ -11,9 +11,26 @@ share nothing, or both are empty, F1 is 0. The levels of the `radgraph` package
 
 from typing import Any
 
-COLUMNS = ("rg1_entities", "rg1_relations", "rg1_mean")
+from radquant.scoring.metrics.kind import About, Annotation, Column, Pair, Section
 
-Annotation = dict[str, Any]
+ABOUT = About(
+    columns=(
+        Column("rg1_entities", "entity F1", difference=False, runs=False),
+        Column("rg1_relations", "relation F1", difference=False, runs=False),
+        Column("rg1_mean", "mean of both", difference=False, runs=False),
+    ),
+    citation="Jain et al. (2021); Yu et al. (2023)",
+    section=Section(
+        "By the definitions of ReXrank",
+        "The same annotations scored as ReXrank does, by the definitions of RadGraph 1.0. These "
+        "are not the levels above, and they compare with published scores only where the annotator "
+        "is radgraph with its model radgraph:",
+    ),
+)
+
+
+def measure(pair: Pair) -> tuple[float, float, float]:
+    return f1(pair.output_note, pair.reference_note)
 
 
 def f1(hypothesis: Annotation, reference: Annotation) -> tuple[float, float, float]:
