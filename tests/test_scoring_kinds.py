@@ -1,6 +1,8 @@
 """Annotators and metrics as kinds: one file and one line of the registry add one everywhere."""
 
+import math
 import runpy
+import shutil
 import statistics
 import sys
 from pathlib import Path
@@ -11,7 +13,7 @@ from mypy import api as mypy
 
 from radquant import registry
 from radquant.errors import UserError
-from radquant.files import read_jsonl, read_table, write_json
+from radquant.files import read_jsonl, read_table, write_json, write_table
 from radquant.reporting import comparison
 from radquant.reporting.collect import collect
 from radquant.reporting.provenance import provenance
@@ -169,7 +171,7 @@ def test_summary_and_tests_of_differences_have_the_toys(run):
     assert quality["settings"]["primary"] == "complete"  # which judges all the same
 
 
-def test_fewer_is_better_where_the_column_says_so(results, tmp_path, monkeypatch):
+def test_fewer_is_better_where_the_column_says_so(results, tmp_path):
     config = TOY | {"precisions": {name: TOY["precisions"][name] for name in ("original", "w4a4")}}
     folder = make_run(tmp_path / "results", config=config)
     table = read_table(folder / "scores/w4a4.parquet")
@@ -185,11 +187,18 @@ def test_fewer_is_better_where_the_column_says_so(results, tmp_path, monkeypatch
         assert row["state"].startswith(word)
 
 
-def test_values_out_of_a_columns_range_are_refused(results, run, monkeypatch):
+def test_values_out_of_a_columns_range_are_refused(results, tmp_path, monkeypatch):
     column = registry.load_kind(registry.METRICS, "toy").ABOUT.columns[0]
     monkeypatch.setitem(vars(column), "range", (0, 1))
     with pytest.raises(UserError, match=r"'toy_stops': .* are not numbers from 0 to 1, first at"):
         collect(results, TOY)
+    monkeypatch.setitem(vars(column), "range", (0, math.inf))
+    table = read_table(results / "scores/w4a8.parquet")
+    folder = shutil.copytree(results, tmp_path / "results")
+    table.loc[3, "toy_stops"] = math.inf
+    write_table(folder / "scores/w4a8.parquet", table)
+    with pytest.raises(UserError, match=r"1 value.* from 0 to inf, first at id 'case-04'"):
+        collect(folder, TOY)
 
 
 def test_scores_are_computed_again_for_the_toys_too(results, run):
