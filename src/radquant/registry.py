@@ -13,7 +13,12 @@ from types import ModuleType
 from radquant.errors import UserError
 
 ENGINES: dict[str, str] = {}
-STORED_FORMATS: dict[str, str] = {}
+STORED_FORMATS: dict[str, str] = {
+    "gemm": "radquant.packed.formats.gemm",
+    "gptq": "radquant.packed.formats.gptq",
+    "compressed-tensors": "radquant.packed.formats.compressed_tensors",
+    "qoq": "radquant.packed.formats.qoq",
+}
 ANNOTATORS: dict[str, str] = {}
 METRICS: dict[str, str] = {}
 CORPUS_FORMATS: dict[str, str] = {}
