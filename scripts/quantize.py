@@ -7,6 +7,7 @@ import shutil
 import time
 from pathlib import Path
 
+from radquant import registry
 from radquant.cli import run
 
 
@@ -100,7 +101,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     add(
         "--format",
-        choices=["gemm", "gptq", "compressed-tensors", "qoq"],
+        choices=list(registry.STORED_FORMATS),
         help="layout of the packed tensors; by default the one that the method is known by",
     )
     add("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default: %(default)s")
@@ -152,7 +153,7 @@ def main() -> None:
 
     source = open_source()
     work = args.work or args.output.with_name(f".{args.output.name}.work")
-    resuming.prepare(work, resuming.fingerprint_of(args.model, samples, recipe, form.name, device))
+    resuming.prepare(work, resuming.fingerprint_of(args.model, samples, recipe, form.NAME, device))
     prefix: list[int] = []
     with onednn_products():
         sequences = samples
@@ -163,7 +164,7 @@ def main() -> None:
         result = layerwise.quantize_model(source, work, recipe, form, sequences, device, prefix)
     record = {
         "recipe": recipe_values(recipe),
-        "format": form.name,
+        "format": form.NAME,
         "model": str(args.model),
         "calibration": samples and {**origin, **layerwise.count(samples)},
         "layers": result.layers,

@@ -16,13 +16,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 
-from radquant.packed.formats import SUFFIXES, settings_of, unpack
+from radquant.packed.formats import all_formats, settings_of, unpack
 from radquant.prompts import Prompt
 from radquant.runtime.hadamard import matrix
 from radquant.runtime.runtime_file import FILE
 from radquant.settings.precision import KVCache
 
-PACKED = {suffix for suffixes in SUFFIXES.values() for suffix in suffixes}
+PACKED = {suffix for form in all_formats() for suffix in form.SUFFIXES}
 
 
 @dataclasses.dataclass

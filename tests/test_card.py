@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from radquant.checkpoints.card import model_card
-from radquant.packed.formats import FORMATS
+from radquant.packed.formats import stored_format
 from radquant.runtime.runtime_file import announce
 from radquant.settings.precision import Activations
 from radquant.settings.recipe import Recipe, recipe_values
@@ -29,7 +29,7 @@ def source(directory: Path, readme: str = "", model_type: str = "llama", **origi
 
 
 def card_of(directory: Path, recipe: Recipe = AWQ, form: str = "gemm", **record: Any) -> str:
-    quantization = FORMATS[form].config(recipe, ["lm_head"])
+    quantization = stored_format(form).config(recipe, ["lm_head"])
     return model_card(directory, quantization, {"recipe": recipe_values(recipe), **record})
 
 
@@ -281,7 +281,7 @@ def test_no_token_found_is_no_prefix(tmp_path: Path) -> None:
 
 def test_only_radquant_loads_a_rotated_model(tmp_path: Path) -> None:
     recipe = Recipe(method="awq", bits=4, group_size=128, transform="hadamard")
-    weights = FORMATS["gemm"].config(recipe, ["lm_head"])
+    weights = stored_format("gemm").config(recipe, ["lm_head"])
     record = {"recipe": recipe_values(recipe), "prefix": [1]}
     quantization = announce(weights, ("mlp.down_proj",))
     card = model_card(source(tmp_path / "m"), quantization, record)

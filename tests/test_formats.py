@@ -17,17 +17,18 @@ from transformers import AutoModelForCausalLM
 from radquant.checkpoints.loading import load
 from radquant.errors import UserError
 from radquant.packed.formats import (
-    FORMATS,
     Settings,
+    all_formats,
     field_bits,
     format_for,
     in_memory,
     settings_of,
+    stored_format,
     unpack,
 )
 from radquant.packed.grid import QuantizedWeight, quantize
 from radquant.packed.linear import PackedLinear
-from radquant.settings.recipe import FORMAT_BITS, Recipe
+from radquant.settings.recipe import Recipe
 
 IDS = token_sequences(1, 12, seed=9)[0][None]
 
@@ -70,7 +71,7 @@ def loose(in_gptq: Path, tmp_path: Path) -> Path:
     ],
 )
 def test_the_format_of_a_recipe(recipe: Recipe, asked: str | None, name: str) -> None:
-    assert format_for(recipe, asked).name == name
+    assert name == format_for(recipe, asked).NAME
 
 
 @pytest.mark.parametrize(
@@ -112,7 +113,7 @@ def test_a_format_that_cannot_hold_a_recipe(recipe: Recipe, asked: str, said: st
 
 @settings(max_examples=80, deadline=None)
 @given(
-    st.sampled_from([(n, bits) for n in FORMATS if n != "qoq" for bits in FORMAT_BITS[n]]),
+    st.sampled_from([(f.NAME, b) for f in all_formats() if f.NAME != "qoq" for b in f.BITS]),
     st.booleans(),
     st.sampled_from([32, -1]),
     st.integers(1, 3),
@@ -126,8 +127,8 @@ def test_every_format_gives_back_what_was_stored(
     recipe = Recipe(method="rtn", bits=bits, group_size=group_size, zero_point=zero_point)
     weight = torch.randn(32 * outs, 32 * groups, generator=torch.Generator().manual_seed(seed))
     stored = quantize(weight, recipe)
-    packed = FORMATS[name].pack(stored, recipe)
-    config = json.loads(json.dumps(FORMATS[name].config(recipe, ["lm_head"])))
+    packed = stored_format(name).pack(stored, recipe)
+    config = json.loads(json.dumps(stored_format(name).config(recipe, ["lm_head"])))
     read = unpack(packed, settings_of(config))
     assert torch.equal(read.integers, stored.integers)
     assert torch.equal(read.zeros, stored.zeros)
@@ -150,8 +151,8 @@ def test_groups_in_order_of_activation(name: str) -> None:
     stored = out_of_order()
     assert stored.group_index is not None
     recipe = Recipe(method="gptq", bits=4, group_size=32, desc_act=True)
-    packed = FORMATS[name].pack(stored, recipe)
-    config = FORMATS[name].config(recipe, [])
+    packed = stored_format(name).pack(stored, recipe)
+    config = stored_format(name).config(recipe, [])
     if name == "compressed-tensors":  # llm-compressor wrote such groups until its package refused
         packed["weight_g_idx"] = stored.group_index
         config["config_groups"]["group_0"]["weights"]["actorder"] = "group"

@@ -5,7 +5,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from radquant.packed import packing_compressed, packing_gptq
+from radquant.packed.formats import (
+    compressed_tensors,
+    gptq,
+    settings_for,
+    settings_of,
+    stored_format,
+)
 from radquant.packed.grid import QuantizedWeight, quantize
 from radquant.packed.linear import PackedLinear
 from radquant.packed.packing import (
@@ -115,7 +121,7 @@ def known_weight(bits: int = 4) -> QuantizedWeight:
 
 def test_gptq_packs_along_the_inputs() -> None:
     weight = known_weight()
-    packed = packing_gptq.pack(weight, 4, zeros_less_one=False)
+    packed = gptq.pack(weight, Recipe(method="rtn", bits=4, group_size=32))
     assert {name: tuple(tensor.shape) for name, tensor in packed.items()} == {
         "qweight": (8, 32),
         "qzeros": (2, 4),
@@ -131,14 +137,16 @@ def test_gptq_packs_along_the_inputs() -> None:
 
 
 def test_gptq_version_1_stores_zeros_less_one() -> None:
-    first = packing_gptq.pack(known_weight(), 4, zeros_less_one=True)
-    second = packing_gptq.pack(known_weight(), 4, zeros_less_one=False)
+    recipe = Recipe(method="rtn", bits=4, group_size=32, zero_point=False)
+    first = gptq.pack(known_weight(), recipe)
+    second = gptq.pack(known_weight(), Recipe(method="rtn", bits=4, group_size=32))
     assert torch.equal(second["qzeros"] - first["qzeros"], torch.full((2, 4), 0x11111111))
-    assert torch.equal(packing_gptq.unpack(first, 4, True).zeros, known_weight().zeros)
+    settings = settings_of(gptq.config(recipe, []))
+    assert torch.equal(gptq.unpack(first, settings).zeros, known_weight().zeros)
 
 
 def test_compressed_tensors_packs_weights_by_row_and_zeros_by_column() -> None:
-    packed = packing_compressed.pack(known_weight(), 4, symmetric=False)
+    packed = compressed_tensors.pack(known_weight(), Recipe(method="rtn", bits=4, group_size=32))
     assert packed["weight_packed"].shape == (32, 8)
     assert packed["weight_zero_point"].shape == (4, 2)
     assert packed["weight_shape"].tolist() == [32, 64]
@@ -160,12 +168,10 @@ def test_compressed_tensors_own_code_reads_and_writes_the_same(
     from compressed_tensors.compressors import BaseCompressor
     from compressed_tensors.quantization import QuantizationConfig
 
-    from radquant.packed.formats import FORMATS
-
     torch.manual_seed(bits)
     recipe = Recipe(method="rtn", bits=bits, group_size=group_size, zero_point=not symmetric)
     weight = quantize(torch.randn(40, 96), recipe)
-    form = FORMATS["compressed-tensors"]
+    form = stored_format("compressed-tensors")
     config = QuantizationConfig.model_validate(form.config(recipe, ["lm_head"]))
     scheme = config.config_groups["group_0"]
     compressor = BaseCompressor.get_value_from_registry("pack-quantized")
@@ -179,6 +185,6 @@ def test_compressed_tensors_own_code_reads_and_writes_the_same(
         "weight_zero_point": (weight.zeros.int() - 2 ** (bits - 1)).to(torch.int8),
     }
     theirs = compressor.compress(plain, scheme)
-    read = packing_compressed.unpack(theirs, bits, symmetric)
+    read = form.unpack(theirs, settings_for(recipe, form))
     assert torch.equal(read.integers, weight.integers)
     assert torch.equal(read.zeros, weight.zeros)

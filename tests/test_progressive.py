@@ -15,8 +15,8 @@ from transformers import AutoModelForCausalLM
 
 from radquant.checkpoints.loading import load
 from radquant.errors import UserError
-from radquant.packed import packing_qoq, progressive_grid
-from radquant.packed.formats import FORMATS, check_tensors, in_memory, settings_of, unpack
+from radquant.packed import progressive_grid
+from radquant.packed.formats import check_tensors, in_memory, qoq, settings_of, unpack
 from radquant.packed.grid import QuantizedWeight, by_group, find_grid, quantize
 from radquant.packed.progressive_grid import channel_scales, int8_weights
 from radquant.packed.progressive_linear import (
@@ -104,9 +104,8 @@ def test_every_weight_is_stored_as_it_is_evaluated(
 ) -> None:
     weight = quantize(weights(8 * rows, 32 * groups, seed % 2**31) * size, RTN)
     check(weight)
-    form = FORMATS["qoq"]
-    config = settings_of(json.loads(json.dumps(form.config(RTN, ["lm_head"]))))
-    packed = form.pack(weight, RTN)
+    config = settings_of(json.loads(json.dumps(qoq.config(RTN, ["lm_head"]))))
+    packed = qoq.pack(weight, RTN)
     check_tensors(packed, config, 32 * groups, 8 * rows)
     assert torch.equal(unpack(packed, config).dequantize(), weight.dequantize())
     layer = layer_of(weight)
@@ -118,15 +117,15 @@ def test_every_weight_is_stored_as_it_is_evaluated(
 def layer_of(weight: QuantizedWeight) -> ProgressiveLinear:
     out, channels = weight.integers.shape
     layer = ProgressiveLinear(channels, out, 4, channels // weight.scales.shape[1])
-    config = settings_of(FORMATS["qoq"].config(RTN, []))
-    tensors = in_memory(packing_qoq.pack(weight), config)
+    config = settings_of(qoq.config(RTN, []))
+    tensors = in_memory(qoq.pack(weight, RTN), config)
     layer.load_state_dict(tensors, strict=False, assign=True)
     return layer
 
 
 def test_the_layout_read_by_hand() -> None:
     weight = quantize(weights(8, 64), RTN)
-    packed = packing_qoq.pack(weight)
+    packed = qoq.pack(weight, RTN)
     assert {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in packed.items()} == {
         "qweight": (torch.int32, (8, 8)),
         "group_scales": (torch.uint8, (8, 2)),
@@ -302,7 +301,7 @@ def test_values_that_are_no_int8_are_refused() -> None:
         channel_scales=torch.ones(8).half(),
     )
     with pytest.raises(UserError, match="reaches 135 … 135, which is no INT8"):
-        packing_qoq.pack(bad)
+        qoq.pack(bad, RTN)
 
 
 def test_activations_have_one_scale_per_token() -> None:

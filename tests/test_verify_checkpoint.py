@@ -16,13 +16,16 @@ from tiny_models import SCRIPTS, store, tiny_llama, write_samples
 
 from radquant.errors import UserError
 from radquant.files import write_json
-from radquant.packed import packing, packing_compressed, packing_gptq
+from radquant.packed import packing
+from radquant.packed.formats import compressed_tensors, gptq
+from radquant.packed.grid import QuantizedWeight
 from radquant.quantization import outliers
 from radquant.quantization.rotation import SIGN_SEED
 from radquant.runtime import hadamard
 from radquant.runtime.hadamard import rotate
 from radquant.runtime.runtime_file import FILE
 from radquant.settings.precision import Activations
+from radquant.settings.recipe import Recipe
 from radquant.verification import selftest
 from radquant.verification.checkpoints import layers_path, table_of, weight_error
 
@@ -72,17 +75,24 @@ def swap_order(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def forget_the_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    pack = packing_gptq.pack
-    monkeypatch.setattr(
-        packing_gptq, "pack", lambda weight, bits, zeros_less_one: pack(weight, bits, False)
-    )
+    pack = gptq.pack
+
+    def second_version(weight: QuantizedWeight, recipe: Recipe) -> dict[str, torch.Tensor]:
+        return pack(
+            weight, Recipe(method=recipe.method, bits=recipe.bits, group_size=recipe.group_size)
+        )
+
+    monkeypatch.setattr(gptq, "pack", second_version)
 
 
 def big_endian(monkeypatch: pytest.MonkeyPatch) -> None:
-    pack = packing_compressed.pack_bits
-    monkeypatch.setattr(
-        packing_compressed, "pack_bits", lambda values, bits: pack(values.flip(-1), bits)
-    )
+    pack = compressed_tensors.pack
+
+    def backwards(weight: QuantizedWeight, recipe: Recipe) -> dict[str, torch.Tensor]:
+        turned = QuantizedWeight(weight.integers.flip(-1), weight.scales, weight.zeros.flip(0))
+        return pack(turned, recipe)
+
+    monkeypatch.setattr(compressed_tensors, "pack", backwards)
 
 
 @pytest.mark.parametrize(

@@ -9,16 +9,9 @@ from torch import nn
 
 from radquant.checkpoints.streaming import StoredTensor, empty_model, names_in_model, stored_tensors
 from radquant.errors import UserError
-from radquant.packed.formats import (
-    SUFFIXES,
-    Settings,
-    check_tensors,
-    field_bits,
-    in_memory,
-    settings_of,
-)
+from radquant.packed.formats import Settings, check_tensors, in_memory, settings_of, suffixes_of
+from radquant.packed.in_memory import packed_layer
 from radquant.packed.linear import PackedLinear
-from radquant.packed.progressive_linear import ProgressiveLinear
 from radquant.runtime.activations import ends_in
 from radquant.runtime.hadamard import rotate_input
 from radquant.runtime.runtime_file import online_rotations, weights_config
@@ -26,7 +19,7 @@ from radquant.runtime.runtime_file import online_rotations, weights_config
 
 def packed_layers(names: Iterable[str], settings: Settings) -> dict[str, dict[str, str]]:
     """The packed linear layers among a checkpoint's tensors: {layer: {suffix: tensor's name}}."""
-    suffixes = SUFFIXES[settings.format]
+    suffixes = suffixes_of(settings)
     layers: dict[str, dict[str, str]] = {}
     for name in names:
         layer, _, suffix = name.rpartition(".")
@@ -92,16 +85,8 @@ def place(
         tensors = in_memory(tensors, settings)
     except UserError as error:
         raise UserError(f"{where} cannot be read: {error}") from None
-    kind = ProgressiveLinear if "channel_scales" in tensors else PackedLinear
-    layer = kind(
-        linear.in_features,
-        linear.out_features,
-        field_bits(settings.bits),
-        settings.group_size,
-        linear.bias is not None,
-        "order" in tensors,
-    )
-    layer.load_state_dict(tensors, strict=False, assign=True)
+    size = (linear.in_features, linear.out_features)
+    layer = packed_layer(tensors, settings, *size, linear.bias is not None)
     parent, _, child = name.rpartition(".")
     setattr(model.get_submodule(parent), child, layer)
 

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from radquant.files import read_json
-from radquant.packed.formats import COMPRESSED, GEMM, GPTQ, QOQ, Settings, settings_of
+from radquant.packed.formats import Settings, settings_of, stored_format
 from radquant.runtime.runtime_file import FILE as RUNTIME_FILE
 from radquant.runtime.runtime_file import OWN_METHOD, weights_config
 from radquant.settings.precision import GROUP, STATIC, TENSOR, TOKEN
@@ -28,8 +28,6 @@ LICENCE_FILES = ("LICENSE*", "LICENCE*", "NOTICE*")
 COUNTS = ("samples", "texts", "tokens", "max_tokens", "truncated")
 HASHES = ("sha256", "prompt_hash", "revision")
 SAFE_WORD = re.compile(r"[A-Za-z0-9._/+-]{1,100}")  # an id or a hash; never a sentence
-# What the loading section says was read from, or tried with, these releases.
-VLLM, TRANSFORMERS, GPTQMODEL = "vLLM 0.32", "transformers 5.23", "gptqmodel 7.2"
 
 
 def model_card(source: Path, quantization: Mapping[str, Any], record: Mapping[str, Any]) -> str:
@@ -248,71 +246,23 @@ def loading(settings: Settings, bfloat16: bool, own: bool, extras: bool) -> str:
     there is more that others do not know of, and can do without.
     """
     dtype = "bfloat16" if bfloat16 else "float16"
-    if settings.format == QOQ and not own:
+    others = stored_format(settings.format).loading(settings, dtype)
+    if not others and not own:
         return (
             "This format is radquant's own: `radquant.checkpoints.loading.load(directory)` loads "
             "it. Neither transformers nor vLLM does, and transformers may leave the weights random "
-            "with no more than a warning. `scripts/export.py` writes it for QServe (OmniServe)."
+            "with no more than a warning."
+            + " `scripts/export.py` writes it for QServe (OmniServe)."
+            * settings.progressive
         )
     if own:
         others = [
             "transformers, vLLM: not at all. Some layers' inputs are rotated at run time, without "
             "which the weights mean nothing; the quantization method is called `radquant`."
         ]
-    else:
-        others = [transformers_text(settings, bfloat16, dtype), vllm_text(settings, dtype)]
     if extras and not own:
         others.append(f"Of what lies in `{RUNTIME_FILE}` they know nothing: they use the weights.")
     parts = [*others, "radquant loads it with `radquant.checkpoints.loading.load(directory)`."]
     if bfloat16:
         parts.insert(0, "Activations of this model overflow in float16: use bfloat16 or float32.")
     return "\n\n".join(parts)
-
-
-def code(*lines: str) -> str:
-    return "\n\n```python\n" + "\n".join(lines) + "\n```"
-
-
-def transformers_text(settings: Settings, bfloat16: bool, dtype: str) -> str:
-    example = code(
-        "from transformers import AutoModelForCausalLM",
-        "",
-        f'model = AutoModelForCausalLM.from_pretrained("DIRECTORY", dtype="{dtype}")',
-    )
-    if settings.format == COMPRESSED:
-        return f"transformers, beside the package compressed-tensors:{example}"
-    if settings.format == GEMM and settings.bits != 4:
-        return f"transformers: not with {GPTQMODEL}, whose AWQ layers hold 4 bits only."
-    if settings.format == GEMM:
-        caution = (
-            f" On a GPU {TRANSFORMERS} turns AWQ models to float16, which this one does not bear: "
-            "use vLLM there."
-        )
-        packages = "gptqmodel and accelerate"
-        return f"transformers, beside {packages}.{caution * bfloat16}{example}"
-    return f"transformers, beside gptqmodel and optimum:{example}"
-
-
-def vllm_text(settings: Settings, dtype: str) -> str:
-    hindrance = vllm_hindrance(settings)
-    if hindrance:
-        return f"vLLM: not with {VLLM}, {hindrance}."
-    caution = ""
-    if settings.bits == 8:
-        hopper = settings.format == COMPRESSED and not settings.symmetric
-        caution = f" on a GPU{' of the Hopper kind, for 8 bits with zero points' * hopper}"
-    example = code("from vllm import LLM", "", f'model = LLM("DIRECTORY", dtype="{dtype}")')
-    return f"vLLM{caution}:{example}"
-
-
-def vllm_hindrance(settings: Settings) -> str:
-    """Why vLLM refuses a checkpoint; empty if it does not."""
-    if settings.in_order_of_activation:
-        return "which no longer takes groups in order of activation"
-    if settings.format == GEMM and settings.bits != 4:
-        return "which reads AWQ's format in 4 bits only"
-    if settings.bits not in (4, 8):
-        return f"most of whose kernels have no {settings.bits} bits"
-    if settings.format == GPTQ and not settings.symmetric:
-        return "which reads the GPTQ format on a symmetric grid only"
-    return ""

@@ -36,7 +36,6 @@ from radquant.export.source import (
 from radquant.files import atomic_directory, write_json
 from radquant.packed.formats import HEAD, Settings
 from radquant.packed.grid import QuantizedWeight
-from radquant.settings.recipe import QOQ
 
 SERVER = "TensorRT-LLM"
 ARCHITECTURES = (
@@ -74,7 +73,7 @@ def check_settings(settings: Settings) -> None:
     """Raise UserError if the layout cannot hold weights stored so."""
     if settings.bits != 4:
         raise UserError(f"W4A16_AWQ has weights of 4 bits, not {settings.bits}")
-    if settings.format == QOQ:
+    if settings.progressive:
         raise UserError(
             "W4A16_AWQ has no progressive scales; quantize with zero_point false and without "
             "progressive"

@@ -36,7 +36,7 @@ from radquant.export.source import (
 from radquant.files import atomic_directory
 from radquant.packed.formats import Settings
 from radquant.packed.grid import QuantizedWeight
-from radquant.settings.recipe import QOQ, WHOLE_ROW
+from radquant.settings.recipe import WHOLE_ROW
 
 SERVER = "OmniServe"
 ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM")
@@ -103,7 +103,7 @@ def check_settings(settings: Settings) -> None:
             f"{SERVER} takes groups of {GROUP_SIZE} or whole rows (-1), not of "
             f"{settings.group_size}; quantize with group_size {GROUP_SIZE}"
         )
-    if settings.group_size == GROUP_SIZE and settings.format != QOQ:
+    if settings.group_size == GROUP_SIZE and not settings.progressive:
         raise UserError(
             f"{SERVER} takes groups of {GROUP_SIZE} with progressive scales only; "
             "quantize with progressive"

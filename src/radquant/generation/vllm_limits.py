@@ -8,21 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from radquant.errors import UserError
-from radquant.settings.recipe import (
-    COMPRESSED,
-    GEMM,
-    GPTQ,
-    HADAMARD,
-    NONE,
-    QOQ,
-    format_name,
-    in_order_of_activation,
-    recipe_of,
-)
+from radquant.packed.formats import format_for, settings_for, settings_of, stored_format
+from radquant.settings.recipe import HADAMARD, NONE, recipe_of
 
-# By format: the bits that vLLM's kernels have. Those for CPUs have 4 bits only.
-BITS = {GEMM: (4,), GPTQ: (4, 8), COMPRESSED: (4, 8)}
-CPU_BITS = (4,)
 # Model types whose activations overflow float16.
 NO_FLOAT16 = ("gemma2", "gemma3", "gemma3_text")
 # Without the first, vLLM rounds the activations of 4-bit layers to 8 bits on CPUs that have AMX.
@@ -33,26 +21,6 @@ ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
 }
 INSTEAD = "use engine transformers"
-
-
-def stored_problem(
-    form: str, bits: int, symmetric: bool, in_order: bool, on_cpu: bool
-) -> str | None:
-    """Why vLLM cannot read weights stored so, in words that follow "vLLM cannot …"; None if it can.
-
-    in_order: groups in order of activation, which need an index.
-    """
-    if form == QOQ:
-        return "read format qoq; docs/qserve.md says what can"
-    if bits not in BITS[form]:
-        return f"read {bits} bits in format {form}; it can {' and '.join(map(str, BITS[form]))}"
-    if on_cpu and bits not in CPU_BITS:
-        return f"multiply by {bits}-bit weights on a CPU; use 4 bits"
-    if form == GPTQ and not symmetric:
-        return "read GPTQ with zero points; use zero_point: false, or format compressed-tensors"
-    if in_order:
-        return "read groups in order of activation; leave desc_act out"
-    return None
 
 
 def check_configuration(config: Mapping[str, Any]) -> None:
@@ -86,13 +54,8 @@ def check_configuration(config: Mapping[str, Any]) -> None:
 
 def _check_recipe(checkpoints: Mapping[str, Any], name: str, on_cpu: bool) -> None:
     recipe = recipe_of(checkpoints[name])
-    problem = stored_problem(
-        format_name(recipe, checkpoints[name]["format"]),
-        recipe.bits,
-        not recipe.zero_point,
-        in_order_of_activation(recipe),
-        on_cpu,
-    )
+    form = format_for(recipe, checkpoints[name]["format"])
+    problem = form.vllm_problem(settings_for(recipe, form), on_cpu)
     if recipe.transform == HADAMARD:
         problem = f"rotate inputs as transform hadamard needs; {INSTEAD}"
     if recipe.prefix != NONE:
@@ -127,7 +90,6 @@ def check_checkpoint(directory: Path, dtype: str, on_cpu: bool) -> None:
 
 
 def _check_stored(directory: Path, quantization: Mapping[str, Any], on_cpu: bool) -> None:
-    from radquant.packed.formats import settings_of
     from radquant.runtime.runtime_file import OWN_METHOD, read_runtime
 
     if quantization.get("quant_method") == OWN_METHOD:
@@ -139,9 +101,7 @@ def _check_stored(directory: Path, quantization: Mapping[str, Any], on_cpu: bool
         found = settings_of(quantization)
     except UserError as error:
         raise UserError(f"{directory}: {error}") from None
-    problem = stored_problem(
-        found.format, found.bits, found.symmetric, found.in_order_of_activation, on_cpu
-    )
+    problem = stored_format(found.format).vllm_problem(found, on_cpu)
     if problem:
         raise UserError(f"{directory}: vLLM cannot {problem}")
     if read_runtime(directory, quantization).prefix:

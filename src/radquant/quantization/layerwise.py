@@ -30,7 +30,7 @@ from radquant.families.architectures import (
     not_converted,
 )
 from radquant.files import atomic_path, read_json, read_table
-from radquant.packed.formats import Format
+from radquant.packed.formats import StoredFormat
 from radquant.quantization import resuming, smoothing
 from radquant.quantization.awq import scale_group
 from radquant.quantization.calibration_statistics import (
@@ -106,7 +106,7 @@ class Work:
     source: Original  # with the table of the rotated model, if it is rotated
     table: Architecture  # of the original
     recipe: Recipe
-    form: Format
+    form: StoredFormat
     rotation: Rotation | None
     prefix: int  # tokens at the start of each calibration sequence that are the stored prefix
     device: torch.device
@@ -309,7 +309,7 @@ def quantize_model(
     source: Original,
     work: Path,
     recipe: Recipe,
-    form: Format,
+    form: StoredFormat,
     sequences: Sequence[Tensor] | None,
     device: torch.device,
     prefix: Sequence[int] = (),

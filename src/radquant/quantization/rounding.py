@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from radquant.errors import UserError
 from radquant.families.architectures import Architecture
-from radquant.packed.formats import Format, settings_of, unpack
+from radquant.packed.formats import StoredFormat, settings_for, unpack
 from radquant.packed.grid import QuantizedWeight, quantize
 from radquant.quantization.awq import output_error, rows_for_loss, search_clip
 from radquant.quantization.calibration_statistics import (
@@ -36,7 +36,7 @@ def round_layer(
     name: str,
     architecture: Architecture,
     recipe: Recipe,
-    form: Format,
+    form: StoredFormat,
     statistics: Sequence[InputStatistics],
     rounded_inputs: Sequence[RoundedStatistics | None],
 ) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
@@ -48,7 +48,7 @@ def round_layer(
     """
     tensors: dict[str, Tensor] = {}
     records = []
-    settings = settings_of(form.config(recipe, []))
+    settings = settings_for(recipe, form)
     for place, group in enumerate(architecture.groups):
         exact = statistics[place].gram if statistics else None
         inputs = rounded_inputs[place] if rounded_inputs else None

@@ -17,8 +17,6 @@ from radquant.settings.sentences import made
 NONE, SMOOTH, HADAMARD, AUTO = "none", "smooth", "hadamard", "auto"
 WHOLE_ROW = -1  # the group size that stands for one group a row, "per channel"
 GROUP_SIZES = (32, 64, 128, WHOLE_ROW)
-GEMM, GPTQ, COMPRESSED, QOQ = "gemm", "gptq", "compressed-tensors", "qoq"
-FORMAT_BITS = {GEMM: (4, 8), GPTQ: (2, 3, 4, 8), COMPRESSED: (2, 4, 8), QOQ: (4,)}
 
 
 class Recipe(Section):
@@ -202,27 +200,19 @@ def format_name(recipe: Recipe, asked: str | None = None) -> str:
 
     Raises UserError if the format cannot hold the recipe.
     """
-    if asked is None and recipe.progressive:
-        asked = QOQ
+    formats = {
+        name: registry.load_kind(registry.STORED_FORMATS, name) for name in registry.STORED_FORMATS
+    }
     if asked is None:
-        usual = recipe.method in ("awq", "rtn") and recipe.bits in FORMAT_BITS[GEMM]
-        asked = GEMM if usual else GPTQ
-    if asked not in FORMAT_BITS:
-        raise UserError(f"there is no format {asked!r}; use one of {', '.join(FORMAT_BITS)}")
-    if recipe.bits not in FORMAT_BITS[asked]:
-        able = [name for name, bits in FORMAT_BITS.items() if recipe.bits in bits]
+        asked = next(name for name, form in formats.items() if form.usual_for(recipe))
+    if asked not in formats:
+        raise UserError(f"there is no format {asked!r}; use one of {', '.join(formats)}")
+    if recipe.bits not in formats[asked].BITS:
+        able = [name for name, form in formats.items() if recipe.bits in form.BITS]
         raise UserError(
             f"format {asked} cannot hold {recipe.bits} bits; use {' or '.join(able)} for them"
         )
-    if recipe.progressive and asked != QOQ:
-        raise UserError(
-            f"format {asked} cannot hold progressive scales; use format {QOQ}, or leave format out"
-        )
-    if asked == QOQ and not recipe.progressive:
-        raise UserError(f"format {QOQ} holds progressive scales only; set progressive to true")
-    if in_order_of_activation(recipe) and asked != GPTQ:
-        raise UserError(
-            f"format {asked} cannot hold groups in order of activation; "
-            f"use format {GPTQ}, or leave desc_act out"
-        )
+    problem = formats[asked].problem(recipe)
+    if problem:
+        raise UserError(problem)
     return asked

@@ -1,31 +1,22 @@
 """Packing and activation quantization against closed forms, on layers small enough to read by hand.
 
-Every integer, zero and scale of a test layer is a formula of its place, scales are powers of two,
-and packed words are read bit by bit in plain Python from the formats' definitions, so nothing here
-shares code with what it checks, and every comparison is exact.
+Every integer, zero and scale of a test layer is a formula of its place, and scales are powers of
+two. Packed words are read bit by bit in plain Python from the formats' definitions, by each
+format's `plain_values`. So nothing here shares code with what it checks, and every comparison is
+exact.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
-from radquant.packed.formats import FORMATS, Format, field_bits, in_memory, settings_of, unpack
+from radquant.packed.formats import StoredFormat, all_formats, in_memory, settings_for, unpack
 from radquant.packed.grid import QuantizedWeight, quantize
-from radquant.packed.linear import PackedLinear
-from radquant.packed.progressive_linear import ProgressiveLinear
+from radquant.packed.in_memory import packed_layer
 from radquant.runtime.activations import quantize_activations
 from radquant.settings.precision import TENSOR, Activations
-from radquant.settings.recipe import (
-    COMPRESSED,
-    FORMAT_BITS,
-    GEMM,
-    GPTQ,
-    QOQ,
-    Recipe,
-    in_order_of_activation,
-)
+from radquant.settings.recipe import Recipe, in_order_of_activation
 
 SHAPES = ((64, 64), (32, 96), (96, 32))  # [out, in]
 GROUP_SIZE = 32
@@ -93,88 +84,47 @@ def weight_at(out: int, channel: int, groups: int, recipe: Recipe) -> float:
     return offset * scale
 
 
-def stream_value(words: list[int], place: int, bits: int) -> int:
-    """Value `place` of a stream of values, lowest bit first, in 32-bit words."""
-    stream = sum((word & 0xFFFFFFFF) << (32 * number) for number, word in enumerate(words))
-    return (stream >> (place * bits)) & (2**bits - 1)
-
-
-def gemm_value(words: list[int], place: int, bits: int) -> int:
-    """Value `place` of a row in AutoAWQ's order: a word's even places first, then its odd ones."""
-    per_word = 32 // bits
-    word, within = divmod(place, per_word)
-    field = within // 2 + (within % 2) * (per_word // 2)
-    return ((words[word] & 0xFFFFFFFF) >> (field * bits)) & (2**bits - 1)
-
-
-def stored_integers(name: str, packed: dict[str, Tensor], bits: int) -> list[list[int]]:
-    """[out][in] integers as the format's definition reads them."""
-    if name == GEMM:
-        rows, out = packed["qweight"].tolist(), packed["scales"].shape[1]
-        return [[gemm_value(row, place, bits) for row in rows] for place in range(out)]
-    lines = packed["weight_packed" if name == COMPRESSED else "qweight"]
-    lines = lines.T if name == GPTQ else lines
-    count = lines.shape[1] * 32 // bits
-    return [[stream_value(line, c, bits) for c in range(count)] for line in lines.tolist()]
-
-
-def stored_zeros(name: str, packed: dict[str, Tensor], recipe: Recipe) -> list[list[int]]:
-    """[out][group] zeros as the format's definition reads them."""
-    bits = recipe.bits
-    if name == QOQ:
-        return packed["group_zeros"].tolist()
-    if name == COMPRESSED:
-        out, groups = packed["weight_scale"].shape
-        if not recipe.zero_point:
-            return [[2 ** (bits - 1)] * groups for _ in range(out)]
-        columns = packed["weight_zero_point"].T.tolist()
-        return [[stream_value(column, o, bits) for column in columns] for o in range(out)]
-    out, rows = packed["scales"].shape[1], packed["qzeros"].tolist()
-    if name == GEMM:
-        return [[gemm_value(row, o, bits) for row in rows] for o in range(out)]
-    one = 0 if recipe.zero_point else 1  # symmetric grids are stored in the format's first version
-    return [[stream_value(row, o, bits) + one for row in rows] for o in range(out)]
-
-
-def recipes_of(form: Format) -> Iterator[Recipe]:
-    if form.name == QOQ:
-        yield Recipe(method="rtn", bits=4, group_size=GROUP_SIZE, progressive=True)
-        return
-    for bits in FORMAT_BITS[form.name]:
-        for zero_point in (True, False):
-            yield Recipe(method="rtn", bits=bits, group_size=GROUP_SIZE, zero_point=zero_point)
-    if form.name == GPTQ:
-        yield Recipe(method="gptq", bits=4, group_size=GROUP_SIZE, rounding="gptq", desc_act=True)
+def recipes_of(form: StoredFormat) -> Iterator[Recipe]:
+    """What the format can hold of all that is to be tried."""
+    grids = [(bits, zero_point) for bits in form.BITS for zero_point in (True, False)]
+    recipes = [
+        Recipe(method="rtn", bits=bits, group_size=GROUP_SIZE, zero_point=zero_point)
+        for bits, zero_point in grids
+    ]
+    recipes.append(Recipe(method="rtn", bits=4, group_size=GROUP_SIZE, progressive=True))
+    recipes.append(
+        Recipe(method="gptq", bits=4, group_size=GROUP_SIZE, rounding="gptq", desc_act=True)
+    )
+    for recipe in recipes:
+        if recipe.bits in form.BITS and form.problem(recipe) is None:
+            yield recipe
 
 
 def packing_checks() -> Iterator[Check]:
     """How many values differ from the closed form, for every format, recipe and shape."""
-    for form in FORMATS.values():
+    for form in all_formats():
         for recipe in recipes_of(form):
             grid = "asymmetric" if recipe.zero_point else "symmetric"
             order = ", in order of activation" if in_order_of_activation(recipe) else ""
             for shape in SHAPES:
-                label = f"{shape[0]}x{shape[1]}: {form.name} {recipe.bits} bits {grid}{order}"
+                label = f"{shape[0]}x{shape[1]}: {form.NAME} {recipe.bits} bits {grid}{order}"
                 yield Check(label, different_values(form, recipe, shape), 0)
 
 
-def different_values(form: Format, recipe: Recipe, shape: tuple[int, int]) -> int:
+def different_values(form: StoredFormat, recipe: Recipe, shape: tuple[int, int]) -> int:
     """Values that packing, unpacking or multiplying get wrong in one test layer."""
     (out, channels), groups = shape, shape[1] // GROUP_SIZE
     packed = form.pack(layer_of(shape, recipe), recipe)
-    settings = settings_of(form.config(recipe, []))
+    settings = settings_for(recipe, form)
     integers = table(*shape, lambda o, c: integer_at(o, c, recipe.bits))
     zeros = table(out, groups, lambda o, g: zero_at(o, g, recipe))
     weights = torch.tensor(table(*shape, lambda o, c: weight_at(o, c, groups, recipe)))
-    kind = ProgressiveLinear if recipe.progressive else PackedLinear
-    layer = kind(channels, out, field_bits(recipe.bits), GROUP_SIZE, ordered=recipe.desc_act)
-    layer.load_state_dict(in_memory(packed, settings), strict=False, assign=True)
+    layer = packed_layer(in_memory(packed, settings), settings, channels, out)
     x = torch.tensor(table(3, channels, lambda t, c: float((t + 5 * c) % 7 - 3)))
-    wrong = torch.tensor(stored_integers(form.name, packed, recipe.bits)) != torch.tensor(integers)
-    wrong_zeros = torch.tensor(stored_zeros(form.name, packed, recipe)) != torch.tensor(zeros)
+    read_integers, read_zeros = form.plain_values(packed, recipe)
     return int(
-        wrong.sum()
-        + wrong_zeros.sum()
+        (torch.tensor(read_integers) != torch.tensor(integers)).sum()
+        + (torch.tensor(read_zeros) != torch.tensor(zeros)).sum()
         + (unpack(packed, settings).dequantize() != weights).sum()
         + (weights != layer.dequantize().T).sum()
         # Sums of a few small multiples of powers of two are exact in float32.

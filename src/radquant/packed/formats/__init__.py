@@ -1,0 +1,112 @@
+"""The formats of packed checkpoints: what is the same for all of them, and who is asked for what.
+
+Each is a module of this folder; `kind` says which names it has. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from radquant import registry
+from radquant.errors import UserError
+from radquant.packed.formats.kind import HEAD, Settings, StoredFormat, field_bits
+from radquant.settings.recipe import WHOLE_ROW, Recipe, format_name
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from radquant.packed.grid import QuantizedWeight
+
+__all__ = [
+    "HEAD",
+    "Settings",
+    "StoredFormat",
+    "all_formats",
+    "check_tensors",
+    "field_bits",
+    "format_for",
+    "in_memory",
+    "settings_for",
+    "settings_of",
+    "stored_format",
+    "suffixes_of",
+    "unpack",
+]
+
+
+def stored_format(name: str) -> StoredFormat:
+    """The format of this name; raises UserError if there is none."""
+    return cast(StoredFormat, registry.load_kind(registry.STORED_FORMATS, name))
+
+
+def all_formats() -> list[StoredFormat]:
+    return [stored_format(name) for name in registry.STORED_FORMATS]
+
+
+def format_for(recipe: Recipe, asked: str | None = None) -> StoredFormat:
+    """The format to store `recipe` in; raises UserError if it cannot hold the recipe."""
+    return stored_format(format_name(recipe, asked))
+
+
+def settings_of(config: Mapping[str, Any]) -> Settings:
+    """Read a `quantization_config`, ours or another tool's.
+
+    Raises UserError if it announces a format that this program does not read.
+    """
+    form = next((each for each in all_formats() if each.recognises(config)), None)
+    if form is None:
+        methods = dict.fromkeys(each.METHOD for each in all_formats())
+        raise UserError(
+            f"checkpoints with quant_method {config.get('quant_method')!r} cannot be read; those "
+            f"with {', '.join(map(repr, methods))} can"
+        )
+    settings = form.read_config(config)
+    if settings.bits not in form.BITS:
+        raise UserError(f"{settings.bits}-bit checkpoints in {settings.format} cannot be read")
+    if settings.group_size != WHOLE_ROW and settings.group_size < 1:
+        raise UserError(f"group_size {settings.group_size} in quantization_config makes no sense")
+    return settings
+
+
+def settings_for(recipe: Recipe, form: StoredFormat) -> Settings:
+    """What a checkpoint of `recipe` in the format `form` will say."""
+    return settings_of(form.config(recipe, []))
+
+
+def suffixes_of(settings: Settings) -> Sequence[str]:
+    """Of a packed layer's tensors; a layer without the first is none."""
+    return stored_format(settings.format).SUFFIXES
+
+
+def check_tensors(
+    tensors: Mapping[str, Tensor], settings: Settings, inputs: int, outputs: int
+) -> None:
+    """Raise UserError unless a packed layer's tensors fit its size and settings."""
+    if settings.group_size != WHOLE_ROW and inputs % settings.group_size:
+        raise UserError(f"its {inputs} inputs are no multiple of group size {settings.group_size}")
+    wanted = stored_format(settings.format).layer_tensors(settings, inputs, outputs)
+    for suffix, stored in wanted.items():
+        if suffix not in tensors:
+            if stored.optional:
+                continue
+            raise UserError(f"its {suffix} is missing")
+        tensor = tensors[suffix]
+        if tuple(tensor.shape) != stored.shape:
+            raise UserError(
+                f"its {suffix} has shape {list(tensor.shape)}, not {list(stored.shape)}"
+            )
+        if tensor.is_floating_point() != stored.floating:
+            raise UserError(f"its {suffix} holds {tensor.dtype}")
+        if stored.values is not None and tensor.tolist() != list(stored.values):
+            raise UserError(f"its {suffix} is not {list(stored.values)}")
+
+
+def unpack(tensors: dict[str, Tensor], settings: Settings) -> QuantizedWeight:
+    """The integers and grid of one packed layer, in any format."""
+    return stored_format(settings.format).unpack(tensors, settings)
+
+
+def in_memory(tensors: dict[str, Tensor], settings: Settings) -> dict[str, Tensor]:
+    """A stored layer's tensors as `packed.in_memory` describes them; the same weights."""
+    return stored_format(settings.format).in_memory(tensors, settings)

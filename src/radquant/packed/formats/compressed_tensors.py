@@ -1,0 +1,218 @@
+"""The `pack-quantized` format of compressed-tensors.
+
+Tensors of a packed linear layer (compressed-tensors, `compressors/pack_quantized`):
+
+    weight_packed      int32   [out, ceil(in·bits / 32)]
+    weight_scale       float16 [out, groups]
+    weight_zero_point  int32   [ceil(out·bits / 32), groups]; asymmetric grids only
+    weight_shape       int64   [2]: out, in
+    weight_g_idx       int32   [in]; only where groups were formed in order of activation, which
+                               the package's later versions and vLLM refuse: read, never written
+
+It speaks of signed integers q − 2^(bits − 1) and of their zeros but stores them with that offset
+added back, which is this program's own range. For bits that do not divide 32 its versions differ
+(0.17 leaves the rest of a word empty, 0.20 fills it), so 3 bits are not written and read only as
+the newer ones store them.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from radquant.errors import UserError
+from radquant.packed.formats import other_programs
+from radquant.packed.formats.kind import (
+    HEAD,
+    Settings,
+    Stored,
+    Table,
+    groups_of,
+    lacks_order_of_activation,
+    lacks_progressive_scales,
+    need,
+    stream_value,
+    stream_values,
+    words_for,
+)
+from radquant.settings.recipe import WHOLE_ROW, Recipe, uses_gptq_rounding
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from radquant.packed.grid import QuantizedWeight
+
+NAME = "compressed-tensors"
+METHOD = "compressed-tensors"
+BITS: tuple[int, ...] = (2, 4, 8)
+SUFFIXES: tuple[str, ...] = (
+    "weight_packed",
+    "weight_scale",
+    "weight_shape",
+    "weight_zero_point",
+    "weight_g_idx",
+)
+VLLM_BITS = (4, 8)
+
+
+def problem(recipe: Recipe) -> str | None:
+    return lacks_progressive_scales(NAME, recipe) or lacks_order_of_activation(NAME, recipe)
+
+
+def usual_for(recipe: Recipe) -> bool:
+    return False
+
+
+def config(recipe: Recipe, left_out: Sequence[str]) -> dict[str, Any]:
+    """What llm-compressor writes."""
+    weights = {
+        "num_bits": recipe.bits,
+        "type": "int",
+        "symmetric": not recipe.zero_point,
+        "strategy": "channel" if recipe.group_size == WHOLE_ROW else "group",
+        "group_size": None if recipe.group_size == WHOLE_ROW else recipe.group_size,
+        "dynamic": False,
+        "actorder": "weight" if uses_gptq_rounding(recipe) else None,
+    }
+    group = {
+        "targets": ["Linear"],
+        "weights": weights,
+        "input_activations": None,
+        "output_activations": None,
+    }
+    return {
+        "quant_method": METHOD,
+        "format": "pack-quantized",
+        "quantization_status": "compressed",
+        "config_groups": {"group_0": group},
+        "ignore": [name if name == HEAD else f"re:.*{re.escape(name)}.*" for name in left_out],
+        "kv_cache_scheme": None,
+        "global_compression_ratio": None,
+    }
+
+
+def pack(weight: QuantizedWeight, recipe: Recipe) -> dict[str, Tensor]:
+    """A symmetric grid's zeros go without saying."""
+    import torch
+
+    from radquant.packed.packing import pack_bits
+
+    packed = {
+        "weight_packed": pack_bits(weight.integers, recipe.bits),
+        "weight_scale": weight.scales.contiguous(),
+        "weight_shape": torch.tensor(weight.integers.shape),
+    }
+    if recipe.zero_point:
+        packed["weight_zero_point"] = pack_bits(weight.zeros.T, recipe.bits).T.contiguous()
+    return packed
+
+
+def recognises(config: Mapping[str, Any]) -> bool:
+    return config.get("quant_method") == METHOD
+
+
+def read_config(config: Mapping[str, Any]) -> Settings:
+    groups = list((config.get("config_groups") or {}).values())
+    packed = {group.get("format") or config.get("format") for group in groups}
+    if packed != {"pack-quantized"}:
+        found = ", ".join(sorted(str(each) for each in packed)) or "no format"
+        raise UserError(
+            f"compressed-tensors checkpoints in {found} cannot be read; pack-quantized can"
+        )
+    if any(group.get("input_activations") for group in groups):
+        raise UserError(
+            "compressed-tensors checkpoints that quantize activations cannot be read; "
+            "set activations on a precision of this program instead"
+        )
+    recipes = [read_weights(group.get("weights") or {}) for group in groups]
+    if len(set(recipes)) > 1:
+        raise UserError("compressed-tensors checkpoints with several recipes cannot be read")
+    return recipes[0]
+
+
+def read_weights(weights: Mapping[str, Any]) -> Settings:
+    """What a group of layers says of its weights."""
+    strategy = weights.get("strategy") or ("group" if weights.get("group_size") else "")
+    if weights.get("type", "int") != "int" or strategy not in ("group", "channel"):
+        raise UserError(
+            f"compressed-tensors weights of type {weights.get('type')} by {strategy or 'tensor'} "
+            "cannot be read; integers by group or channel can"
+        )
+    group_size = WHOLE_ROW if strategy == "channel" else int(need(weights, "group_size"))
+    return Settings(
+        NAME,
+        int(need(weights, "num_bits")),
+        group_size,
+        symmetric=bool(weights.get("symmetric", True)),
+        in_order_of_activation=weights.get("actorder") in ("group", "dynamic", True),
+    )
+
+
+def layer_tensors(settings: Settings, inputs: int, outputs: int) -> dict[str, Stored]:
+    groups, bits = groups_of(settings, inputs), settings.bits
+    zeros = {"weight_zero_point": Stored((words_for(outputs, bits), groups))}
+    return {
+        "weight_packed": Stored((outputs, words_for(inputs, bits))),
+        "weight_scale": Stored((outputs, groups), floating=True),
+        "weight_g_idx": Stored((inputs,), optional=True),
+        **({} if settings.symmetric else zeros),
+        "weight_shape": Stored((2,), values=(outputs, inputs)),
+    }
+
+
+def unpack(tensors: dict[str, Tensor], settings: Settings) -> QuantizedWeight:
+    import torch
+
+    from radquant.packed.grid import QuantizedWeight
+    from radquant.packed.packing import WORD, unpack_bits
+
+    bits, (outputs, inputs) = settings.bits, tensors["weight_shape"].tolist()
+    words = tensors["weight_packed"].shape[-1]
+    if words != math.ceil(inputs * bits / WORD):
+        raise UserError(
+            f"{words} words cannot be read as {inputs} integers of {bits} bits; the checkpoint is "
+            "damaged, or its integers are padded as in an older version of compressed-tensors"
+        )
+    scales = tensors["weight_scale"].reshape(outputs, -1)
+    if settings.symmetric:
+        zeros = torch.full(scales.shape, 2 ** (bits - 1), dtype=torch.uint8, device=scales.device)
+    else:
+        zeros = unpack_bits(tensors["weight_zero_point"].T.contiguous(), bits, outputs).T
+    return QuantizedWeight(
+        unpack_bits(tensors["weight_packed"], bits, inputs),
+        scales.contiguous(),
+        zeros.contiguous(),
+        tensors.get("weight_g_idx"),
+    )
+
+
+def in_memory(tensors: dict[str, Tensor], settings: Settings) -> dict[str, Tensor]:
+    from radquant.packed.in_memory import packed_tensors
+
+    return packed_tensors(unpack(tensors, settings), settings.bits)
+
+
+def plain_values(packed: dict[str, Tensor], recipe: Recipe) -> tuple[Table, Table]:
+    bits, (out, groups) = recipe.bits, packed["weight_scale"].shape
+    integers = [stream_values(row, bits) for row in packed["weight_packed"].tolist()]
+    if not recipe.zero_point:
+        return integers, [[2 ** (bits - 1)] * groups for _ in range(out)]
+    columns = packed["weight_zero_point"].T.tolist()
+    zeros = [[stream_value(column, place, bits) for column in columns] for place in range(out)]
+    return integers, zeros
+
+
+def vllm_problem(settings: Settings, on_cpu: bool) -> str | None:
+    lacking = other_programs.vllm_lacks_bits(settings, VLLM_BITS, on_cpu)
+    return lacking or other_programs.vllm_lacks_order(settings)
+
+
+def loading(settings: Settings, dtype: str) -> list[str]:
+    kind = "" if settings.symmetric else " of the Hopper kind, for 8 bits with zero points"
+    hindrance = other_programs.vllm_hindrance(settings)
+    return [
+        other_programs.transformers_text("the package compressed-tensors:", dtype),
+        other_programs.vllm_text(settings, dtype, hindrance, f"on a GPU{kind}"),
+    ]

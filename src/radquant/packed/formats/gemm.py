@@ -1,0 +1,134 @@
+"""AutoAWQ's GEMM format; `packed.packing` says how its tensors are laid out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from radquant.errors import UserError
+from radquant.packed.formats import other_programs
+from radquant.packed.formats.kind import (
+    WORD,
+    Settings,
+    Stored,
+    Table,
+    groups_of,
+    lacks_order_of_activation,
+    lacks_progressive_scales,
+    need,
+    words_for,
+)
+from radquant.settings.recipe import Recipe
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from radquant.packed.grid import QuantizedWeight
+
+NAME = "gemm"
+METHOD = "awq"
+BITS: tuple[int, ...] = (4, 8)
+SUFFIXES: tuple[str, ...] = ("qweight", "qzeros", "scales")
+READ_BY_OTHERS = (4,)  # the bits that AWQ's layers of vLLM and GPTQModel hold
+
+
+def problem(recipe: Recipe) -> str | None:
+    return lacks_progressive_scales(NAME, recipe) or lacks_order_of_activation(NAME, recipe)
+
+
+def usual_for(recipe: Recipe) -> bool:
+    return not recipe.progressive and recipe.method in ("awq", "rtn") and recipe.bits in BITS
+
+
+def config(recipe: Recipe, left_out: Sequence[str]) -> dict[str, Any]:
+    """What AutoAWQ writes. Zeros are stored on a symmetric grid, too, so there always are some."""
+    return {
+        "quant_method": METHOD,
+        "bits": recipe.bits,
+        "group_size": recipe.group_size,
+        "zero_point": True,
+        "version": "gemm",
+        "modules_to_not_convert": list(left_out),
+    }
+
+
+def pack(weight: QuantizedWeight, recipe: Recipe) -> dict[str, Tensor]:
+    from radquant.packed import packing
+
+    return packing.pack(weight, recipe.bits)
+
+
+def recognises(config: Mapping[str, Any]) -> bool:
+    return config.get("quant_method") == METHOD
+
+
+def read_config(config: Mapping[str, Any]) -> Settings:
+    version = str(config.get("version") or config.get("checkpoint_format") or "gemm").lower()
+    if version != "gemm":
+        raise UserError(f"AWQ checkpoints in version {version!r} cannot be read; 'gemm' can")
+    bits, group_size = need(config, "bits", "w_bit"), need(config, "group_size", "q_group_size")
+    return Settings(NAME, int(bits), int(group_size), symmetric=False)
+
+
+def layer_tensors(settings: Settings, inputs: int, outputs: int) -> dict[str, Stored]:
+    groups, words = groups_of(settings, inputs), words_for(outputs, settings.bits)
+    return {
+        "qweight": Stored((inputs, words)),
+        "qzeros": Stored((groups, words)),
+        "scales": Stored((groups, outputs), floating=True),
+    }
+
+
+def unpack(tensors: dict[str, Tensor], settings: Settings) -> QuantizedWeight:
+    from radquant.packed import packing
+
+    return packing.unpack(tensors, settings.bits)
+
+
+def in_memory(tensors: dict[str, Tensor], settings: Settings) -> dict[str, Tensor]:
+    """As they are: memory's form is this one."""
+    return tensors
+
+
+def plain_values(packed: dict[str, Tensor], recipe: Recipe) -> tuple[Table, Table]:
+    bits, out = recipe.bits, packed["scales"].shape[1]
+    rows, zeros = packed["qweight"].tolist(), packed["qzeros"].tolist()
+    return (
+        [[value_at(row, place, bits) for row in rows] for place in range(out)],
+        [[value_at(row, place, bits) for row in zeros] for place in range(out)],
+    )
+
+
+def value_at(words: list[int], place: int, bits: int) -> int:
+    """Value `place` of a row: a word holds its even places first, then its odd ones."""
+    per_word = WORD // bits
+    word, within = divmod(place, per_word)
+    field = within // 2 + (within % 2) * (per_word // 2)
+    return ((words[word] & 0xFFFFFFFF) >> (field * bits)) & (2**bits - 1)
+
+
+def vllm_problem(settings: Settings, on_cpu: bool) -> str | None:
+    return other_programs.vllm_lacks_bits(settings, READ_BY_OTHERS, on_cpu)
+
+
+def loading(settings: Settings, dtype: str) -> list[str]:
+    return [transformers_text(settings, dtype), vllm_text(settings, dtype)]
+
+
+def transformers_text(settings: Settings, dtype: str) -> str:
+    if settings.bits not in READ_BY_OTHERS:
+        gptqmodel = other_programs.GPTQMODEL
+        return f"transformers: not with {gptqmodel}, whose AWQ layers hold 4 bits only."
+    caution = (
+        f" On a GPU {other_programs.TRANSFORMERS} turns AWQ models to float16, which this one does "
+        "not bear: use vLLM there."
+    )
+    beside = f"gptqmodel and accelerate.{caution * (dtype != 'float16')}"
+    return other_programs.transformers_text(beside, dtype)
+
+
+def vllm_text(settings: Settings, dtype: str) -> str:
+    hindrance = None
+    if settings.bits not in READ_BY_OTHERS:
+        hindrance = "which reads AWQ's format in 4 bits only"
+    return other_programs.vllm_text(settings, dtype, hindrance)

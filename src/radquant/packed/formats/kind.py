@@ -1,0 +1,154 @@
+"""What a stored format is: the names that its module has, and what they speak of.
+
+A format is one module beside this one and one line of `registry.STORED_FORMATS`. The module says
+what the format can hold, how it is announced, written and read, and what other programs make of it.
+Nothing else asks for a format by its name. It is imported while a configuration is checked, so it
+imports torch, and what needs torch, inside its functions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from radquant.errors import UserError
+from radquant.settings.recipe import WHOLE_ROW, Recipe, in_order_of_activation
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from radquant.packed.grid import QuantizedWeight
+
+HEAD = "lm_head"
+WORD = 32  # bits
+Table = list[list[int]]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a checkpoint says about how its linear layers are stored."""
+
+    format: str  # a name of registry.STORED_FORMATS
+    bits: int
+    group_size: int  # -1: one group for the whole row
+    symmetric: bool  # every zero lies in the middle of the range
+    zeros_less_one: bool = False  # the first version of the GPTQ format
+    in_order_of_activation: bool = False  # groups are no runs of channels: there is an index
+    progressive: bool = False  # group scales are whole multiples of an INT8 channel scale
+
+
+@dataclass(frozen=True)
+class Stored:
+    """How one tensor of a packed layer must look."""
+
+    shape: tuple[int, ...]
+    floating: bool = False
+    optional: bool = False
+    values: tuple[int, ...] | None = None  # what it must hold; None: that is not known before
+
+
+class StoredFormat(Protocol):
+    """The names of a format's module."""
+
+    NAME: str  # as in registry.STORED_FORMATS
+    METHOD: str  # `quant_method` in the `quantization_config` of config.json
+    BITS: tuple[int, ...]  # of a weight
+    SUFFIXES: tuple[str, ...]  # of a packed layer's tensors; a layer without the first is none
+
+    def problem(self, recipe: Recipe) -> str | None:
+        """Why the format cannot hold a recipe, its bits apart: a sentence, or None if it can."""
+
+    def usual_for(self, recipe: Recipe) -> bool:
+        """Whether the recipe is stored so by default. The first line of the registry wins."""
+
+    def config(self, recipe: Recipe, left_out: Sequence[str]) -> dict[str, Any]:
+        """The `quantization_config` for config.json. left_out: modules that are not packed."""
+
+    def pack(self, weight: QuantizedWeight, recipe: Recipe) -> dict[str, Tensor]:
+        """The tensors of one layer, by suffix; UserError if the format cannot hold its size."""
+
+    def recognises(self, config: Mapping[str, Any]) -> bool:
+        """Whether this `quantization_config` is for the format to read, and to refuse."""
+
+    def read_config(self, config: Mapping[str, Any]) -> Settings:
+        """What this `quantization_config`, ours or another tool's, says; UserError if unreadable.
+
+        `settings_of` checks the bits and the group size afterwards.
+        """
+
+    def layer_tensors(self, settings: Settings, inputs: int, outputs: int) -> dict[str, Stored]:
+        """What a packed layer of this size must have, by suffix, in the order of the checks."""
+
+    def unpack(self, tensors: dict[str, Tensor], settings: Settings) -> QuantizedWeight:
+        """The integers and grid of one layer; the inverse of `pack`."""
+
+    def in_memory(self, tensors: dict[str, Tensor], settings: Settings) -> dict[str, Tensor]:
+        """The same weights as `packed.in_memory` describes them."""
+
+    def plain_values(self, packed: dict[str, Tensor], recipe: Recipe) -> tuple[Table, Table]:
+        """[out][in] integers and [out][group] zeros, read in plain Python from the definition.
+
+        The self-test compares `pack` with them, so they share no code with it.
+        """
+
+    def vllm_problem(self, settings: Settings, on_cpu: bool) -> str | None:
+        """Why vLLM cannot read such weights, in words that follow "vLLM cannot …", or None."""
+
+    def loading(self, settings: Settings, dtype: str) -> list[str]:
+        """The model card's paragraphs on loading with other programs; none if no other reads it.
+
+        dtype: the one of 16 bits that the model's activations bear.
+        """
+
+
+def need(config: Mapping[str, Any], *names: str) -> Any:
+    """The value of the first of `names` that is there."""
+    for name in names:
+        if config.get(name) is not None:
+            return config[name]
+    raise UserError(f"quantization_config has no {names[0]}; the checkpoint is not complete")
+
+
+def lacks_progressive_scales(name: str, recipe: Recipe) -> str | None:
+    """The problem of a format that has no progressive scales."""
+    if not recipe.progressive:
+        return None
+    return f"format {name} cannot hold progressive scales; use format qoq, or leave format out"
+
+
+def lacks_order_of_activation(name: str, recipe: Recipe) -> str | None:
+    """The problem of a format that has no index of groups."""
+    if not in_order_of_activation(recipe):
+        return None
+    return (
+        f"format {name} cannot hold groups in order of activation; "
+        "use format gptq, or leave desc_act out"
+    )
+
+
+def groups_of(settings: Settings, inputs: int) -> int:
+    """The groups of a row."""
+    return 1 if settings.group_size == WHOLE_ROW else inputs // settings.group_size
+
+
+def words_for(count: int, bits: int) -> int:
+    """The 32-bit words that hold `count` values side by side."""
+    return math.ceil(count * bits / WORD)
+
+
+def field_bits(bits: int) -> int:
+    """The bits of a packed layer's fields in memory: 4 or 8."""
+    return 4 if bits <= 4 else 8
+
+
+def stream_value(words: list[int], place: int, bits: int) -> int:
+    """Value `place` of a stream of values, lowest bit first, in 32-bit words; in plain Python."""
+    stream = sum((word & 0xFFFFFFFF) << (WORD * number) for number, word in enumerate(words))
+    return (stream >> (place * bits)) & (2**bits - 1)
+
+
+def stream_values(words: list[int], bits: int) -> list[int]:
+    """All values of such a stream."""
+    return [stream_value(words, place, bits) for place in range(len(words) * WORD // bits)]

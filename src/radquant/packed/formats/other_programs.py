@@ -1,0 +1,58 @@
+"""What formats say of transformers and vLLM: in which words, and tried with which releases."""
+
+from radquant.packed.formats.kind import Settings
+
+VLLM, TRANSFORMERS, GPTQMODEL = "vLLM 0.32", "transformers 5.23", "gptqmodel 7.2"
+VLLM_CPU_BITS = (4,)
+VLLM_BITS = (4, 8)  # that most of its kernels have
+
+
+def vllm_lacks_bits(settings: Settings, able: tuple[int, ...], on_cpu: bool) -> str | None:
+    """Words that follow "vLLM cannot …". able: the bits that vLLM reads in this format."""
+    bits, form = settings.bits, settings.format
+    if bits not in able:
+        return f"read {bits} bits in format {form}; it can {' and '.join(map(str, able))}"
+    if on_cpu and bits not in VLLM_CPU_BITS:
+        return f"multiply by {bits}-bit weights on a CPU; use 4 bits"
+    return None
+
+
+def vllm_lacks_order(settings: Settings) -> str | None:
+    """Words that follow "vLLM cannot …"."""
+    if settings.in_order_of_activation:
+        return "read groups in order of activation; leave desc_act out"
+    return None
+
+
+def vllm_hindrance(settings: Settings) -> str | None:
+    """Why vLLM refuses weights in any format: the card's words, which follow "vLLM 0.32, …"."""
+    if settings.in_order_of_activation:
+        return "which no longer takes groups in order of activation"
+    if settings.bits not in VLLM_BITS:
+        return f"most of whose kernels have no {settings.bits} bits"
+    return None
+
+
+def vllm_text(
+    settings: Settings, dtype: str, hindrance: str | None, eight_bits_on: str = "on a GPU"
+) -> str:
+    """The card's paragraph on vLLM. eight_bits_on: where vLLM multiplies by 8-bit weights."""
+    if hindrance:
+        return f"vLLM: not with {VLLM}, {hindrance}."
+    caution = f" {eight_bits_on}" if settings.bits == 8 else ""
+    example = code("from vllm import LLM", "", f'model = LLM("DIRECTORY", dtype="{dtype}")')
+    return f"vLLM{caution}:{example}"
+
+
+def transformers_text(beside: str, dtype: str) -> str:
+    """The card's paragraph on transformers. beside: the packages that it needs, and an end."""
+    example = code(
+        "from transformers import AutoModelForCausalLM",
+        "",
+        f'model = AutoModelForCausalLM.from_pretrained("DIRECTORY", dtype="{dtype}")',
+    )
+    return f"transformers, beside {beside}{example}"
+
+
+def code(*lines: str) -> str:
+    return "\n\n```python\n" + "\n".join(lines) + "\n```"
