@@ -59,6 +59,7 @@ rule calibration_set:
         mem_mb=memory(4000),
         runtime=30,
     params:
+        versions=versions(),
         options=options(
             **calibration_source()[1],
             target=config["task"]["target"],
