@@ -55,6 +55,7 @@ rule calibration_set:
         mem_mb=memory(4000),
         runtime=30,
     params:
+        versions=versions(),
         source=options(
             **calibration_source()[1], with_images=bool(SETTINGS.task.image_column)
         ),

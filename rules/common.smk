@@ -1,21 +1,18 @@
 """What all rule files share: the code that a rule depends on, quoting, and names."""
 
-import ast
 import fcntl
-import functools
-import hashlib
 import json
 import os
 import re
 import shlex
 from pathlib import Path
 
-from radquant.files import require_whole, sha256_file
+import radquant.code
+from radquant.files import require_whole
 from radquant.settings import run, stages
 from radquant.settings.options import words
 
 REPOSITORY = Path(os.path.relpath(workflow.basedir))
-KERNELS = REPOSITORY / "src" / "radquant" / "kernels"
 PYTHON = shlex.quote(sys.executable)
 # GPUs that a job asks for if it computes with a model. `auto` asks for none, as nothing is known of
 # the node that the job will get.
@@ -99,63 +96,28 @@ onstart:
         workflow.scheduler.job_rate_limiter = None
 
 
-def code(script):
-    """Return a script and all local modules that it imports, transitively, as inputs of a rule.
+def code(script, kinds=None):
+    """Return a script and all local files that it depends on, transitively, as inputs of a rule.
 
-    Imports inside functions count, and so does the C++ that a module compiles. With these files as
-    inputs, which Snakemake compares by checksum, an edit reruns the stages that use the module and
-    no others.
+    `radquant.code` says which these are, and what `kinds` does. With these files as inputs, which
+    Snakemake compares by checksum, an edit reruns the stages that use the module and no others.
     """
-    start = REPOSITORY / "scripts" / script
-    found, new = set(), {start}
-    while new:
-        found |= new
-        new = set().union(*map(local_imports, new)) - found
-    if KERNELS / "cpu.py" in found:
-        found |= set((KERNELS / "cpp").iterdir())
-    return [str(start), *sorted(str(path) for path in found - {start})]
+    return list(map(str, radquant.code.files(REPOSITORY / "scripts" / script, kinds)))
 
 
-def code_hash(script):
+def code_hash(script, kinds=None):
     """Return the sha256 of what `code` returns, as a parameter of a rule; only the script itself is
     an input then.
 
     For rules with thousands of jobs: a plan takes half as long as with 40 files of code for each.
     """
-    digest = hashlib.sha256()
-    for name in code(script):
-        digest.update(f"{name}\0{sha256_file(name)}\n".encode())
-    return digest.hexdigest()
+    return radquant.code.digest(REPOSITORY / "scripts" / script, kinds)
 
 
-@functools.cache
-def local_imports(path):
-    """Return the files under src/ that the Python file `path` imports itself."""
-    package = (
-        path.relative_to(REPOSITORY / "src").parts[:-1] if "src" in path.parts else ()
-    )
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
-        if isinstance(node, ast.Import):
-            names.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            parents = package[: len(package) + 1 - node.level] if node.level else ()
-            base = ".".join([*parents, *filter(None, [node.module])])
-            # `from package import name` imports package/name.py if there is one.
-            names.update([base, *(f"{base}.{alias.name}" for alias in node.names)])
-    return {file for name in names for file in module_files(name)}
-
-
-def module_files(name):
-    """Return the files under src/ that importing the module `name` runs, its packages' included."""
-    parts = name.split(".")
-    stems = [
-        REPOSITORY.joinpath("src", *parts[:end]) for end in range(1, len(parts) + 1)
-    ]
-    files = [
-        file for stem in stems for file in (Path(f"{stem}.py"), stem / "__init__.py")
-    ]
-    return [file for file in files if file.is_file()]
+def versions():
+    """Return the versions that a model's results depend on, as a parameter of the rules that
+    compute with one. Their jobs run in this very Python."""
+    return json.dumps(radquant.code.surroundings(), sort_keys=True)
 
 
 def settings_for(parts, **own):

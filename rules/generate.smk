@@ -51,6 +51,7 @@ rule generate:
         gpu=GPUS,
     params:
         code=code_hash("generate.py"),
+        versions=versions(),
         vllm_code=code_hash("generate_vllm.py") if VLLM else None,
         options=generate_options,
     shell:
@@ -77,6 +78,7 @@ rule likelihood:
         runtime=120,
         gpu=GPUS,
     params:
+        versions=versions(),
         options=likelihood_options,
     shell:
         "{PYTHON} {input.code[0]:q} --train {input.train} --eval {input.eval}"

@@ -56,6 +56,7 @@ rule quantize:
         runtime=240,
         gpu=GPUS,
     params:
+        versions=versions(),
         options=quantize_options,
     shell:
         "{PYTHON} {input.code[0]:q} --model results/models/original {params.options}"

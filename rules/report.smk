@@ -21,9 +21,6 @@ rule write_config:
 rule report:
     input:
         code=code("report.py"),
-        assets=sorted(
-            map(str, (REPOSITORY / "src/radquant/reporting/assets").iterdir())
-        ),
         config="results/config.json",
         prompt=SETTINGS.generation.prompt,
         model=model_files("original"),

@@ -20,7 +20,8 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse()
-    from radquant.reporting.comparison import read_side, render
+    from radquant.reporting.comparison import render
+    from radquant.reporting.sides import read_side
 
     print(render(read_side(arguments.a), read_side(arguments.b)))
 

@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ from report_run import CONFIG, HOSTILE, change_record, change_table, make_result
 
 from radquant.errors import UserError
 from radquant.files import read_json, read_jsonl, read_table, write_json, write_jsonl, write_table
-from radquant.reporting import comparison
+from radquant.reporting import causes, comparison, sides
 from radquant.reporting.collect import collect
 from radquant.reporting.provenance import code_version, provenance
 
@@ -27,7 +28,7 @@ def finish(folder, config=CONFIG):
         texts = pd.DataFrame({"id": ids, "output": "A nodule."})
         write_table(folder / f"generations/{name}/all.parquet", texts)
     write_json(folder / "provenance.json", provenance(collect(folder, config)))
-    return comparison.read_side(folder)
+    return sides.read_side(folder)
 
 
 @pytest.fixture
@@ -37,8 +38,8 @@ def runs(tmp_path):
 
 def compared(runs, config=CONFIG):
     """What is said of the first run as it is made and the second as the test has changed it."""
-    sides = finish(runs[0]), finish(runs[1], config)
-    return comparison.render(*sides), {row.system: row for row in comparison.moved(*sides)}
+    both = finish(runs[0]), finish(runs[1], config)
+    return comparison.render(*both), {row.system: row for row in comparison.moved(*both)}
 
 
 def explanation(text, system):
@@ -144,32 +145,97 @@ def test_another_setting_explains_outputs_and_the_shards_do_not(runs, tmp_path):
 
 def test_every_entry_of_a_provenance_has_a_known_effect(runs):
     """Each of them, taken away, is an entry of which it is known what it can move."""
-    a, b = finish(runs[0]), comparison.Side(runs[1], copy.deepcopy(finish(runs[1]).record))
+    a, b = finish(runs[0]), sides.Side(runs[1], copy.deepcopy(finish(runs[1]).record))
     for section in ("packages", "machine", "prompts", "data", "calibration", "stages"):
         b.record[section] = {}
     b.record["code"]["files"] = {}
     for name in ("corpus", "task", "generation", "scoring", "statistics", "model"):
         b.record["config"]["values"][name] = {}
     b.record["seed"] += 1
-    differing = comparison.entries(a, b)
+    differing = sides.entries(a, b)
     assert len(differing) > 200
     for system in ("original", "w4a8"):
         between = {"", "data", "original", "checkpoint"}
-        moves = {
-            entry.name: comparison.can_move(entry, system, between, a, b) for entry in differing
-        }
-        assert moves["seed"] == comparison.MODEL
+        moves = {entry.name: causes.can_move(entry, system, between, a, b) for entry in differing}
+        assert moves["seed"] == causes.MODEL
         assert moves["code src/radquant/scoring/lexicon.py"] == {"scores"}
         assert moves["code src/radquant/reporting/markdown.py"] == set()
-        assert moves["code scripts/clean.py"] == comparison.ALL
+        assert moves["code scripts/clean.py"] == causes.ALL
+
+
+EVERYTHING = {"", "data", "original", "fetched", "checkpoint"}  # differs that lies between
+ENGINE = {"outputs", "likelihood"}
+
+
+@pytest.mark.parametrize(
+    ("file", "original", "quantized", "baseline"),
+    [
+        ("src/radquant/serving/http_server.py", set(), set(), set()),
+        ("scripts/serve.py", set(), set(), set()),
+        ("src/radquant/checkpoints/card.py", set(), set(), set()),
+        ("src/radquant/reporting/verdict.py", set(), set(), set()),
+        ("src/radquant/reporting/assets/explorer.js", set(), set(), set()),
+        ("src/radquant/scoring/lexicon_agreement.json", set(), set(), set()),
+        ("src/radquant/export/source.py", set(), set(), set()),
+        ("src/radquant/registry.py", set(), set(), set()),
+        ("src/radquant/environments.py", set(), set(), set()),
+        ("rules/report.smk", set(), set(), set()),
+        ("src/radquant/kernels/cpu.py", ENGINE, ENGINE, set()),
+        ("src/radquant/kernels/cpp/linear.cpp", ENGINE, ENGINE, set()),
+        ("src/radquant/generation/likelihood.py", {"likelihood"}, {"likelihood"}, set()),
+        ("src/radquant/checkpoints/writing.py", ENGINE, ENGINE, set()),
+        ("src/radquant/quantization/awq.py", set(), ENGINE, set()),
+        ("scripts/quantize_autoawq.py", set(), set(), set()),  # no checkpoint is of its making
+        ("src/radquant/scoring/scores.py", {"scores"}, {"scores"}, {"scores"}),
+        ("src/radquant/scoring/lexicon_terms.py", {"scores"}, {"scores"}, {"outputs", "scores"}),
+        ("src/radquant/scoring/baselines.py", set(), set(), {"outputs"}),
+        ("scripts/clean.py", {*ENGINE, "scores"}, {*ENGINE, "scores"}, {*ENGINE, "scores"}),
+    ],
+)
+def test_an_edit_moves_what_the_stages_make_that_read_the_file(
+    runs, file, original, quantized, baseline
+):
+    both = [finish(run) for run in runs]
+    assert file in both[0].record["code"]["files"]
+    entry = sides.Entry(("code", file), "a" * 64, "b" * 64)
+    wanted = {"original": original, "w4a8": quantized, "copy-input": baseline}
+    for system, moves in wanted.items():
+        assert causes.can_move(entry, system, EVERYTHING, *both) == moves, system
+
+
+def test_an_edit_of_the_server_or_the_card_is_no_reason(runs):
+    """Beside one of a kernel, which is."""
+    table = runs[1] / "likelihood/w4a8.parquet"
+    change_table(table, lambda found: found.assign(nll=found["nll"] + 1))
+    both = [finish(run) for run in runs]
+    for name in ("serving/http_server.py", "checkpoints/card.py", "kernels/cpu.py"):
+        both[1].record["code"]["files"][f"src/radquant/{name}"] = "b" * 64
+    text = comparison.render(*both)
+    assert "code src/radquant/serving/http_server.py" in text  # which differs all the same
+    line = explanation(text, "w4a8, likelihood")
+    assert "kernels/cpu.py" in line
+    assert "serving" not in line
+    assert "card" not in line
+
+
+def test_provenance_names_the_code_that_each_stage_reads(runs):
+    stages = finish(runs[0]).record["code"]["stages"]
+    rules = "".join(path.read_text() for path in (ROOT / "rules").glob("*.smk"))
+    assert set(re.findall(r'code(?:_hash)?\("(\w+)\.py"\)', rules)) <= set(stages)
+    assert set(stages) == set(causes.STAGES)
+    assert set().union(*stages.values()) <= set(code_version()["files"])
+    assert "src/radquant/kernels/cpp/linear.h" in stages["likelihood"]
+    assert "src/radquant/scoring/lexicon_agreement.json" in stages["report"]
+    assert "scripts/score.py" in stages["score"]
+    assert "scripts/score.py" not in stages["report"]
 
 
 def test_a_result_changed_after_the_report_is_named(runs):
-    sides = [finish(run) for run in runs]
+    both = [finish(run) for run in runs]
     with open(runs[1] / "scores/w4a4.parquet", "ab") as file:
         file.write(b"\0")
-    assert comparison.changed_files(sides[0]) == []
-    assert comparison.changed_files(sides[1]) == ["scores/w4a4.parquet"]
+    assert sides.changed_files(both[0]) == []
+    assert sides.changed_files(both[1]) == ["scores/w4a4.parquet"]
 
 
 def test_the_script_ends_well_and_prints_no_report_text(runs):
@@ -188,12 +254,12 @@ def test_the_script_ends_well_and_prints_no_report_text(runs):
 
 def test_what_is_no_finished_run_is_refused(tmp_path):
     with pytest.raises(UserError, match="is not a folder"):
-        comparison.read_side(tmp_path / "absent")
+        sides.read_side(tmp_path / "absent")
     with pytest.raises(UserError, match=r"provenance\.json does not exist"):
-        comparison.read_side(tmp_path)
+        sides.read_side(tmp_path)
     write_json(tmp_path / "provenance.json", {"format": 0})
-    with pytest.raises(UserError, match="has format 0 and this program reads 1"):
-        comparison.read_side(tmp_path)
+    with pytest.raises(UserError, match="has format 0 and this program reads 2"):
+        sides.read_side(tmp_path)
 
 
 def test_a_missing_prompt_is_named(runs, tmp_path):

@@ -12,13 +12,16 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 from tiny_models import TINY_OPTIONS, quantize_tiny, tiny_llama, token_sequences, write_samples
 from transformers import AutoModelForCausalLM
+from workflow_helpers import local_modules
 
 from radquant.checkpoints.streaming import join_tensors, read_header, stored_tensors
 from radquant.errors import UserError
 from radquant.families.architectures import decoder_layers
+from radquant.files import sha256_file
 from radquant.packed.formats import format_for
 from radquant.quantization import layerwise, resuming
 from radquant.quantization.calibration_statistics import InputStatistics
@@ -162,6 +165,25 @@ def test_other_work_is_not_gone_on_with(tmp_path: Path) -> None:
         assert resuming.prepare(tmp_path / "work", fingerprint) == 0
         resuming.finish_layer(tmp_path / "work", 0, {"a": torch.zeros(1)}, {}, {})
         assert resuming.prepare(tmp_path / "work", fingerprint) == 1
+
+
+def test_work_is_known_by_its_code_its_packages_and_the_processor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of scripts/quantize.py's code, and what decides the last bits of a product."""
+    original = tiny_llama(tmp_path / "o")
+
+    def fingerprint() -> dict[str, Any]:
+        return resuming.fingerprint_of(original, token_sequences(2, 8), AWQ, "gemm", CPU)
+
+    found = fingerprint()
+    assert found["transformers"] == transformers.__version__
+    assert found["torch"] == torch.__version__
+    assert found["cpu_capability"] == torch.backends.cpu.get_cpu_capability()
+    assert local_modules(ROOT / "scripts/quantize.py") == set(found["code"])
+    assert found["code"]["scripts/quantize.py"] == sha256_file(ROOT / "scripts/quantize.py")
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    assert fingerprint() != found
 
 
 @pytest.mark.parametrize("method", ["gptq", "awq"])

@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from modulefinder import ModuleFinder
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,11 @@ from workflow_helpers import (
     copy_repository,
     copy_run,
     dry_run,
+    local_modules,
     snakemake,
 )
+
+import radquant.code
 
 OUTPUTS = {"generate": 6, "annotate": 6, "score": 5}  # 3 precisions of 2 shards, 2 baselines
 NEVER = ["fetch_model", "fetch_corpus", "clean"]
@@ -210,6 +213,8 @@ def test_an_option_reruns_its_first_user_and_what_follows(
         ("reporting/__init__.py", {"report"}),
         ("reporting/assets/explorer.css", {"report"}),
         ("scoring/scores.py", {"score", "report"}),
+        ("scoring/lexicon_agreement.json", {"report"}),
+        ("registry.py", set()),
         ("generation/likelihood.py", {"likelihood", "report"}),
         ("generation/transformers_engine.py", {"generate", "annotate", "score", "report"}),
         ("generation/lean_likelihood.py", {"likelihood", "report"}),
@@ -222,6 +227,20 @@ def test_editing_a_module_reruns_the_stages_that_import_it(
 ) -> None:
     edit(run / "src" / "radquant" / module)
     assert set(jobs(run)) == rules
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("package", ["torch", "transformers"])
+def test_another_version_reruns_what_computes_with_a_model(
+    run: Path, monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    monkeypatch.setattr(
+        radquant.code, "version", lambda name: "0" if name == package else version(name)
+    )
+    found = jobs(run)
+    assert (found["calibration_set"], found["quantize"], found["likelihood"]) == (1, 1, 3)
+    assert found["generate"] == OUTPUTS["generate"]
+    assert not set(NEVER) & set(found)
 
 
 @pytest.mark.slow
@@ -272,14 +291,6 @@ def test_editing_an_environment_rebuilds_it_and_reruns_its_users(run: Path) -> N
     assert jobs(run, other)["annotate"] == 8
     (run / "envs" / "radgraph.txt").write_text("other==1\n")
     assert jobs(run) == {}  # the lexicon does not need it
-
-
-def local_modules(script: Path) -> set[str]:
-    """The files under src/ that a script imports, as the standard library finds them."""
-    finder = ModuleFinder(path=[str(REPOSITORY / "src")])
-    finder.run_script(str(script))
-    files = {Path(module.__file__) for module in finder.modules.values() if module.__file__}
-    return {str(file.relative_to(REPOSITORY)) for file in files if file.is_relative_to(REPOSITORY)}
 
 
 def test_the_code_inputs_of_each_rule_are_all_that_its_script_imports(tmp_path: Path) -> None:

@@ -9,9 +9,12 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from modulefinder import ModuleFinder
 from pathlib import Path
 
 from snakemake.cli import main
+
+from radquant import registry
 
 REPOSITORY = Path(__file__).parents[1]
 SOURCES = ["Snakefile", "config.yaml", "config", "rules", "scripts", "src", "prompts", "envs"]
@@ -40,6 +43,26 @@ class DryRun:
             rule: {name for name in inputs.split(", ") if name.endswith(".py")}
             for rule, inputs in found
         }
+
+
+def local_modules(script: Path) -> set[str]:
+    """The files that a script imports or may load as a kind, as the standard library finds them.
+
+    Names in the repository; without the registry itself.
+    """
+    finder = ModuleFinder(path=[str(REPOSITORY / "src"), str(script.parent)])
+    finder.run_script(str(script))
+    done: set[str] = set()
+    while new := {name for name in finder.modules if name.startswith("radquant")} - done:
+        done |= new
+        for name in new:
+            source = Path(finder.modules[name].__file__ or "").read_text(encoding="utf-8")
+            for table in re.findall(r"registry\.load_kind\(\s*registry\.(\w+)", source):
+                for module in getattr(registry, table).values():
+                    finder.import_hook(module)
+    files = {Path(module.__file__) for module in finder.modules.values() if module.__file__}
+    local = {str(file.relative_to(REPOSITORY)) for file in files if REPOSITORY in file.parents}
+    return local - {"src/radquant/registry.py"}
 
 
 def copy_repository(directory: Path) -> Path:

@@ -1,6 +1,5 @@
 """What a stage cost: wall and CPU seconds, latency, peak memory."""
 
-import os
 import resource
 import sys
 import time
@@ -12,12 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-# Variables that keep PyTorch's libraries from instructions that the CPU has. Other instructions add
-# in another order, which changes the last bits of every product.
-CPU_LIMITS = (
-    *("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"),
-    *("MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR", "MKL_DEBUG_CPU_TYPE", "RADQUANT_CPU_LEVEL"),
-)
+from radquant.code import processor
 
 
 @dataclass
@@ -82,14 +76,6 @@ def latency_summary(seconds: Sequence[float]) -> dict[str, float | None]:
         "p50": float(np.percentile(values, 50)),
         "p95": float(np.percentile(values, 95)),
         "max": float(values.max()),
-    }
-
-
-def processor() -> dict[str, Any]:
-    """Return the instructions that PyTorch uses here, and what the environment forbids."""
-    return {
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "cpu_limits": {name: os.environ[name] for name in CPU_LIMITS if name in os.environ},
     }
 
 

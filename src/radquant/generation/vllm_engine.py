@@ -20,10 +20,10 @@ from radquant.checkpoints.building import packed_layers, read_settings
 from radquant.checkpoints.loading import load_tokenizer, resolve_device
 from radquant.checkpoints.streaming import stored_tensors
 from radquant.checkpoints.writing import verify
+from radquant.code import processor
 from radquant.errors import UserError
 from radquant.files import read_json, write_json, write_table
 from radquant.generation import batching, output_tables
-from radquant.generation.measures import processor
 from radquant.generation.transformers_engine import read_output
 from radquant.generation.vllm_limits import ENVIRONMENT, check_checkpoint
 

@@ -11,13 +11,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from radquant import code
 from radquant.files import (
     hash_directory,
     hash_path,
     is_whole,
     read_json,
     recorded_path,
-    sha256_file,
     write_json,
 )
 from radquant.settings.recipe import Recipe, recipe_values
@@ -58,7 +58,6 @@ def fingerprint_of(
     ids = hashlib.sha256()
     for sequence in sequences or ():
         ids.update(len(sequence).to_bytes(8, "little") + sequence.numpy().tobytes())
-    code = sorted(Path(__file__).parent.glob("*.py"))
     return {
         "model": files,
         "calibration": ids.hexdigest(),
@@ -66,8 +65,8 @@ def fingerprint_of(
         "format": form,
         "device": str(device),
         "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "code": {path.name: sha256_file(path) for path in code},
+        **code.surroundings(with_processor=True),
+        "code": code.hashes(code.script("quantize.py")),
     }
 
 

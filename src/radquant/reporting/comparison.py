@@ -6,17 +6,15 @@ Nothing here holds or returns report text: outputs are compared and counted.
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from radquant import registry
-from radquant.errors import UserError
-from radquant.files import read_json, read_table, sha256_file
-from radquant.reporting.collect import BASELINES, CLINICAL, ORIGINAL, REFERENCES, annotator_of
+from radquant.files import read_table
+from radquant.reporting.causes import between_of, can_move, read_by
+from radquant.reporting.collect import BASELINES, CLINICAL, ORIGINAL, REFERENCES
 from radquant.reporting.formatting import DASH, plain, table
-from radquant.reporting.provenance import FORMAT
+from radquant.reporting.sides import Entry, Side, changed_files, entries
 from radquant.scoring.metrics.columns import columns, compared_between_runs
 
 UNEXPLAINED = (
@@ -24,71 +22,6 @@ UNEXPLAINED = (
     "hand, or a defect)"
 )
 HASH = re.compile(r"[0-9a-f]{64}")
-MODEL = frozenset({"outputs", "likelihood"})
-ALL = frozenset({"outputs", "likelihood", "scores"})
-NOTHING: frozenset[str] = frozenset()
-
-# What an entry can move, by the first pattern that its name begins with. The third column names
-# what lies between, if the entry acts through nothing else: where that is equal in both runs, the
-# entry has moved nothing.
-EFFECTS: list[tuple[str, frozenset[str], str]] = [
-    ("config statistics|config (model|corpus) name|config generation shards", NOTHING, ""),
-    (
-        "code (src/radquant/(reporting/|statistics|export/)|scripts/(report|export)\\.py)",
-        NOTHING,
-        "",
-    ),
-    ("code (commit|changed)", NOTHING, ""),
-    ("config scoring|annotator|rewards", frozenset({"scores"}), ""),
-    ("code (src/radquant/scoring/|scripts/(score|annotate)\\.py)", frozenset({"scores"}), ""),
-    ("config generation (max_new_tokens|stop|reports)", frozenset({"outputs"}), ""),
-    ("config (generation|compute|task)|prompts (generation|rendered)|machine|seed", MODEL, ""),
-    ("config corpus image_root", MODEL, ""),
-    ("config (corpus|cleaning|evaluation)|data data/raw", ALL, "data"),
-    ("code (src/radquant/corpus/|scripts/(fetch_corpus|clean)\\.py)", ALL, "data"),
-    ("data data/eval", ALL, ""),
-    ("data data/train", MODEL, ""),
-    ("config model|code scripts/fetch_model", MODEL, "original"),
-    ("config calibration|calibration|prompts calibration|environments", MODEL, "checkpoint"),
-    ("config checkpoints|stages quantize", MODEL, "checkpoint"),
-    ("code (scripts/(calibration_set|fetch_texts|quantize.*)\\.py)", MODEL, "checkpoint"),
-    ("checkpoints|config precisions|stages", MODEL, ""),
-    ("code|packages", ALL, ""),
-]
-
-
-@dataclass(frozen=True)
-class Side:
-    """One of the two runs."""
-
-    folder: Path
-    record: dict[str, Any]  # provenance.json
-
-    @property
-    def config(self) -> dict[str, Any]:
-        return dict(self.record["config"]["values"])
-
-    @property
-    def systems(self) -> list[str]:
-        names = [name for name in self.config["precisions"] if name != ORIGINAL]
-        return [ORIGINAL, *names, *BASELINES]
-
-    def checkpoint(self, system: str) -> str | None:
-        precision = self.config["precisions"].get(system)
-        return None if precision is None else str(precision["checkpoint"])
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A value of the provenance that differs; `path` says which, None where it is absent."""
-
-    path: tuple[str, ...]
-    a: Any
-    b: Any
-
-    @property
-    def name(self) -> str:
-        return " ".join(self.path)
 
 
 @dataclass(frozen=True)
@@ -109,54 +42,6 @@ class Moved:
     def what(self) -> set[str]:
         counts = {"outputs": self.outputs, "likelihood": self.likelihoods, "scores": self.scored}
         return {name for name, count in counts.items() if count}
-
-
-def read_side(folder: Path) -> Side:
-    """Raise UserError where `folder` holds no finished run, or one of another version."""
-    if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder; give the results folder of a finished run")
-    path = folder / "provenance.json"
-    if not path.is_file():
-        raise UserError(f"{path} does not exist; finish the run in {folder} with this version")
-    record = read_json(path)
-    if record.get("format") != FORMAT:
-        raise UserError(
-            f"{path} has format {record.get('format')!r} and this program reads {FORMAT}; make the "
-            "report again with this version"
-        )
-    return Side(folder, record)
-
-
-def entries(a: Side, b: Side) -> list[Entry]:
-    """All values of the two provenances that differ, in the order of their names."""
-    one, other = dict(_leaves(_inputs(a.record))), dict(_leaves(_inputs(b.record)))
-    paths = sorted({*one, *other})
-    return [
-        Entry(path, one.get(path), other.get(path))
-        for path in paths
-        if one.get(path) != other.get(path)
-    ]
-
-
-def _inputs(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The provenance without what follows from the rest of it."""
-    code = record["code"]
-    return {
-        **{key: value for key, value in record.items() if key not in ("format", "results")},
-        "config": {
-            key: value for key, value in record["config"]["values"].items() if key != "seed"
-        },
-        "code": {"commit": code["commit"], "changed": code["changed"], **code["files"]},
-    }
-
-
-def _leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """(path, value) of all that is no dict."""
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield from _leaves(inner, (*path, str(key)))
-    else:
-        yield path, value
 
 
 def moved(a: Side, b: Side) -> list[Moved]:
@@ -217,15 +102,6 @@ def _nats_per_token(side: Side, system: str) -> pd.Series:
     return found["nll"] / found["tokens"]
 
 
-def changed_files(side: Side) -> list[str]:
-    """The result files that are no longer, or not, those that provenance.json names."""
-    return [
-        name
-        for name, digest in side.record["results"].items()
-        if not (side.folder / name).is_file() or sha256_file(side.folder / name) != digest
-    ]
-
-
 def explain(found: Moved, differing: Iterable[Entry], a: Side, b: Side) -> list[Entry]:
     """The entries that can have moved what moved of a system's outputs and likelihoods.
 
@@ -233,71 +109,12 @@ def explain(found: Moved, differing: Iterable[Entry], a: Side, b: Side) -> list[
     """
     differing = list(differing)
     wanted = found.what - ({"scores"} if found.outputs else set())
-    between = _between(found.system, differing, a, b)
+    between = between_of(found.system, differing, a, b)
     return [
         entry
         for entry in differing
-        if wanted & can_move(entry, found.system, between, a, b) and _read_by(entry, found.system)
+        if wanted & can_move(entry, found.system, between, a, b) and read_by(entry, found.system)
     ]
-
-
-def _between(system: str, differing: Iterable[Entry], a: Side, b: Side) -> set[str]:
-    """Which of what lies between entries and outputs differs: '' always, 'data', 'original' (the
-    original model's files), 'checkpoint' (those of the system's quantized one)."""
-    names = [entry.name for entry in differing]
-    own = {a.checkpoint(system), b.checkpoint(system)} - {None, ORIGINAL}
-    found = {""}
-    if any(name.startswith(f"checkpoints {ORIGINAL} ") for name in names):
-        found.add("original")
-    if any(name.startswith(("data data/train", "data data/eval")) for name in names):
-        found.add("data")
-    if any(name.startswith(f"checkpoints {each} ") for name in names for each in own):
-        found.add("checkpoint")
-    return found
-
-
-def can_move(entry: Entry, system: str, between: set[str], a: Side, b: Side) -> frozenset[str]:
-    own = {a.checkpoint(system), b.checkpoint(system)}
-    section, which = entry.path[0], entry.path[1:3]
-    if section == "checkpoints" and which[0] not in own:
-        return NOTHING
-    if (
-        entry.path[:2] in (("config", "checkpoints"), ("stages", "quantize"))
-        and which[1] not in own
-    ):
-        return NOTHING
-    if section == "stages" and which[0] != "quantize":
-        stage, precision = which
-        mine = frozenset({"outputs" if stage == "generate" else stage})
-        return mine if precision == system else NOTHING
-    if section == "environments" and which[0] in _annotator_environments(a, b):
-        return frozenset({"scores"})
-    if entry.path[:2] == ("config", "precisions"):
-        return MODEL if which[1] == system else NOTHING
-    for pattern, moves, through in EFFECTS:
-        if re.match(rf"(?:{pattern})", entry.name):
-            return moves if through in between else NOTHING
-    raise AssertionError(f"no effect is known of {entry.name}")
-
-
-def _annotator_environments(a: Side, b: Side) -> set[str | None]:
-    """Where the runs' annotators ran, as far as this version knows them."""
-    configs = [side.config for side in (a, b)]
-    known = [x for x in configs if x["scoring"].get("annotator") in registry.ANNOTATORS]
-    return {annotator_of(config).ENVIRONMENT for config in known}
-
-
-def _read_by(entry: Entry, system: str) -> bool:
-    """Baselines need neither a model nor what runs one."""
-    if system not in BASELINES:
-        return True
-    return bool(
-        re.match(
-            r"seed|data|code|packages|annotator|rewards|config (task|scoring)|"
-            r"config (corpus|cleaning|evaluation)|config generation reports",
-            entry.name,
-        )
-    )
 
 
 def render(a: Side, b: Side) -> str:

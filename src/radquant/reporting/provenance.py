@@ -16,18 +16,25 @@ from typing import Any
 
 import psutil
 
-import radquant
+from radquant import code
 from radquant.errors import UserError
 from radquant.files import read_json, sha256_file, sha256_text
 from radquant.reporting.collect import BASELINES, ORIGINAL, Run, annotator_of
 
-FORMAT = 1
-PACKAGE = Path(radquant.__file__).parent
+FORMAT = 2  # 1 did not say which code each stage read
+PACKAGE = code.SOURCE / "radquant"
 # What a stage's own record says of where and how it ran; times are left out.
 RAN = [
     *("engine", "device", "device_name", "cpu_capability", "cpu_limits", "dtype", "threads"),
     *("batch_size", "kernel", "versions"),
 ]
+# The scripts that a run calls, a stage each; quantization by another package and writing by vLLM
+# have scripts of their own.
+STAGES = (
+    *("fetch_model", "fetch_corpus", "clean", "fetch_texts", "calibration_set"),
+    *("quantize", "quantize_autoawq", "quantize_gptqmodel", "generate", "generate_vllm"),
+    *("likelihood", "baselines", "build_env", "annotate", "score", "write_config", "report"),
+)
 CARD = "README.md"  # of a checkpoint: documentation, which no stage reads
 
 
@@ -66,14 +73,9 @@ def code_version() -> dict[str, Any]:
     """Return the sha256 of every file of the package, the scripts and the rules.
 
     `commit` is git's, None outside a git checkout; `changed` says whether the checkout differs
-    from it in one of these files.
+    from it in one of these files. `stages` names those that each stage's script reads.
     """
-    root = PACKAGE.parent.parent
-    if not (root / "scripts" / "report.py").is_file():
-        raise UserError(
-            f"{root} has no scripts beside the package; call the scripts with PYTHONPATH set to "
-            "the src/ folder that they belong to"
-        )
+    root = code.script("report.py").parents[1]
     files = {path.relative_to(root).as_posix(): sha256_file(path) for path in _code_files(root)}
     commit = _git(root, "rev-parse", "HEAD") if (root / ".git").exists() else None
     changed = None if commit is None else bool(_git(root, "status", "--porcelain", "--", *files))
@@ -82,6 +84,7 @@ def code_version() -> dict[str, Any]:
         "files": files,
         "commit": commit,
         "changed": changed,
+        "stages": {stage: code.names(code.script(f"{stage}.py")) for stage in STAGES},
     }
 
 

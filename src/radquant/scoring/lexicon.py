@@ -11,10 +11,9 @@ RadGraph F1.
 import re
 from functools import cache
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
-from radquant.files import sha256_text
+from radquant.code import digest
 from radquant.scoring import lexicon_terms as terms
 from radquant.scoring.lexicon_relations import HEADS, Entity, relate, suggest
 
@@ -54,12 +53,7 @@ Match = tuple[int, int, str]  # first token, token after the last, kind
 
 def identity() -> str:
     """Return the name that annotations carry: two with equal names come from equal rules."""
-    sources = [Path(__file__).with_name(name) for name in _SOURCES]
-    source = "".join(path.read_text(encoding="utf-8") for path in sources)
-    return f"lexicon {VERSION} (sha256 {sha256_text(source)[:12]})"
-
-
-_SOURCES = ("lexicon.py", "lexicon_relations.py", "lexicon_terms.py")
+    return f"lexicon {VERSION} (sha256 {digest(__name__, within='radquant.scoring')[:12]})"
 
 
 def annotate(text: str) -> dict[str, Any]:

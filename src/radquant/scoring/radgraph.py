@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from radquant.code import digest
 from radquant.errors import UserError
 from radquant.files import BOMB, most_unpacked, read_json, sha256_file, verify_hashes
 from radquant.scoring.annotators.kind import Loaded
@@ -87,11 +88,11 @@ def _key(model_type: str, model: Path, encoder: Path) -> str:
     files += sorted(
         path for pattern in ENCODER_FILES for path in encoder.glob(pattern) if path.is_file()
     )
-    files += [Path(__file__), Path(__file__).with_name("radgraph_packs.py")]
     packages = ("radgraph", "transformers", "tokenizers", "torch", "nltk")
     versions = [f"{name} {importlib.metadata.version(name)}" for name in packages]
     hashes = [f"{path.name} {sha256_file(path)}" for path in files]
-    return "; ".join([model_type, *versions, *hashes])
+    code = f"code {digest(__name__, within='radquant.scoring')}"
+    return "; ".join([model_type, *versions, *hashes, code])
 
 
 def _from_directory(model_type: str, directory: Path, stack: contextlib.ExitStack) -> Path:
