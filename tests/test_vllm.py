@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import yaml
+from radquant.serving.vllm_command import serve_command
 from tiny_models import store, tiny_llama
 from tiny_reports import model_and_splits, run_script
 from workflow_helpers import copy_repository, dry_run
@@ -16,7 +17,6 @@ from workflow_helpers import copy_repository, dry_run
 from radquant.errors import UserError
 from radquant.files import read_json, write_json
 from radquant.generation.vllm_limits import check_checkpoint
-from radquant.serving.vllm_command import serve_command
 from radquant.settings import configuration
 
 REPOSITORY = Path(__file__).parents[1]

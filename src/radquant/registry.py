@@ -12,7 +12,11 @@ from types import ModuleType
 
 from radquant.errors import UserError
 
-ENGINES: dict[str, str] = {}
+ENGINES: dict[str, str] = {
+    "lean": "radquant.generation.engines.lean",
+    "transformers": "radquant.generation.engines.transformers_engine",
+    "vllm": "radquant.generation.engines.vllm",
+}
 STORED_FORMATS: dict[str, str] = {}
 ANNOTATORS: dict[str, str] = {}
 METRICS: dict[str, str] = {}

@@ -1,5 +1,6 @@
 """What a stage cost: wall and CPU seconds, latency, peak memory."""
 
+import functools
 import os
 import resource
 import sys
@@ -63,6 +64,7 @@ def device_name(device: torch.device) -> str:
     return torch.backends.cpu.get_cpu_capability() + " CPU" if not _cpu_model() else _cpu_model()
 
 
+@functools.cache
 def _cpu_model() -> str:
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as lines:
@@ -90,18 +92,4 @@ def processor() -> dict[str, Any]:
     return {
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "cpu_limits": {name: os.environ[name] for name in CPU_LIMITS if name in os.environ},
-    }
-
-
-def environment(device: torch.device, threads: int, dtype: torch.dtype) -> dict[str, Any]:
-    """Return the fields of a stage's record that say where it ran."""
-    import transformers
-
-    return {
-        "device": device.type,
-        "device_name": device_name(device),
-        **processor(),
-        "dtype": str(dtype).removeprefix("torch."),
-        "threads": threads,
-        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
     }

@@ -58,8 +58,6 @@ def stored_problem(
 def check_configuration(config: Mapping[str, Any]) -> None:
     """Raise UserError unless vLLM can do all that `config`, with every default in, asks of it."""
     compute = config["compute"]
-    if compute["engine"] != "vllm":
-        return
     device = compute["device"]
     if device == "auto":
         raise UserError(

@@ -12,7 +12,7 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
 from radquant.errors import UserError
-from radquant.generation import vllm_limits
+from radquant.settings import engines
 from radquant.settings.precision import STATIC, activations_of, kv_cache_of, lm_head_of
 from radquant.settings.recipe import check_recipe_values, format_name, needs_calibration, recipe_of
 from radquant.settings.tool_limits import check_tool_recipe
@@ -57,7 +57,7 @@ def resolve(config: Mapping[str, Any], schema_path: str | Path) -> Config:
     _check_prompt(full, "generation")
     _check_recipes(full)
     _check_rounding(full)
-    vllm_limits.check_configuration(full)
+    engines.check_configuration(full)
     _check_annotator(full)
     if calibrated_checkpoints(full):
         _check_calibration(full)
