@@ -10,7 +10,7 @@ import torch
 from radquant.checkpoints.loading import Loaded, weight_bytes
 from radquant.kernels import cpu, int4pack
 from radquant.packed.linear import PackedLinear
-from radquant.settings.precision import Activations
+from radquant.settings.precision import Activations, same_rounding
 
 KERNEL_ACTIVATIONS = Activations(bits=8)  # the rounding of activations that kernels do themselves
 
@@ -38,7 +38,8 @@ def use_kernels(loaded: Loaded) -> None:
         print(f"packed weights are multiplied by the slow reference: {reason}", file=sys.stderr)
         return
     settings = None if loaded.simulation is None else loaded.simulation.settings
-    integers = settings == KERNEL_ACTIVATIONS and all(map(takes_integers, packed.values()))
+    by_token = same_rounding(settings, KERNEL_ACTIVATIONS)
+    integers = by_token and all(map(takes_integers, packed.values()))
     if integers and loaded.simulation is not None:
         loaded.simulation.remove()
         loaded.simulation = None

@@ -11,7 +11,7 @@ from radquant.errors import UserError
 from radquant.kernels.triton_layout import KMajorWeight, repack, why_not
 from radquant.packed.linear import PackedLinear
 from radquant.runtime.activations import quantize_activations, quantized_layers
-from radquant.settings.precision import Activations
+from radquant.settings.precision import Activations, same_rounding
 
 BY_TOKEN = Activations(bits=8)  # the only rounding of activations that the kernels do
 TOKENS_CHECKED = (1, 7, 80)  # with parts, with more than one token, and without parts
@@ -57,7 +57,7 @@ def rounded_layers(reasons: dict[str, str | None], activations: Activations | No
     """The layers whose inputs become INT8. reasons: why the kernels do not take a layer."""
     if activations is None:
         return set()
-    if activations != Activations(bits=8, group_size=activations.group_size, skip=activations.skip):
+    if not same_rounding(activations, Activations(bits=8, skip=activations.skip)):
         raise UserError(
             "the GPU kernels round activations to symmetric INT8 with a dynamic scale for each "
             "token only; leave other settings to the simulation"

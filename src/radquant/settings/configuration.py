@@ -13,7 +13,13 @@ from jsonschema.exceptions import ValidationError
 
 from radquant.errors import UserError
 from radquant.settings import engines
-from radquant.settings.precision import STATIC, activations_of, kv_cache_of, lm_head_of
+from radquant.settings.precision import (
+    STATIC,
+    activations_of,
+    kv_cache_of,
+    lm_head_of,
+    same_rounding,
+)
 from radquant.settings.recipe import check_recipe_values, format_name, needs_calibration, recipe_of
 from radquant.settings.tool_limits import check_tool_recipe
 
@@ -379,7 +385,7 @@ def _check_rounding(config: Config) -> None:
         if rounding is None or rounding.range != STATIC:
             continue
         checkpoint = precision["checkpoint"]
-        if recipe_of(config["checkpoints"][checkpoint]).activations != rounding:
+        if not same_rounding(recipe_of(config["checkpoints"][checkpoint]).activations, rounding):
             raise UserError(
                 f"config: precisions.{name}.activations has range static, whose ranges are stored "
                 f"with the weights; give checkpoints.{checkpoint}.activations the same values"

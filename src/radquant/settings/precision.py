@@ -89,6 +89,25 @@ def lm_head_of(values: Mapping[str, Any] | None) -> LMHead | None:
     return settings
 
 
+def same_rounding(
+    one: Activations | KVCache | LMHead | None, other: Activations | KVCache | LMHead | None
+) -> bool:
+    """Whether both round every value alike: what a granularity does not use makes no difference."""
+    return meaning(one) == meaning(other)
+
+
+def meaning(settings: Activations | KVCache | LMHead | None) -> dict[str, Any] | None:
+    """The values of settings that have an effect; equal for those that round alike."""
+    values = as_values(settings)
+    if values is None:
+        return None
+    if values.get("granularity", GROUP) != GROUP:
+        del values["group_size"]
+    if "skip" in values:  # in which order layers are skipped is no matter
+        values["skip"] = sorted(set(values["skip"]))
+    return values
+
+
 def check_names(values: Mapping[str, Any], kind: type, where: str) -> None:
     known = [field.name for field in fields(kind)]
     unknown = [name for name in values if name not in known]
