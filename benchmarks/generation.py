@@ -31,7 +31,7 @@ from torch import nn
 
 from radquant.checkpoints.loading import DTYPES, Loaded, load, weight_bytes
 from radquant.files import write_json
-from radquant.generation import lean_engine, lean_steps
+from radquant.generation import lean_steps, lean_writing
 from radquant.generation.lean_decoder import LeanDecoder, take_over
 from radquant.kernels.choice import use_kernels
 from radquant.packed.linear import PackedLinear
@@ -153,8 +153,8 @@ def run_transformers(model: Any, prompts: torch.Tensor, count: int) -> None:
 
 def run_lean(lean: LeanDecoder, prompts: torch.Tensor, count: int) -> None:
     made = [Prompt(str(n), "", ids, 0, "", []) for n, ids in enumerate(prompts.tolist())]
-    settings = lean_engine.Settings(count, frozenset())
-    written = lean_engine.generate(lean, NoText(), made, settings, len(made))
+    settings = lean_writing.Settings(count, frozenset())
+    written = lean_writing.generate(lean, NoText(), made, settings, len(made))
     assert all(output.tokens == count for output in written.outputs)
 
 

@@ -21,8 +21,8 @@ from torch import Tensor
 from radquant.checkpoints.loading import Loaded, load
 from radquant.errors import UserError
 from radquant.files import write_json
-from radquant.generation import batching, likelihood
-from radquant.generation.prefix import begin, behind_stored, run_prefix
+from radquant.generation import batching, transformers_likelihood
+from radquant.generation.prefix import begin, behind_stored, run_prefix, stored_ids
 from radquant.runtime import kv_cache
 from radquant.settings.precision import GROUP, KVCache
 
@@ -71,7 +71,7 @@ class Rounding:
 
 def nll_of(loaded: Loaded, made: list[Any]) -> float:
     """NLL per token of the references behind their prompts."""
-    made = behind_stored(made, loaded)
+    made = behind_stored(made, stored_ids(loaded))
     longest = max(len(prompt.ids) + len(prompt.answer_ids) for prompt in made)
     pad = loaded.tokenizer.pad_token_id
     shared = batching.shared_prefix(made)
@@ -79,7 +79,9 @@ def nll_of(loaded: Loaded, made: list[Any]) -> float:
         prefix = run_prefix(loaded.model, shared, longest, begin(loaded, longest))
     total = 0.0
     for batch in batching.plan_batches(made, 12):
-        total += sum(likelihood.answer_nll(loaded.model, [made[i] for i in batch], pad, prefix))
+        total += sum(
+            transformers_likelihood.answer_nll(loaded.model, [made[i] for i in batch], pad, prefix)
+        )
     return total / sum(len(prompt.answer_ids) for prompt in made)
 
 

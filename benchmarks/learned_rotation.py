@@ -37,7 +37,7 @@ from radquant.families.architectures import (
     layer_linears,
 )
 from radquant.files import read_json, read_table, write_json
-from radquant.generation import batching, likelihood
+from radquant.generation import batching, transformers_likelihood
 from radquant.generation.prefix import run_prefix
 from radquant.generation.stage import rows_of
 from radquant.packed.grid import quantize
@@ -220,7 +220,9 @@ def nll_of(model: Any, made: list[prompts.Prompt], pad: int, name: str) -> np.nd
     with torch.inference_mode():
         prefix = run_prefix(model, batching.shared_prefix(made), longest)
     for batch in progress(plan, name, len(plan), "batches"):
-        nll[batch] = likelihood.answer_nll(model, [made[i] for i in batch], pad, prefix)
+        nll[batch] = transformers_likelihood.answer_nll(
+            model, [made[i] for i in batch], pad, prefix
+        )
     return nll
 
 

@@ -1,16 +1,10 @@
-"""Decode prompts of token ids with vLLM; scripts/generate.py calls this in vLLM's environment.
-
-Prompts, and how outputs are read, are the caller's: nothing is tokenized here.
-"""
+"""Decode prompts of token ids with vLLM, in vLLM's environment, as engine vllm does."""
 
 import argparse
-import importlib.metadata
-import json
-import time
 from pathlib import Path
-from typing import Any
 
 from radquant.cli import run
+from radquant.generation.vllm_decoding import decode_job
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -21,99 +15,9 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def load(job: dict[str, Any]) -> Any:
-    from vllm import LLM
-
-    return LLM(
-        job["model"],
-        dtype=job["dtype"],
-        trust_remote_code=job["trust_remote_code"],
-        max_model_len=job["max_model_len"],
-        max_num_seqs=job["max_num_seqs"],
-        # The checkpoint's own may ask for sampling or a repetition penalty.
-        generation_config="vllm",
-        # On a CPU, compiling takes longer than a run.
-        enforce_eager=job["device"] == "cpu",
-        seed=0,
-    )
-
-
-def describe(model: Any) -> dict[str, Any]:
-    """Count what vLLM made of the weights; it joins several linear layers of the model in one."""
-    from vllm.model_executor.layers.linear import LinearBase, UnquantizedLinearMethod
-
-    layers, kernels, out_of_sight = 0, set(), 0
-    for module in model.modules():
-        if not isinstance(module, LinearBase):
-            continue
-        if isinstance(module.quant_method, UnquantizedLinearMethod):
-            # On a CPU a library (oneDNN) holds the weights in a layout of its own, of their size.
-            if module.weight.numel() == 0:
-                size = module.input_size * module.output_size
-                out_of_sight += size * module.params_dtype.itemsize
-            continue
-        layers += len(getattr(module, "output_sizes", [0]))
-        holder = getattr(module, "scheme", None) or module.quant_method
-        kernels.add(type(getattr(holder, "kernel", holder)).__name__)
-    tensors = [*model.parameters(), *model.buffers()]
-    distinct = {tensor.data_ptr(): tensor.numel() * tensor.element_size() for tensor in tensors}
-    return {
-        "layers_quantized": layers,
-        "kernel": f"vLLM {' and '.join(sorted(kernels))}" if kernels else "none",
-        "weight_bytes": sum(distinct.values()) + out_of_sight,
-    }
-
-
-def measured(job: dict[str, Any]) -> dict[str, Any]:
-    """Load the model, decode all prompts in one call, and say what that cost."""
-    import torch
-
-    from radquant.generation import measures
-
-    device = torch.device(job["device"])
-    with measures.stopwatch(device) as loading:
-        llm = load(job)
-    from vllm import SamplingParams
-
-    greedy = SamplingParams(
-        temperature=0,
-        max_tokens=job["max_new_tokens"],
-        stop_token_ids=job["end_ids"],
-        stop=job["stop"],
-    )
-    asked = [{"prompt_token_ids": ids} for ids in job["prompts"]]
-    started = time.perf_counter()
-    with measures.stopwatch(device) as spent:
-        answers = llm.generate(asked, greedy, use_tqdm=False) if asked else []
-    seconds = [time.perf_counter() - started] if asked else []
-    names = ("vllm", "torch", "transformers")
-    return {
-        "tokens": [list(answer.outputs[0].token_ids) for answer in answers],
-        "batches": len(seconds),
-        "wall_seconds": spent.wall_seconds,
-        "cpu_seconds": spent.cpu_seconds,
-        "latency_seconds": measures.latency_summary(seconds),
-        "load_seconds": loading.wall_seconds,
-        "peak_process_bytes": measures.peak_process_bytes(),
-        "peak_device_bytes": measures.peak_device_bytes(device),
-        "device_name": measures.device_name(device),
-        "versions": {name: package_version(name) for name in names},
-        **llm.apply_model(describe)[0],
-    }
-
-
-def package_version(name: str) -> str:
-    """The installed version; vLLM for CPUs is a package of another name."""
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return importlib.metadata.version(f"{name}-cpu")
-
-
 def main() -> None:
     args = parse_arguments()
-    job = json.loads(args.job.read_text(encoding="utf-8"))
-    args.output.write_text(json.dumps(measured(job)), encoding="utf-8")
+    decode_job(args.job, args.output)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,14 @@
 """The CPU kernels against exact products of the weights that the packed integers stand for."""
 
 import ctypes
+import errno
 import mmap
 import os
+import re
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,8 +16,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import store, tiny_llama
+from tiny_reports import model_and_splits, run_script
 
 from radquant.checkpoints.loading import load
+from radquant.files import read_json
 from radquant.kernels import cpu, int4pack
 from radquant.kernels.choice import use_kernels
 from radquant.packed.linear import PackedLinear
@@ -422,3 +428,74 @@ def test_without_a_compiler(
     found = loaded.model(ids).logits
     assert (found - expected).norm() < 0.05 * expected.norm()
     assert (dtype == torch.float32) == torch.equal(found, expected)
+
+
+@pytest.fixture
+def not_loaded(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """The kernels are looked for anew, now and afterwards."""
+    cpu.unavailable.cache_clear()
+    yield monkeypatch
+    monkeypatch.undo()
+    cpu.unavailable.cache_clear()
+
+
+PLACES = ("TORCH_EXTENSIONS_DIR", "XDG_CACHE_HOME", "HOME")
+
+
+@pytest.mark.parametrize("variable", PLACES)
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("/dev/null", "Not a directory|File exists"),
+        ("/dev/null/below", "Not a directory"),
+        ("/proc/nothing", "No such file or directory"),
+        ("x" * 300, "File name too long"),
+        ("/sys", "Read-only file system|Permission denied|Operation not permitted"),
+    ],
+)
+def test_a_place_where_nothing_can_be_kept(
+    not_loaded: pytest.MonkeyPatch, variable: str, place: str, said: str
+) -> None:
+    for name in PLACES[: PLACES.index(variable)]:
+        not_loaded.delenv(name, raising=False)
+    not_loaded.setenv(variable, place)
+    reason = cpu.unavailable()
+    assert reason is not None
+    assert re.search(rf"cannot be built or loaded, ({said}) \(.*set TORCH_EXTENSIONS_DIR", reason)
+
+
+def test_a_user_without_a_home(not_loaded: pytest.MonkeyPatch) -> None:
+    for name in PLACES:
+        not_loaded.delenv(name, raising=False)
+    not_loaded.setattr(os, "getuid", lambda: 2**31 - 7)  # no user has it
+    assert "there is no home directory" in (cpu.unavailable() or "")
+
+
+def test_a_disk_that_is_full(not_loaded: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def full(*args: object, **named: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    not_loaded.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
+    not_loaded.setattr(tempfile, "TemporaryDirectory", full)
+    assert "No space left on device; set" in (cpu.unavailable() or "")
+
+
+def test_a_library_that_is_none(not_loaded: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    cxx = cpu.compiler()
+    assert cxx is not None
+    (tmp_path / cpu.built_library(cxx).name).touch()
+    not_loaded.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
+    assert "cannot be built or loaded, Could not load this library" in (cpu.unavailable() or "")
+
+
+def test_generating_falls_back_and_says_why(
+    not_loaded: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = model_and_splits(tmp_path)
+    not_loaded.setenv("TORCH_EXTENSIONS_DIR", "/dev/null/below")
+    run_script("generate", data, tmp_path / "x", "--max-new-tokens", "4", model="checkpoint")
+    record = read_json(tmp_path / "x.json")
+    assert (record["engine"], record["kernel"]) == ("transformers", "reference")
+    lines = [line for line in capsys.readouterr().err.splitlines() if "slow reference" in line]
+    assert len(lines) == 1
+    assert "Not a directory (/dev/null/below)" in lines[0]

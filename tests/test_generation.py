@@ -16,7 +16,7 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 from radquant.checkpoints.loading import Loaded, load
 from radquant.errors import UserError
 from radquant.generation import batching, measures
-from radquant.generation import transformers_engine as engine
+from radquant.generation import transformers_writing as engine
 from radquant.generation.prefix import NOTHING, run_prefix
 from radquant.settings.precision import Activations, KVCache, as_values
 

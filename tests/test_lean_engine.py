@@ -22,15 +22,16 @@ from radquant.checkpoints.loading import Loaded, is_simulated, load
 from radquant.errors import UserError
 from radquant.generation import (
     batching,
-    engines,
     lean_decoder,
-    lean_engine,
     lean_likelihood,
     lean_steps,
-    likelihood,
+    lean_writing,
+    opening,
     prefix,
+    transformers_likelihood,
 )
-from radquant.generation import transformers_engine as engine
+from radquant.generation import transformers_writing as engine
+from radquant.generation.engines.kind import Wanted
 from radquant.generation.lean_decoder import LeanDecoder, take_over, unsupported
 from radquant.kernels import cpu
 from radquant.packed.linear import PackedLinear
@@ -139,8 +140,8 @@ def test_the_same_tokens_as_generate(name: str) -> None:
     with torch.inference_mode():
         expected = [model.generate(torch.tensor([p.ids]), generation_config=config) for p in made]
     lean_steps.begin(lean, [], 128)
-    settings_ = lean_engine.Settings(20, frozenset([2]))
-    written = lean_engine.generate(lean, NumberTokenizer(), made, settings_, 2)
+    settings_ = lean_writing.Settings(20, frozenset([2]))
+    written = lean_writing.generate(lean, NumberTokenizer(), made, settings_, 2)
     for prompt, tokens, output in zip(made, expected, written.outputs, strict=True):
         assert output.text == NumberTokenizer().decode(tokens[0, len(prompt.ids) :].tolist())
 
@@ -157,7 +158,7 @@ def test_likelihood_equals_that_of_transformers(bits: int | None) -> None:
     made = random_prompts(7)
     for name in ("llama", "gemma3, capped"):
         model, lean = make_model(name, bits), lean_model(name, bits)
-        expected = [likelihood.answer_nll(model, [prompt], 0)[0] for prompt in made]
+        expected = [transformers_likelihood.answer_nll(model, [prompt], 0)[0] for prompt in made]
         for shared in ([], batching.shared_prefix(made)):
             lean_steps.begin(lean, shared, 128)
             found, sizes = lean_likelihood.answer_nll(lean, made, 3)
@@ -175,8 +176,8 @@ def test_a_stored_prefix_stands_before_every_text(shared: bool) -> None:
     states = [[torch.randn(1, 2, 3, 16, generator=generator) for _ in range(2)] for _ in range(2)]
     stored = StoredPrefix((5, 6, 1), *states)
     loaded = as_loaded(model, runtime=Runtime(prefix=stored))
-    made = prefix.behind_stored(random_prompts(5), loaded)
-    expected = likelihood.answer_nll(model, made, 0, prefix.begin(loaded, 128))
+    made = prefix.behind_stored(random_prompts(5), prefix.stored_ids(loaded))
+    expected = transformers_likelihood.answer_nll(model, made, 0, prefix.begin(loaded, 128))
     lean = take_over(loaded, None)
     begins = batching.shared_prefix(made) if shared else []
     assert lean_steps.begin(lean, begins, 128, stored) == (len(begins) if shared else 3)
@@ -276,11 +277,11 @@ def test_outputs_are_those_of_the_other_engine(llama: Path) -> None:
     assert len({output.finish for output in free}) == 2
     lean = take_over(loaded, None)
     for stop, outputs in expected.items():
-        ends = lean_engine.Settings(12, frozenset([2, 15]), stop)
+        ends = lean_writing.Settings(12, frozenset([2, 15]), stop)
         for size, shared in ((1, []), (3, batching.shared_prefix(made)), (50, [])):
             lean_steps.begin(lean, shared, 128)
             done = mock.Mock()
-            written = lean_engine.generate(*(lean, loaded.tokenizer, made, ends, size), done)
+            written = lean_writing.generate(*(lean, loaded.tokenizer, made, ends, size), done)
             assert written.outputs == outputs
             assert written.batch_sizes == [size]
             assert done.call_count == 7
@@ -290,8 +291,8 @@ def test_outputs_are_those_of_the_other_engine(llama: Path) -> None:
 def test_memory_of_the_cache_is_used_again(llama: Path) -> None:
     lean = take_over(load(llama), None)
     lean_steps.begin(lean, [], 128)
-    ends = lean_engine.Settings(4, frozenset([99]))
-    lean_engine.generate(lean, NumberTokenizer(), random_prompts(12), ends, 3)
+    ends = lean_writing.Settings(4, frozenset([99]))
+    lean_writing.generate(lean, NumberTokenizer(), random_prompts(12), ends, 3)
     page = 2 * 2 * 2 * 64 * 16 * 4  # layers, heads, keys and values, positions, channels, bytes
     assert lean.decoder.cache_bytes() == 3 * page
     lean_steps.begin(lean, [5, 6], 128)
@@ -346,12 +347,12 @@ def write_in_little_memory() -> None:
     model = tiny_model("mistral", num_hidden_layers=8, **sizes)
     lean = take_over(as_loaded(model), None)
     made = [prompt_of(random_ids(4, seed), answer=[7]) for seed in range(8)]
-    ends = lean_engine.Settings(2, frozenset([2]))
+    ends = lean_writing.Settings(2, frozenset([2]))
     lean_steps.begin(lean, [], 128)
-    expected = lean_engine.generate(lean, NumberTokenizer(), made, ends, 1)
+    expected = lean_writing.generate(lean, NumberTokenizer(), made, ends, 1)
     lean.decoder.clear()
     allow(34 << 20)  # beside what is free inside the process
-    written = lean_engine.generate(lean, NumberTokenizer(), made, ends, 8)
+    written = lean_writing.generate(lean, NumberTokenizer(), made, ends, 8)
     fewer = written.batch_sizes
     assert fewer in ([8, 4], [8, 4, 2]), fewer
     assert written.outputs == expected.outputs
@@ -372,9 +373,9 @@ def test_scores_that_are_no_numbers_stop_the_run() -> None:
     model = make_model("llama")
     model.model.layers[1].mlp.down_proj.weight[3, 5] = float("nan")
     lean = take_over(as_loaded(model), None)
-    ends = lean_engine.Settings(4, frozenset([2]))
+    ends = lean_writing.Settings(4, frozenset([2]))
     with pytest.raises(UserError, match="scores are not finite"):
-        lean_engine.generate(lean, NumberTokenizer(), random_prompts(2), ends, 2)
+        lean_writing.generate(lean, NumberTokenizer(), random_prompts(2), ends, 2)
 
 
 OTHER_LEVEL = """
@@ -467,19 +468,19 @@ def stored(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 @torch.inference_mode()
 def test_a_stored_checkpoint_runs_as_what_it_is_or_not_at_all(stored: Path) -> None:
     """Whatever its transform, engine auto computes what transformers does."""
-    loaded = load(stored)
-    ids = torch.randint(loaded.model.config.vocab_size, [12])
-    expected = loaded.model(ids[None]).logits[0]
-    chosen = engines.choose(engines.AUTO, loaded, None)
-    assert chosen == (engines.TRANSFORMERS if stored.name == "hadamard" else engines.LEAN)
-    if chosen == engines.LEAN:
-        lean = take_over(loaded, None)
+    wanted = Wanted(stored, device="cpu")
+    ids = torch.randint(wanted.loaded.model.config.vocab_size, [12])
+    expected = wanted.loaded.model(ids[None]).logits[0]
+    chosen, engine_ = opening.choose("auto", wanted)
+    assert chosen == ("transformers" if stored.name == "hadamard" else "lean")
+    if chosen == "lean":
+        lean = engine_.load(wanted).held
         lean.reach(len(ids))
         hidden = lean.decoder.run(ids, torch.zeros_like(ids), torch.arange(len(ids)))
         torch.testing.assert_close(lean.decoder.logits(hidden), expected, rtol=1e-4, atol=1e-4)
     else:
         with pytest.raises(UserError, match="rotate inputs"):
-            engines.choose(engines.LEAN, loaded, None)
+            opening.choose("lean", wanted)
 
 
 @pytest.mark.parametrize("stored", ["hadamard"], indirect=True)

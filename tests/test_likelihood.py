@@ -21,7 +21,7 @@ from transformers import (
 from radquant import prompts
 from radquant.checkpoints.loading import load
 from radquant.errors import UserError
-from radquant.generation import batching, likelihood
+from radquant.generation import batching, likelihood, transformers_likelihood
 from radquant.generation.prefix import NOTHING, run_prefix
 from radquant.settings.precision import Activations, as_values
 
@@ -62,15 +62,17 @@ def test_nll_equals_a_plain_computation(kind: str, shared: bool) -> None:
     prefix = run_prefix(model, batching.shared_prefix(made), 128) if shared else NOTHING
     assert (prefix.length > 0) == shared
     expected = [plain_nll(model, prompt) for prompt in made]
-    assert likelihood.answer_nll(model, made, 0, prefix) == pytest.approx(expected, rel=1e-5)
+    assert transformers_likelihood.answer_nll(model, made, 0, prefix) == pytest.approx(
+        expected, rel=1e-5
+    )
     for members in (made[:1], made[4:]):  # other batches, other padding
-        found = likelihood.answer_nll(model, members, 0, prefix)
+        found = transformers_likelihood.answer_nll(model, members, 0, prefix)
         assert found == pytest.approx([plain_nll(model, prompt) for prompt in members], rel=1e-5)
 
 
 def test_an_empty_answer_costs_nothing_and_is_refused() -> None:
     empty = prompts.Prompt("r", "", [4, 5], 0, "", [])
-    assert likelihood.answer_nll(make_model("llama"), [empty], 0) == [0.0]
+    assert transformers_likelihood.answer_nll(make_model("llama"), [empty], 0) == [0.0]
     with pytest.raises(UserError, match="reference of report r is empty"):
         likelihood.check_answers([empty], "eval.csv", "impression")
 

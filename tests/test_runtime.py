@@ -21,9 +21,9 @@ from transformers import AutoModelForCausalLM
 
 from radquant.checkpoints.loading import Loaded, load
 from radquant.errors import UserError
-from radquant.generation import batching, likelihood, output_tables
-from radquant.generation import transformers_engine as generation
-from radquant.generation.prefix import begin, behind_stored, run_prefix, stored_length
+from radquant.generation import batching, transformers_likelihood
+from radquant.generation import transformers_writing as generation
+from radquant.generation.prefix import begin, behind_stored, run_prefix, stored_ids
 from radquant.prompts import Prompt
 from radquant.quantization import outliers
 from radquant.runtime.hadamard import matrix
@@ -77,15 +77,15 @@ def longest(made: list[Prompt]) -> int:
 
 def nll(loaded: Loaded, made: list[Prompt], shared: bool, size: int = 4) -> list[float]:
     """As scripts/likelihood.py has it."""
-    placed = behind_stored(made, loaded)
+    placed = behind_stored(made, stored_ids(loaded))
     prefix = begin(loaded, longest(placed))
     if shared:
         prefix = run_prefix(loaded.model, batching.shared_prefix(placed), longest(placed), prefix)
-        assert prefix.length >= stored_length(loaded) + 9
+        assert prefix.length >= len(stored_ids(loaded)) + 9
     found = []
     for start in range(0, len(made), size):
         part = placed[start : start + size]
-        found += likelihood.answer_nll(loaded.model, part, 0, prefix)
+        found += transformers_likelihood.answer_nll(loaded.model, part, 0, prefix)
     return found
 
 
@@ -97,7 +97,7 @@ def difference(found: Tensor, expected: Tensor) -> float:
 @torch.inference_mode()
 def logits_of(loaded: Loaded, ids: list[int]) -> Tensor:
     """Of one text, [tokens, vocabulary], by the cache that the package makes."""
-    placed = behind_stored([prompt_of(ids)], loaded)[0].ids
+    placed = behind_stored([prompt_of(ids)], stored_ids(loaded))[0].ids
     prefix = begin(loaded, len(placed))
     out = loaded.model(torch.tensor([placed[prefix.length :]]), past_key_values=prefix.expanded(1))
     found: Tensor = out.logits[0]
@@ -241,7 +241,7 @@ def test_stored_states_are_tokens_in_front(
             assert nll(loaded, made, shared, size) == pytest.approx(by_hand, rel=1e-4)
     expected = [explicit.greedy(prompt.ids, 6) for prompt in made]
     config = generation.greedy_config(model, 6, [99], 0)
-    placed = behind_stored(made, loaded)
+    placed = behind_stored(made, stored_ids(loaded))
     for shared in (False, True):
         prefix = begin(loaded, longest(placed))
         if shared:
@@ -251,33 +251,31 @@ def test_stored_states_are_tokens_in_front(
         assert [output.text for output in outputs] == [text.strip() for text in wanted]
         assert {output.tokens for output in outputs} == {6}
     assert [prompt.length for prompt in placed] == [len(prompt.ids) for prompt in made]
-    table = output_tables.outputs_table(
-        placed, outputs, {each.id: n for n, each in enumerate(made)}
-    )
+    table = outputs.outputs_table(placed, outputs, {each.id: n for n, each in enumerate(made)})
     assert list(table["prompt_tokens"]) == [len(prompt.ids) for prompt in made]
 
 
 def test_a_prefix_is_no_part_of_the_text(with_prefix: Path) -> None:
     loaded = load(with_prefix)
     made = [prompt_of([BOS, 5, 6], answer=[4]), prompt_of([5, 6]), prompt_of([])]
-    placed = behind_stored(made, loaded)
+    placed = behind_stored(made, stored_ids(loaded))
     assert [prompt.ids for prompt in placed] == [[ODD, BOS, 5, 6], [ODD, BOS, 5, 6], [ODD, BOS]]
     assert [prompt.length for prompt in placed] == [3, 2, 0]
     assert [prompt.answer_ids for prompt in placed] == [[4], [], []]
-    assert stored_length(loaded) == 2
+    assert len(stored_ids(loaded)) == 2
     plain = dataclasses.replace(loaded, runtime=Runtime())
-    assert behind_stored(made, plain) == made
-    assert stored_length(plain) == 0
+    assert behind_stored(made, stored_ids(plain)) == made
+    assert len(stored_ids(plain)) == 0
 
 
 def test_a_cache_is_not_used_up(with_prefix: Path) -> None:
     """Each batch gets its own copy; what is in the first does not leak into the second."""
     loaded, made = load(with_prefix), texts()
-    placed = behind_stored(made, loaded)
+    placed = behind_stored(made, stored_ids(loaded))
     prefix = begin(loaded, longest(placed))
     shared = run_prefix(loaded.model, batching.shared_prefix(placed), longest(placed), prefix)
     assert prefix.cache.get_seq_length() == prefix.length == 2
-    before = likelihood.answer_nll(loaded.model, placed, 0, shared)
+    before = transformers_likelihood.answer_nll(loaded.model, placed, 0, shared)
     generation.generate_batch(
         loaded.model,
         loaded.tokenizer,
@@ -285,7 +283,7 @@ def test_a_cache_is_not_used_up(with_prefix: Path) -> None:
         placed,
         prefix=shared,
     )
-    assert likelihood.answer_nll(loaded.model, placed, 0, shared) == before
+    assert transformers_likelihood.answer_nll(loaded.model, placed, 0, shared) == before
     assert shared.cache.get_seq_length() == shared.length
 
 

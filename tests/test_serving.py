@@ -19,8 +19,9 @@ from test_memory import MORE_THAN_ANY_MACHINE_HAS
 from tiny_models import SCRIPTS, quantize_tiny, tiny_llama
 
 from radquant.checkpoints.loading import Loaded, load
-from radquant.generation import lean_engine
-from radquant.generation.lean_decoder import take_over
+from radquant.generation import lean_writing
+from radquant.generation.engines.kind import Wanted
+from radquant.generation.opening import open_precision
 from radquant.kernels import cpu
 from radquant.serving import answering
 from radquant.serving.http_server import LARGEST_BODY, open_server
@@ -45,13 +46,15 @@ def reference(checkpoint: Path) -> Loaded:
 
 
 @pytest.fixture(scope="module", params=["transformers", "lean"])
-def model(checkpoint: Path, request: pytest.FixtureRequest) -> answering.Served:
+def model(
+    checkpoint: Path, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> answering.Served:
     if request.param == "lean" and cpu.unavailable() is not None:
         pytest.skip(str(cpu.unavailable()))
-    loaded = load(checkpoint)
-    loaded.tokenizer.chat_template = TEMPLATE
-    lean = take_over(loaded, None) if request.param == "lean" else None
-    return answering.served(loaded, "tiny", 5, lean)
+    template = tmp_path_factory.mktemp("template") / "template.jinja"
+    template.write_text(TEMPLATE)
+    wanted = Wanted(checkpoint, device="cpu", chat_template=template)
+    return answering.served(*open_precision(request.param, wanted), "tiny", 5)
 
 
 @pytest.fixture(scope="module")
@@ -219,10 +222,10 @@ def test_a_failure_inside_is_logged_without_the_text(model, port, capfd, monkeyp
 
     for broken, status in ((fail, 500), (ask_for_more, 503)):
         with monkeypatch.context() as patch:
-            if model.lean is None:
-                patch.setattr(model.loaded.model, "forward", broken)
+            if model.opened.engine == "transformers":
+                patch.setattr(model.opened.wanted.loaded.model, "forward", broken)
             else:
-                patch.setattr(lean_engine, "step", broken)
+                patch.setattr(lean_writing, "step", broken)
             found, answer = ask(port, CHAT, TURN)
         assert (found, answer["error"]["type"]) == (status, "server_error")
         assert SECRET not in json.dumps(answer)

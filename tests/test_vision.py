@@ -16,9 +16,9 @@ from torch.nn import functional as F
 from radquant import prompts
 from radquant.checkpoints.loading import Loaded, load
 from radquant.errors import UserError
-from radquant.generation import batching, likelihood
-from radquant.generation import transformers_engine as engine
-from radquant.generation.prefix import NOTHING, Prefix, begin, behind_stored, run_prefix
+from radquant.generation import batching, transformers_likelihood
+from radquant.generation import transformers_writing as engine
+from radquant.generation.prefix import NOTHING, Prefix, begin, behind_stored, run_prefix, stored_ids
 from radquant.generation.vision import load_processor
 from radquant.image_files import image_files
 from radquant.runtime.runtime_file import Runtime, StoredPrefix
@@ -163,7 +163,9 @@ def test_nll_equals_a_plain_computation(shown: Any) -> None:
     ]
     for prefix in prefixes(loaded, made):
         for members in (slice(0, 5), slice(0, 1), slice(3, 5)):
-            found = likelihood.answer_nll(loaded.model, made[members], 0, prefix, processor)
+            found = transformers_likelihood.answer_nll(
+                loaded.model, made[members], 0, prefix, processor
+            )
             assert found == pytest.approx(expected[members], rel=2e-5)
 
 
@@ -192,7 +194,7 @@ def test_a_stored_prefix_stands_before_images(shown: Any) -> None:
         with pytest.raises(UserError, match="exceed the model's sliding window"):
             begin(with_prefix, 60)
         return
-    placed = behind_stored(made, with_prefix)
+    placed = behind_stored(made, stored_ids(with_prefix))
     assert [len(p.types) for p in placed] == [len(p.ids) for p in placed]
     start = begin(with_prefix, 60)
     whole = run_prefix(loaded.model, batching.shared_prefix(placed), 60, start)
@@ -204,7 +206,7 @@ def test_a_stored_prefix_stands_before_images(shown: Any) -> None:
         inputs["token_type_ids"] = F.pad(inputs["token_type_ids"], (1, 0))
         expected.append(plain_nll(loaded.model, inputs, prompt.answer_ids))
     for prefix in (start, whole):
-        found = likelihood.answer_nll(loaded.model, placed, 0, prefix, processor)
+        found = transformers_likelihood.answer_nll(loaded.model, placed, 0, prefix, processor)
         assert found == pytest.approx(expected, rel=2e-5)
 
 
@@ -223,13 +225,15 @@ def test_batches_change_nothing_in_other_precisions(shown: Any, tmp_path: Path) 
     samples = write_samples(tmp_path)
     source = Path(loaded.model.name_or_path)
     checkpoint = store(source, tmp_path / "rotated", *ROTATED, "--calibration", str(samples))
-    original = likelihood.answer_nll(loaded.model, made, 0, NOTHING, processor)
+    original = transformers_likelihood.answer_nll(loaded.model, made, 0, NOTHING, processor)
     for activations, cache in ROUNDINGS:
         packed = load(checkpoint, rounding=activations_of(activations), kv_cache=kv_cache_of(cache))
         prefix = begin(packed, 60)
-        together = likelihood.answer_nll(packed.model, made, 0, prefix, processor)
+        together = transformers_likelihood.answer_nll(packed.model, made, 0, prefix, processor)
         alone = [
-            likelihood.answer_nll(packed.model, [one], 0, begin(packed, 60), processor)[0]
+            transformers_likelihood.answer_nll(
+                packed.model, [one], 0, begin(packed, 60), processor
+            )[0]
             for one in made
         ]
         assert together == pytest.approx(alone, rel=2e-3)

@@ -15,8 +15,9 @@ from workflow_helpers import copy_repository, dry_run
 
 from radquant.errors import UserError
 from radquant.files import read_json, write_json
+from radquant.generation.engines.kind import Address, Wanted
 from radquant.generation.vllm_limits import check_checkpoint
-from radquant.serving.vllm_command import serve_command
+from radquant.generation.vllm_serving import serve_words
 from radquant.settings import configuration
 
 REPOSITORY = Path(__file__).parents[1]
@@ -150,6 +151,13 @@ def with_vllm(folder: Path) -> Path:
     return folder / "python"
 
 
+def words(python: Path, place: Path, dtype: str, on_cpu: bool, **more: Any) -> list[str]:
+    """The server's command for a model named m."""
+    length = more.pop("max_model_len", None)
+    wanted = Wanted(place, dtype=dtype, python=python, **more)
+    return serve_words(wanted, Address("m", "127.0.0.1", 8000, length), on_cpu)
+
+
 COMMON = ["--served-model-name", "m", "--host", "127.0.0.1", "--port", "8000"]
 SAMPLING = ["--generation-config", "vllm", "--override-generation-config", '{"temperature": 0}']
 
@@ -172,7 +180,7 @@ SAMPLING = ["--generation-config", "vllm", "--override-generation-config", '{"te
 def test_the_command_of_each_kind_of_checkpoint(tmp_path, quantization, dtype, on_cpu, own) -> None:
     place = directory_with(tmp_path, quantization)
     python, program = with_vllm(tmp_path), str(tmp_path / "vllm")
-    found = serve_command(python, place, "m", "127.0.0.1", 8000, dtype, on_cpu)
+    found = words(python, place, dtype, on_cpu)
     module = [str(python), "-m", "vllm.entrypoints.openai.api_server", "--model"]
     expected = [
         *(module if on_cpu else [program, "serve"]),
@@ -189,10 +197,10 @@ def test_the_command_of_each_kind_of_checkpoint(tmp_path, quantization, dtype, o
 def test_what_the_command_says_only_when_asked(tmp_path: Path) -> None:
     place = directory_with(tmp_path, None, max_position_embeddings=None)
     python = with_vllm(tmp_path)
-    plain = serve_command(python, place, "m", "0.0.0.0", 1, "bfloat16", False)
+    plain = words(python, place, "auto", False)
     assert "--max-model-len" not in plain
-    full = serve_command(
-        *(python, place, "m", "0.0.0.0", 1, "bfloat16", False),
+    full = words(
+        *(python, place, "auto", False),
         max_model_len=99,
         chat_template=Path("t.jinja"),
         trust_remote_code=True,
@@ -201,13 +209,13 @@ def test_what_the_command_says_only_when_asked(tmp_path: Path) -> None:
         *("--max-model-len", "99", "--chat-template", "t.jinja", "--trust-remote-code")
     ]
     images = directory_with(tmp_path, None, text_config={"max_position_embeddings": 7})
-    assert "7" in serve_command(python, images, "m", "h", 1, "bfloat16", False)
+    assert "7" in words(python, images, "auto", False)
 
 
 def test_a_python_without_vllm(tmp_path: Path) -> None:
     place = directory_with(tmp_path / "model")
     with pytest.raises(UserError, match="there is no vLLM beside"):
-        serve_command(tmp_path / "python", place, "m", "127.0.0.1", 1, "bfloat16", False)
+        words(tmp_path / "python", place, "bfloat16", False)
 
 
 @pytest.fixture(scope="module")

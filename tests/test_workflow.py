@@ -216,7 +216,7 @@ def test_an_option_reruns_its_first_user_and_what_follows(
         ("scoring/lexicon_agreement.json", {"report"}),
         ("registry.py", set()),
         ("generation/likelihood.py", {"likelihood", "report"}),
-        ("generation/transformers_engine.py", {"generate", "annotate", "score", "report"}),
+        ("generation/transformers_writing.py", {"generate", "annotate", "score", "report"}),
         ("generation/lean_likelihood.py", {"likelihood", "report"}),
         ("kernels/cpp/linear.h", {"generate", "likelihood", "annotate", "score", "report"}),
         ("config.py", set()),

@@ -49,8 +49,12 @@ def run(main: Callable[[], None]) -> None:
 def progress(items: Iterable[T], label: str, total: int, unit: str = "items") -> Iterator[T]:
     """Yield `items`, telling on stderr how far the work is.
 
-    A terminal gets a bar; a log file gets one line at least ten seconds after the last.
+    A terminal gets a bar; a log file gets one line at least ten seconds after the last. Nothing is
+    told of work without a label.
     """
+    if not label:
+        yield from items
+        return
     if sys.stderr.isatty():
         from tqdm import tqdm
 

@@ -15,7 +15,7 @@ from radquant.packed.linear import PackedLinear
 from radquant.runtime import activations
 from radquant.runtime.head import round_head
 from radquant.runtime.runtime_file import Runtime, read_runtime
-from radquant.settings.precision import STATIC, Activations, KVCache, LMHead
+from radquant.settings.precision import STATIC, Activations, KVCache, LMHead, same_rounding
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -158,7 +158,7 @@ def attach_activations(
         )
     static = None
     if rounding.range == STATIC:
-        if runtime.activations != rounding:
+        if not same_rounding(runtime.activations, rounding):
             raise UserError(
                 f"{directory} has no static ranges for these activations; give its checkpoint the "
                 "same activations as the precision"

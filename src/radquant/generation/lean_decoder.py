@@ -16,7 +16,7 @@ from radquant.errors import UserError
 from radquant.kernels import cpu
 from radquant.kernels.choice import KERNEL_ACTIVATIONS
 from radquant.packed.linear import PackedLinear
-from radquant.settings.precision import Activations
+from radquant.settings.precision import Activations, same_rounding
 
 GEMMA3 = "gemma3_text"
 KNOWN = ("llama", "mistral", "qwen2", "qwen3", GEMMA3)
@@ -70,7 +70,7 @@ def unsupported(loaded: Loaded, rounding: Activations | None) -> str | None:
         return "it runs on CPUs"
     if model.dtype not in (torch.float32, torch.bfloat16):
         return f"it does not compute in {str(model.dtype).removeprefix('torch.')}"
-    if rounding not in (None, KERNEL_ACTIVATIONS):
+    if rounding is not None and not same_rounding(rounding, KERNEL_ACTIVATIONS):
         return "it rounds activations to 8 bits a token, symmetric and dynamic, or not at all"
     if loaded.kv_cache is not None:
         return "it does not round keys and values"

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 
 from radquant.cli import progress
-from radquant.generation.engines import Task, Work
 from radquant.generation.lean_decoder import LeanDecoder
 from radquant.generation.lean_steps import begin, halved, int64, stored_tokens
+from radquant.generation.tasks import Task, Work
 from radquant.prompts import Prompt
 from radquant.runtime.runtime_file import StoredPrefix
 
@@ -33,10 +33,10 @@ def score(lean: LeanDecoder, task: Task, stored: StoredPrefix | None) -> Work:
 def answer_nll(
     lean: LeanDecoder, prompts: Sequence[Prompt], batch_size: int
 ) -> tuple[list[float], list[int]]:
-    """For each prompt −log p(answer | prompt), as `likelihood.answer_nll`, and the batch sizes.
+    """For each prompt −log p(answer | prompt), and the batch sizes.
 
-    batch_size: the most rows at once; halved when memory runs out. All sizes that were in use are
-    returned.
+    The first is as `transformers_likelihood.answer_nll` has it. batch_size: the most rows at once;
+    halved when memory runs out. All sizes that were in use are returned.
     """
     lean.reach(max((len(p.ids) + len(p.answer_ids) for p in prompts), default=0))
     found: list[float] = []

@@ -1,17 +1,15 @@
 """What a stage cost: wall and CPU seconds, latency, peak memory."""
 
+import functools
 import resource
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-
-from radquant.code import processor
 
 
 @dataclass
@@ -57,6 +55,7 @@ def device_name(device: torch.device) -> str:
     return torch.backends.cpu.get_cpu_capability() + " CPU" if not _cpu_model() else _cpu_model()
 
 
+@functools.cache
 def _cpu_model() -> str:
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as lines:
@@ -76,18 +75,4 @@ def latency_summary(seconds: Sequence[float]) -> dict[str, float | None]:
         "p50": float(np.percentile(values, 50)),
         "p95": float(np.percentile(values, 95)),
         "max": float(values.max()),
-    }
-
-
-def environment(device: torch.device, threads: int, dtype: torch.dtype) -> dict[str, Any]:
-    """Return the fields of a stage's record that say where it ran."""
-    import transformers
-
-    return {
-        "device": device.type,
-        "device_name": device_name(device),
-        **processor(),
-        "dtype": str(dtype).removeprefix("torch."),
-        "threads": threads,
-        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
     }

@@ -71,22 +71,22 @@ def check_window(config: Any, longest: int) -> None:
         )
 
 
-def behind_stored(prompts: Sequence[Prompt], loaded: Loaded) -> list[Prompt]:
+def behind_stored(prompts: Sequence[Prompt], stored: Sequence[int]) -> list[Prompt]:
     """The prompts behind the checkpoint's stored prefix, which does not count as theirs."""
-    if loaded.runtime.prefix is None:
+    if not stored:
         return list(prompts)
     placed = []
     for prompt in prompts:
-        ids = behind_prefix(loaded.runtime.prefix.ids, prompt.ids)
+        ids = behind_prefix(stored, prompt.ids)
         more = len(ids) - len(prompt.ids)
         types = (0,) * more + prompt.types if prompt.types else ()
         placed.append(replace(prompt, ids=ids, stored=more, types=types))
     return placed
 
 
-def stored_length(loaded: Loaded) -> int:
-    """Tokens of the checkpoint's stored prefix, which take up room in the model's context."""
-    return len(loaded.runtime.prefix.ids) if loaded.runtime.prefix else 0
+def stored_ids(loaded: Loaded) -> tuple[int, ...]:
+    """The checkpoint's stored prefix, which takes up room in the model's context."""
+    return tuple(loaded.runtime.prefix.ids) if loaded.runtime.prefix else ()
 
 
 def may_share(activations: Activations | None) -> bool:

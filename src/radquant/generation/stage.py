@@ -1,6 +1,7 @@
-"""What generating and scoring references have in common: options, reports, examples, the model."""
+"""What writing and scoring references have in common: options, reports, examples, the model."""
 
 import argparse
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,22 @@ from radquant.corpus.evaluation import written_reports
 from radquant.errors import UserError
 from radquant.families.images import check_takes_images
 from radquant.files import read_table
-from radquant.generation import engines
+from radquant.generation.engines.kind import Wanted
 from radquant.image_files import COLUMN, ImageFile, image_files
+from radquant.settings import engines
+from radquant.settings.precision import options_of
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a model reads: reports in the form of a template, behind examples."""
+
+    template: str
+    reports: list[dict[str, Any]]
+    images: list[tuple[ImageFile, ...]]  # of each report
+    examples: list[prompts.Row]
+    target: str  # the reference's column
+    source: Path  # file of the reports, for messages
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--engine",
-        choices=list(engines.ENGINES),
+        choices=engines.names(),
         default=engines.AUTO,
         help="what computes: auto is lean, this package's own decoder for CPUs, where that can run "
         "the model, and transformers elsewhere (default: %(default)s)",
@@ -72,6 +87,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--threads", type=int, default=1, metavar="N", help="CPU threads (%(default)s)")
     add("--trust-remote-code", action="store_true", help="run Python code that the model brings")
+
+
+def wanted_of(args: argparse.Namespace) -> Wanted:
+    """What the options ask to be opened."""
+    rounding, kv_cache, lm_head = options_of(args.activations, args.kv_cache, args.lm_head)
+    return Wanted(
+        model=args.model,
+        device=args.device,
+        dtype=args.dtype,
+        activations=rounding,
+        kv_cache=kv_cache,
+        lm_head=lm_head,
+        images=args.image_root is not None,
+        threads=args.threads,
+        trust_remote_code=args.trust_remote_code,
+        folder=args.output.parent,
+    )
+
+
+def read(args: argparse.Namespace, count: int | None = None) -> Reading:
+    """Return what the options name, all checked. count: as in `read_reports`."""
+    template, reports, examples = read_reports(args, count)
+    images = report_images(args, reports)
+    return Reading(template, reports, images, examples, args.target, args.eval)
 
 
 def read_reports(

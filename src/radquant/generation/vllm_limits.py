@@ -26,26 +26,24 @@ INSTEAD = "use engine transformers"
 def check_configuration(config: Mapping[str, Any]) -> None:
     """Raise UserError unless vLLM can do all that `config`, with every default in, asks of it."""
     compute = config["compute"]
-    if compute["engine"] != "vllm":
-        return
     device = compute["device"]
     if device == "auto":
         raise UserError(
-            "config: compute.engine vllm needs compute.device cpu or cuda, because vLLM for CPUs "
+            "compute.engine vllm needs compute.device cpu or cuda, because vLLM for CPUs "
             "is another package; say which"
         )
     if compute["dtype"] == "float32":
         raise UserError(
-            "config: compute.dtype float32 does not go with compute.engine vllm, whose kernels for "
+            "compute.dtype float32 does not go with compute.engine vllm, whose kernels for "
             "packed weights compute in 16 bits; use auto or bfloat16"
         )
     if config["task"]["image_column"]:
-        raise UserError(f"config: compute.engine vllm is not for task.image_column here; {INSTEAD}")
+        raise UserError(f"compute.engine vllm is not for task.image_column here; {INSTEAD}")
     for name, precision in config["precisions"].items():
         for key in ("activations", "kv_cache", "lm_head"):
             if precision[key]:
                 raise UserError(
-                    f"config: compute.engine vllm cannot round {key}, which precisions.{name} asks "
+                    f"compute.engine vllm cannot round {key}, which precisions.{name} asks "
                     f"for; {INSTEAD}"
                 )
         if precision["checkpoint"] != "original":
@@ -61,7 +59,7 @@ def _check_recipe(checkpoints: Mapping[str, Any], name: str, on_cpu: bool) -> No
     if recipe.prefix != NONE:
         problem = f"begin with a stored prefix; use prefix none, or {INSTEAD.removeprefix('use ')}"
     if problem:
-        raise UserError(f"config: checkpoints.{name}: vLLM cannot {problem}")
+        raise UserError(f"checkpoints.{name}: vLLM cannot {problem}")
 
 
 def check_checkpoint(directory: Path, dtype: str, on_cpu: bool) -> None:

@@ -10,7 +10,7 @@ import torch
 from radquant.checkpoints.loading import Loaded, weight_bytes
 from radquant.kernels import cpu, int4pack
 from radquant.packed.linear import PackedLinear
-from radquant.settings.precision import Activations
+from radquant.settings.precision import Activations, same_rounding
 
 KERNEL_ACTIVATIONS = Activations(bits=8)  # the rounding of activations that kernels do themselves
 
@@ -38,16 +38,22 @@ def use_kernels(loaded: Loaded) -> None:
         print(f"packed weights are multiplied by the slow reference: {reason}", file=sys.stderr)
         return
     settings = None if loaded.simulation is None else loaded.simulation.settings
-    integers = settings == KERNEL_ACTIVATIONS and all(map(takes_integers, packed.values()))
-    if integers and loaded.simulation is not None:
-        loaded.simulation.remove()
-        loaded.simulation = None
+    by_token = same_rounding(settings, KERNEL_ACTIVATIONS)
+    integers = by_token and all(map(takes_integers, packed.values()))
     if torch.device(model.device).type == "cuda":
         from radquant.kernels import triton_model
 
-        loaded.kernel = triton_model.install(model, settings if integers else None)
+        try:
+            loaded.kernel = triton_model.install(model, settings if integers else None)
+        except OSError as error:
+            reason = f"Triton cannot keep what it compiles ({error}); set TRITON_CACHE_DIR"
+            print(f"packed weights are multiplied by the slow reference: {reason}", file=sys.stderr)
+            return
     else:
         loaded.kernel = cpu.install(packed, cpu.INTEGERS if integers else cpu.FLOATS)
+    if integers and loaded.simulation is not None:
+        loaded.simulation.remove()
+        loaded.simulation = None
     loaded.weight_bytes = weight_bytes(model)
 
 

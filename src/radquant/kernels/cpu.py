@@ -37,15 +37,15 @@ def compiler() -> str | None:
 def built_library(cxx: str) -> Path:
     """The compiled library, which is made now if it is not there; its path.
 
-    Raises CalledProcessError if the compiler fails; its messages are then in `stderr`.
+    Raises CalledProcessError if the compiler fails; its messages are then in `stderr`. Raises
+    OSError if the library's folder cannot be made or written to.
     """
     sources = sorted(SOURCES.iterdir())
     parts = [path.read_bytes() for path in sources]
     version = subprocess.run([cxx, "--version"], capture_output=True, check=True).stdout
     about = repr([torch.__version__, sys.implementation.cache_tag, FLAGS]).encode()
     key = hashlib.sha256(b"\0".join([*parts, version, about])).hexdigest()[:16]
-    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "torch_extensions"
-    directory = Path(os.environ.get("TORCH_EXTENSIONS_DIR", default))
+    directory = library_folder()
     library = directory / f"radquant-{key}.so"
     if not library.is_file():
         directory.mkdir(parents=True, exist_ok=True)
@@ -55,6 +55,17 @@ def built_library(cxx: str) -> Path:
             if not library.is_file():
                 build(cxx, [path for path in sources if path.suffix == ".cpp"], library)
     return library
+
+
+def library_folder() -> Path:
+    """Where the library is kept; raises OSError if there is no such place."""
+    told, cache = os.environ.get("TORCH_EXTENSIONS_DIR"), os.environ.get("XDG_CACHE_HOME")
+    if told:
+        return Path(told)
+    try:
+        return (Path(cache) if cache else Path.home() / ".cache") / "torch_extensions"
+    except RuntimeError:  # neither HOME nor the system's list of users names one
+        raise FileNotFoundError("there is no home directory") from None
 
 
 def build(cxx: str, sources: list[Path], library: Path, flags: Sequence[str] = FLAGS) -> None:
@@ -102,8 +113,15 @@ def unavailable() -> str | None:
     try:
         torch.ops.load_library(str(built_library(cxx)))
     except subprocess.CalledProcessError as error:
-        lines = [line for line in (error.stderr or "").splitlines() if "error" in line]
-        return f"{cxx} could not compile them: {(lines or ['no message'])[0].strip()}"
+        lines = str(error.stderr or "no message").strip().splitlines()
+        told = next((line for line in lines if "error" in line), lines[0])
+        return f"{cxx} could not compile them: {told.strip()}"
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        return (
+            f"the CPU kernels cannot be built or loaded, {error.strerror or error}{where}; set "
+            "TORCH_EXTENSIONS_DIR to a folder that can be written"
+        )
     register_fakes()
     level = torch.ops.radquant.kernel_level()
     return "the processor lacks AVX2" if level == "none" else None

@@ -11,7 +11,7 @@ from radquant.errors import UserError
 from radquant.kernels.triton_layout import KMajorWeight, repack, why_not
 from radquant.packed.linear import PackedLinear
 from radquant.runtime.activations import quantize_activations, quantized_layers
-from radquant.settings.precision import Activations
+from radquant.settings.precision import Activations, same_rounding
 
 BY_TOKEN = Activations(bits=8)  # the only rounding of activations that the kernels do
 TOKENS_CHECKED = (1, 7, 80)  # with parts, with more than one token, and without parts
@@ -27,6 +27,7 @@ def install(model: nn.Module, activations: Activations | None = None) -> str:
     form of the others is freed: they can multiply, and no longer be unpacked or saved. One layer of
     each shape is first held against the reference on the device, with random inputs.
 
+    Raises OSError, with every layer as it was, if Triton cannot keep what it compiles.
     Raises UserError if Triton is missing, on another device, for other activations, where a layer
     that should round its input stays with the reference, or if results are wrong on this device.
     """
@@ -44,12 +45,12 @@ def install(model: nn.Module, activations: Activations | None = None) -> str:
     for name in taken:
         layer, by_int8 = layers[name], name in rounded
         triton_linear.require_device(layer.qweight)
-        weight = repack(layer)
         shape = (layer.in_features, layer.out_features, layer.group_size, type(layer), by_int8)
         if shape not in checked:
-            check(name, layer, weight, by_int8, dtype)
+            check(name, layer, repack(layer), by_int8, dtype)
             checked.add(shape)
-        hand_over(layer, weight, by_int8)
+    for name in taken:
+        hand_over(layers[name], repack(layers[name]), name in rounded)
     return description(reasons, len(rounded))
 
 
@@ -57,7 +58,7 @@ def rounded_layers(reasons: dict[str, str | None], activations: Activations | No
     """The layers whose inputs become INT8. reasons: why the kernels do not take a layer."""
     if activations is None:
         return set()
-    if activations != Activations(bits=8, group_size=activations.group_size, skip=activations.skip):
+    if not same_rounding(activations, Activations(bits=8, skip=activations.skip)):
         raise UserError(
             "the GPU kernels round activations to symmetric INT8 with a dynamic scale for each "
             "token only; leave other settings to the simulation"

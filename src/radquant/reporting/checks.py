@@ -1,6 +1,6 @@
 """Refusing what cannot be compared, or is not what the configuration asks for."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +8,7 @@ import pandas as pd
 
 from radquant.errors import UserError
 from radquant.reporting import words as in_words
+from radquant.settings.precision import activations_of, kv_cache_of, lm_head_of, same_rounding
 
 ORIGINAL = "original"
 # What must be equal in all shards of all precisions for their scores and speeds to be compared.
@@ -28,6 +29,11 @@ ROUNDING = {
     "activations": in_words.activations,
     "kv_cache": in_words.kv_cache,
     "lm_head": in_words.lm_head,
+}
+SETTINGS: dict[str, Callable[[Any], Any]] = {
+    "activations": activations_of,
+    "kv_cache": kv_cache_of,
+    "lm_head": lm_head_of,
 }
 
 
@@ -111,12 +117,17 @@ def check_computed(
             )
         for key, words in COMPUTED_AS.items():
             got, wanted = record[key], expected[key]
-            if got != wanted:
+            if not (got == wanted or _round_alike(key, got, wanted)):
                 raise UserError(
                     f"{place} had {words.format(_shown(key, got))} instead of "
                     f"{_shown(key, wanted)}; delete results/generations/{precision} and "
                     f"results/likelihood/{precision}.* and run again"
                 )
+
+
+def _round_alike(key: str, got: Any, wanted: Any) -> bool:
+    read = SETTINGS.get(key)
+    return read is not None and same_rounding(read(got), read(wanted))
 
 
 def _shown(key: str, value: Any) -> str:

@@ -8,13 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from radquant import prompts
-from radquant.checkpoints.loading import Loaded
 from radquant.errors import UserError
-from radquant.generation import lean_engine, lean_steps
-from radquant.generation import transformers_engine as engine
-from radquant.generation.lean_decoder import LeanDecoder
+from radquant.generation.engines.kind import Engine, Opened
 from radquant.generation.memory import NotEnoughMemory, is_out_of_memory
-from radquant.generation.prefix import begin, behind_stored, context_length, stored_length
+from radquant.generation.prefix import behind_stored
+from radquant.generation.tasks import Output, Task, check_ends
 from radquant.serving.requests import Asked, BadRequest
 
 
@@ -23,25 +21,19 @@ class Served:
     """A model that answers one request at a time: whoever calls this module holds the lock."""
 
     name: str
-    loaded: Loaded
-    end_ids: list[int]
+    engine: Engine
+    opened: Opened
     room: int | None  # tokens of prompt and answer together; None: the model does not say
     max_tokens: int  # of an answer whose request does not say
     started: int  # seconds since 1970
-    lean: LeanDecoder | None  # writes in the place of transformers
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
-def served(loaded: Loaded, name: str, max_tokens: int, lean: LeanDecoder | None = None) -> Served:
-    """A loaded model under a name; raises UserError if nothing would end its answers.
-
-    lean: the decoder that took the model over, if one did.
-    """
-    ends = prompts.end_token_ids(loaded.tokenizer, loaded.model.generation_config)
-    engine.greedy_config(loaded.model, max_tokens, ends, loaded.tokenizer.pad_token_id)
-    context = context_length(loaded.model)
-    room = None if context is None else context - stored_length(loaded)
-    return Served(name, loaded, ends, room, max_tokens, int(time.time()), lean)
+def served(engine: Engine, opened: Opened, name: str, max_tokens: int) -> Served:
+    """A model in an engine's hands under a name; raises UserError if nothing would end answers."""
+    check_ends(max_tokens, opened.end_ids)
+    room = None if opened.context is None else opened.context - len(opened.stored)
+    return Served(name, engine, opened, room, max_tokens, int(time.time()))
 
 
 def models(model: Served) -> dict[str, Any]:
@@ -52,7 +44,7 @@ def models(model: Served) -> dict[str, Any]:
 
 def chat(model: Served, asked: Asked) -> dict[str, Any]:
     """The answer to POST /v1/chat/completions."""
-    ids = prompts.token_ids(model.loaded.tokenizer, chat_text(model, asked.messages))
+    ids = prompts.token_ids(model.opened.tokenizer, chat_text(model, asked.messages))
     output = write(model, ids, asked)
     message = {"role": "assistant", "content": output.text}
     choice = {"index": 0, "message": message, "finish_reason": output.finish, "logprobs": None}
@@ -63,7 +55,7 @@ def complete(model: Served, asked: Asked) -> dict[str, Any]:
     """The answer to POST /v1/completions; the prompts are taken as they are."""
     choices, read, written = [], 0, 0
     for index, text in enumerate(asked.prompts):
-        ids = prompts.token_ids(model.loaded.tokenizer, text)
+        ids = prompts.token_ids(model.opened.tokenizer, text)
         output = write(model, ids, asked)
         about = {"finish_reason": output.finish, "logprobs": None}
         choices.append({"index": index, "text": output.text, **about})
@@ -75,7 +67,7 @@ def chat_text(model: Served, messages: Sequence[dict[str, str]]) -> str:
     """The prompt of a chat by the model's own template."""
     from jinja2 import TemplateError
 
-    tokenizer = model.loaded.tokenizer
+    tokenizer = model.opened.tokenizer
     if not prompts.has_chat_template(tokenizer):
         raise BadRequest("this model has no chat template; use /v1/completions")
     try:
@@ -84,7 +76,7 @@ def chat_text(model: Served, messages: Sequence[dict[str, str]]) -> str:
         raise BadRequest(f"the model's chat template refuses the messages: {error}") from None
 
 
-def write(model: Served, ids: list[int], asked: Asked) -> engine.Output:
+def write(model: Served, ids: list[int], asked: Asked) -> Output:
     """What the model writes behind the prompt `ids`, which is never cut.
 
     The prompt, a stored prefix and rounding of the cache are placed as in an evaluation.
@@ -100,7 +92,7 @@ def write(model: Served, ids: list[int], asked: Asked) -> engine.Output:
             f"the prompt has {len(ids)} tokens and the answer may have {count}, together more than "
             f"the {model.room} that the model takes; shorten the prompt or ask for fewer"
         )
-    prompt = behind_stored([prompts.Prompt("request", "", ids, 0, "", [])], model.loaded)
+    prompt = behind_stored([prompts.Prompt("request", "", ids, 0, "", [])], model.opened.stored)
     try:
         return decode(model, prompt, count, asked.stop)
     except NotEnoughMemory:
@@ -113,19 +105,20 @@ def write(model: Served, ids: list[int], asked: Asked) -> engine.Output:
     raise BadRequest("the request does not fit into memory; shorten it", 503)
 
 
-def decode(
-    model: Served, prompt: list[prompts.Prompt], count: int, stop: Sequence[str]
-) -> engine.Output:
+def decode(model: Served, prompt: list[prompts.Prompt], count: int, stop: Sequence[str]) -> Output:
     """What the model's engine writes behind one prompt, `count` tokens at most."""
-    loaded, tokenizer = model.loaded, model.loaded.tokenizer
-    longest = len(prompt[0].ids) + count
-    if model.lean is not None:
-        lean_steps.begin(model.lean, [], longest, loaded.runtime.prefix)
-        ends = lean_engine.Settings(count, frozenset(model.end_ids), tuple(stop))
-        return lean_engine.generate(model.lean, tokenizer, prompt, ends, 1).outputs[0]
-    config = engine.greedy_config(loaded.model, count, model.end_ids, tokenizer.pad_token_id)
-    prefix = begin(loaded, longest)
-    return engine.generate_batch(loaded.model, tokenizer, config, prompt, stop, prefix)[0]
+    task = Task(
+        label="",
+        batches=[prompt],
+        shared=[],
+        longest=len(prompt[0].ids) + count,
+        batch_size=1,
+        max_new_tokens=count,
+        end_ids=model.opened.end_ids,
+        stop=tuple(stop),
+    )
+    output: Output = model.engine.write(model.opened, task).work.results[0]
+    return output
 
 
 def _response(

@@ -124,6 +124,23 @@ def lm_head_of(values: Mapping[str, Any] | None) -> LMHead | None:
     return None if values is None else made(LMHead, values, "lm_head")
 
 
+def same_rounding(one: Section | None, other: Section | None) -> bool:
+    """Whether both round every value alike: what a granularity does not use makes no difference."""
+    return meaning(one) == meaning(other)
+
+
+def meaning(settings: Section | None) -> dict[str, Any] | None:
+    """The values of settings that have an effect; equal for those that round alike."""
+    values = as_values(settings)
+    if values is None:
+        return None
+    if values.get("granularity", GROUP) != GROUP:
+        del values["group_size"]
+    if "skip" in values:  # in which order layers are skipped is no matter
+        values["skip"] = sorted(values["skip"])
+    return values
+
+
 def options_of(
     activations: str | None, kv_cache: str | None, lm_head: str | None
 ) -> tuple[Activations | None, KVCache | None, LMHead | None]:

@@ -10,7 +10,7 @@ from radquant.settings.compute import Compute
 from radquant.settings.corpus import Corpus
 from radquant.settings.generation import Generation
 from radquant.settings.model import Model
-from radquant.settings.precision import STATIC, Precision
+from radquant.settings.precision import STATIC, Precision, same_rounding
 from radquant.settings.recipe import Checkpoint, needs_calibration
 from radquant.settings.scoring import Scoring, Statistics
 from radquant.settings.section import Name, Section, wrong
@@ -154,7 +154,8 @@ class Run(Seeded):
             rounding = precision.activations
             if rounding is None or rounding.range != STATIC:
                 continue
-            if self.checkpoints[precision.checkpoint].activations != rounding:
+            stored = self.checkpoints[precision.checkpoint].activations
+            if not same_rounding(stored, rounding):
                 raise wrong(
                     f"precisions.{name}.activations has range static, whose ranges are stored with "
                     f"the weights; give checkpoints.{precision.checkpoint}.activations the same "

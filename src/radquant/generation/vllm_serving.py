@@ -1,12 +1,13 @@
 """The command that serves a checkpoint with vLLM as it was evaluated."""
 
-import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
+from radquant.checkpoints.loading import resolve_device
 from radquant.errors import UserError
 from radquant.files import read_json
-from radquant.generation.vllm_limits import check_checkpoint
+from radquant.generation.engines.kind import Address, Command, Wanted
+from radquant.generation.vllm_limits import ENVIRONMENT, check_checkpoint
 
 # Requests that do not say how to sample are answered greedily, as reports were written here.
 GREEDY = '{"temperature": 0}'
@@ -32,41 +33,37 @@ def start_of_command(python: Path, on_cpu: bool) -> list[str]:
     return [str(program), "serve"]
 
 
-def serve_command(
-    python: Path,
-    directory: Path,
-    name: str,
-    host: str,
-    port: int,
-    dtype: str,
-    on_cpu: bool,
-    max_model_len: int | None = None,
-    chat_template: Path | None = None,
-    trust_remote_code: bool = False,
-) -> list[str]:
-    """The words of the command; raises UserError for what vLLM cannot do, or would do wrongly.
+def server_command(wanted: Wanted, address: Address) -> Command:
+    """vLLM's server; raises UserError for what vLLM cannot do, or would do wrongly."""
+    device = resolve_device(wanted.device).type
+    return Command(
+        words=serve_words(wanted, address, on_cpu=device == "cpu"),
+        variables={**ENVIRONMENT, "OMP_NUM_THREADS": str(wanted.threads)},
+    )
 
-    max_model_len: tokens of prompt and answer together; the model's own limit for None.
-    """
-    check_checkpoint(directory, dtype, on_cpu)
-    start = start_of_command(python, on_cpu)
-    config = read_json(directory / "config.json")
+
+def serve_words(wanted: Wanted, address: Address, on_cpu: bool) -> list[str]:
+    assert wanted.python is not None
+    dtype = "bfloat16" if wanted.dtype == "auto" else wanted.dtype
+    check_checkpoint(wanted.model, dtype, on_cpu)
+    start = start_of_command(wanted.python, on_cpu)
+    config = read_json(wanted.model / "config.json")
     quantization = config.get("quantization_config")
     words: dict[str, object] = {
-        "--served-model-name": name,
-        "--host": host,
-        "--port": port,
+        "--served-model-name": address.name,
+        "--host": address.host,
+        "--port": address.port,
         "--dtype": dtype,
         "--quantization": quantization and quantization["quant_method"],
-        "--max-model-len": max_model_len or stated_context(config),
-        "--chat-template": chat_template,
+        "--max-model-len": address.max_model_len or stated_context(config),
+        "--chat-template": wanted.chat_template,
         # Not the checkpoint's own, which may ask for sampling or a repetition penalty.
         "--generation-config": "vllm",
         "--override-generation-config": GREEDY,
     }
-    flags = ["--enforce-eager"] * on_cpu + ["--trust-remote-code"] * trust_remote_code
+    flags = ["--enforce-eager"] * on_cpu + ["--trust-remote-code"] * wanted.trust_remote_code
     given = [str(word) for item in words.items() if item[1] is not None for word in item]
-    return [*start, str(directory), *given, "--no-enable-log-requests", *flags]
+    return [*start, str(wanted.model), *given, "--no-enable-log-requests", *flags]
 
 
 def stated_context(config: Mapping[str, object]) -> object:
@@ -74,10 +71,3 @@ def stated_context(config: Mapping[str, object]) -> object:
     text = config.get("text_config")
     inner = text if isinstance(text, Mapping) else config
     return inner.get("max_position_embeddings")
-
-
-def shown(environment: Mapping[str, str], command: Sequence[str]) -> str:
-    """The command as one would type it."""
-    return " ".join(
-        [*(f"{name}={value}" for name, value in environment.items()), shlex.join(command)]
-    )

@@ -15,10 +15,10 @@ import torch
 
 from radquant.cli import progress
 from radquant.errors import UserError
-from radquant.generation.engines import Pace, Task, Work
 from radquant.generation.lean_decoder import LeanDecoder
 from radquant.generation.lean_steps import begin, halved, int64, stored_tokens
-from radquant.generation.transformers_engine import Output, read_output
+from radquant.generation.outputs import read_output
+from radquant.generation.tasks import Output, Pace, Task, Work
 from radquant.prompts import Prompt
 from radquant.runtime.runtime_file import StoredPrefix
 

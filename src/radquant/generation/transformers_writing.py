@@ -2,29 +2,19 @@
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from radquant.cli import progress
-from radquant.errors import UserError
 from radquant.generation.batching import pad_left
-from radquant.generation.engines import Pace, Task, Work
 from radquant.generation.measures import synchronize
 from radquant.generation.memory import in_parts
-from radquant.generation.prefix import NOTHING, Prefix, begin, run_prefix, stored_length
+from radquant.generation.outputs import read_output
+from radquant.generation.prefix import NOTHING, Prefix, begin, run_prefix, stored_ids
+from radquant.generation.tasks import Output, Pace, Task, Work, check_ends
 from radquant.generation.vision import model_inputs
-from radquant.prompts import Prompt, remove_thinking
-
-
-@dataclass(frozen=True)
-class Output:
-    """What the model wrote for one report; the prompt is never part of it."""
-
-    text: str
-    tokens: int  # generated tokens, the one that ended the answer included
-    finish: str  # "stop": the model ended or wrote a stop string; "length": it was cut off
+from radquant.prompts import Prompt
 
 
 def greedy_config(model: Any, max_new_tokens: int, end_ids: Sequence[int], pad_id: int) -> Any:
@@ -35,13 +25,7 @@ def greedy_config(model: Any, max_new_tokens: int, end_ids: Sequence[int], pad_i
     """
     from transformers import GenerationConfig
 
-    if max_new_tokens < 1:
-        raise UserError(f"max_new_tokens is {max_new_tokens}; it must be at least 1")
-    if not end_ids:
-        raise UserError(
-            "the model names no token that ends an answer; set eos_token_id in its "
-            "generation_config.json"
-        )
+    check_ends(max_new_tokens, end_ids)
     config = GenerationConfig(
         do_sample=False,
         num_beams=1,
@@ -143,7 +127,7 @@ def write(loaded: Any, task: Task, processor: Any = None) -> Work:
     outputs, seconds = generate_batches(
         model, tokenizer, config, work, task.stop, prefix, processor, too_large, pace
     )
-    return Work(outputs, seconds, too_large, prefix.length - stored_length(loaded), pace)
+    return Work(outputs, seconds, too_large, prefix.length - len(stored_ids(loaded)), pace)
 
 
 class FirstToken:
@@ -171,25 +155,3 @@ class StopStrings:
         texts = self.tokenizer.batch_decode(input_ids[:, self.start :], skip_special_tokens=True)
         done = [any(mark in text for mark in self.stop) for text in texts]
         return torch.tensor(done, dtype=torch.bool, device=input_ids.device)
-
-
-def read_output(tokenizer: Any, ids: list[int], ends: set[int], stop: Sequence[str]) -> Output:
-    """Return the output in generated tokens `ids`, which padding may follow."""
-    count = next((place + 1 for place, token in enumerate(ids) if token in ends), len(ids))
-    finish = "stop" if ids[count - 1] in ends else "length"
-    text = tokenizer.decode(ids[:count], skip_special_tokens=True)
-    cut = min((text.find(mark) for mark in stop if mark in text), default=-1)
-    if cut >= 0:
-        if finish == "length":
-            count = _tokens_until_stop(tokenizer, ids, stop)
-        text, finish = text[:cut], "stop"
-    return Output(remove_thinking(text), count, finish)
-
-
-def _tokens_until_stop(tokenizer: Any, ids: list[int], stop: Sequence[str]) -> int:
-    """Return how many tokens were generated until the stop string was whole."""
-    for count in range(1, len(ids) + 1):
-        text = tokenizer.decode(ids[:count], skip_special_tokens=True)
-        if any(mark in text for mark in stop):
-            return count
-    return len(ids)

@@ -1,0 +1,131 @@
+"""What an engine is: the names that a module in the registry's table of engines must have.
+
+There are two sorts. An engine of this environment computes with the model that is loaded here
+(`Wanted.loaded`). One that lives in an environment of its own is given the prompts as tokens and
+loads the model itself; `environment` names it, and it may write without scoring references.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from radquant.generation.tasks import Done, Task
+from radquant.settings.precision import Activations, KVCache, LMHead
+
+if TYPE_CHECKING:
+    from radquant.checkpoints.loading import Loaded
+
+
+@dataclass
+class Wanted:
+    """A model or checkpoint to be opened in a precision, and the machine's part in it."""
+
+    model: Path
+    device: str = "auto"  # or "cpu", "cuda"
+    dtype: str = "auto"  # or "float32", "bfloat16", "float16"
+    activations: Activations | None = None
+    kv_cache: KVCache | None = None
+    lm_head: LMHead | None = None
+    images: bool = False  # whether prompts show some
+    threads: int = 1
+    trust_remote_code: bool = False
+    chat_template: Path | None = None  # in the place of the model's own
+    python: Path | None = None  # of the environment, for an engine that has its own
+    # Where such an engine may put files, which hold prompts; it removes them.
+    folder: Path = Path()
+
+    @cached_property
+    def loaded(self) -> "Loaded":
+        """The model, loaded here in this precision when it is first asked for."""
+        from radquant.checkpoints.loading import load, resolve_device, resolve_dtype
+
+        device = resolve_device(self.device)
+        return load(
+            self.model,
+            device,
+            resolve_dtype(self.dtype, device),
+            self.activations,
+            self.trust_remote_code,
+            self.kv_cache,
+            self.lm_head,
+        )
+
+
+@dataclass
+class Opened:
+    """A model in an engine's hands, and what prompts for it depend on."""
+
+    wanted: Wanted
+    dtype: str  # of the computation, without "torch."
+    tokenizer: Any
+    processor: Any  # the model's own, for prompts with images; else None
+    end_ids: tuple[int, ...]  # tokens that end an answer
+    context: int | None  # tokens that the model can attend to; None: it does not say
+    stored: tuple[int, ...]  # tokens of the checkpoint's stored prefix
+    kernel: str | None = None  # what multiplies by packed weights; None: not known yet
+    held: Any = None  # the engine's own
+    # What `opening.open_precision` adds.
+    engine: str = ""
+    load_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Address:
+    """How a served model is reached."""
+
+    name: str  # of the model, for clients
+    host: str
+    port: int
+    max_model_len: int | None = None  # tokens of prompt and answer; None: the model's own limit
+
+
+@dataclass(frozen=True)
+class Command:
+    """A program that serves: its words, and variables beside those of this process."""
+
+    words: list[str]
+    variables: dict[str, str]
+
+
+class Engine(Protocol):
+    """The module of an engine; importing it imports neither PyTorch nor what it runs with."""
+
+    @property
+    def SCORES(self) -> bool:
+        """Whether it says how likely it finds a text; if not, `score` is never called."""
+
+    def check_configuration(self, config: Mapping[str, Any]) -> None:
+        """Raise UserError unless it can do all that `config`, with every default in, asks of it.
+
+        Called only if the configuration names the engine. What shows in the model's files alone is
+        left to `why_not` and `load`.
+        """
+
+    def environment(self, device: str) -> str | None:
+        """The environment that it runs in, `envs/NAME.txt`; None for this package's own.
+
+        device: "cpu" or "cuda".
+        """
+
+    def why_not(self, wanted: Wanted) -> str | None:
+        """Why it cannot run this, as a sentence that says what to do; None if nothing is known."""
+
+    def load(self, wanted: Wanted) -> Opened:
+        """Take what `why_not` had nothing against; raises UserError if it cannot be run after all.
+
+        The model may be loaded here, or later, when the first task says how long its sequences are.
+        """
+
+    def write(self, opened: Opened, task: Task) -> Done:
+        """Write the answers of a task greedily: an `Output` for each prompt."""
+
+    def score(self, opened: Opened, task: Task) -> Done:
+        """For each prompt −log p(answer | prompt), in nats."""
+
+    def server(self, wanted: Wanted, address: Address) -> Command | None:
+        """What serves the model in the place of this process; None: our endpoint calls `write`.
+
+        Raises UserError if it cannot serve it.
+        """

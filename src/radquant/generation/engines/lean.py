@@ -1,0 +1,60 @@
+"""Engine lean: this package's own decoder, for CPUs (`generation/lean_decoder.py`)."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from radquant.generation.engines.kind import Address, Command, Engine, Opened, Wanted
+from radquant.generation.tasks import Done, Task
+
+SCORES = True
+
+
+def check_configuration(config: Mapping[str, Any]) -> None:
+    """Which models it can run shows when they are loaded."""
+
+
+def environment(device: str) -> str | None:
+    return None
+
+
+def why_not(wanted: Wanted) -> str | None:
+    from radquant.generation.lean_decoder import unsupported
+
+    images = "it shows no images" if wanted.images else None
+    reason = images or unsupported(wanted.loaded, wanted.activations)
+    return reason and f"the lean engine cannot run this: {reason}; use engine auto"
+
+
+def load(wanted: Wanted) -> Opened:
+    from radquant.generation.lean_decoder import take_over
+    from radquant.generation.loaded_models import opened_here
+
+    return opened_here(wanted, held=take_over(wanted.loaded, wanted.activations))
+
+
+def write(opened: Opened, task: Task) -> Done:
+    from radquant.generation import lean_writing
+    from radquant.generation.loaded_models import measured
+
+    prefix = opened.wanted.loaded.runtime.prefix
+    return measured(
+        opened, task, lambda: lean_writing.write(opened.held, opened.tokenizer, task, prefix)
+    )
+
+
+def score(opened: Opened, task: Task) -> Done:
+    from radquant.generation import lean_likelihood
+    from radquant.generation.loaded_models import measured
+
+    prefix = opened.wanted.loaded.runtime.prefix
+    return measured(opened, task, lambda: lean_likelihood.score(opened.held, task, prefix))
+
+
+def server(wanted: Wanted, address: Address) -> Command | None:
+    return None
+
+
+if TYPE_CHECKING:
+    from radquant.generation.engines import lean
+
+    _: Engine = lean

@@ -1,0 +1,62 @@
+"""Engine transformers: Hugging Face's own code, on CPUs and GPUs. It runs every model."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from radquant.generation.engines.kind import Address, Command, Engine, Opened, Wanted
+from radquant.generation.tasks import Done, Task
+
+SCORES = True
+
+
+def check_configuration(config: Mapping[str, Any]) -> None:
+    """It runs everything."""
+
+
+def environment(device: str) -> str | None:
+    return None
+
+
+def why_not(wanted: Wanted) -> str | None:
+    return None
+
+
+def load(wanted: Wanted) -> Opened:
+    from radquant.generation.loaded_models import opened_here
+    from radquant.generation.vision import load_processor
+    from radquant.kernels.choice import use_kernels
+
+    loaded = wanted.loaded
+    processor = load_processor(wanted.model, loaded.tokenizer) if wanted.images else None
+    use_kernels(loaded)
+    return opened_here(wanted, processor=processor)
+
+
+def write(opened: Opened, task: Task) -> Done:
+    from radquant.generation import transformers_writing
+    from radquant.generation.loaded_models import measured
+
+    loaded = opened.wanted.loaded
+    return measured(
+        opened, task, lambda: transformers_writing.write(loaded, task, opened.processor)
+    )
+
+
+def score(opened: Opened, task: Task) -> Done:
+    from radquant.generation import transformers_likelihood
+    from radquant.generation.loaded_models import measured
+
+    loaded = opened.wanted.loaded
+    return measured(
+        opened, task, lambda: transformers_likelihood.score(loaded, task, opened.processor)
+    )
+
+
+def server(wanted: Wanted, address: Address) -> Command | None:
+    return None
+
+
+if TYPE_CHECKING:
+    from radquant.generation.engines import transformers_engine
+
+    _: Engine = transformers_engine

@@ -1,0 +1,41 @@
+"""Opening a model or checkpoint in a precision, by the engine that a name stands for."""
+
+from typing import cast
+
+import torch
+
+from radquant import registry
+from radquant.checkpoints.loading import resolve_device
+from radquant.errors import UserError
+from radquant.generation.engines.kind import Engine, Opened, Wanted
+from radquant.generation.measures import stopwatch
+from radquant.settings import engines
+
+
+def open_precision(name: str, wanted: Wanted, scores: bool = False) -> tuple[Engine, Opened]:
+    """Open what is wanted, with the first of the engines `name` stands for that can run it.
+
+    scores: whether references will be scored, not only answers written.
+
+    Raises UserError if none can. Sets how many threads PyTorch uses.
+    """
+    torch.set_num_threads(wanted.threads)
+    with stopwatch(resolve_device(wanted.device)) as loading:
+        chosen, engine = choose(name, wanted, scores)
+        opened = engine.load(wanted)
+    opened.engine, opened.load_seconds = chosen, loading.wall_seconds
+    return engine, opened
+
+
+def choose(name: str, wanted: Wanted, scores: bool = False) -> tuple[str, Engine]:
+    """The first engine that `name` stands for and that can run what is wanted, and its name."""
+    refused = None
+    for each in engines.meant(name):
+        engine = cast(Engine, registry.load_kind(registry.ENGINES, each))
+        if scores and not engine.SCORES:
+            refused = f"engine {each!r} does not say how likely it finds a text; use engine auto"
+            continue
+        refused = engine.why_not(wanted)
+        if refused is None:
+            return each, engine
+    raise UserError(refused)

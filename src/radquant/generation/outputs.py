@@ -1,0 +1,57 @@
+"""Reading outputs from generated tokens, and the table of them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from radquant.generation.tasks import Output
+from radquant.prompts import Prompt, remove_thinking
+
+# Stated because a shard may hold no report, and then nothing could be inferred.
+OUTPUT_COLUMNS = {
+    "id": "str",
+    "prompt_hash": "str",
+    "prompt_tokens": "int64",
+    "truncated_tokens": "int64",
+    "output": "str",
+    "output_tokens": "int64",
+    "finish_reason": "str",
+}
+
+
+def outputs_table(
+    prompts: Sequence[Prompt], outputs: Sequence[Output], order: Mapping[str, int]
+) -> pd.DataFrame:
+    """Return one row per report, in the order of the evaluation file.
+
+    `order` gives each id's place in that file.
+    """
+    rows = [
+        (p.id, p.hash, p.length, p.truncated, o.text, o.tokens, o.finish)
+        for p, o in zip(prompts, outputs, strict=True)
+    ]
+    rows.sort(key=lambda row: order[row[0]])
+    return pd.DataFrame(rows, columns=list(OUTPUT_COLUMNS)).astype(OUTPUT_COLUMNS)
+
+
+def read_output(tokenizer: Any, ids: list[int], ends: set[int], stop: Sequence[str]) -> Output:
+    """Return the output in generated tokens `ids`, which padding may follow."""
+    count = next((place + 1 for place, token in enumerate(ids) if token in ends), len(ids))
+    finish = "stop" if ids[count - 1] in ends else "length"
+    text = tokenizer.decode(ids[:count], skip_special_tokens=True)
+    cut = min((text.find(mark) for mark in stop if mark in text), default=-1)
+    if cut >= 0:
+        if finish == "length":
+            count = _tokens_until_stop(tokenizer, ids, stop)
+        text, finish = text[:cut], "stop"
+    return Output(remove_thinking(text), count, finish)
+
+
+def _tokens_until_stop(tokenizer: Any, ids: list[int], stop: Sequence[str]) -> int:
+    """Return how many tokens were generated until the stop string was whole."""
+    for count in range(1, len(ids) + 1):
+        text = tokenizer.decode(ids[:count], skip_special_tokens=True)
+        if any(mark in text for mark in stop):
+            return count
+    return len(ids)

@@ -1,0 +1,163 @@
+"""Greedy generation with vLLM, in its own environment: prompts go there as token ids.
+
+Everything but the decoding is done here, by the code that the other engines use: the prompts, what
+ends an output, and how a text is made from tokens. `vllm_decoding.py` decodes.
+"""
+
+import json
+import math
+import os
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import radquant
+from radquant import prompts
+from radquant.checkpoints.building import packed_layers, read_settings
+from radquant.checkpoints.loading import load_tokenizer, resolve_device
+from radquant.checkpoints.streaming import stored_tensors
+from radquant.checkpoints.writing import verify
+from radquant.errors import UserError
+from radquant.files import read_json
+from radquant.generation import vllm_decoding
+from radquant.generation.engines.kind import Opened, Wanted
+from radquant.generation.outputs import read_output
+from radquant.generation.tasks import Computed, Done, Task, Work
+from radquant.generation.vllm_limits import ENVIRONMENT, check_checkpoint
+
+
+def opened_there(wanted: Wanted) -> Opened:
+    """The tokenizer and configuration of a model that vLLM can compute with; no weights."""
+    device = resolve_device(wanted.device).type
+    dtype = "bfloat16" if wanted.dtype == "auto" else wanted.dtype
+    check_checkpoint(wanted.model, dtype, device == "cpu")
+    verify(wanted.model)
+    tokenizer = load_tokenizer(wanted.model, wanted.trust_remote_code)
+    config, ends = model_config(wanted.model, tokenizer, wanted.trust_remote_code)
+    return Opened(
+        wanted=wanted,
+        dtype=dtype,
+        tokenizer=tokenizer,
+        processor=None,
+        end_ids=tuple(ends),
+        context=getattr(config.get_text_config(), "max_position_embeddings", None),
+        stored=(),
+        held=config,
+    )
+
+
+def write(opened: Opened, task: Task) -> Done:
+    """Write the answers of a task, all in one call of vLLM, which forms its own batches."""
+    if task.max_new_tokens < 1:
+        raise UserError(f"max_new_tokens is {task.max_new_tokens}; it must be at least 1")
+    wanted, config, device = opened.wanted, opened.held, resolve_device(opened.wanted.device).type
+    job = {
+        "model": str(wanted.model),
+        "device": device,
+        "dtype": opened.dtype,
+        "trust_remote_code": wanted.trust_remote_code,
+        "prompts": [prompt.ids for prompt in task.prompts],
+        "max_new_tokens": task.max_new_tokens,
+        "end_ids": task.end_ids,
+        "stop": task.stop,
+        "max_model_len": task.longest,
+        "max_num_seqs": task.batch_size,
+    }
+    space = cache_gigabytes(config.get_text_config(), task.longest * task.batch_size)
+    done = run_vllm(wanted, job, space)
+    packed = stored_layers(wanted.model, config)
+    if done["layers_quantized"] != packed:
+        raise UserError(
+            f"vLLM computes {done['layers_quantized']} linear layers of {wanted.model} from packed "
+            f"weights, which holds {packed}; use engine transformers"
+        )
+    ends = set(task.end_ids)
+    return Done(
+        work=Work(
+            results=[read_output(opened.tokenizer, ids, ends, task.stop) for ids in done["tokens"]],
+            seconds=done["seconds"],
+            too_large=[],
+            shared_tokens=0,  # vLLM shares what it finds, and does not say how much
+            pace=None,  # it reads and writes in the same steps
+        ),
+        batches=len(done["seconds"]),
+        wall_seconds=done["wall_seconds"],
+        cpu_seconds=done["cpu_seconds"],
+        computed=Computed(
+            device=device,
+            device_name=done["device_name"],
+            dtype=opened.dtype,
+            versions=done["versions"],
+            kernel=done["kernel"],
+            layers_quantized=done["layers_quantized"],
+            activation_layers=0,
+            simulated=False,
+            weight_bytes=done["weight_bytes"],
+            load_seconds=done["load_seconds"],
+            peak_process_bytes=done["peak_process_bytes"],
+            peak_device_bytes=done["peak_device_bytes"],
+        ),
+    )
+
+
+def model_config(directory: Path, tokenizer: Any, trust_remote_code: bool) -> tuple[Any, list[int]]:
+    """The model's configuration and the tokens that end an answer."""
+    from transformers import AutoConfig, GenerationConfig
+
+    config = AutoConfig.from_pretrained(directory, trust_remote_code=trust_remote_code)
+    stated = (
+        GenerationConfig.from_pretrained(directory)
+        if (directory / "generation_config.json").is_file()
+        else GenerationConfig.from_model_config(config)
+    )
+    ends = prompts.end_token_ids(tokenizer, stated)
+    if not ends:
+        raise UserError(
+            f"{directory} names no token that ends an answer; set eos_token_id in its "
+            "generation_config.json"
+        )
+    return config, ends
+
+
+def cache_gigabytes(config: Any, tokens: int) -> int:
+    """Whole GiB that hold the keys and values, 16 bits each, of so many tokens in every layer."""
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    return math.ceil(2 * 2 * config.num_hidden_layers * heads * width * tokens / 2**30)
+
+
+def stored_layers(directory: Path, config: Any) -> int:
+    """How many linear layers of the checkpoint are packed; 0 of an original."""
+    quantization = getattr(config, "quantization_config", None)
+    if not quantization:
+        return 0
+    return len(packed_layers(stored_tensors(directory), read_settings(directory, quantization)))
+
+
+def run_vllm(wanted: Wanted, job: Mapping[str, Any], cache_gib: int) -> dict[str, Any]:
+    """Run the job with vLLM's Python; what `vllm_decoding.measured` says of it.
+
+    The prompts and outputs pass through files in a folder of their own, removed at the end.
+    """
+    environment = {
+        **os.environ,
+        **ENVIRONMENT,
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # one process, whose cost can be measured
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "VLLM_LOGGING_LEVEL": "ERROR",
+        "VLLM_CPU_KVCACHE_SPACE": str(cache_gib),
+        "OMP_NUM_THREADS": str(wanted.threads),
+        "PYTHONPATH": str(Path(radquant.__file__).parents[1]),
+        "PYTHONSAFEPATH": "1",  # no module of the working directory is meant
+    }
+    wanted.folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=wanted.folder, prefix=".vllm-") as folder:
+        asked, answer = Path(folder) / "job.json", Path(folder) / "done.json"
+        asked.write_text(json.dumps(job), encoding="utf-8")
+        command = [str(wanted.python), "-m", vllm_decoding.__name__, str(asked), str(answer)]
+        if subprocess.run(command, env=environment, check=False).returncode:
+            raise UserError("vLLM failed; its own message stands above this line")
+        done: dict[str, Any] = read_json(answer)
+    return done

@@ -1,0 +1,81 @@
+"""Serving a model or checkpoint: by the engine's own server, or by our endpoint."""
+
+import ipaddress
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+from radquant import registry
+from radquant.errors import UserError
+from radquant.generation.engines.kind import Address, Engine, Wanted
+from radquant.settings import engines
+
+
+def serve(
+    engine_name: str,
+    wanted: Wanted,
+    address: Address,
+    max_new_tokens: int,
+    dry_run: bool = False,
+) -> None:
+    """Serve until Ctrl-C or SIGTERM. An engine's own server takes this process over.
+
+    max_new_tokens: most tokens of an answer whose request does not say, by our endpoint.
+    dry_run: only print the command of the engine's own server.
+    """
+    if wanted.chat_template and not wanted.chat_template.is_file():
+        raise UserError(f"the chat template {wanted.chat_template} does not exist; check the path")
+    first = engines.meant(engine_name)[0]
+    engine = cast(Engine, registry.load_kind(registry.ENGINES, first))
+    command = engine.server(wanted, address)
+    if dry_run and command is None:
+        raise UserError(f"--dry-run prints vLLM's command; engine {engine_name} has none")
+    warn_if_open(address.host)
+    if command is None:
+        serve_here(engine_name, wanted, address, max_new_tokens)
+        return
+    print(shown(command.variables, command.words), flush=True)
+    if not dry_run:
+        os.execve(command.words[0], command.words, {**os.environ, **command.variables})
+
+
+def serve_here(engine_name: str, wanted: Wanted, address: Address, max_new_tokens: int) -> None:
+    """Answer until Ctrl-C or SIGTERM."""
+    from radquant.generation.opening import open_precision
+    from radquant.serving.answering import served
+    from radquant.serving.http_server import open_server
+
+    engine, opened = open_precision(engine_name, wanted)
+    model = served(engine, opened, address.name, max_new_tokens)
+    server = open_server(model, address.host, address.port)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    place = f"http://{address.host}:{server.server_port}"
+    how = f"{opened.engine}, {opened.kernel} kernel, torch.{opened.dtype}"
+    print(f"{address.name} ({how}) at {place}; Ctrl-C ends", flush=True)
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        print("ending; the answer that is being written is finished first", file=sys.stderr)
+    finally:
+        server.server_close()
+
+
+def warn_if_open(host: str) -> None:
+    try:
+        inside = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        inside = False
+    if not inside:
+        print(
+            f"warning: whoever reaches {host} may use this server; it asks for no password and "
+            "encrypts nothing",
+            file=sys.stderr,
+        )
+
+
+def shown(variables: Mapping[str, str], words: Sequence[str]) -> str:
+    """The command as one would type it."""
+    return " ".join([*(f"{name}={value}" for name, value in variables.items()), shlex.join(words)])
