@@ -331,3 +331,20 @@ def test_refusals() -> None:
     assert "float16" in str(triton_layout.why_not(layer))
     with pytest.raises(ValueError, match="96 inputs"):
         linear_w4a16(torch.randn(1, 96).half(), repack(random_layer(64, 8, 32)))
+
+
+def test_a_cache_that_cannot_be_written_leaves_every_layer_as_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = packed_llama()
+    expected, checked = logits(model), []
+
+    def check(name: str, *others: object) -> None:
+        checked.append(name)
+        if len(checked) > 1:  # the disk is full by then
+            raise PermissionError
+
+    monkeypatch.setattr(triton_model, "check", check)
+    with pytest.raises(PermissionError):
+        install(model)
+    assert torch.equal(logits(model), expected)

@@ -6,14 +6,14 @@ from typing import Any
 
 import pandas as pd
 
-from radquant import prompts
 from radquant.generation import batching
 from radquant.generation.engines.kind import Opened, Wanted
 from radquant.generation.opening import open_precision
 from radquant.generation.outputs import outputs_table
-from radquant.generation.prefix import behind_stored, may_share
-from radquant.generation.records import common_record, writing_record
+from radquant.generation.prefix import may_share
+from radquant.generation.prompting import prompts_of
 from radquant.generation.stage import Reading
+from radquant.generation.stage_records import common_record, writing_record
 from radquant.generation.tasks import Task, batches_of
 from radquant.prompts import Prompt
 
@@ -46,26 +46,6 @@ def generate(
         "shards": writing.shards,
     }
     return outputs_table(task.prompts, done.work.results, order), record
-
-
-def prompts_of(opened: Opened, reading: Reading, answer: int | None = None) -> list[Prompt]:
-    """The prompts of all reports, behind the checkpoint's stored prefix, and no longer than fits.
-
-    answer: tokens to leave for each answer; None: each prompt takes its reference along.
-    """
-    limit = opened.context
-    if limit is not None:
-        limit -= (answer or 0) + len(opened.stored)
-    made = [
-        prompts.chat_prompt(
-            *(opened.tokenizer, reading.template, row, reading.examples, reading.target, limit),
-            with_answer=answer is None,
-            images=images,
-            processor=opened.processor,
-        )
-        for row, images in zip(reading.reports, reading.images, strict=True)
-    ]
-    return behind_stored(made, opened.stored)
 
 
 def task_of(opened: Opened, made: Sequence[Prompt], writing: Writing) -> Task:

@@ -9,11 +9,11 @@ import pandas as pd
 from radquant.errors import UserError
 from radquant.generation import batching
 from radquant.generation.engines.kind import Wanted
-from radquant.generation.generate import prompts_of
 from radquant.generation.opening import open_precision
 from radquant.generation.prefix import may_share
-from radquant.generation.records import common_record
+from radquant.generation.prompting import prompts_of
 from radquant.generation.stage import Reading
+from radquant.generation.stage_records import common_record
 from radquant.generation.tasks import Task, batches_of
 from radquant.prompts import Prompt
 
