@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM
 
 from radquant.checkpoints.streaming import join_tensors, read_header, stored_tensors
 from radquant.errors import UserError
-from radquant.families.architectures import decoder_layers
+from radquant.families.inspection import decoder_layers
 from radquant.packed.formats import format_for
 from radquant.quantization import layerwise, resuming
 from radquant.quantization.calibration_statistics import InputStatistics

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from radquant.families.lookup import family_of, overflowing_type, sixteen_bit_dtype
 from radquant.files import read_json
 from radquant.packed.formats import COMPRESSED, GEMM, GPTQ, QOQ, Settings, settings_of
 from radquant.runtime.runtime_file import FILE as RUNTIME_FILE
@@ -59,7 +60,7 @@ def model_card(source: Path, quantization: Mapping[str, Any], record: Mapping[st
         "## Recipe\n\n" + bullets([*recipe_lines(record, settings), made_by(record)]),
         "## Calibration data\n\n" + bullets(calibration_lines(record)),
         "## Measured quality\n\n" + bullets(quality_lines(record)),
-        "## Loading\n\n" + loading(settings, overflows_in_half(config), own, has_extras(record)),
+        "## Loading\n\n" + loading(settings, config, own, has_extras(record)),
         "## Licence\n\n" + licence_text(base, licence),
     ]
     return "\n\n".join(sections) + "\n"
@@ -228,11 +229,11 @@ def quality_lines(record: Mapping[str, Any]) -> list[str]:
     return [*lines, "on held-out reports: see `report.md` of the run that made this checkpoint"]
 
 
-def overflows_in_half(config: Mapping[str, Any]) -> bool:
-    """Whether activations exceed float16's range: known of Gemma 3."""
-    kinds = {str(config.get("model_type"))}
-    kinds.add(str((config.get("text_config") or {}).get("model_type")))
-    return any(kind.startswith("gemma3") for kind in kinds)
+def with_dtype_warning(config: Mapping[str, Any], how: str) -> str:
+    """A section on loading, led by a warning if the model of this config.json bears no float16."""
+    if overflowing_type(config) is None:
+        return how
+    return f"Activations of this model overflow in float16: use bfloat16 or float32.\n\n{how}"
 
 
 def has_extras(record: Mapping[str, Any]) -> bool:
@@ -241,18 +242,21 @@ def has_extras(record: Mapping[str, Any]) -> bool:
     return bool(record.get("prefix")) or rounding.get("range") == STATIC
 
 
-def loading(settings: Settings, bfloat16: bool, own: bool, extras: bool) -> str:
+def loading(settings: Settings, config: Mapping[str, Any], own: bool, extras: bool) -> str:
     """How transformers and vLLM load the checkpoint, or that they do not.
 
-    own: whether inputs are rotated at run time, which no other program knows of. extras: whether
-    there is more that others do not know of, and can do without.
+    config: the original's config.json. own: whether inputs are rotated at run time, which no other
+    program knows of. extras: whether there is more that others do not know of, and can do without.
     """
-    dtype = "bfloat16" if bfloat16 else "float16"
+    dtype = sixteen_bit_dtype(config)
     if settings.format == QOQ and not own:
-        return (
+        exported = " `scripts/export.py` writes it for QServe (OmniServe)."
+        taken = "omniserve" in family_of(config.get("model_type")).layouts
+        return with_dtype_warning(
+            config,
             "This format is radquant's own: `radquant.checkpoints.loading.load(directory)` loads "
             "it. Neither transformers nor vLLM does, and transformers may leave the weights random "
-            "with no more than a warning. `scripts/export.py` writes it for QServe (OmniServe)."
+            f"with no more than a warning.{exported * taken}",
         )
     if own:
         others = [
@@ -260,20 +264,18 @@ def loading(settings: Settings, bfloat16: bool, own: bool, extras: bool) -> str:
             "which the weights mean nothing; the quantization method is called `radquant`."
         ]
     else:
-        others = [transformers_text(settings, bfloat16, dtype), vllm_text(settings, dtype)]
+        others = [transformers_text(settings, dtype), vllm_text(settings, dtype)]
     if extras and not own:
         others.append(f"Of what lies in `{RUNTIME_FILE}` they know nothing: they use the weights.")
     parts = [*others, "radquant loads it with `radquant.checkpoints.loading.load(directory)`."]
-    if bfloat16:
-        parts.insert(0, "Activations of this model overflow in float16: use bfloat16 or float32.")
-    return "\n\n".join(parts)
+    return with_dtype_warning(config, "\n\n".join(parts))
 
 
 def code(*lines: str) -> str:
     return "\n\n```python\n" + "\n".join(lines) + "\n```"
 
 
-def transformers_text(settings: Settings, bfloat16: bool, dtype: str) -> str:
+def transformers_text(settings: Settings, dtype: str) -> str:
     example = code(
         "from transformers import AutoModelForCausalLM",
         "",
@@ -288,8 +290,9 @@ def transformers_text(settings: Settings, bfloat16: bool, dtype: str) -> str:
             f" On a GPU {TRANSFORMERS} turns AWQ models to float16, which this one does not bear: "
             "use vLLM there."
         )
+        bears_it = dtype == "float16"
         packages = "gptqmodel and accelerate"
-        return f"transformers, beside {packages}.{caution * bfloat16}{example}"
+        return f"transformers, beside {packages}.{caution * (not bears_it)}{example}"
     return f"transformers, beside gptqmodel and optimum:{example}"
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from radquant.errors import UserError
+from radquant.families.lookup import check_dtype
 from radquant.settings.recipe import (
     COMPRESSED,
     GEMM,
@@ -23,8 +24,6 @@ from radquant.settings.recipe import (
 # By format: the bits that vLLM's kernels have. Those for CPUs have 4 bits only.
 BITS = {GEMM: (4,), GPTQ: (4, 8), COMPRESSED: (4, 8)}
 CPU_BITS = (4,)
-# Model types whose activations overflow float16.
-NO_FLOAT16 = ("gemma2", "gemma3", "gemma3_text")
 # Without the first, vLLM rounds the activations of 4-bit layers to 8 bits on CPUs that have AMX.
 ENVIRONMENT = {
     "VLLM_CPU_INT4_W4A8": "0",
@@ -110,12 +109,7 @@ def check_checkpoint(directory: Path, dtype: str, on_cpu: bool) -> None:
 
     require_file(directory / "config.json")
     config = read_json(directory / "config.json")
-    kinds = {config.get("model_type"), (config.get("text_config") or {}).get("model_type")}
-    overflowing = kinds & set(NO_FLOAT16)
-    if dtype == "float16" and overflowing:
-        raise UserError(
-            f"{directory}: a model of type {min(overflowing)} overflows in float16; use bfloat16"
-        )
+    check_dtype(directory, config, dtype)
     quantization = config.get("quantization_config")
     if quantization is None:
         return
