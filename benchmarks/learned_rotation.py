@@ -29,13 +29,8 @@ from radquant import prompts
 from radquant.checkpoints.loading import load_tokenizer
 from radquant.cli import progress
 from radquant.errors import UserError
-from radquant.families.architectures import (
-    Architecture,
-    architecture_of,
-    decoder_layers,
-    head_dim_of,
-    layer_linears,
-)
+from radquant.families.architectures import Architecture
+from radquant.families.inspection import architecture_of, decoder_layers, head_dim_of, layer_linears
 from radquant.files import read_json, read_table, write_json
 from radquant.generation import batching, transformers_likelihood
 from radquant.generation.prefix import run_prefix

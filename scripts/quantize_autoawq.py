@@ -126,14 +126,13 @@ def corrected_quantizer(blocks: list[list[int]]) -> Any:
     return Quantizer
 
 
-def quantize(args: argparse.Namespace, recipe: Recipe, blocks: list[list[int]], device: str) -> Any:
-    """Run AutoAWQ on the calibration `blocks`; returns its model, packed."""
+def quantize(args: argparse.Namespace, recipe: Recipe, blocks: list[list[int]], dtype: Any) -> Any:
+    """Run AutoAWQ in `dtype` on the calibration `blocks`; returns its model, packed."""
     from awq import AutoAWQForCausalLM
 
     model = AutoAWQForCausalLM.from_pretrained(
         str(args.model),
-        # float16 is many times slower than float32 on a CPU.
-        torch_dtype="float32" if device == "cpu" else "auto",
+        torch_dtype=str(dtype).removeprefix("torch."),
         trust_remote_code=args.trust_remote_code,
     )
     model.quantize(
@@ -158,7 +157,8 @@ def main() -> None:
     sequences = other_packages.read_sequences(args.calibration, original.config, "AutoAWQ")
     calibration = other_packages.calibration_record(args, sequences)
     blocks = cut(sequences)
-    model = quantize(args, recipe, blocks, device)
+    dtype = other_packages.computing_dtype(original, device)
+    model = quantize(args, recipe, blocks, dtype)
     tensors, seen = {}, set()
     for name, tensor in model.model.state_dict().items():
         if tensor.data_ptr() not in seen:  # a tied head is the embedding under another name

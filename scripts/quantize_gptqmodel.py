@@ -142,8 +142,7 @@ def quantize(
         str(args.model),
         config,
         trust_remote_code=args.trust_remote_code,
-        # On a CPU "auto" is bfloat16, which rounds what is stored in a wider format.
-        dtype=torch.float32 if device == "cpu" else "auto",
+        dtype=other_packages.computing_dtype(original, device),
     )
     samples = [{"input_ids": ids, "attention_mask": [1] * len(ids)} for ids in sequences]
     use_every_token(model, sum(map(len, sequences)))

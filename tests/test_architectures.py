@@ -17,10 +17,9 @@ from tiny_architectures import (
 )
 
 from radquant.errors import UserError
-from radquant.families.architectures import (
-    GEMMA3,
-    Norm,
-    Rows,
+from radquant.families.architectures import Norm, Rows
+from radquant.families.gemma3 import FAMILY as GEMMA3
+from radquant.families.inspection import (
     architecture_of,
     decoder_layers,
     head_dim_of,
@@ -100,7 +99,9 @@ def test_tables_name_every_linear_layer(kind: str) -> None:
 def test_only_the_language_layers_of_a_model_with_images_are_converted() -> None:
     model = tiny_model("gemma3")
     architecture = architecture_of(model.config, model)
-    assert architecture == dataclasses.replace(GEMMA3, decoder_layers="model.language_model.layers")
+    assert architecture == dataclasses.replace(
+        GEMMA3.architecture, decoder_layers="model.language_model.layers"
+    )
     assert head_dim_of(model.config) == 32
     kept = not_converted(model, architecture)
     assert sorted(kept) == ["lm_head", "multi_modal_projector", "vision_tower"]
@@ -115,7 +116,7 @@ def test_an_empty_model_will_do() -> None:
     with torch.device("meta"):
         model = transformers.AutoModelForCausalLM.from_config(config)
     architecture = architecture_of(config, model)
-    assert architecture == GEMMA3
+    assert architecture == GEMMA3.architecture
     assert not_converted(model, architecture) == ["lm_head"]
 
 

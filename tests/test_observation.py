@@ -16,7 +16,8 @@ from torch import Tensor
 from radquant.checkpoints.loading import load
 from radquant.checkpoints.streaming import fill
 from radquant.errors import UserError
-from radquant.families.architectures import Group, decoder_layers
+from radquant.families.architectures import Group
+from radquant.families.inspection import decoder_layers
 from radquant.packed.formats import format_for, settings_of, unpack
 from radquant.quantization import calibration_statistics
 from radquant.quantization.calibration_statistics import (

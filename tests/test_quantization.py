@@ -14,7 +14,9 @@ from transformers import AutoModelForCausalLM
 
 from radquant.checkpoints.loading import load
 from radquant.errors import UserError
-from radquant.families.architectures import ARCHITECTURES, LLAMA, Norm, Rows
+from radquant.families import llama
+from radquant.families.architectures import Architecture, Norm, Rows
+from radquant.families.llama import ARCHITECTURE as LLAMA
 from radquant.packed.formats import format_for
 from radquant.packed.grid import quantize
 from radquant.packed.packing import unpack
@@ -129,6 +131,12 @@ def test_folding_leaves_the_function_unchanged(
     assert 0 < result.largest_change < layerwise.INVARIANCE_BOUND
 
 
+def believe(monkeypatch: pytest.MonkeyPatch, table: Architecture) -> None:
+    """Let the family of Llama have this table."""
+    family = dataclasses.replace(llama.FAMILY, architecture=table)
+    monkeypatch.setattr(llama, "FAMILY", family)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -142,7 +150,7 @@ def test_a_wrong_table_stops_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: object
 ) -> None:
     groups = tuple(wrong if g.linears == wrong.linears else g for g in LLAMA.groups)  # type: ignore[attr-defined]
-    monkeypatch.setitem(ARCHITECTURES, "llama", dataclasses.replace(LLAMA, groups=groups))
+    believe(monkeypatch, dataclasses.replace(LLAMA, groups=groups))
     original = tiny_llama(tmp_path / "m")
     with pytest.raises(UserError, match=r"changed the output of model\.layers\.0"):
         quantized(original, tmp_path / "work")
@@ -152,7 +160,7 @@ def test_layers_outside_the_table_are_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table = dataclasses.replace(LLAMA, groups=LLAMA.groups[:3])
-    monkeypatch.setitem(ARCHITECTURES, "llama", table)
+    believe(monkeypatch, table)
     with pytest.raises(UserError, match=r"down_proj"):
         quantized(tiny_llama(tmp_path / "m"), tmp_path / "work")
 

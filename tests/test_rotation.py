@@ -15,17 +15,10 @@ from torch import nn
 
 from radquant.checkpoints.loading import load
 from radquant.errors import UserError
-from radquant.families.architectures import (
-    ARCHITECTURES,
-    LLAMA,
-    Architecture,
-    Norm,
-    O,
-    Rows,
-    architecture_of,
-    decoder_layers,
-    head_dim_of,
-)
+from radquant.families import llama
+from radquant.families.architectures import Architecture, Norm, O, Rows
+from radquant.families.inspection import architecture_of, decoder_layers, head_dim_of
+from radquant.families.llama import ARCHITECTURE as LLAMA
 from radquant.packed.formats import format_for
 from radquant.quantization import layerwise, rotated_embeddings, rotation
 from radquant.quantization.original_model import open_original
@@ -191,7 +184,8 @@ def test_a_wrong_table_stops_the_run(
     spoil: Callable[[Architecture], Architecture],
     dtype: torch.dtype,
 ) -> None:
-    monkeypatch.setitem(ARCHITECTURES, "llama", spoil(LLAMA))
+    table = spoil(LLAMA)
+    monkeypatch.setattr(llama, "FAMILY", dataclasses.replace(llama.FAMILY, architecture=table))
     original = tiny_llama(tmp_path / "m", dtype)
     with pytest.raises(
         UserError, match=r"rotating the layer changed the output of model\.layers\.0 by"

@@ -12,7 +12,7 @@ from tiny_models import token_sequences
 from torch import Tensor
 
 from radquant.errors import UserError
-from radquant.families.architectures import architecture_of, decoder_layers, head_dim_of
+from radquant.families.inspection import architecture_of, decoder_layers, head_dim_of
 from radquant.packed.formats import format_for
 from radquant.quantization.awq import scale_group, source_channels
 from radquant.quantization.layerwise import quantize_model

@@ -20,7 +20,7 @@ from workflow_helpers import local_modules
 
 from radquant.checkpoints.streaming import join_tensors, read_header, stored_tensors
 from radquant.errors import UserError
-from radquant.families.architectures import decoder_layers
+from radquant.families.inspection import decoder_layers
 from radquant.files import sha256_file
 from radquant.packed.formats import format_for
 from radquant.quantization import layerwise, resuming

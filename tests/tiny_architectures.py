@@ -9,7 +9,8 @@ import torch
 import transformers
 from torch import nn
 
-from radquant.families.architectures import Architecture, decoder_layers, head_dim_of, linear_of
+from radquant.families.architectures import Architecture
+from radquant.families.inspection import decoder_layers, head_dim_of, linear_of
 from radquant.quantization.awq import scale_group
 from radquant.quantization.calibration_statistics import InputStatistics
 from radquant.settings.recipe import Recipe

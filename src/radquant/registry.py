@@ -43,8 +43,25 @@ CORPUS_FORMATS: dict[str, str] = {
     "mimic-sectioned": "radquant.corpus.formats.mimic_sectioned",
     "text-folder": "radquant.corpus.formats.text_folder",
 }
-# By the `model_type` of the text model: a model with images (MedGemma: gemma3) has one inside.
-MODEL_FAMILIES: dict[str, str] = {}
+# By `model_type` in config.json. A model with images (MedGemma: gemma3) has a text model of another
+# type inside.
+MODEL_FAMILIES: dict[str, str] = {
+    "llama": "radquant.families.llama",
+    "mistral": "radquant.families.llama",
+    "ministral3": "radquant.families.like_llama",
+    "smollm3": "radquant.families.like_llama",
+    "qwen2": "radquant.families.qwen",
+    "qwen3": "radquant.families.qwen",
+    "phi3": "radquant.families.phi",  # Phi-4 too
+    "gemma": "radquant.families.gemma",
+    "gemma2": "radquant.families.gemma2",
+    "gemma3_text": "radquant.families.gemma3",
+    "gemma3": "radquant.families.gemma3_images",
+    "gemma3n_text": "radquant.families.no_float16",
+    "gemma3n": "radquant.families.no_float16",
+    "glm4": "radquant.families.no_float16",
+    "plamo2": "radquant.families.no_float16",
+}
 
 
 def load_kind(table: Mapping[str, str], name: str) -> ModuleType:

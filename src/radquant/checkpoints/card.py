@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from radquant.families.lookup import family_of, overflowing_type, sixteen_bit_dtype
 from radquant.files import read_json
 from radquant.packed.formats import Settings, settings_of, stored_format
 from radquant.runtime.runtime_file import FILE as RUNTIME_FILE
@@ -57,7 +58,7 @@ def model_card(source: Path, quantization: Mapping[str, Any], record: Mapping[st
         "## Recipe\n\n" + bullets([*recipe_lines(record, settings), made_by(record)]),
         "## Calibration data\n\n" + bullets(calibration_lines(record)),
         "## Measured quality\n\n" + bullets(quality_lines(record)),
-        "## Loading\n\n" + loading(settings, overflows_in_half(config), own, has_extras(record)),
+        "## Loading\n\n" + loading(settings, config, own, has_extras(record)),
         "## Licence\n\n" + licence_text(base, licence),
     ]
     return "\n\n".join(sections) + "\n"
@@ -226,11 +227,11 @@ def quality_lines(record: Mapping[str, Any]) -> list[str]:
     return [*lines, "on held-out reports: see `report.md` of the run that made this checkpoint"]
 
 
-def overflows_in_half(config: Mapping[str, Any]) -> bool:
-    """Whether activations exceed float16's range: known of Gemma 3."""
-    kinds = {str(config.get("model_type"))}
-    kinds.add(str((config.get("text_config") or {}).get("model_type")))
-    return any(kind.startswith("gemma3") for kind in kinds)
+def with_dtype_warning(config: Mapping[str, Any], how: str) -> str:
+    """A section on loading, led by a warning if the model of this config.json bears no float16."""
+    if overflowing_type(config) is None:
+        return how
+    return f"Activations of this model overflow in float16: use bfloat16 or float32.\n\n{how}"
 
 
 def has_extras(record: Mapping[str, Any]) -> bool:
@@ -239,21 +240,22 @@ def has_extras(record: Mapping[str, Any]) -> bool:
     return bool(record.get("prefix")) or rounding.get("range") == STATIC
 
 
-def loading(settings: Settings, bfloat16: bool, own: bool, extras: bool) -> str:
+def loading(settings: Settings, config: Mapping[str, Any], own: bool, extras: bool) -> str:
     """How transformers and vLLM load the checkpoint, or that they do not.
 
-    own: whether inputs are rotated at run time, which no other program knows of. extras: whether
-    there is more that others do not know of, and can do without.
+    config: the original's config.json. own: whether inputs are rotated at run time, which no other
+    program knows of. extras: whether there is more that others do not know of, and can do without.
     """
-    dtype = "bfloat16" if bfloat16 else "float16"
+    dtype = sixteen_bit_dtype(config)
     others = stored_format(settings.format).loading(settings, dtype)
     if not others and not own:
-        return (
+        exported = " `scripts/export.py` writes it for QServe (OmniServe)."
+        taken = settings.progressive and "omniserve" in family_of(config.get("model_type")).layouts
+        return with_dtype_warning(
+            config,
             "This format is radquant's own: `radquant.checkpoints.loading.load(directory)` loads "
             "it. Neither transformers nor vLLM does, and transformers may leave the weights random "
-            "with no more than a warning."
-            + " `scripts/export.py` writes it for QServe (OmniServe)."
-            * settings.progressive
+            f"with no more than a warning.{exported * taken}",
         )
     if own:
         others = [
@@ -263,6 +265,4 @@ def loading(settings: Settings, bfloat16: bool, own: bool, extras: bool) -> str:
     if extras and not own:
         others.append(f"Of what lies in `{RUNTIME_FILE}` they know nothing: they use the weights.")
     parts = [*others, "radquant loads it with `radquant.checkpoints.loading.load(directory)`."]
-    if bfloat16:
-        parts.insert(0, "Activations of this model overflow in float16: use bfloat16 or float32.")
-    return "\n\n".join(parts)
+    return with_dtype_warning(config, "\n\n".join(parts))

@@ -11,6 +11,7 @@ from radquant.checkpoints.building import build_packed_model
 from radquant.checkpoints.streaming import model_class
 from radquant.checkpoints.writing import verify
 from radquant.errors import UserError
+from radquant.families.lookup import check_dtype
 from radquant.packed.linear import PackedLinear
 from radquant.runtime import activations
 from radquant.runtime.head import round_head
@@ -91,7 +92,8 @@ def load(
     With `rounding` the input of every packed linear layer that it does not skip is quantized; the
     number of layers that really do so is measured by running a token, and must be all of them. A
     stored prefix and `kv_cache` take effect in the cache that `generation.prefix.begin` makes. With
-    `lm_head` the table of the vocabulary is rounded.
+    `lm_head` the table of the vocabulary is rounded. Raises UserError for float16 if activations of
+    such models overflow in it.
     """
     from transformers import AutoConfig
     from transformers.utils.logging import disable_progress_bar
@@ -103,6 +105,7 @@ def load(
     verify(directory)
     tokenizer = load_tokenizer(directory, trust_remote_code)
     config = AutoConfig.from_pretrained(directory, trust_remote_code=trust_remote_code)
+    check_dtype(directory, config.to_dict(), str(dtype).removeprefix("torch."))
     quantization = getattr(config, "quantization_config", None)
     runtime = Runtime()
     if quantization:

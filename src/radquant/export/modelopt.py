@@ -33,17 +33,13 @@ from radquant.export.source import (
     open_source,
     write_export,
 )
+from radquant.families.lookup import check_dtype, sixteen_bit_dtype
 from radquant.files import atomic_directory, write_json
 from radquant.packed.formats import HEAD, Settings
 from radquant.packed.grid import QuantizedWeight
 
 SERVER = "TensorRT-LLM"
-ARCHITECTURES = (
-    "LlamaForCausalLM",
-    "MistralForCausalLM",
-    "Qwen2ForCausalLM",
-    "Qwen3ForCausalLM",
-)
+LAYOUT = "modelopt"
 GROUP_SIZE = 128
 MIDDLE = 8  # the zero of a symmetric grid
 OUTPUT_STEP = 64
@@ -95,10 +91,15 @@ def check_weight(name: str, weight: QuantizedWeight) -> None:
 
 
 def server_dtype(source: Source, asked: str | None) -> torch.dtype:
-    """The dtype of what is not packed, which the server computes in."""
+    """The dtype of what is not packed, which the server computes in.
+
+    Raises UserError if the model's activations overflow in the dtype that was asked for.
+    """
+    if asked:
+        check_dtype(source.directory, source.config, asked)
+        return DTYPES[asked]
     own = str(source.config.get("dtype") or source.config.get("torch_dtype"))
-    name = asked or (own if own in DTYPES else "float16")
-    return DTYPES[name]
+    return DTYPES["bfloat16" if own == "bfloat16" else sixteen_bit_dtype(source.config)]
 
 
 def quantization_file() -> dict[str, Any]:
@@ -119,9 +120,10 @@ def quantization_file() -> dict[str, Any]:
 def export_modelopt(directory: Path, output: Path, dtype: str | None = None) -> None:
     """Write the checkpoint in `directory` as W4A16_AWQ. All of it is in memory at once.
 
-    dtype: "float16" or "bfloat16"; the checkpoint's own without it, float16 for float32.
+    dtype: "float16" or "bfloat16". Without it the checkpoint's own, or float16 for float32, but
+    bfloat16 for a model that overflows in float16.
     """
-    source = open_source(directory, ARCHITECTURES, SERVER)
+    source = open_source(directory, LAYOUT, SERVER)
     check_settings(source.settings)
     for name, (_, outputs) in layer_widths(source.config).items():
         if outputs % OUTPUT_STEP:

@@ -33,13 +33,14 @@ from radquant.export.source import (
     open_source,
     write_export,
 )
+from radquant.families.lookup import check_dtype
 from radquant.files import atomic_directory
 from radquant.packed.formats import Settings
 from radquant.packed.grid import QuantizedWeight
 from radquant.settings.recipe import WHOLE_ROW
 
 SERVER = "OmniServe"
-ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM")
+LAYOUT = "omniserve"
 GROUP_SIZE = 128  # G of the per-group kernel
 TILE = 32  # channels of a tile, on both sides
 # Inputs come in steps of 128 through a pipeline of which two are filled before the first is used,
@@ -178,7 +179,8 @@ def fold_norms(tensors: dict[str, Tensor], source: Source, keep_norms: bool) -> 
 
 def export_omniserve(directory: Path, output: Path, keep_norms: bool = False) -> None:
     """Write the checkpoint in `directory` as one for OmniServe. All of it is in memory at once."""
-    source = open_source(directory, ARCHITECTURES, SERVER)
+    source = open_source(directory, LAYOUT, SERVER)
+    check_dtype(directory, source.config, "float16")
     check_settings(source.settings)
     group_size = source.settings.group_size
     check_config(source.config, group_size)

@@ -9,9 +9,11 @@ from typing import Any
 import torch
 
 from radquant.checkpoints.building import packed_layers, read_settings
+from radquant.checkpoints.card import with_dtype_warning
 from radquant.checkpoints.streaming import StoredTensor, stored_tensors
 from radquant.checkpoints.writing import CARD, RECORD, copy_rest, verify
 from radquant.errors import UserError
+from radquant.families.lookup import classes_for
 from radquant.files import hash_directory, read_json, write_json
 from radquant.packed.formats import Settings, check_tensors, unpack
 from radquant.packed.grid import QuantizedWeight
@@ -65,8 +67,11 @@ def head_size(config: Mapping[str, Any]) -> int:
     return int(config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"])
 
 
-def open_source(directory: Path, architectures: tuple[str, ...], server: str) -> Source:
-    """The checkpoint in `directory`; raises UserError if `server` has no such architecture."""
+def open_source(directory: Path, layout: str, server: str) -> Source:
+    """The checkpoint in `directory`; raises UserError if `server` has no such architecture.
+
+    layout: the format of scripts/export.py that `server` reads.
+    """
     if not (directory / "config.json").is_file():
         raise UserError(f"{directory} has no config.json; it is not a model directory")
     verify(directory)
@@ -75,10 +80,9 @@ def open_source(directory: Path, architectures: tuple[str, ...], server: str) ->
         raise UserError(f"{directory} is not quantized; name a checkpoint of scripts/quantize.py")
     settings = read_settings(directory, config["quantization_config"])
     found = (config.get("architectures") or ["none"])[0]
-    if found not in architectures:
-        raise UserError(
-            f"{directory} is a {found}; {server} can be given {', '.join(architectures)}"
-        )
+    classes = classes_for(layout)
+    if found not in classes:
+        raise UserError(f"{directory} is a {found}; {server} can be given {', '.join(classes)}")
     stored = stored_tensors(directory)
     layers = {
         name: {suffix: stored[tensor] for suffix, tensor in suffixes.items()}
@@ -138,7 +142,7 @@ def write_export(source: Source, part: Path, config: Mapping[str, Any], how: str
     write_json(part / "config.json", dict(config))
     if (source.directory / CARD).is_file():
         card = (source.directory / CARD).read_text(encoding="utf-8")
-        loading = f"## Loading\n\n{how}\n\n"
+        loading = f"## Loading\n\n{with_dtype_warning(config, how)}\n\n"
         card = re.sub(r"## Loading\n.*?(?=^## |\Z)", lambda _: loading, card, flags=re.S | re.M)
         (part / CARD).write_text(card, encoding="utf-8")
     made_of = {}

@@ -1,7 +1,7 @@
 """A loaded model taken over by this package's own decoder (`kernels/cpp/decoder.h`).
 
-The decoder runs a whole step in C++, so that nothing but its arithmetic takes time. It knows the
-text models of Llama's kind: Llama, Mistral, Qwen 2 and 3, and Gemma 3.
+The decoder runs a whole step in C++, so that nothing but its arithmetic takes time. It knows text
+models of Llama's kind: those whose family (`radquant.families`) says so.
 """
 
 from collections.abc import Sequence
@@ -13,13 +13,12 @@ from torch import Tensor, nn
 
 from radquant.checkpoints.loading import Loaded
 from radquant.errors import UserError
+from radquant.families.lookup import family_of
 from radquant.kernels import cpu
 from radquant.kernels.choice import KERNEL_ACTIVATIONS
 from radquant.packed.linear import PackedLinear
 from radquant.settings.precision import Activations, same_rounding
 
-GEMMA3 = "gemma3_text"
-KNOWN = ("llama", "mistral", "qwen2", "qwen3", GEMMA3)
 ACTIVE = {"silu": False, "gelu_pytorch_tanh": True}  # activation function: whether it is gelu
 # Rotary embeddings whose frequencies depend on no sequence's length.
 ROPE = {"default", "linear", "llama3", "yarn"}
@@ -64,7 +63,7 @@ def unsupported(loaded: Loaded, rounding: Activations | None) -> str | None:
     """
     model, config = loaded.model, loaded.model.config
     kind = config.model_type
-    if kind not in KNOWN:
+    if family_of(kind).lean is None:
         return f"it does not know models of type {kind!r}"
     if torch.device(model.device).type != "cpu":
         return "it runs on CPUs"
@@ -149,7 +148,7 @@ def take_over(loaded: Loaded, rounding: Activations | None) -> LeanDecoder:
     # In bfloat16 transformers rounds the residual stream, too, which random tokens do not bear.
     if model.dtype == torch.float32:
         expected = model(input_ids=ids[None], use_cache=False).logits[0]
-    offset = 1.0 if config.model_type == GEMMA3 else 0.0
+    offset = norm_offset(config)
     plain = cpu.BFLOATS if model.dtype == torch.bfloat16 else cpu.FLOATS
     rounded = plain if rounding is None else cpu.INTEGERS
     decoder = empty_decoder(model, rounded, plain)
@@ -229,8 +228,16 @@ def empty_decoder(model: Any, rounded: int, plain: int) -> Any:
     )
 
 
+def norm_offset(config: Any) -> float:
+    """What the model's norms add to their weights."""
+    table = family_of(config.model_type).architecture
+    return 0.0 if table is None or table.final_norm is None else table.final_norm.offset
+
+
 def rope_kinds(config: Any) -> list[str | None]:
-    return sorted(set(config.layer_types)) if config.model_type == GEMMA3 else [None]
+    lean = family_of(config.model_type).lean
+    several = lean is not None and lean.rotary_by_layer_type
+    return sorted(set(config.layer_types)) if several else [None]
 
 
 def place_of(config: Any, number: int, kinds: list[str | None]) -> tuple[int, int]:

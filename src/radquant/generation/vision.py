@@ -1,7 +1,8 @@
 """What a model with images gets beside tokens.
 
-Gemma 3 lets the tokens of an image see each other in both directions. Which these are is told to it
-by token types: 1 for an image's tokens, 0 for others.
+A model family (`radquant.families`) says how its models are shown images. Some let the tokens of
+an image see each other in both directions; which these are is told to them by token types: 1 for an
+image's tokens, 0 for others.
 """
 
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ import torch
 
 from radquant.errors import UserError
 from radquant.families.images import check_takes_images
+from radquant.families.lookup import family_of
 from radquant.generation.batching import pad_left
 from radquant.image_files import read_image
 from radquant.prompts import Prompt
@@ -49,23 +51,24 @@ def model_inputs(
     """What `model` gets of the images of a batch; nothing if there are none.
 
     lengths: tokens of each whole sequence. prefix: tokens that all begin with, in a cache already;
-    none is an image's. Returns pixel_values [images, 3, height, width] in the model's dtype, and
-    token_type_ids int64 [B, T] for the layout of `pad_left`, prefix included: masks look them up by
-    place in the whole sequence.
+    none is an image's. Returns pixel_values [images, 3, height, width] in the model's dtype. If the
+    family takes token types, token_type_ids int64 [B, T] come with them, for the layout of
+    `pad_left`, prefix included: masks look them up by place in the whole sequence.
     """
     files = [image for prompt in prompts for image in prompt.images]
     if not files:
         return {}
-    # Crops of an image would have tokens of their own; no released model asks for them.
+    shown = family_of(model.config.model_type).images
+    assert shown is not None  # load_processor refuses other models
     pixels = processor.image_processor(
-        [read_image(file) for file in files], do_pan_and_scan=False, return_tensors="pt"
+        [read_image(file) for file in files], **shown.processing, return_tensors="pt"
     )["pixel_values"]
-    types = [
-        prompt.types + (0,) * (length - len(prompt.types))
-        for prompt, length in zip(prompts, lengths, strict=True)
-    ]
     device = torch.device(model.device)
-    return {
-        "pixel_values": pixels.to(device, model.dtype),
-        "token_type_ids": pad_left(types, prefix, 0, device)[0],
-    }
+    inputs = {"pixel_values": pixels.to(device, model.dtype)}
+    if shown.token_types:
+        types = [
+            prompt.types + (0,) * (length - len(prompt.types))
+            for prompt, length in zip(prompts, lengths, strict=True)
+        ]
+        inputs["token_type_ids"] = pad_left(types, prefix, 0, device)[0]
+    return inputs

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from radquant.errors import UserError
+from radquant.families.lookup import check_dtype
 from radquant.packed.formats import format_for, settings_for, settings_of, stored_format
 from radquant.settings.recipe import HADAMARD, NONE, recipe_of
 
-# Model types whose activations overflow float16.
-NO_FLOAT16 = ("gemma2", "gemma3", "gemma3_text")
 # Without the first, vLLM rounds the activations of 4-bit layers to 8 bits on CPUs that have AMX.
 ENVIRONMENT = {
     "VLLM_CPU_INT4_W4A8": "0",
@@ -71,12 +70,7 @@ def check_checkpoint(directory: Path, dtype: str, on_cpu: bool) -> None:
 
     require_file(directory / "config.json")
     config = read_json(directory / "config.json")
-    kinds = {config.get("model_type"), (config.get("text_config") or {}).get("model_type")}
-    overflowing = kinds & set(NO_FLOAT16)
-    if dtype == "float16" and overflowing:
-        raise UserError(
-            f"{directory}: a model of type {min(overflowing)} overflows in float16; use bfloat16"
-        )
+    check_dtype(directory, config, dtype)
     quantization = config.get("quantization_config")
     if quantization is None:
         return

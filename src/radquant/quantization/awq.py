@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from radquant.families.architectures import Group, Norm, linear_of, row_range
+from radquant.families.architectures import Group, Norm
+from radquant.families.inspection import linear_of, row_range
 from radquant.packed.grid import by_group, find_grid, round_to_grid
 from radquant.packed.progressive_grid import channel_scales
 from radquant.quantization.calibration_statistics import (

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from radquant.errors import UserError
-from radquant.families.architectures import Architecture, Group, linear_of
+from radquant.families.architectures import Architecture, Group
+from radquant.families.inspection import linear_of
 from radquant.quantization.hidden_states import Hidden, append, run_layer
 from radquant.runtime.activations import (
     Grid,

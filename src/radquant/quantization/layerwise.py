@@ -22,13 +22,8 @@ from torch import Tensor, nn
 from radquant.checkpoints.streaming import StoredTensor, fill, read_header
 from radquant.cli import progress
 from radquant.errors import UserError
-from radquant.families.architectures import (
-    Architecture,
-    decoder_layers,
-    head_dim_of,
-    layer_linears,
-    not_converted,
-)
+from radquant.families.architectures import Architecture
+from radquant.families.inspection import decoder_layers, head_dim_of, layer_linears, not_converted
 from radquant.files import atomic_path, read_json, read_table
 from radquant.packed.formats import StoredFormat
 from radquant.quantization import resuming, smoothing

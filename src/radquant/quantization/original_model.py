@@ -9,12 +9,8 @@ from torch import nn
 from radquant.checkpoints.streaming import StoredTensor, empty_model, names_in_model, stored_tensors
 from radquant.checkpoints.writing import verify
 from radquant.errors import UserError
-from radquant.families.architectures import (
-    Architecture,
-    architecture_of,
-    decoder_layers,
-    layer_linears,
-)
+from radquant.families.architectures import Architecture
+from radquant.families.inspection import architecture_of, decoder_layers, layer_linears
 from radquant.files import read_json
 from radquant.settings.recipe import GROUP_SIZES, WHOLE_ROW, Recipe
 

@@ -26,11 +26,13 @@ from radquant.checkpoints.loading import resolve_device
 from radquant.checkpoints.streaming import StoredTensor, names_in_model
 from radquant.checkpoints.writing import write_rest
 from radquant.errors import UserError
+from radquant.families.lookup import overflowing_type
+from radquant.families.tools import check_model_type
 from radquant.files import atomic_directory, read_json, read_table, require_file
 from radquant.packed.formats import Settings, check_tensors, settings_of, unpack
 from radquant.quantization.original_model import Original, check_recipe, open_original
 from radquant.settings.recipe import Recipe, recipe_values
-from radquant.settings.tool_limits import check_model_type, check_tool_recipe
+from radquant.settings.tool_limits import check_tool_recipe
 
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
@@ -76,6 +78,19 @@ def prepare(tool: str, recipe: Recipe, args: argparse.Namespace) -> tuple[Origin
     original = open_original(args.model, args.trust_remote_code)
     check_recipe(original.model, original.architecture, recipe)
     return original, resolve_device(args.device).type
+
+
+def computing_dtype(original: Original, device: str) -> torch.dtype | str:
+    """The dtype for a tool to compute in; "auto" is the one that the model is stored in.
+
+    Both tools can do with float32 on a CPU: float16 is many times slower there, and bfloat16, which
+    GPTQModel takes by itself, rounds what is stored in a wider format.
+    """
+    if device == "cpu":
+        return torch.float32
+    config = original.config
+    overflows = config.dtype == torch.float16 and overflowing_type(config.to_dict()) is not None
+    return torch.bfloat16 if overflows else "auto"
 
 
 def read_sequences(path: Path, config: Any, tool: str) -> list[list[int]]:

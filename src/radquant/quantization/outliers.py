@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from radquant.checkpoints.streaming import fill
 from radquant.cli import progress
-from radquant.families.architectures import decoder_layers, linear_of
+from radquant.families.inspection import decoder_layers, linear_of
 from radquant.files import hash_path
 from radquant.quantization.hidden_states import Hidden, append, embed, run_layer
 from radquant.quantization.original_model import Original

@@ -20,7 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from radquant.families.architectures import Architecture, Group, Norm, O, Rows, linear_of, row_range
+from radquant.families.architectures import Architecture, Group, Norm, O, Rows
+from radquant.families.inspection import linear_of, row_range
 from radquant.runtime.hadamard import rotate, rotate_heads, rotate_input, signs
 
 SIGN_SEED = 0  # of the residual stream's rotation diag(signs)·H

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from radquant.errors import UserError
-from radquant.families.architectures import K, Q, linears
+from radquant.families.architectures import K, Q
+from radquant.families.inspection import linears
 
 STRENGTH = 0.5  # the papers' alpha
 

@@ -9,16 +9,6 @@ from radquant.settings.recipe import NONE, WHOLE_ROW, Recipe
 NAMES = {"autoawq": "AutoAWQ", "gptqmodel": "GPTQModel"}
 METHODS = {"autoawq": "awq", "gptqmodel": "gptq"}
 FORMATS = {"autoawq": "gemm", "gptqmodel": "gptq"}
-# Model types that were tried; the tools' own lists are longer. AutoAWQ's names some that fail with
-# this release of transformers. GPTQModel takes Phi-3's fused layers apart, and what it stores then
-# is no Phi-3.
-MODEL_TYPES = {
-    "autoawq": ("llama", "mistral", "qwen2", "qwen3", "phi3", "gemma", "gemma2"),
-    "gptqmodel": (
-        *("llama", "mistral", "qwen2", "qwen3"),
-        *("gemma", "gemma2", "gemma3_text", "gemma3"),
-    ),
-}
 
 
 def check_tool_recipe(tool: str, recipe: Recipe, form: str | None = None) -> None:
@@ -46,15 +36,3 @@ def autoawq_lacks(recipe: Recipe) -> tuple[tuple[bool, str], ...]:
         (recipe.rounding != "nearest", f"rounding {recipe.rounding}; leave rounding out"),
         (not recipe.clip, "without clipping; set clip to true"),
     )
-
-
-def check_model_type(tool: str, kind: str | None, model: str) -> None:
-    """Raise UserError if `tool` cannot quantize models of type `kind`, such as the one in `model`.
-
-    kind: `model_type` in the model's config.json.
-    """
-    if kind not in MODEL_TYPES[tool]:
-        raise UserError(
-            f"{NAMES[tool]} cannot quantize {model}, a model of type {kind}; it can "
-            f"{', '.join(MODEL_TYPES[tool])}; leave tool out to let radquant do it"
-        )

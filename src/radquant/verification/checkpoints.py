@@ -21,7 +21,7 @@ from radquant.checkpoints.loading import load
 from radquant.checkpoints.writing import RECORD
 from radquant.cli import progress
 from radquant.errors import UserError
-from radquant.families.architectures import architecture_of, head_dim_of
+from radquant.families.inspection import architecture_of, head_dim_of
 from radquant.files import read_json
 from radquant.packed.formats import Settings
 from radquant.packed.linear import PackedLinear

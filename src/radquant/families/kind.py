@@ -1,0 +1,45 @@
+"""What is known of a model family.
+
+Each module that `registry.MODEL_FAMILIES` names has one `Family` as FAMILY. It holds what the
+model's config.json and modules do not tell: how embeddings are scaled, whether the head is tied to
+them and how its scores are capped is read from there.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from radquant.families.architectures import Architecture
+
+
+@dataclass(frozen=True)
+class Lean:
+    """What the lean engine (`generation/lean_decoder.py`) must be told to run a family."""
+
+    rotary_by_layer_type: bool = False  # whether layers of each type turn by angles of their own
+
+
+@dataclass(frozen=True)
+class Images:
+    """How a model is shown images."""
+
+    known_from: str  # a model that has this type, for messages
+    # Whether it must be told which tokens are an image's, by token_type_ids.
+    token_types: bool = False
+    processing: Mapping[str, Any] = field(default_factory=dict)  # options of the image processor
+
+
+@dataclass(frozen=True)
+class Family:
+    """What is known of the model types that share a module; by default nothing is."""
+
+    # The linear layers of a decoder layer, and the final norm. None: they are found by inspection,
+    # or belong to the text model inside, which has a type of its own.
+    architecture: Architecture | None = None
+    overflows_float16: bool = False  # activations exceed its range
+    lean: Lean | None = None  # None: the lean engine cannot run it
+    # Other packages, by `tool` in a configuration, whose quantization of it was tried.
+    tools: tuple[str, ...] = ()
+    # By the format of scripts/export.py: the classes in config.json that its server can be given.
+    layouts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    images: Images | None = None  # None: it is shown none
