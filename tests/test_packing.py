@@ -121,7 +121,7 @@ def known_weight(bits: int = 4) -> QuantizedWeight:
 
 def test_gptq_packs_along_the_inputs() -> None:
     weight = known_weight()
-    packed = gptq.pack(weight, Recipe("rtn", 4, 32))
+    packed = gptq.pack(weight, Recipe(method="rtn", bits=4, group_size=32))
     assert {name: tuple(tensor.shape) for name, tensor in packed.items()} == {
         "qweight": (8, 32),
         "qzeros": (2, 4),
@@ -137,16 +137,16 @@ def test_gptq_packs_along_the_inputs() -> None:
 
 
 def test_gptq_version_1_stores_zeros_less_one() -> None:
-    recipe = Recipe("rtn", 4, 32, zero_point=False)
+    recipe = Recipe(method="rtn", bits=4, group_size=32, zero_point=False)
     first = gptq.pack(known_weight(), recipe)
-    second = gptq.pack(known_weight(), Recipe("rtn", 4, 32))
+    second = gptq.pack(known_weight(), Recipe(method="rtn", bits=4, group_size=32))
     assert torch.equal(second["qzeros"] - first["qzeros"], torch.full((2, 4), 0x11111111))
     settings = settings_of(gptq.config(recipe, []))
     assert torch.equal(gptq.unpack(first, settings).zeros, known_weight().zeros)
 
 
 def test_compressed_tensors_packs_weights_by_row_and_zeros_by_column() -> None:
-    packed = compressed_tensors.pack(known_weight(), Recipe("rtn", 4, 32))
+    packed = compressed_tensors.pack(known_weight(), Recipe(method="rtn", bits=4, group_size=32))
     assert packed["weight_packed"].shape == (32, 8)
     assert packed["weight_zero_point"].shape == (4, 2)
     assert packed["weight_shape"].tolist() == [32, 64]
