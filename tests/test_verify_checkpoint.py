@@ -78,9 +78,8 @@ def forget_the_one(monkeypatch: pytest.MonkeyPatch) -> None:
     pack = gptq.pack
 
     def second_version(weight: QuantizedWeight, recipe: Recipe) -> dict[str, torch.Tensor]:
-        return pack(
-            weight, Recipe(method=recipe.method, bits=recipe.bits, group_size=recipe.group_size)
-        )
+        method, bits, group_size = recipe.method, recipe.bits, recipe.group_size
+        return pack(weight, Recipe(method=method, bits=bits, group_size=group_size))
 
     monkeypatch.setattr(gptq, "pack", second_version)
 

@@ -88,13 +88,13 @@ def recipes_of(form: StoredFormat) -> Iterator[Recipe]:
     """What the format can hold of all that is to be tried."""
     grids = [(bits, zero_point) for bits in form.BITS for zero_point in (True, False)]
     recipes = [
-        Recipe(method="rtn", bits=bits, group_size=GROUP_SIZE, zero_point=zero_point)
-        for bits, zero_point in grids
+        *(
+            Recipe(method="rtn", bits=bits, group_size=GROUP_SIZE, zero_point=zero_point)
+            for bits, zero_point in grids
+        ),
+        Recipe(method="rtn", bits=4, group_size=GROUP_SIZE, progressive=True),
+        Recipe(method="gptq", bits=4, group_size=GROUP_SIZE, rounding="gptq", desc_act=True),
     ]
-    recipes.append(Recipe(method="rtn", bits=4, group_size=GROUP_SIZE, progressive=True))
-    recipes.append(
-        Recipe(method="gptq", bits=4, group_size=GROUP_SIZE, rounding="gptq", desc_act=True)
-    )
     for recipe in recipes:
         if recipe.bits in form.BITS and form.problem(recipe) is None:
             yield recipe

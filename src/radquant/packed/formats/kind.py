@@ -82,7 +82,10 @@ class StoredFormat(Protocol):
         """What a packed layer of this size must have, by suffix, in the order of the checks."""
 
     def unpack(self, tensors: dict[str, Tensor], settings: Settings) -> QuantizedWeight:
-        """The integers and grid of one layer; the inverse of `pack`."""
+        """The integers and grid of one layer; the inverse of `pack`.
+
+        Outside of this folder only the exports use more of it than `dequantize`.
+        """
 
     def in_memory(self, tensors: dict[str, Tensor], settings: Settings) -> dict[str, Tensor]:
         """The same weights as `packed.in_memory` describes them."""
