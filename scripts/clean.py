@@ -4,14 +4,13 @@ import argparse
 import sys
 from pathlib import Path
 
-from radquant.cli import progress, run
-from radquant.corpus.pipeline import Settings, clean_corpus, rejected_table, show_funnel
-from radquant.corpus.reports import COLUMNS, RAW_COLUMNS, Report, from_table, to_table
+from radquant.cli import run
+from radquant.corpus.pipeline import Settings, prepare_corpus, rejected_table, show_funnel
+from radquant.corpus.reports import COLUMNS, RAW_COLUMNS, from_table, to_table
 from radquant.files import read_table, write_json, write_table
-from radquant.image_files import COLUMN, image_files, read_image
 
 
-def main() -> None:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--raw", type=Path, required=True, help="the table of fetch_corpus.py")
     parser.add_argument(
@@ -57,8 +56,11 @@ def main() -> None:
         "--rejected", type=Path, required=True, help="dropped reports with their reasons (.csv)"
     )
     parser.add_argument("--funnel", type=Path, required=True, help="counts of each step (.json)")
-    arguments = parser.parse_args()
+    return parser.parse_args()
 
+
+def main() -> None:
+    arguments = parse_arguments()
     settings = Settings(
         inputs=arguments.inputs,
         target=arguments.target,
@@ -67,14 +69,9 @@ def main() -> None:
         min_words=arguments.min_words,
         max_words=arguments.max_words,
         seed=arguments.seed,
-        images=arguments.image_root is not None,
     )
     raw = from_table(read_table(arguments.raw, RAW_COLUMNS))
-    cleaned = clean_corpus(
-        raw, settings, lambda reports: progress(reports, "cleaning", len(raw), "reports")
-    )
-    if arguments.image_root is not None:
-        check_images(cleaned.evaluation, arguments.image_root)
+    cleaned = prepare_corpus(raw, settings, arguments.image_root)
     write_table(arguments.train, to_table(cleaned.train, COLUMNS))
     write_table(arguments.eval, to_table(cleaned.evaluation, COLUMNS))
     write_table(arguments.rejected, rejected_table(cleaned))
@@ -82,17 +79,6 @@ def main() -> None:
     print(show_funnel(cleaned.funnel))
     if cleaned.funnel["unit"] == "report":
         print("the corpus names no patients: split by report", file=sys.stderr)
-
-
-def check_images(reports: list[Report], root: Path) -> None:
-    """Raise UserError for the first image that cannot be read: now, not after hours of quantizing.
-
-    Training reports' images are never shown to a model.
-    """
-    for report in progress(reports, "opening images", len(reports), "reports"):
-        row = {"id": report.id, COLUMN: report.images}
-        for file in image_files(row, COLUMN, root):
-            read_image(file)
 
 
 if __name__ == "__main__":

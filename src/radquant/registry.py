@@ -16,7 +16,13 @@ ENGINES: dict[str, str] = {}
 STORED_FORMATS: dict[str, str] = {}
 ANNOTATORS: dict[str, str] = {}
 METRICS: dict[str, str] = {}
-CORPUS_FORMATS: dict[str, str] = {}
+CORPUS_FORMATS: dict[str, str] = {
+    "openi": "radquant.corpus.formats.openi",
+    "table": "radquant.corpus.formats.table",
+    "mimic-tree": "radquant.corpus.formats.mimic_tree",
+    "mimic-sectioned": "radquant.corpus.formats.mimic_sectioned",
+    "text-folder": "radquant.corpus.formats.text_folder",
+}
 # By the `model_type` of the text model: a model with images (MedGemma: gemma3) has one inside.
 MODEL_FAMILIES: dict[str, str] = {}
 

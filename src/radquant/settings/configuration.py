@@ -11,8 +11,10 @@ import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
+from radquant import registry
 from radquant.errors import UserError
 from radquant.generation import vllm_limits
+from radquant.settings import corpus_sources
 from radquant.settings.precision import STATIC, activations_of, kv_cache_of, lm_head_of
 from radquant.settings.recipe import check_recipe_values, format_name, needs_calibration, recipe_of
 from radquant.settings.tool_limits import check_tool_recipe
@@ -22,16 +24,6 @@ COLUMNS = ["id", "group", "study", "findings", "impression", "indication", "comp
 # Names that the results directory uses beside those of the precisions.
 BASELINES = ["copy-input", "constant"]
 RESERVED_PRECISIONS = ["reference", *BASELINES]
-# Which source keys each corpus format takes.
-CORPUS_SOURCES = {
-    "openi": ["wheel", "path"],
-    "table": ["path", "train and eval"],
-    "mimic-tree": ["path"],
-    "mimic-sectioned": ["path"],
-    "text-folder": ["path"],
-}
-# Those that can name images.
-IMAGE_FORMATS = ["table", "mimic-tree", "mimic-sectioned"]
 
 # Many more than any configuration has.
 MOST_VALUES, MOST_LEVELS = 10_000, 20
@@ -46,6 +38,7 @@ def resolve(config: Mapping[str, Any], schema_path: str | Path) -> Config:
     and the model are not, because they may be on another machine than the one that plans the run.
     """
     schema = yaml.safe_load(Path(schema_path).read_text(encoding="utf-8"))
+    schema["properties"]["corpus"]["properties"]["format"]["enum"] = list(registry.CORPUS_FORMATS)
     plain = _typed(_plain(config), schema, schema)
     _check_schema(plain, schema)
     full: Config = _with_defaults(plain, schema, schema)
@@ -53,6 +46,7 @@ def resolve(config: Mapping[str, Any], schema_path: str | Path) -> Config:
     _check_paths(full)
     _check_task(full)
     _check_images(full)
+    _check_corpus(full)
     _check_precisions(full)
     _check_prompt(full, "generation")
     _check_recipes(full)
@@ -228,32 +222,17 @@ def nearest(wrong: Any, valid: Iterable[Any]) -> str:
 
 
 def _check_sources(config: Config) -> None:
-    model, corpus = config["model"], config["corpus"]
+    model = config["model"]
     given = [key for key in ("wheel", "hub", "path") if model.get(key)]
     if len(given) != 1:
         found = " and ".join(given) or "none"
         raise UserError(f"config: model needs exactly one of wheel, hub and path, not {found}")
-    if bool(corpus.get("train")) != bool(corpus.get("eval")):
-        raise UserError("config: corpus.train and corpus.eval are given together or not at all")
-    sources = {"wheel": corpus.get("wheel"), "path": corpus.get("path")}
-    sources["train and eval"] = corpus.get("train")
-    allowed = CORPUS_SOURCES[corpus["format"]]
-    given = [key for key, value in sources.items() if value]
-    if len(given) != 1 or given[0] not in allowed:
-        found = " with ".join(given) or "none"
-        raise UserError(
-            f"config: a corpus of format {corpus['format']} needs exactly one of "
-            f"{', '.join(allowed)}, not {found}"
-        )
-    if any(corpus["columns"].values()) and corpus["format"] != "table":
-        raise UserError(
-            f"config: corpus.columns is for format table and not for {corpus['format']}, whose "
-            "columns are known; remove it"
-        )
-    if corpus.get("split_file") and corpus["format"] not in ("mimic-tree", "mimic-sectioned"):
-        raise UserError(
-            f"config: corpus.split_file is not used by format {corpus['format']}; remove it"
-        )
+
+
+def _check_corpus(config: Config) -> None:
+    wrong = corpus_sources.problem_of(config["corpus"], config["task"]["image_column"])
+    if wrong:
+        raise UserError(f"config: {wrong}")
 
 
 def _check_paths(config: Config) -> None:
@@ -302,16 +281,6 @@ def _check_images(config: Config) -> None:
         if not task["inputs"]:
             raise UserError("config: task.inputs is empty; give it a value, or an image_column")
         return
-    if corpus["format"] not in IMAGE_FORMATS:
-        raise UserError(
-            f"config: task.image_column is not for a corpus of format {corpus['format']}, but for "
-            f"{', '.join(IMAGE_FORMATS)}; remove it"
-        )
-    if corpus["format"] != "table" and not corpus["split_file"]:
-        raise UserError(
-            f"config: with format {corpus['format']}, task.image_column is a column of "
-            "corpus.split_file; give one that has it"
-        )
     if config["model"].get("wheel"):
         raise UserError(
             "config: task.image_column needs a model that is shown images, and the GGUF file of "
