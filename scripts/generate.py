@@ -4,36 +4,18 @@ import argparse
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from radquant.cli import run
 from radquant.generation import stage
+from radquant.settings import stages
+from radquant.settings.options import parse
 
 
-def parse_arguments() -> argparse.Namespace:
+def arguments() -> tuple[argparse.Namespace, Any]:
     parser = argparse.ArgumentParser(description=__doc__)
     stage.add_arguments(parser)
-    parser.add_argument(
-        "--reports",
-        type=int,
-        metavar="N",
-        help="write the first N reports of --eval only (default: all)",
-    )
     parser.add_argument("--shard", type=int, default=1, metavar="I", help="from 1 (%(default)s)")
-    parser.add_argument("--shards", type=int, default=1, metavar="N", help="of N (%(default)s)")
-    parser.add_argument(
-        "--max-new-tokens",
-        type=int,
-        default=128,
-        metavar="M",
-        help="most tokens of an output (%(default)s)",
-    )
-    parser.add_argument(
-        "--stop",
-        action="append",
-        default=[],
-        metavar="STRING",
-        help="string that ends an output and is not part of it; may be given again",
-    )
     parser.add_argument(
         "--vllm-python",
         type=Path,
@@ -42,27 +24,27 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--output", type=Path, required=True, metavar="PARQUET", help="outputs")
     parser.add_argument("--metrics", type=Path, required=True, metavar="JSON", help="measures")
-    return parser.parse_args()
+    return parse(parser, stages.GENERATE)
 
 
 def main() -> None:
-    args = parse_arguments()
+    args, settings = arguments()
     os.environ["HF_HUB_OFFLINE"] = "1"
-    reading = stage.read(args, args.reports)
-    wanted = replace(stage.wanted_of(args), python=args.vllm_python)
+    reading = stage.read(args, settings, settings.generation.reports)
+    wanted = replace(stage.wanted_of(args, settings), python=args.vllm_python)
 
     from radquant.files import write_json, write_table
     from radquant.generation.generate import Writing, generate
 
     writing = Writing(
         precision=args.precision,
-        batch_size=args.batch_size,
-        max_new_tokens=args.max_new_tokens,
-        stop=tuple(args.stop),
+        batch_size=settings.generation.batch_size,
+        max_new_tokens=settings.generation.max_new_tokens,
+        stop=settings.generation.stop,
         shard=args.shard,
-        shards=args.shards,
+        shards=settings.generation.shards,
     )
-    table, record = generate(args.engine, wanted, reading, writing)
+    table, record = generate(settings.compute.engine, wanted, reading, writing)
     write_table(args.output, table)
     write_json(args.metrics, record)
 

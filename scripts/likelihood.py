@@ -3,29 +3,33 @@
 import argparse
 import os
 from pathlib import Path
+from typing import Any
 
 from radquant.cli import run
 from radquant.generation import stage
+from radquant.settings import stages
+from radquant.settings.options import parse
 
 
-def parse_arguments() -> argparse.Namespace:
+def arguments() -> tuple[argparse.Namespace, Any]:
     parser = argparse.ArgumentParser(description=__doc__)
     stage.add_arguments(parser)
     parser.add_argument("--output", type=Path, required=True, metavar="PARQUET", help="likelihoods")
     parser.add_argument("--metrics", type=Path, required=True, metavar="JSON", help="measures")
-    return parser.parse_args()
+    return parse(parser, stages.LIKELIHOOD)
 
 
 def main() -> None:
-    args = parse_arguments()
+    args, settings = arguments()
     os.environ["HF_HUB_OFFLINE"] = "1"
-    reading = stage.read(args)
-    wanted = stage.wanted_of(args)
+    reading = stage.read(args, settings)
+    wanted = stage.wanted_of(args, settings)
 
     from radquant.files import write_json, write_table
     from radquant.generation.likelihood import likelihood
 
-    table, record = likelihood(args.engine, wanted, reading, args.precision, args.batch_size)
+    engine, batch_size = settings.compute.engine, settings.generation.batch_size
+    table, record = likelihood(engine, wanted, reading, args.precision, batch_size)
     write_table(args.output, table)
     write_json(args.metrics, record)
 

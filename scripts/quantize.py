@@ -2,16 +2,16 @@
 
 import argparse
 import os
-import resource
-import shutil
-import time
 from pathlib import Path
+from typing import Any
 
-from radquant import registry
 from radquant.cli import run
+from radquant.quantization.job import Job
+from radquant.settings import stages
+from radquant.settings.options import parse
 
 
-def parse_arguments() -> argparse.Namespace:
+def arguments() -> tuple[argparse.Namespace, Any]:
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
     add("--model", type=Path, required=True, metavar="DIR", help="Hugging Face model directory")
@@ -27,86 +27,6 @@ def parse_arguments() -> argparse.Namespace:
         metavar="JSON",
         help="where the samples come from, for the record (set.json beside them)",
     )
-    add(
-        "--method",
-        choices=["awq", "gptq", "rtn"],
-        default="awq",
-        help="rtn is plain rounding to nearest (%(default)s)",
-    )
-    add(
-        "--bits",
-        type=int,
-        choices=[2, 3, 4, 8],
-        default=4,
-        help="bits of a weight; 2 not with awq (%(default)s)",
-    )
-    add(
-        "--group-size",
-        type=int,
-        choices=[32, 64, 128, -1],
-        default=128,
-        help="input channels that share a scale; -1 for all of a row (%(default)s)",
-    )
-    add("--symmetric", action="store_true", help="a grid about 0 instead of one with zero points")
-    add(
-        "--rounding",
-        choices=["nearest", "gptq"],
-        default="nearest",
-        help="awq: how the scaled weights are rounded (%(default)s)",
-    )
-    add(
-        "--no-clip",
-        action="store_true",
-        help="cover each group's whole range instead of searching how much of it to keep",
-    )
-    add(
-        "--desc-act",
-        action="store_true",
-        help="gptq: form the groups in order of activation, which needs a group index",
-    )
-    add(
-        "--damp-percent",
-        type=float,
-        default=0.01,
-        metavar="SHARE",
-        help="gptq's rounding: share of the mean diagonal added to the Gram matrix (%(default)s)",
-    )
-    add(
-        "--transform",
-        choices=["none", "smooth", "hadamard"],
-        default="none",
-        help="before: move outlying input channels into the weights, or rotate the model "
-        "(%(default)s)",
-    )
-    add(
-        "--smooth-attention",
-        action="store_true",
-        help="before: move outlying channels of keys into the queries",
-    )
-    add(
-        "--prefix",
-        choices=["none", "auto"],
-        default="none",
-        help="auto: find tokens that stand out and store their keys and values before every text",
-    )
-    add(
-        "--activations",
-        metavar="JSON",
-        help='fit weights, and static ranges, to rounded activations, such as {"bits": 8}',
-    )
-    add(
-        "--progressive",
-        action="store_true",
-        help="QoQ's grid for INT8 products: group scales are multiples of an INT8 channel scale",
-    )
-    add(
-        "--format",
-        choices=list(registry.STORED_FORMATS),
-        help="layout of the packed tensors; by default the one that the method is known by",
-    )
-    add("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default: %(default)s")
-    add("--threads", type=int, default=1, metavar="N", help="CPU threads (%(default)s)")
-    add("--trust-remote-code", action="store_true", help="run Python code that the model brings")
     add("--output", type=Path, required=True, metavar="DIR", help="checkpoint to write")
     add(
         "--work",
@@ -114,84 +34,25 @@ def parse_arguments() -> argparse.Namespace:
         metavar="DIR",
         help="finished layers of a run that was killed; by default a hidden one beside the output",
     )
-    return parser.parse_args()
+    return parse(parser, stages.QUANTIZE)
 
 
 def main() -> None:
-    args = parse_arguments()
+    args, settings = arguments()
     os.environ["HF_HUB_OFFLINE"] = "1"
-    started = time.monotonic()
-
-    import torch
-
-    from radquant.checkpoints.loading import resolve_device
-    from radquant.checkpoints.writing import write_checkpoint
-    from radquant.files import read_json
-    from radquant.packed.formats import format_for
-    from radquant.quantization import layerwise, outliers, resuming
-    from radquant.quantization.onednn import onednn_products
-    from radquant.quantization.original_model import Original, open_original
-    from radquant.runtime import runtime_file
-    from radquant.settings.precision import from_json
-    from radquant.settings.recipe import AUTO, recipe_of, recipe_values
-
-    torch.set_num_threads(args.threads)
-    device = resolve_device(args.device)
-    values = {
-        **vars(args),
-        "zero_point": not args.symmetric,
-        "clip": not args.no_clip,
-        "activations": from_json(args.activations),
-    }
-    recipe = recipe_of(values)
-    form = format_for(recipe, args.format)
-    samples = layerwise.check_calibration(recipe, args.calibration)
-    origin = read_json(args.calibration_record) if args.calibration_record else {}
-
-    def open_source() -> Original:
-        return open_original(args.model, args.trust_remote_code)
-
-    source = open_source()
-    work = args.work or args.output.with_name(f".{args.output.name}.work")
-    resuming.prepare(work, resuming.fingerprint_of(args.model, samples, recipe, form.NAME, device))
-    prefix: list[int] = []
-    with onednn_products():
-        sequences = samples
-        if recipe.prefix == AUTO:
-            assert samples is not None
-            prefix = outliers.find_prefix(open_source, samples, work / "outliers.f32", device)
-            sequences = outliers.all_behind(prefix, samples)
-        result = layerwise.quantize_model(source, work, recipe, form, sequences, device, prefix)
-    record = {
-        "recipe": recipe_values(recipe),
-        "format": form.NAME,
-        "model": str(args.model),
-        "calibration": samples and {**origin, **layerwise.count(samples)},
-        "layers": result.layers,
-        "checks": {
-            "layers_quantized": len(result.layers),
-            "largest_change_by_folding": result.largest_change,
-            "unpacked_equals_evaluated": True,
-        },
-        "prefix": prefix,
-        "device": str(device),
-        "threads": args.threads,
-        "wall_seconds": time.monotonic() - started,
-        "cpu_seconds": time.process_time(),
-        "peak_process_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-    }
-    quantization = runtime_file.announce(form.config(recipe, result.not_converted), result.online)
-    write_checkpoint(
+    job = Job(
         args.model,
         args.output,
-        result.tensors,
-        quantization,
-        record,
-        result.runtime,
-        runtime_file.metadata(recipe.activations),
-        result.config,
+        args.calibration,
+        args.calibration_record,
+        settings.compute.device,
+        settings.compute.threads,
+        settings.model.trust_remote_code,
     )
-    shutil.rmtree(work)
+
+    from radquant.quantization.quantizing import quantize
+
+    quantize(job, settings.checkpoint.recipe, settings.checkpoint.format, args.work)
 
 
 if __name__ == "__main__":

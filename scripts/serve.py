@@ -4,15 +4,16 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from radquant.cli import run
 from radquant.generation.engines.kind import Address, Wanted
 from radquant.serving.serve import serve
-from radquant.settings import engines
-from radquant.settings.precision import options_of
+from radquant.settings import engines, stages
+from radquant.settings.options import parse
 
 
-def parse_arguments() -> argparse.Namespace:
+def arguments() -> tuple[argparse.Namespace, Any]:
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
     add("checkpoint", type=Path, metavar="CHECKPOINT", help="original model or checkpoint")
@@ -40,14 +41,6 @@ def parse_arguments() -> argparse.Namespace:
         "encryption (default: %(default)s)",
     )
     add("--port", type=int, default=8000, help="default: %(default)s")
-    add("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default: %(default)s")
-    add(
-        "--dtype",
-        choices=["auto", "float32", "bfloat16", "float16"],
-        default="auto",
-        help="number format of the computation; auto is bfloat16, and float32 for our own engines "
-        "on a CPU",
-    )
     add(
         "--max-model-len",
         type=int,
@@ -68,31 +61,21 @@ def parse_arguments() -> argparse.Namespace:
         help="for our own engines: most tokens of an answer whose request does not say "
         "(%(default)s)",
     )
-    for option in ("activations", "kv-cache", "lm-head"):
-        add(
-            f"--{option}",
-            metavar="JSON",
-            help=f"for our own engines: {option.replace('-', '_')} of the precision to serve, as "
-            'in config.yaml, such as {"bits": 8}',
-        )
-    add("--threads", type=int, default=1, metavar="N", help="CPU threads (%(default)s)")
-    add("--trust-remote-code", action="store_true", help="run Python code that the model brings")
-    return parser.parse_args()
+    return parse(parser, stages.SERVE)
 
 
 def main() -> None:
-    args = parse_arguments()
+    args, settings = arguments()
     os.environ["HF_HUB_OFFLINE"] = "1"
-    rounding, kv_cache, lm_head = options_of(args.activations, args.kv_cache, args.lm_head)
     wanted = Wanted(
         model=args.checkpoint,
-        device=args.device,
-        dtype=args.dtype,
-        activations=rounding,
-        kv_cache=kv_cache,
-        lm_head=lm_head,
-        threads=args.threads,
-        trust_remote_code=args.trust_remote_code,
+        device=settings.compute.device,
+        dtype=settings.compute.dtype,
+        activations=settings.precision.activations,
+        kv_cache=settings.precision.kv_cache,
+        lm_head=settings.precision.lm_head,
+        threads=settings.compute.threads,
+        trust_remote_code=settings.model.trust_remote_code,
         chat_template=args.chat_template,
         python=args.python,
     )

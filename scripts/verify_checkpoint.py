@@ -5,7 +5,6 @@ import os
 from pathlib import Path
 
 from radquant.cli import run
-from radquant.errors import UserError
 
 EPILOG = """exit status: 0 if every check holds, 1 if a bound is broken or the checkpoint cannot be
 read. Without --synthetic both models are in memory at once."""
@@ -49,40 +48,27 @@ def main() -> None:
 
     import torch
 
-    from radquant.checkpoints.loading import DTYPES
-    from radquant.files import read_table
-    from radquant.verification import checkpoints, selftest
+    from radquant.verification.checkpoints import refuse_broken, table_of
+    from radquant.verification.verifying import verify, verify_packing
 
     torch.set_num_threads(arguments.threads)
     if arguments.synthetic:
-        checks = selftest.synthetic_checks()
-        print(
-            f"{len(checks)} checks; the worst of each kind:",
-            checkpoints.table_of(checks),
-            sep="\n",
+        found = verify_packing()
+    else:
+        found = verify(
+            arguments.checkpoint,
+            arguments.original,
+            arguments.samples,
+            {
+                "weight": arguments.max_weight_error,
+                "layer": arguments.max_layer_error,
+                "divergence": arguments.max_divergence,
+            },
+            arguments.dtype,
+            (arguments.count, arguments.length, arguments.seed),
         )
-        checkpoints.refuse_broken(checks)
-        return
-    sequences = None
-    if arguments.samples:
-        rows = read_table(arguments.samples, require=["input_ids"])["input_ids"]
-        sequences = [torch.tensor(ids[: arguments.length]) for ids in rows[: arguments.count]]
-        if not sequences:
-            raise UserError(f"{arguments.samples} holds no samples; make the calibration set again")
-    found = checkpoints.verify_checkpoint(
-        arguments.checkpoint,
-        arguments.original,
-        sequences,
-        {
-            "weight": arguments.max_weight_error,
-            "layer": arguments.max_layer_error,
-            "divergence": arguments.max_divergence,
-        },
-        DTYPES[arguments.dtype],
-        (arguments.count, arguments.length, arguments.seed),
-    )
-    print(*found.notes, checkpoints.table_of(found.checks), sep="\n")
-    checkpoints.refuse_broken(found.checks)
+    print(*found.notes, table_of(found.checks), sep="\n")
+    refuse_broken(found.checks)
 
 
 if __name__ == "__main__":

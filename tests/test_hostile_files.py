@@ -21,7 +21,8 @@ from pyarrow import parquet
 from tiny_models import tiny_llama
 
 from radquant.checkpoints.loading import load
-from radquant.corpus.readers import read_openi, read_table_files, read_text_folder
+from radquant.corpus.formats import openi, table, text_folder
+from radquant.corpus.formats.kind import Source
 from radquant.errors import UserError
 from radquant.fetching import model_from_directory
 from radquant.files import as_text, as_written, read_table, write_table
@@ -44,7 +45,7 @@ def refusal(read: Callable[..., object], *arguments: object) -> str:
 
 def table_of(folder: Path, name: str, content: bytes) -> list[tuple[str, str, str]]:
     (folder / name).write_bytes(content)
-    found = read_table_files({}, folder / name)
+    found = table.read(Source(path=folder / name))
     return [(report.id, report.findings, report.impression) for report in found]
 
 
@@ -166,7 +167,7 @@ def tar_of(*members: tuple[str, bytes, bytes]) -> bytes:
 
 def ids_in(path: Path, content: bytes) -> list[str]:
     path.write_bytes(content)
-    return [report.id for report in read_text_folder(path)]
+    return [report.id for report in text_folder.read(Source(path=path))]
 
 
 def test_a_tar_with_paths_outside_and_links(tmp_path: Path) -> None:
@@ -232,7 +233,7 @@ ENTITIES = b"".join(b'<!ENTITY %c "%s">' % (98 + k, b"&%c;" % (97 + k) * 10) for
 def test_xml_that_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.tgz"
     path.write_bytes(tar_of(("1.xml", tarfile.REGTYPE, content)))
-    assert refusal(read_openi, path, "a.tgz").startswith("a.tgz/1.xml, line 1: ")
+    assert refusal(openi.read, Source(path=path)).startswith(f"{path}/1.xml, line 1: ")
 
 
 @pytest.mark.parametrize("name", ["../outside.png", "/etc/passwd", "a/../../b.png"])

@@ -100,7 +100,7 @@ def test_files_with_text_are_their_owners_alone(run: Path) -> None:
 # Each stage's own code, at a place where it holds report text, ends with that text as its error.
 RAISE = "    raise ValueError(str({what}))\n"
 PLACES = [
-    ("src/radquant/corpus/readers.py", "    check_ids(reports)\n", "reports"),
+    ("src/radquant/corpus/formats/reading.py", "    check_ids(reports)\n", "reports"),
     ("src/radquant/corpus/pipeline.py", "    check_ids(raw)\n", "raw"),
     ("src/radquant/prompts.py", "    shots = [", "row"),
     ("src/radquant/scoring/lexicon.py", "    tokens, starts, paragraphs = tok", "text"),

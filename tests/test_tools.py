@@ -133,11 +133,12 @@ def test_an_autoawq_checkpoint_is_read_as_autoawq_does(call_tool, by_autoawq, or
 # AutoAWQ without rounding and clipping, so that its scales must cancel: the largest relative
 # difference of an effective weight from the original's. Both quantizers in turn.
 AUTOAWQ_SCALES = """
-import json, runpy, sys, torch
+import json, sys, torch
 from awq import AutoAWQForCausalLM
 from awq.quantize.quantizer import AwqQuantizer
+from radquant.quantization import by_autoawq
 original, blocks = sys.argv[1], json.loads(sys.argv[2])
-corrected = runpy.run_path("scripts/quantize_autoawq.py")["corrected_quantizer"](blocks)
+corrected = by_autoawq.corrected_quantizer(blocks)
 errors = []
 for quantizer in (AwqQuantizer, corrected):
     model = AutoAWQForCausalLM.from_pretrained(original, torch_dtype=torch.float32)

@@ -3,14 +3,17 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from radquant.cli import progress as show_progress
 from radquant.corpus.cleaning import clean_text, is_cut, normalise, refers_elsewhere
 from radquant.corpus.reports import SECTIONS, Report, check_ids
 from radquant.corpus.splitting import assign_splits, check_no_leak, draw, leaks
 from radquant.errors import UserError
+from radquant.image_files import COLUMN, image_files, read_image
 
 TEXT_COLUMNS = (*SECTIONS, "text")
 
@@ -40,6 +43,30 @@ class Cleaned:
     evaluation: list[Report] = field(default_factory=list)
     rejected: list[tuple[Report, str, str]] = field(default_factory=list)
     funnel: dict[str, Any] = field(default_factory=dict)
+
+
+def prepare_corpus(
+    raw: Sequence[Report], settings: Settings, image_root: Path | None = None
+) -> Cleaned:
+    """`clean_corpus` with progress; the evaluation's images, in `image_root`, are opened once."""
+    settings = replace(settings, images=image_root is not None)
+    cleaned = clean_corpus(
+        raw, settings, lambda reports: show_progress(reports, "cleaning", len(raw), "reports")
+    )
+    if image_root is not None:
+        check_images(cleaned.evaluation, image_root)
+    return cleaned
+
+
+def check_images(reports: Sequence[Report], root: Path) -> None:
+    """Raise UserError for the first image that cannot be read: now, not after hours of quantizing.
+
+    Training reports' images are never shown to a model.
+    """
+    for report in show_progress(reports, "opening images", len(reports), "reports"):
+        row = {"id": report.id, COLUMN: report.images}
+        for file in image_files(row, COLUMN, root):
+            read_image(file)
 
 
 def clean_corpus(

@@ -14,8 +14,6 @@ from radquant.families.images import check_takes_images
 from radquant.files import read_table
 from radquant.generation.engines.kind import Wanted
 from radquant.image_files import COLUMN, ImageFile, image_files
-from radquant.settings import engines
-from radquant.settings.precision import options_of
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,7 @@ class Reading:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say which model reads which prompts."""
+    """Add what names the files of a stage; the settings have options of their own."""
     add = parser.add_argument
     add("--model", type=Path, required=True, metavar="DIR", help="original model or checkpoint")
     add("--precision", required=True, metavar="NAME", help="name to record")
@@ -40,96 +38,49 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     prompt = parser.add_mutually_exclusive_group(required=True)
     prompt.add_argument("--prompt", type=Path, metavar="FILE", help="template with {column} fields")
     prompt.add_argument("--prompt-text", metavar="TEXT", help="the template itself")
-    add("--target", default="impression", metavar="COLUMN", help="the reference (%(default)s)")
-    add(
-        "--image-root",
-        type=Path,
-        metavar="DIR",
-        help="show the model each report's images: files in this folder (PNG, JPEG, DICOM), which "
-        "column 'images' of --eval names, separated by ';'",
-    )
-    add("--examples", type=int, default=0, metavar="N", help="few-shot examples (%(default)s)")
-    add(
-        "--examples-max-words",
-        type=int,
-        default=40,
-        metavar="W",
-        help="most words of an example, prompt columns and reference together (%(default)s)",
-    )
-    add("--seed", type=int, default=0, help="seed of the draw of examples (%(default)s)")
-    add(
-        "--activations",
-        metavar="JSON",
-        help='round the input of the packed linear layers, such as {"bits": 8, "granularity": '
-        '"token"} (docs/quantization.md)',
-    )
-    add("--kv-cache", metavar="JSON", help='round keys and values, such as {"bits": 4}')
-    add(
-        "--lm-head",
-        metavar="JSON",
-        help='round the table of the vocabulary, such as {"bits": 8}: the head, and the embedding '
-        "where the model ties them",
-    )
-    add(
-        "--engine",
-        choices=engines.names(),
-        default=engines.AUTO,
-        help="what computes: auto is lean, this package's own decoder for CPUs, where that can run "
-        "the model, and transformers elsewhere (default: %(default)s)",
-    )
-    add("--batch-size", type=int, default=16, metavar="B", help="reports at once (%(default)s)")
-    add("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default: %(default)s")
-    add(
-        "--dtype",
-        choices=["auto", "float32", "bfloat16", "float16"],
-        default="auto",
-        help="number format of the computation; auto is float32 on a CPU",
-    )
-    add("--threads", type=int, default=1, metavar="N", help="CPU threads (%(default)s)")
-    add("--trust-remote-code", action="store_true", help="run Python code that the model brings")
 
 
-def wanted_of(args: argparse.Namespace) -> Wanted:
-    """What the options ask to be opened."""
-    rounding, kv_cache, lm_head = options_of(args.activations, args.kv_cache, args.lm_head)
+def wanted_of(args: argparse.Namespace, settings: Any) -> Wanted:
+    """What is asked to be opened. settings: as `options.parse` returns them."""
     return Wanted(
         model=args.model,
-        device=args.device,
-        dtype=args.dtype,
-        activations=rounding,
-        kv_cache=kv_cache,
-        lm_head=lm_head,
-        images=args.image_root is not None,
-        threads=args.threads,
-        trust_remote_code=args.trust_remote_code,
+        device=settings.compute.device,
+        dtype=settings.compute.dtype,
+        activations=settings.precision.activations,
+        kv_cache=settings.precision.kv_cache,
+        lm_head=settings.precision.lm_head,
+        images=settings.corpus.image_root is not None,
+        threads=settings.compute.threads,
+        trust_remote_code=settings.model.trust_remote_code,
         folder=args.output.parent,
     )
 
 
-def read(args: argparse.Namespace, count: int | None = None) -> Reading:
+def read(args: argparse.Namespace, settings: Any, count: int | None = None) -> Reading:
     """Return what the options name, all checked. count: as in `read_reports`."""
-    template, reports, examples = read_reports(args, count)
-    images = report_images(args, reports)
-    return Reading(template, reports, images, examples, args.target, args.eval)
+    template, reports, examples = read_reports(args, settings, count)
+    images = report_images(args, settings, reports)
+    return Reading(template, reports, images, examples, settings.task.target, args.eval)
 
 
 def read_reports(
-    args: argparse.Namespace, count: int | None = None
+    args: argparse.Namespace, settings: Any, count: int | None = None
 ) -> tuple[str, list[dict[str, Any]], list[prompts.Row]]:
     """Return the template, the reports to evaluate and the few-shot examples, all checked.
 
     count: how many of the reports, the first by draw; all for None. Examples are the same.
     """
     template = prompts.read_template(args.prompt, args.prompt_text)
+    target, wanted = settings.task.target, settings.generation
     evaluation = read_table(args.eval, require=["id"])
     train = read_table(args.train, require=["id"])
-    shown = args.image_root is not None
+    shown = settings.corpus.image_root is not None
     for table in (evaluation, train):
         columns = [name for name in table.columns if name != COLUMN]
-        prompts.check_template(template, columns, args.target, images=shown)
-    if shown and args.examples:
+        prompts.check_template(template, columns, target, images=shown)
+    if shown and wanted.examples:
         raise UserError(
-            f"{args.examples} few-shot examples were asked for, but examples show no images; ask "
+            f"{wanted.examples} few-shot examples were asked for, but examples show no images; ask "
             "for 0 examples"
         )
     double = evaluation["id"][evaluation["id"].duplicated()]
@@ -137,15 +88,13 @@ def read_reports(
         raise UserError(f"{args.eval}, column 'id': {double.iloc[0]!r} appears more than once")
     if evaluation.empty:
         raise UserError(f"{args.eval} holds no report; there is nothing to do")
-    if args.examples < 0:
-        raise UserError(f"{args.examples} examples were asked for; give 0 or more")
     examples = prompts.draw_examples(
         rows_of(train),
         prompts.columns_of(template),
-        args.target,
-        args.examples,
-        args.examples_max_words,
-        args.seed,
+        target,
+        wanted.examples,
+        wanted.examples_max_words,
+        settings.run.seed,
     )
     both = set(evaluation["id"]) & {str(row["id"]) for row in examples}
     if both:
@@ -157,17 +106,18 @@ def read_reports(
 
 
 def report_images(
-    args: argparse.Namespace, reports: list[dict[str, Any]]
+    args: argparse.Namespace, settings: Any, reports: list[dict[str, Any]]
 ) -> list[tuple[ImageFile, ...]]:
     """Return the images of each report, whose files are all there; none without --image-root."""
-    if args.image_root is None:
+    if settings.corpus.image_root is None:
         return [() for _ in reports]
+    root = Path(settings.corpus.image_root)
     check_takes_images(args.model)
-    if not args.image_root.is_dir():
-        raise UserError(f"the image folder {args.image_root} does not exist or is not a folder")
+    if not root.is_dir():
+        raise UserError(f"the image folder {root} does not exist or is not a folder")
     if COLUMN not in reports[0]:
         raise UserError(f"{args.eval} has no column {COLUMN!r}, which --image-root needs")
-    return [image_files(row, COLUMN, args.image_root) for row in reports]
+    return [image_files(row, COLUMN, root) for row in reports]
 
 
 def rows_of(table: pd.DataFrame) -> list[dict[str, Any]]:

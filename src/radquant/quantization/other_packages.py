@@ -1,4 +1,4 @@
-"""What the scripts share that run another package's quantizer.
+"""What running another package's quantizer takes, whichever it is (`by_autoawq`, `by_gptqmodel`).
 
 Imported in that package's own environment (envs/autoawq.txt, envs/gptqmodel.txt), which holds the
 release of transformers that this package uses, so that both see the same model.
@@ -7,10 +7,8 @@ release of transformers that this package uses, so that both see the same model.
 import argparse
 import importlib.metadata
 import os
-import resource
 import shutil
 import sys
-import time
 import types
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,6 +28,7 @@ from radquant.families.lookup import overflowing_type
 from radquant.families.tools import check_model_type
 from radquant.files import atomic_directory, read_json, read_table, require_file
 from radquant.packed.formats import Settings, check_tensors, settings_of, unpack
+from radquant.quantization.job import Job
 from radquant.quantization.original_model import Original, check_recipe, open_original
 from radquant.settings.recipe import Recipe, recipe_values
 from radquant.settings.tool_limits import check_tool_recipe
@@ -38,7 +37,7 @@ DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options that all tools have."""
+    """Add what names the files that all tools have."""
     add = parser.add_argument
     add("--model", type=Path, required=True, metavar="DIR", help="Hugging Face model directory")
     add(
@@ -54,30 +53,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="JSON",
         help="where the samples come from, for the record (set.json beside them)",
     )
-    add("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default: %(default)s")
-    add("--threads", type=int, default=1, metavar="N", help="CPU threads (%(default)s)")
-    add("--trust-remote-code", action="store_true", help="run Python code that the model brings")
     add("--output", type=Path, required=True, metavar="DIR", help="checkpoint to write")
 
 
-def prepare(tool: str, recipe: Recipe, args: argparse.Namespace) -> tuple[Original, str]:
+def job_of(args: argparse.Namespace, settings: Any) -> Job:
+    """What the options ask for, begun now. settings: as `options.parse` returns them."""
+    return Job(
+        args.model,
+        args.output,
+        args.calibration,
+        args.calibration_record,
+        settings.compute.device,
+        settings.compute.threads,
+        settings.model.trust_remote_code,
+    )
+
+
+def prepare(tool: str, recipe: Recipe, job: Job) -> tuple[Original, str]:
     """Check all that can be checked before the tool itself is imported, and set PyTorch up.
 
     Returns the model to quantize, without its weights, and the device's type, "cpu" or "cuda".
     Raises UserError if the tool cannot do the recipe or the model, or the two do not fit.
     """
     check_tool_recipe(tool, recipe)
-    require_file(args.model / "config.json")
-    kind = read_json(args.model / "config.json").get("model_type")
-    check_model_type(tool, kind, str(args.model))
+    require_file(job.model / "config.json")
+    kind = read_json(job.model / "config.json").get("model_type")
+    check_model_type(tool, kind, str(job.model))
     os.environ["HF_HUB_OFFLINE"] = "1"
-    if args.device == "cpu":
+    if job.device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the tools take a GPU wherever they see one
-    torch.set_num_threads(args.threads)
+    torch.set_num_threads(job.threads)
     disable_progress_bar()  # it would fill the logs
-    original = open_original(args.model, args.trust_remote_code)
+    original = open_original(job.model, job.trust_remote_code)
     check_recipe(original.model, original.architecture, recipe)
-    return original, resolve_device(args.device).type
+    return original, resolve_device(job.device).type
 
 
 def computing_dtype(original: Original, device: str) -> torch.dtype | str:
@@ -93,12 +102,13 @@ def computing_dtype(original: Original, device: str) -> torch.dtype | str:
     return torch.bfloat16 if overflows else "auto"
 
 
-def read_sequences(path: Path, config: Any, tool: str) -> list[list[int]]:
+def read_sequences(path: Path | None, config: Any, tool: str) -> list[list[int]]:
     """The token ids of every calibration sample.
 
     config: the model's transformers config. Raises UserError if a sample is longer than the model
     takes, or than the tool can run through it as the model would.
     """
+    assert path is not None  # a tool without samples does not start
     sequences = [ids.tolist() for ids in read_table(path, require=["input_ids"])["input_ids"]]
     if not sequences or not all(sequences):
         raise UserError(f"{path} holds no samples or an empty one; make the calibration set again")
@@ -120,10 +130,9 @@ def read_sequences(path: Path, config: Any, tool: str) -> list[list[int]]:
     return sequences
 
 
-def calibration_record(args: argparse.Namespace, sequences: list[list[int]]) -> dict[str, Any]:
+def calibration_record(job: Job, sequences: list[list[int]]) -> dict[str, Any]:
     """Where the samples come from, if that was given, and how much they are."""
-    origin = read_json(args.calibration_record) if args.calibration_record else {}
-    return {**origin, "samples": len(sequences), "tokens": sum(map(len, sequences))}
+    return {**job.origin(), "samples": len(sequences), "tokens": sum(map(len, sequences))}
 
 
 def without_torchvision() -> None:
@@ -140,7 +149,7 @@ def without_torchvision() -> None:
 
 def write_result(
     original: Original,
-    args: argparse.Namespace,
+    job: Job,
     tensors: Mapping[str, Tensor],
     quantization: Mapping[str, Any],
     recipe: Recipe,
@@ -174,18 +183,18 @@ def write_result(
         **record,
         "recipe": recipe_values(recipe),
         "format": settings.format,
-        "model": str(args.model),
+        "model": str(job.model),
         "layers": layers,
         "checks": {"layers_quantized": len(layers), **record.get("checks", {})},
-        "threads": args.threads,
+        "threads": job.threads,
     }
-    with atomic_directory(args.output) as part:
+    with atomic_directory(job.output) as part:
         weights = part / "model.safetensors"
         contiguous = {name: tensor.contiguous() for name, tensor in kept.items()}
         save_file(contiguous, weights, {"format": "pt"})
         # safetensors makes its file readable by the owner alone, whatever the umask says.
-        shutil.copymode(args.model / "config.json", weights)
-        write_rest(args.model, part, quantization, full | costs(args))
+        shutil.copymode(job.model / "config.json", weights)
+        write_rest(job.model, part, quantization, full | job.costs())
 
 
 def described(
@@ -205,15 +214,6 @@ def described(
         change = unpack(parts, settings).dequantize() - before
         record["weight_error"] = float(change.norm() / before.norm())
     return record
-
-
-def costs(args: argparse.Namespace) -> dict[str, Any]:
-    """What the process has used so far. args.started: time.monotonic() at its beginning."""
-    return {
-        "wall_seconds": time.monotonic() - args.started,
-        "cpu_seconds": time.process_time(),
-        "peak_process_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-    }
 
 
 def tool_record(name: str) -> dict[str, str]:

@@ -8,7 +8,7 @@ from typing import Any
 from radquant import registry
 from radquant.errors import UserError
 from radquant.prompts import check_template, read_template
-from radquant.settings import engines
+from radquant.settings import corpus_sources, engines
 from radquant.settings.recipe import format_name
 from radquant.settings.run import Run
 from radquant.settings.sentences import join, made, nearest
@@ -77,6 +77,9 @@ def odd_keys(value: Any, place: str = "") -> Iterator[str]:
 
 def check_kinds(run: Run) -> None:
     """Let the chosen corpus format, annotator and engine say what they do not go with."""
+    problem = corpus_sources.problem_of(run.corpus.model_dump(), run.task.image_column)
+    if problem:
+        raise UserError(problem)
     annotator = registry.load_kind(registry.ANNOTATORS, run.scoring.annotator)
     annotator.check(run.scoring.own())
     engines.check_configuration(run.model_dump(mode="json"))

@@ -72,4 +72,5 @@ BASELINES = (Part("task", Task, only=("inputs", "target")), WRITTEN, SEED)
 ANNOTATE = (Part("scoring", Scoring), Part("compute", Compute, only=("threads",)))
 ANNOTATE_QUICKLY = (Part("scoring", Scoring, only=("annotator",)),)
 SCORE = (TARGET, WRITTEN)
-SERVE = (Part("precision", Rounding), Part("compute", Compute), CODE_OF_MODEL)
+# A server has an engine of its own to begin with.
+SERVE = (Part("precision", Rounding), Part("compute", Compute, without=("engine",)), CODE_OF_MODEL)

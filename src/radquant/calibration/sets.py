@@ -1,0 +1,122 @@
+"""The calibration set: where its texts come from, and the table and record that are kept of it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from radquant import prompts
+from radquant.calibration import sequences, texts
+from radquant.errors import UserError
+from radquant.files import read_json, read_table, sha256_file, sha256_text
+
+
+@dataclass(frozen=True)
+class Reports:
+    """Training reports, each the prompt with its reference behind it."""
+
+    train: Path
+    template: str
+    target: str  # column of the reference
+    with_images: bool  # shown with the prompt, which then may use no column
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The texts of a file, as they are."""
+
+    path: Path
+    column: str
+    origin: Path | None  # what scripts/fetch_texts.py recorded of the file
+    evaluation: Path | None  # evaluation reports that it must not hold
+    target: str  # column of the evaluation's reference
+
+
+def check_options(
+    train: Path | None,
+    prompt: Path | None,
+    prompt_text: str | None,
+    evaluation: Path | None,
+    origin: Path | None,
+) -> None:
+    """Raise UserError where options of scripts/calibration_set.py are of another source's texts.
+
+    train: None where the texts are those of a file.
+    """
+    prompted = prompt is not None or prompt_text is not None
+    if train and not prompted:
+        raise UserError("--train needs --prompt or --prompt-text; give the calibration prompt")
+    if train and (evaluation or origin):
+        raise UserError("--eval and --origin are for --texts; leave them out with --train")
+    if not train and prompted:
+        raise UserError("--texts are taken as they are; leave the prompt out")
+
+
+def calibration_set(
+    model: Path,
+    given: Reports | Texts,
+    count: int,
+    max_tokens: int,
+    pack: bool,
+    seed: int,
+    trust_remote_code: bool = False,
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Draw `count` sequences of at most `max_tokens` tokens, or, with `pack`, of exactly as many.
+
+    model: the directory whose tokenizer is used. Returns the table of the samples and their record
+    (set.json). Raises UserError where there are too few texts, or one is of the evaluation.
+    """
+    source, origin, prompt_hash = source_of(given, model, trust_remote_code)
+    make = sequences.pack if pack else sequences.draw
+    samples = make(source, count, max_tokens, seed)
+    record = sequences.record(samples, origin, prompt_hash, max_tokens, pack, seed)
+    return sequences.table(samples), record
+
+
+Found = tuple[sequences.Source, dict[str, Any], str | None]
+
+
+def source_of(given: Reports | Texts, model: Path, trust_remote_code: bool) -> Found:
+    """Return the texts, what set.json says of them, and the hash of the prompt, if there is one."""
+    if isinstance(given, Reports):
+        return from_corpus(given, model, trust_remote_code)
+    return from_file(given, model, trust_remote_code)
+
+
+def from_corpus(given: Reports, model: Path, trust_remote_code: bool) -> Found:
+    train = read_table(given.train, require=["id"])
+    columns = [name for name in train.columns if name != "images"]
+    prompts.check_template(given.template, columns, given.target, images=given.with_images)
+
+    from radquant.checkpoints.loading import load_tokenizer
+
+    tokenizer = load_tokenizer(model, trust_remote_code)
+    source = sequences.reports(tokenizer, rows_of(train), given.template, given.target)
+    return source, {"kind": "corpus"}, sha256_text(given.template)
+
+
+def from_file(given: Texts, model: Path, trust_remote_code: bool) -> Found:
+    rows = texts.read_texts(given.path, given.column)
+    if given.evaluation:
+        evaluation = read_table(given.evaluation, require=["findings", "impression", "text"])
+        texts.check_unseen(rows, rows_of(evaluation), given.target, str(given.path))
+    origin = {"kind": "table", "path": str(given.path), "sha256": sha256_file(given.path)}
+    if given.origin:
+        fetched = read_json(given.origin)
+        if fetched.get("sha256") != origin["sha256"]:
+            raise UserError(
+                f"{given.path} is not the file that {given.origin} tells of; fetch both"
+            )
+        origin = fetched
+
+    from radquant.checkpoints.loading import load_tokenizer
+
+    tokenizer = load_tokenizer(model, trust_remote_code)
+    name = f"column {given.column!r} of {given.path}"
+    source = sequences.plain_texts(tokenizer, rows, name)
+    return source, {**origin, "column": given.column}, None
+
+
+def rows_of(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(name): cell for name, cell in row.items()} for row in table.to_dict("records")]

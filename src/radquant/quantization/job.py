@@ -1,0 +1,38 @@
+"""One quantization as it is asked for, and what it has cost; needs no PyTorch."""
+
+import resource
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from radquant.files import read_json
+
+
+@dataclass(frozen=True)
+class Job:
+    """A model to quantize, by this package or another, and the machine's part in it."""
+
+    model: Path  # Hugging Face directory
+    output: Path  # checkpoint to write
+    calibration: Path | None = None  # samples of scripts/calibration_set.py
+    calibration_record: Path | None = None  # where they come from (set.json)
+    device: str = "auto"  # or "cpu", "cuda"
+    threads: int = 1
+    trust_remote_code: bool = False
+    started: float = field(default_factory=time.monotonic)
+
+    def origin(self) -> dict[str, Any]:
+        """Where the calibration samples come from, if that was given."""
+        found: dict[str, Any] = {}
+        if self.calibration_record:
+            found = read_json(self.calibration_record)
+        return found
+
+    def costs(self) -> dict[str, Any]:
+        """What the process has used so far."""
+        return {
+            "wall_seconds": time.monotonic() - self.started,
+            "cpu_seconds": time.process_time(),
+            "peak_process_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        }

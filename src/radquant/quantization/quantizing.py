@@ -1,0 +1,73 @@
+"""From a model, a recipe and calibration samples to a packed checkpoint."""
+
+import shutil
+from pathlib import Path
+
+import torch
+
+from radquant.checkpoints.loading import resolve_device
+from radquant.checkpoints.writing import write_checkpoint
+from radquant.packed.formats import format_for
+from radquant.quantization import layerwise, outliers, resuming
+from radquant.quantization.job import Job
+from radquant.quantization.onednn import onednn_products
+from radquant.quantization.original_model import Original, open_original
+from radquant.runtime import runtime_file
+from radquant.settings.recipe import AUTO, Recipe, recipe_values
+
+
+def quantize(job: Job, recipe: Recipe, asked: str | None = None, work: Path | None = None) -> None:
+    """Quantize the model of `job` one decoder layer at a time, and write the checkpoint.
+
+    asked: the format to store it in; by default the one that the method is known by. work: where
+    the finished layers of a run that was killed are kept; by default hidden beside the output.
+    Raises UserError if the recipe, the model, the samples and the format do not go together.
+    """
+    torch.set_num_threads(job.threads)
+    device = resolve_device(job.device)
+    form = format_for(recipe, asked)
+    samples = layerwise.check_calibration(recipe, job.calibration)
+    origin = job.origin()
+
+    def open_source() -> Original:
+        return open_original(job.model, job.trust_remote_code)
+
+    source = open_source()
+    work = work or job.output.with_name(f".{job.output.name}.work")
+    resuming.prepare(work, resuming.fingerprint_of(job.model, samples, recipe, form.NAME, device))
+    prefix: list[int] = []
+    with onednn_products():
+        sequences = samples
+        if recipe.prefix == AUTO:
+            assert samples is not None
+            prefix = outliers.find_prefix(open_source, samples, work / "outliers.f32", device)
+            sequences = outliers.all_behind(prefix, samples)
+        result = layerwise.quantize_model(source, work, recipe, form, sequences, device, prefix)
+    record = {
+        "recipe": recipe_values(recipe),
+        "format": form.NAME,
+        "model": str(job.model),
+        "calibration": samples and {**origin, **layerwise.count(samples)},
+        "layers": result.layers,
+        "checks": {
+            "layers_quantized": len(result.layers),
+            "largest_change_by_folding": result.largest_change,
+            "unpacked_equals_evaluated": True,
+        },
+        "prefix": prefix,
+        "device": str(device),
+        "threads": job.threads,
+        **job.costs(),
+    }
+    quantization = runtime_file.announce(form.config(recipe, result.not_converted), result.online)
+    write_checkpoint(
+        job.model,
+        job.output,
+        result.tensors,
+        quantization,
+        record,
+        result.runtime,
+        runtime_file.metadata(recipe.activations),
+        result.config,
+    )
+    shutil.rmtree(work)
