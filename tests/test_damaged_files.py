@@ -1,8 +1,13 @@
 """What this program wrote and something else changed: refused, whichever byte it is."""
 
 import errno
+import fcntl
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -114,16 +119,95 @@ def test_a_full_disk_is_named_by_what_writes_tensors(tmp_path: Path) -> None:
         raise SafetensorError(told)
 
 
+KILLED = """
+import os, signal, sys
+from radquant.files import atomic_directory
+with atomic_directory(sys.argv[1]) as part:
+    (part / "model.safetensors").write_bytes(b"half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def parts_in(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if path.suffix == ".part"]
+
+
 def test_what_a_killed_process_left_of_a_directory_is_removed(tmp_path: Path) -> None:
-    left = tmp_path / ".w4[1].12345.part"
-    left.mkdir()
-    (left / "model.safetensors").write_bytes(b"half")
+    target = tmp_path / "w4[1]"
+    done = subprocess.run([sys.executable, "-c", KILLED, str(target)])
+    assert done.returncode == -signal.SIGKILL
+    assert [list(path.iterdir()) for path in parts_in(tmp_path)] != []
     others = [".w4[1].work", ".w4[1].5.12345.part"]  # of a checkpoint w4[1].5
     for name in others:
         (tmp_path / name).mkdir()
-    with atomic_directory(tmp_path / "w4[1]") as part:
+    with atomic_directory(target) as part:
         (part / "config.json").write_text("{}")
+        assert {path.name for path in parts_in(tmp_path)} == {part.name, others[1]}
     assert {path.name for path in tmp_path.iterdir()} == {*others, "w4[1]"}
+
+
+def test_a_directory_that_is_being_written_is_left_alone(tmp_path: Path) -> None:
+    """By a process with the same id, as in two containers."""
+    with atomic_directory(tmp_path / "w4") as one:
+        (one / "config.json").write_text("1")
+        with atomic_directory(tmp_path / "w4") as other:
+            (other / "config.json").write_text("2")
+        assert (tmp_path / "w4/config.json").read_text() == "2"
+    assert (tmp_path / "w4/config.json").read_text() == "1"
+    assert not parts_in(tmp_path)
+
+
+def test_two_processes_of_one_id_write_one_file(tmp_path: Path) -> None:
+    with atomic_path(tmp_path / "a.json") as one:
+        one.write_text("1")
+        with atomic_path(tmp_path / "a.json") as other:
+            other.write_text("2")
+        assert (tmp_path / "a.json").read_text() == "2"
+    assert (tmp_path / "a.json").read_text() == "1"
+    assert not parts_in(tmp_path)
+
+
+def make_old(path: Path, seconds: float) -> None:
+    then = time.time() - seconds
+    os.utime(path, (then, then))
+
+
+@pytest.mark.parametrize("name", [".w4.00000000-0123456789abcdef.part", ".w4.12345.part"])
+def test_what_another_machine_left_is_removed_once_it_is_silent(tmp_path: Path, name: str) -> None:
+    """Its locks are not seen here. The second name is an earlier version's."""
+    left = tmp_path / name
+    left.mkdir()
+    shard = left / "model.safetensors"
+    shard.write_bytes(b"half")
+
+    def is_left() -> bool:
+        with atomic_directory(tmp_path / "w4"):
+            return left.exists()
+
+    make_old(left, 7200)
+    assert is_left()  # the file in it grows
+    make_old(shard, 600)
+    assert is_left()
+    make_old(shard, 7200)
+    assert not is_left()
+
+
+def test_without_locks_only_silence_tells_what_was_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "w4")])
+    (left,) = parts_in(tmp_path)
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with atomic_directory(tmp_path / "w4"):
+        assert left.exists()
+    for path in (left / "model.safetensors", left):
+        make_old(path, 7200)
+    with atomic_directory(tmp_path / "w4"):
+        assert not left.exists()
 
 
 def test_a_changed_tokenizer_is_noticed_before_texts_are_counted(tmp_path: Path) -> None:

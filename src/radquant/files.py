@@ -1,14 +1,19 @@
 """Reading and writing files so that a killed run leaves no half file that looks whole."""
 
+import contextlib
 import csv
 import errno
+import fcntl
+import functools
 import hashlib
 import json
 import os
+import platform
 import re
+import secrets
 import shutil
+import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +26,7 @@ BOMB = (
 )
 
 
-@contextmanager
+@contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is renamed to `path`, else removed.
 
@@ -30,9 +35,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+    temporary = _temporary(target)
     try:
-        temporary.unlink(missing_ok=True)
         temporary.touch(mode=0o600, exist_ok=False)
         yield temporary
         os.replace(temporary, target)
@@ -72,7 +76,7 @@ def hash_path(path: str | Path) -> Path:
     return target.with_name(f".{target.name}{HASH_SUFFIX}")
 
 
-@contextmanager
+@contextlib.contextmanager
 def recorded_path(path: str | Path) -> Iterator[Path]:
     """`atomic_path` that also leaves the file's sha256 for `require_whole`.
 
@@ -91,22 +95,41 @@ def is_whole(path: str | Path) -> bool:
     return not record.is_file() or record.read_bytes().strip() == sha256_file(path).encode()
 
 
-@contextmanager
+# How long nothing in a directory that a process on another machine may be writing must have changed
+# until it counts as left by a kill.
+SILENT_SECONDS = 3600
+
+
+@functools.cache
+def _kernel() -> str:
+    """What tells this machine, since it was started, from all others: 8 hexadecimal digits.
+
+    Containers share it on one machine, and have process ids and often host names of their own.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
+    except OSError:  # not Linux
+        boot = f"{platform.node()} {uuid.getnode()}"
+    return sha256_text(boot.strip())[:8]
+
+
+def _temporary(target: Path) -> Path:
+    """A path beside `target` that no other call takes, on whatever machine."""
+    return target.with_name(f".{target.name}.{_kernel()}-{secrets.token_hex(8)}.part")
+
+
+@contextlib.contextmanager
 def atomic_directory(path: str | Path) -> Iterator[Path]:
     """Yield a temporary directory beside `path`; on success it takes the place of `path`.
 
-    What killed processes left of the same directory, which may be as large as a model, is removed:
-    one process at a time makes a directory. Raises UserError as `atomic_path` does.
+    What killed processes left of the same directory, which may be as large as a model, is removed.
+    Raises UserError as `atomic_path` does.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = re.compile(rf"\.{re.escape(target.name)}\.\d+\.part")
-    for left in target.parent.iterdir():
-        if part.fullmatch(left.name):
-            shutil.rmtree(left)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+    temporary, lock = _locked_directory(target)
     try:
-        temporary.mkdir()
+        _remove_left(target, temporary)
         yield temporary
         if target.exists():
             shutil.rmtree(target)
@@ -116,6 +139,74 @@ def atomic_directory(path: str | Path) -> Iterator[Path]:
         raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        os.close(lock)
+
+
+def _locked_directory(target: Path) -> tuple[Path, int]:
+    """A new temporary directory for `target`, and the open file that holds its lock."""
+    while True:
+        temporary = _temporary(target)
+        try:
+            temporary.mkdir()
+        except OSError as error:
+            _raise_refusal_to_write(target, error)
+            raise
+        try:
+            lock = os.open(temporary, os.O_RDONLY)
+        except FileNotFoundError:  # before it could be locked, another took it for left: see below
+            continue
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        if temporary.exists():
+            return temporary, lock
+        os.close(lock)
+
+
+def _remove_left(target: Path, own: Path) -> None:
+    """Remove what killed processes left of `target`, and nothing that is being written.
+
+    A writer holds a lock on its directory, which the kernel frees with the process. On the writer's
+    own machine the lock is the answer, for containers, too: whoever gets it may remove the
+    directory, at once. File systems that machines share do not carry locks on directories from one
+    to the other (NFS keeps them to itself), so for the others it takes that nothing has changed for
+    an hour: no writer is silent for that long, it copies tensors, downloads or unpacks. The time is
+    the file system's own, from the directory just made: machines' clocks differ.
+    """
+    names = re.compile(rf"\.{re.escape(target.name)}\.(?:([0-9a-f]{{8}})-[0-9a-f]{{16}}|\d+)\.part")
+    now = own.stat().st_mtime
+    for left in target.parent.iterdir():
+        match = names.fullmatch(left.name)
+        if match is None or left == own:
+            continue
+        with contextlib.suppress(FileNotFoundError):  # finished or removed meanwhile
+            lock = os.open(left, os.O_RDONLY)
+            try:
+                locked = _has_locks(lock)
+                if (locked and match[1] == _kernel()) or now - _last_change(left) > SILENT_SECONDS:
+                    shutil.rmtree(left)
+            except BlockingIOError:  # its writer lives
+                pass
+            finally:
+                os.close(lock)
+
+
+def _has_locks(file: int) -> bool:
+    """Lock an open file, and say whether its file system has locks at all.
+
+    Raises BlockingIOError if another holds the lock.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:
+        return False
+    return True
+
+
+def _last_change(directory: Path) -> float:
+    """When anything in a directory was last written, by the file system's clock."""
+    return max(path.lstat().st_mtime for path in (directory, *directory.rglob("*")))
 
 
 def require_whole(path: str | Path) -> None:

@@ -11,11 +11,13 @@ Where activations are rounded, too, a scale changes how: the loss is then taken 
 some calibration sequences, rounded as they will be, ‖Q(W·diag(s))·Qₐ(diag(s)⁻¹·X) − W·X‖².
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from radquant.errors import UserError
 from radquant.families.architectures import Group, Norm
 from radquant.families.inspection import linear_of, row_range
 from radquant.packed.grid import by_group, find_grid, round_to_grid
@@ -25,6 +27,7 @@ from radquant.quantization.calibration_statistics import (
     activations_for,
     search_range,
 )
+from radquant.quantization.finite import NOT_FINITE
 from radquant.quantization.gptq import factorize, processing_order, round_scaled
 from radquant.quantization.smoothing import smooth_scale
 from radquant.runtime.activations import quantize_activations
@@ -157,6 +160,8 @@ def search_scale(
         loss = lambda scale: of_both(scale[channels])  # noqa: E731
     best = torch.ones(source_width, device=weight.device)
     least = loss(best)
+    if not math.isfinite(least):  # or no candidate would seem better than it
+        raise UserError(NOT_FINITE)
     for candidate in tried:
         error = loss(candidate)
         if error < least:

@@ -59,6 +59,13 @@ class InputStatistics:
         if keep:
             self.sample.append(x.clone())
 
+    def sums(self) -> tuple[Tensor, ...]:
+        """What is not finite if any of the inputs, or of the statistics, is not.
+
+        The diagonal stands for the Gram matrix, whose other values it bounds.
+        """
+        return self.gram.diagonal(), self.magnitude, self.largest
+
     def divide_channels(self, scale: Tensor) -> None:
         """Turn the statistics of x into those of x / scale, [in]."""
         self.gram /= scale[:, None]
@@ -74,6 +81,10 @@ class RoundedStatistics:
 
     gram: Tensor  # [in, in] float32: sum over tokens of x̂·x̂ᵀ
     cross: Tensor  # [in, in] float32: sum over tokens of x·x̂ᵀ
+
+    def sums(self) -> tuple[Tensor, ...]:
+        """What is not finite if any of the inputs, or of the statistics, is not."""
+        return self.gram.diagonal(), self.cross.diagonal()
 
 
 @dataclass(frozen=True)

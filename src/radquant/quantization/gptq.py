@@ -26,6 +26,7 @@ from radquant.packed.grid import (
     nearest_integers,
     stored_scales,
 )
+from radquant.quantization.finite import NOT_FINITE
 from radquant.settings.recipe import WHOLE_ROW, Recipe
 
 BLOCK = 128  # columns that get the earlier columns' feedback in one product, as in the paper
@@ -45,10 +46,7 @@ def factorize(gram: Tensor, columns: Tensor, damp_percent: float) -> Tensor:
     """
     diagonal = gram.diagonal()
     if not torch.isfinite(diagonal).all():
-        raise UserError(
-            "the calibration activations of a linear layer hold infinities or NaN; quantize the "
-            "model from bfloat16 or float32 weights, and look for broken ones"
-        )
+        raise UserError(NOT_FINITE)
     live = diagonal != 0
     # In float64, so that it does not depend on the order of the channels.
     mean = diagonal[live].double().mean().float() if live.any() else diagonal.new_ones(())

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from radquant.checkpoints.streaming import StoredTensor, fill, read_header
 from radquant.cli import progress
 from radquant.errors import UserError
-from radquant.families.architectures import Architecture
+from radquant.families.architectures import Architecture, K
 from radquant.families.inspection import decoder_layers, head_dim_of, layer_linears, not_converted
 from radquant.files import atomic_path, read_json, read_table
 from radquant.packed.formats import StoredFormat
@@ -36,6 +36,7 @@ from radquant.quantization.calibration_statistics import (
     collect_statistics,
     static_ranges,
 )
+from radquant.quantization.finite import largest_of, require_finite
 from radquant.quantization.hidden_states import Hidden, LayerArguments, embed, run_layer
 from radquant.quantization.original_model import Original, check_recipe
 from radquant.quantization.rotated_embeddings import rotated_outside
@@ -183,12 +184,14 @@ def fit_layer(
         check_change(fitted.change, name, "rotating the layer")
         del original
     if recipe.smooth_attention:
-        change = divide_keys(work, layer, inputs)
+        change = divide_keys(work, layer, number, inputs)
         check_change(change, name, "dividing the keys", "leave smooth_attention out")
         fitted.change = max(fitted.change, change)
     fitted.statistics = collect_statistics(
         layer, architecture, inputs, outputs, keep=recipe.activations is not None
     )
+    for group, of_group in zip(architecture.groups, fitted.statistics, strict=True):
+        require_finite(f"{name}.{group.linears[0]}", *of_group.sums())
     if recipe.method == "awq" or recipe.transform == SMOOTH:
         head_dim = head_dim_of(work.source.config)
         for group, of_group in zip(architecture.groups, fitted.statistics, strict=True):
@@ -207,6 +210,9 @@ def fit_layer(
             fitted.rounded_inputs = collect_rounded(
                 layer, architecture, inputs, recipe.activations, ranges
             )
+            for group, rounded in zip(architecture.groups, fitted.rounded_inputs, strict=True):
+                if rounded is not None:
+                    require_finite(f"{name}.{group.linears[0]}", *rounded.sums())
     if work.prefix:
         fitted.runtime |= prefix_states(work, layer, number, inputs)
     return fitted
@@ -229,7 +235,7 @@ def change_by_folding(layer: nn.Module, inputs: Inputs, outputs: Hidden) -> floa
         output = outputs.read(index, inputs.device)
         now = inputs.run(layer, index)
         changes.append(float((now - output).norm() / output.norm()))
-    return max(changes)
+    return largest_of(changes)
 
 
 def rotation_change(
@@ -243,10 +249,10 @@ def rotation_change(
         expected = run_layer(original, straight, inputs.arguments[index])
         got = run_layer(layer, hidden, inputs.arguments[index])
         changes.append(change_by_rotation(expected, got, rotation))
-    return max(changes)
+    return largest_of(changes)
 
 
-def divide_keys(work: Work, layer: nn.Module, inputs: Inputs) -> float:
+def divide_keys(work: Work, layer: nn.Module, number: int, inputs: Inputs) -> float:
     """SmoothAttention, by the largest keys of the calibration tokens.
 
     Returns the largest relative change of the layer's outputs: rotary embeddings that turn other
@@ -269,8 +275,9 @@ def divide_keys(work: Work, layer: nn.Module, inputs: Inputs) -> float:
         if index < CHECKED_SEQUENCES:
             outputs.append(output)
     handle.remove()
+    require_finite(f"{work.layer_name(number)}.{K}", largest)
     smoothing.divide_keys(layer, smoothing.key_scale(largest, head_dim), head_dim)
-    return max(
+    return largest_of(
         float((inputs.run(layer, index) - output).norm() / output.norm())
         for index, output in enumerate(outputs)
     )
@@ -289,6 +296,7 @@ def prefix_states(work: Work, layer: nn.Module, number: int, inputs: Inputs) -> 
             f"{work.layer_name(number)} does not keep keys and values in the usual way; "
             "leave prefix out"
         )
+    require_finite(f"{work.layer_name(number)}.self_attn", found.keys, found.values)
     return runtime_file.prefix_tensors(
         number, found.keys.float().cpu().contiguous(), found.values.float().cpu().contiguous()
     )

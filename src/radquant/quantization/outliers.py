@@ -17,6 +17,7 @@ from radquant.checkpoints.streaming import fill
 from radquant.cli import progress
 from radquant.families.inspection import decoder_layers, linear_of
 from radquant.files import hash_path
+from radquant.quantization.finite import require_finite
 from radquant.quantization.hidden_states import Hidden, append, embed, run_layer
 from radquant.quantization.original_model import Original
 from radquant.runtime.runtime_file import behind_prefix
@@ -110,7 +111,8 @@ def standing_out(
                 append(written, run_layer(layer, state, arguments[length][number]))
         for handle in handles:
             handle.remove()
-        for of_group in peaks:
+        for group, of_group in zip(architecture.groups, peaks, strict=True):
+            require_finite(f"{architecture.decoder_layers}.{number}.{group.linears[0]}", *of_group)
             usual = torch.cat([each[prefix:] for each in of_group]).median()
             for mark, each in zip(marks, of_group, strict=True):
                 mark |= each[prefix:] > THRESHOLD * usual

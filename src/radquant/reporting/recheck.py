@@ -44,7 +44,7 @@ def recheck(results: Path, run: Run) -> None:
             )
             stored = run.scores[system].iloc[row]
             for column, value in measure(pair).items():
-                if abs(float(stored[column]) - float(value)) > 1e-9:
+                if not abs(float(stored[column]) - float(value)) <= 1e-9:
                     raise UserError(
                         f"{results}/scores/{system}.parquet, column {column!r}, report {name!r}: "
                         "not what the texts and their annotations give (swapped columns, or other "

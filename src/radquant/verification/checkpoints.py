@@ -7,6 +7,7 @@ checkpoint's weights and layers are compared with those of the original rotated 
 logits with those of the original as it is. Inputs are not rounded, and a stored prefix is left out.
 """
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from radquant.files import read_json
 from radquant.packed.formats import Settings
 from radquant.packed.linear import PackedLinear
 from radquant.packed.packing import unpack_columns
+from radquant.quantization.finite import largest_of
 from radquant.quantization.rotated_embeddings import rotate_model
 from radquant.quantization.rotation import plan_rotation
 from radquant.runtime.activations import quantized_layers
@@ -341,7 +343,7 @@ def table_of(checks: Sequence[Check]) -> str:
     worst: dict[str, Check] = {}
     for check in checks:
         kind = check.name.rpartition(": ")[2]
-        if kind not in worst or not check.measured <= worst[kind].measured:
+        if kind not in worst or is_worse(check, worst[kind]):
             worst[kind] = check
     broken = [check for check in checks if not check.holds and check not in worst.values()]
     shown = [*worst.values(), *broken[:SHOWN_BROKEN]]
@@ -354,6 +356,11 @@ def table_of(checks: Sequence[Check]) -> str:
     if len(broken) > SHOWN_BROKEN:
         lines.append(f"and {len(broken) - SHOWN_BROKEN} more that are broken")
     return "\n".join([*lines, *layer_lines(checks)])
+
+
+def is_worse(one: Check, other: Check) -> bool:
+    """Whether more was measured; nothing is worse than NaN."""
+    return not math.isnan(other.measured) and not one.measured <= other.measured
 
 
 def layer_lines(checks: Sequence[Check]) -> list[str]:
@@ -369,7 +376,7 @@ def layer_lines(checks: Sequence[Check]) -> list[str]:
             for c in checks
             if c.name.startswith(f"{layer}.") and c.name.endswith(WEIGHTS)
         ]
-        lines.append(f"{layer:<{width}}  {max(weights):>9.4g}  {output:>9.4g}")
+        lines.append(f"{layer:<{width}}  {largest_of(weights):>9.4g}  {output:>9.4g}")
     return lines
 
 
