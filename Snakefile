@@ -2,9 +2,18 @@
 
 import sys
 
-from radquant.settings.configuration import calibrated_checkpoints, resolve, used_checkpoints
+from snakemake.utils import min_version
+
+from radquant.settings.configuration import (
+    calibrated_checkpoints,
+    resolve,
+    used_checkpoints,
+)
 from radquant.errors import UserError
 from radquant.settings.yaml_files import check_yaml
+
+# Rules rely on its checksums of small inputs and on its lookup of profiles.
+min_version("9.27")
 
 
 def or_stop(function, *arguments):

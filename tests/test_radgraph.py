@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from reading import read_jsonl
 
 from radquant.environments import build
 from radquant.errors import UserError
-from radquant.files import read_jsonl, sha256_file, sha256_text, write_table
+from radquant.files import sha256_file, sha256_text, write_table
 
 REPOSITORY = Path(__file__).parents[1]
 TEXTS = {
