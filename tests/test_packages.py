@@ -7,9 +7,12 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
+
+import radquant
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENTS = sorted(path.stem for path in (ROOT / "envs").glob("*.txt"))
@@ -17,6 +20,7 @@ ENVIRONMENTS = sorted(path.stem for path in (ROOT / "envs").glob("*.txt"))
 DISTRIBUTIONS = {
     **{"PIL": "pillow", "awq": "autoawq", "markdown_it": "markdown-it-py", "xdist": "pytest-xdist"},
     **{"llama_cpp": "llama-cpp-python", "yaml": "pyyaml"},
+    "pydantic_core": "pydantic",  # which pins it
 }
 # Files that run in an environment of their own, by its name; all use cli.py's progress bar.
 RUN_IN = {
@@ -28,6 +32,8 @@ RUN_IN = {
     "llmcompressor": ["benchmarks/quantize_llmcompressor.py"],
     "llama-cpp": ["benchmarks/llama_cpp_speed.py"],
 }
+# What environments are for: the package imports it in functions that run nowhere else.
+TOOLS = {"autoawq", "gptqmodel", "llama-cpp-python", "llmcompressor", "radgraph", "vllm"}
 # benchmarks/lexicon.py reads it out of its wheel: installed, it would ask for another torch.
 NOT_INSTALLED = {"radlabels"}
 
@@ -82,6 +88,26 @@ def test_locks_name_no_place() -> None:
         assert not re.search(r"(?:^|\s)/\w", text)
 
 
+def test_the_version_is_said_alike() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    changes = re.findall(r"^## (\S+) – (\S+)$", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.M)
+    said = {project()["version"], radquant.__version__, citation["version"], changes[0][0]}
+    assert len(said) == 1
+    assert changes[0][1] == str(citation["date-released"])
+    assert project()["license"] == citation["license"] == "Apache-2.0"
+    assert "Apache License" in (ROOT / project()["license-files"][0]).read_text(encoding="utf-8")
+
+
+def test_hooks_are_the_checks_of_ci() -> None:
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    (repository,) = hooks["repos"]
+    assert repository["repo"] == "local"
+    ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    checks = set(re.findall(r"^\.venv/bin/((?:ruff|mypy|snakefmt).*)$", ci, re.M))
+    assert {hook["entry"] for hook in repository["hooks"]} == checks
+    assert {hook["language"] for hook in repository["hooks"]} == {"system"}
+
+
 # ------ imports
 
 
@@ -107,6 +133,7 @@ def imported(path: Path, everywhere: bool = True) -> set[str]:
 def from_elsewhere(modules: set[str], local: set[str]) -> set[str]:
     """The distributions of modules that are neither Python's nor this repository's."""
     names = {module.split(".")[0] for module in modules} - local - set(sys.stdlib_module_names)
+    names = {name for name in names if not name.startswith("toy")}  # tests write such modules
     return {canonicalize_name(DISTRIBUTIONS.get(name, name)) for name in names - NOT_INSTALLED}
 
 
@@ -135,7 +162,7 @@ def test_what_the_package_and_its_rules_import_is_declared() -> None:
     used = rule_imports().union(*(imported(path) for path in (ROOT / "src").rglob("*.py")))
     asked = [*project()["dependencies"], *project()["optional-dependencies"]["gpu"]]
     names = {canonicalize_name(Requirement(each).name) for each in asked}
-    assert from_elsewhere(used, LOCAL) <= names
+    assert from_elsewhere(used, LOCAL) - TOOLS <= names
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
