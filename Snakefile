@@ -2,9 +2,14 @@
 
 import sys
 
+from snakemake.utils import min_version
+
 from radquant.settings.configuration import resolve
 from radquant.errors import UserError
 from radquant.settings.yaml_files import check_yaml
+
+# Rules rely on its checksums of small inputs and on its lookup of profiles.
+min_version("9.27")
 
 
 def or_stop(function, *arguments):
@@ -49,6 +54,7 @@ localrules:
     write_config,
 
 
+include: "rules/environments.smk"
 include: "rules/data.smk"
 include: "rules/calibration.smk"
 include: "rules/quantize.smk"

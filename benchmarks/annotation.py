@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -108,27 +108,17 @@ def package(directory: Path) -> Callable[..., Any]:
 
 
 def ours(directory: Path, what: str) -> Callable[..., Any]:
-    """`what` says how much is switched on: once, once+equal, once+equal+passes."""
+    """`what` says how much is switched on: once, once+equal."""
     from radquant.scoring import radgraph, records, rewards
     from radquant.scoring.annotation_cache import Cache
 
     annotator = radgraph.load("radgraph-xl", str(directory))
 
-    def one_by_one(texts: list[str]) -> Iterator[tuple[str, Any]]:
-        for text in texts:
-            yield text, packer._by_the_package(text)
-
-    packer: Any = annotator.annotate.__self__  # type: ignore[attr-defined]
-    annotate = annotator.annotate
-    if "passes" not in what:
-        annotate = one_by_one
-        del packer._network.reader._token_indexers["bert"]._allennlp_tokenizer._intra_word_tokenize
-
     def annotated(texts: list[str], cache: str) -> list[Any]:
         if "equal" not in what:
-            return [dict(one_by_one([text]))[text] for text in texts]
+            return [note for _, note in annotator.annotate(texts)]
         distinct = records.distinct(texts)
-        found = dict(Cache(cache, annotator.key).annotate(distinct, annotate))
+        found = dict(Cache(cache, annotator.key).annotate(distinct, annotator.annotate))
         ids = [str(number) for number in range(len(texts))]
         return records.build(ids, texts, annotator.identity, found.__getitem__)
 
@@ -148,7 +138,6 @@ STEPS = {
     "package": "the package's `F1RadGraph`",
     "once": "references annotated once",
     "once+equal": "and equal texts once (kept by text)",
-    "once+equal+passes": "and several texts in a pass",
 }
 
 

@@ -15,14 +15,16 @@ from typing import Any
 import numpy as np
 import torch
 from comparing import table
-from learned_rotation import references
+from measuring import REPOSITORY
 from torch import Tensor
 
+from radquant import prompts
 from radquant.checkpoints.loading import Loaded, load
 from radquant.errors import UserError
-from radquant.files import write_json
+from radquant.files import read_json, read_table, write_json
 from radquant.generation import batching, transformers_likelihood
 from radquant.generation.prefix import begin, behind_stored, run_prefix, stored_ids
+from radquant.generation.stage import rows_of
 from radquant.runtime import kv_cache
 from radquant.settings.precision import GROUP, KVCache
 
@@ -67,6 +69,26 @@ class Rounding:
 
     def errors(self) -> dict[str, float]:
         return {name: (self.moved[name] / self.size[name]) ** 0.5 for name in self.moved}
+
+
+def references(results: Path, tokenizer: Any, count: int | None, seed: int) -> list[prompts.Prompt]:
+    """The prompts of a run's likelihood stage, with the examples that `seed` draws."""
+    config = read_json(results / "config.json")
+    generation, target = config["generation"], config["task"]["target"]
+    template = prompts.read_template(REPOSITORY / generation["prompt"], None)
+    examples = prompts.draw_examples(
+        rows_of(read_table(results / "data" / "train.csv")),
+        prompts.columns_of(template),
+        target,
+        generation["examples"],
+        generation["examples_max_words"],
+        seed,
+    )
+    reports = rows_of(read_table(results / "data" / "eval.csv"))[:count]
+    return [
+        prompts.chat_prompt(tokenizer, template, row, examples, target, None, True)
+        for row in reports
+    ]
 
 
 def nll_of(loaded: Loaded, made: list[Any]) -> float:

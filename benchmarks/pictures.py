@@ -14,10 +14,9 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
 import browsing  # noqa: E402
-from explorer_reports import CONFIG, make_run, page_parts  # noqa: E402
+from explorer_reports import CONFIG, make_run, page, page_parts  # noqa: E402
 
 from radquant.reporting.collect import collect  # noqa: E402
-from radquant.reporting.html import page  # noqa: E402
 
 PICTURES = {"report": "", "explorer": "#explorer?report=case-02"}
 

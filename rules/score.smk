@@ -28,23 +28,6 @@ if ANNOTATOR.QUICK:
         annotate_reference,
 
 
-rule build_env:
-    input:
-        code=code("build_env.py"),
-        requirements=str(REPOSITORY / "envs" / "{environment}.txt"),
-    output:
-        "results/venvs/{environment}/ready.json",
-    log:
-        "results/logs/build_env/{environment}.log",
-    resources:
-        mem_mb=memory(4000),
-        runtime=60,
-    shell:
-        # Without PYTHONPATH, which would show this package to the new environment's pip.
-        "env -u PYTHONPATH {PYTHON} {input.code[0]:q} --requirements {input.requirements:q}"
-        " --output results/venvs/{wildcards.environment} 2>&1 | tee {log} >&2"
-
-
 rule annotate_reference:
     input:
         code=code("annotate.py"),

@@ -17,7 +17,7 @@ def arguments() -> tuple[argparse.Namespace, Any]:
     stage.add_arguments(parser)
     parser.add_argument("--shard", type=int, default=1, metavar="I", help="from 1 (%(default)s)")
     parser.add_argument(
-        "--vllm-python",
+        "--engine-python",
         type=Path,
         metavar="FILE",
         help="for engine vllm: the Python of the environment that has it (docs/serving.md)",
@@ -31,7 +31,7 @@ def main() -> None:
     args, settings = arguments()
     os.environ["HF_HUB_OFFLINE"] = "1"
     reading = stage.read(args, settings, settings.generation.reports)
-    wanted = replace(stage.wanted_of(args, settings), python=args.vllm_python)
+    wanted = replace(stage.wanted_of(args, settings), python=args.engine_python)
 
     from radquant.files import write_json, write_table
     from radquant.generation.generate import Writing, generate

@@ -1,4 +1,4 @@
-"""Compare packed annotations with the radgraph package's own, text by text.
+"""Compare annotations with the radgraph package's own, text by text.
 
     python tests/compare_radgraph.py DIRECTORY OUTPUT
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tiny_radgraph import WORDS, Shape, make
 
-from radquant.scoring import radgraph, radgraph_packs
+from radquant.scoring import radgraph
 
 ODD = ["12.5", "cm;", "(x)", "/.", "%).", "\\n", "\n", "肺", "😀", "\u200b", "Zygomatic", "a" * 90]
 FIXED = [
@@ -37,21 +37,7 @@ def compare(directory: Path, model_type: str, texts: list[str]) -> dict[str, obj
     # Many entities and relations, so that the spans that fill a shorter text's rows are some, too.
     make(directory, model_type, Shape(entities=0.5, relations=0.5))
     annotator = radgraph.load(model_type, str(directory))
-    packs: list[int] = []
-    packed, alone = radgraph_packs.Packer._annotate_pack, radgraph_packs.Packer._by_the_package
-    by_the_package: list[str] = []
-
-    def count(self: object, pack: list[object]) -> object:
-        packs.append(len(pack))
-        return packed(self, pack)
-
-    def note(self: object, text: str) -> object:
-        by_the_package.append(text)
-        return alone(self, text)
-
-    radgraph_packs.Packer._annotate_pack, radgraph_packs.Packer._by_the_package = count, note
-    found = dict(annotator.annotate(texts))
-    radgraph_packs.Packer._annotate_pack, radgraph_packs.Packer._by_the_package = packed, alone
+    found = dict(annotator.annotate(list(dict.fromkeys(texts))))
     package = load_the_package(directory, model_type)
     expected = {text: package([text])["0"] for text in dict.fromkeys(texts) if found[text]["text"]}
     different = [
@@ -66,13 +52,11 @@ def compare(directory: Path, model_type: str, texts: list[str]) -> dict[str, obj
         "blank": sorted(set(found) - set(expected)),
         "entities": len(entities),
         "relations": sum(len(entity["relations"]) for entity in entities),
-        "packs": packs,
-        "by_the_package": len(by_the_package),
     }
 
 
 def load_the_package(directory: Path, model_type: str) -> object:
-    """The package by itself: another network, whose tokenizer remembers nothing."""
+    """The package by itself: another network, as its users load it."""
     from radgraph import RadGraph
     from radgraph.allennlp.common import cached_transformers
 

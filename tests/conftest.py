@@ -33,6 +33,16 @@ TOGETHER = [
 ]
 PLACES = {name: place for place, files in enumerate(TOGETHER) for name in files}
 
+# What takes minutes is marked `slow` here: tests with a whole run, an environment or a wheel of
+# their own, by the fixture that makes it, and files that are slow as a whole. One test alone has
+# the mark itself.
+SLOW_FIXTURES = {"finished_run", "downloads", "radgraph_python", "tool_pythons"}
+SLOW_FILES = {
+    *("test_slurm", "test_kills", "test_damage"),  # a cluster; runs that are killed or damaged
+    "test_explorer",  # a browser
+    "test_environments",
+}
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     help_text = "how many generated texts test_hostile_texts.py tries (default: %(default)s)"
@@ -44,7 +54,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest first: workers take tests in this order."""
+    """Mark the slow ones, and put the longest first: workers take tests in this order."""
+    for item in items:
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if item.path.stem in SLOW_FILES or fixtures & SLOW_FIXTURES:
+            item.add_marker(pytest.mark.slow)
     items.sort(key=lambda item: PLACES.get(item.path.stem, len(TOGETHER)))
 
 

@@ -5,6 +5,7 @@ memory and likelihood are invented.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,11 @@ from report_run import computed_as, write_generations, write_weights
 
 from radquant import registry
 from radquant.files import write_json, write_jsonl, write_table
+from radquant.reporting import explorer
 from radquant.reporting.changes_section import example_texts
 from radquant.reporting.collect import Run
-from radquant.reporting.explorer import payload
 from radquant.reporting.figures import write_figures
-from radquant.reporting.html import read_figures
+from radquant.reporting.html import escape_json, pieces, read_figures
 from radquant.reporting.markdown import render
 from radquant.reporting.summary import summarize
 from radquant.scoring import records
@@ -186,6 +187,23 @@ def make_run(
         write_table(folder / f"scores/{name}.parquet", _scores(folder, name))
     (folder / "config.json").write_text(json.dumps(config))
     return folder
+
+
+def payload(run: Run) -> dict[str, Any]:
+    """What the explorer shows of `run`, whole."""
+    texts = explorer._Texts(run)
+    reports = list(explorer._reports(run, texts))
+    return {**explorer._head(run), "reports": reports, "texts": list(texts.shown())}
+
+
+def embed(payload: Mapping[str, Any]) -> str:
+    """`payload` as it stands in report.html."""
+    return escape_json(explorer.dump(payload))
+
+
+def page(markdown: str, figures: Mapping[str, str], payload: Mapping[str, Any]) -> str:
+    """report.html, whole."""
+    return "".join(pieces(markdown, figures, len(payload["reports"]), [explorer.dump(payload)]))
 
 
 def page_parts(run: Run, figures: Path) -> tuple[str, dict[str, str], dict[str, Any]]:

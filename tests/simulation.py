@@ -7,6 +7,7 @@ of weights, which has tests of its own, is shared with what this is held against
 import dataclasses
 import json
 from collections.abc import Callable
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,16 @@ from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 
 from radquant.packed.formats import all_formats, settings_of, unpack
 from radquant.prompts import Prompt
-from radquant.runtime.hadamard import matrix
+from radquant.runtime.hadamard import factors
 from radquant.runtime.runtime_file import FILE
 from radquant.settings.precision import KVCache
 
 PACKED = {suffix for form in all_formats() for suffix in form.SUFFIXES}
+
+
+def matrix(n: int) -> Tensor:
+    """The rotation of width n itself, [n, n] float32."""
+    return reduce(torch.kron, factors(n), torch.ones(1, 1, dtype=torch.float64)).float()
 
 
 @dataclasses.dataclass

@@ -12,7 +12,7 @@ ENTITY = {"tokens": "edema", "label": "x", "start_ix": 0, "end_ix": 0, "relation
 
 
 def annotator(mark="", calls=None):
-    """Annotates in reverse order, as a packing one may; `calls` gets what was asked of it."""
+    """Annotates in reverse order, as one may; `calls` gets what was asked of it."""
 
     def annotate(texts):
         (calls if calls is not None else []).append(list(texts))

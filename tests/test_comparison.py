@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from reading import read_jsonl
 from report_run import CONFIG, HOSTILE, change_record, change_table, make_results
 
 from radquant.errors import UserError
-from radquant.files import read_json, read_jsonl, read_table, write_json, write_jsonl, write_table
+from radquant.files import read_json, read_table, write_json, write_jsonl, write_table
 from radquant.reporting import causes, comparison, sides
 from radquant.reporting.collect import collect
 from radquant.reporting.provenance import code_version, provenance

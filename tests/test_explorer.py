@@ -13,10 +13,10 @@ from statistics import median
 import browsing
 import numpy as np
 import pytest
-from explorer_reports import REPORTS
+from explorer_reports import REPORTS, page
 
 from radquant.reporting.explorer import marks
-from radquant.reporting.html import ASSETS, page
+from radquant.reporting.html import ASSETS
 from radquant.scoring import lexicon
 from radquant.scoring.changes import FLAGS, KINDS, harm
 

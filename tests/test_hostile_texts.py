@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from explorer_reports import embed
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
@@ -19,7 +20,6 @@ from radquant.corpus.sections import find_sections, is_boilerplate, split_readin
 from radquant.reporting.changes_section import _block
 from radquant.reporting.explorer import marks
 from radquant.reporting.formatting import escape
-from radquant.reporting.html import embed
 from radquant.scoring import changes, findings, lexicon
 from radquant.scoring.spans import sentences
 

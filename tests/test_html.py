@@ -8,11 +8,11 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from explorer_reports import CONFIG, REPORTS
+from explorer_reports import CONFIG, REPORTS, embed, page
 
 from radquant.reporting.explorer import marks
 from radquant.reporting.formatting import escape
-from radquant.reporting.html import ASSETS, embed, page
+from radquant.reporting.html import ASSETS
 from radquant.reporting.summary import summarize
 from radquant.scoring import lexicon
 

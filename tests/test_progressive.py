@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from integer_product import int8_forward, integer_product, quantize_tokens, stored_levels
 from safetensors.torch import load_file, save_file
 from tiny_models import store, tiny_llama, token_sequences, write_samples
 from transformers import AutoModelForCausalLM
@@ -19,12 +20,7 @@ from radquant.packed import progressive_grid
 from radquant.packed.formats import check_tensors, in_memory, qoq, settings_of, unpack
 from radquant.packed.grid import QuantizedWeight, by_group, find_grid, quantize
 from radquant.packed.progressive_grid import channel_scales, int8_weights
-from radquant.packed.progressive_linear import (
-    ProgressiveLinear,
-    int8_forward,
-    integer_product,
-    quantize_tokens,
-)
+from radquant.packed.progressive_linear import ProgressiveLinear
 from radquant.quantization.awq import output_error, scaled_rounding, search_clip
 from radquant.quantization.gptq import quantize_gptq
 from radquant.settings.recipe import Recipe, recipe_of
@@ -111,7 +107,7 @@ def test_every_weight_is_stored_as_it_is_evaluated(
     layer = layer_of(weight)
     assert torch.equal(layer.dequantize().T, weight.dequantize())
     levels = int8_weights(weight.integers, weight.zeros, weight.scales)
-    assert torch.equal(layer.int8_weights(), levels)
+    assert torch.equal(stored_levels(layer), levels)
 
 
 def layer_of(weight: QuantizedWeight) -> ProgressiveLinear:
@@ -258,10 +254,10 @@ def test_the_integer_product_is_exact() -> None:
     x = torch.randint(-128, 128, (5, 96), generator=torch.Generator().manual_seed(2))
     x = x.to(torch.int8)
     layer = layer_of(weight)
-    product = integer_product(x, layer.int8_weights())
+    product = integer_product(x, stored_levels(layer))
     assert product.dtype == torch.int32
     assert product.tolist() == plain_product([row.tolist() for row in x], weight)  # type: ignore[arg-type]
-    theirs = x.numpy().astype(np.int32) @ layer.int8_weights().numpy().astype(np.int32).T
+    theirs = x.numpy().astype(np.int32) @ stored_levels(layer).numpy().astype(np.int32).T
     assert np.array_equal(product.numpy(), theirs)
 
 

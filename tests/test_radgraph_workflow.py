@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from reading import read_jsonl
 from workflow_helpers import empty_run, finish
 
-from radquant.files import read_jsonl, read_table
+from radquant.files import read_table
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from reading import read_jsonl
 from report_run import (
     CONFIG,
     REPORTS,
@@ -17,7 +18,7 @@ from report_run import (
     make_results,
 )
 
-from radquant.files import read_json, read_jsonl, read_table, write_jsonl
+from radquant.files import read_json, read_table, write_jsonl
 from radquant.reporting import formatting
 from radquant.reporting.changes_section import example_texts
 from radquant.reporting.collect import collect

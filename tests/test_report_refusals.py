@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+from reading import read_jsonl
 from report_run import CONFIG, change_record, change_table, make_results
 
 from radquant.errors import UserError
-from radquant.files import read_json, read_jsonl, read_table, write_jsonl, write_table
+from radquant.files import read_json, read_table, write_jsonl, write_table
 from radquant.reporting.collect import collect
 from radquant.settings.precision import KVCache, as_values
 

@@ -3,10 +3,11 @@
 import copy
 
 import pytest
+from reading import read_jsonl
 from report_run import CONFIG, REPORTS, AnyText, change_record, change_table, make_results
 
 from radquant.errors import UserError
-from radquant.files import read_json, read_jsonl, write_json, write_jsonl
+from radquant.files import read_json, write_json, write_jsonl
 from radquant.reporting import words
 from radquant.reporting.changes_section import example_texts
 from radquant.reporting.collect import collect

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from simulation import matrix
 from tiny_architectures import KNOWN, UNKNOWN, logits_of, tiny_model
 from tiny_models import store, tiny_llama, token_sequences, write_samples
 from torch import nn
@@ -22,7 +23,6 @@ from radquant.families.llama import ARCHITECTURE as LLAMA
 from radquant.packed.formats import format_for
 from radquant.quantization import layerwise, rotated_embeddings, rotation
 from radquant.quantization.original_model import open_original
-from radquant.runtime.hadamard import matrix
 from radquant.settings.recipe import HADAMARD, Recipe
 
 CPU = torch.device("cpu")

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from simulation import Simulation, simulate
+from simulation import Simulation, matrix, simulate
 from tiny_models import make_stand_out, store, tiny_llama, write_samples
 from tiny_reports import model_and_splits, prompt_of, random_prompts, run_script
 from torch import Tensor
@@ -26,7 +26,6 @@ from radquant.generation import transformers_writing as generation
 from radquant.generation.prefix import begin, behind_stored, run_prefix, stored_ids
 from radquant.prompts import Prompt
 from radquant.quantization import outliers
-from radquant.runtime.hadamard import matrix
 from radquant.runtime.runtime_file import FILE, Runtime
 from radquant.settings.precision import Activations, KVCache, activations_of
 

@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from explorer_reports import payload
+from reading import read_jsonl
 from snakemake.cli import main
 from snakemake.scheduling.job_scheduler import JobScheduler
 from workflow_helpers import REPOSITORY, SMOKE, copy_repository
 
 from radquant.errors import UserError
-from radquant.files import hash_path, read_jsonl, sha256_text, write_jsonl
-from radquant.reporting.explorer import dump, payload, payload_pieces
+from radquant.files import hash_path, sha256_text, write_jsonl
+from radquant.reporting.explorer import dump, payload_pieces
 from radquant.scoring import changes, lexicon, records
 from radquant.scoring.spans import sentences
 

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from reading import read_jsonl
 from rouge_score.rouge_scorer import RougeScorer
 
 from radquant.errors import UserError
-from radquant.files import read_jsonl, read_table, sha256_file, write_jsonl, write_table
+from radquant.files import read_table, sha256_file, write_jsonl, write_table
 from radquant.scoring import lexicon, records, rewards, scores
 
 REPOSITORY = Path(__file__).parents[1]

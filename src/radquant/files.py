@@ -250,18 +250,6 @@ def write_jsonl(path: str | Path, records: Iterable[Mapping[str, Any]]) -> None:
         part.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
 
 
-def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
-    require_whole(path)
-    records = []
-    with open(path, encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                records.append(json.loads(line))
-            except ValueError as error:
-                raise UserError(f"{path}, line {number}: not valid JSON") from error
-    return records
-
-
 # A cell that begins like this is a formula to a spreadsheet, which people open .csv files with.
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 

@@ -30,9 +30,6 @@ class Hidden:
         values = np.fromfile(self.path, np.float32, count, offset=4 * skipped)
         return torch.from_numpy(values).view(1, -1, self.width).to(device)
 
-    def read_all(self, device: torch.device) -> Iterator[Tensor]:
-        return (self.read(index, device) for index in range(len(self.lengths)))
-
     @contextmanager
     def writing(self) -> Iterator[BinaryIO]:
         """A file to `append` to, which takes its place when all is written."""

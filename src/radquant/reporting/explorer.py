@@ -28,15 +28,8 @@ STATUSES = {
 }
 
 
-def payload(run: Run) -> dict[str, Any]:
-    """Return what the explorer shows of `run`."""
-    texts = _Texts(run)
-    reports = list(_reports(run, texts))
-    return {**_head(run), "reports": reports, "texts": list(texts.shown())}
-
-
 def payload_pieces(run: Run) -> Iterator[str]:
-    """Yield `payload(run)` as JSON piece by piece: whole, it may be larger than memory."""
+    """Yield the payload of `run` as JSON piece by piece: whole, it may be larger than memory."""
     texts = _Texts(run)
     yield dump(_head(run)).removesuffix("}") + ',"reports":['
     yield from _joined(_reports(run, texts))

@@ -21,8 +21,6 @@ from markdown_it.renderer import RendererHTML
 from markdown_it.token import Token
 from markdown_it.utils import OptionsDict
 
-from radquant.reporting.explorer import dump
-
 ASSETS = Path(__file__).with_name("assets")
 # The only raw HTML that report.md has.
 FOLDS = re.compile(r"(?:<details><summary>[^<>&]*</summary>|</details>)\n?")
@@ -38,19 +36,14 @@ class Section:
     body: str
 
 
-def page(markdown: str, figures: Mapping[str, str], payload: Mapping[str, Any]) -> str:
-    """Return report.html.
-
-    `figures` holds the SVG behind each path to which `markdown` refers; `payload` is the
-    explorer's (see explorer.py).
-    """
-    return "".join(pieces(markdown, figures, len(payload["reports"]), [dump(payload)]))
-
-
 def pieces(
     markdown: str, figures: Mapping[str, str], count: int, payload: Iterable[str]
 ) -> Iterator[str]:
-    """Yield report.html of `count` reports, with the explorer's payload as pieces of its JSON."""
+    """Yield report.html of `count` reports.
+
+    `figures` holds the SVG behind each path to which `markdown` refers; `payload` is the explorer's
+    (see explorer.py), as pieces of its JSON.
+    """
     title, head, sections = _sections(markdown, figures)
     style, script = _asset("explorer.css"), _asset("explorer.js")
     before, after = _asset("page.html").split("$payload")
@@ -74,11 +67,6 @@ def read_figures(directory: Path, path: str) -> dict[str, str]:
     """Return {path as report.md has it: SVG} of the figures in `directory`."""
     files = sorted(directory.glob("*.svg"))
     return {f"{path}/{file.name}": file.read_text(encoding="utf-8") for file in files}
-
-
-def embed(payload: Mapping[str, Any]) -> str:
-    """Return `payload` as JSON that can stand in a script element, whatever its texts hold."""
-    return escape_json(dump(payload))
 
 
 def escape_json(text: str) -> str:

@@ -49,19 +49,14 @@ def rotate_input(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, .
     return (rotate(args[0]), *args[1:])
 
 
-def rotate_heads(x: Tensor, width: int, inverse: bool = False) -> Tensor:
+def rotate_heads(x: Tensor, width: int) -> Tensor:
     """Rotate each run of `width` channels of x [..., heads · width] by itself."""
     if x.shape[-1] % width:
         raise UserError(
             f"{x.shape[-1]} channels are no whole number of heads of width {width}; this model "
             "cannot be rotated by heads"
         )
-    return rotate(x.unflatten(-1, (-1, width)), inverse).flatten(-2)
-
-
-def matrix(n: int) -> Tensor:
-    """H itself, [n, n] float32; for folding into weights of small width, and for tests."""
-    return reduce(torch.kron, factors(n), torch.ones(1, 1, dtype=torch.float64)).float()
+    return rotate(x.unflatten(-1, (-1, width))).flatten(-2)
 
 
 def signs(n: int, seed: int) -> Tensor:
@@ -92,11 +87,6 @@ def factors(n: int) -> list[Tensor]:
 @cache
 def factors_on(n: int, dtype: torch.dtype, device: torch.device) -> list[Tensor]:
     return [factor.to(device, dtype) for factor in factors(n)]
-
-
-def is_hadamard(n: int) -> bool:
-    """Whether the rotation of width n is a true Hadamard matrix."""
-    return hadamard_orders(n) is not None
 
 
 @cache

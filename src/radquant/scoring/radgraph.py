@@ -4,7 +4,9 @@ Imported only in the environment of envs/radgraph.txt: `radgraph` 0.1.18 fails o
 """
 
 import contextlib
+import functools
 import importlib.metadata
+import io
 import json
 import os
 import pickle
@@ -12,7 +14,7 @@ import shutil
 import sys
 import tarfile
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +63,6 @@ def load(
         import torch
         from radgraph import RadGraph
 
-        from radquant.scoring.radgraph_packs import Packer
-
         torch.set_num_threads(threads)
         identity = (
             f"radgraph {importlib.metadata.version('radgraph')} {model_type} "
@@ -79,7 +79,44 @@ def load(
                     f"{model / 'weights.th'} cannot be loaded as plain tensors; "
                     "take the published file"
                 ) from None
-    return Loaded(identity, Packer(network, model_type).annotate, key)
+    return Loaded(identity, functools.partial(_annotate, network, model_type), key)
+
+
+def _annotate(
+    network: Any, model_type: str, texts: list[str]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Have the package annotate one text after the other; several in a pass save no time."""
+    import torch
+
+    for text in texts:
+        # What the package prints when it fails may hold report text.
+        with (
+            torch.no_grad(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
+            crashes = _has_no_pieces(network, model_type, text)
+            found = {} if crashes else network([text])
+        if crashes:
+            yield text, {"text": "", "entities": {}}
+            continue
+        if "0" not in found:
+            raise RuntimeError("radgraph returned no annotation for a text")
+        yield text, {"text": found["0"]["text"], "entities": found["0"]["entities"]}
+
+
+def _has_no_pieces(network: Any, model_type: str, text: str) -> bool:
+    """Say whether `text` crashes the package: one without words, or without word pieces.
+
+    Escaped line ends are no words, and of zero-width characters the tokenizer leaves no pieces.
+    """
+    from radgraph.allennlp.data.tokenizers import Token
+    from radgraph.utils import preprocess_reports
+
+    words = preprocess_reports([text], model_type)[0]["sentences"][0]
+    tokens = [Token(network.reader._normalize_word(word)) for word in words]
+    indexer = network.reader._token_indexers["bert"]
+    return not words or not indexer.tokens_to_indices(tokens, network.model.vocab)["token_ids"]
 
 
 def _key(model_type: str, model: Path, encoder: Path) -> str:

