@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from radquant.fetching import download_wheel
-from radquant.files import write_json
+from radquant.files import hash_path, write_json
 from radquant.scoring import lexicon
 from radquant.scoring.agreement import AGREEMENT
 
@@ -62,6 +62,7 @@ def main() -> None:
     print("Uncertain F1 of a rule by trigger: at most " + ceiling(reports))
     if arguments.write:
         write_json(AGREEMENT, record)
+        hash_path(AGREEMENT).unlink()  # git keeps this file, and merges may change it
 
 
 # -------------------------------------------------------------------------------------- corpus
