@@ -27,11 +27,12 @@ from radquant.families.images import check_takes_images
 from radquant.families.inspection import architecture_of
 from radquant.families.lookup import family_of
 from radquant.families.tools import check_model_type
-from radquant.generation import engines
+from radquant.generation.engines.kind import Wanted
 from radquant.generation.lean_decoder import take_over, unsupported
+from radquant.generation.opening import choose
 from radquant.generation.vllm_limits import check_checkpoint
 from radquant.kernels import cpu
-from radquant.packed.formats import FORMATS
+from radquant.packed.formats import stored_format
 from radquant.quantization import other_packages
 from radquant.quantization.original_model import open_original
 from radquant.runtime.runtime_file import announce
@@ -143,7 +144,7 @@ def test_the_lean_engine_runs_it(toy: Path) -> None:
     ids = token_sequences(1, 12, seed=3)[0]
     expected = load(toy).model(ids[None]).logits[0]
     loaded = load(toy)
-    assert engines.choose(engines.AUTO, loaded, None) == engines.LEAN
+    assert choose("auto", Wanted(toy))[0] == "lean"
     lean = take_over(loaded, None)
     lean.reach(len(ids))
     hidden = lean.decoder.run(ids, torch.zeros_like(ids), torch.arange(len(ids)))
@@ -225,7 +226,7 @@ def card_of(
     directory: Path, form: str = "gemm", own: bool = False, recipe: Recipe | None = None
 ) -> str:
     recipe = recipe or FORMS[form]
-    quantization = FORMATS[form].config(recipe, ["lm_head"])
+    quantization = stored_format(form).config(recipe, ["lm_head"])
     if own:
         quantization = announce(quantization, {})
     return model_card(directory, quantization, {"recipe": recipe_values(recipe)})

@@ -14,7 +14,7 @@ SENTENCE = "the lungs are clear ."
 
 def check_configuration(config: Mapping[str, Any]) -> None:
     if config["compute"]["device"] == "cuda":
-        raise UserError("config: compute.engine toy runs on CPUs; set compute.device to cpu")
+        raise UserError("compute.engine toy runs on CPUs; set compute.device to cpu")
 
 
 def environment(device: str) -> str | None:
