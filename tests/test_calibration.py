@@ -265,8 +265,8 @@ def test_the_script_refuses_evaluation_reports(
     [
         (["--texts", "TEXTS"], "has no column 'text'; its columns are report"),
         (["--texts", "TEXTS", "--column", "reports"], "did you mean 'report'?"),
-        (["--texts", "TEXTS", "--column", "report"], "128 calibration samples"),
-        (["--texts", "TEXTS", "--column", "report", "--pack"], "are 65536 tokens, but column"),
+        (["--texts", "TEXTS", "--column", "report"], "64 calibration samples"),
+        (["--texts", "TEXTS", "--column", "report", "--pack"], "are 16384 tokens, but column"),
         (["--texts", "TEXTS", "--prompt-text", TEMPLATE], "leave the prompt out"),
         (["--texts", "none.csv"], "none.csv does not exist"),
         (["--train", "TEXTS"], "--train needs --prompt"),

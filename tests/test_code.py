@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from workflow_helpers import local_modules
 
 from radquant import code
 from radquant.errors import UserError
-from radquant.generation import measures
 from radquant.scoring import lexicon
 
 ROOT = Path(__file__).parents[1]
@@ -190,7 +190,7 @@ def test_the_processors_instructions_are_told_on_demand(monkeypatch: pytest.Monk
     monkeypatch.setenv("RADQUANT_CPU_LEVEL", "avx2")
     found = code.surroundings(with_processor=True)
     assert found["cpu_limits"]["RADQUANT_CPU_LEVEL"] == "avx2"
-    assert found["cpu_capability"] == measures.processor()["cpu_capability"]
+    assert found["cpu_capability"] == torch.backends.cpu.get_cpu_capability()
     told = Path("/proc/cpuinfo").read_text() if sys.platform == "linux" else ""
     for name in ("avx2", "avx512_vnni", "avx512_bf16", "amx_int8", "asimd"):
         assert (name in found["instructions"]) == bool(re.search(rf"\b{name}\b", told))

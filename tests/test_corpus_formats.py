@@ -19,7 +19,6 @@ from radquant.settings import corpus_sources
 from radquant.settings.configuration import resolve
 
 REPOSITORY = Path(__file__).parents[1]
-SCHEMA = REPOSITORY / "config" / "schema.yaml"
 TOY = '''"""Format toy: a report a line, its id before the first colon."""
 
 from radquant.corpus.formats.kind import Source
@@ -159,11 +158,11 @@ def test_one_more_format_is_checked_in_a_configuration(
     monkeypatch.chdir(REPOSITORY)
     config = yaml.safe_load((REPOSITORY / "config.yaml").read_text(encoding="utf-8"))
     config["corpus"] = {"name": "own", "format": "toy", "path": str(toy)}
-    resolve(config, SCHEMA)
+    resolve(config)
     wrong = copy.deepcopy(config)
     wrong["corpus"] = {"name": "own", "format": "toy", "train": "a.csv", "eval": "b.csv"}
     with pytest.raises(UserError, match="format toy needs exactly one of path, not train and eval"):
-        resolve(wrong, SCHEMA)
+        resolve(wrong)
     wrong["corpus"] = {**config["corpus"], "split_file": "s.csv"}
     with pytest.raises(UserError, match=r"corpus\.split_file is not used by format toy"):
-        resolve(wrong, SCHEMA)
+        resolve(wrong)

@@ -5,6 +5,7 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -81,11 +82,11 @@ def test_a_toy_engine_answers_requests(data: Path) -> None:
     assert found["choices"][0]["text"] == toy_engine.SENTENCE
 
 
-def resolved(monkeypatch: pytest.MonkeyPatch, **compute: str) -> configuration.Config:
+def resolved(monkeypatch: pytest.MonkeyPatch, **compute: str) -> dict[str, Any]:
     """The default run with other values under compute, each of which is valid by itself."""
     monkeypatch.chdir(REPOSITORY)
     given = yaml.safe_load((REPOSITORY / "config.yaml").read_text(encoding="utf-8"))
-    full = configuration.resolve(given, REPOSITORY / "config/schema.yaml")
+    full = configuration.resolve(given).model_dump(mode="json")
     full["compute"] |= compute
     return full
 

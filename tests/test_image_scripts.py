@@ -54,7 +54,7 @@ def clean(data: Path, output: Path, *options: object) -> None:
         word for name, end in names.items() for word in (f"--{name}", output / f"{name}.{end}")
     ]
     run_script(
-        *("clean", "--raw", data / "raw.parquet", "--target", "findings", "--seed", 3),
+        *("clean", "--raw", data / "raw.parquet", "--inputs", "--target", "findings", "--seed", 3),
         *("--eval-reports", 5, "--eval-fraction", 0.5, *places, *options),
     )
 
@@ -93,6 +93,7 @@ def shown(name: str, data: Path, out: Path, *options: object, model: str = "chec
         *(name, "--model", data / model, "--precision", "p", "--train", data / "train.csv"),
         *("--eval", data / "eval.csv", "--target", "findings", "--prompt-text", PROMPT),
         *("--image-root", data / "images", "--device", "cpu", "--dtype", "float32"),
+        *("--examples", 0),
         *("--output", f"{out}.parquet", "--metrics", f"{out}.json", *options),
     )
     table = pd.read_parquet(f"{out}.parquet").set_index("id")

@@ -109,7 +109,7 @@ def test_the_script(data: Path, tmp_path: Path, bits: int | None) -> None:
     # Row by row, from the text of the prompt, without this package's prompts.
     loaded = load(data / model, rounding=rounding)
     train = pd.read_csv(data / "train.csv", dtype=str).to_dict("records")
-    shot = prompts.draw_examples(train, ["findings"], "impression", 1, 40, 0)[0]
+    shot = prompts.draw_examples(train, ["findings"], "impression", 1, 40, 7)[0]
     for row, found in zip(evaluation.to_dict("records"), table["nll"], strict=True):
         head = f"findings : {shot['findings']} impression :\n{shot['impression']}\n\n"
         head += f"findings : {row['findings']} impression :\n"

@@ -21,7 +21,7 @@ from radquant.verification.checkpoints import layer_lines, table_of
 from radquant.verification.selftest import Check
 
 CPU = torch.device("cpu")
-STATIC_RANGES = Activations(bits=8, range=STATIC)
+STATIC_RANGES = Activations(bits=8, granularity="tensor", range=STATIC)
 RECIPES = {
     "awq": Recipe(method="awq", bits=4, group_size=32),
     "awq without clipping": Recipe(method="awq", bits=4, group_size=32, clip=False),

@@ -237,7 +237,8 @@ def test_the_record_names_recipe_and_layers(packed_tiny: Path) -> None:
 
 
 def test_awq_without_calibration_says_so(tmp_path: Path) -> None:
-    command = [sys.executable, ROOT / "scripts/quantize.py", "--model", "m", "--output", "o"]
+    command = [sys.executable, ROOT / "scripts/quantize.py", "--model", "m", "--method"]
+    command += ["awq", "--output", "o"]
     ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert ended.returncode == 1
     assert ended.stderr.startswith("error: method awq needs --calibration")

@@ -23,6 +23,7 @@ from radquant.checkpoints.loading import Loaded, load
 from radquant.errors import UserError
 from radquant.generation import batching, transformers_likelihood
 from radquant.generation import transformers_writing as generation
+from radquant.generation.outputs import outputs_table
 from radquant.generation.prefix import begin, behind_stored, run_prefix, stored_ids
 from radquant.prompts import Prompt
 from radquant.quantization import outliers
@@ -250,7 +251,7 @@ def test_stored_states_are_tokens_in_front(
         assert [output.text for output in outputs] == [text.strip() for text in wanted]
         assert {output.tokens for output in outputs} == {6}
     assert [prompt.length for prompt in placed] == [len(prompt.ids) for prompt in made]
-    table = outputs.outputs_table(placed, outputs, {each.id: n for n, each in enumerate(made)})
+    table = outputs_table(placed, outputs, {each.id: n for n, each in enumerate(made)})
     assert list(table["prompt_tokens"]) == [len(prompt.ids) for prompt in made]
 
 

@@ -117,10 +117,10 @@ def test_the_configuration_takes_such_static_ranges(monkeypatch: pytest.MonkeyPa
     given["checkpoints"] = {"c": {"method": "awq", "activations": static}}
     precision = {"checkpoint": "c", "activations": static | {"group_size": 32}}
     given["precisions"] = {"original": {"checkpoint": "original"}, "p": precision}
-    configuration.resolve(given, REPOSITORY / "config/schema.yaml")
+    configuration.resolve(given)
     precision["activations"]["granularity"] = "group"
     with pytest.raises(UserError, match="has range static, whose ranges are stored"):
-        configuration.resolve(given, REPOSITORY / "config/schema.yaml")
+        configuration.resolve(given)
 
 
 def test_the_report_takes_records_that_mean_the_same() -> None:

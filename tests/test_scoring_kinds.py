@@ -10,14 +10,16 @@ from pathlib import Path
 import pytest
 from explorer_reports import CONFIG, REPORTS, make_run, page_parts
 from mypy import api as mypy
+from reading import read_jsonl
 
 from radquant import registry
 from radquant.errors import UserError
-from radquant.files import read_jsonl, read_table, write_json, write_table
+from radquant.files import read_table, write_json, write_table
 from radquant.reporting import comparison
 from radquant.reporting.collect import collect
 from radquant.reporting.provenance import provenance
 from radquant.reporting.recheck import recheck
+from radquant.reporting.sides import read_side
 from radquant.reporting.summary import summarize
 from radquant.scoring.annotators.kind import Annotator
 from radquant.scoring.metrics import columns
@@ -218,7 +220,7 @@ def test_compared_runs_show_the_toys(results, toys, tmp_path):
     write_json(other / "venvs/toy-environment/ready.json", {"packages": {"toy": "2"}})
     for folder in (results, other):
         write_json(folder / "provenance.json", provenance(collect(folder, TOY)))
-    a, b = map(comparison.read_side, (results, other))
+    a, b = map(read_side, (results, other))
     header, _, *rows = tables(comparison.render(a, b))[1]
     assert "letters" not in header  # as its module wants it
     cells = {row[0]: row[header.index("full stops")] for row in rows}

@@ -48,9 +48,10 @@ class DryRun:
 def local_modules(script: Path) -> set[str]:
     """The files that a script imports or may load as a kind, as the standard library finds them.
 
-    Names in the repository; without the registry itself.
+    Names in the repository; without the lists of kinds and of settings.
     """
-    finder = ModuleFinder(path=[str(REPOSITORY / "src"), str(script.parent)])
+    path = [str(REPOSITORY / "src"), str(script.parent)]
+    finder = ModuleFinder(path=path, excludes=["radquant.settings.stages"])
     finder.run_script(str(script))
     done: set[str] = set()
     while new := {name for name in finder.modules if name.startswith("radquant")} - done:

@@ -33,10 +33,10 @@ class Part:
         return {name: self.kind.model_fields[name] for name in names if name not in self.without}
 
     def section(self) -> type[Section]:
-        """The section itself or, where what it requires is left out, one of these fields alone."""
+        """The section itself or, of chosen fields, one of them alone: its rules are about all."""
         fields = self.fields()
         required = {name for name, each in self.kind.model_fields.items() if each.is_required()}
-        if required <= fields.keys():
+        if not self.only and required <= fields.keys():
             return self.kind
         chosen: dict[str, Any] = {name: (f.rebuild_annotation(), f) for name, f in fields.items()}
         return create_model(self.kind.__name__, __base__=Section, **chosen)

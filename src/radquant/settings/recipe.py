@@ -23,8 +23,9 @@ class Recipe(Section):
     """How the weights of a checkpoint are quantized."""
 
     method: Annotated[str, OneOf(("awq", "gptq", "rtn"))] = Field(
+        "awq",
         description="awq (activation-aware), gptq, or rtn (plain rounding, which by itself needs "
-        "no calibration)"
+        "no calibration)",
     )
     bits: Annotated[int, OneOf((2, 3, 4, 8))] = Field(
         4, description="Bits of a weight; 2 not with awq"
