@@ -34,6 +34,7 @@ CORPUS = test_corpus_formats.TOY.replace(
 FILES = {
     "generation/engines/toy.py": (REPOSITORY / "tests/toy_engine.py")
     .read_text(encoding="utf-8")
+    .replace("weight_bytes=0", "weight_bytes=1")
     .replace("layers_quantized=0", "layers_quantized=layers_of(opened.wanted.model)")
     + LAYERS,
     "packed/formats/toy.py": test_stored_formats.TOY,

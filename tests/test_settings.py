@@ -17,7 +17,7 @@ from radquant.settings import stages
 from radquant.settings.configuration import resolve
 from radquant.settings.documents import documents, schema, sections, with_tables
 from radquant.settings.options import Parts, add_options, option_of, read_options, words
-from radquant.settings.precision import Activations, KVCache, LMHead, Rounding
+from radquant.settings.precision import Activations, KVCache, LMHead, Precision
 from radquant.settings.recipe import Checkpoint, Recipe
 from radquant.settings.section import Section
 from radquant.settings.sentences import made
@@ -80,9 +80,11 @@ def test_what_a_rule_hands_over_is_what_its_script_reads(name: str) -> None:
 
 @given(st.builds(Activations, bits=st.sampled_from([4, 8]), group_size=st.integers(1, 999)))
 def test_rounding_survives_the_shell(rounding: Activations) -> None:
-    section = Rounding(activations=rounding, kv_cache=KVCache(bits=4), lm_head=LMHead(bits=8))
+    head, cache = LMHead(bits=8), KVCache(bits=4)
+    section = Precision(checkpoint="c", activations=rounding, kv_cache=cache, lm_head=head)
     line = shlex.split(words({"precision": section}, stages.SERVE[:1]))
-    assert parsed(stages.SERVE[:1], line).precision == section
+    found = parsed(stages.SERVE[:1], line).precision
+    assert (found.activations, found.kv_cache, found.lm_head) == (rounding, cache, head)
 
 
 def test_an_option_that_is_not_given_has_its_default() -> None:

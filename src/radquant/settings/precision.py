@@ -1,12 +1,10 @@
 """What happens to activations, KV cache and head at run time."""
 
-import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
-from radquant.errors import UserError
 from radquant.settings.section import Once, OneOf, Section, Text, wrong
 from radquant.settings.sentences import made
 
@@ -91,9 +89,10 @@ class LMHead(Section):
     )
 
 
-class Rounding(Section):
-    """What is rounded at run time."""
+class Precision(Section):
+    """A checkpoint and what happens at run time."""
 
+    checkpoint: str = Field(description="A name under checkpoints, or original")
     activations: Activations | None = Field(
         None, description="Rounding of each quantized layer's input at run time"
     )
@@ -101,12 +100,6 @@ class Rounding(Section):
     lm_head: LMHead | None = Field(
         None, description="Rounding of the table of the vocabulary when the model is loaded"
     )
-
-
-class Precision(Rounding):
-    """A checkpoint and what happens at run time."""
-
-    checkpoint: str = Field(description="A name under checkpoints, or original")
 
 
 def activations_of(values: Mapping[str, Any] | None) -> Activations | None:
@@ -139,30 +132,6 @@ def meaning(settings: Section | None) -> dict[str, Any] | None:
     if "skip" in values:  # in which order layers are skipped is no matter
         values["skip"] = sorted(values["skip"])
     return values
-
-
-def options_of(
-    activations: str | None, kv_cache: str | None, lm_head: str | None
-) -> tuple[Activations | None, KVCache | None, LMHead | None]:
-    """What a script is told by --activations, --kv-cache and --lm-head, each a JSON object."""
-    return (
-        activations_of(from_json(activations)),
-        kv_cache_of(from_json(kv_cache)),
-        lm_head_of(from_json(lm_head)),
-    )
-
-
-def from_json(text: str | None) -> Any:
-    """An option's value, which is a JSON object; None for none."""
-    if text is None:
-        return None
-    try:
-        found = json.loads(text)
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise UserError(f'{text!r} is not a JSON object such as {{"bits": 8}}')
-    return found
 
 
 def as_values(settings: Section | None) -> dict[str, Any] | None:

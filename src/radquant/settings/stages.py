@@ -8,7 +8,7 @@ from radquant.settings.corpus import Corpus
 from radquant.settings.generation import Generation
 from radquant.settings.model import Model
 from radquant.settings.options import Part
-from radquant.settings.precision import Rounding
+from radquant.settings.precision import Precision
 from radquant.settings.recipe import Checkpoint
 from radquant.settings.run import Seeded
 from radquant.settings.scoring import Scoring
@@ -18,6 +18,7 @@ from radquant.settings.task import Task
 SEED = Part("run", Seeded, only=("seed",))
 TARGET = Part("task", Task, only=("target",))
 CODE_OF_MODEL = Part("model", Model, only=("trust_remote_code",))
+ROUNDING = Part("precision", Precision, without=("checkpoint",))
 MACHINE = Part("compute", Compute, only=("device", "threads"))
 WRITTEN = Part("generation", Generation, only=("reports",))
 
@@ -56,7 +57,7 @@ QUANTIZE_GPTQMODEL = (
     CODE_OF_MODEL,
 )
 LIKELIHOOD = (
-    Part("precision", Rounding),
+    ROUNDING,
     TARGET,
     Part("corpus", Corpus, only=("image_root",)),
     Part("generation", Generation, only=("examples", "examples_max_words", "batch_size")),
@@ -73,4 +74,4 @@ ANNOTATE = (Part("scoring", Scoring), Part("compute", Compute, only=("threads",)
 ANNOTATE_QUICKLY = (Part("scoring", Scoring, only=("annotator",)),)
 SCORE = (TARGET, WRITTEN)
 # A server has an engine of its own to begin with.
-SERVE = (Part("precision", Rounding), Part("compute", Compute, without=("engine",)), CODE_OF_MODEL)
+SERVE = (ROUNDING, Part("compute", Compute, without=("engine",)), CODE_OF_MODEL)
