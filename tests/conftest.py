@@ -34,13 +34,15 @@ TOGETHER = [
 PLACES = {name: place for place, files in enumerate(TOGETHER) for name in files}
 
 # What takes minutes is marked `slow` here: tests with a whole run, an environment or a wheel of
-# their own, by the fixture that makes it, and files that are slow as a whole. One test alone has
-# the mark itself.
+# their own, by the fixture that makes it, and files that are slow as a whole. A slow test of a fast
+# file has the mark itself.
 SLOW_FIXTURES = {"finished_run", "downloads", "radgraph_python", "tool_pythons"}
 SLOW_FILES = {
     *("test_slurm", "test_kills", "test_damage"),  # a cluster; runs that are killed or damaged
     "test_explorer",  # a browser
     "test_environments",
+    *("test_privacy", "test_workflow_runs"),  # runs of their own
+    *("test_radgraph_fetching", "test_recheck"),
 }
 
 

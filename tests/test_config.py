@@ -447,6 +447,7 @@ def test_numbers_that_arrive_as_text_are_numbers(name: str) -> None:
     assert resolved(as_text(given)) == resolved(given)
 
 
+@pytest.mark.slow
 @given(st.data())
 @settings(deadline=None)  # a machine that is busy is no error
 def test_whatever_stands_at_a_key_either_resolves_or_gets_one_sentence(data: st.DataObject) -> None:

@@ -320,6 +320,7 @@ def test_nothing_behind_weights_and_activations_is_read(bits: int, entering: int
         assert torch.equal(layer(behind), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", ["avx2", "avx512-vnni"])
 def test_older_processors_compute_the_same(level: str, tmp_path: Path) -> None:
     """The same tests with fewer instructions, as RADQUANT_CPU_LEVEL allows."""

@@ -127,6 +127,7 @@ def seconds_to_read(text: str) -> float:
     return min(taken)
 
 
+@pytest.mark.slow
 def test_generated_texts(pytestconfig: pytest.Config) -> None:
     """10,000 texts in CI. Those that fail are made as small as possible and printed."""
 

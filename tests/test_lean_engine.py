@@ -360,6 +360,7 @@ def write_in_little_memory() -> None:
     assert (len(likely), sizes_) == (8, fewer)
 
 
+@pytest.mark.slow
 def test_where_memory_runs_out_fewer_are_written_at_once() -> None:
     """In a process of its own: one that ran other tests has memory to spare inside."""
     program = f"import sys; sys.path[:0] = {sys.path}; import test_lean_engine as tests; "
@@ -387,6 +388,7 @@ torch.save([tests.cpu.level(), *found], {file!r})
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     cpu.unavailable() is None and cpu.level() == "avx2", reason="nothing above AVX2"
 )

@@ -199,6 +199,7 @@ def test_a_model_without_such_tokens_stores_nothing(tmp_path: Path) -> None:
 LAYERS = 8  # enough for a kill to come before the last
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
     """With everything that is stored for run time."""
     folder = tiny_llama(tmp_path / "o", num_hidden_layers=LAYERS, tie_word_embeddings=False)

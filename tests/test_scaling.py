@@ -120,6 +120,7 @@ def test_claims_are_found_as_by_each_pattern_alone() -> None:
     assert changes._claims("No change since the prior") != []
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_the_report_makes_what_the_report_reads() -> None:
     command = [sys.executable, str(REPOSITORY / "benchmarks/scaling.py"), "report"]
     command += ["--reports", "30", "--resamples", "100"]

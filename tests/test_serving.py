@@ -252,6 +252,7 @@ def serve(*options: object) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("engine", "kernel"),
     [("transformers", r"[\w-]+"), ("auto", r"[\w-]+, int8 activations")],

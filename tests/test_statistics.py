@@ -128,6 +128,7 @@ def test_bca_is_scipys(values, seed):
     assert [found.low, found.high] == pytest.approx([low, high], rel=1e-9, abs=1e-9 * np.ptp(d))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", ["normal", "zeros", "losses"])
 @pytest.mark.parametrize("reports", [40, 100])
 def test_interval_covers_the_mean_as_often_as_it_says(shape, reports):

@@ -127,6 +127,7 @@ def test_hidden_states_come_back(tmp_path: Path) -> None:
     assert all(map(torch.equal, read, parts))
 
 
+@pytest.mark.slow
 def test_a_killed_quantization_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
     """SIGKILL as soon as the second of many layers is finished, then the same command again."""
     original = tiny_llama(tmp_path / "o", num_hidden_layers=LAYERS)

@@ -30,6 +30,7 @@ HOPPER = GPUTarget("cuda", 90, 32)
 SHARED_OF_HOPPER = 227 * 1024  # bytes that a program may have
 
 
+@pytest.mark.slow
 def test_under_the_interpreter() -> None:
     """tests/triton_interpreted.py, which needs a process that imports Triton as interpreter."""
     options = ["-q", "--noconftest", "-p", "no:cacheprovider", "-p", "no:xdist"]
