@@ -9,7 +9,7 @@ from pathlib import Path
 
 import radquant.code
 from radquant.files import require_whole
-from radquant.settings import run, stages
+from radquant.settings import chosen, run, stages
 from radquant.settings.options import words
 
 REPOSITORY = Path(os.path.relpath(workflow.basedir))
@@ -20,6 +20,7 @@ GPUS = 1 if SETTINGS.compute.device == "cuda" else 0
 THREADS = SETTINGS.compute.threads
 PRECISIONS = list(SETTINGS.precisions)
 BASELINES = list(run.BASELINES)
+KINDS = chosen.kinds(config)
 # Only rules that fetch from the hub go online, and they not against the user's wish.
 ONLINE = "HF_HUB_OFFLINE=" + shlex.quote(os.environ.get("HF_HUB_OFFLINE", "0"))
 
@@ -96,22 +97,23 @@ onstart:
         workflow.scheduler.job_rate_limiter = None
 
 
-def code(script, kinds=None):
+def code(script):
     """Return a script and all local files that it depends on, transitively, as inputs of a rule.
 
-    `radquant.code` says which these are, and what `kinds` does. With these files as inputs, which
-    Snakemake compares by checksum, an edit reruns the stages that use the module and no others.
+    `radquant.code` says which these are; of the kinds that a run chooses, the chosen ones. With
+    these files as inputs, which Snakemake compares by checksum, an edit reruns the stages that use
+    the module and no others.
     """
-    return list(map(str, radquant.code.files(REPOSITORY / "scripts" / script, kinds)))
+    return list(map(str, radquant.code.files(REPOSITORY / "scripts" / script, KINDS)))
 
 
-def code_hash(script, kinds=None):
+def code_hash(script):
     """Return the sha256 of what `code` returns, as a parameter of a rule; only the script itself is
     an input then.
 
     For rules with thousands of jobs: a plan takes half as long as with 40 files of code for each.
     """
-    return radquant.code.digest(REPOSITORY / "scripts" / script, kinds)
+    return radquant.code.digest(REPOSITORY / "scripts" / script, KINDS)
 
 
 def versions():

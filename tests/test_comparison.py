@@ -70,7 +70,7 @@ def test_provenance_names_every_file_by_its_hash_and_holds_no_text_and_no_time(r
 
 
 def test_the_code_is_that_of_the_repository():
-    code = code_version()
+    code = code_version(CONFIG)
     python = [*(ROOT / "src").rglob("*.py"), *(ROOT / "scripts").glob("*.py")]
     assert {path.relative_to(ROOT).as_posix() for path in python} <= set(code["files"])
     for name, digest in code["files"].items():
@@ -224,7 +224,7 @@ def test_provenance_names_the_code_that_each_stage_reads(runs):
     rules = "".join(path.read_text() for path in (ROOT / "rules").glob("*.smk"))
     assert set(re.findall(r'code(?:_hash)?\("(\w+)\.py"\)', rules)) <= set(stages)
     assert set(stages) == set(causes.STAGES)
-    assert set().union(*stages.values()) <= set(code_version()["files"])
+    assert set().union(*stages.values()) <= set(code_version(CONFIG)["files"])
     assert "src/radquant/kernels/cpp/linear.h" in stages["likelihood"]
     assert "src/radquant/scoring/lexicon_agreement.json" in stages["report"]
     assert "scripts/score.py" in stages["score"]

@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from modulefinder import ModuleFinder
 from pathlib import Path
@@ -45,22 +45,27 @@ class DryRun:
         }
 
 
-def local_modules(script: Path) -> set[str]:
+OURS = ("radquant", "__main__")
+
+
+def local_modules(script: Path, chosen: Mapping[str, Sequence[str]] | None = None) -> set[str]:
     """The files that a script imports or may load as a kind, as the standard library finds them.
 
+    chosen: {table: names} of the kinds that count; of other tables all do.
     Names in the repository; without the lists of kinds and of settings.
     """
     path = [str(REPOSITORY / "src"), str(script.parent)]
     finder = ModuleFinder(path=path, excludes=["radquant.settings.stages"])
     finder.run_script(str(script))
     done: set[str] = set()
-    while new := {name for name in finder.modules if name.startswith("radquant")} - done:
+    while new := {name for name in finder.modules if name.startswith(OURS)} - done:
         done |= new
         for name in new:
             source = Path(finder.modules[name].__file__ or "").read_text(encoding="utf-8")
             for table in re.findall(r"registry\.load_kind\(\s*registry\.(\w+)", source):
-                for module in getattr(registry, table).values():
-                    finder.import_hook(module)
+                kinds = getattr(registry, table)
+                for name in (chosen or {}).get(table, kinds):
+                    finder.import_hook(kinds[name])
     files = {Path(module.__file__) for module in finder.modules.values() if module.__file__}
     local = {str(file.relative_to(REPOSITORY)) for file in files if REPOSITORY in file.parents}
     return local - {"src/radquant/registry.py"}

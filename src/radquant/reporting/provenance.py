@@ -20,6 +20,7 @@ from radquant import code
 from radquant.errors import UserError
 from radquant.files import read_json, sha256_file, sha256_text
 from radquant.reporting.collect import BASELINES, ORIGINAL, Run, annotator_of
+from radquant.settings.chosen import kinds
 
 FORMAT = 2  # 1 did not say which code each stage read
 PACKAGE = code.SOURCE / "radquant"
@@ -48,7 +49,7 @@ def provenance(run: Run) -> dict[str, Any]:
         "format": FORMAT,
         "seed": run.config["seed"],
         "config": {"sha256": sha256_text(canonical(run.config)), "values": run.config},
-        "code": code_version(),
+        "code": code_version(run.config),
         "prompts": _prompts(run),
         "data": {name: digest for name, digest in run.hashes.items() if name.startswith("data/")},
         "calibration": run.calibration,
@@ -68,13 +69,23 @@ def canonical(value: Any) -> str:
     return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
-@cache
-def code_version() -> dict[str, Any]:
+def code_version(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the sha256 of every file of the package, the scripts and the rules.
 
     `commit` is git's, None outside a git checkout; `changed` says whether the checkout differs
-    from it in one of these files. `stages` names those that each stage's script reads.
+    from it in one of these files. `stages` names those that each stage of a run with this
+    configuration reads.
     """
+    chosen = kinds(config)
+    return {
+        **_checkout(),
+        "stages": {stage: code.names(code.script(f"{stage}.py"), chosen) for stage in STAGES},
+    }
+
+
+@cache
+def _checkout() -> dict[str, Any]:
+    """The part of `code_version` that is the same for all runs."""
     root = code.script("report.py").parents[1]
     files = {path.relative_to(root).as_posix(): sha256_file(path) for path in _code_files(root)}
     commit = _git(root, "rev-parse", "HEAD") if (root / ".git").exists() else None
@@ -84,7 +95,6 @@ def code_version() -> dict[str, Any]:
         "files": files,
         "commit": commit,
         "changed": changed,
-        "stages": {stage: code.names(code.script(f"{stage}.py")) for stage in STAGES},
     }
 
 

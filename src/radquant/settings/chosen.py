@@ -1,0 +1,27 @@
+"""The kinds that a run chooses by name: of these, and of no others, the code counts."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from radquant import registry
+from radquant.settings import engines
+
+
+def kinds(config: Mapping[str, Any]) -> dict[str, list[str]]:
+    """{table of the registry: names}, for `radquant.code`; of other tables every kind counts.
+
+    Model families and stored formats are known by what is in files, so they are no choice.
+    """
+    engine = config.get("compute", {}).get("engine", engines.AUTO)
+    meant = {*engines.meant(engine), *engines.meant(engines.scoring(engine))}
+    chosen = {
+        "CORPUS_FORMATS": {config.get("corpus", {}).get("format")},
+        "ANNOTATORS": {config.get("scoring", {}).get("annotator")},
+        "ENGINES": meant,
+    }
+    # Of a kind that lies elsewhere, no code of this package counts.
+    own = {name: getattr(registry, name) for name in chosen}
+    return {
+        name: sorted(each for each in found if own[name].get(each, "").startswith("radquant."))
+        for name, found in chosen.items()
+    }
