@@ -125,7 +125,7 @@ def snakemake(folder: Path, sizes: list[int]) -> None:
 
 
 def invented(reports: int, seed: int = 0) -> pd.DataFrame:
-    """Raw reports as radquant.corpus.readers gives them: 60 words of findings, 12 of impression."""
+    """Raw reports as radquant.corpus.formats gives them: 60 words of findings, 12 of impression."""
     import random
 
     draw = random.Random(seed)

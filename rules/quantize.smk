@@ -1,6 +1,6 @@
 """Stored weights: one job for each checkpoint, however many precisions use it."""
 
-from radquant.settings.recipe import needs_calibration
+from radquant.settings.recipe import OWN, needs_calibration
 
 CALIBRATION = "results/calibration/samples.parquet"
 CALIBRATION_RECORD = "results/calibration/set.json"
@@ -32,10 +32,7 @@ def quantize_options(wildcards):
 
 
 def tool_options(wildcards):
-    parts = {
-        "autoawq": stages.QUANTIZE_AUTOAWQ,
-        "gptqmodel": stages.QUANTIZE_GPTQMODEL,
-    }[recipe(wildcards).tool]
+    parts = stages.QUANTIZE_WITH[recipe(wildcards).tool]
     return settings_for(parts, checkpoint=recipe(wildcards))
 
 
@@ -49,7 +46,7 @@ rule quantize:
     log:
         "results/logs/quantize/{checkpoint}.log",
     wildcard_constraints:
-        checkpoint=one_of(checkpoints_of("radquant")),
+        checkpoint=one_of(checkpoints_of(OWN)),
     threads: THREADS
     resources:
         mem_mb=memory(8000),
@@ -76,7 +73,7 @@ rule quantize_with_tool:
     log:
         "results/logs/quantize/{checkpoint}.log",
     wildcard_constraints:
-        checkpoint=one_of(checkpoints_of("autoawq", "gptqmodel")),
+        checkpoint=one_of(checkpoints_of(*stages.QUANTIZE_WITH)),
     threads: THREADS
     resources:
         mem_mb=memory(16000),

@@ -10,6 +10,7 @@ from pathlib import Path
 from radquant.cli import run
 from radquant.files import read_json
 from radquant.scoring.radgraph_fetching import fetch
+from radquant.settings.scoring import RADGRAPH_MODELS, RadGraph
 
 
 def main() -> None:
@@ -18,8 +19,8 @@ def main() -> None:
     )
     parser.add_argument(
         "--model",
-        choices=("radgraph", "radgraph-xl", "modern-radgraph-xl"),
-        default="radgraph-xl",
+        choices=RADGRAPH_MODELS,
+        default=RadGraph().model,
         help="which published model (default: %(default)s)",
     )
     parser.add_argument(

@@ -20,10 +20,8 @@ def arguments() -> tuple[argparse.Namespace, Any]:
         "--engine-python",
         type=Path,
         metavar="FILE",
-        help="for engine vllm: the Python of the environment that has it (docs/serving.md)",
+        help="for an engine in an environment of its own: the Python of that (docs/serving.md)",
     )
-    parser.add_argument("--output", type=Path, required=True, metavar="PARQUET", help="outputs")
-    parser.add_argument("--metrics", type=Path, required=True, metavar="JSON", help="measures")
     return parse(parser, stages.GENERATE)
 
 

@@ -2,7 +2,6 @@
 
 import argparse
 import os
-from pathlib import Path
 from typing import Any
 
 from radquant.cli import run
@@ -14,8 +13,6 @@ from radquant.settings.options import parse
 def arguments() -> tuple[argparse.Namespace, Any]:
     parser = argparse.ArgumentParser(description=__doc__)
     stage.add_arguments(parser)
-    parser.add_argument("--output", type=Path, required=True, metavar="PARQUET", help="likelihoods")
-    parser.add_argument("--metrics", type=Path, required=True, metavar="JSON", help="measures")
     return parse(parser, stages.LIKELIHOOD)
 
 

@@ -6,29 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from radquant.cli import run
-from radquant.quantization.job import Job
+from radquant.quantization.job import add_arguments, job_of
 from radquant.settings import stages
 from radquant.settings.options import parse
 
 
 def arguments() -> tuple[argparse.Namespace, Any]:
     parser = argparse.ArgumentParser(description=__doc__)
-    add = parser.add_argument
-    add("--model", type=Path, required=True, metavar="DIR", help="Hugging Face model directory")
-    add(
-        "--calibration",
-        type=Path,
-        metavar="PARQUET",
-        help="samples of scripts/calibration_set.py; awq and gptq need them, rtn does not",
-    )
-    add(
-        "--calibration-record",
-        type=Path,
-        metavar="JSON",
-        help="where the samples come from, for the record (set.json beside them)",
-    )
-    add("--output", type=Path, required=True, metavar="DIR", help="checkpoint to write")
-    add(
+    add_arguments(parser)
+    parser.add_argument(
         "--work",
         type=Path,
         metavar="DIR",
@@ -40,15 +26,7 @@ def arguments() -> tuple[argparse.Namespace, Any]:
 def main() -> None:
     args, settings = arguments()
     os.environ["HF_HUB_OFFLINE"] = "1"
-    job = Job(
-        args.model,
-        args.output,
-        args.calibration,
-        args.calibration_record,
-        settings.compute.device,
-        settings.compute.threads,
-        settings.model.trust_remote_code,
-    )
+    job = job_of(args, settings)
 
     from radquant.quantization.quantizing import quantize
 

@@ -3,24 +3,19 @@
 import argparse
 
 from radquant.cli import run
-from radquant.quantization import by_autoawq, other_packages
+from radquant.quantization import by_autoawq, job
 from radquant.settings import stages
 from radquant.settings.options import parse
 from radquant.settings.recipe import Recipe
+from radquant.settings.tool_limits import METHODS
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    other_packages.add_arguments(parser)
+    job.add_arguments(parser, other_package=True)
     args, settings = parse(parser, stages.QUANTIZE_AUTOAWQ)
-    given = settings.checkpoint
-    recipe = Recipe(
-        method="awq",
-        bits=given.bits,
-        group_size=given.group_size,
-        zero_point=given.zero_point,
-    )
-    by_autoawq.quantize(other_packages.job_of(args, settings), recipe)
+    recipe = Recipe(method=METHODS["autoawq"], **settings.checkpoint.model_dump())
+    by_autoawq.quantize(job.job_of(args, settings), recipe)
 
 
 if __name__ == "__main__":

@@ -3,27 +3,20 @@
 import argparse
 
 from radquant.cli import run
-from radquant.quantization import by_gptqmodel, other_packages
+from radquant.quantization import by_gptqmodel, job
 from radquant.settings import stages
 from radquant.settings.options import parse
 from radquant.settings.recipe import Recipe
+from radquant.settings.tool_limits import METHODS
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    other_packages.add_arguments(parser)
+    job.add_arguments(parser, other_package=True)
     args, settings = parse(parser, stages.QUANTIZE_GPTQMODEL)
-    given = settings.checkpoint
-    recipe = Recipe(
-        method="gptq",
-        bits=given.bits,
-        group_size=given.group_size,
-        zero_point=given.zero_point,
-        clip=False,
-        desc_act=given.desc_act,
-        damp_percent=given.damp_percent,
-    )
-    by_gptqmodel.quantize(other_packages.job_of(args, settings), recipe)
+    given = settings.checkpoint.model_dump()
+    recipe = Recipe(method=METHODS["gptqmodel"], clip=False, **given)
+    by_gptqmodel.quantize(job.job_of(args, settings), recipe)
 
 
 if __name__ == "__main__":

@@ -317,7 +317,7 @@ def test_the_original_alone_has_a_report_too(tmp_path):
 def test_radgraph_scores_are_called_radgraph(tmp_path):
     config = CONFIG | {"scoring": {"annotator": "radgraph"}}
     results = make_results(tmp_path / "results", config)
-    annotator = "modern-radgraph-xl 0.1.18 (ab)"
+    annotator = "radgraph 0.1.18 modern-radgraph-xl (ab)"
     for path in results.glob("scores/*.parquet"):
         change_table(path, lambda table: table.assign(annotator=annotator))
     for path in results.glob("annotations/**/*.jsonl"):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from radquant.errors import UserError
 from radquant.settings import stages
 from radquant.settings.configuration import resolve
-from radquant.settings.documents import documents, schema, sections, with_tables
+from radquant.settings.documents import TABLE, documents, schema, sections, with_tables
 from radquant.settings.options import Parts, add_options, option_of, read_options, words
 from radquant.settings.precision import Activations, KVCache, LMHead, Precision
 from radquant.settings.recipe import Checkpoint, Recipe
@@ -41,6 +41,13 @@ def test_a_page_may_only_name_sections_that_there_are(tmp_path: Path) -> None:
     page = "<!-- keys: Recipes -->\n<!-- end of keys -->"
     with pytest.raises(UserError, match="there are no settings Recipes"):
         with_tables(page, tmp_path)
+
+
+def test_every_section_has_its_table() -> None:
+    """Seeded and Recipe are parts of Run and Checkpoint."""
+    page = (REPOSITORY / "docs/configuration.md").read_text(encoding="utf-8")
+    shown = [found[2] for found in TABLE.finditer(page)]
+    assert sorted(shown) == sorted(set(sections()) - {"Section", "Seeded", "Recipe"})
 
 
 @pytest.mark.parametrize("name", sorted(sections()))

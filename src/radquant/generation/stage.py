@@ -38,6 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     prompt = parser.add_mutually_exclusive_group(required=True)
     prompt.add_argument("--prompt", type=Path, metavar="FILE", help="template with {column} fields")
     prompt.add_argument("--prompt-text", metavar="TEXT", help="the template itself")
+    add("--output", type=Path, required=True, metavar="PARQUET", help="table to write")
+    add("--metrics", type=Path, required=True, metavar="JSON", help="record of measures to write")
 
 
 def wanted_of(args: argparse.Namespace, settings: Any) -> Wanted:

@@ -17,7 +17,7 @@ import triton.language as tl
 from radquant.kernels.triton_unpack import unpack
 
 ROUNDER = tl.constexpr(12582912.0)  # 1.5·2^23: added and taken off, it rounds to even below 2^22
-TINY = tl.constexpr(1e-12)  # as radquant.quantization.activations has it
+TINY = tl.constexpr(1e-12)  # as radquant.runtime.activations has it
 
 
 @triton.jit

@@ -1,5 +1,6 @@
 """One quantization as it is asked for, and what it has cost; needs no PyTorch."""
 
+import argparse
 import resource
 import time
 from dataclasses import dataclass, field
@@ -36,3 +37,37 @@ class Job:
             "cpu_seconds": time.process_time(),
             "peak_process_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         }
+
+
+def add_arguments(parser: argparse.ArgumentParser, other_package: bool = False) -> None:
+    """Add what names the files of a quantization; another package always needs the samples."""
+    add = parser.add_argument
+    add("--model", type=Path, required=True, metavar="DIR", help="Hugging Face model directory")
+    add(
+        "--calibration",
+        type=Path,
+        required=other_package,
+        metavar="PARQUET",
+        help="samples of scripts/calibration_set.py"
+        + "; awq and gptq need them, rtn does not" * (not other_package),
+    )
+    add(
+        "--calibration-record",
+        type=Path,
+        metavar="JSON",
+        help="where the samples come from, for the record (set.json beside them)",
+    )
+    add("--output", type=Path, required=True, metavar="DIR", help="checkpoint to write")
+
+
+def job_of(args: argparse.Namespace, settings: Any) -> Job:
+    """What the options ask for, begun now. settings: as `options.parse` returns them."""
+    return Job(
+        args.model,
+        args.output,
+        args.calibration,
+        args.calibration_record,
+        settings.compute.device,
+        settings.compute.threads,
+        settings.model.trust_remote_code,
+    )

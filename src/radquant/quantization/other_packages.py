@@ -4,7 +4,6 @@ Imported in that package's own environment (envs/autoawq.txt, envs/gptqmodel.txt
 release of transformers that this package uses, so that both see the same model.
 """
 
-import argparse
 import importlib.metadata
 import os
 import shutil
@@ -34,39 +33,6 @@ from radquant.settings.recipe import Recipe, recipe_values
 from radquant.settings.tool_limits import check_tool_recipe
 
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what names the files that all tools have."""
-    add = parser.add_argument
-    add("--model", type=Path, required=True, metavar="DIR", help="Hugging Face model directory")
-    add(
-        "--calibration",
-        type=Path,
-        required=True,
-        metavar="PARQUET",
-        help="samples of scripts/calibration_set.py",
-    )
-    add(
-        "--calibration-record",
-        type=Path,
-        metavar="JSON",
-        help="where the samples come from, for the record (set.json beside them)",
-    )
-    add("--output", type=Path, required=True, metavar="DIR", help="checkpoint to write")
-
-
-def job_of(args: argparse.Namespace, settings: Any) -> Job:
-    """What the options ask for, begun now. settings: as `options.parse` returns them."""
-    return Job(
-        args.model,
-        args.output,
-        args.calibration,
-        args.calibration_record,
-        settings.compute.device,
-        settings.compute.threads,
-        settings.model.trust_remote_code,
-    )
 
 
 def prepare(tool: str, recipe: Recipe, job: Job) -> tuple[Original, str]:

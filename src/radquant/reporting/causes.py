@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import Iterable
+from pathlib import PurePosixPath
 
 from radquant import registry
 from radquant.code import DOCUMENTATION
 from radquant.reporting.collect import BASELINES, ORIGINAL, annotator_of
 from radquant.reporting.sides import Entry, Side
+from radquant.settings.recipe import OTHER_PACKAGES, OWN
 
 MODEL = frozenset({"outputs", "likelihood"})
 ALL = frozenset({"outputs", "likelihood", "scores"})
@@ -21,10 +23,10 @@ EFFECTS: list[tuple[str, frozenset[str], str]] = [
     # What the schema decides stands in the configuration, what a file of envs/ in `environments`.
     ("code (commit|changed|config/schema\\.yaml|rules/report\\.smk)", NOTHING, ""),
     ("config scoring|annotator|rewards", SCORES_ALONE, ""),
-    ("code (rules/score\\.smk|envs/radgraph)", SCORES_ALONE, ""),
+    ("code rules/score\\.smk", SCORES_ALONE, ""),
     ("code rules/data\\.smk", ALL, "fetched"),
-    ("code (rules/(calibration|quantize)\\.smk|envs/(autoawq|gptqmodel))", MODEL, "checkpoint"),
-    ("code (rules/generate\\.smk|envs/)", MODEL, ""),
+    ("code rules/(calibration|quantize)\\.smk", MODEL, "checkpoint"),
+    ("code rules/generate\\.smk", MODEL, ""),
     ("code (rules/|Snakefile)", ALL, ""),  # how every stage is called
     ("config generation (max_new_tokens|stop|reports)", frozenset({"outputs"}), ""),
     ("config (generation|compute|task)|prompts (generation|rendered)|machine|seed", MODEL, ""),
@@ -39,7 +41,8 @@ EFFECTS: list[tuple[str, frozenset[str], str]] = [
     ("packages", ALL, ""),
 ]
 # What a stage makes, and through what alone, as above. A file of Python, or one that it reads, can
-# move what the stages make that read it, and nothing else.
+# move what the stages make that read it, and nothing else. Scripts for another package or engine,
+# such as quantize_autoawq, make what their stage makes.
 STAGES: dict[str, tuple[frozenset[str], str]] = {
     "fetch_corpus": (ALL, "data"),
     "clean": (ALL, "data"),
@@ -47,11 +50,8 @@ STAGES: dict[str, tuple[frozenset[str], str]] = {
     "fetch_texts": (MODEL, "checkpoint"),
     "calibration_set": (MODEL, "checkpoint"),
     "quantize": (MODEL, "checkpoint"),
-    "quantize_autoawq": (MODEL, "checkpoint"),
-    "quantize_gptqmodel": (MODEL, "checkpoint"),
     "baselines": (frozenset({"outputs"}), ""),
     "generate": (frozenset({"outputs"}), ""),
-    "generate_vllm": (frozenset({"outputs"}), ""),
     "likelihood": (frozenset({"likelihood"}), ""),
     "annotate": (SCORES_ALONE, ""),
     "score": (SCORES_ALONE, ""),
@@ -60,11 +60,6 @@ STAGES: dict[str, tuple[frozenset[str], str]] = {
     "report": (NOTHING, ""),
 }
 OF_BASELINES = {"fetch_corpus", "clean", "baselines", "annotate", "score"}
-QUANTIZERS = {
-    "quantize": "radquant",
-    "quantize_autoawq": "autoawq",
-    "quantize_gptqmodel": "gptqmodel",
-}
 
 
 def between_of(system: str, differing: Iterable[Entry], a: Side, b: Side) -> set[str]:
@@ -103,6 +98,8 @@ def can_move(entry: Entry, system: str, between: set[str], a: Side, b: Side) -> 
         return SCORES_ALONE
     if entry.path[:2] == ("config", "precisions"):
         return MODEL if which[1] == system else NOTHING
+    if section == "code" and which[0].startswith("envs/"):
+        return _moved_by_environment(PurePosixPath(which[0]).stem, between)
     if section == "code" and which[0].startswith(("src/", "scripts/")):
         return _moved_by_code(which[0], system, between, a, b)
     for pattern, moves, through in EFFECTS:
@@ -118,24 +115,40 @@ def _annotator_environments(a: Side, b: Side) -> set[str | None]:
     return {annotator_of(config).ENVIRONMENT for config in known}
 
 
+def _moved_by_environment(name: str, between: set[str]) -> frozenset[str]:
+    """What an edit of a file of envs/ can move: an annotator's, a package's or an engine's."""
+    kinds = (registry.load_kind(registry.ANNOTATORS, each) for each in registry.ANNOTATORS)
+    if name in {kind.ENVIRONMENT for kind in kinds}:
+        return SCORES_ALONE
+    return MODEL if name not in OTHER_PACKAGES or "checkpoint" in between else NOTHING
+
+
 def _moved_by_code(name: str, system: str, between: set[str], a: Side, b: Side) -> frozenset[str]:
     """What an edit of a file can move: what those stages make that read it on either side."""
     moves = NOTHING
     if name in DOCUMENTATION:
         return moves
-    for stage, (makes, through) in STAGES.items():
-        reads = a.reads(stage, name) or b.reads(stage, name)
-        if reads and through in between and _takes_part(stage, system, a, b):
+    for script in {*a.stages, *b.stages}:
+        stage, tool = stage_of(script)
+        makes, through = STAGES[stage]
+        reads = a.reads(script, name) or b.reads(script, name)
+        if reads and through in between and _takes_part(stage, tool, system, a, b):
             moves |= makes
     return moves
 
 
-def _takes_part(stage: str, system: str, a: Side, b: Side) -> bool:
-    """Whether a stage is one of those that make a system's results."""
+def stage_of(script: str) -> tuple[str, str]:
+    """The stage of a script, and the other package or engine that it is for: "" for this one."""
+    stage, _, other = script.partition("_")
+    return (script, "") if script in STAGES else (stage, other)
+
+
+def _takes_part(stage: str, tool: str, system: str, a: Side, b: Side) -> bool:
+    """Whether a stage is one of those that make a system's results. tool: see `stage_of`."""
     if system in BASELINES:
         return stage in OF_BASELINES
-    if stage in QUANTIZERS:
-        return QUANTIZERS[stage] in (a.tool(system), b.tool(system))
+    if stage == "quantize":
+        return (tool or OWN) in (a.tool(system), b.tool(system))
     return stage != "baselines"
 
 

@@ -392,7 +392,7 @@ def _hashes(results: Path, generations: pd.DataFrame) -> dict[str, str]:
 
 def _annotator(scores: Mapping[str, pd.DataFrame], expected: str) -> str:
     annotator = _only("annotator", scores)
-    if expected not in annotator.split()[0]:  # 'radgraph' stands in 'modern-radgraph-xl' too
+    if annotator.split()[0] != expected:  # with which its identity begins
         raise UserError(
             f"the scores come from {annotator}, but scoring: annotator asks for {expected}; delete "
             "results/annotations and results/scores and run again"

@@ -8,7 +8,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from importlib.metadata import distributions
 from pathlib import Path
@@ -21,6 +21,7 @@ from radquant.errors import UserError
 from radquant.files import read_json, sha256_file, sha256_text
 from radquant.reporting.collect import BASELINES, ORIGINAL, Run, annotator_of
 from radquant.settings.chosen import kinds
+from radquant.settings.recipe import OWN
 
 FORMAT = 2  # 1 did not say which code each stage read
 PACKAGE = code.SOURCE / "radquant"
@@ -29,13 +30,14 @@ RAN = [
     *("engine", "device", "device_name", "cpu_capability", "cpu_limits", "dtype", "threads"),
     *("batch_size", "kernel", "versions"),
 ]
-# The scripts that a run calls, a stage each; quantization by another package and writing by vLLM
-# have scripts of their own.
+# The scripts that a run calls, a stage each.
 STAGES = (
-    *("fetch_model", "fetch_corpus", "clean", "fetch_texts", "calibration_set"),
-    *("quantize", "quantize_autoawq", "quantize_gptqmodel", "generate", "generate_vllm"),
-    *("likelihood", "baselines", "build_env", "annotate", "score", "write_config", "report"),
+    *("fetch_model", "fetch_corpus", "clean", "fetch_texts", "calibration_set", "quantize"),
+    *("generate", "likelihood", "baselines", "build_env", "annotate", "score", "write_config"),
+    "report",
 )
+# Other packages and engines, in environments of their own, have scripts quantize_* and generate_*.
+IN_ENVIRONMENTS = ("quantize", "generate")
 CARD = "README.md"  # of a checkpoint: documentation, which no stage reads
 
 
@@ -76,11 +78,9 @@ def code_version(config: Mapping[str, Any]) -> dict[str, Any]:
     from it in one of these files. `stages` names those that each stage of a run with this
     configuration reads.
     """
-    chosen = kinds(config)
-    return {
-        **_checkout(),
-        "stages": {stage: code.names(code.script(f"{stage}.py"), chosen) for stage in STAGES},
-    }
+    chosen, scripts = kinds(config), code.script("report.py").parent
+    stages = {stage: code.names(path, chosen) for stage, path in _scripts(scripts)}
+    return {**_checkout(), "stages": stages}
 
 
 @cache
@@ -96,6 +96,12 @@ def _checkout() -> dict[str, Any]:
         "commit": commit,
         "changed": changed,
     }
+
+
+def _scripts(folder: Path) -> Iterator[tuple[str, Path]]:
+    yield from ((stage, folder / f"{stage}.py") for stage in STAGES)
+    for stage in IN_ENVIRONMENTS:
+        yield from ((path.stem, path) for path in sorted(folder.glob(f"{stage}_*.py")))
 
 
 def _code_files(root: Path) -> list[Path]:
@@ -153,7 +159,7 @@ def packages() -> dict[str, str]:
 def _environments(run: Run) -> dict[str, Any]:
     """What is installed where other tools and annotators ran: AutoAWQ, GPTQModel, RadGraph."""
     recipes = [run.config["checkpoints"][name] for name in run.quantization]
-    names = {str(recipe["tool"]) for recipe in recipes if recipe.get("tool")} - {"radquant"}
+    names = {str(recipe["tool"]) for recipe in recipes if recipe.get("tool")} - {OWN}
     if annotator_of(run.config).ENVIRONMENT:
         names.add(str(annotator_of(run.config).ENVIRONMENT))
     places = {name: run.folder / "venvs" / name / "ready.json" for name in sorted(names)}

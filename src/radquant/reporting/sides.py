@@ -9,6 +9,7 @@ from radquant.errors import UserError
 from radquant.files import read_json, sha256_file
 from radquant.reporting.collect import BASELINES, ORIGINAL
 from radquant.reporting.provenance import FORMAT
+from radquant.settings.recipe import OWN
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,11 @@ class Side:
     def tool(self, system: str) -> str | None:
         """What made the system's checkpoint; None for the original model and the baselines."""
         recipe = self.config["checkpoints"].get(str(self.checkpoint(system)))
-        return None if recipe is None else str(recipe.get("tool", "radquant"))
+        return None if recipe is None else str(recipe.get("tool", OWN))
+
+    @property
+    def stages(self) -> list[str]:
+        return list(self.record["code"]["stages"])
 
     def reads(self, stage: str, name: str) -> bool:
         """Whether a stage reads a file of the code."""

@@ -1,4 +1,4 @@
-"""Write config/schema.yaml and the tables of keys in docs/ from the settings."""
+"""Write config/schema.yaml and the tables in docs/ from the settings."""
 
 from pathlib import Path
 

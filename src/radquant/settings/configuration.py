@@ -9,7 +9,7 @@ from radquant import registry
 from radquant.errors import UserError
 from radquant.prompts import check_template, read_template
 from radquant.settings import corpus_sources, engines
-from radquant.settings.recipe import format_name
+from radquant.settings.recipe import OWN, format_name
 from radquant.settings.run import Run
 from radquant.settings.sentences import join, made, nearest
 from radquant.settings.tool_limits import check_tool_recipe
@@ -90,7 +90,7 @@ def check_recipes(run: Run) -> None:
     for name, checkpoint in run.checkpoints.items():
         try:
             format_name(checkpoint, checkpoint.format)
-            if checkpoint.tool != "radquant":
+            if checkpoint.tool != OWN:
                 check_tool_recipe(checkpoint.tool, checkpoint, checkpoint.format)
         except UserError as error:
             raise UserError(f"checkpoints.{name}: {error}") from None

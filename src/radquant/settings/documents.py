@@ -1,4 +1,5 @@
-"""What is written from the settings: config/schema.yaml, and the tables of keys in docs/."""
+"""What is written from the settings: config/schema.yaml, and the tables of keys and of corpus
+formats in docs/."""
 
 import re
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from radquant.settings import (
     cleaning,
     compute,
     corpus,
+    corpus_sources,
     generation,
     model,
     precision,
@@ -40,6 +42,7 @@ MODULES = (
 )
 # A table of keys in a page: <!-- keys: Recipe --> … <!-- end of keys -->
 TABLE = re.compile(r"(<!-- keys: (\w+)((?: \w+)*) -->\n).*?(<!-- end of keys -->)", re.S)
+FORMATS = re.compile(r"(<!-- corpus formats -->\n).*?(<!-- end of corpus formats -->)", re.S)
 TYPES = {int: "a whole number", float: "a number", str: "a text", tuple: "a list of texts"}
 
 
@@ -127,7 +130,7 @@ def default_of(field: FieldInfo) -> str:
         return "its own"
     if default == ():
         return "none"
-    if isinstance(default, tuple):
+    if isinstance(default, tuple | dict):
         return ", ".join(f"`{value}`" for value in default)
     return f"`{shown(default)}`"
 
@@ -138,7 +141,7 @@ def shown(value: Any) -> str:
 
 
 def with_tables(page: str, path: Path) -> str:
-    """A page with its tables of keys as the settings are now."""
+    """A page with its tables of keys, and that of corpus formats, as they are now."""
     known = sections()
 
     def table(found: re.Match[str]) -> str:
@@ -146,6 +149,7 @@ def with_tables(page: str, path: Path) -> str:
             raise UserError(f"{path}: there are no settings {found[2]}; see src/radquant/settings/")
         return f"{found[1]}{table_of(known[found[2]], tuple(found[3].split()))}{found[4]}"
 
+    page = FORMATS.sub(lambda found: f"{found[1]}{corpus_sources.table()}{found[2]}", page)
     return TABLE.sub(table, page)
 
 
@@ -154,5 +158,5 @@ def documents(root: Path) -> Iterator[tuple[Path, str]]:
     yield root / SCHEMA, schema()
     for path in sorted((root / "docs").glob("*.md")):
         page = path.read_text(encoding="utf-8")
-        if TABLE.search(page):
+        if TABLE.search(page) or FORMATS.search(page):
             yield path, with_tables(page, path)

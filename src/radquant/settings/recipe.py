@@ -17,6 +17,9 @@ from radquant.settings.sentences import made
 NONE, SMOOTH, HADAMARD, AUTO = "none", "smooth", "hadamard", "auto"
 WHOLE_ROW = -1  # the group size that stands for one group a row, "per channel"
 GROUP_SIZES = (32, 64, 128, WHOLE_ROW)
+# Who can carry out a recipe. Each other package has a script and an environment of its name.
+OWN = "radquant"
+OTHER_PACKAGES = ("autoawq", "gptqmodel")
 
 
 class Recipe(Section):
@@ -126,8 +129,8 @@ def check_progressive(recipe: Recipe) -> None:
 class Checkpoint(Recipe):
     """A recipe, who carries it out, and the layout that the weights are stored in."""
 
-    tool: Annotated[str, OneOf(("radquant", "autoawq", "gptqmodel"))] = Field(
-        "radquant",
+    tool: Annotated[str, OneOf((OWN, *OTHER_PACKAGES))] = Field(
+        OWN,
         description="Who does it; another package (docs/tools.md) works in an environment of its "
         "own",
     )

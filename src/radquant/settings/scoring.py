@@ -7,13 +7,15 @@ from pydantic import Field
 from radquant import registry
 from radquant.settings.section import OneOf, Option, Section, Text
 
+RADGRAPH_MODELS = ("radgraph", "radgraph-xl", "modern-radgraph-xl")
+
 
 class RadGraph(Section):
     """The trained annotator, used with annotator radgraph."""
 
-    model: Annotated[
-        str, OneOf(("radgraph", "radgraph-xl", "modern-radgraph-xl")), Option("radgraph-model")
-    ] = Field("radgraph-xl", description="Which of the package's models")
+    model: Annotated[str, OneOf(RADGRAPH_MODELS), Option("radgraph-model")] = Field(
+        "radgraph-xl", description="Which of the package's models"
+    )
     directory: Annotated[Text | None, Option("radgraph-directory")] = Field(
         None,
         description="Folder that scripts/fetch_radgraph.py made, or one like it; the hub if null",

@@ -80,7 +80,7 @@ inline void round_to_bfloat16(const float* x, int64_t count, float* out) {
   for (int64_t i = 0; i < count; ++i) out[i] = from_bfloat16(to_bfloat16(x[i]));
 }
 
-// The grid of radquant.quantization.activations: symmetric, one scale a row, ties to even. A row
+// The grid of radquant.runtime.activations: symmetric, one scale a row, ties to even. A row
 // with a value that is not finite gets a scale that is not, and so an output that is not.
 inline float quantize_row(const float* x, int64_t count, int8_t* out) {
   const float largest = largest_magnitude(x, count);
