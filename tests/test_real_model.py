@@ -23,7 +23,7 @@ def nll_per_token(checkpoint: Path, files: Path) -> np.ndarray:
     """The mean over each reference's tokens, of the reports in `files`/eval.csv."""
     place = files / checkpoint.name
     arguments = ["--train", files / "train.csv", "--eval", files / "eval.csv", "--device", "cpu"]
-    arguments += ["--prompt", SCRIPTS.parent / "prompts" / "impression.txt"]
+    arguments += ["--examples", 0, "--prompt", SCRIPTS.parent / "prompts" / "impression.txt"]
     arguments += ["--output", f"{place}.parquet", "--metrics", f"{place}.json"]
     run_script("likelihood.py", "--model", checkpoint, "--precision", checkpoint.name, *arguments)
     table = read_table(f"{place}.parquet")

@@ -138,6 +138,27 @@ def test_the_schema_refuses_what_the_check_refuses() -> None:
             resolve(wrong)
 
 
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ({"bits": "8"}, {"bits": 8}),
+        ({"bits": 8.0, "group_size": 32.0}, {"bits": 8, "group_size": 32}),
+        ({"zero_point": "False", "clip": "true"}, {"zero_point": False}),
+        ({"damp_percent": "1e-3"}, {"damp_percent": 0.001}),
+        ({"activations": "NULL"}, {}),
+        ({"activations": '{"bits": 8}'}, {"activations": Activations(bits=8)}),
+    ],
+)
+def test_text_and_whole_floats_are_what_the_field_wants(given: Any, meant: Any) -> None:
+    assert made(Recipe, {"method": "rtn", **given}) == Recipe(method="rtn", **meant)
+
+
+@pytest.mark.parametrize("value", [True, "four", 4.5, "٤", [4], None])
+def test_what_is_no_number_is_none(value: Any) -> None:
+    with pytest.raises(UserError, match=r"^damp_percent|^bits"):
+        made(Recipe, {"bits": value})
+
+
 def test_sections_do_not_change() -> None:
     with pytest.raises(ValueError, match="frozen"):
         Recipe(method="rtn").bits = 8  # type: ignore[misc]

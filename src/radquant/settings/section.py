@@ -34,12 +34,15 @@ class Section(BaseModel):
         kinds = kinds_of(cls.model_fields[info.field_name].annotation)
         if isinstance(value, list) and tuple in kinds:
             return tuple(value)
+        if isinstance(value, float) and int in kinds and value.is_integer():
+            return int(value)  # to JSON, 4.0 is the whole number 4
         if not isinstance(value, str) or (str in kinds and value != "null"):
             return value
-        if value == "null":
+        text = value.lower() if value.lower() in ("true", "false", "null") else value
+        if text == "null":
             return None if NoneType in kinds else value
         try:
-            return json.loads(value)
+            return json.loads(text)
         except ValueError:
             return value
 
