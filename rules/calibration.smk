@@ -35,7 +35,9 @@ if SETTINGS.calibration.hub:
             mem_mb=memory(1000),
             runtime=60,
         params:
-            options=settings_for(stages.FETCH_TEXTS, texts=SETTINGS.calibration.hub),
+            options=lambda wildcards: settings_for(
+                stages.FETCH_TEXTS, texts=SETTINGS.calibration.hub
+            ),
         shell:
             "{ONLINE} {PYTHON} {input.code[0]:q} {params.options} --output {output.texts:q}"
             " --record {output.record} 2>&1 | tee {log} >&2"
@@ -56,10 +58,10 @@ rule calibration_set:
         runtime=30,
     params:
         versions=versions(),
-        source=options(
+        source=lambda wildcards: options(
             **calibration_source()[1], with_images=bool(SETTINGS.task.image_column)
         ),
-        options=settings_for(stages.CALIBRATION_SET),
+        options=lambda wildcards: settings_for(stages.CALIBRATION_SET),
     shell:
         "{PYTHON} {input.code[0]:q} --model results/models/original {params.source}"
         " {params.options} --output {output.samples} --record {output.record} 2>&1 | tee {log} >&2"

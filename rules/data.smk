@@ -38,7 +38,7 @@ rule fetch_model:
         mem_mb=memory(4000),
         runtime=60,
     params:
-        options=settings_for(stages.FETCH_MODEL),
+        options=lambda wildcards: settings_for(stages.FETCH_MODEL),
         images=options(with_images=bool(SETTINGS.task.image_column)),
     shell:
         "{ONLINE} {PYTHON} {input.code[0]:q} {params.options} {params.images}"
@@ -58,7 +58,7 @@ rule fetch_corpus:
         mem_mb=memory(4000),
         runtime=60,
     params:
-        options=settings_for(stages.FETCH_CORPUS),
+        options=lambda wildcards: settings_for(stages.FETCH_CORPUS),
     shell:
         "{PYTHON} {input.code[0]:q} {params.options} --downloads {DOWNLOADS} --output {output}"
         " 2>&1 | tee {log} >&2"
@@ -79,7 +79,7 @@ rule clean:
         mem_mb=memory(8000),
         runtime=60,
     params:
-        options=settings_for(stages.CLEAN),
+        options=lambda wildcards: settings_for(stages.CLEAN),
     shell:
         "{PYTHON} {input.code[0]:q} --raw {input.raw} {params.options} --train {output.train}"
         " --eval {output.eval} --rejected {output.rejected} --funnel {output.funnel}"

@@ -101,7 +101,7 @@ rule baselines:
         mem_mb=memory(4000),
         runtime=30,
     params:
-        options=settings_for(stages.BASELINES),
+        options=lambda wildcards: settings_for(stages.BASELINES),
     shell:
         "{PYTHON} {input.code[0]:q} --train {input.train} --eval {input.eval} {params.options}"
         " --copy-output {output.copied} --constant-output {output.constant} 2>&1 | tee {log} >&2"

@@ -92,7 +92,7 @@ rule score:
         mem_mb=memory(4000),
         runtime=30,
     params:
-        options=settings_for(stages.SCORE),
+        options=lambda wildcards: settings_for(stages.SCORE),
         images=options(with_images=bool(SETTINGS.task.image_column)),
     shell:
         "{PYTHON} {input.code[0]:q} --system {wildcards.system} --eval {input.eval}"

@@ -495,6 +495,36 @@ def test_snakemake_ends_with_one_sentence(
     assert not (repository / "results").exists()
 
 
+def test_braces_in_texts_reach_the_scripts(repository: Path) -> None:
+    """To Snakemake they are wildcards, except in what a function returns."""
+    config = image_config()
+    config["corpus"] |= {"image_root": "images {a}", "columns": {"id": "id {b}"}}
+    config["task"]["image_column"] = "image {c}"
+    config["model"] = {"name": "m {d}", "hub": {"id": "a/b", "revision": "main {e}"}}
+    config["calibration"] = {"table": {"path": "texts.csv", "column": "text {f}"}}
+    config["generation"]["stop"] = ["{g}", "{{h}}"]
+    config["checkpoints"] = {"w4": {"method": "awq"}}
+    config["precisions"]["w4"] = {"checkpoint": "w4"}
+    (repository / "braces.yaml").write_text(yaml.safe_dump(config))
+    run = dry_run(repository, "--configfile", "braces.yaml", "-p")
+    assert run.code == 0, run.err
+    for name, option in (
+        ("clean", "image-root=images {a}"),
+        ("fetch_corpus", "id-column=id {b}"),
+        ("fetch_corpus", "image-column=image {c}"),
+        ("fetch_model", "revision=main {e}"),
+        ("calibration_set", "column=text {f}"),
+        ("generate", "stop={g}"),
+        ("generate", "stop={{h}}"),
+    ):
+        assert re.search(rf"/{name}\.py .*'--{re.escape(option)}'", run.out), option
+    config["calibration"] = {"hub": {"id": "a/b", "revision": "main {i}", "file": "c.csv"}}
+    (repository / "braces.yaml").write_text(yaml.safe_dump(config))
+    run = dry_run(repository, "--configfile", "braces.yaml", "-p")
+    assert run.code == 0, run.err
+    assert re.search(r"/fetch_texts\.py .*'--revision=main \{i\}'", run.out)
+
+
 def test_the_default_run_is_planned(repository: Path) -> None:
     full = resolved(read("config.yaml"))
     precisions, shards = len(full["precisions"]), full["generation"]["shards"]
