@@ -3,6 +3,7 @@
 import argparse
 import json
 import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from radquant.errors import UserError
 from radquant.settings import stages
 from radquant.settings.configuration import resolve
 from radquant.settings.documents import TABLE, documents, schema, sections, with_tables
-from radquant.settings.options import Parts, add_options, option_of, read_options, words
+from radquant.settings.generation import Generation
+from radquant.settings.options import Part, Parts, add_options, option_of, parse, words
 from radquant.settings.precision import Activations, KVCache, LMHead, Precision
 from radquant.settings.recipe import Checkpoint, Recipe
 from radquant.settings.section import Section
@@ -27,9 +29,7 @@ ALL_PARTS = {name: value for name, value in vars(stages).items() if isinstance(v
 
 
 def parsed(parts: Parts, line: list[str]) -> Any:
-    parser = argparse.ArgumentParser()
-    add_options(parser, parts)
-    return read_options(parser.parse_args(line), parts)
+    return parse(argparse.ArgumentParser(), parts, line)[1]
 
 
 def test_what_is_written_from_the_settings_is_up_to_date() -> None:
@@ -94,6 +94,22 @@ def test_rounding_survives_the_shell(rounding: Activations) -> None:
     assert (found.activations, found.kv_cache, found.lm_head) == (rounding, cache, head)
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["--", "--x", "-1", "a b", "a\nb", "'", '"', "{x}", "$HOME", "null", "3", "[1]", "\\", "é"],
+)
+def test_any_text_survives_the_shell(text: str) -> None:
+    generation = made(Generation, {"stop": ["a", text]})
+    texts = made(sections()["HubTexts"], {"id": "a/b", "revision": text, "file": "c.csv"})
+    given: dict[str, Section] = {"generation": generation, "texts": texts}
+    parts = (*stages.FETCH_TEXTS, Part("generation", Generation, only=("stop",)))
+    printed = subprocess.run(
+        ["sh", "-c", f"printf '%s\\0' {words(given, parts)}"], capture_output=True, check=True
+    )
+    found = parsed(parts, printed.stdout.decode().split("\0")[:-1])
+    assert (found.generation.stop, found.texts.revision) == (generation.stop, text)
+
+
 def test_an_option_that_is_not_given_has_its_default() -> None:
     found = parsed(stages.QUANTIZE, ["--method", "gptq"]).checkpoint
     assert found == Checkpoint(method="gptq")
@@ -108,7 +124,7 @@ def test_an_option_that_is_not_given_has_its_default() -> None:
         (["--method=rtn", "--damp-percent=x"], "damp_percent must be of type number, not 'x'"),
         (["--bits=2"], "method awq cannot do 2 bits"),
         (["--method=rtn", '--activations={"bit": 8}'], "activations.bit is not a known key"),
-        (["--method=rtn", "--activations=8"], "activations must be of type object, not 8"),
+        (["--method=rtn", "--activations=8"], "activations must be of type object, not '8'"),
         (["--method=rtn", "--threads=0"], "threads is 0 and must be at least 1"),
     ],
 )
@@ -145,6 +161,7 @@ def test_the_schema_refuses_what_the_check_refuses() -> None:
         ({"bits": 8.0, "group_size": 32.0}, {"bits": 8, "group_size": 32}),
         ({"zero_point": "False", "clip": "true"}, {"zero_point": False}),
         ({"damp_percent": "1e-3"}, {"damp_percent": 0.001}),
+        ({"damp_percent": ".5", "bits": "+8"}, {"damp_percent": 0.5, "bits": 8}),
         ({"activations": "NULL"}, {}),
         ({"activations": '{"bits": 8}'}, {"activations": Activations(bits=8)}),
     ],
@@ -157,6 +174,61 @@ def test_text_and_whole_floats_are_what_the_field_wants(given: Any, meant: Any) 
 def test_what_is_no_number_is_none(value: Any) -> None:
     with pytest.raises(UserError, match=r"^damp_percent|^bits"):
         made(Recipe, {"bits": value})
+
+
+def test_text_that_is_no_section_is_told_as_it_is() -> None:
+    for text in ("[" * 3000, "[1]", "3", "nothing"):
+        with pytest.raises(UserError) as caught:
+            made(Recipe, {"activations": text})
+        assert str(caught.value) == f"activations must be of type object, not {text!r}"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"[key]": 1}, "config: [key] is not a known key"),
+        ({"task": {"[key]": 1}}, "config: task.[key] is not a known key"),
+        ({"checkpoints": {"[key]": 1}}, "config: checkpoints.[key] must be of type object, not 1"),
+        ({"checkpoints": {"[key]": {}}}, "config: checkpoints has '[key]', which is not of the"),
+        ({"checkpoints": {"w\n": {}}}, "config: checkpoints has 'w\\n', which is not of the form"),
+        ({"task": {"": 1}}, "config: task.'' is not a known key; the valid ones are inputs"),
+        ({"": 1}, "config: '' is not a known key; the valid ones are seed"),
+        ({"a\nb": 1}, "config: a\\nb is not a known key"),
+        ({"generation": {"prompt": "a\nb"}}, "config: generation.prompt is a\\nb, which does not"),
+        ({"generation": {"prompt": "a" * 999}}, "config: generation.prompt is aaaa"),
+        (
+            {"cleaning": {"eval_fraction": 1}},
+            "config: cleaning.eval_fraction is 1 and must be less ",
+        ),
+    ],
+)
+def test_odd_names_and_paths_get_one_sentence(given: Any, said: str) -> None:
+    config = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
+    with pytest.raises(UserError) as caught:
+        resolve({**config, **given})
+    assert str(caught.value).startswith(said)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("file", "valid"),
+    [
+        ("a.csv", True),
+        ("a/b-c_d.e.csv.gz", True),
+        ("-a.csv", False),
+        ("a/../b.csv", False),
+        ("a..csv", False),
+        ("a.csv\n", False),
+        ("/a.csv", False),
+    ],
+)
+def test_a_file_on_the_hub_stays_in_its_folder(file: str, valid: bool) -> None:
+    values = {"id": "a/b", "revision": "main", "file": file}
+    if valid:
+        assert made(sections()["HubTexts"], values)
+    else:
+        with pytest.raises(UserError, match=r"^file has"):
+            made(sections()["HubTexts"], values)
 
 
 def test_sections_do_not_change() -> None:

@@ -1,6 +1,7 @@
 """The check of a whole configuration, with one sentence for the first mistake."""
 
 import copy
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from radquant.prompts import check_template, read_template
 from radquant.settings import corpus_sources, engines
 from radquant.settings.recipe import OWN, format_name
 from radquant.settings.run import Run
-from radquant.settings.sentences import join, made, nearest
+from radquant.settings.sentences import join, made, nearest, one_line
 from radquant.settings.tool_limits import check_tool_recipe
 
 # Columns of data/train.csv and data/eval.csv, which a prompt may use.
@@ -34,7 +35,7 @@ def resolve(config: Mapping[str, Any]) -> Run:
         if run.calibrated_checkpoints and not (run.calibration.table or run.calibration.hub):
             check_prompt(run, "calibration", run.calibration.prompt)
     except UserError as error:
-        raise UserError(f"config: {error}") from None
+        raise UserError(one_line(f"config: {error}")) from None
     return run
 
 
@@ -97,7 +98,7 @@ def check_recipes(run: Run) -> None:
 
 
 def check_prompt(run: Run, section: str, path: str) -> None:
-    if not Path(path).is_file():
+    if not os.path.isfile(path):  # a path that is too long for a file is none either
         others = [str(other) for other in sorted(Path(path).parent.glob("*.txt"))]
         raise UserError(
             f"{section}.prompt is {path}, which does not exist; {nearest(path, others)}"

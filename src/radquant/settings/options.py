@@ -6,6 +6,7 @@ An option has its field's name, help and default. Its value is checked as in a c
 import argparse
 import json
 import shlex
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -114,11 +115,34 @@ def _choices(field: FieldInfo) -> OneOf | None:
     return found[0] if found else None
 
 
-def parse(parser: argparse.ArgumentParser, parts: Parts) -> tuple[argparse.Namespace, Any]:
-    """The parsed command line: what the script declares itself, and the sections of `parts`."""
+def parse(
+    parser: argparse.ArgumentParser, parts: Parts, line: list[str] | None = None
+) -> tuple[argparse.Namespace, Any]:
+    """The parsed command line: what the script declares itself, and the sections of `parts`.
+
+    line: its words, those of this process unless given.
+    """
     add_options(parser, parts)
-    arguments = parser.parse_args()
+    line = sys.argv[1:] if line is None else line
+    arguments = parser.parse_args([_marked(word) for word in line])
+    for name, value in vars(arguments).items():
+        setattr(arguments, name, _unmarked(value))
     return arguments, read_options(arguments, parts)
+
+
+# Stands for the value "--", which argparse drops even behind a "=", before Python 3.13.
+DASHES = "\0--"
+
+
+def _marked(word: str) -> str:
+    option, is_value, value = word.partition("=")
+    return f"{option}={DASHES}" if is_value and value == "--" else word
+
+
+def _unmarked(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_unmarked(each) for each in value]
+    return "--" if value == DASHES else value
 
 
 def read_options(arguments: argparse.Namespace, parts: Parts) -> Any:

@@ -18,10 +18,8 @@ from pydantic_core import PydanticCustomError, core_schema
 class Section(BaseModel):
     """Keys that belong together. Numbers and truth values may arrive as text."""
 
-    # Strict, because 1 is no truth value. Patterns look ahead, which pydantic's own engine cannot.
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, regex_engine="python-re"
-    )
+    # Strict, because 1 is no truth value.
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     @field_validator("*", mode="before")
     @classmethod
@@ -38,13 +36,23 @@ class Section(BaseModel):
             return int(value)  # to JSON, 4.0 is the whole number 4
         if not isinstance(value, str) or (str in kinds and value != "null"):
             return value
-        text = value.lower() if value.lower() in ("true", "false", "null") else value
-        if text == "null":
-            return None if NoneType in kinds else value
-        try:
-            return json.loads(text)
-        except ValueError:
-            return value
+        if NoneType in kinds and value.lower() == "null":
+            return None
+        return read(value, kinds)
+
+
+def read(text: str, kinds: set[Any]) -> Any:
+    """What a text stands for where one of `kinds` is wanted; the text itself if for nothing."""
+    number = next((kind for kind in (int, float) if kind in kinds), None)
+    try:
+        if bool in kinds:
+            return {"true": True, "false": False}.get(text.lower(), text)
+        if number:  # as Python writes them: .5 is no JSON
+            return number(text) if text.isascii() else text
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return found if isinstance(found, dict) else text  # of sections alone
 
 
 def kinds_of(annotation: Any) -> set[Any]:
@@ -107,7 +115,11 @@ FORMS: dict[str, str] = {}
 
 
 def of_form(pattern: str, form: str) -> Any:
-    """What makes a text one that matches `pattern`; `form` says so in words."""
+    """What makes a text one that matches `pattern`; `form` says so in words.
+
+    To pydantic's own engine, unlike Python's, a line break before the end is no end; it knows no
+    looking ahead.
+    """
     FORMS[pattern] = form
     return Field(pattern=pattern)
 

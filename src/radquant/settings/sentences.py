@@ -43,7 +43,12 @@ def made(kind: type[S], values: Any, place: str = "") -> S:
 def sentence(error: ValidationError, kind: type[Section], place: str = "") -> str:
     """Say in one sentence what is wrong; misspelt keys first, then in the order of places."""
     first = min(error.errors(include_url=False), key=_order)
-    return _sentence(first, kind, place)
+    return one_line(_sentence(first, kind, place))
+
+
+def one_line(text: str) -> str:
+    """A sentence may name what the user wrote, line breaks and all."""
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
 
 
 def _order(error: ErrorDetails) -> tuple[bool, bool, list[str]]:
@@ -55,12 +60,11 @@ def _order(error: ErrorDetails) -> tuple[bool, bool, list[str]]:
 
 def _sentence(error: ErrorDetails, kind: type[Section], at: str) -> str:
     parts, found, about = list(error["loc"]), error["input"], error.get("ctx", {})
-    if parts and parts[-1] == "[key]":  # of a mapping from names
-        found = parts[-2]
-        parts = parts[:-2]
+    what = error["type"]
+    if what == "string_pattern_mismatch" and parts[-1] == "[key]":  # of a mapping from names
+        *parts, found, _ = parts
     place = join(at, *parts)
     named = place or "the configuration"
-    what = error["type"]
     if what == "extra_forbidden":
         *_, unknown = parts
         known = list(section_at(kind, parts[:-1]).model_fields)
@@ -81,7 +85,7 @@ def _sentence(error: ErrorDetails, kind: type[Section], at: str) -> str:
         return f"{named} must be of type {TYPES[what]}, not {found!r}"
     if what in BOUNDS:
         name, words = BOUNDS[what]
-        return f"{named} is {found!r} and must be {words} {about[name]}"
+        return f"{named} is {found!r} and must be {words} {about[name]:g}"
     if what in ("too_short", "string_too_short"):
         return f"{named} is empty; give it a value"
     if what == "multiple_of":
@@ -105,8 +109,9 @@ def section_in(annotation: Any) -> type[Section] | None:
     return next((each for each in inner if each is not None), None)
 
 
-def join(*parts: Any) -> str:
-    return ".".join(str(part) for part in parts if part != "")
+def join(at: str, *parts: Any) -> str:
+    """The place of what is under `at`, which is empty for the whole."""
+    return ".".join([*filter(None, [at]), *(str(part) or repr(part) for part in parts)])
 
 
 def nearest(wrong: Any, valid: Iterable[Any]) -> str:

@@ -44,7 +44,7 @@ TableFile = Annotated[
 HubFile = Annotated[
     str,
     of_form(
-        r"^(?!.*\.\.)[A-Za-z0-9_][A-Za-z0-9._/-]*\.(csv|csv\.gz|jsonl|parquet|txt)$",
+        r"^[A-Za-z0-9_](\.?[A-Za-z0-9_/-])*\.(csv|csv\.gz|jsonl|parquet|txt)$",
         "path in the repository of a .csv, .csv.gz, .jsonl or .parquet table or a .txt file",
     ),
 ]
