@@ -287,7 +287,7 @@ def test_a_long_prompt_is_truncated_and_counted(data: Path, tmp_path: Path) -> N
             ("--activations", '{"bits": 8, "bit": 8}'),
             "activations.bit is not a known key; did you mean bits?",
         ),
-        (("--activations", "8"), "activations must be of type object, not 8"),
+        (("--activations", "8"), "activations must be of type object, not '8'"),
         (("--kv-cache", '{"bits": 4}'), "whose cache stays as it is"),
         (("--reports", "99"), "eval.csv were asked for, and it holds"),
         (("--model", "nowhere"), "nowhere"),
