@@ -6,7 +6,7 @@ from radquant.cli import run
 from radquant.quantization import by_autoawq, job
 from radquant.settings import stages
 from radquant.settings.options import parse
-from radquant.settings.recipe import Recipe
+from radquant.settings.recipe import recipe_of
 from radquant.settings.tool_limits import METHODS
 
 
@@ -14,7 +14,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     job.add_arguments(parser, other_package=True)
     args, settings = parse(parser, stages.QUANTIZE_AUTOAWQ)
-    recipe = Recipe(method=METHODS["autoawq"], **settings.checkpoint.model_dump())
+    recipe = recipe_of({"method": METHODS["autoawq"], **settings.checkpoint.model_dump()})
     by_autoawq.quantize(job.job_of(args, settings), recipe)
 
 

