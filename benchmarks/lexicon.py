@@ -21,10 +21,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from radquant.fetching import download_wheel
 from radquant.files import hash_path, write_json
 from radquant.scoring import lexicon
 from radquant.scoring.agreement import AGREEMENT
+from radquant.wheels import download_wheel
 
 REQUIREMENT = "radlabels==0.2.0"
 SHA256 = "80af1df92ffd39925563079b9efed283b85196436f152cb33025ece42371fade"

@@ -13,7 +13,7 @@ from pathlib import Path
 from unittest import mock
 from xml.etree import ElementTree
 
-from radquant.fetching import download_wheel
+from radquant.wheels import download_wheel
 
 REQUIREMENT = "gensim==4.4.0"
 SHA256 = "91a7fa5e814e7b1bad4b2dffa8d62c1e55410d5cbdf930714c1997ffb4404db8"

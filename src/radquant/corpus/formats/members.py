@@ -12,8 +12,8 @@ from typing import IO, BinaryIO
 from radquant.cli import progress
 from radquant.corpus.formats.kind import Source
 from radquant.errors import UserError
-from radquant.fetching import download_wheel
 from radquant.files import BOMB, most_unpacked
+from radquant.wheels import download_wheel
 
 
 def members(source: Source, ending: str) -> Iterator[tuple[str, bytes]]:
