@@ -189,7 +189,9 @@ def test_text_that_is_no_section_is_told_as_it_is() -> None:
     for text in ("[" * 3000, "[1]", "3", "nothing"):
         with pytest.raises(UserError) as caught:
             made(Recipe, {"activations": text})
-        assert str(caught.value) == f"activations must be of type object, not {text!r}"
+        shown = repr(text) if len(text) < 100 else "'[[["
+        assert str(caught.value).startswith(f"activations must be of type object, not {shown}")
+        assert len(str(caught.value)) < 200
 
 
 @pytest.mark.parametrize(

@@ -305,7 +305,8 @@ def read_table(path: str | Path, require: Sequence[str] = ()) -> pd.DataFrame:
 
 
 def require_file(path: str | Path) -> None:
-    if not Path(path).is_file():
+    """Raise UserError unless `path` is a file. Devices and pipes, which may never end, are none."""
+    if not os.path.isfile(path):  # unlike Path.is_file, also takes a name that is too long for one
         raise UserError(f"{path} does not exist or is not a file; check the path")
 
 

@@ -25,10 +25,10 @@ class Calibration(Section):
         "are",
     )
     samples: int = Field(
-        64, ge=1, description="How many sequences; fewer texts than that stop the run"
+        64, ge=1, le=1_000_000, description="How many sequences; fewer texts than that stop the run"
     )
     max_tokens: int = Field(
-        256, ge=1, description="Most tokens of a sequence; longer texts are cut"
+        256, ge=1, le=1_000_000, description="Most tokens of a sequence; longer texts are cut"
     )
     pack: bool = Field(
         False,

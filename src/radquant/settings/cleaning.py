@@ -10,8 +10,8 @@ from radquant.settings.section import Option, Section, wrong
 class Cleaning(Section):
     """Which reports are kept and how they are split."""
 
-    min_words: int = Field(1, ge=1, description="Fewest words in the target")
-    max_words: int = Field(150, ge=1, description="Most words in the target")
+    min_words: int = Field(1, ge=1, le=1_000_000, description="Fewest words in the target")
+    max_words: int = Field(150, ge=1, le=1_000_000, description="Most words in the target")
     eval_fraction: float = Field(
         0.3,
         gt=0,
@@ -36,5 +36,6 @@ class Evaluation(Section):
     reports: Annotated[int, Option("eval-reports")] = Field(
         40,
         ge=1,
+        le=10_000_000,
         description="How many evaluation reports are drawn; see also generation.reports",
     )

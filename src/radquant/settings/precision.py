@@ -5,10 +5,13 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
-from radquant.settings.section import Once, OneOf, Section, Text, wrong
+from radquant.settings.section import Line, Once, OneOf, Section, wrong
 from radquant.settings.sentences import made
 
 TENSOR, TOKEN, HEAD, GROUP = "tensor", "token", "head", "group"
+# More channels than a layer of any model has.
+LARGEST_GROUP = 1_000_000
+LEAST_CLIP_RATIO = 0.01
 DYNAMIC, STATIC = "dynamic", "static"
 ACTIVATION_GRANULARITIES = (TENSOR, TOKEN, GROUP)
 CACHE_GRANULARITIES = (TOKEN, HEAD, GROUP)
@@ -24,7 +27,10 @@ class Activations(Section):
         "token, or group of one token's channels",
     )
     group_size: int = Field(
-        64, ge=1, description="Channels of a group; must divide the width of every rounded layer"
+        64,
+        ge=1,
+        le=LARGEST_GROUP,
+        description="Channels of a group; must divide the width of every rounded layer",
     )
     symmetric: bool = Field(
         True, description="A grid about 0, or one from the least to the largest value"
@@ -37,18 +43,23 @@ class Activations(Section):
     clip_ratio: float = Field(
         1.0, gt=0, le=1, description="Share of a dynamic range that is covered"
     )
-    skip: Annotated[tuple[Text, ...], Once] = Field(
+    skip: Annotated[tuple[Line, ...], Once] = Field(
         (),
         description="Linear layers whose input stays as it is, by the ends of their names "
         "(down_proj)",
     )
 
     @model_validator(mode="after")
-    def check_static(self) -> Self:
+    def check_range(self) -> Self:
         if self.range == STATIC and self.granularity == TOKEN:
             raise wrong(
                 ": a static range cannot be of a token, which calibration has not seen; "
                 "use granularity tensor or group"
+            )
+        if self.clip_ratio < LEAST_CLIP_RATIO:
+            raise wrong(
+                f": clip_ratio {self.clip_ratio:g} would cut nearly every value; give at least "
+                f"{LEAST_CLIP_RATIO:g}"
             )
         if self.range == STATIC and self.clip_ratio != 1:
             raise wrong(": static ranges are searched; leave clip_ratio out")
@@ -65,7 +76,10 @@ class KVCache(Section):
         "channels",
     )
     group_size: int = Field(
-        64, ge=1, description="Channels of a group; must divide the width of a head"
+        64,
+        ge=1,
+        le=LARGEST_GROUP,
+        description="Channels of a group; must divide the width of a head",
     )
     symmetric: bool = Field(
         False, description="A grid about 0, or one from the least to the largest value"
@@ -84,6 +98,7 @@ class LMHead(Section):
     group_size: int = Field(
         64,
         ge=8,
+        le=LARGEST_GROUP,
         multiple_of=8,
         description="Channels of a token that share a scale; must divide the width of the model",
     )

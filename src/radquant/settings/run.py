@@ -13,13 +13,14 @@ from radquant.settings.model import Model
 from radquant.settings.precision import STATIC, Precision, same_rounding
 from radquant.settings.recipe import Checkpoint, needs_calibration
 from radquant.settings.scoring import Scoring, Statistics
-from radquant.settings.section import Name, Section, wrong
-from radquant.settings.sentences import nearest
+from radquant.settings.section import LARGEST, Name, Section, wrong
+from radquant.settings.sentences import cut, nearest
 from radquant.settings.task import Task
 
 ORIGINAL = "original"
 # Names that the results directory uses beside those of the precisions.
 BASELINES = ("copy-input", "constant")
+MOST_JOBS = 50_000
 RESERVED_PRECISIONS = ("reference", *BASELINES)
 
 
@@ -29,6 +30,7 @@ class Seeded(Section):
     seed: int = Field(
         7,
         ge=0,
+        le=LARGEST,
         description="Seed of every random choice (split, evaluation and calibration draws, "
         "examples, bootstrap)",
     )
@@ -127,8 +129,8 @@ class Run(Seeded):
                 raise wrong(f"precisions.{name} is a reserved name; choose another")
             if checkpoint not in valid:
                 raise wrong(
-                    f"precisions.{name}.checkpoint is {checkpoint!r}, which is not a checkpoint; "
-                    f"{nearest(checkpoint, valid)}"
+                    f"precisions.{name}.checkpoint is {cut(checkpoint)}, which is not a "
+                    f"checkpoint; {nearest(checkpoint, valid)}"
                 )
             if (name == ORIGINAL) != (checkpoint == ORIGINAL):
                 raise wrong(
@@ -144,6 +146,34 @@ class Run(Seeded):
             raise wrong(
                 "precisions.original is missing; every comparison is with it, so add original: "
                 "{checkpoint: original}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def check_names(self) -> Self:
+        """No two names are one folder where a file system knows no capitals."""
+        for section, names in (
+            ("checkpoints", [ORIGINAL, *self.checkpoints]),
+            ("precisions", [*RESERVED_PRECISIONS, *self.precisions]),
+        ):
+            seen: dict[str, str] = {}
+            for name in names:
+                other = seen.setdefault(name.lower(), name)
+                if other != name:
+                    raise wrong(
+                        f"{section}.{name} differs from {other} in capitals alone, and some file "
+                        "systems know no capitals; rename it"
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def check_jobs(self) -> Self:
+        """The jobs can be planned: Snakemake takes 13 ms for each of them."""
+        shards, precisions = self.generation.shards, len(self.precisions)
+        if shards * precisions > MOST_JOBS:
+            raise wrong(
+                f"generation.shards is {shards}, which with {precisions} precisions makes "
+                f"{shards * precisions} jobs of generation; make at most {MOST_JOBS}"
             )
         return self
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from radquant import registry
-from radquant.settings.section import OneOf, Option, Section, Text
+from radquant.settings.section import FilePath, Line, OneOf, Option, Section
 
 RADGRAPH_MODELS = ("radgraph", "radgraph-xl", "modern-radgraph-xl")
 
@@ -16,15 +16,15 @@ class RadGraph(Section):
     model: Annotated[str, OneOf(RADGRAPH_MODELS), Option("radgraph-model")] = Field(
         "radgraph-xl", description="Which of the package's models"
     )
-    directory: Annotated[Text | None, Option("radgraph-directory")] = Field(
+    directory: Annotated[FilePath | None, Option("radgraph-directory")] = Field(
         None,
         description="Folder that scripts/fetch_radgraph.py made, or one like it; the hub if null",
     )
-    revision: Annotated[Text | None, Option("radgraph-revision")] = Field(
+    revision: Annotated[Line | None, Option("radgraph-revision")] = Field(
         None,
         description="Commit of the archive's repository on the hub, needed without directory",
     )
-    encoder_revision: Annotated[Text | None, Option("radgraph-encoder-revision")] = Field(
+    encoder_revision: Annotated[Line | None, Option("radgraph-encoder-revision")] = Field(
         None, description="Commit of the text encoder's repository, needed without directory"
     )
 
@@ -50,9 +50,9 @@ class Statistics(Section):
     """Intervals and tests of the paired differences."""
 
     resamples: int = Field(
-        10_000, ge=100, description="Bootstrap resamples and sign-flip permutations"
+        10_000, ge=100, le=1_000_000, description="Bootstrap resamples and sign-flip permutations"
     )
-    confidence: float = Field(0.95, gt=0, lt=1, description="Coverage of the intervals")
+    confidence: float = Field(0.95, ge=0.5, le=0.9999, description="Coverage of the intervals")
     margin: float = Field(
         0.01, gt=0, lt=1, description="Largest difference in F1 that still counts as equivalent"
     )

@@ -6,6 +6,7 @@ options of the scripts and what a rule hands to them (`options`).
 """
 
 import json
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from types import NoneType
@@ -131,15 +132,44 @@ def each_once(values: tuple[str, ...]) -> tuple[str, ...]:
     return values
 
 
+def no_nul(text: str) -> str:
+    """No program can be handed a text with the character NUL in it."""
+    if "\0" in text:
+        raise wrong("holds the character NUL; take it out")
+    return text
+
+
+def on_one_line(text: str) -> str:
+    """Names and paths stand in sentences, logs and commands: nothing in them breaks a line."""
+    odd = [sign for sign in text if unicodedata.category(sign) in ("Cc", "Zl", "Zp")]
+    if odd:
+        raise wrong(f"holds a line break or control character ({odd[0]!r}); take it out")
+    if not text.strip():
+        raise wrong("is blank; give it a value")
+    return text
+
+
+def no_tilde(text: str) -> str:
+    if text.startswith("~"):
+        raise wrong("begins with ~, which only a shell replaces; write the whole path")
+    return text
+
+
 Once = AfterValidator(each_once)
-Text = Annotated[str, Field(min_length=1)]
+Text = Annotated[str, Field(min_length=1), AfterValidator(no_nul)]
+Line = Annotated[str, Field(min_length=1), AfterValidator(on_one_line)]
+FilePath = Annotated[Line, AfterValidator(no_tilde)]
+# Files are named after these, with what other programs and we put before and behind: a file
+# system's limit is 255.
 Name = Annotated[
     str,
     of_form(
-        r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
-        "a file name of letters, digits, dots, dashes and underscores",
+        r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
+        "a file name of at most 100 letters, digits, dots, dashes and underscores",
     ),
 ]
+# The largest whole number that every program reads from JSON as it is written.
+LARGEST = 2**53 - 1
 Sha256 = Annotated[str, of_form(r"^[0-9a-f]{64}$", "64 lowercase hexadecimal digits")]
 
 

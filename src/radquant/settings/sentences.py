@@ -16,7 +16,6 @@ TYPES = {
     "int_type": "integer",
     "int_from_float": "integer",
     "float_type": "number",
-    "finite_number": "number",
     "bool_type": "boolean",
     "string_type": "string",
     "tuple_type": "array",
@@ -24,6 +23,8 @@ TYPES = {
     "dict_type": "object",
     "model_type": "object",
 }
+# Signs of a wrong value that are quoted in its sentence.
+MOST_SHOWN = 120
 BOUNDS = {
     "greater_than_equal": ("ge", "at least"),
     "less_than_equal": ("le", "at most"),
@@ -60,7 +61,24 @@ def _order(error: ErrorDetails) -> tuple[bool, bool, list[str]]:
     """Unknown keys first: a misspelt required key is then told as a misspelling. Rules about
     several values come last."""
     kind = error["type"]
-    return kind != "extra_forbidden", kind == "rule", [str(part) for part in error["loc"]]
+    # Where every item of a list is wrong, pydantic also calls the list too short.
+    last = kind in ("rule", "too_short")
+    return kind != "extra_forbidden", last, [str(part) for part in error["loc"]]
+
+
+def cut(found: Any) -> str:
+    """A value as Python writes it; of a long one, its beginning."""
+    try:
+        text = repr(found[:MOST_SHOWN] if isinstance(found, str) else found)
+    except (ValueError, RecursionError):  # thousands of digits, or of brackets
+        return "longer than can be shown"
+    long = len(text) > MOST_SHOWN or (isinstance(found, str) and len(found) > MOST_SHOWN)
+    return f"{text[:MOST_SHOWN]}… (cut)" if long else text
+
+
+def number(value: Any) -> str:
+    """A bound: whole numbers with all their digits."""
+    return str(int(value)) if value == int(value) else f"{value:g}"
 
 
 def _sentence(error: ErrorDetails, kind: type[Section], at: str, names: Mapping[str, str]) -> str:
@@ -84,18 +102,24 @@ def _sentence(error: ErrorDetails, kind: type[Section], at: str, names: Mapping[
             return f"{start}{words}" if start else words.removeprefix(": ")
         return f"{start} {words}" if start else words
     if what == "choice":
-        return f"{named} is {found!r}, which is not allowed; {nearest(found, about['choices'])}"
+        return f"{named} is {cut(found)}, which is not allowed; {nearest(found, about['choices'])}"
     if what == "string_pattern_mismatch":
-        return f"{named} has {found!r}, which is not of the form: {FORMS[about['pattern']]}"
+        return f"{named} has {cut(found)}, which is not of the form: {FORMS[about['pattern']]}"
+    if what == "string_unicode":
+        return f"{named} holds half a character, or a byte that is not UTF-8; rename or correct it"
+    if what in ("finite_number", "int_parsing_size"):
+        return f"{named} is {cut(found)} and must be a number that is finite and not that large"
     if what in TYPES:
-        return f"{named} must be of type {TYPES[what]}, not {found!r}"
+        # YAML makes numbers, dates and truth values of what looks like one.
+        quotes = "; put it in quotes" * (what == "string_type" and not hasattr(found, "__len__"))
+        return f"{named} must be of type {TYPES[what]}, not {cut(found)}{quotes}"
     if what in BOUNDS:
         name, words = BOUNDS[what]
-        return f"{named} is {found!r} and must be {words} {about[name]:g}"
+        return f"{named} is {cut(found)} and must be {words} {number(about[name])}"
     if what in ("too_short", "string_too_short"):
         return f"{named} is empty; give it a value"
     if what == "multiple_of":
-        return f"{named}: {found!r} is not a multiple of {about['multiple_of']}"
+        return f"{named}: {cut(found)} is not a multiple of {about['multiple_of']}"
     return f"{named}: {error['msg']}"
 
 

