@@ -1,8 +1,11 @@
 """Language models in the GGUF format of llama.cpp, as Hugging Face directories."""
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from radquant.errors import UserError
+from radquant.gguf_header import check_model
 
 
 def convert_gguf(path: Path, output: Path) -> str:
@@ -10,6 +13,7 @@ def convert_gguf(path: Path, output: Path) -> str:
 
     Returns a sentence on where the weights come from, for the report.
     """
+    header = check_model(path)
     import gguf
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
@@ -18,19 +22,22 @@ def convert_gguf(path: Path, output: Path) -> str:
     logging.disable_progress_bar()  # which fills a log file with unreadable lines
     folder, name = path.parent, path.name
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model, found = AutoModelForCausalLM.from_pretrained(
             folder,
             gguf_file=name,
             quantization_config=GgufConfig(dequantize=True),
             dtype=torch.float16,
             local_files_only=True,
+            output_loading_info=True,
         )
         tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name, local_files_only=True)
-    except (ValueError, OSError, KeyError, NotImplementedError) as error:
+    except Exception as error:  # of whatever its readers stumble over; it holds no report
+        said = " ".join(str(error).split())[:300]
         raise UserError(
-            f"{name} cannot be read as a GGUF language model ({type(error).__name__}: {error})"
+            f"{name} cannot be read as a GGUF language model ({type(error).__name__}: {said})"
         ) from error
-    types = {tensor.tensor_type.name for tensor in gguf.GGUFReader(path).tensors}
+    _check_tensors(name, model, found["missing_keys"])
+    types = {gguf.GGMLQuantizationType(kind).name for _, kind, _ in header.tensors.values()}
     # One file whatever the size, so that its name is known before the model is fetched.
     model.save_pretrained(output, max_shard_size="1000GB")
     tokenizer.save_pretrained(output)
@@ -39,3 +46,19 @@ def convert_gguf(path: Path, output: Path) -> str:
         f"The original weights were dequantized to float16 from the GGUF file {name} ({packed}): "
         "the original model of this run is itself one that had been quantized."
     )
+
+
+def _check_tensors(name: str, model: Any, missing: Iterable[str]) -> None:
+    """Raise UserError where a weight would be a random number, or none in float16."""
+    tied = set(model._tied_weights_keys or ()) if model.config.tie_word_embeddings else set()
+    lost = sorted(set(missing) - tied)
+    if lost:
+        raise UserError(
+            f"{name} lacks the tensor of {lost[0]}, which would be random; fetch a whole file"
+        )
+    for key, tensor in model.state_dict().items():
+        if not tensor.isfinite().all():
+            raise UserError(
+                f"{name}: {key} holds values that are no finite float16; take the model from hub "
+                "or path, in its own number format"
+            )

