@@ -9,6 +9,7 @@ from pathlib import Path
 
 import radquant.code
 from radquant.files import require_whole
+from radquant.results_folder import check_results
 from radquant.settings import chosen, run, stages
 from radquant.settings.options import words
 
@@ -57,6 +58,7 @@ def stop(message):
 
 # No job reads the scores of a finished run again, so nothing else would notice a damaged one.
 if workflow.is_main_process:
+    or_stop(check_results, "results")
     for system in PRECISIONS + BASELINES:
         if os.path.exists(f"results/scores/{system}.parquet"):
             try:
@@ -172,6 +174,15 @@ def model_files(checkpoint):
 
 def checkpoint_of(wildcards):
     return SETTINGS.precisions[wildcards.precision].checkpoint
+
+
+def pattern_of(system, kind, suffix):
+    """Return what the shell makes the names of `outputs_of` of: written out, those of a thousand
+    shards are longer than a command may be."""
+    if system in BASELINES:
+        return f"results/{kind}/{system}/all.{suffix}"
+    count = SETTINGS.generation.shards
+    return f"results/{kind}/{system}/shard-*-of-{count}.{suffix}"
 
 
 def outputs_of(system, kind, suffix):

@@ -93,11 +93,19 @@ rule score:
         runtime=30,
     params:
         options=lambda wildcards: settings_for(stages.SCORE),
+        generations=lambda wildcards: pattern_of(
+            wildcards.system, "generations", "parquet"
+        ),
+        annotations=lambda wildcards: pattern_of(
+            wildcards.system, "annotations", "jsonl"
+        ),
+        original=pattern_of("original", "generations", "parquet"),
+        original_annotations=pattern_of("original", "annotations", "jsonl"),
         images=options(with_images=bool(SETTINGS.task.image_column)),
     shell:
         "{PYTHON} {input.code[0]:q} --system {wildcards.system} --eval {input.eval}"
         " {params.options} {params.images} --reference {input.reference}"
-        " --generations {input.generations} --annotations {input.annotations}"
-        " --original-generations {input.original}"
-        " --original-annotations {input.original_annotations} --prompt {input.prompt:q}"
+        " --generations {params.generations} --annotations {params.annotations}"
+        " --original-generations {params.original}"
+        " --original-annotations {params.original_annotations} --prompt {input.prompt:q}"
         " --output {output} 2>&1 | tee {log} >&2"

@@ -34,12 +34,14 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     UserError where the file system takes no more or nothing at all.
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary(target)
-    try:
+    with _told_of(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = _temporary(target)
         temporary.touch(mode=0o600, exist_ok=False)
+    try:
         yield temporary
-        os.replace(temporary, target)
+        with _told_of(target):
+            os.replace(temporary, target)
     except Exception as error:
         _raise_refusal_to_write(target, error)
         raise
@@ -52,6 +54,31 @@ WRITING_REFUSED = {
     number: os.strerror(number)
     for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 }
+
+
+# What is wrong with a place, which a read inside `atomic_path` can be told of, too.
+PLACE_REFUSED = {
+    number: os.strerror(number)
+    for number in (
+        *(errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.ENOENT),
+    )
+}
+
+
+@contextlib.contextmanager
+def _told_of(target: Path) -> Iterator[None]:
+    """Raise UserError where nothing can be written under that name."""
+    try:
+        yield
+    except OSError as error:
+        _raise_refusal_to_write(target, error)
+        if error.errno in PLACE_REFUSED:
+            name = target if len(target.name) < 200 else f"{str(target)[:200]}…"
+            raise UserError(
+                f"{name} cannot be written ({PLACE_REFUSED[error.errno]}); move away what is in "
+                "its place or in that of its folder, or take a shorter name"
+            ) from None
+        raise
 
 
 def _raise_refusal_to_write(target: Path, error: Exception) -> None:
@@ -126,14 +153,16 @@ def atomic_directory(path: str | Path) -> Iterator[Path]:
     Raises UserError as `atomic_path` does.
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    with _told_of(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
     temporary, lock = _locked_directory(target)
     try:
         _remove_left(target, temporary)
         yield temporary
-        if target.exists():
-            shutil.rmtree(target)
-        os.replace(temporary, target)
+        with _told_of(target):
+            if target.is_dir() and not target.is_symlink():
+                shutil.rmtree(target)
+            os.replace(temporary, target)
     except Exception as error:
         _raise_refusal_to_write(target, error)
         raise
@@ -146,11 +175,8 @@ def _locked_directory(target: Path) -> tuple[Path, int]:
     """A new temporary directory for `target`, and the open file that holds its lock."""
     while True:
         temporary = _temporary(target)
-        try:
+        with _told_of(target):
             temporary.mkdir()
-        except OSError as error:
-            _raise_refusal_to_write(target, error)
-            raise
         try:
             lock = os.open(temporary, os.O_RDONLY)
         except FileNotFoundError:  # before it could be locked, another took it for left: see below
@@ -238,7 +264,7 @@ def read_json(path: str | Path) -> Any:
     require_whole(path)
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(
             f"{path} is not valid JSON; delete it and run again to remake it"
         ) from error

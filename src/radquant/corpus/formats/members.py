@@ -30,8 +30,10 @@ def members(source: Source, ending: str) -> Iterator[tuple[str, bytes]]:
         return
     path = source.path
     assert path is not None
-    if not path.exists():
+    if not os.path.lexists(path) or (path.is_symlink() and not path.exists()):
         raise UserError(f"{path} does not exist; check the path")
+    if not (path.is_dir() or path.is_file()):  # a pipe or a device, which may never end
+        raise UserError(f"{path} is neither a file nor a folder; check the path")
     if path.is_dir():
         files = sorted(file for file in path.rglob(f"*{ending}") if file.is_file())
         for file in progress(files, "reading", len(files), "files"):
