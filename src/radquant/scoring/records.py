@@ -92,7 +92,7 @@ class Records(Mapping[str, Record]):
     def _add(self, line: bytes, start: int, place: str) -> None:
         try:
             record = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{place}: not valid JSON") from error
         _check(record, place)
         if record["id"] in self._rows:
@@ -157,11 +157,20 @@ def read(paths: Iterable[str | Path]) -> Records:
 def _check(record: Record, place: str) -> None:
     if not isinstance(record, dict) or any(key not in record for key in KEYS):
         raise UserError(f"{place}: not an annotation; it needs the keys {', '.join(KEYS)}")
-    entities = record["entities"]
+    texts, entities = ("id", "annotator", "text_hash", "text"), record["entities"]
+    if not isinstance(entities, dict) or not all(isinstance(record[key], str) for key in texts):
+        raise UserError(
+            f"{place}: not an annotation; {', '.join(texts)} are texts and entities a mapping"
+        )
     for name, entity in entities.items():
-        if any(key not in entity for key in ENTITY_KEYS):
+        if not isinstance(entity, dict) or any(key not in entity for key in ENTITY_KEYS):
             raise UserError(
                 f"{place}: entity {name!r} is incomplete; it needs {', '.join(ENTITY_KEYS)}"
+            )
+        if not _is_entity(entity):
+            raise UserError(
+                f"{place}: entity {name!r} has a value of another kind than tokens and a label, "
+                "two places in the text and a list of relations; annotate again"
             )
         for relation, target in entity["relations"]:
             if target not in entities:
@@ -169,6 +178,18 @@ def _check(record: Record, place: str) -> None:
                     f"{place}: the relation {relation!r} of entity {name!r} points at entity "
                     f"{target!r}, which does not exist; annotate again"
                 )
+
+
+def _is_entity(entity: Mapping[str, Any]) -> bool:
+    """Whether the values of an entity are of the kinds that scoring takes for granted."""
+    pairs = entity["relations"]
+    return (
+        all(isinstance(entity[key], str) for key in ("tokens", "label"))
+        and all(type(entity[key]) is int and entity[key] >= 0 for key in ("start_ix", "end_ix"))
+        and isinstance(pairs, list)
+        and all(isinstance(pair, list) and len(pair) == 2 for pair in pairs)
+        and all(isinstance(part, str) for pair in pairs for part in pair)
+    )
 
 
 def check_texts(records: Records, texts: pd.Series, what: str) -> None:

@@ -1,7 +1,10 @@
 """The OpenAI-compatible endpoint over HTTP. No text of a request or an answer is logged."""
 
+import contextlib
 import json
+import socket
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -15,6 +18,7 @@ from radquant.serving.requests import BadRequest, chat_request, completion_reque
 
 LARGEST_BODY = 4_000_000  # bytes
 STALLED = 30  # seconds without a byte, after which a client is left
+SLOWEST = 120  # seconds until a request must be there as a whole
 GET_PATHS = ("/health", "/v1/models")
 POST_PATHS = ("/v1/chat/completions", "/v1/completions")
 
@@ -25,6 +29,17 @@ def open_server(model: Served, host: str, port: int) -> ThreadingHTTPServer:
     class Handler(BaseHTTPRequestHandler):
         timeout = STALLED
         server_version, sys_version = "radquant", ""
+
+        def setup(self) -> None:
+            super().setup()
+            # A byte now and then would keep a thread for ever, and the server from ending.
+            self.patience = threading.Timer(SLOWEST, stop_reading, (self.connection,))
+            self.patience.daemon = True
+            self.patience.start()
+
+        def finish(self) -> None:
+            self.patience.cancel()
+            super().finish()
 
         def do_GET(self) -> None:
             handle(self, lambda: get(model, self.path))
@@ -47,6 +62,12 @@ def open_server(model: Served, host: str, port: int) -> ThreadingHTTPServer:
         ) from None
     server.daemon_threads = False  # the end waits for the answer that is being written
     return server
+
+
+def stop_reading(connection: socket.socket) -> None:
+    """What is read from a connection from now on is its end."""
+    with contextlib.suppress(OSError):  # it has ended by itself
+        connection.shutdown(socket.SHUT_RD)
 
 
 def get(model: Served, path: str) -> dict[str, Any]:
@@ -84,9 +105,11 @@ def body_of(request: BaseHTTPRequestHandler) -> Any:
     length = request.headers.get("Content-Length", "")
     if not length.isdecimal():
         raise BadRequest("the request must say its Content-Length", 411)
-    if int(length) > LARGEST_BODY:
+    if len(length) > 9 or int(length) > LARGEST_BODY:
         raise BadRequest(f"the body has more than {LARGEST_BODY} bytes", 413)
     data = request.rfile.read(int(length))
+    if len(data) < int(length):
+        raise BadRequest("the body ended before its Content-Length", 408)
     if request.headers.get_content_type() != "application/json":
         raise BadRequest("the body must be of Content-Type application/json", 415)
     try:

@@ -1,6 +1,6 @@
 """What a client of the OpenAI-compatible endpoint may ask, and the refusal of everything else."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,9 @@ FIXED = {
     "frequency_penalty": (0,),
     "repetition_penalty": (1,),
 }
+# Many more than a client needs; each token is looked through for every stop, and each prompt is
+# answered after the other.
+MOST_TOKENS, MOST_STOPS, MOST_PROMPTS, MOST_MESSAGES = 1_000_000, 100, 1000, 10_000
 OWN = ("model", "max_tokens", "max_completion_tokens", "stop")
 
 
@@ -46,6 +49,7 @@ def chat_request(body: Any, model: str) -> Asked:
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
         raise BadRequest("messages must be a list of at least one message")
+    _at_most(messages, MOST_MESSAGES, "messages")
     return Asked(*asked, messages=tuple(map(_message, messages)))
 
 
@@ -56,7 +60,13 @@ def completion_request(body: Any, model: str) -> Asked:
     prompts = [prompt] if isinstance(prompt, str) else prompt
     if not isinstance(prompts, list) or not prompts or not all(map(_is_text, prompts)):
         raise BadRequest("prompt must be a text, or a list of texts, none of them empty")
+    _at_most(prompts, MOST_PROMPTS, "prompts")
     return Asked(*asked, prompts=tuple(prompts))
+
+
+def _at_most(values: Sized, most: int, what: str) -> None:
+    if len(values) > most:
+        raise BadRequest(f"{len(values)} {what} are more than the {most} that a request may have")
 
 
 def _is_text(value: Any) -> bool:
@@ -69,7 +79,7 @@ def _common(body: Any, model: str, content: str) -> tuple[int | None, tuple[str,
     known = {*OWN, *FIXED, *WITHOUT_EFFECT, content}
     unknown = sorted(body.keys() - known)
     if unknown:
-        raise BadRequest(f"{unknown[0]!r} is not supported here; leave it out")
+        raise BadRequest(f"{unknown[0][:100]!r} is not supported here; leave it out")
     if body.get("model") not in (None, model):
         raise BadRequest(f"there is no such model here; this is {model!r}", 404)
     for name, allowed in FIXED.items():
@@ -88,6 +98,8 @@ def _max_tokens(body: Mapping[str, Any]) -> int | None:
             continue
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
             raise BadRequest(f"{name} must be a whole number, at least 1")
+        if count > MOST_TOKENS:
+            raise BadRequest(f"{name} may be {MOST_TOKENS} at most")
         return count
     return None
 
@@ -96,6 +108,7 @@ def _stop(stop: Any) -> tuple[str, ...]:
     stops = [] if stop is None else [stop] if isinstance(stop, str) else stop
     if not isinstance(stops, list) or not all(map(_is_text, stops)):
         raise BadRequest("stop must be a text, or a list of texts, none of them empty")
+    _at_most(stops, MOST_STOPS, "stop strings")
     return tuple(stops)
 
 
