@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from radquant.bounds import between
 from radquant.cli import run
 from radquant.generation import stage
 from radquant.settings import stages
@@ -15,7 +16,13 @@ from radquant.settings.options import parse
 def arguments() -> tuple[argparse.Namespace, Any]:
     parser = argparse.ArgumentParser(description=__doc__)
     stage.add_arguments(parser)
-    parser.add_argument("--shard", type=int, default=1, metavar="I", help="from 1 (%(default)s)")
+    parser.add_argument(
+        "--shard",
+        type=between("--shard", int, 1, 1e6),
+        default=1,
+        metavar="I",
+        help="from 1 (%(default)s)",
+    )
     parser.add_argument(
         "--engine-python",
         type=Path,

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from radquant.bounds import between
 from radquant.cli import run
 from radquant.generation.engines.kind import Address, Wanted
 from radquant.serving.serve import serve
@@ -40,10 +41,10 @@ def arguments() -> tuple[argparse.Namespace, Any]:
         help="address to listen on; any but the default lets others in, without password or "
         "encryption (default: %(default)s)",
     )
-    add("--port", type=int, default=8000, help="default: %(default)s")
+    add("--port", type=between("--port", int, 0, 65535), default=8000, help="default: %(default)s")
     add(
         "--max-model-len",
-        type=int,
+        type=between("--max-model-len", int, 1, 1e9),
         metavar="N",
         help="for vllm: most tokens of prompt and answer (default: the model's limit)",
     )
@@ -55,7 +56,7 @@ def arguments() -> tuple[argparse.Namespace, Any]:
     )
     add(
         "--max-new-tokens",
-        type=int,
+        type=between("--max-new-tokens", int, 1, 1e6),
         default=256,
         metavar="M",
         help="for our own engines: most tokens of an answer whose request does not say "

@@ -4,6 +4,7 @@ import argparse
 import os
 from pathlib import Path
 
+from radquant.bounds import between
 from radquant.cli import run
 
 EPILOG = """exit status: 0 if every check holds, 1 if a bound is broken or the checkpoint cannot be
@@ -28,14 +29,52 @@ def parse_arguments() -> argparse.Namespace:
         help="table whose column input_ids holds the sequences to compare outputs on, as written "
         "by scripts/calibration_set.py; random tokens without it",
     )
-    add("--count", type=int, default=4, metavar="N", help="sequences (%(default)s)")
-    add("--length", type=int, default=64, metavar="N", help="tokens of each (%(default)s)")
-    add("--seed", type=int, default=0, help="of random tokens (%(default)s)")
-    add("--max-weight-error", type=float, metavar="X", help="of any linear layer, relative")
-    add("--max-layer-error", type=float, metavar="X", help="of any decoder layer's output")
-    add("--max-divergence", type=float, metavar="X", help="of the next token, in nats")
+    add(
+        "--count",
+        type=between("--count", int, 1, 1e6),
+        default=4,
+        metavar="N",
+        help="sequences (%(default)s)",
+    )
+    add(
+        "--length",
+        type=between("--length", int, 1, 1e6),
+        default=64,
+        metavar="N",
+        help="tokens of each (%(default)s)",
+    )
+    add(
+        "--seed",
+        type=between("--seed", int, 0, 2**53 - 1),
+        default=0,
+        help="of random tokens (%(default)s)",
+    )
+    add(
+        "--max-weight-error",
+        type=between("--max-weight-error", float, 0, 1e9),
+        metavar="X",
+        help="of any linear layer, relative",
+    )
+    add(
+        "--max-layer-error",
+        type=between("--max-layer-error", float, 0, 1e9),
+        metavar="X",
+        help="of any decoder layer's output",
+    )
+    add(
+        "--max-divergence",
+        type=between("--max-divergence", float, 0, 1e9),
+        metavar="X",
+        help="of the next token, in nats",
+    )
     add("--dtype", choices=["float32", "bfloat16"], default="float32", help="to compute in")
-    add("--threads", type=int, default=1, metavar="N", help="CPU threads (%(default)s)")
+    add(
+        "--threads",
+        type=between("--threads", int, 1, 4096),
+        default=1,
+        metavar="N",
+        help="CPU threads (%(default)s)",
+    )
     arguments = parser.parse_args()
     if arguments.synthetic == (arguments.checkpoint is not None):
         parser.error("give either a CHECKPOINT or --synthetic")

@@ -1,5 +1,6 @@
 """How many reports a comparison needs, from the spread of its paired differences."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,8 @@ from pathlib import Path
 from radquant import statistics
 from radquant.errors import UserError
 from radquant.files import read_json
+
+LEAST_DIFFERENCE = 1e-9
 
 
 @dataclass(frozen=True)
@@ -22,8 +25,17 @@ def spread_of_pilot(summary: Path, precision: str | None, reports: int | None) -
 
     reports: how many to plan with, in the place of the pilot's own.
     """
-    quality = read_json(summary)["quality"]
-    rows = quality["differences"][quality["settings"]["primary"]]
+    try:
+        quality = read_json(summary)["quality"]
+        rows = quality["differences"][quality["settings"]["primary"]]
+        whole = all(
+            math.isfinite(row["sd"]) and row["sd"] >= 0 and int(row["n"]) >= 2
+            for row in rows.values()
+        )
+    except (KeyError, TypeError, ValueError, AttributeError):
+        whole = False
+    if not whole:
+        raise UserError(f"{summary} is no summary.json of a finished run; name one")
     if precision is not None and precision not in rows:
         raise UserError(f"{summary} has no precision {precision!r}; it has {', '.join(rows)}")
     names = rows if precision is None else [precision]
@@ -49,6 +61,10 @@ def check_levels(confidence: float, power: float, differences: Sequence[float]) 
             raise UserError(f"{name} {value} does not lie between 0 and 1")
     if min(differences) <= 0:
         raise UserError("--difference must be above 0: the test is two-sided")
+    if min(differences) < LEAST_DIFFERENCE:
+        raise UserError(
+            f"--difference must be at least {LEAST_DIFFERENCE:g}, which no run can show"
+        )
 
 
 def lines(
