@@ -287,3 +287,14 @@ def test_a_file_that_is_no_gguf_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "broken.gguf").write_bytes(b"no such format")
     with pytest.raises(UserError, match=r"broken\.gguf cannot be read as a GGUF"):
         gguf_models.convert_gguf(tmp_path / "broken.gguf", tmp_path / "out")
+
+
+def test_a_gguf_that_lacks_a_tensor_is_not_filled_with_random_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.gguf"
+    write_tiny_gguf(path)
+    whole = path.read_bytes()
+    place = whole.find(b"blk.0.ffn_down.weight")
+    path.write_bytes(whole[:place] + b"blk.0.ffn_none.weight" + whole[place + 21 :])
+    with pytest.raises(UserError, match=r"lacks the tensor of model\.layers\.0\.mlp\.down_proj"):
+        gguf_models.convert_gguf(path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

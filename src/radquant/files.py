@@ -256,8 +256,20 @@ def write_text(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, record: Any) -> None:
     """Write `record` with sorted keys, so that equal records are equal files."""
     text = json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    with recorded_path(path) as part:
+    with recorded_path(path) as part, _told_of_names(path):
         part.write_text(text + "\n", encoding="utf-8")
+
+
+@contextlib.contextmanager
+def _told_of_names(path: str | Path) -> Iterator[None]:
+    """Bytes that are no UTF-8 come from names of files: texts are checked when they are read."""
+    try:
+        yield
+    except UnicodeEncodeError:
+        raise UserError(
+            f"{path} cannot be written, because a name of a file or a text in it is not UTF-8; "
+            "correct that"
+        ) from None
 
 
 def read_json(path: str | Path) -> Any:
@@ -295,7 +307,7 @@ def write_table(path: str | Path, table: pd.DataFrame) -> None:
 
     Cells of a .csv are written by `as_text`; `read_table` takes that back.
     """
-    with recorded_path(path) as part:
+    with recorded_path(path) as part, _told_of_names(path):
         if Path(path).suffix == ".csv":
             # All text in quotes: without, a carriage return in a cell would end the row.
             table.map(as_text).to_csv(

@@ -38,7 +38,7 @@ def members(source: Source, ending: str) -> Iterator[tuple[str, bytes]]:
         files = sorted(file for file in path.rglob(f"*{ending}") if file.is_file())
         for file in progress(files, "reading", len(files), "files"):
             if not file.name.startswith("."):
-                yield str(file), file.read_bytes()
+                yield _readable(str(file)), file.read_bytes()
     else:
         yield from _of_archive(path, str(path), ending)
 
@@ -56,7 +56,16 @@ def _of_archive(place: Path | BinaryIO, name: str, ending: str) -> Iterator[tupl
             f"{name} is not a folder, a .zip or a .tgz that can be read; fetch it again"
         ) from None
     for member in sorted(found):
-        yield f"{name}/{member}", found[member]
+        yield _readable(f"{name}/{member}"), found[member]
+
+
+def _readable(name: str) -> str:
+    """A file's name, which ids are made of and tables keep; raises UserError if it is no text."""
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        raise UserError(f"{name!r} is a name that is not UTF-8; rename the file") from None
+    return name
 
 
 def _unpacked(file: BinaryIO, name: str, ending: str) -> Iterator[tuple[str, bytes]]:
