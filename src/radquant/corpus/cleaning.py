@@ -4,7 +4,7 @@ import re
 
 _BREAK = re.compile(r"<br\s?/?>", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f]")
-_INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060\ufeff]")
+INVISIBLE = re.compile("[\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
 _RULE = re.compile(r"_{10,}")
 _SPACE_BEFORE_STOP = re.compile(r" ([.,;:])(?!\d)")
 _STOPS = re.compile(r"\.(?: ?\.)+(?!\d)")
@@ -26,7 +26,7 @@ def clean_text(raw: str) -> str:
     added at the end, where it would hide that a text was cut off.
     """
     text = _BREAK.sub("\n", raw)
-    text = _INVISIBLE.sub("", _CONTROL.sub(" ", text))
+    text = INVISIBLE.sub("", _CONTROL.sub(" ", text))
     text = "\n".join(line for part in text.splitlines() if (line := " ".join(part.split())))
     text = _RULE.sub(" ", text)
     text = _BROKEN_WORD.sub("", text)
