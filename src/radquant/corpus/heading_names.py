@@ -1,7 +1,7 @@
 """What the heading of a report's section stands for, by its name alone.
 
-The usual names are taken from the MIMIC-CXR code repository's section parser (Johnson et al., 2019);
-a user may declare more, in any language.
+The usual names are taken from the MIMIC-CXR code repository's section parser (Johnson et al.,
+2019); a user may declare more, in any language.
 """
 
 import re
@@ -11,6 +11,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 Declared = Mapping[str, Sequence[str]]
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
 
 # A heading is of a kind. "both" is findings and impression in one. "views" ("CHEST, TWO VIEWS:")
 # and "report" name the body where no heading of findings does. A "part" ("LUNGS:") stays in its
@@ -47,31 +52,32 @@ _NAMES = {
 _IN_CAPITALS = {
     "other": "COMMENT | COMMENTS | NOTE | NOTES | DATE | PFI | PROVISIONAL FINDINGS IMPRESSION"
     " | PROVISIONAL FINDINGS | PROVISIONAL IMPRESSION | PRELIMINARY FINDINGS IMPRESSION"
-    " | PRELIMINARY FINDINGS | PRELIMINARY IMPRESSION | ATTESTATION | DISCLAIMER | COMMUNICATION"
-    " | FOLLOW-UP | FOLLOWUP | PLAN",
+    " | PRELIMINARY FINDINGS | PRELIMINARY IMPRESSION | CC | ATTESTATION | DISCLAIMER"
+    " | COMMUNICATION | FOLLOW-UP | FOLLOWUP | PLAN",
 }
 # Names that are words of plain prose, too: within a line they follow the end of a sentence.
-_PLAIN = frozenset(
+_PLAIN = _words(
     "OPINION SUMMARY EXAM STUDY PROCEDURE VIEWS DOSE ATTENDING COMMENT COMMENTS NOTE NOTES DATE "
-    "PLAN REPORT NARRATIVE RESULT RESULTS OTHER OTHERS MISCELLANEOUS ADDENDUM ADDENDA".split()
+    "PLAN REPORT NARRATIVE RESULT RESULTS OTHER OTHERS MISCELLANEOUS ADDENDUM ADDENDA"
 )
 # The names of which a misspelling is recognised where the word is long enough to be unmistakable.
-_SPELT = (
+_SPELT = _words(
     "FINDINGS IMPRESSION IMPRESSIONS CONCLUSION CONCLUSIONS INDICATION INDICATIONS COMPARISON "
     "COMPARISONS TECHNIQUE EXAMINATION RECOMMENDATION RECOMMENDATIONS NOTIFICATION"
-).split()
+)
 
-_VIEWS = frozenset("VIEW VIEWS RADIOGRAPH RADIOGRAPHS FILM FILMS XRAY XRAYS RAY RAYS CXR".split())
-# Words that alone, together or with those above make a heading of views.
-_VIEW_LIKE = _VIEWS | frozenset(
+_VIEWS = _words("VIEW VIEWS RADIOGRAPH RADIOGRAPHS FILM FILMS XRAY XRAYS RAY RAYS CXR")
+# Words that with CHEST or one of those above make a heading of views.
+_VIEW_LIKE = _VIEWS | _words(
     "CHEST PORTABLE PA AP AND LATERAL FRONTAL UPRIGHT SUPINE ERECT SEMI SEMIERECT SEMIUPRIGHT "
-    "SINGLE ONE TWO THREE THE OF A X EXAM EXAMINATION STUDY LEFT RIGHT BEDSIDE DECUBITUS LAT".split()
+    "SINGLE ONE TWO THREE THE OF A X EXAM EXAMINATION STUDY LEFT RIGHT BEDSIDE DECUBITUS LAT CT "
+    "PLAIN ON FROM AT DATED COMPARED TO WITH WITHOUT CONTRAST AM PM M P HOURS HRS"
 )
 # Words of organs, devices and signs, which head a part of the findings: "LUNGS AND PLEURA:".
-_PARTS = frozenset(
+_PARTS = _words(
     "LUNG LUNGS PULMONARY AIRSPACE AIRSPACES AIRWAY AIRWAYS TRACHEA BRONCHI PLEURA PLEURAL HEART "
-    "CARDIAC CARDIOMEDIASTINAL CARDIOMEDIASTINUM MEDIASTINUM MEDIASTINAL HILA HILUM HILAR HILI AORTA "
-    "AORTIC VESSELS VASCULAR VASCULATURE BONE BONES BONY OSSEOUS SKELETON SKELETAL MUSCULOSKELETAL "
+    "CARDIAC CARDIOMEDIASTINAL CARDIOMEDIASTINUM MEDIASTINUM MEDIASTINAL HILA HILUM HILAR HILI "
+    "AORTA AORTIC VESSELS VASCULAR VASCULATURE BONE BONES BONY OSSEOUS SKELETON SKELETAL MUSCULOSKELETAL "
     "RIB RIBS SPINE CLAVICLE CLAVICLES SHOULDER SHOULDERS SOFT TISSUE TISSUES WALL DIAPHRAGM "
     "DIAPHRAGMS HEMIDIAPHRAGM HEMIDIAPHRAGMS ABDOMEN ABDOMINAL PELVIS LIVER SPLEEN KIDNEY KIDNEYS "
     "BOWEL STOMACH GALLBLADDER PANCREAS ADRENALS NECK THYROID BREAST BREASTS LYMPH NODES "
@@ -81,13 +87,14 @@ _PARTS = frozenset(
     "LEADS CABG STERNOTOMY PNEUMOTHORAX EFFUSION EFFUSIONS EDEMA CONSOLIDATION CONSOLIDATIONS "
     "ATELECTASIS NODULE NODULES MASS MASSES OPACITY OPACITIES INFILTRATE INFILTRATES FRACTURE "
     "FRACTURES EMPHYSEMA PNEUMONIA CARDIOMEGALY CONGESTION CALCIFICATION CALCIFICATIONS VOLUMES "
-    "INTERSTITIUM PARENCHYMA PARENCHYMAL RUL RML RLL LUL LLL".split()
+    "INTERSTITIUM PARENCHYMA PARENCHYMAL RUL RML RLL LUL LLL"
 )
-# With one of these a line in capitals is a sentence, or who signed it: no heading, or no part.
-_SENTENCE = frozenset(
-    "IS ARE WAS WERE BE BEEN HAS HAVE NO NOT NONE THERE THIS THESE THAT THE FOLLOWING SEEN SHOWS SHOW "
-    "WITH MAY WILL SHOULD DR".split()
+# With one of these a line in capitals is a sentence.
+_VERBS = _words(
+    "IS ARE WAS WERE BE BEEN HAS HAVE NOT NONE THERE THIS THESE THAT FOLLOWING SEEN SHOWS SHOW MAY "
+    "WILL SHOULD DR"
 )
+_SENTENCE = _VERBS | {"NO", "THE", "WITH"}
 _TO_BOTH = (("FINDINGS", "IMPRESSION"), ("FINDING", "IMPRESSION"), ("FINDINGS", "CONCLUSION"))
 MOST_CHARACTERS = 80  # of a heading
 
@@ -107,7 +114,7 @@ def flat(text: str) -> str:
     )
 
 
-_CONTROLS = {code: " " for code in (*range(10), 11, 12, *range(14, 32), 127)}
+_CONTROLS = {code: " " for code in (*range(9), 11, 12, *range(14, 32), 127)}
 
 
 def _plain(char: str) -> str:
@@ -125,17 +132,14 @@ class Name:
 
     kind: str
     known: bool = True
-    near: bool = False  # a misspelling of one that is
 
 
 class Names:
     """The names of headings: ours and the declared ones."""
 
     def __init__(self, declared: tuple[tuple[str, str], ...]) -> None:
-        self.titles = {name: kind for kind, names in _NAMES.items() for name in names.split(" | ")}
-        self.capitals = {
-            name: kind for kind, names in _IN_CAPITALS.items() for name in names.split(" | ")
-        }
+        self.titles = _by_key(_NAMES)
+        self.capitals = _by_key(_IN_CAPITALS)
         self.declared = {key_of(flat(name)): kind for kind, name in declared}
         self.titles |= self.declared
 
@@ -147,13 +151,12 @@ class Names:
     def known(self, phrase: str) -> Name | None:
         """The name, or the misspelt name, that a phrase is, whatever comes in parentheses."""
         in_capitals = phrase == phrase.upper()
-        for key in dict.fromkeys((key_of(phrase), key_of(_without_qualifier(phrase)))):
-            kind = self.titles.get(key) or (self.capitals.get(key) if in_capitals else None)
-            if kind:
-                return Name(kind)
-            near = _near_miss(key)
-            if near:
-                return Name(self.titles[near], near=True)
+        for written in (phrase, _without_qualifier(phrase)):
+            key = key_of(written)
+            for each in (key, " ".join(_near_miss(word) or word for word in key.split())):
+                kind = self.titles.get(each) or (self.capitals.get(each) if in_capitals else None)
+                if kind:
+                    return Name(kind)
         return None
 
     def in_capitals(self, phrase: str) -> Name | None:
@@ -165,30 +168,34 @@ class Names:
         if len(words) > 12 or sum(map(len, words)) < 2:
             return None
         held = set(words)
-        strong = held & _VIEWS
-        if strong or held <= _VIEW_LIKE or ("CHEST" in held and not held & _PARTS):
-            return Name("views", known=False) if _views_alone(held) else None
-        if re.search(r"[0-9_.:#+]", phrase):
-            return None  # "AT 5", "T12", "B.I.D."
-        if words[:2] == ["REASON", "FOR"]:
-            return Name("indication")
-        if held & _PARTS and not held & _SENTENCE:
-            return Name("part", known=False)
-        if len(words) > 6 or held & _SENTENCE or sum(map(len, words)) < 4:
+        in_words = not re.search(r"[0-9_.:#+]", phrase)  # "AT 5", "B.I.D."
+        if in_words and not held & (_SENTENCE | _PARTS):
+            main = _main_section(held, words)
+            if main:
+                return Name(main)
+        if held & _VIEWS or (held & {"CHEST", "PORTABLE", "LATERAL"} and held <= _VIEW_LIKE):
+            return None if held & _VERBS else Name("views", known=False)
+        if not in_words or held & _SENTENCE:
             return None
-        if "IMPRESSION" in held or "FINDINGS" in held:
-            both = any(held.issuperset(pair) for pair in _TO_BOTH)
-            return Name("both" if both else "impression" if "IMPRESSION" in held else "findings")
-        if "HISTORY" in held or "COMPARISON" in held:
-            return Name("comparison" if "COMPARISON" in held else "indication")
+        if held & _PARTS and "RADS" not in held:
+            return Name("part", known=False)
+        if len(words) > 6 or sum(map(len, words)) < 4:
+            return None
         return Name("unknown", known=False)
 
 
-def _views_alone(held: set[str]) -> bool:
-    """Whether a phrase with a word of views is a heading, and not a sentence in capitals."""
-    return bool(held & (_VIEWS | {"CHEST", "PORTABLE"}) or {"AND", "LATERAL"} <= held) and not (
-        held & (_SENTENCE - {"THE", "WITH", "NO"})
-    )
+def _main_section(held: set[str], words: Sequence[str]) -> str | None:
+    """The section that words in capitals name among others: "IMPRESSION, CHEST"."""
+    if any(held.issuperset(pair) for pair in _TO_BOTH):
+        return "both"
+    if words[:2] == ["REASON", "FOR"]:
+        return "indication"
+    held = held & {"IMPRESSION", "FINDINGS", "HISTORY", "COMPARISON"}
+    return {"HISTORY": "indication"}.get(min(held), min(held).lower()) if len(held) == 1 else None
+
+
+def _by_key(names: Mapping[str, str]) -> dict[str, str]:
+    return {key_of(name): kind for kind, row in names.items() for name in row.split(" | ")}
 
 
 @lru_cache(maxsize=16)
@@ -211,8 +218,8 @@ def _without_qualifier(phrase: str) -> str:
 def key_of(phrase: str) -> str:
     """Return a phrase as names are compared: capitals, single spaces, "AND" for "/" and "&"."""
     key = " ".join(phrase.upper().strip(" :.*_#").split())
-    key = re.sub(r"[ ]?(?:/|&|\+|, AND\b)[ ]?", " AND ", key)
-    return re.sub(r"\(S\)$", "S", key.replace("X-RAY", "XRAY"))
+    key = re.sub(r"[ ]?[/&+,-][ ]?(?:AND )?", " AND ", key)
+    return re.sub(r"\(S\)$", "S", key)
 
 
 @lru_cache(maxsize=4096)
@@ -221,7 +228,7 @@ def _near_miss(key: str) -> str | None:
     the same letters in disorder behind the first."""
     if not 7 <= len(key) <= 16 or " " in key or key in _SPELT:
         return None
-    for name in _SPELT:
+    for name in sorted(_SPELT):
         if abs(len(name) - len(key)) <= 1 and _one_slip(key, name):
             return name
         if key[0] == name[0] and sorted(key) == sorted(name):
@@ -230,7 +237,7 @@ def _near_miss(key: str) -> str | None:
 
 
 def _one_slip(first: str, second: str) -> bool:
-    """Say whether one insertion, deletion, substitution or swap of neighbours turns one to other."""
+    """Say whether an insertion, deletion, substitution or swap of neighbours makes one the other."""
     start = 0
     while start < min(len(first), len(second)) and first[start] == second[start]:
         start += 1

@@ -145,7 +145,7 @@ def _colon_ends(line: str, colon: int) -> bool:
 
 
 def _style(phrase: str, marked: bool) -> str:
-    if phrase == phrase.upper():
+    if phrase[1:] == phrase[1:].upper():  # "lMPRESSION"
         return "capitals"
     return "title" if marked or not phrase[0].islower() else "lower"
 
@@ -171,7 +171,7 @@ def _goes_on(line: str) -> bool:
 # ----------------------------------------------------------------------------------- within a line
 
 _CAPITALS = re.compile(
-    r"(?<![A-Za-z/&_(])([A-Z][A-Z]+(?:[ ]?[/&,][ ]?[A-Z]+|[ -][A-Z]+){0,5}(?:[ ]?\([A-Z]{1,4}\))?)"
+    r"(?<![A-Za-z/&_(])([A-Z][A-Z]+(?:[ ]?[/&,+-][ ]?[A-Z]+|[ ][A-Z]+){0,5}(?:[ ]?\([A-Z]{1,4}\))?)"
     r"[ \t]{0,9}:"
 )
 _AFTER_SENTENCE = re.compile(
@@ -196,18 +196,18 @@ def _within_lines(shadow: str, names: Names) -> Iterator[Heading]:
             if not _POINTED.search(before) and (_ends(before) or not plain):
                 yield Heading(begin, match.end(), name.kind)
     for match in _AFTER_SENTENCE.finditer(shadow):
-        name, style = names.known(match[1]), _style(match[1], False)
-        if name and not names.plain(match[1]) and name.kind != "other":
-            yield Heading(match.start(1), match.end(), name.kind, style)
+        title = names.known(match[1])
+        if title and not names.plain(match[1]) and title.kind != "other":
+            yield Heading(match.start(1), match.end(), title.kind, _style(match[1], False))
     for match in _BOLD_NAME.finditer(shadow):
-        name = names.known(match[2])
-        if name:
-            yield Heading(match.start(), match.end(), name.kind, "title")
+        title = names.known(match[2])
+        if title:
+            yield Heading(match.start(), match.end(), title.kind, "title")
 
 
 def _last_known(phrase: str, names: Names) -> tuple[Name, int] | None:
     """The longest end of a phrase in capitals that is a known heading, and where it begins."""
-    for start in [0, *(m.end() for m in re.finditer(r"[ ]+(?:[/&-][ ]*)?", phrase))]:
+    for start in [0, *(m.end() for m in re.finditer(r"[ ]+(?:[/&,+-][ ]*)?", phrase))]:
         name = names.known(phrase[start:])
         if name:
             return name, start

@@ -20,11 +20,14 @@ _NAMES_BODY = ("views", "report")
 
 _MARKER = re.compile(
     r"(?P<rule>_{10,})"
-    r"|(?<![A-Za-z])(?P<final>FINAL REPORT\b)"
-    r"|(?<![A-Za-z])(?P<wet>WET READ(?: VERSION #?\d+)?\b[ \t]*:?"
+    r"|(?<![A-Za-z])(?P<final>FINAL REPORT\b|^[ \t]*Final [Rr]eport(?=[ \t]*(?::|$)))"
+    r"|(?<![A-Za-z])(?P<wet>(?:WET[ -]?READ|^[ \t]*Wet [Rr]ead(?=[ \t]*:))"
+    r"(?: VERSION #?\d+)?\b[ \t]*:?"
     r"(?:[_\d/: \t]{1,40}[AaPp]\.?[Mm]\b)?)"  # who read it and when
-    r"|(?<![A-Za-z])(?P<preliminary>PRELIMINARY (?:REPORT|READ)\b[ \t]*:?)"
-    r"|(?<![A-Za-z])(?P<addendum>(?:FINAL[ ])?ADDENDUM\b[ \t]*:?)"
+    r"|(?<![A-Za-z])(?P<preliminary>PRELIMINARY (?:REPORT|READ)\b[ \t]*:?"
+    r"|^[ \t]*Preliminary (?:[Rr]eport|[Rr]ead)[ \t]*:)"
+    r"|(?<![A-Za-z])(?P<addendum>(?:FINAL[ ])?ADDENDUM\b[ \t]*:?|^[ \t]*Addendum[ \t]*:)",
+    re.MULTILINE,
 )
 # Which reading counts where a text holds several; unmarked text is a report without a marker.
 READINGS = ("final", "unmarked", "preliminary", "wet", "addendum")
@@ -198,7 +201,7 @@ _VIEW_TEXT = (
     "frontal lateral ap pa upright supine semi semierect erect chest plain view views radiograph "
     "radiographs film films x ray rays xray image images study studies examination exam bedside "
     "comparison compared prior previous earlier most recent made obtained performed submitted "
-    "provided available reviewed am pm a.m p.m m none no upper through"
+    "provided available reviewed am pm a.m p.m m hours hrs none no upper through"
 )
 _VIEW_WORDS = frozenset(_VIEW_TEXT.split())
 
@@ -217,7 +220,7 @@ def is_boilerplate(paragraph: str) -> bool:
 def _is_boilerplate_sentence(sentence: str) -> bool:
     sentence = _LABEL.sub("", sentence)
     words = [word.rstrip(".") for word in re.findall(r"[a-z][a-z.]*", sentence)]
-    if all(word in _VIEW_WORDS for word in words):
+    if all(word in _VIEW_WORDS or not word.strip("x") for word in words):
         return True
     if len(words) > 30:
         return False
