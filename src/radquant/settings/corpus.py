@@ -1,14 +1,28 @@
 """The reports: where they come from."""
 
+import codecs
 from typing import Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from radquant import registry
-from radquant.settings.section import OneOf, Option, Section, Text, wrong
+from radquant.settings.section import OneOf, Option, Section, Text, of_form, wrong
 from radquant.settings.sources import Wheel
 
 PATH = "absolute or relative to the directory in which the workflow runs"
+
+
+SEPARATOR = of_form(
+    r'^(tab|[^A-Za-z0-9\s"])$', "tab, or one character that is no letter, digit, space or quote"
+)
+
+
+def is_encoding(name: str) -> bool:
+    """Say whether Python knows an encoding of text by this name."""
+    try:
+        return isinstance("a".encode(codecs.lookup(name).name), bytes)
+    except (LookupError, ValueError, TypeError):
+        return False
 
 
 class Columns(Section):
@@ -58,12 +72,29 @@ class Corpus(Section):
     split_file: Text | None = Field(
         None, description="Table that assigns studies to splits (mimic-cxr-2.0.0-split.csv)"
     )
+    separator: Annotated[str, SEPARATOR] | None = Field(
+        None,
+        description="What separates the cells of a table of text: one character, or tab; "
+        "recognised if not given",
+    )
+    encoding: Text | None = Field(
+        None,
+        description="Encoding of tables and texts, as Python names it (windows-1252); recognised "
+        "if not given",
+    )
     image_root: Text | None = Field(
         None, description="Folder of the image files that task.image_column names; given with it"
     )
     columns: Columns = Field(
         Columns(), description="Names of the source's columns, for format table"
     )
+
+    @field_validator("encoding")
+    @classmethod
+    def check_encoding(cls, value: str | None) -> str | None:
+        if value is not None and not is_encoding(value):
+            raise wrong(f" is {value!r}, which is no encoding; use utf-8 or windows-1252")
+        return value
 
     @model_validator(mode="after")
     def check_tables(self) -> Self:
