@@ -53,6 +53,7 @@ def main() -> None:
         eval_fraction=settings.cleaning.eval_fraction,
         min_words=settings.cleaning.min_words,
         max_words=settings.cleaning.max_words,
+        min_input_words=settings.cleaning.min_input_words,
         seed=settings.run.seed,
     )
     images = None if settings.corpus.image_root is None else Path(settings.corpus.image_root)

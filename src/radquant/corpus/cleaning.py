@@ -63,8 +63,18 @@ def normalise(text: str) -> str:
     spacing, punctuation, placeholders (XXXX, ___), invisible characters or Unicode form alone
     compare equal."""
     if not text.isascii():
-        text = unicodedata.normalize("NFC", _INVISIBLE.sub("", text))
+        text = unicodedata.normalize("NFC", INVISIBLE.sub("", text))
     return " ".join(word for word in _WORD.findall(text.lower()) if word.strip("x"))
+
+
+_TIME = re.compile(r"\b[ap]\.?m\b", re.IGNORECASE)
+
+
+def count_words(text: str) -> int:
+    """Return how many words of a text are more than a number, a letter, a placeholder or the half
+    of a day: "39 A.M., ___" has none."""
+    words = _WORD.findall(_TIME.sub(" ", text))
+    return sum(any(map(str.isalpha, word)) and len(word.strip("xX")) > 1 for word in words)
 
 
 _SAID = "described|discussed|detailed|noted|stated|mentioned|dictated|reported|given|listed"

@@ -19,6 +19,7 @@ OPTIONS = {
     "places": "the format {format} is not read from {given}, but from {allowed}",
     "columns": "--train, --eval and the columns are for the format {able}, not {format}",
     "split_file": "--split-file is for {all_able}, not {format}",
+    "headings": "headings are for {able}, not {format}, whose sections are known",
     "image_column": "--image-column is for {able}, not {format}",
     "no split_file": "images of MIMIC are named in the split file; give one with that column",
 }
@@ -66,10 +67,12 @@ def source_of(corpus: Any, image_column: str | None, downloads: Path | None = No
         image_column=image_column,
         separator="\t" if corpus.separator == "tab" else corpus.separator,
         encoding=corpus.encoding,
+        headings=corpus.headings.model_dump(),
     )
 
 
 def given(source: Source) -> set[str]:
     """The parts of a source that are there, by their names in `Source`."""
     names = ("wheel", "path", "train", "eval", "columns", "split_file", "image_column")
-    return {name for name in names if getattr(source, name)}
+    found = {name for name in names if getattr(source, name)}
+    return found | ({"headings"} if any(source.headings.values()) else set())

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from radquant.corpus.heading_names import (
-    MOST_CHARACTERS,
     Declared,
     Name,
     Names,
@@ -18,6 +17,7 @@ from radquant.corpus.heading_names import (
     names_of,
     pairs_of,
 )
+from radquant.settings.corpus import LONGEST_HEADING
 
 BODY = ("findings", "impression", "both")
 
@@ -86,7 +86,7 @@ def _at_line_starts(shadow: str, names: Names) -> Iterator[Heading]:
     before = ""  # the line before, "" where there is none
     headed = True  # whether that has a heading
     for line in shadow.split("\n"):
-        heading = _of_line(line[: MOST_CHARACTERS + 60], len(line), names)
+        heading = _of_line(line[: LONGEST_HEADING + 60], len(line), names)
         if heading:
             clear = headed or _ends(before) or heading.style == "capitals"
             if heading.kind in ("unknown", "part", "views"):
@@ -118,7 +118,7 @@ def _of_line(line: str, length: int, names: Names) -> Heading | None:
             mark = _CLOSE_MARK.match(line, closed.end()) if marked else None
             end = mark.end() if mark else closed.end()
             return Heading(0, end, name.kind, _style(phrase, marked))
-    if length <= MOST_CHARACTERS:
+    if length <= LONGEST_HEADING:
         phrase = line[begin:].strip(_TAIL)
         name = names.known(phrase)
         alone = _style(phrase, marked)
@@ -134,9 +134,9 @@ def _of_line(line: str, length: int, names: Names) -> Heading | None:
 
 def _colon(line: str, begin: int) -> int:
     """Where the first colon that is none of a clock time or a ratio stands, else -1."""
-    colon = line.find(":", begin, begin + MOST_CHARACTERS)
+    colon = line.find(":", begin, begin + LONGEST_HEADING)
     while colon > 0 and _CLOCK.match(line, colon - 1):
-        colon = line.find(":", colon + 1, begin + MOST_CHARACTERS)
+        colon = line.find(":", colon + 1, begin + LONGEST_HEADING)
     return colon
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from radquant.cli import progress as show_progress
-from radquant.corpus.cleaning import clean_text, is_cut, normalise, refers_elsewhere
+from radquant.corpus.cleaning import clean_text, count_words, is_cut, normalise, refers_elsewhere
 from radquant.corpus.marks import same_id
 from radquant.corpus.reports import SECTIONS, Report, check_ids, shown_id
 from radquant.corpus.splitting import assign_splits, check_no_leak, draw, leaks
@@ -21,7 +21,7 @@ TEXT_COLUMNS = (*SECTIONS, "text")
 
 @dataclass(frozen=True)
 class Settings:
-    """What to keep. The words are those of the target, bounds included."""
+    """What to keep. The words are those of the target, bounds included, and of each input."""
 
     inputs: Sequence[str]
     target: str
@@ -29,6 +29,7 @@ class Settings:
     eval_fraction: float = 0.3
     min_words: int = 1
     max_words: int = 150
+    min_input_words: int = 1
     seed: int = 7
     images: bool = False  # whether a report needs an image
 
@@ -181,6 +182,8 @@ def check_settings(settings: Settings) -> None:
             f"min_words {settings.min_words} and max_words {settings.max_words} leave no text; "
             "use 1 <= min_words <= max_words"
         )
+    if settings.min_input_words < 1:
+        raise UserError(f"min_input_words is {settings.min_input_words}; use at least 1")
 
 
 def clean_report(report: Report) -> Report:
@@ -188,7 +191,10 @@ def clean_report(report: Report) -> Report:
 
 
 # In the order in which they are tested; the first that holds is the report's reason.
-REASONS = ("missing section", "refers elsewhere", "cut mid-sentence", "too short", "too long")
+REASONS = (
+    *("missing section", "refers elsewhere", "cut mid-sentence", "too short", "too long"),
+    *("input too short", "input is the target"),
+)
 
 
 def _step_of(reason: str) -> str:
@@ -213,6 +219,14 @@ def why_unusable(raw: Report, cleaned: Report, settings: Settings) -> tuple[str,
         return "too short", f"{settings.target}, {words} words"
     if words > settings.max_words:
         return "too long", f"{settings.target}, {words} words"
+    target = normalise(getattr(cleaned, settings.target))
+    for name in settings.inputs:
+        text = getattr(cleaned, name)
+        words = count_words(text)
+        if words < settings.min_input_words:
+            return "input too short", f"{name}, {words} words"
+        if normalise(text) == target:
+            return "input is the target", f"{name} is the text of {settings.target}"
     return None
 
 

@@ -25,6 +25,22 @@ def is_encoding(name: str) -> bool:
         return False
 
 
+LONGEST_HEADING = 80  # characters
+
+
+def problem_of_heading(heading: str) -> str | None:
+    """What is wrong with a declared heading, None if nothing is."""
+    if not any(map(str.isalpha, heading)):
+        return "holds no letter; write it as the reports do"
+    if heading.splitlines() != [heading] or "\t" in heading:
+        return "holds a line break or a tab; give one heading each"
+    if len(heading) > LONGEST_HEADING:
+        return f"is longer than {LONGEST_HEADING} characters; give the heading alone"
+    if ":" in heading.rstrip(" :"):
+        return "holds a colon; give what stands before it"
+    return None
+
+
 class Columns(Section):
     """Names of the source's columns, for format table; a column has our name unless given."""
 
@@ -52,6 +68,45 @@ class Columns(Section):
     comparison: Annotated[Text | None, Option("comparison-column")] = Field(
         None, description="Column of the comparison"
     )
+
+
+class Headings(Section):
+    """Headings of sections in the texts of reports, beside the usual English ones."""
+
+    findings: Annotated[tuple[Text, ...], Option("findings-heading")] = Field(
+        (), description="Headings of the findings, as Befund"
+    )
+    impression: Annotated[tuple[Text, ...], Option("impression-heading")] = Field(
+        (), description="Headings of the impression, as Beurteilung"
+    )
+    indication: Annotated[tuple[Text, ...], Option("indication-heading")] = Field(
+        (), description="Headings of the indication, as Fragestellung"
+    )
+    comparison: Annotated[tuple[Text, ...], Option("comparison-heading")] = Field(
+        (), description="Headings of the comparison, as Voraufnahmen"
+    )
+    technique: Annotated[tuple[Text, ...], Option("technique-heading")] = Field(
+        (), description="Headings of the technique, as Technik"
+    )
+    other: Annotated[tuple[Text, ...], Option("other-heading")] = Field(
+        (), description="Headings of whatever else ends a section, as Empfehlung"
+    )
+
+    @model_validator(mode="after")
+    def check_headings(self) -> Self:
+        sections: dict[str, str] = {}
+        for section in type(self).model_fields:
+            for heading in getattr(self, section):
+                problem = problem_of_heading(heading)
+                if problem:
+                    raise wrong(f" has a heading that {problem}", section)
+                key = " ".join(heading.casefold().rstrip(" :").split())
+                first = sections.setdefault(key, section)
+                if first != section:
+                    raise wrong(
+                        f" has the heading {heading!r}, as {first} has; leave it in one", section
+                    )
+        return self
 
 
 class Corpus(Section):
@@ -87,6 +142,9 @@ class Corpus(Section):
     )
     columns: Columns = Field(
         Columns(), description="Names of the source's columns, for format table"
+    )
+    headings: Headings = Field(
+        Headings(), description="Headings in another language, for texts that are cut into sections"
     )
 
     @field_validator("encoding")

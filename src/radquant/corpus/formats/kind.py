@@ -5,7 +5,7 @@ its reason, by the next step.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -39,6 +39,7 @@ class Source:
     image_column: str | None = None  # that names the image files of a report, or of a row of them
     separator: str | None = None  # of cells in a table of text; recognised where not given
     encoding: str | None = None  # of tables and texts, likewise
+    headings: Mapping[str, Sequence[str]] = field(default_factory=dict)  # of a section, beside ours
     notes: Notes = field(default_factory=Counter)  # what reading recognised and took back
 
     @property
@@ -69,6 +70,10 @@ class CorpusFormat(Protocol):
     @property
     def SPLIT_FILE(self) -> bool:
         """Whether a file beside the reports may give patients and splits."""
+
+    @property
+    def HEADINGS(self) -> bool:
+        """Whether sections are found in the reports' texts, so that headings may be declared."""
 
     @property
     def IMAGES(self) -> str | None:

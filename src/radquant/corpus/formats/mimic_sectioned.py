@@ -18,6 +18,7 @@ DESCRIPTION = (
 SOURCES = ("path",)
 COLUMNS = False
 SPLIT_FILE = True
+HEADINGS = False
 IMAGES = "split_file"
 
 

@@ -16,6 +16,7 @@ DESCRIPTION = (
 SOURCES = ("wheel", "path")
 COLUMNS = False
 SPLIT_FILE = False
+HEADINGS = False
 IMAGES = None
 
 

@@ -26,8 +26,8 @@ FILES = "text files"
 _SHORTENED = re.compile(r"\d\.\d+[eE]\+\d+")
 
 
-def report_from_text(identifier: str, text: str, where: str) -> Report:
-    found = find_sections(text)
+def report_from_text(identifier: str, text: str, where: str, source: Source) -> Report:
+    found = find_sections(text, source.headings)
     return Report(
         id=identifier,
         text=text,

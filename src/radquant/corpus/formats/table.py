@@ -21,6 +21,7 @@ DESCRIPTION = (
 SOURCES = ("path", "train and eval")
 COLUMNS = True
 SPLIT_FILE = False
+HEADINGS = True
 IMAGES = "reports"
 
 IDS = ("id", "group", "study")
@@ -76,7 +77,7 @@ def _table(path: Path, source: Source, split: str) -> list[Report]:
         fields["images"] = SEPARATOR.join(image_names(fields.get("images", "")))
         report = Report(**fields, where=place)
         if "text" in columns and from_text:
-            found = find_sections(report.text)
+            found = find_sections(report.text, source.headings)
             for name in from_text:
                 setattr(report, name, getattr(found, name))
         elif "text" not in columns:

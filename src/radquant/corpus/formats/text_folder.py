@@ -18,6 +18,7 @@ DESCRIPTION = (
 SOURCES = ("path",)
 COLUMNS = False
 SPLIT_FILE = False
+HEADINGS = True
 IMAGES = None
 
 
@@ -35,5 +36,5 @@ def read(source: Source) -> list[Report]:
     reports = []
     for member, data in members(source, ENDING):
         name = same_id(member.removeprefix(f"{source.path}/")[: -len(ENDING)])
-        reports.append(report_from_text(name, text_file(data, member, source), where=member))
+        reports.append(report_from_text(name, text_file(data, member, source), member, source))
     return checked(reports, source.name)
