@@ -9,6 +9,7 @@ from radquant.corpus.files.encoding import UTF8, decode
 from radquant.corpus.files.markup import check_text
 from radquant.corpus.files.rows import Row
 from radquant.corpus.formats.kind import Source
+from radquant.corpus.heading_names import Declared
 from radquant.corpus.marks import meant, same_id
 from radquant.corpus.reports import SECTIONS, Report, check_ids
 from radquant.corpus.sections import find_sections
@@ -26,8 +27,11 @@ FILES = "text files"
 _SHORTENED = re.compile(r"\d\.\d+[eE]\+\d+")
 
 
-def report_from_text(identifier: str, text: str, where: str, source: Source) -> Report:
-    found = find_sections(text, source.headings)
+def report_from_text(
+    identifier: str, text: str, where: str, headings: Declared | None = None
+) -> Report:
+    """headings: those that the user declares, by section."""
+    found = find_sections(text, headings)
     return Report(
         id=identifier,
         text=text,

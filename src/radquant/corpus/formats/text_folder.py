@@ -36,5 +36,7 @@ def read(source: Source) -> list[Report]:
     reports = []
     for member, data in members(source, ENDING):
         name = same_id(member.removeprefix(f"{source.path}/")[: -len(ENDING)])
-        reports.append(report_from_text(name, text_file(data, member, source), member, source))
+        reports.append(
+            report_from_text(name, text_file(data, member, source), member, source.headings)
+        )
     return checked(reports, source.name)
