@@ -142,6 +142,8 @@ _WHOLE_FLOAT = re.compile(r"(-?\d+)\.0+")
 
 def tidy(name: str) -> str:
     """Return the name of a column in one Unicode form and without the space around it."""
+    if name.isascii() and name.isidentifier():
+        return name
     return unicodedata.normalize("NFC", " ".join(_INVISIBLE.sub("", name).split()))
 
 

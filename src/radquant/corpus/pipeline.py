@@ -262,10 +262,13 @@ def _check_enough(result: Cleaned, raw: int, settings: Settings) -> None:
             if result.funnel["split"] == "given"
             else "ask for fewer or raise the evaluation fraction"
         )
-        raise UserError(
+        message = (
             f"{settings.eval_reports} evaluation reports were asked for and "
             f"{len(result.evaluation)} are there ({funnel}); {remedy}"
         )
+        if not result.evaluation:
+            raise NothingLeftError(f"{message}; {_most_frequent(result)}", result)
+        raise UserError(message)
     if not result.train:
         remedy = (
             "the corpus gives its own split, so give it training reports"

@@ -25,22 +25,29 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _NO_TEXT = (
-    (b"PK\x03\x04", "a zip archive, as .xlsx, .docx and .zip are; save it as text or give it its"),
-    (b"\xd0\xcf\x11\xe0", "an Office file, old or with a password; save it unlocked as .xlsx or"),
-    (b"%PDF-", "a PDF; save its text as"),
-    (b"{\\rtf", "RTF; save it as plain text with the"),
-    (b"\x1f\x8b", "packed by gzip; unpack it or give it the ending .gz after its"),
-    (b"PAR1", "a Parquet file; give it that"),
-    (b"SQLite format 3", "an SQLite database; export its table with the"),
-    (b"\xfd7zXZ", "packed by xz; unpack it to its"),
-    (b"\x28\xb5\x2f\xfd", "packed by zstd; unpack it to its"),
-    (b"\x89PNG", "an image, which holds no text; give text with the"),
-    (b"\xff\xd8\xff", "an image, which holds no text; give text with the"),
+    (
+        b"PK\x03\x04",
+        "is a zip archive, as .xlsx and .docx are; give it its ending, or save it as text",
+    ),
+    (
+        b"\xd0\xcf\x11\xe0",
+        "is an old Office file or has a password; save it unlocked as .xlsx or .txt",
+    ),
+    (b"%PDF-", "is a PDF; save its text"),
+    (b"{\\rtf", "is RTF; save it as plain text"),
+    (b"\x1f\x8b", "is packed by gzip; end its name in .gz, or unpack it"),
+    (b"\xfd7zXZ", "is packed by xz; unpack it"),
+    (b"\x28\xb5\x2f\xfd", "is packed by zstd; unpack it"),
+    (b"PAR1", "is a Parquet file; end its name in .parquet"),
+    (b"SQLite format 3", "is an SQLite database; export its table as .csv"),
+    (b"\x89PNG", "is an image, which holds no text; give the text of its report"),
+    (b"\xff\xd8\xff", "is an image, which holds no text; give the text of its report"),
 )
 # In Windows-1252 these bytes are signs that never stand between two letters, or hardly ever at all.
 # In other encodings they are letters (Mac, DOS, Central European, Cyrillic).
+_ODD = "ƒ„†‡ˆ‰Š‹ŽŸ‘“”•˜›žš¡¢£¤¥¦§¨©«¬®¯°±²³¶¸¹»¼½¾¿×÷‚"
 _ODD_IN_WORD = re.compile(
-    r"(?<=[A-Za-z])[ƒ„†‡ˆ‰Š‹Ž‘“”•˜›žŸ¡¢£¤¥¦§¨©«¬®¯°±²³¶¸¹»¼½¾¿×÷](?=[a-z])|[ÿþðÐÞ]|[À-ÖØ-öø-ÿ]{3}"
+    rf"(?<=[A-Za-z])[{_ODD}](?=[a-z{_ODD}])|(?<=[a-z])[ƒ†‡ˆ‰Š‹ŽŸ˜‚]|[€†‡ˆ‰Žš½¼¾](?=[a-z])|[ÿþðÐÞ]|[À-ÖØ-öø-ÿ]{{3}}"
 )
 _CUT = re.compile(rb"(?:[\xc2\xc3]|\xe2[\x80-\x86]?)\Z")  # what UTF-8 may be cut off behind
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
@@ -57,9 +64,12 @@ def open_bytes(path: Path) -> Any:
 
 
 def open_text(path: Path, encoding: str, newline: str = "") -> io.TextIOWrapper:
-    """Open a text that was found to be in `encoding`; line breaks stay as they are."""
+    """Open a text that was found to be in `encoding`; line breaks stay as they are.
+
+    Where only its beginning was looked at, there may be other bytes behind it.
+    """
     name = "utf-8-sig" if encoding == UTF8 else encoding
-    return io.TextIOWrapper(open_bytes(path), name, newline=newline)
+    return io.TextIOWrapper(open_bytes(path), name, errors="replace", newline=newline)
 
 
 def chunks_of(path: Path, most: int | None = None) -> Chunks:
@@ -119,7 +129,7 @@ def encoding_of(read: Chunks, place: str, given: str | None = None, whole: bool 
 def _check_text(start: bytes, place: str) -> None:
     for mark, what in _NO_TEXT:
         if start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(mark):
-            raise UserError(f"{place} is {what} ending that says so")
+            raise UserError(f"{place} {what}")
     if start[128:132] == b"DICM":
         raise UserError(f"{place} is a DICOM file; export the text of its report")
 

@@ -46,6 +46,8 @@ def _record(line: str, place: str) -> dict[str, Any]:
         raise UserError(f"{place}: not valid JSON; {LINES}") from None
     if not isinstance(record, dict):
         raise UserError(f"{place}: not a JSON object; {LINES}")
+    if all(name.isascii() and name.isidentifier() for name in record):
+        return record
     return dict(zip(check_names(list(record), place), record.values(), strict=True))
 
 

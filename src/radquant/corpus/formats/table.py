@@ -1,7 +1,6 @@
 """Format table: one table of reports, or one for training and one for evaluation."""
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from radquant.corpus.files.header import need_column, shown_names
@@ -99,9 +98,15 @@ def _choose_columns(available: list[str], source: Source, path: Path) -> dict[st
     if source.image_column:
         asked["images"] = source.image_column
     columns = {field: need_column(name, available, path) for field, name in asked.items()}
+    known = set(available)
+    alike: dict[str, list[str]] = {}
+    for name in available:
+        alike.setdefault(_plain(name), []).append(name)
     for field in FIELDS:
-        usual = _usual(_USUAL.get(field, (field,)), available, path)
-        if field not in columns and usual:
+        if field in columns:
+            continue
+        usual = _usual(_USUAL.get(field, (field,)), alike, known, path)
+        if usual:
             columns[field] = usual
     if not {"text", "findings", "impression"} & set(columns):
         if not available:
@@ -113,22 +118,27 @@ def _choose_columns(available: list[str], source: Source, path: Path) -> dict[st
     return columns
 
 
-def _usual(names: Sequence[str], available: Sequence[str], path: Path) -> str | None:
-    """The first of `names` that is a column, as it is written there, None if there is none."""
+def _usual(
+    names: Sequence[str], alike: Mapping[str, list[str]], available: Collection[str], path: Path
+) -> str | None:
+    """The first of `names` that is a column, as it is written there, None if there is none.
+
+    alike: the columns by what `_plain` leaves of their names.
+    """
     for name in names:
         if name in available:
             return name
     for name in names:
-        alike = [each for each in available if _plain(each) == _plain(name)]
-        if len(alike) > 1:
+        found = alike.get(_plain(name), [])
+        if len(found) > 1:
             raise UserError(
-                f"{path} has the columns {shown_names(alike)}, which are nearly {name!r}; name "
+                f"{path} has the columns {shown_names(found)}, which are nearly {name!r}; name "
                 "the one that is meant"
             )
-        if alike:
-            return alike[0]
+        if found:
+            return found[0]
     return None
 
 
 def _plain(name: str) -> str:
-    return re.sub(r"[\s_-]", "", name.casefold())
+    return name.casefold().replace(" ", "").replace("_", "").replace("-", "")
