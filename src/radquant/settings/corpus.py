@@ -99,12 +99,12 @@ class Headings(Section):
             for heading in getattr(self, section):
                 problem = problem_of_heading(heading)
                 if problem:
-                    raise wrong(f" has a heading that {problem}", section)
+                    raise wrong(f"has a heading that {problem}", section)
                 key = " ".join(heading.casefold().rstrip(" :").split())
                 first = sections.setdefault(key, section)
                 if first != section:
                     raise wrong(
-                        f" has the heading {heading!r}, as {first} has; leave it in one", section
+                        f"has the heading {heading!r}, as {first} has; leave it in one", section
                     )
         return self
 
