@@ -4,6 +4,7 @@ import sys
 
 from snakemake.utils import min_version
 
+from radquant.corpus.fetching import look, source_of
 from radquant.settings.configuration import resolve
 from radquant.errors import UserError
 from radquant.settings.yaml_files import check_yaml
@@ -33,6 +34,12 @@ if not workflow.overwrite_configfiles:
 
 SETTINGS = or_stop(resolve, config)
 config = SETTINGS.model_dump(mode="json")
+if workflow.is_main_process:  # jobs have no need of it
+    or_stop(
+        look,
+        SETTINGS.corpus.format,
+        source_of(SETTINGS.corpus, SETTINGS.task.image_column),
+    )
 
 
 scattergather:

@@ -6,9 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from radquant.cli import run
-from radquant.corpus.pipeline import Settings, prepare_corpus, rejected_table, show_funnel
-from radquant.corpus.reports import COLUMNS, RAW_COLUMNS, from_table, to_table
-from radquant.files import read_table, write_json, write_table
+from radquant.corpus.pipeline import (
+    Cleaned,
+    NothingLeftError,
+    Settings,
+    prepare_corpus,
+    rejected_table,
+    show_funnel,
+)
+from radquant.corpus.reports import COLUMNS, RAW_COLUMNS, READING, from_table, to_table
+from radquant.errors import UserError
+from radquant.files import hash_path, read_table, write_json, write_table
 from radquant.settings import stages
 from radquant.settings.options import parse
 
@@ -25,6 +33,17 @@ def arguments() -> tuple[argparse.Namespace, Any]:
     return parse(parser, stages.CLEAN)
 
 
+# Where rejected.csv and the funnel stay if nothing is left: Snakemake removes the outputs of a job
+# that fails.
+REFUSED = "refused"
+
+
+def write_dropped(cleaned: Cleaned, reading: Any, rejected: Path, funnel: Path) -> None:
+    """Write the dropped reports with their reasons, and the funnel with what reading recognised."""
+    write_table(rejected, rejected_table(cleaned))
+    write_json(funnel, {**cleaned.funnel, READING: reading})
+
+
 def main() -> None:
     files, settings = arguments()
     keep = Settings(
@@ -34,15 +53,25 @@ def main() -> None:
         eval_fraction=settings.cleaning.eval_fraction,
         min_words=settings.cleaning.min_words,
         max_words=settings.cleaning.max_words,
+        min_input_words=settings.cleaning.min_input_words,
         seed=settings.run.seed,
     )
     images = None if settings.corpus.image_root is None else Path(settings.corpus.image_root)
-    raw = from_table(read_table(files.raw, RAW_COLUMNS))
-    cleaned = prepare_corpus(raw, keep, images)
+    table = read_table(files.raw, RAW_COLUMNS)
+    reading = table.attrs.get(READING, {})
+    refused = [path.parent / REFUSED / path.name for path in (files.rejected, files.funnel)]
+    try:
+        cleaned = prepare_corpus(from_table(table), keep, images)
+    except NothingLeftError as error:
+        write_dropped(error.cleaned, reading, files.rejected, files.funnel)
+        write_dropped(error.cleaned, reading, *refused)
+        raise UserError(f"{error}; {refused[0]} has every report's reason") from None
     write_table(files.train, to_table(cleaned.train, COLUMNS))
     write_table(files.eval, to_table(cleaned.evaluation, COLUMNS))
-    write_table(files.rejected, rejected_table(cleaned))
-    write_json(files.funnel, cleaned.funnel)
+    write_dropped(cleaned, reading, files.rejected, files.funnel)
+    for path in refused:
+        path.unlink(missing_ok=True)
+        hash_path(path).unlink(missing_ok=True)
     print(show_funnel(cleaned.funnel))
     if cleaned.funnel["unit"] == "report":
         print("the corpus names no patients: split by report", file=sys.stderr)

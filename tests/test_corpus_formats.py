@@ -29,6 +29,7 @@ DESCRIPTION = "A file with a report a line."
 SOURCES = ("path",)
 COLUMNS = False
 SPLIT_FILE = False
+HEADINGS = True
 IMAGES = None
 
 
@@ -94,6 +95,12 @@ def test_the_page_lists_the_formats() -> None:
             "corpus.split_file is not used by format table; remove it",
         ),
         (
+            "openi",
+            {"path", "headings"},
+            "headings are for table, mimic-tree, text-folder, not openi",
+            "corpus.headings is for table, mimic-tree, text-folder, not for format openi",
+        ),
+        (
             "text-folder",
             {"path", "image_column"},
             "--image-column is for table, mimic-tree, mimic-sectioned, not text-folder",
@@ -121,7 +128,7 @@ def test_a_wrong_source_gets_one_sentence(
         ("table", {"train", "eval", "columns", "image_column"}),
         ("mimic-tree", {"path", "split_file", "image_column"}),
         ("mimic-sectioned", {"path"}),
-        ("text-folder", {"path"}),
+        ("text-folder", {"path", "headings"}),
     ],
 )
 def test_a_right_source_is_taken(name: str, given: set[str]) -> None:

@@ -6,7 +6,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from radquant.corpus.cleaning import normalise
-from radquant.corpus.tables import cell, decode, need_column, read_rows
+from radquant.corpus.files.encoding import decode
+from radquant.corpus.files.header import need_column
+from radquant.corpus.marks import meant
+from radquant.corpus.tables import cell, open_table
 from radquant.errors import UserError
 from radquant.files import atomic_path, require_file, sha256_file
 
@@ -55,21 +58,25 @@ def read_texts(path: str | Path, column: str) -> list[dict[str, str]]:
 
     Raises UserError for a file that is missing, empty, malformed or not UTF-8, or lacks the column.
     """
-    columns, rows = _text_rows(Path(path)) if str(path).endswith(".txt") else read_rows(path)
-    if not columns:
+    if str(path).lower().endswith(".txt"):
+        return [*_lines(Path(path))]
+    table = open_table(path)
+    if not table.columns:
         raise UserError(f"{path} is empty; give a file with texts")
-    need_column(column, columns, path)
+    column = need_column(column, table.columns, path)
     return [
-        {"id": place.removeprefix(f"{path}, "), "text": cell(row, column, place)}
-        for place, row in rows
+        {"id": place.removeprefix(f"{path}, "), "text": meant(cell(row, column, place))}
+        for place, row in table.rows([column])
     ]
 
 
-def _text_rows(path: Path) -> tuple[list[str], Iterator[tuple[str, dict[str, str]]]]:
+def _lines(path: Path) -> Iterator[dict[str, str]]:
     require_file(path)
-    lines = decode(path.read_bytes(), str(path)).split("\n")
-    rows = ((f"{path}, line {n}", {"text": line}) for n, line in enumerate(lines, 1))
-    return ["text"] if any(lines) else [], rows
+    lines = decode(path.read_bytes(), str(path))[0].split("\n")
+    if not any(lines):
+        raise UserError(f"{path} is empty; give a file with texts")
+    for number, line in enumerate(lines, 1):
+        yield {"id": f"line {number}", "text": line}
 
 
 def check_unseen(texts: Sequence[Row], evaluation: Iterable[Row], target: str, name: str) -> None:

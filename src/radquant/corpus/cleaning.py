@@ -1,10 +1,11 @@
 """Cleaning the text of a section, and telling which texts are not worth keeping."""
 
 import re
+import unicodedata
 
 _BREAK = re.compile(r"<br\s?/?>", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f]")
-_INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060\ufeff]")
+INVISIBLE = re.compile("[\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
 _RULE = re.compile(r"_{10,}")
 _SPACE_BEFORE_STOP = re.compile(r" ([.,;:])(?!\d)")
 _STOPS = re.compile(r"\.(?: ?\.)+(?!\d)")
@@ -26,7 +27,7 @@ def clean_text(raw: str) -> str:
     added at the end, where it would hide that a text was cut off.
     """
     text = _BREAK.sub("\n", raw)
-    text = _INVISIBLE.sub("", _CONTROL.sub(" ", text))
+    text = INVISIBLE.sub("", _CONTROL.sub(" ", text))
     text = "\n".join(line for part in text.splitlines() if (line := " ".join(part.split())))
     text = _RULE.sub(" ", text)
     text = _BROKEN_WORD.sub("", text)
@@ -59,8 +60,21 @@ _WORD = re.compile(r"[^\W_]+")
 
 def normalise(text: str) -> str:
     """Return the lower-case words and numbers of a text, so that texts that differ in case,
-    spacing, punctuation or placeholders (XXXX, ___) alone compare equal."""
+    spacing, punctuation, placeholders (XXXX, ___), invisible characters or Unicode form alone
+    compare equal."""
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", INVISIBLE.sub("", text))
     return " ".join(word for word in _WORD.findall(text.lower()) if word.strip("x"))
+
+
+_TIME = re.compile(r"\b[ap]\.?m\b", re.IGNORECASE)
+
+
+def count_words(text: str) -> int:
+    """Return how many words of a text are more than a number, a letter, a placeholder or the half
+    of a day: "39 A.M., ___" has none."""
+    words = _WORD.findall(_TIME.sub(" ", text))
+    return sum(any(map(str.isalpha, word)) and len(word.strip("xX")) > 1 for word in words)
 
 
 _SAID = "described|discussed|detailed|noted|stated|mentioned|dictated|reported|given|listed"

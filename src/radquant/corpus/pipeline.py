@@ -9,8 +9,9 @@ from typing import Any
 import pandas as pd
 
 from radquant.cli import progress as show_progress
-from radquant.corpus.cleaning import clean_text, is_cut, normalise, refers_elsewhere
-from radquant.corpus.reports import SECTIONS, Report, check_ids
+from radquant.corpus.cleaning import clean_text, count_words, is_cut, normalise, refers_elsewhere
+from radquant.corpus.marks import same_id
+from radquant.corpus.reports import SECTIONS, Report, check_ids, shown_id
 from radquant.corpus.splitting import assign_splits, check_no_leak, draw, leaks
 from radquant.errors import UserError
 from radquant.image_files import COLUMN, image_files, read_image
@@ -20,7 +21,7 @@ TEXT_COLUMNS = (*SECTIONS, "text")
 
 @dataclass(frozen=True)
 class Settings:
-    """What to keep. The words are those of the target, bounds included."""
+    """What to keep. The words are those of the target, bounds included, and of each input."""
 
     inputs: Sequence[str]
     target: str
@@ -28,6 +29,7 @@ class Settings:
     eval_fraction: float = 0.3
     min_words: int = 1
     max_words: int = 150
+    min_input_words: int = 1
     seed: int = 7
     images: bool = False  # whether a report needs an image
 
@@ -43,6 +45,14 @@ class Cleaned:
     evaluation: list[Report] = field(default_factory=list)
     rejected: list[tuple[Report, str, str]] = field(default_factory=list)
     funnel: dict[str, Any] = field(default_factory=dict)
+
+
+class NothingLeftError(UserError):
+    """Cleaning left nothing to train or to evaluate with; `cleaned` says what became of it all."""
+
+    def __init__(self, message: str, cleaned: Cleaned) -> None:
+        super().__init__(message)
+        self.cleaned = cleaned
 
 
 def prepare_corpus(
@@ -80,9 +90,10 @@ def clean_corpus(
     the pool, and so the evaluation, keeps it. Pool reports that are not drawn are rejected as such.
     `progress` wraps the loop over the reports.
     Raises UserError for duplicate ids, an empty corpus, or fewer reports than asked for; the last
-    two show the funnel.
+    two show the funnel. Where nothing is left it is a NothingLeftError.
     """
     check_settings(settings)
+    raw = [_with_plain_ids(report) for report in raw]
     check_ids(raw)
     result = Cleaned()
     steps = [{"step": "raw", "removed": 0, "left": len(raw)}]
@@ -140,6 +151,12 @@ def clean_corpus(
     return result
 
 
+def _with_plain_ids(report: Report) -> Report:
+    ids = {name: same_id(getattr(report, name)) for name in ("id", "group", "study")}
+    same = all(getattr(report, name) == value for name, value in ids.items())
+    return report if same else replace(report, **ids)
+
+
 def check_settings(settings: Settings) -> None:
     """Raise UserError for a task that names no section, one twice, or gives the target away."""
     names = [*settings.inputs, settings.target]
@@ -165,6 +182,8 @@ def check_settings(settings: Settings) -> None:
             f"min_words {settings.min_words} and max_words {settings.max_words} leave no text; "
             "use 1 <= min_words <= max_words"
         )
+    if settings.min_input_words < 1:
+        raise UserError(f"min_input_words is {settings.min_input_words}; use at least 1")
 
 
 def clean_report(report: Report) -> Report:
@@ -172,7 +191,10 @@ def clean_report(report: Report) -> Report:
 
 
 # In the order in which they are tested; the first that holds is the report's reason.
-REASONS = ("missing section", "refers elsewhere", "cut mid-sentence", "too short", "too long")
+REASONS = (
+    *("missing section", "refers elsewhere", "cut mid-sentence", "too short", "too long"),
+    *("input too short", "input is the target"),
+)
 
 
 def _step_of(reason: str) -> str:
@@ -197,6 +219,14 @@ def why_unusable(raw: Report, cleaned: Report, settings: Settings) -> tuple[str,
         return "too short", f"{settings.target}, {words} words"
     if words > settings.max_words:
         return "too long", f"{settings.target}, {words} words"
+    target = normalise(getattr(cleaned, settings.target))
+    for name in settings.inputs:
+        text = getattr(cleaned, name)
+        words = count_words(text)
+        if words < settings.min_input_words:
+            return "input too short", f"{name}, {words} words"
+        if normalise(text) == target:
+            return "input is the target", f"{name} is the text of {settings.target}"
     return None
 
 
@@ -222,19 +252,43 @@ def _check_enough(result: Cleaned, raw: int, settings: Settings) -> None:
     if not raw:
         raise UserError("the corpus is empty; check corpus.path")
     if not result.train and not result.funnel["eval_pool"]:
-        raise UserError(f"nothing is left of the corpus after cleaning ({funnel})")
+        raise NothingLeftError(
+            f"nothing is left of the corpus after cleaning ({funnel}); {_most_frequent(result)}",
+            result,
+        )
     if len(result.evaluation) < settings.eval_reports:
         remedy = (
             "the corpus gives its own split, so ask for fewer"
             if result.funnel["split"] == "given"
             else "ask for fewer or raise the evaluation fraction"
         )
-        raise UserError(
+        message = (
             f"{settings.eval_reports} evaluation reports were asked for and "
             f"{len(result.evaluation)} are there ({funnel}); {remedy}"
         )
+        if not result.evaluation:
+            raise NothingLeftError(f"{message}; {_most_frequent(result)}", result)
+        raise UserError(message)
     if not result.train:
-        raise UserError(f"no training report is left ({funnel}); lower the evaluation fraction")
+        remedy = (
+            "the corpus gives its own split, so give it training reports"
+            if result.funnel["split"] == "given"
+            else "lower the evaluation fraction"
+        )
+        raise NothingLeftError(
+            f"no training report is left ({funnel}); {remedy}; {_most_frequent(result)}", result
+        )
+
+
+def _most_frequent(result: Cleaned) -> str:
+    """What took most reports, with three of them by id."""
+    counts = Counter(reason for _, reason, _ in result.rejected)
+    if not counts:
+        return "no report was rejected"
+    reason, count = counts.most_common(1)[0]
+    ids = [report.id for report, why, _ in result.rejected if why == reason][:3]
+    shown = ", ".join(map(shown_id, ids))
+    return f"{reason!r} took {count} of {len(result.rejected)}, such as {shown}"
 
 
 def show_funnel(funnel: dict[str, Any]) -> str:

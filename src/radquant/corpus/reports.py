@@ -5,11 +5,14 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from radquant.corpus.marks import same_id
 from radquant.errors import UserError
 
 SECTIONS = ("findings", "impression", "indication", "comparison")
 COLUMNS = ("id", "group", "study", *SECTIONS, "text", "images")
 RAW_COLUMNS = (*COLUMNS, "split")
+# The table's attribute, which Parquet keeps, that says what reading recognised and took back.
+READING = "reading"
 MAX_ID_LENGTH = 200
 SHOWN = 5
 
@@ -68,19 +71,19 @@ def check_ids(reports: Sequence[Report]) -> None:
         if len(report.id) > MAX_ID_LENGTH:
             raise UserError(
                 f"{where}: the id is longer than {MAX_ID_LENGTH} characters; "
-                "name the column that holds the ids"
+                "name the column that holds the ids, or shorten them"
             )
-        places.setdefault(report.id, []).append(where)
+        places.setdefault(same_id(report.id), []).append(where)
     repeated = {name: found for name, found in places.items() if len(found) > 1}
     if not repeated:
         return
     shown = "; ".join(
-        f"{_shown_id(name)} at {', '.join(found[:SHOWN])}"
+        f"{shown_id(name)} at {', '.join(found[:SHOWN])}"
         for name, found in list(repeated.items())[:SHOWN]
     )
     more = f"; {len(repeated) - SHOWN} more" if len(repeated) > SHOWN else ""
     raise UserError(f"{len(repeated)} duplicate ids ({shown}{more}); give every report its own id")
 
 
-def _shown_id(name: str) -> str:
+def shown_id(name: str) -> str:
     return repr(name) if len(name) <= 64 and not any(map(str.isspace, name)) else "one id"

@@ -1,58 +1,39 @@
 """Finding the sections of a radiology report written as one text.
 
-The sections are returned as they stand, untouched but for the blank space around them: cleaning is
-another step, and needs the line breaks.
-
-Headings are taken from the MIMIC-CXR code repository's section parser (Johnson et al., 2019), but
-are found with any left margin, in capitals or as a title, and in the middle of a line, because
-re-exports of the corpus strip margins and join lines.
+The sections are returned as they stand, untouched but for the blank space around them and for
+characters that nobody sees: cleaning is another step, and needs the line breaks.
 """
 
 import re
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-_HEADINGS = {
-    "findings": "FINDINGS | FINDING | FINDINGS AND IMPRESSION | FINDINGS/IMPRESSION"
-    " | FINDINGS / IMPRESSION | FINDINGS & IMPRESSION | IMPRESSION AND FINDINGS",
-    "impression": "IMPRESSION | IMPRESSIONS | IMPRESSON | IMPRESION | CONCLUSION | CONCLUSIONS"
-    " | OPINION | SUMMARY",
-    "indication": "INDICATION | INDICATIONS | CLINICAL INDICATION | HISTORY | CLINICAL HISTORY"
-    " | PATIENT HISTORY | CLINICAL INFORMATION | CLINICAL INFO | REASON FOR EXAM"
-    " | REASON FOR EXAMINATION | REASON FOR THE EXAM | REASON FOR STUDY",
-    "comparison": "COMPARISON | COMPARISONS | COMPARISON STUDY | REFERENCE EXAM",
-    "technique": "TECHNIQUE | EXAMINATION | EXAM | EXAM TYPE | STUDY | PROCEDURE | VIEWS",
-    "other": "NOTIFICATION | NOTIFICATIONS | RECOMMENDATION | RECOMMENDATIONS | SIGNED BY"
-    " | RADIATION DOSE | DOSE | DICTATED BY | ATTENDING | CRITICAL RESULT",
-}
-NAMES = {name: section for section, names in _HEADINGS.items() for name in names.split(" | ")}
+from radquant.corpus.cleaning import INVISIBLE, is_cut
+from radquant.corpus.heading_names import Declared
+from radquant.corpus.headings import BODY, Heading, find_headings
+
 # Sections that come before the body, so an unlabelled body may hang on to their end.
 HEADER = ("", "indication", "comparison", "technique")
+# Headings that name the body of a report that has no heading of findings.
+_NAMES_BODY = ("views", "report")
 
-_longest_first = sorted(NAMES, key=len, reverse=True)
-_ALL = "|".join(re.escape(name).replace(r"\ ", "[ ]") for name in _longest_first)
-_MAIN = r"FINDINGS?|IMPRESSIONS?|INDICATION|COMPARISON|TECHNIQUE"
-_HEADING = re.compile(
-    # At a line's start: any heading, capitals or title, with a colon or alone on its line.
-    rf"^[ \t]*(?P<line>(?=[A-Z])(?i:{_ALL}))[ \t]*(?::|$)"
-    # Within a line: any heading in capitals, the main ones also as a title after a full stop.
-    rf"|(?<![A-Za-z/&])(?P<inline>{_ALL})[ \t]*:"
-    rf"|(?<=[.:;\]_] )(?P<title>(?=[A-Z])(?i:{_MAIN}))[ \t]*:",
-    re.MULTILINE,
-)
-# "PA AND LATERAL VIEWS OF THE CHEST:" names the body where no heading does.
-_VIEW_HEADING = re.compile(r"^[ \t]*([A-Z][A-Z0-9 ,/()&.-]{3,80}):", re.MULTILINE)
-_VIEW_WORD = re.compile(r"\b(?:CHEST|RADIOGRAPHS?|VIEWS?|FILMS?|X-?RAYS?)\b")
 _MARKER = re.compile(
     r"(?P<rule>_{10,})"
-    r"|(?<![A-Za-z])(?P<final>FINAL REPORT\b)"
-    r"|(?<![A-Za-z])(?P<wet>WET READ(?: VERSION #?\d+)?\b[ \t]*:?"
+    r"|(?<![A-Za-z])(?P<final>FINAL REPORT\b|^[ \t]*Final [Rr]eport(?=[ \t]*(?::|$)))"
+    r"|(?<![A-Za-z])(?P<wet>(?:WET[ -]?READ|^[ \t]*Wet [Rr]ead(?=[ \t]*:))"
+    r"(?: VERSION #?\d+)?\b[ \t]*:?"
     r"(?:[_\d/: \t]{1,40}[AaPp]\.?[Mm]\b)?)"  # who read it and when
-    r"|(?<![A-Za-z])(?P<preliminary>PRELIMINARY (?:REPORT|READ)\b[ \t]*:?)"
-    r"|(?<![A-Za-z])(?P<addendum>(?:FINAL[ ])?ADDENDUM\b[ \t]*:?)"
+    r"|(?<![A-Za-z])(?P<preliminary>PRELIMINARY (?:REPORT|READ)\b[ \t]*:?"
+    r"|^[ \t]*Preliminary (?:[Rr]eport|[Rr]ead)[ \t]*:)"
+    r"|(?<![A-Za-z])(?P<addendum>(?:FINAL[ ])?ADDENDUM\b[ \t]*:?|^[ \t]*Addendum[ \t]*:)",
+    re.MULTILINE,
 )
 # Which reading counts where a text holds several; unmarked text is a report without a marker.
 READINGS = ("final", "unmarked", "preliminary", "wet", "addendum")
+
+
+_WITH_BODY = ("final", "unmarked", "preliminary")
 
 
 @dataclass
@@ -65,22 +46,40 @@ class Sections:
     comparison: str = ""
 
 
-def find_sections(text: str) -> Sections:
+def find_sections(text: str, headings: Declared | None = None) -> Sections:
     """Return the sections of a report.
+
+    headings: names of a user's own for a kind of section, beside the usual ones.
 
     A wet read, a final report and addenda in one text are three things: the sections come from the
     final report, else from text without such a marker, else from the wet read, and never from an
     addendum unless there is nothing else. Where a heading comes twice the last one with text wins.
+    What stands under a heading of both ("FINDINGS/IMPRESSION:") is findings and impression, unless
+    one of them has a heading of its own.
 
     Without a findings heading, the unlabelled paragraphs after the header sections are the
     findings, or the section named by a heading of views ("CHEST, TWO VIEWS:"); paragraphs that only
-    tell of technique, comparison or who was told are not.
+    tell of technique, comparison or who was told are not. What a wet read or an addendum says
+    without a heading is no findings of a report.
     """
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    readings = split_readings(text)
-    candidates = [_sections(readings[name]) for name in READINGS if readings.get(name, "").strip()]
+    readings = split_readings(_visible(text))
+    candidates = [
+        _sections(readings[name], headings, name in _WITH_BODY)
+        for name in READINGS
+        if readings.get(name, "").strip()
+    ]
     with_heading = [found for found, labelled in candidates if labelled]
     return (with_heading or [found for found, _ in candidates] or [Sections()])[0]
+
+
+_LINE_END = re.compile("\r\n|[\r\v\f\x1c-\x1e\x85\u2028\u2029]")
+_ACCENTED = re.compile("[A-Za-z][\u0300-\u036f]+")
+
+
+def _visible(text: str) -> str:
+    """Return `text` with plain line breaks, accents in their letters, and nothing invisible."""
+    text = INVISIBLE.sub("", _LINE_END.sub("\n", text))
+    return _ACCENTED.sub(lambda match: unicodedata.normalize("NFC", match[0]), text)
 
 
 def split_readings(text: str) -> dict[str, str]:
@@ -99,52 +98,83 @@ def split_readings(text: str) -> dict[str, str]:
     return {name: "\n".join(parts) for name, parts in readings.items()}
 
 
-def _sections(text: str) -> tuple[Sections, bool]:
-    """Return the sections of one reading and whether it labels findings or impression."""
-    parts = list(_split(text))
-    found: dict[str, str] = {}
-    for name, body in parts:
-        if name and body.strip():
-            found[name] = body.strip()
-    labelled = "findings" in found or "impression" in found
-    if "findings" not in found:
-        found.update(_body_without_heading(text, parts))
+def _sections(text: str, declared: Declared | None, with_body: bool) -> tuple[Sections, bool]:
+    """Return the sections of one reading and whether it labels findings or impression.
+
+    with_body: whether what has no heading may be the findings.
+    """
+    headings = find_headings(text, declared)
+    parts = _split(text, headings)
+    found = _named(parts)
+    labelled = bool({"findings", "impression"} & found.keys())
+    if with_body and "findings" not in found:
+        found.update(_body_without_heading(text, headings, parts))
     names = ("findings", "impression", "indication", "comparison")
     return Sections(**{name: found.get(name, "") for name in names}), labelled
 
 
-def _split(text: str, views: bool = False) -> Iterator[tuple[str, str]]:
-    """Yield (section name, its text); '' names what precedes the first heading."""
-    headings = [
-        (match.start(), match.end(), NAMES[str(match[str(match.lastgroup)]).upper()])
-        for match in _HEADING.finditer(text)
-    ]
-    if views:
-        taken = {start for start, _, _ in headings}
-        headings += [
-            (match.start(), match.end(), "findings")
-            for match in _VIEW_HEADING.finditer(text)
-            if match.start() not in taken and _VIEW_WORD.search(match[1])
-        ]
-        headings.sort()
+def _named(parts: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """Return the sections by name; where one comes twice, the last that has text."""
+    found = {name: body.strip() for name, body in parts if name and body.strip()}
+    if "both" in found:
+        found.setdefault("findings", found["both"])
+        if not is_cut(found["both"]):  # else the impression, which comes last, is not there
+            found.setdefault("impression", found["both"])
+    return found
+
+
+def _split(
+    text: str, headings: Sequence[Heading], views_in_impression: bool = False
+) -> list[tuple[str, str]]:
+    """Return (kind of section, its text) in order; "" is what precedes the first heading.
+
+    A heading of views stays in a section of findings or impression, and in one of views that has
+    text already. views_in_impression: whether it ends an impression that has text.
+    """
+    parts: list[tuple[str, str]] = []
     name, start = "", 0
-    for heading_start, heading_end, heading in headings:
-        if heading_start < start:  # a heading of views that holds another heading
-            continue
-        yield name, text[start:heading_start]
-        name, start = heading, heading_end
-    yield name, text[start:]
+    for heading in headings:
+        body = text[start : heading.start]
+        if heading.kind in _NAMES_BODY:
+            stays = name in (*BODY, "other") or (name in _NAMES_BODY and _says_something(body))
+            if stays and not (views_in_impression and name == "impression" and body.strip()):
+                continue
+        parts.append((name, body))
+        name, start = heading.kind, heading.end
+    return [*parts, (name, text[start:])]
 
 
-def _body_without_heading(text: str, parts: list[tuple[str, str]]) -> dict[str, str]:
-    by_view = [body.strip() for name, body in _split(text, views=True) if name == "findings"]
-    by_view = [body for body in by_view if body and not is_boilerplate(body)]
-    if by_view:
-        return {"findings": by_view[-1]}
+def _says_something(body: str) -> bool:
+    return bool(body.strip()) and not is_boilerplate(body.strip())
+
+
+def _body_without_heading(
+    text: str, headings: Sequence[Heading], parts: Sequence[tuple[str, str]]
+) -> dict[str, str]:
+    """Return the findings of a report that has no heading for them, and what that changes."""
+    under_views = _under_views(parts)
+    if under_views:
+        return {"findings": under_views}
+    found = _unlabelled(parts)
+    if found:
+        return found
+    parts = _split(text, headings, views_in_impression=True)
+    under_views = _under_views(parts)
+    return {**_named(parts), "findings": under_views} if under_views else {}
+
+
+def _under_views(parts: Sequence[tuple[str, str]]) -> str:
+    bodies = [body.strip() for name, body in parts if name in _NAMES_BODY]
+    return next((body for body in reversed(bodies) if _says_something(body)), "")
+
+
+def _unlabelled(parts: Sequence[tuple[str, str]]) -> dict[str, str]:
     trimmed: dict[str, str] = {}
     body: list[str] = []
+    headed = False  # whether the impression has come
     for name, section in parts:
-        if name not in HEADER:
+        headed = headed or name in BODY
+        if name not in HEADER and (name != "unknown" or headed):
             continue
         paragraphs = [part for part in re.split(r"\n[ \t]*(?=\n)", section) if part.strip()]
         own = 1 if name else 0
@@ -155,6 +185,7 @@ def _body_without_heading(text: str, parts: list[tuple[str, str]]) -> dict[str, 
     return {**trimmed, "findings": "\n\n".join(body).strip()} if body else {}
 
 
+_LABEL = re.compile(r"^[a-z]+: +")
 _OBTAINED = re.compile(
     r"\b(?:obtained|performed|acquired|submitted|provided|reviewed|available|presented|dated)\b"
 )
@@ -170,7 +201,7 @@ _VIEW_TEXT = (
     "frontal lateral ap pa upright supine semi semierect erect chest plain view views radiograph "
     "radiographs film films x ray rays xray image images study studies examination exam bedside "
     "comparison compared prior previous earlier most recent made obtained performed submitted "
-    "provided available reviewed am pm a.m p.m none no"
+    "provided available reviewed am pm a.m p.m m hours hrs none no upper through"
 )
 _VIEW_WORDS = frozenset(_VIEW_TEXT.split())
 
@@ -187,8 +218,9 @@ def is_boilerplate(paragraph: str) -> bool:
 
 
 def _is_boilerplate_sentence(sentence: str) -> bool:
-    words = re.findall(r"[a-z][a-z.]*", sentence)
-    if all(word in _VIEW_WORDS for word in words):
+    sentence = _LABEL.sub("", sentence)
+    words = [word.rstrip(".") for word in re.findall(r"[a-z][a-z.]*", sentence)]
+    if all(word in _VIEW_WORDS or not word.strip("x") for word in words):
         return True
     if len(words) > 30:
         return False

@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Sequence
 
 from radquant.corpus.cleaning import normalise
+from radquant.corpus.marks import same_id
 from radquant.corpus.reports import Report
 from radquant.errors import UserError
 from radquant.image_files import image_names
@@ -39,7 +40,8 @@ def assign_splits(reports: Sequence[Report], eval_fraction: float, seed: int) ->
 
 
 def _group(report: Report) -> str:
-    return f"group {report.group}" if report.group else f"id {report.id}"
+    group = same_id(report.group)
+    return f"group {group}" if group else f"id {same_id(report.id)}"
 
 
 def draw(reports: Sequence[Report], count: int, seed: int) -> tuple[list[Report], list[Report]]:
@@ -66,15 +68,15 @@ def leaks(
 ) -> dict[str, str]:
     """Return {id of a training report: 'shared patient' | 'shared study' | 'shared image' |
     'shared text'} for those that share one of these with a report in `held_out`."""
-    groups = {report.group for report in held_out if report.group}
-    studies = {report.study for report in held_out if report.study}
+    groups = {same_id(report.group) for report in held_out} - {""}
+    studies = {same_id(report.study) for report in held_out} - {""}
     images = {name for report in held_out for name in image_names(report.images)}
     texts = {text_key(report, inputs, target) for report in held_out}
     found: dict[str, str] = {}
     for report in train:
-        if report.group in groups:
+        if same_id(report.group) in groups:
             found[report.id] = "shared patient"
-        elif report.study in studies:
+        elif same_id(report.study) in studies:
             found[report.id] = "shared study"
         elif images.intersection(image_names(report.images)):
             found[report.id] = "shared image"
@@ -88,7 +90,8 @@ def check_no_leak(
 ) -> None:
     """Raise UserError when training and evaluation share an id, a patient, a study, an image or a
     text (equal input, or equal input and target, after `normalise`)."""
-    both = {report.id for report in train} & {report.id for report in held_out}
+    held = {same_id(report.id) for report in held_out}
+    both = {report.id for report in train if same_id(report.id) in held}
     found = {**leaks(train, held_out, inputs, target), **dict.fromkeys(both, "shared id")}
     if found:
         kinds = ", ".join(sorted(set(found.values())))

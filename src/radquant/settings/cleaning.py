@@ -12,6 +12,12 @@ class Cleaning(Section):
 
     min_words: int = Field(1, ge=1, le=1_000_000, description="Fewest words in the target")
     max_words: int = Field(150, ge=1, le=1_000_000, description="Most words in the target")
+    min_input_words: int = Field(
+        1,
+        ge=1,
+        le=1_000_000,
+        description="Fewest words in each input; numbers, single letters and placeholders are none",
+    )
     eval_fraction: float = Field(
         0.3,
         gt=0,

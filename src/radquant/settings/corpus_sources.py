@@ -20,6 +20,8 @@ CONFIGURATION = {
     "columns": "corpus.columns is for format {able} and not for {format}, whose columns are known; "
     "remove it",
     "split_file": "corpus.split_file is not used by format {format}; remove it",
+    "headings": "corpus.headings is for {able}, not for format {format}, whose sections are "
+    "known; remove it",
     "image_column": "task.image_column is not for a corpus of format {format}, but for {able}; "
     "remove it",
     "no split_file": "with format {format}, task.image_column is a column of corpus.split_file; "
@@ -30,10 +32,10 @@ CONFIGURATION = {
 def problem(name: str, given: Set[str], sentences: Mapping[str, str]) -> str | None:
     """What is wrong with a source for the format `name`, as one of `sentences`; None if nothing is.
 
-    given: those of "wheel", "path", "train", "eval", "columns", "split_file" and "image_column"
-    that the source has. A sentence "only …", such as "only wheel", is taken before "places" where
-    that is the one place given and the format is not read from it; "none or several" where there
-    is not one place.
+    given: those of "wheel", "path", "train", "eval", "columns", "split_file", "headings" and
+    "image_column" that the source has. A sentence "only …", such as "only wheel", is taken before
+    "places" where that is the one place given and the format is not read from it; "none or several"
+    where there is not one place.
     """
     kind = registry.load_kind(registry.CORPUS_FORMATS, name)
     places = [place for place in ("wheel", "path") if place in given]
@@ -61,6 +63,8 @@ def problem(name: str, given: Set[str], sentences: Mapping[str, str]) -> str | N
         return sentence("columns", able=_formats(lambda each: each.COLUMNS))
     if "split_file" in given and not kind.SPLIT_FILE:
         return sentence("split_file", able=_formats(lambda each: each.SPLIT_FILE))
+    if "headings" in given and not kind.HEADINGS:
+        return sentence("headings", able=_formats(lambda each: each.HEADINGS))
     if "image_column" in given and not kind.IMAGES:
         return sentence("image_column", able=_formats(lambda each: each.IMAGES))
     if "image_column" in given and kind.IMAGES == "split_file" and "split_file" not in given:
@@ -73,8 +77,7 @@ def problem_of(corpus: Mapping[str, Any], image_column: str | None) -> str | Non
     is."""
     keys = ("wheel", "path", "train", "eval", "split_file")
     given = {key for key in keys if corpus.get(key)}
-    if any((corpus.get("columns") or {}).values()):
-        given.add("columns")
+    given |= {key for key in ("columns", "headings") if any((corpus.get(key) or {}).values())}
     if image_column:
         given.add("image_column")
     return problem(corpus["format"], given, CONFIGURATION)

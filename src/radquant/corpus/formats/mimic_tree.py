@@ -3,11 +3,15 @@
 import re
 
 from radquant.corpus.formats.kind import Source
-from radquant.corpus.formats.members import members
-from radquant.corpus.formats.mimic_split import studies_of
-from radquant.corpus.formats.reading import checked, report_from_text
+from radquant.corpus.formats.members import look_at, members
+from radquant.corpus.formats.mimic_split import look_at_splits, studies_of
+from radquant.corpus.formats.reading import (
+    checked,
+    refuse_separator,
+    report_from_text,
+    text_file,
+)
 from radquant.corpus.reports import Report
-from radquant.corpus.tables import decode
 
 DESCRIPTION = (
     "MIMIC-CXR's `files/pXX/pID/sID.txt` (a folder, `.zip`, `.tgz`); the path names the patient, "
@@ -16,7 +20,17 @@ DESCRIPTION = (
 SOURCES = ("path",)
 COLUMNS = False
 SPLIT_FILE = True
+HEADINGS = True
 IMAGES = "split_file"
+
+
+ENDING = ".txt"
+
+
+def look(source: Source) -> None:
+    refuse_separator(source, "mimic-tree")
+    look_at(source, ENDING)
+    look_at_splits(source)
 
 
 def read(source: Source) -> list[Report]:
@@ -24,14 +38,15 @@ def read(source: Source) -> list[Report]:
 
     A study that the split file lacks has no split.
     """
+    refuse_separator(source, "mimic-tree")
     studies = studies_of(source)
     reports = []
-    for member, data in members(source, ".txt"):
-        match = re.search(r"(p\d+)/(s\d+)\.txt$", member)
+    for member, data in members(source, ENDING):
+        match = re.search(r"(p\d+)/(s\d+)\.txt$", member, re.IGNORECASE)
         if match is None:
             continue  # README, LICENSE
-        patient, study = match[1], match[2]
-        report = report_from_text(study, decode(data, member), where=member)
+        patient, study = match[1].lower(), match[2].lower()
+        report = report_from_text(study, text_file(data, member, source), member, source.headings)
         report.group, report.study = patient, study
         report.split = studies.splits.get(study, ("", ""))[1]
         report.images = studies.images.get(study, "")

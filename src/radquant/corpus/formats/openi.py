@@ -3,8 +3,9 @@
 from xml.etree import ElementTree
 
 from radquant.corpus.formats.kind import Source
-from radquant.corpus.formats.members import members
-from radquant.corpus.formats.reading import checked
+from radquant.corpus.formats.members import look_at, members
+from radquant.corpus.formats.reading import checked, refuse_separator
+from radquant.corpus.marks import same_id
 from radquant.corpus.reports import SECTIONS, Report, compose
 from radquant.errors import UserError
 
@@ -15,12 +16,28 @@ DESCRIPTION = (
 SOURCES = ("wheel", "path")
 COLUMNS = False
 SPLIT_FILE = False
+HEADINGS = False
 IMAGES = None
 
 
+ENDING = ".xml"
+
+
+def look(source: Source) -> None:
+    _refuse(source)
+    look_at(source, ENDING)
+
+
 def read(source: Source) -> list[Report]:
-    reports = [_report(member, data) for member, data in members(source, ".xml")]
+    _refuse(source)
+    reports = [_report(member, data) for member, data in members(source, ENDING)]
     return checked(reports, source.name)
+
+
+def _refuse(source: Source) -> None:
+    refuse_separator(source, "openi")
+    if source.encoding:
+        raise UserError("an XML file says its own encoding; remove corpus.encoding")
 
 
 def _report(member: str, data: bytes) -> Report:
@@ -38,7 +55,7 @@ def _report(member: str, data: bytes) -> Report:
             sections[label] = "".join(element.itertext()).strip()
     identifier = root.find("uId")
     report = Report(
-        id=identifier.get("id", "") if identifier is not None else "",
+        id=same_id(identifier.get("id", "")) if identifier is not None else "",
         where=member,
         **sections,
     )

@@ -1,14 +1,21 @@
 """What several formats do with what they read."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from radquant.cli import progress
+from radquant.corpus.files.encoding import UTF8, decode
+from radquant.corpus.files.markup import check_text
+from radquant.corpus.files.rows import Row
+from radquant.corpus.formats.kind import Source
+from radquant.corpus.heading_names import Declared
+from radquant.corpus.marks import meant, same_id
 from radquant.corpus.reports import SECTIONS, Report, check_ids
 from radquant.corpus.sections import find_sections
+from radquant.corpus.tables import cell
 from radquant.errors import UserError
 
-Row = tuple[str, dict[str, str]]  # its place, and its cells by column
 SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
     # A validation split is for choosing a model, which a comparison of precisions never does.
@@ -16,16 +23,59 @@ SPLITS = {
     **dict.fromkeys(("test", "testing", "eval", "evaluation"), "eval"),
     "": "",
 }
+FILES = "text files"
+_SHORTENED = re.compile(r"\d\.\d+[eE]\+\d+")
 
 
-def report_from_text(identifier: str, text: str, where: str) -> Report:
-    found = find_sections(text)
+def report_from_text(
+    identifier: str, text: str, where: str, headings: Declared | None = None
+) -> Report:
+    """headings: those that the user declares, by section."""
+    found = find_sections(text, headings)
     return Report(
         id=identifier,
         text=text,
         where=where,
         **{name: getattr(found, name) for name in SECTIONS},
     )
+
+
+def id_cell(row: Mapping[str, str], column: str, place: str, source: Source) -> str:
+    """Return the id in a cell in the form in which ids are compared."""
+    value = same_id(cell(row, column, place, source.notes))
+    if any(ord(character) < 32 for character in value):
+        raise UserError(f"{place}: column {column!r} holds a control character; take it out")
+    if _SHORTENED.fullmatch(value):
+        raise UserError(
+            f"{place}: column {column!r} is a number that a spreadsheet shortened; export the ids "
+            "as text"
+        )
+    # "-" and "?" are nobody's id.
+    return value if any(map(str.isalnum, value)) else ""
+
+
+def text_cell(
+    row: Mapping[str, str], column: str, place: str, source: Source, says_none: bool = False
+) -> str:
+    """Return the text in a cell, with line breaks where exporters' marks for them stand."""
+    value = cell(row, column, place, source.notes, says_none)
+    text = meant(value, source.notes, column)
+    check_text(text, place, f"column {column!r}")
+    return text
+
+
+def text_file(data: bytes, place: str, source: Source) -> str:
+    """Return the text of a file that is one report; see `text_cell`."""
+    text, encoding = decode(data, place, source.encoding)
+    if encoding != UTF8:
+        source.notes["read as", FILES, encoding] += 1
+    check_text(text, place)
+    return meant(text, source.notes, FILES)
+
+
+def refuse_separator(source: Source, name: str) -> None:
+    if source.separator:
+        raise UserError(f"the format {name} has no cells to separate; remove corpus.separator")
 
 
 def split_of(value: str, place: str) -> str:

@@ -1,27 +1,30 @@
 """Format table: one table of reports, or one for training and one for evaluation."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
+from radquant.corpus.files.header import need_column, shown_names
 from radquant.corpus.formats.kind import Source
-from radquant.corpus.formats.reading import checked, split_of, with_progress
+from radquant.corpus.formats.reading import checked, id_cell, split_of, text_cell, with_progress
 from radquant.corpus.reports import SECTIONS, Report, compose
 from radquant.corpus.sections import find_sections
-from radquant.corpus.tables import cell, need_column, read_rows
+from radquant.corpus.tables import cell, open_table
 from radquant.errors import UserError
 from radquant.image_files import SEPARATOR, image_names
 
 DESCRIPTION = (
-    "One CSV, JSONL or Parquet file (`path`), or two (`train`, `eval`), with a `text` column or "
-    "with `findings` and `impression`; columns `group` and `split`, where there are any, name "
-    "patient and split."
+    "One CSV, JSONL, Parquet or `.xlsx` file (`path`), or two (`train`, `eval`), with a `text` "
+    "column or with `findings` and `impression`; columns `group` and `split`, where there are any, "
+    "name patient and split."
 )
 SOURCES = ("path", "train and eval")
 COLUMNS = True
 SPLIT_FILE = False
+HEADINGS = True
 IMAGES = "reports"
 
-FIELDS = ("id", "group", "study", "text", *SECTIONS, "split")
+IDS = ("id", "group", "study")
+FIELDS = (*IDS, "text", *SECTIONS, "split")
 # Which columns of a table are taken for a field that the user did not name.
 _USUAL = {
     "id": ("id", "study_id", "study"),
@@ -36,37 +39,44 @@ def read(source: Source) -> list[Report]:
 
     A field that `source.columns` does not name is taken from a column of that name, but images
     never (for id also study_id or study, for group also patient, patient_id or subject_id, for text
-    also report). Sections without a column are found in the text; text without a column is put
-    together from the sections; without an id, "row-N" numbers the records.
+    also report; case, spaces and underscores do not count). Sections without a column are found in
+    the text; text without a column is put together from the sections; without an id, "row-N"
+    numbers the records.
     """
-    columns = dict(source.columns)
-    if source.image_column:
-        columns["images"] = source.image_column
     if source.path is not None:
-        return checked(_table(source.path, columns, ""), source.path)
+        return checked(_table(source.path, source, ""), source.path)
     assert source.train is not None
     assert source.eval is not None
-    first = _table(source.train, columns, "train")
-    second = _table(source.eval, columns, "eval")
+    first = _table(source.train, source, "train")
+    second = _table(source.eval, source, "eval")
     for name, found in ((source.train, first), (source.eval, second)):
         if not found:
             raise UserError(f"{name} holds no report; check the file")
     return checked(first + second, source.train)
 
 
-def _table(path: Path, asked: Mapping[str, str], split: str) -> list[Report]:
-    available, rows = read_rows(path)
-    columns = _choose_columns(available, asked, path)
+def look(source: Source) -> None:
+    for path in (source.path, source.train, source.eval):
+        if path is not None and path.exists():
+            table = open_table(path, source.separator, source.encoding, whole=False)
+            _choose_columns(table.columns, source, path)
+
+
+def _table(path: Path, source: Source, split: str) -> list[Report]:
+    table = open_table(path, source.separator, source.encoding, source.notes)
+    columns = _choose_columns(table.columns, source, path)
     from_text = [name for name in SECTIONS if name not in columns]
     reports = []
-    for number, (place, row) in enumerate(with_progress(rows), 1):
-        fields = {field: cell(row, column, place) for field, column in columns.items()}
+    for number, (place, row) in enumerate(with_progress(table.rows([*set(columns.values())])), 1):
+        fields = {
+            field: _field(field, column, row, place, source) for field, column in columns.items()
+        }
         fields.setdefault("id", f"{split or 'row'}-{number}")
         fields["split"] = split or split_of(fields.get("split", ""), place)
         fields["images"] = SEPARATOR.join(image_names(fields.get("images", "")))
         report = Report(**fields, where=place)
         if "text" in columns and from_text:
-            found = find_sections(report.text)
+            found = find_sections(report.text, source.headings)
             for name in from_text:
                 setattr(report, name, getattr(found, name))
         elif "text" not in columns:
@@ -75,17 +85,60 @@ def _table(path: Path, asked: Mapping[str, str], split: str) -> list[Report]:
     return reports
 
 
-def _choose_columns(available: list[str], asked: Mapping[str, str], path: Path) -> dict[str, str]:
+def _field(field: str, column: str, row: Mapping[str, str], place: str, source: Source) -> str:
+    if field in IDS:
+        return id_cell(row, column, place, source)
+    if field in ("text", *SECTIONS):
+        return text_cell(row, column, place, source, says_none=field == "comparison")
+    return cell(row, column, place, source.notes)
+
+
+def _choose_columns(available: list[str], source: Source, path: Path) -> dict[str, str]:
+    asked = dict(source.columns)
+    if source.image_column:
+        asked["images"] = source.image_column
     columns = {field: need_column(name, available, path) for field, name in asked.items()}
+    known = set(available)
+    alike: dict[str, list[str]] = {}
+    for name in available:
+        alike.setdefault(_plain(name), []).append(name)
     for field in FIELDS:
-        usual = [name for name in _USUAL.get(field, (field,)) if name in available]
-        if field not in columns and usual:
-            columns[field] = usual[0]
+        if field in columns:
+            continue
+        usual = _usual(_USUAL.get(field, (field,)), alike, known, path)
+        if usual:
+            columns[field] = usual
     if not {"text", "findings", "impression"} & set(columns):
         if not available:
             raise UserError(f"{path} is empty; check the file")
         raise UserError(
             f"{path} has no column 'text', 'findings' or 'impression'; its columns are "
-            f"{', '.join(available)}; name the one that holds the report"
+            f"{shown_names(available)}; name the one that holds the report"
         )
     return columns
+
+
+def _usual(
+    names: Sequence[str], alike: Mapping[str, list[str]], available: Collection[str], path: Path
+) -> str | None:
+    """The first of `names` that is a column, as it is written there, None if there is none.
+
+    alike: the columns by what `_plain` leaves of their names.
+    """
+    for name in names:
+        if name in available:
+            return name
+    for name in names:
+        found = alike.get(_plain(name), [])
+        if len(found) > 1:
+            raise UserError(
+                f"{path} has the columns {shown_names(found)}, which are nearly {name!r}; name "
+                "the one that is meant"
+            )
+        if found:
+            return found[0]
+    return None
+
+
+def _plain(name: str) -> str:
+    return name.casefold().replace(" ", "").replace("_", "").replace("-", "")

@@ -1,10 +1,15 @@
 """Format text-folder: one text file a report."""
 
 from radquant.corpus.formats.kind import Source
-from radquant.corpus.formats.members import members
-from radquant.corpus.formats.reading import checked, report_from_text
+from radquant.corpus.formats.members import look_at, members
+from radquant.corpus.formats.reading import (
+    checked,
+    refuse_separator,
+    report_from_text,
+    text_file,
+)
+from radquant.corpus.marks import same_id
 from radquant.corpus.reports import Report
-from radquant.corpus.tables import decode
 
 DESCRIPTION = (
     "A folder of `.txt` files (`.zip`, `.tgz`), whose paths are the ids; it names no patients, so "
@@ -13,13 +18,25 @@ DESCRIPTION = (
 SOURCES = ("path",)
 COLUMNS = False
 SPLIT_FILE = False
+HEADINGS = True
 IMAGES = None
+
+
+ENDING = ".txt"
+
+
+def look(source: Source) -> None:
+    refuse_separator(source, "text-folder")
+    look_at(source, ENDING)
 
 
 def read(source: Source) -> list[Report]:
     """The id is the path in the folder without the ending."""
+    refuse_separator(source, "text-folder")
     reports = []
-    for member, data in members(source, ".txt"):
-        name = member.removeprefix(f"{source.path}/").removesuffix(".txt")
-        reports.append(report_from_text(name, decode(data, member), where=member))
+    for member, data in members(source, ENDING):
+        name = same_id(member.removeprefix(f"{source.path}/")[: -len(ENDING)])
+        reports.append(
+            report_from_text(name, text_file(data, member, source), member, source.headings)
+        )
     return checked(reports, source.name)

@@ -1,0 +1,244 @@
+"""What the heading of a report's section stands for, by its name alone.
+
+The usual names are taken from the MIMIC-CXR code repository's section parser (Johnson et al.,
+2019); a user may declare more, in any language.
+"""
+
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+Declared = Mapping[str, Sequence[str]]
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+# A heading is of a kind. "both" is findings and impression in one. "views" ("CHEST, TWO VIEWS:")
+# and "report" name the body where no heading of findings does. A "part" ("LUNGS:") stays in its
+# section, and "other" ends it; "unknown" is a line in capitals that could be either.
+_NAMES = {
+    "findings": "FINDINGS | FINDING | RADIOGRAPHIC FINDINGS | RADIOLOGICAL FINDINGS"
+    " | IMAGING FINDINGS | CHEST FINDINGS | REFERENCE FINDINGS",
+    "impression": "IMPRESSION | IMPRESSIONS | CONCLUSION | CONCLUSIONS | OPINION | SUMMARY"
+    " | FINAL IMPRESSION | OVERALL IMPRESSION | CLINICAL IMPRESSION | DIAGNOSTIC IMPRESSION"
+    " | RADIOLOGICAL IMPRESSION | IMPRESSION AND PLAN | IMPRESSION AND RECOMMENDATION"
+    " | IMPRESSION AND RECOMMENDATIONS",
+    "both": "FINDINGS AND IMPRESSION | FINDING AND IMPRESSION | FINDINGS AND IMPRESSIONS"
+    " | FINDINGS IMPRESSION | IMPRESSION AND FINDINGS | FINDINGS AND CONCLUSION"
+    " | FINDINGS AND CONCLUSIONS",
+    "indication": "INDICATION | INDICATIONS | CLINICAL INDICATION | CLINICAL INDICATIONS | HISTORY"
+    " | CLINICAL HISTORY | PATIENT HISTORY | MEDICAL HISTORY | PAST MEDICAL HISTORY"
+    " | HISTORY AND INDICATION | INDICATION AND HISTORY | HISTORY OF PRESENT ILLNESS"
+    " | CLINICAL INFORMATION | CLINICAL INFO | CLINICAL DATA | CLINICAL DETAILS | CLINICAL QUESTION"
+    " | REASON FOR EXAM | REASON FOR EXAMINATION | REASON FOR THE EXAM | REASON FOR STUDY"
+    " | REASON FOR THE EXAMINATION | REASON FOR THE STUDY | REASON FOR THIS EXAMINATION",
+    "comparison": "COMPARISON | COMPARISONS | COMPARISON STUDY | COMPARISON STUDIES"
+    " | COMPARISON EXAM | COMPARISON EXAMINATION | COMPARISON FILM | COMPARISON FILMS"
+    " | REFERENCE EXAM | PRIOR STUDIES | PRIOR STUDY",
+    "technique": "TECHNIQUE | EXAMINATION | EXAM | EXAM TYPE | STUDY | PROCEDURE | VIEWS"
+    " | TYPE OF EXAMINATION | TYPE OF EXAM",
+    "report": "REPORT | NARRATIVE | BODY OF REPORT | RESULT | RESULTS",
+    "part": "ADDITIONAL FINDINGS | OTHER FINDINGS | INCIDENTAL FINDINGS | SIGNIFICANT FINDINGS"
+    " | SUPPORTING FINDINGS | OTHER | OTHERS | MISCELLANEOUS",
+    "other": "NOTIFICATION | NOTIFICATIONS | RECOMMENDATION | RECOMMENDATIONS | SIGNED BY"
+    " | RADIATION DOSE | DOSE | DICTATED BY | ATTENDING | CRITICAL RESULT | CRITICAL RESULTS"
+    " | CRITICAL FINDING | CRITICAL FINDINGS | ADDENDUM | ADDENDA",
+}
+# These end a section only in capitals: "Note: the left base is hazy" does not.
+_IN_CAPITALS = {
+    "other": "COMMENT | COMMENTS | NOTE | NOTES | DATE | PFI | PROVISIONAL FINDINGS IMPRESSION"
+    " | PROVISIONAL FINDINGS | PROVISIONAL IMPRESSION | PRELIMINARY FINDINGS IMPRESSION"
+    " | PRELIMINARY FINDINGS | PRELIMINARY IMPRESSION | CC | ATTESTATION | DISCLAIMER"
+    " | COMMUNICATION | FOLLOW-UP | FOLLOWUP | PLAN",
+}
+# Names that are words of plain prose, too: within a line they follow the end of a sentence.
+_PLAIN = _words(
+    "OPINION SUMMARY EXAM STUDY PROCEDURE VIEWS DOSE ATTENDING COMMENT COMMENTS NOTE NOTES DATE "
+    "PLAN REPORT NARRATIVE RESULT RESULTS OTHER OTHERS MISCELLANEOUS ADDENDUM ADDENDA"
+)
+# The names of which a misspelling is recognised where the word is long enough to be unmistakable.
+_SPELT = _words(
+    "FINDINGS IMPRESSION IMPRESSIONS CONCLUSION CONCLUSIONS INDICATION INDICATIONS COMPARISON "
+    "COMPARISONS TECHNIQUE EXAMINATION RECOMMENDATION RECOMMENDATIONS NOTIFICATION"
+)
+
+_VIEWS = _words("VIEW VIEWS RADIOGRAPH RADIOGRAPHS FILM FILMS XRAY XRAYS RAY RAYS CXR")
+# Words that with CHEST or one of those above make a heading of views.
+_VIEW_LIKE = _VIEWS | _words(
+    "CHEST PORTABLE PA AP AND LATERAL FRONTAL UPRIGHT SUPINE ERECT SEMI SEMIERECT SEMIUPRIGHT "
+    "SINGLE ONE TWO THREE THE OF A X EXAM EXAMINATION STUDY LEFT RIGHT BEDSIDE DECUBITUS LAT CT "
+    "PLAIN ON FROM AT DATED COMPARED TO WITH WITHOUT CONTRAST AM PM M P HOURS HRS"
+)
+# Words of organs, devices and signs, which head a part of the findings: "LUNGS AND PLEURA:".
+_PARTS = _words(
+    "LUNG LUNGS PULMONARY AIRSPACE AIRSPACES AIRWAY AIRWAYS TRACHEA BRONCHI PLEURA PLEURAL HEART "
+    "CARDIAC CARDIOMEDIASTINAL CARDIOMEDIASTINUM MEDIASTINUM MEDIASTINAL HILA HILUM HILAR HILI "
+    "AORTA AORTIC VESSELS VASCULAR VASCULATURE BONE BONES BONY OSSEOUS SKELETON SKELETAL "
+    "MUSCULOSKELETAL RIB RIBS SPINE CLAVICLE CLAVICLES SHOULDER SHOULDERS SOFT TISSUE TISSUES WALL "
+    "DIAPHRAGM DIAPHRAGMS HEMIDIAPHRAGM HEMIDIAPHRAGMS ABDOMEN ABDOMINAL PELVIS LIVER SPLEEN "
+    "KIDNEY KIDNEYS BOWEL STOMACH GALLBLADDER PANCREAS ADRENALS NECK THYROID BREAST BREASTS LYMPH "
+    "NODES ESOPHAGUS PERICARDIUM PERICARDIAL CORONARY LOBE LOBES APEX APICES BASE BASES FISSURE "
+    "FISSURES HEMITHORAX THORAX SINUSES COSTOPHRENIC SILHOUETTE CONTOUR CONTOURS DEVICE DEVICES "
+    "LINE LINES TUBE TUBES CATHETER CATHETERS HARDWARE PACEMAKER IMPLANTS ETT NGT OGT PICC CVC "
+    "PORT SVC LEADS CABG STERNOTOMY PNEUMOTHORAX EFFUSION EFFUSIONS EDEMA CONSOLIDATION "
+    "CONSOLIDATIONS ATELECTASIS NODULE NODULES MASS MASSES OPACITY OPACITIES INFILTRATE "
+    "INFILTRATES FRACTURE FRACTURES EMPHYSEMA PNEUMONIA CARDIOMEGALY CONGESTION CALCIFICATION "
+    "CALCIFICATIONS VOLUMES INTERSTITIUM PARENCHYMA PARENCHYMAL RUL RML RLL LUL LLL"
+)
+# With one of these a line in capitals is a sentence.
+_VERBS = _words(
+    "IS ARE WAS WERE BE BEEN HAS HAVE NOT NONE THERE THIS THESE THAT FOLLOWING SEEN SHOWS SHOW MAY "
+    "WILL SHOULD DR"
+)
+_SENTENCE = _VERBS | {"NO", "THE", "WITH"}
+_TO_BOTH = (("FINDINGS", "IMPRESSION"), ("FINDING", "IMPRESSION"), ("FINDINGS", "CONCLUSION"))
+
+_PATTERN_OF_CAPITALS = re.compile(r"[A-Z][A-Z0-9 ,/()&._:#+'\[\]-]*")
+_COLONS = {ord(mark): ":" for mark in "\u2236\ua789\u02d0\ufe13"}
+
+
+def flat(text: str) -> str:
+    """Return `text` in as many characters, with plain spaces and Latin letters without accents.
+
+    Fullwidth letters and colons become ASCII ones. Headings are compared in this form.
+    """
+    if text.isascii():
+        return text.translate(_CONTROLS)
+    return text.translate(
+        {ord(char): _plain(char) for char in set(text) if not char.isascii()} | _CONTROLS
+    )
+
+
+_CONTROLS = {code: " " for code in (*range(9), 11, 12, *range(14, 32), 127)}
+
+
+def _plain(char: str) -> str:
+    if char.isspace():
+        return " "
+    if ord(char) in _COLONS:
+        return ":"
+    base = "".join(c for c in unicodedata.normalize("NFKD", char) if not unicodedata.combining(c))
+    return base if len(base) == 1 else char
+
+
+@dataclass(frozen=True)
+class Name:
+    """A heading's name as a text has it: its kind, and whether it is one of the list."""
+
+    kind: str
+    known: bool = True
+
+
+class Names:
+    """The names of headings: ours and the declared ones."""
+
+    def __init__(self, declared: tuple[tuple[str, str], ...]) -> None:
+        self.titles = _by_key(_NAMES)
+        self.capitals = _by_key(_IN_CAPITALS)
+        self.declared = {key_of(flat(name)): kind for kind, name in declared}
+        self.titles |= self.declared
+
+    def plain(self, phrase: str) -> bool:
+        """Whether a phrase is a word of prose, too, so that within a line it proves little."""
+        key = key_of(phrase)
+        return key in _PLAIN and key not in self.declared
+
+    def known(self, phrase: str) -> Name | None:
+        """The name, or the misspelt name, that a phrase is, whatever comes in parentheses."""
+        in_capitals = phrase == phrase.upper()
+        for written in (phrase, _without_qualifier(phrase)):
+            key = key_of(written)
+            for each in (key, " ".join(_near_miss(word) or word for word in key.split())):
+                kind = self.titles.get(each) or (self.capitals.get(each) if in_capitals else None)
+                if kind:
+                    return Name(kind)
+        return None
+
+    def in_capitals(self, phrase: str) -> Name | None:
+        """What a phrase in capitals at a line's start, with a colon behind it, is; None: prose."""
+        if not _PATTERN_OF_CAPITALS.fullmatch(phrase):
+            return None
+        spelt = re.findall(r"[A-Z]+", phrase.replace("X-RAY", "XRAY"))
+        words = [_near_miss(word) or word for word in spelt]
+        if len(words) > 12 or sum(map(len, words)) < 2:
+            return None
+        held = set(words)
+        in_words = not re.search(r"[0-9_.:#+]", phrase)  # "AT 5", "B.I.D."
+        if in_words and not held & (_SENTENCE | _PARTS):
+            main = _main_section(held, words)
+            if main:
+                return Name(main)
+        if held & _VIEWS or (held & {"CHEST", "PORTABLE", "LATERAL"} and held <= _VIEW_LIKE):
+            return None if held & _VERBS else Name("views", known=False)
+        if not in_words or held & _SENTENCE:
+            return None
+        if held & _PARTS and "RADS" not in held:
+            return Name("part", known=False)
+        if len(words) > 6 or sum(map(len, words)) < 4:
+            return None
+        return Name("unknown", known=False)
+
+
+def _main_section(held: set[str], words: Sequence[str]) -> str | None:
+    """The section that words in capitals name among others: "IMPRESSION, CHEST"."""
+    if any(held.issuperset(pair) for pair in _TO_BOTH):
+        return "both"
+    if words[:2] == ["REASON", "FOR"]:
+        return "indication"
+    held = held & {"IMPRESSION", "FINDINGS", "HISTORY", "COMPARISON"}
+    return {"HISTORY": "indication"}.get(min(held), min(held).lower()) if len(held) == 1 else None
+
+
+def _by_key(names: Mapping[str, str]) -> dict[str, str]:
+    return {key_of(name): kind for kind, row in names.items() for name in row.split(" | ")}
+
+
+@lru_cache(maxsize=16)
+def names_of(declared: tuple[tuple[str, str], ...]) -> Names:
+    """declared: pairs of kind and name."""
+    return Names(declared)
+
+
+def pairs_of(declared: Declared) -> tuple[tuple[str, str], ...]:
+    return tuple((kind, name) for kind, names in declared.items() for name in names)
+
+
+_QUALIFIER = re.compile(r"[ ]*(?:\([^()]*\)|\[[^\[\]]*\]|#?\d{1,2})[ ]*$")
+
+
+def _without_qualifier(phrase: str) -> str:
+    return _QUALIFIER.sub("", phrase)
+
+
+def key_of(phrase: str) -> str:
+    """Return a phrase as names are compared: capitals, single spaces, "AND" for "/" and "&"."""
+    key = " ".join(phrase.upper().strip(" :.*_#").split())
+    key = re.sub(r"[ ]?[/&+,-][ ]?(?:AND )?", " AND ", key)
+    return re.sub(r"\(S\)$", "S", key)
+
+
+@lru_cache(maxsize=4096)
+def _near_miss(key: str) -> str | None:
+    """The name of which `key` is a misspelling: one letter more, less or other, two swapped, or
+    the same letters in disorder behind the first."""
+    if not 7 <= len(key) <= 16 or " " in key or key in _SPELT:
+        return None
+    for name in sorted(_SPELT):
+        if abs(len(name) - len(key)) <= 1 and _one_slip(key, name):
+            return name
+        if key[0] == name[0] and sorted(key) == sorted(name):
+            return name
+    return None
+
+
+def _one_slip(first: str, second: str) -> bool:
+    """Say whether an insertion, deletion, substitution or swap makes one the other."""
+    start = 0
+    while start < min(len(first), len(second)) and first[start] == second[start]:
+        start += 1
+    a, b = first[start:], second[start:]
+    return a[1:] == b[1:] or a[1:] == b or a == b[1:] or (a[1::-1] + a[2:] == b and len(a) > 1)
