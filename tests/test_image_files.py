@@ -17,7 +17,8 @@ from tiny_images import random_gray, write_dicom, write_png
 
 from radquant.errors import UserError
 from radquant.files import sha256_file
-from radquant.image_files import decode, image_files, image_names, read_image, stretched, windowed
+from radquant.grayscale import stretched, windowed
+from radquant.image_files import decode, image_files, image_names, read_image
 
 RAMP = np.arange(4096, dtype=np.uint16).reshape(64, 64)
 
@@ -166,7 +167,9 @@ def broken(path: Path, case: str) -> Path:
 
 CASES = {
     **dict.fromkeys(("cut", "gif", "text"), "cannot be read as a PNG, JPEG or DICOM image"),
-    **dict.fromkeys(("short", "no pixels", "window"), "cannot be read as a PNG, JPEG or DICOM"),
+    "short": "cannot be used: it holds 4192 bytes of pixels, and its header says 8192",
+    "no pixels": "cannot be used: it holds no pixels",
+    "window": "cannot be used: its window is 0 wide, and LINEAR needs at least 1",
     "frames": "cannot be used: it holds several frames",
     "palette": "cannot be used: only grayscale DICOM images (MONOCHROME1, MONOCHROME2) are read",
 }
