@@ -37,6 +37,7 @@ DICOM_TAGS = (
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 8 * MAX_PIXELS
 MAX_ASPECT = 4.0
+CLEARLY, ENOUGH = 8, 1000
 DEFLATED = "1.2.840.10008.1.2.1.99"
 
 
@@ -196,24 +197,36 @@ def _stored(levels: np.ndarray, places: np.ndarray, header: Any) -> tuple[np.nda
     allocated, width = 8 * levels.dtype.itemsize, _size(header, "BitsStored")
     words = levels.astype(np.int64) & ((1 << allocated) - 1)
     lowest = _lowest_bit(words, allocated, width, header)
-    inside = ((1 << width) - 1) << lowest
-    values = (words & inside) >> lowest
+    steps = (f"from bit {lowest} on",) if lowest else ()
+    whole = words >> lowest
+    values, above = whole & ((1 << width) - 1), whole >> width
     if levels.dtype.kind == "i":
         values = np.where(values >> (width - 1), values - (1 << width), values)
-    steps = (f"from bit {lowest} on",) if lowest else ()
-    rest, continued = words & ~inside, (values << lowest) & ((1 << allocated) - 1) & ~inside
-    odd = (rest != 0) & (rest != continued)  # the bits of a negative value may go on or be 0
+    continued = (values & ((1 << (allocated - lowest)) - 1)) >> width  # of a negative value
+    odd = np.where(above == continued, 0, above)
     if not odd.any():
         return values, steps
-    overlay = _overlay_bits(header)
-    if (rest[odd] & ~overlay).any():
-        whole = (levels.astype(np.int64) & ~overlay) >> lowest
-        if _jumps(whole, places) < _jumps(values, places):
-            raise UserError(
-                f"its pixels go on beyond the {width} bits that BitsStored names; correct "
-                "BitsStored and HighBit"
-            )
+    odd &= ~(_overlay_bits(header) >> lowest >> width)
+    if odd.any() and not _is_noise(odd[places.ravel()], values[places.ravel()], width):
+        raise UserError(
+            f"its pixels use more than the {width} bits that BitsStored names, and no overlay is "
+            "said to lie there; correct BitsStored and HighBit, or clear those bits"
+        )
     return values, (*steps, "other bits cleared")
+
+
+def _is_noise(above: np.ndarray, values: np.ndarray, width: int) -> bool:
+    """Whether the bits above the values are none of theirs, by pixels that are neighbours.
+
+    Where those bits change, values that go on would wrap round and the whole would hardly change;
+    of what is none of theirs the whole makes a jump, and the values hardly change. Of few pixels
+    that is seen only where the numbers that those bits make leave some out.
+    """
+    edges = np.diff(above) != 0
+    if edges.sum() < ENOUGH and np.unique(above).size == above.max() + 1:
+        return False
+    jumps = [np.abs(np.diff(each)[edges]).sum() for each in (values + (above << width), values)]
+    return bool(jumps[0] > CLEARLY * jumps[1])
 
 
 def _lowest_bit(words: np.ndarray, allocated: int, width: int, header: Any) -> int:
@@ -232,11 +245,6 @@ def _overlay_bits(header: Any) -> int:
         if found := number(header, position):
             bits |= 1 << int(found)
     return bits
-
-
-def _jumps(values: np.ndarray, places: np.ndarray) -> int:
-    """How much neighbours differ in all: more where values wrap round or hold what is none."""
-    return int(np.abs(np.diff(values[places.ravel()])).sum())
 
 
 def _with_frame(header: Any) -> Any:
