@@ -33,8 +33,8 @@ DICOM_TAGS = (
     *FRAME,
     *PIXELS,
 )
-# Four times the largest mammograms. A header may ask for 65,535 × 65,535.
-MAX_PIXELS = 100_000_000
+# Twice the largest mammograms, and below what Pillow warns of. A header may say 65,535 × 65,535.
+MAX_PIXELS = 80_000_000
 MAX_BYTES = 8 * MAX_PIXELS
 MAX_ASPECT = 4.0
 CLEARLY, ENOUGH = 8, 1000

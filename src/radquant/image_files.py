@@ -24,7 +24,7 @@ SEPARATOR = ";"
 # in the lowest 32: no X-ray that is shown as it was meant lies there, not even one of a finger on a
 # black plate.
 DARK = 32
-EDGE = 8  # levels that JPEG's noise makes of one
+BAND = 8  # levels that JPEG's noise makes of one
 NEARLY = 0.99  # share of the pixels
 ENDINGS = (".dcm", ".dicom", ".ima", ".png", ".jpg", ".jpeg")
 LONGEST_NAME = 1000  # characters; of a path, whose parts may have 255 bytes each
@@ -148,14 +148,14 @@ def nothing_seen(image: Any) -> str:
     """
     counts = np.array(image.convert("L").histogram())
     enough = NEARLY * counts.sum()
-    if np.count_nonzero(counts) <= 2:
-        return "in two values or one"
     if counts[: DARK + 1].sum() >= enough:
         return "nearly black"
     if counts[-DARK - 1 :].sum() >= enough:
         return "nearly white"
-    if counts[:EDGE].sum() + counts[-EDGE:].sum() >= enough:
-        return "in black and white alone, nearly"
-    if max(np.convolve(counts, np.ones(EDGE), "valid")) >= enough:
+    bands = np.convolve(counts, np.ones(BAND), "valid")
+    if bands.max() >= enough:
         return "nearly one gray"
+    apart = np.abs(np.subtract.outer(np.arange(bands.size), np.arange(bands.size))) >= BAND
+    if (np.add.outer(bands, bands) * apart).max() >= enough:
+        return "nearly in two grays alone"
     return ""

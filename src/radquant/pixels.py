@@ -59,13 +59,17 @@ def shown(data: bytes) -> Shown:
 def _png_or_jpeg(data: bytes) -> Shown:
     from PIL import Image, ImageOps
 
-    with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as opened:
-        width, height = opened.size
-        if width * height > MAX_PIXELS:
-            raise UserError(
-                f"it has {width} × {height} pixels, and at most {MAX_PIXELS:,} are read; store a "
-                "smaller image"
-            )
+    try:
+        opened = Image.open(io.BytesIO(data), formats=("PNG", "JPEG"))
+        too_large = opened.width * opened.height > MAX_PIXELS
+    except Image.DecompressionBombError:
+        too_large = True
+    # What a broken download fills up with zeros is decoded, into gray below.
+    if data.startswith(b"\xff\xd8") and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
+        raise UserError("it ends before its picture does; fetch it again")
+    if too_large:
+        raise UserError(f"it has more than {MAX_PIXELS:,} pixels; store a smaller image")
+    with opened:
         if opened.format == "PNG" and getattr(opened, "n_frames", 1) > 1:
             raise UserError("it holds several frames; store the one to be shown as a file")
         image = ImageOps.exif_transpose(opened)
