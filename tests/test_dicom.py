@@ -168,6 +168,9 @@ def test_tables_of_other_lengths_than_declared(tmp_path: Path) -> None:
     assert levels(path)[1] == [187, 187, 187]
     path = write_dicom(tmp_path / "d.dcm", VALUES, VOILUTSequence=fewer)
     assert "VOILUTSequence has 3000 entries of the 4096 that it declares" in refused(path)
+    half = table(range(2048), 12, count=4096)
+    path = write_dicom(tmp_path / "g.dcm", VALUES // 4, VOILUTSequence=half)
+    assert "VOILUTSequence has as many bytes as entries" in refused(path)
     path = write_dicom(tmp_path / "e.dcm", VALUES, VOILUTSequence=table([0] * 4096, 12))
     assert "VOILUTSequence holds nothing but 0" in refused(path)
     path = write_dicom(tmp_path / "f.dcm", VALUES, ModalityLUTSequence=Sequence([Dataset()]))

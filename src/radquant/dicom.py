@@ -75,7 +75,7 @@ def _check_header(header: Any) -> None:
     """Raise UserError, before any pixel is decoded, for an image that is not read."""
     held = [name for name in PIXELS if name in header and header[name].value]
     if not held:
-        raise UserError("it holds no pixels; name the file of the image itself")
+        raise UserError("it holds no pixels; name the image's own file, or fetch it again")
     if (number(header, "NumberOfFrames") or 1) != 1:
         raise UserError("it holds several frames; store the one to be shown as a file")
     kind = str(header.get("PhotometricInterpretation") or "").strip().upper()
@@ -179,7 +179,8 @@ def _words(header: Any) -> np.ndarray:
     except RuntimeError:
         raise UserError(
             f"its pixels are compressed ({header.file_meta.TransferSyntaxUID.name}) in a way that "
-            "no installed decoder reads; decompress it, or install pylibjpeg with its plugins"
+            "no installed decoder reads; decompress it, install pylibjpeg with its plugins, or "
+            "fetch it again if it is damaged"
         ) from None
     if array.ndim != 2:
         raise UserError("it holds more than one grayscale frame; store the one to be shown")

@@ -168,6 +168,11 @@ def looked_up(
         raise UserError(f"its {name} has no whole table; correct it or take it out")
     count, bits = int(told[0]) % (1 << 16) or 1 << 16, int(told[2])
     table = _entries(item["LUTData"].value, count, bits, header)
+    if bits > 8 and table.size == -(-count // 2) < count:
+        raise UserError(
+            f"its {name} has as many bytes as entries, so of 8 bits each, and declares {bits} bits; "
+            "correct it or take it out"
+        )
     first = _first_mapped(int(told[1]), count, values)
     wanted = np.clip(np.rint(values - float(first)), 0, count - 1).astype(np.int64)
     if int(wanted.max()) >= table.size:
@@ -196,7 +201,7 @@ def _entries(data: Any, count: int, bits: int, header: Any) -> np.ndarray:
         words = np.frombuffer(data + bytes(len(data) % 2), dtype=f"{order}u2")
     else:
         words = np.atleast_1d(np.asarray(data, dtype=np.int64)) & 0xFFFF
-    if words.size == -(-count // 2) or (bits <= 8 and words.size < count):
+    if bits <= 8 and words.size < count:
         return np.asarray(words, dtype="<u2").view(np.uint8)[:count]
     return words[:count].astype(np.uint16)
 

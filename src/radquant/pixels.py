@@ -40,6 +40,8 @@ def kind_of(data: bytes) -> str:
     """What a file is that cannot be read, in words."""
     if not data:
         return "empty"
+    if is_dicom(data):
+        return "a damaged DICOM"
     return next(kind for start, kind in OTHER_KINDS.items() if data.startswith(start))
 
 
