@@ -95,8 +95,8 @@ def _check_header(header: Any) -> None:
         stored = _size(header, "BitsStored")
         if stored > allocated or allocated not in (1, 8, 16, 32):
             raise UserError(
-                f"its header says that {stored} of {allocated} bits hold a pixel, which cannot be; "
-                "correct BitsStored and BitsAllocated"
+                f"its header says that {stored} of {allocated} bits hold a pixel, which is not "
+                "read; correct BitsStored and BitsAllocated, or store it with 8 or 16 bits"
             )
         if number(header, "PixelRepresentation") not in (0, 1):
             raise UserError(

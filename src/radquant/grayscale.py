@@ -170,8 +170,8 @@ def looked_up(
     table = _entries(item["LUTData"].value, count, bits, header)
     if bits > 8 and table.size == -(-count // 2) < count:
         raise UserError(
-            f"its {name} has as many bytes as entries, so of 8 bits each, and declares {bits} bits; "
-            "correct it or take it out"
+            f"its {name} has as many bytes as entries, which are of 8 bits then, and declares "
+            f"{bits} bits; correct it or take it out"
         )
     first = _first_mapped(int(told[1]), count, values)
     wanted = np.clip(np.rint(values - float(first)), 0, count - 1).astype(np.int64)
@@ -227,12 +227,13 @@ def numbers(header: Any, name: str | int) -> list[float]:
 
     Raises UserError for anything else, which is not said.
     """
+    label = name if isinstance(name, str) else "OverlayBitPosition"  # the one of 16 groups
     try:
         value = header[name].value if name in header else None
         values = [value] if isinstance(value, (int, float, str)) else list(value or [])
         found = [float(each) for each in values if each not in ("", None)]
     except (ValueError, TypeError, ArithmeticError, NotImplementedError):
-        raise UserError(f"its {name} is no number; correct it or take it out") from None
+        raise UserError(f"its {label} is no number; correct it or take it out") from None
     if not all(map(math.isfinite, found)):
-        raise UserError(f"its {name} is no finite number; correct it or take it out")
+        raise UserError(f"its {label} is no finite number; correct it or take it out")
     return found
