@@ -512,6 +512,10 @@ def test_compressed_without_a_decoder(tmp_path: Path) -> None:
     said = refused(tmp_path / "a.dcm")
     assert said.startswith("its pixels are compressed (JPEG Lossless")
     assert "pylibjpeg" in said
+    other = ExplicitVRLittleEndian.encode().ljust(len(JPEGLosslessSV1), b"\0")
+    data = (tmp_path / "a.dcm").read_bytes().replace(JPEGLosslessSV1.encode(), other)
+    (tmp_path / "a.dcm").write_bytes(data)
+    assert "compressed, and it does not say how" in refused(tmp_path / "a.dcm")
 
 
 def test_the_array_has_no_order_of_its_own(tmp_path: Path) -> None:

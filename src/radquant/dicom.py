@@ -137,12 +137,13 @@ def _check_syntax(header: Any) -> None:
     if not hasattr(header, "file_meta"):
         header.file_meta = FileMetaDataset()
     syntax = header.file_meta.get("TransferSyntaxUID")
+    packed = "PixelData" in header and header["PixelData"].is_undefined_length
+    if packed and not (syntax and syntax.is_compressed):
+        raise UserError(
+            "its pixels are compressed, and it does not say how; correct its TransferSyntaxUID"
+        )
     if not syntax:
         implicit, little = header.original_encoding
-        if "PixelData" in header and header["PixelData"].is_undefined_length:
-            raise UserError(
-                "its pixels are compressed, and it does not say how; give it a TransferSyntaxUID"
-            )
         explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
         header.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
         return
