@@ -36,6 +36,7 @@ DICOM_TAGS = (
 # Twice the largest mammograms, and below what Pillow warns of. A header may say 65,535 × 65,535.
 MAX_PIXELS = 80_000_000
 MAX_BYTES = 8 * MAX_PIXELS
+MAX_MARKERS = 1 << 20  # bytes of a compressed image that are none of its pixels
 MAX_ASPECT = 4.0
 CLEARLY, ENOUGH = 8, 1000
 DEFLATED = "1.2.840.10008.1.2.1.99"
@@ -104,8 +105,14 @@ def _check_header(header: Any) -> None:
                 "signed; correct it"
             )
     _check_syntax(header)
+    found, expected = len(header[held[0]].value), -(-rows * columns * allocated // 8)
     if not header.file_meta.TransferSyntaxUID.is_encapsulated:
-        _check_length(len(header[held[0]].value), -(-rows * columns * allocated // 8))
+        _check_length(found, expected)
+    elif found > 2 * expected + MAX_MARKERS:  # run lengths would unpack to 64 times as much
+        raise UserError(
+            f"it holds {found:,} bytes of compressed pixels, and its header says {expected:,} "
+            "before compression; correct Rows, Columns or NumberOfFrames"
+        )
 
 
 def _size(header: Any, name: str) -> int:

@@ -6,6 +6,7 @@ report.
 
 import hashlib
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ DARK = 32
 BAND = 8  # levels that JPEG's noise makes of one
 NEARLY = 0.99  # share of the pixels
 ENDINGS = (".dcm", ".dicom", ".ima", ".png", ".jpg", ".jpeg")
+BREAKS = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # what would end a message's line
 LONGEST_NAME = 1000  # characters; of a path, whose parts may have 255 bytes each
 
 
@@ -78,7 +80,7 @@ def image_files(row: Mapping[str, Any], column: str, root: Path) -> tuple[ImageF
 def _is_file_name(name: str) -> bool:
     """Whether a message may show a name: a wrong column holds a report's text."""
     likely = name.lower().endswith(ENDINGS) or not any(map(str.isspace, name))
-    return likely and name.isprintable() and len(name) <= LONGEST_NAME
+    return likely and not BREAKS.search(name) and len(name) <= LONGEST_NAME
 
 
 def _image_file(root: Path, name: str, report: str, column: str) -> ImageFile:
@@ -119,12 +121,16 @@ def read_shown(file: ImageFile) -> Shown:
     Raises UserError, with the file, the column and the report, if it is no image that can be read,
     or one in which nothing can be seen.
     """
-    data = b""
     try:
         data = file.path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{file.place} cannot be read ({type(error).__name__})") from None
+    try:
         found = shown(data)
     except UserError as error:
         raise UserError(f"{file.place} cannot be used: {error}") from None
+    except MemoryError:
+        raise
     # Decoders raise what they like, and some quote what they were reading.
     except Exception as error:
         raise UserError(
