@@ -28,7 +28,7 @@ DARK = 32
 BAND = 8  # levels that JPEG's noise makes of one
 NEARLY = 0.99  # share of the pixels
 ENDINGS = (".dcm", ".dicom", ".ima", ".png", ".jpg", ".jpeg")
-BREAKS = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # what would end a message's line
+BREAKS = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # end a message's line
 LONGEST_NAME = 1000  # characters; of a path, whose parts may have 255 bytes each
 
 
