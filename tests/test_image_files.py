@@ -3,6 +3,7 @@
 import io
 import logging
 import warnings
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from tiny_images import random_gray, write_dicom, write_png
 
 from radquant.errors import UserError
 from radquant.files import sha256_file
-from radquant.image_files import decode, image_files, image_names, read_image, stretched, windowed
+from radquant.grayscale import stretched, windowed
+from radquant.image_files import ImageFile, decode, image_files, image_names, read_image
 
 RAMP = np.arange(4096, dtype=np.uint16).reshape(64, 64)
 
@@ -166,7 +168,9 @@ def broken(path: Path, case: str) -> Path:
 
 CASES = {
     **dict.fromkeys(("cut", "gif", "text"), "cannot be read as a PNG, JPEG or DICOM image"),
-    **dict.fromkeys(("short", "no pixels", "window"), "cannot be read as a PNG, JPEG or DICOM"),
+    "short": "cannot be used: it holds 4192 bytes of pixels, and its header says 8192",
+    "no pixels": "cannot be used: it holds no pixels",
+    "window": "cannot be used: its window is 0 wide, and LINEAR needs at least 1",
     "frames": "cannot be used: it holds several frames",
     "palette": "cannot be used: only grayscale DICOM images (MONOCHROME1, MONOCHROME2) are read",
 }
@@ -183,6 +187,131 @@ def test_what_is_no_image_is_refused_by_name(tmp_path: Path, case: str) -> None:
     assert "Doe" not in message
     assert "\n" not in message
     assert caught.value.__suppress_context__
+
+
+def named(folder: Path, name: str) -> ImageFile:
+    (file,) = image_files({"id": "r7", "images": name}, "images", folder)
+    return file
+
+
+def refused(folder: Path, name: str) -> str:
+    with pytest.raises(UserError) as caught:
+        read_image(named(folder, name))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+NOTHING_SEEN = {
+    "mask": ("nearly in two grays alone", (RAMP > 2000) * 100 + 50),
+    "mask in a JPEG": ("nearly in two grays alone", np.where(RAMP % 3, RAMP % 5, 250 + RAMP % 5)),
+    "12 bits shown as 16": ("nearly black", RAMP // 257),
+    "and inverted": ("nearly white", 255 - RAMP // 257),
+    "flat": ("nearly one gray", 128 + RAMP % 5),
+}
+
+
+@pytest.mark.parametrize("case", NOTHING_SEEN)
+def test_an_image_in_which_nothing_is_seen_is_refused_by_name(tmp_path: Path, case: str) -> None:
+    fault, pixels = NOTHING_SEEN[case]
+    write_png(tmp_path / "a.png", pixels.astype(np.uint8))
+    said = refused(tmp_path, "a.png")
+    place = f"{tmp_path / 'a.png'}, named in column 'images' of report r7,"
+    assert said.startswith(f"{place} ends {fault} (steps: as it is); look at it in a viewer")
+    pixels[0, :20] = np.arange(60, 200, 7)  # a few pixels of a marker change nothing
+    write_png(tmp_path / "a.png", pixels.astype(np.uint8))
+    assert f"ends {fault}" in refused(tmp_path, "a.png")
+
+
+def test_dark_and_bright_x_rays_are_shown(tmp_path: Path) -> None:
+    """A hand on a black plate, and a chest whose air is all that is not white."""
+    hand = np.zeros((64, 64), dtype=np.uint8)
+    hand[:4] = 60 + RAMP[:4] % 150
+    chest = np.full((64, 64), 250, dtype=np.uint8)
+    chest[:4] = 60 + RAMP[:4] % 100
+    for name, pixels in (("hand.png", hand), ("chest.png", chest)):
+        write_png(tmp_path / name, pixels)
+        assert (np.asarray(read_image(named(tmp_path, name)))[..., 0] == pixels).all()
+
+
+def test_a_window_beside_the_values_is_refused_by_name(tmp_path: Path) -> None:
+    write_dicom(tmp_path / "a.dcm", RAMP, WindowCenter=60000, WindowWidth=100)
+    said = refused(tmp_path, "a.dcm")
+    assert "ends nearly black (steps: window (LINEAR), 8 bits)" in said
+
+
+def test_pngs_and_jpegs_that_are_more_than_one_picture_or_less(tmp_path: Path) -> None:
+    gray = Image.fromarray(random_gray(0))
+    gray.save(tmp_path / "moving.png", save_all=True, append_images=[Image.new("L", gray.size)])
+    assert "it holds several frames" in refused(tmp_path, "moving.png")
+    for mode in ("LA", "RGBA"):
+        half = gray.convert(mode)
+        half.putalpha(Image.fromarray(255 - random_gray(0) // 2))
+        half.save(tmp_path / "half.png")
+        assert "it is transparent in places" in refused(tmp_path, "half.png")
+    gray.convert("P").save(tmp_path / "palette.png", transparency=int(random_gray(0)[0, 0]))
+    assert "it is transparent in places" in refused(tmp_path, "palette.png")
+    gray.convert("P").save(tmp_path / "palette.png")
+    assert (gray_of(tmp_path / "palette.png") == random_gray(0)).all()
+    gray.convert("CMYK").save(tmp_path / "four.jpg", quality=100, subsampling=0)
+    assert np.abs(gray_of(tmp_path / "four.jpg").astype(int) - random_gray(0)).max() < 8
+    Image.new("L", (1, 1), 100).save(tmp_path / "one.png")
+    assert "ends nearly one gray" in refused(tmp_path, "one.png")
+    for width in (9_000, 60_000):
+        one = (tmp_path / "one.png").read_bytes()
+        head = b"IHDR" + width.to_bytes(4, "big") * 2 + one[24:29]
+        bomb = one[:12] + head + zlib.crc32(head).to_bytes(4, "big") + one[33:]
+        (tmp_path / "bomb.png").write_bytes(bomb)
+        assert "it has more than 80,000,000 pixels" in refused(tmp_path, "bomb.png")
+    gray.save(tmp_path / "image.dcm", "PNG")  # its content says what it is
+    assert (gray_of(tmp_path / "image.dcm") == random_gray(0)).all()
+    whole = (tmp_path / "four.jpg").read_bytes()
+    for cut in (2, 50):
+        for rest in (b"", bytes(cut)):  # a download that broke off, of a file as long as it is said
+            (tmp_path / "cut.jpg").write_bytes(whole[:-cut] + rest)
+            assert "it ends before its picture does" in refused(tmp_path, "cut.jpg")
+
+
+@pytest.mark.parametrize(
+    ("start", "kind"),
+    [
+        (b"", "empty"),
+        (b"\x1f\x8b\x08", "gzip-compressed"),
+        (b"version https://git-lfs", "a Git LFS"),
+    ],
+)
+def test_what_people_name_in_place_of_an_image(tmp_path: Path, start: bytes, kind: str) -> None:
+    (tmp_path / "a.dcm").write_bytes(start)
+    assert f"it is {kind}" in refused(tmp_path, "a.dcm")
+
+
+def test_no_link_leads_out_of_the_image_folder(tmp_path: Path) -> None:
+    inside, outside = tmp_path / "images", tmp_path / "private"
+    for folder in (inside, outside):
+        write_png(folder / "a.png", random_gray(0))
+    (inside / "out.png").symlink_to(outside / "a.png")
+    (inside / "folder").symlink_to(outside)
+    for name in ("out.png", "folder/a.png"):
+        with pytest.raises(UserError, match="is a link that leads out of the image folder"):
+            named(inside, name)
+    (inside / "within.png").symlink_to("a.png")
+    (tmp_path / "elsewhere").symlink_to(inside)  # the folder itself may be one
+    assert read_image(named(tmp_path / "elsewhere", "within.png")).mode == "RGB"
+    (inside / "round.png").symlink_to("round.png")
+    with pytest.raises(UserError, match=r"round\.png, named in .* does not exist or is not a file"):
+        named(inside, "round.png")
+
+
+@pytest.mark.parametrize(
+    "cell",
+    ["No acute effusion in this patient.", "Doe\njane.png", "a" * 3000, "d" * 400 + ".png", "a\0b"],
+    ids=["report", "lines", "long", "too long a name", "nul"],
+)
+def test_a_column_of_texts_is_not_repeated(tmp_path: Path, cell: str) -> None:
+    with pytest.raises(UserError) as caught:
+        named(tmp_path, cell)
+    assert "report r7" in str(caught.value)
+    assert "effusion" not in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_nothing_of_a_header_is_said(

@@ -114,6 +114,22 @@ def test_names_of_images_come_through_cleaning(data: Path) -> None:
     assert set(rejected["reason"]) <= {"no image", "not drawn"}
 
 
+def test_cleaning_records_what_was_done_to_each_image(data: Path) -> None:
+    ways = read_json(data / "funnel.json")["images"]
+    files = [name for way in ways for name in way["files"]]
+    shown_ = pd.read_csv(data / "eval.csv")["images"].str.split(";").explode()
+    assert sorted(files) == sorted(shown_)
+    for way in ways:
+        assert way["images"] == len(way["files"])
+        ends = {Path(name).suffix for name in way["files"]}
+        if "as it is" in way["steps"]:
+            assert ends <= {".png", ".jpg"}
+        else:
+            assert ends == {".dcm"}
+            assert way["steps"][0] == "stretched over its own range"
+    assert any("inverted (MONOCHROME1)" in way["steps"] for way in ways)
+
+
 def test_calibration_is_text_and_its_prompt_may_be_the_same_for_all(data: Path) -> None:
     samples = pd.read_parquet(data / "samples.parquet")
     assert len(set(samples["text"])) == 4
@@ -255,6 +271,10 @@ def test_the_workflow_shows_images(tmp_path: Path) -> None:
     assert "wrote the findings from the images of 5 reports" in report
     assert "copy-input is empty, for there is no text to repeat" in report
     assert "for copying the input" not in report
+    assert "Images were made what a model is shown by these steps: " in report
+    summary = (run / "results" / "summary.json").read_text()
+    assert '"as it is"' in summary
+    assert ".png" not in summary
     assert read_json(run / "results" / "likelihood" / "original.json")["images"] > 5
     # An image that is lost is noticed where it is first read, in a sentence.
     shutil.rmtree(run / "images")

@@ -1,35 +1,35 @@
-"""Image files of reports as 8-bit RGB: PNG, JPEG and DICOM.
+"""The image files of reports: which they are, and each as 8-bit RGB that can be looked at.
 
 What is in a file, pixels or header, goes into no message: errors name the file, the column and the
-report. Of a DICOM header nothing but what the pixels need is read.
+report.
 """
 
 import hashlib
-import io
-import logging
 import os
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from radquant.dicom import MAX_BYTES
 from radquant.errors import UserError
 from radquant.files import sha256_file
+from radquant.pixels import Shown, kind_of, shown
 
 COLUMN = "images"  # of data/train.csv and data/eval.csv
 SEPARATOR = ";"
-MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
-# All that decoding and showing one grayscale image takes; nothing of it is about a person.
-DICOM_TAGS = (
-    *("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
-    *("SamplesPerPixel", "PlanarConfiguration", "PhotometricInterpretation", "NumberOfFrames"),
-    *("RescaleSlope", "RescaleIntercept", "ModalityLUTSequence"),
-    *("WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence", "PixelData"),
-)
+# Of 255 levels of gray. Twelve bits of a pixel in a range of sixteen end in the lowest 16, thirteen
+# in the lowest 32: no X-ray that is shown as it was meant lies there, not even one of a finger on a
+# black plate.
+DARK = 32
+BAND = 8  # levels that JPEG's noise makes of one
+NEARLY = 0.99  # share of the pixels
+ENDINGS = (".dcm", ".dicom", ".ima", ".png", ".jpg", ".jpeg")
+BREAKS = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # end a message's line
+LONGEST_NAME = 1000  # characters; of a path, whose parts may have 255 bytes each
 
 
 @dataclass(frozen=True)
@@ -57,150 +57,111 @@ def image_files(row: Mapping[str, Any], column: str, root: Path) -> tuple[ImageF
     Raises UserError for a report without an image, for a name that leads out of `root`, and for a
     file that is missing or locked.
     """
-    names = image_names(str(row[column]))
+    report, names = str(row["id"]), image_names(str(row[column]))
     if not names:
         raise UserError(
-            f"report {row['id']} names no image in column {column!r}; leave such reports out"
+            f"report {report} names no image in column {column!r}; leave such reports out"
         )
     for name in names:
+        if not _is_file_name(name):
+            raise UserError(
+                f"report {report} names an image in column {column!r} by what looks like no file's "
+                f"name ({len(name)} characters, not repeated for they may be a report's); name the "
+                "column that holds the files' names"
+            )
         if os.path.isabs(name) or ".." in Path(name).parts:
             raise UserError(
-                f"report {row['id']} names {name!r} in column {column!r}, which is not inside the "
+                f"report {report} names {name!r} in column {column!r}, which is not inside the "
                 "image folder; give its path from there"
             )
-    return tuple(_image_file(root / name, str(row["id"]), column) for name in names)
+    return tuple(_image_file(root, name, report, column) for name in names)
 
 
-def _image_file(path: Path, report: str, column: str) -> ImageFile:
+def _is_file_name(name: str) -> bool:
+    """Whether a message may show a name: a wrong column holds a report's text."""
+    likely = name.lower().endswith(ENDINGS) or not any(map(str.isspace, name))
+    return likely and not BREAKS.search(name) and len(name) <= LONGEST_NAME
+
+
+def _image_file(root: Path, name: str, report: str, column: str) -> ImageFile:
+    path = root / name
     file = ImageFile(path, report, column, "")
-    if not path.is_file():
-        raise UserError(
-            f"{file.place} does not exist or is not a file; check the path and the image folder"
-        )
     try:
+        if not path.is_file():
+            raise UserError(
+                f"{file.place} does not exist or is not a file; check the path and the image folder"
+            )
+        if not path.resolve().is_relative_to(root.resolve()):
+            raise UserError(
+                f"{file.place} is a link that leads out of the image folder; copy the file there, "
+                "or give the folder that the files themselves lie in"
+            )
+        if path.stat().st_size > MAX_BYTES:
+            raise UserError(
+                f"{file.place} has more than {MAX_BYTES:,} bytes, which is no X-ray's; check it"
+            )
         return ImageFile(path, report, column, sha256_file(path))
     except OSError as error:
         raise UserError(f"{file.place} cannot be read ({type(error).__name__})") from None
 
 
-def read_image(file: ImageFile) -> Any:
-    """Return the image as a PIL image of mode RGB.
+def decode(data: bytes) -> Any:
+    """Return the image in a file's bytes as a PIL image of mode RGB, whatever it shows."""
+    return shown(data).image
 
-    Raises UserError, with the file, the column and the report, if it is no image that can be read.
+
+def read_image(file: ImageFile) -> Any:
+    """Return the image as a PIL image of mode RGB. Raises UserError as `read_shown`."""
+    return read_shown(file).image
+
+
+def read_shown(file: ImageFile) -> Shown:
+    """Return the image and what was done to get it.
+
+    Raises UserError, with the file, the column and the report, if it is no image that can be read,
+    or one in which nothing can be seen.
     """
     try:
         data = file.path.read_bytes()
-        image = decode(data)
+    except OSError as error:
+        raise UserError(f"{file.place} cannot be read ({type(error).__name__})") from None
+    try:
+        found = shown(data)
     except UserError as error:
         raise UserError(f"{file.place} cannot be used: {error}") from None
+    except MemoryError:
+        raise
     # Decoders raise what they like, and some quote what they were reading.
     except Exception as error:
         raise UserError(
-            f"{file.place} cannot be read as a PNG, JPEG or DICOM image ({type(error).__name__}); "
-            "mend the file, or decompress it if it is a compressed DICOM"
+            f"{file.place} cannot be read as a PNG, JPEG or DICOM image ({type(error).__name__}, "
+            f"it is {kind_of(data)}); mend the file, or leave it out of the column"
         ) from None
     if hashlib.sha256(data).hexdigest() != file.sha256:
         raise UserError(f"{file.place} was changed while it was in use; run again")
-    return image
+    if fault := nothing_seen(found.image):
+        raise UserError(
+            f"{file.place} ends {fault} (steps: {', '.join(found.steps)}); look at it in a viewer, "
+            "and correct its header or pixels or leave it out of the column"
+        )
+    return found
 
 
-def decode(data: bytes) -> Any:
-    """Return the image in a file's bytes as a PIL image of mode RGB.
+def nothing_seen(image: Any) -> str:
+    """What is wrong with an image in which nothing can be seen; empty for any other.
 
-    16 bits of gray, which no file says how to show, are stretched over the image's own range.
+    image: PIL, of mode RGB.
     """
-    from PIL import Image, ImageOps
-
-    if data[128:132] == b"DICM":
-        return _from_gray(dicom_gray(data))
-    with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as opened:
-        image = ImageOps.exif_transpose(opened)
-        if image.mode.startswith(("I", "F")):  # Pillow would cut everything above 255 off
-            return _from_gray(stretched(np.asarray(image, dtype=np.float64)))
-        return image.convert("RGB")
-
-
-def _from_gray(shares: np.ndarray) -> Any:
-    """shares: [height, width] within 0 and 1, black and white."""
-    from PIL import Image
-
-    return Image.fromarray(np.rint(shares * 255).astype(np.uint8)).convert("RGB")
-
-
-def dicom_gray(data: bytes) -> np.ndarray:
-    """Return the image in a DICOM file, [height, width] float64 from 0 (black) to 1 (white).
-
-    Stored values go through the modality LUT or rescale slope and intercept (PS3.3 C.11.1), then
-    through the first VOI LUT or, without one, the first window (C.11.2); without either they are
-    stretched over the image's own range. MONOCHROME1, in which low values are white, is inverted.
-    """
-    from pydicom import dcmread
-    from pydicom.pixels import apply_modality_lut, apply_voi
-
-    with _silent():
-        header = dcmread(io.BytesIO(data), specific_tags=list(DICOM_TAGS))
-        if int(header.get("NumberOfFrames") or 1) != 1:
-            raise UserError("it holds several frames; store the one to be shown as a file")
-        kind = str(header.get("PhotometricInterpretation", ""))
-        if kind not in MONOCHROME:
-            raise UserError(f"only grayscale DICOM images ({', '.join(MONOCHROME)}) are read")
-        values = apply_modality_lut(header.pixel_array, header)
-        if header.get("VOILUTSequence"):
-            bits = int(header.VOILUTSequence[0].LUTDescriptor[2])
-            shares = apply_voi(values, header) / (2.0**bits - 1)
-        else:
-            shares = _shown(values.astype(np.float64), header)
-    return 1 - shares if kind == "MONOCHROME1" else shares
-
-
-def _shown(values: np.ndarray, header: Any) -> np.ndarray:
-    center, width = (_first(header.get(name)) for name in ("WindowCenter", "WindowWidth"))
-    if center is None or width is None:
-        return stretched(values)
-    return windowed(values, center, width, str(header.get("VOILUTFunction") or "LINEAR").upper())
-
-
-def _first(value: Any) -> float | None:
-    """The first of an element's values; None where it is absent or empty."""
-    values = [value] if isinstance(value, (int, float, str)) else list(value or [])
-    return float(values[0]) if values and values[0] != "" else None
-
-
-def windowed(
-    values: np.ndarray, center: float, width: float, function: str = "LINEAR"
-) -> np.ndarray:
-    """Return values as shares of a window, 0 below it and 1 above it (PS3.3 C.11.2.1.2 and .3).
-
-    Raises ValueError for a function or a width that the standard does not have.
-    """
-    if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID") or width <= 0:
-        raise ValueError("no such window")
-    if function == "SIGMOID":
-        return 1 / (1 + np.exp(-4 * (values - center) / width))
-    if function == "LINEAR":
-        if width < 1:
-            raise ValueError("no such window")
-        center, width = center - 0.5, width - 1
-    if width == 0:
-        return (values > center).astype(np.float64)
-    return np.clip((values - center) / width + 0.5, 0, 1)
-
-
-def stretched(values: np.ndarray) -> np.ndarray:
-    """Return values as shares of their own range; a flat image is black."""
-    low, high = float(values.min()), float(values.max())
-    return (values - low) / (high - low) if high > low else np.zeros(values.shape)
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Let pydicom say nothing: its warnings quote the values of a header."""
-    logger = logging.getLogger("pydicom")
-    before = logger.propagate
-    logger.propagate = False
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.propagate = before
+    counts = np.array(image.convert("L").histogram())
+    enough = NEARLY * counts.sum()
+    if counts[: DARK + 1].sum() >= enough:
+        return "nearly black"
+    if counts[-DARK - 1 :].sum() >= enough:
+        return "nearly white"
+    bands = np.convolve(counts, np.ones(BAND), "valid")
+    if bands.max() >= enough:
+        return "nearly one gray"
+    apart = np.abs(np.subtract.outer(np.arange(bands.size), np.arange(bands.size))) >= BAND
+    if (np.add.outer(bands, bands) * apart).max() >= enough:
+        return "nearly in two grays alone"
+    return ""

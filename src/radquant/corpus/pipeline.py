@@ -14,7 +14,7 @@ from radquant.corpus.marks import same_id
 from radquant.corpus.reports import SECTIONS, Report, check_ids, shown_id
 from radquant.corpus.splitting import assign_splits, check_no_leak, draw, leaks
 from radquant.errors import UserError
-from radquant.image_files import COLUMN, image_files, read_image
+from radquant.image_files import COLUMN, image_files, read_shown
 
 TEXT_COLUMNS = (*SECTIONS, "text")
 
@@ -64,19 +64,27 @@ def prepare_corpus(
         raw, settings, lambda reports: show_progress(reports, "cleaning", len(raw), "reports")
     )
     if image_root is not None:
-        check_images(cleaned.evaluation, image_root)
+        cleaned.funnel["images"] = check_images(cleaned.evaluation, image_root)
     return cleaned
 
 
-def check_images(reports: Sequence[Report], root: Path) -> None:
-    """Raise UserError for the first image that cannot be read: now, not after hours of quantizing.
+def check_images(reports: Sequence[Report], root: Path) -> list[dict[str, Any]]:
+    """Return the ways in which images are made what a model is shown, with the files of each.
 
     Training reports' images are never shown to a model.
+    Raises UserError for the first image that cannot be read, or in which nothing can be seen: now,
+    not after hours of quantizing.
     """
+    ways: dict[tuple[str, ...], list[str]] = {}
     for report in show_progress(reports, "opening images", len(reports), "reports"):
         row = {"id": report.id, COLUMN: report.images}
         for file in image_files(row, COLUMN, root):
-            read_image(file)
+            name = str(file.path.relative_to(root))
+            ways.setdefault(read_shown(file).steps, []).append(name)
+    return [
+        {"steps": list(steps), "images": len(files), "files": files}
+        for steps, files in sorted(ways.items())
+    ]
 
 
 def clean_corpus(

@@ -39,6 +39,12 @@ def data_section(summary: Summary) -> str:
             f"Of these, the first {quality['reports']:,} by draw were written and scored; the "
             f"likelihood is that of all {quality['references']:,} references."
         )
+    if ways := cleaning.get("images"):
+        counts = (f"{way['images']:,} ({', '.join(way['steps'])})" for way in ways)
+        sentences.append(
+            f"Images were made what a model is shown by these steps: {escape('; '.join(counts))}; "
+            "data/cleaning.json names the files of each."
+        )
     if calibration is not None:
         sentences.append(_calibrated_on(calibration))
     return "\n\n".join(["## Data", table(["step", "removed", "left"], rows), prose(*sentences)])

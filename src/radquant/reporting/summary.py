@@ -35,7 +35,7 @@ def summarize(run: Run) -> dict[str, Any]:
         "performance": performance,
         "verdict": verdict(quality, performance, bool(run.config["task"]["inputs"])),
         "quantization": {name: _recipe(record) for name, record in run.quantization.items()},
-        "cleaning": run.cleaning,
+        "cleaning": _without_names(run.cleaning),
         "calibration": run.calibration,
         "config": run.config,
         "source": run.source,
@@ -43,6 +43,14 @@ def summarize(run: Run) -> dict[str, Any]:
         "machine": _machine(run),
         "provenance": provenance(run),
     }
+
+
+def _without_names(cleaning: dict[str, Any]) -> dict[str, Any]:
+    """What cleaning counted; the names of image files, which may be a patient's, stay in data/."""
+    if "images" not in cleaning:
+        return cleaning
+    ways = [{"steps": way["steps"], "images": way["images"]} for way in cleaning["images"]]
+    return {**cleaning, "images": ways}
 
 
 def _quality(run: Run) -> dict[str, Any]:
