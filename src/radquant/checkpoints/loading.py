@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from radquant.checkpoints.building import build_packed_model
+from radquant.checkpoints.finite_weights import require_finite_model
 from radquant.checkpoints.streaming import model_class
 from radquant.checkpoints.writing import verify
 from radquant.errors import UserError
@@ -124,6 +125,7 @@ def load(
                 f"{directory} has no weights for {min(found['missing_keys'])}; fetch or save the "
                 "model again"
             )
+    require_finite_model(model, directory, dtype)
     model = model.eval().requires_grad_(False).to(device)
     packed = {name: m for name, m in model.named_modules() if isinstance(m, PackedLinear)}
     touched, simulation = 0, None

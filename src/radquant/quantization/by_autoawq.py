@@ -3,6 +3,7 @@
 from typing import Any
 
 from radquant.errors import UserError
+from radquant.finite import relative_change
 from radquant.quantization import other_packages
 from radquant.quantization.job import Job
 from radquant.quantization.original_model import Original
@@ -122,7 +123,7 @@ def corrected_quantizer(blocks: list[list[int]]) -> Any:
             arguments = {name: of_first(v, len(blocks)) for name, v in kept.items()}
             before, after = self.before, self.inps[:1]
             output = self._module_forward(before, layer.to(before.device), arguments)
-            change = float((output - after).float().norm() / after.float().norm())
+            change = relative_change(output.float(), after.float())
             if not change <= BOUNDS[str(after.dtype).removeprefix("torch.")]:
                 raise UserError(
                     f"folding AutoAWQ's scales changed a layer's output by {change:.2g} relative "

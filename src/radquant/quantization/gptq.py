@@ -26,7 +26,7 @@ from radquant.packed.grid import (
     nearest_integers,
     stored_scales,
 )
-from radquant.quantization.finite import NOT_FINITE
+from radquant.finite import NOT_FINITE
 from radquant.settings.recipe import WHOLE_ROW, Recipe
 
 BLOCK = 128  # columns that get the earlier columns' feedback in one product, as in the paper

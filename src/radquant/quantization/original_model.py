@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from radquant.checkpoints.finite_weights import require_finite_files
 from radquant.checkpoints.streaming import StoredTensor, empty_model, names_in_model, stored_tensors
 from radquant.checkpoints.writing import verify
 from radquant.errors import UserError
@@ -49,6 +50,14 @@ def open_original(directory: Path, trust_remote_code: bool = False) -> Original:
     stored = stored_tensors(directory)
     own_names = names_in_model(model, stored)
     return Original(model, config, architecture_of(config, model), stored, own_names)
+
+
+def require_finite_original(source: Original) -> None:
+    """Raise UserError with file, tensor and place of a weight that is an infinity or NaN."""
+    parameters = dict(source.model.named_parameters())
+    require_finite_files(
+        source.stored[stored] for stored, own in source.own_names.items() if own in parameters
+    )
 
 
 def check_recipe(model: nn.Module, architecture: Architecture, recipe: Recipe) -> int:
