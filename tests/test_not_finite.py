@@ -9,10 +9,10 @@ from safetensors.torch import load_file, save_file
 from tiny_models import tiny_llama, token_sequences
 
 from radquant.errors import UserError
+from radquant.finite import largest_of
 from radquant.packed.formats import format_for
 from radquant.quantization import awq, layerwise, onednn, outliers
 from radquant.quantization.calibration_statistics import InputStatistics
-from radquant.finite import largest_of
 from radquant.quantization.hidden_states import Hidden
 from radquant.quantization.original_model import open_original
 from radquant.settings.precision import STATIC, Activations

@@ -15,7 +15,6 @@ from radquant.finite import norm
 from radquant.packed import progressive_grid
 from radquant.settings.recipe import WHOLE_ROW, Recipe
 
-
 LEAST_SCALE = 1e-5
 # The most that rounding may cost a layer because its weights are too small for the least scale, as
 # a share of their length: 4 bits cost a tenth by themselves.

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from radquant.errors import UserError
 from radquant.families.architectures import Group, Norm
 from radquant.families.inspection import linear_of, row_range
+from radquant.finite import OVERFLOWING
 from radquant.packed.grid import by_group, find_grid, round_to_grid
 from radquant.packed.progressive_grid import channel_scales
 from radquant.quantization.calibration_statistics import (
@@ -27,7 +28,6 @@ from radquant.quantization.calibration_statistics import (
     activations_for,
     search_range,
 )
-from radquant.finite import OVERFLOWING
 from radquant.quantization.gptq import factorize, processing_order, round_scaled
 from radquant.quantization.smoothing import smooth_scale
 from radquant.runtime.activations import quantize_activations

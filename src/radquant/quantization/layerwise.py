@@ -25,6 +25,7 @@ from radquant.errors import UserError
 from radquant.families.architectures import Architecture, K
 from radquant.families.inspection import decoder_layers, head_dim_of, layer_linears, not_converted
 from radquant.files import atomic_path, read_json, read_table
+from radquant.finite import is_finite, largest_of, relative_change, require_finite
 from radquant.packed.formats import StoredFormat
 from radquant.quantization import resuming, smoothing
 from radquant.quantization.awq import scale_group
@@ -36,7 +37,6 @@ from radquant.quantization.calibration_statistics import (
     collect_statistics,
     static_ranges,
 )
-from radquant.finite import is_finite, largest_of, relative_change, require_finite
 from radquant.quantization.hidden_states import Hidden, LayerArguments, embed, run_layer
 from radquant.quantization.original_model import Original, check_recipe
 from radquant.quantization.rotated_embeddings import rotated_outside

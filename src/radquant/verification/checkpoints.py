@@ -24,11 +24,11 @@ from radquant.cli import progress
 from radquant.errors import UserError
 from radquant.families.inspection import architecture_of, head_dim_of
 from radquant.files import read_json
+from radquant.finite import largest_of
 from radquant.packed.formats import Settings
 from radquant.packed.grid import LEAST_SCALE
 from radquant.packed.linear import PackedLinear
 from radquant.packed.packing import unpack_columns
-from radquant.finite import largest_of
 from radquant.quantization.rotated_embeddings import rotate_model
 from radquant.quantization.rotation import plan_rotation
 from radquant.runtime.activations import quantized_layers
