@@ -8,13 +8,15 @@ from torch import Tensor, nn
 
 from radquant.checkpoints.streaming import StoredTensor, stored_tensors
 from radquant.errors import UserError
+from radquant.failures import loading
 from radquant.finite import first_not_finite, is_finite
 from radquant.packed.linear import PackedLinear
 
 
 def load_finite(stored: StoredTensor) -> Tensor:
     """Read a tensor; UserError with its file, its name and the place of what is no number."""
-    tensor = stored.load()
+    with loading(stored.file):
+        tensor = stored.load()
     if not is_finite(tensor):
         raise UserError(
             f"{stored.file}: tensor {stored.key} holds {first_not_finite(tensor)}; fetch the model "

@@ -3,6 +3,7 @@
 from typing import Any
 
 from radquant.errors import UserError
+from radquant.failures import loading
 from radquant.finite import relative_change
 from radquant.quantization import other_packages
 from radquant.quantization.job import Job
@@ -140,11 +141,12 @@ def run_autoawq(job: Job, recipe: Recipe, blocks: list[list[int]], dtype: Any) -
     """Run AutoAWQ in `dtype` on the calibration `blocks`; returns its model, packed."""
     from awq import AutoAWQForCausalLM
 
-    model = AutoAWQForCausalLM.from_pretrained(
-        str(job.model),
-        torch_dtype=str(dtype).removeprefix("torch."),
-        trust_remote_code=job.trust_remote_code,
-    )
+    with loading(job.model, "fetch the model again, or quantize it without AutoAWQ"):
+        model = AutoAWQForCausalLM.from_pretrained(
+            str(job.model),
+            torch_dtype=str(dtype).removeprefix("torch."),
+            trust_remote_code=job.trust_remote_code,
+        )
     model.quantize(
         None,  # the tokenizer: the samples are tokens already
         {"zero_point": True, "q_group_size": recipe.group_size, "w_bit": 4, "version": "GEMM"},

@@ -10,6 +10,7 @@ from radquant.checkpoints.finite_weights import require_finite_files
 from radquant.checkpoints.streaming import StoredTensor, empty_model, names_in_model, stored_tensors
 from radquant.checkpoints.writing import verify
 from radquant.errors import UserError
+from radquant.failures import loading
 from radquant.families.architectures import Architecture
 from radquant.families.inspection import architecture_of, decoder_layers, layer_linears
 from radquant.files import read_json
@@ -45,10 +46,11 @@ def open_original(directory: Path, trust_remote_code: bool = False) -> Original:
     if "quantization_config" in read_json(directory / "config.json"):
         raise UserError(f"{directory} is quantized already; give the original model")
     verify(directory)
-    config = AutoConfig.from_pretrained(directory, trust_remote_code=trust_remote_code)
-    model = empty_model(config, trust_remote_code)
-    stored = stored_tensors(directory)
-    own_names = names_in_model(model, stored)
+    with loading(directory):
+        config = AutoConfig.from_pretrained(directory, trust_remote_code=trust_remote_code)
+        model = empty_model(config, trust_remote_code)
+        stored = stored_tensors(directory)
+        own_names = names_in_model(model, stored)
     return Original(model, config, architecture_of(config, model), stored, own_names)
 
 
