@@ -72,9 +72,8 @@ def load(
         key = _key(model_type, model, encoder)
         cache = _working_copy(model, model_type, encoder, stack)
         # The package prints to stdout. It restricts pickled weights to tensors only on a CPU.
-        with contextlib.redirect_stdout(sys.stderr):
-            with loading(model, "take the published files"):
-                network = open_network(RadGraph, model_type, model, cache)
+        with contextlib.redirect_stdout(sys.stderr), loading(model, "take the published files"):
+            network = open_network(RadGraph, model_type, model, cache)
     return Loaded(identity, functools.partial(_annotate, network, model_type), key)
 
 
