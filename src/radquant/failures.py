@@ -1,7 +1,7 @@
 """What may be said of an exception that nobody expected, and what may not.
 
 A library puts the text that it was working on into its message, and that text may be a patient's.
-So a message is told only where it cannot hold any: of memory and file systems, and of loading
+So a message is told only where it cannot hold any: of memory, file systems, imports, and loading
 models. All else is withheld.
 """
 
@@ -28,7 +28,7 @@ MORE_MEMORY = (
     "lower generation.batch_size or calibration.max_tokens, set compute.dtype bfloat16, run fewer "
     "jobs at once (--cores), take a smaller model, or a machine with more"
 )
-FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 TOO_MANY_FILES = (errno.EMFILE, errno.ENFILE)
 ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
@@ -52,8 +52,8 @@ def sentence_of(error: BaseException) -> str | None:
     """What can be said of an exception without its message; None if nothing can."""
     if is_out_of_memory(error):
         return f"memory ran out; {MORE_MEMORY}"
-    if isinstance(error, ModuleNotFoundError) and error.name:
-        return f"the Python package {error.name!r} is missing; install what this program needs"
+    if isinstance(error, ImportError):
+        return f"a package cannot be imported ({told(error)}); install what this program needs"
     number = error_number(error)
     if number is None:
         return None
@@ -74,10 +74,10 @@ def sentence_of(error: BaseException) -> str | None:
 
 def error_number(error: BaseException) -> int | None:
     """The system's number of an error, which libraries in Rust tell at the end of a message."""
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) and error.errno is not None:
         return error.errno
-    told = re.search(r"\(os error (\d+)\)", str(error))
-    return int(told[1]) if told else None
+    match = re.search(r"\(os error (\d+)\)$", str(error))
+    return int(match[1]) if match else None
 
 
 def safe_path(error: BaseException) -> str | None:
@@ -106,11 +106,14 @@ def loading(what: str | Path, remedy: str = "fetch or save the model again") -> 
         expected = isinstance(error, Exception) or is_panic(error)
         if not expected or is_out_of_memory(error):
             raise
-        message = " ".join(str(error).split()).rstrip(".")
-        if len(message) > LONGEST:
-            message = f"{message[:LONGEST]} …"
         kind = type(error).__name__
-        raise UserError(f"{what} cannot be loaded ({kind}: {message}); {remedy}") from error
+        raise UserError(f"{what} cannot be loaded ({kind}: {told(error)}); {remedy}") from error
+
+
+def told(error: BaseException) -> str:
+    """What an exception says, in one line that is not too long."""
+    message = " ".join(str(error).split()).rstrip(".")
+    return message if len(message) <= LONGEST else f"{message[:LONGEST]} …"
 
 
 _swapping = threading.RLock()
