@@ -375,7 +375,7 @@ def test_scores_that_are_no_numbers_stop_the_run() -> None:
     model.model.layers[1].mlp.down_proj.weight[3, 5] = float("nan")
     lean = take_over(as_loaded(model), None)
     ends = lean_writing.Settings(4, frozenset([2]))
-    with pytest.raises(UserError, match="scores are not finite"):
+    with pytest.raises(UserError, match=r"scores for report \S+ are not finite"):
         lean_writing.generate(lean, NumberTokenizer(), random_prompts(2), ends, 2)
 
 

@@ -171,8 +171,8 @@ def rewrite(directory: Path, change: Callable[[dict[str, torch.Tensor]], None]) 
 LAYER = "model.layers.1.mlp.up_proj"
 
 
-def infinite_scale(tensors: dict[str, torch.Tensor]) -> None:
-    tensors[f"{LAYER}.scales"][0, 0] = torch.inf
+def negative_scale(tensors: dict[str, torch.Tensor]) -> None:
+    tensors[f"{LAYER}.scales"][0, 0] *= -1
 
 
 def moved_zero(tensors: dict[str, torch.Tensor]) -> None:
@@ -186,7 +186,7 @@ def empty_weights(tensors: dict[str, torch.Tensor]) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (infinite_scale, "scales that are not positive numbers is 1"),
+        (negative_scale, "scales that are not positive numbers is 1"),
         (moved_zero, "zeros out of place is"),
         (empty_weights, "share of the integers' range unused is 1"),
     ],

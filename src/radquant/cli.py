@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from radquant.errors import UserError
+from radquant.failures import is_panic, sentence_of
 
 T = TypeVar("T")
 
@@ -19,8 +20,9 @@ def run(main: Callable[[], None]) -> None:
     SIGTERM, which schedulers send, ends it as Ctrl-C does, with 143: temporary files are removed,
     and no child goes on.
 
-    The message of any other exception is withheld, because libraries put the text that they were
-    working on into it and that text may be a patient's; RADQUANT_DEBUG=1 shows it.
+    Of any other exception it tells what `radquant.failures` finds that may be told. The message is
+    withheld, because libraries put the text that they were working on into it and that text may be
+    a patient's; RADQUANT_DEBUG=1 shows it.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
@@ -31,9 +33,13 @@ def run(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
-    except Exception as error:
-        if os.environ.get("RADQUANT_DEBUG"):
+    except BaseException as error:
+        unexpected = isinstance(error, Exception) or is_panic(error)
+        if not unexpected or os.environ.get("RADQUANT_DEBUG"):
             raise
+        if (sentence := sentence_of(error)) is not None:
+            print(f"error: {sentence}", file=sys.stderr)
+            sys.exit(1)
         for frame in traceback.extract_tb(error.__traceback__):
             print(
                 f'  File "{frame.filename}", line {frame.lineno}, in {frame.name}', file=sys.stderr

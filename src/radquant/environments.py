@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from radquant.errors import UserError
+from radquant.failures import how_it_ended
 from radquant.files import require_file, sha256_file, write_json
 
 # What other packages bring along and import if it is there, but do without. PyPI's is built for its
@@ -78,11 +79,8 @@ def _packages(pip: list[str]) -> dict[str, str]:
 
 
 def _call(command: list[str], what: str) -> None:
-    if subprocess.run(command, stdout=sys.stderr, check=False).returncode:
-        raise UserError(
-            f"could not {what} ({' '.join(command[1:4])} failed); "
-            "its own message stands above this line"
-        )
+    if code := subprocess.run(command, stdout=sys.stderr, check=False).returncode:
+        raise UserError(f"could not {what}: {' '.join(command[1:4])} {how_it_ended(code)}")
 
 
 def _is_environment(directory: Path) -> bool:

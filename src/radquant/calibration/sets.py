@@ -9,6 +9,7 @@ import pandas as pd
 from radquant import prompts
 from radquant.calibration import sequences, texts
 from radquant.errors import UserError
+from radquant.failures import withheld_panics
 from radquant.files import read_json, read_table, sha256_file, sha256_text
 
 
@@ -69,7 +70,8 @@ def calibration_set(
     """
     source, origin, prompt_hash = source_of(given, model, trust_remote_code)
     make = sequences.pack if pack else sequences.draw
-    samples = make(source, count, max_tokens, seed)
+    with withheld_panics():
+        samples = make(source, count, max_tokens, seed)
     record = sequences.record(samples, origin, prompt_hash, max_tokens, pack, seed)
     return sequences.table(samples), record
 

@@ -8,9 +8,11 @@ import torch
 from torch import nn
 
 from radquant.checkpoints.building import build_packed_model
+from radquant.checkpoints.finite_weights import require_finite_model
 from radquant.checkpoints.streaming import model_class
 from radquant.checkpoints.writing import verify
 from radquant.errors import UserError
+from radquant.failures import loading, withheld_panics
 from radquant.families.lookup import check_dtype
 from radquant.packed.linear import PackedLinear
 from radquant.runtime import activations
@@ -19,6 +21,9 @@ from radquant.runtime.runtime_file import Runtime, read_runtime
 from radquant.settings.precision import STATIC, Activations, KVCache, LMHead, same_rounding
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+PROBE = "The heart is normal in size. No pleural effusion: 2 views."
 
 
 @dataclass
@@ -71,7 +76,9 @@ def load_tokenizer(directory: Path, trust_remote_code: bool = False) -> Any:
             f"{directory} has no tokenizer_config.json; put the model's tokenizer there"
         )
     verify(directory, weights=False)
-    tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
+    with loading(f"the tokenizer of {directory}"), withheld_panics():
+        tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
+        tokenizer.decode(tokenizer(PROBE)["input_ids"])  # what fails on any text fails here
     tokenizer.padding_side = "left"
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -104,26 +111,30 @@ def load(
         raise UserError(f"{directory} has no config.json; it is not a model directory")
     verify(directory)
     tokenizer = load_tokenizer(directory, trust_remote_code)
-    config = AutoConfig.from_pretrained(directory, trust_remote_code=trust_remote_code)
+    with loading(directory):
+        config = AutoConfig.from_pretrained(directory, trust_remote_code=trust_remote_code)
     check_dtype(directory, config.to_dict(), str(dtype).removeprefix("torch."))
     quantization = getattr(config, "quantization_config", None)
     runtime = Runtime()
     if quantization:
-        runtime = read_runtime(directory, quantization)
-        model = build_packed_model(config, directory, dtype, trust_remote_code)
+        with loading(directory):
+            runtime = read_runtime(directory, quantization)
+            model = build_packed_model(config, directory, dtype, trust_remote_code)
     else:
-        model, found = model_class(config).from_pretrained(
-            directory,
-            dtype=dtype,
-            trust_remote_code=trust_remote_code,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
+        with loading(directory):
+            model, found = model_class(config).from_pretrained(
+                directory,
+                dtype=dtype,
+                trust_remote_code=trust_remote_code,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
         if found["missing_keys"]:  # which transformers fills with random numbers
             raise UserError(
                 f"{directory} has no weights for {min(found['missing_keys'])}; fetch or save the "
                 "model again"
             )
+    require_finite_model(model, directory, dtype)
     model = model.eval().requires_grad_(False).to(device)
     packed = {name: m for name, m in model.named_modules() if isinstance(m, PackedLinear)}
     touched, simulation = 0, None

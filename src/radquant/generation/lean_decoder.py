@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from radquant.checkpoints.loading import Loaded
 from radquant.errors import UserError
 from radquant.families.lookup import family_of
+from radquant.finite import norm, relative
 from radquant.kernels import cpu
 from radquant.kernels.choice import KERNEL_ACTIVATIONS
 from radquant.packed.linear import PackedLinear
@@ -28,6 +29,7 @@ ALIGNED = 16  # widths that fill whole vectors
 # rounding to INT8 to a tenth of their size, and a forgotten part moves them by about all of it.
 TOKENS_CHECKED = 16
 LARGEST_DIFFERENCE = 0.5
+TINY_SHARE = 1e-4  # of scores, that the differences between them have at least
 
 # Linear layers of a decoder layer that read the same.
 PRODUCTS = (
@@ -191,8 +193,9 @@ def check(lean: LeanDecoder, ids: Tensor, expected: Tensor) -> None:
     hidden = lean.decoder.run(ids, torch.zeros_like(ids), torch.arange(len(ids)))
     found = lean.decoder.logits(hidden)
     lean.decoder.clear()
-    size = (expected - expected.mean(-1, keepdim=True)).norm()
-    difference = float((found - expected).norm() / size)
+    # Scores that are all equal are as large as they are: a head of zeros has no others.
+    size = max(norm(expected - expected.mean(-1, keepdim=True)), TINY_SHARE * norm(expected))
+    difference = relative(norm(found - expected), size)
     if not difference < LARGEST_DIFFERENCE:
         raise UserError(
             "the lean engine does not compute what this model does (its scores differ by "

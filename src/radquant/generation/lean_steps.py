@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 import torch
 
+from radquant.failures import is_out_of_memory
 from radquant.generation.lean_decoder import LeanDecoder
-from radquant.generation.memory import NotEnoughMemory, is_out_of_memory
+from radquant.generation.memory import NotEnoughMemory
 from radquant.generation.prefix import check_window
 from radquant.runtime.runtime_file import StoredPrefix
 

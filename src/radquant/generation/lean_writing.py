@@ -15,10 +15,11 @@ import torch
 
 from radquant.cli import progress
 from radquant.errors import UserError
+from radquant.failures import withheld_panics
 from radquant.generation.lean_decoder import LeanDecoder
 from radquant.generation.lean_steps import begin, halved, int64, stored_tokens
 from radquant.generation.outputs import read_output
-from radquant.generation.tasks import Output, Pace, Task, Work
+from radquant.generation.tasks import Output, Pace, Task, Work, not_finite
 from radquant.prompts import Prompt
 from radquant.runtime.runtime_file import StoredPrefix
 
@@ -81,7 +82,7 @@ def generate(
                 place = waiting.popleft()
                 rows[number] = Row(place, prompts[place].ids[skipped:], time.perf_counter())
         try:
-            next_tokens(lean.decoder, rows, pace)
+            next_tokens(lean.decoder, rows, pace, prompts)
         except (RuntimeError, MemoryError) as error:
             sizes.append(halved(sizes[-1], error))
             restart(lean.decoder, rows, waiting)
@@ -117,22 +118,22 @@ def write(lean: LeanDecoder, tokenizer: Any, task: Task, stored: StoredPrefix | 
     )
 
 
-def next_tokens(decoder: Any, rows: dict[int, Row], pace: Pace) -> None:
+def next_tokens(decoder: Any, rows: dict[int, Row], pace: Pace, prompts: Sequence[Prompt]) -> None:
     """Write the next token of every row: those whose prompt is not read yet by themselves."""
     new = {number: row for number, row in rows.items() if not row.written}
     going = {number: row for number, row in rows.items() if row.written}
     started = time.perf_counter()
     if new:
-        step(decoder, new)
+        step(decoder, new, prompts)
     read = time.perf_counter()
     if going:
-        step(decoder, going)
+        step(decoder, going, prompts)
     pace.prefill_seconds += read - started
     pace.decode_seconds += time.perf_counter() - read
     pace.decode_tokens += len(going)
 
 
-def step(decoder: Any, rows: dict[int, Row]) -> None:
+def step(decoder: Any, rows: dict[int, Row], prompts: Sequence[Prompt]) -> None:
     """Let the decoder read what rows have not shown it, and write the next token of each."""
     ids, numbers, last = [], [], []
     for number, row in rows.items():
@@ -142,10 +143,7 @@ def step(decoder: Any, rows: dict[int, Row]) -> None:
     hidden = decoder.run(*map(int64, (ids, numbers, last)))
     for row, token in zip(rows.values(), decoder.greedy(hidden).tolist(), strict=True):
         if token < 0:
-            raise UserError(
-                "the model's scores are not finite; use dtype float32, or a checkpoint whose "
-                "values are finite"
-            )
+            raise not_finite(prompts[row.prompt].id)
         row.written.append(token)
         row.ids = [token]
 
@@ -160,7 +158,8 @@ def finished(tokenizer: Any, rows: dict[int, Row], settings: Settings) -> list[i
     if settings.stop:
         going = [number for number in rows if number not in ended]
         written = [rows[number].written for number in going]
-        texts = tokenizer.batch_decode(written, skip_special_tokens=True) if written else []
+        with withheld_panics():
+            texts = tokenizer.batch_decode(written, skip_special_tokens=True) if written else []
         for number, text in zip(going, texts, strict=True):
             if any(mark in text for mark in settings.stop):
                 ended.add(number)

@@ -67,5 +67,5 @@ def check_finite(table: pd.DataFrame) -> None:
     if len(bad):
         raise UserError(
             f"the model's scores are not finite for {len(bad)} reports, first {bad.iloc[0]}; "
-            "use dtype bfloat16 or float32"
+            "use compute.dtype bfloat16 or float32, or a checkpoint whose values are finite"
         )

@@ -6,21 +6,14 @@ from typing import TypeVar
 import torch
 
 from radquant.errors import UserError
+from radquant.failures import is_out_of_memory
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-# What PyTorch's allocator for CPUs says in a plain RuntimeError, by system, and what C++ does.
-CPU_MESSAGES = ("DefaultCPUAllocator: can't allocate memory", "not enough memory", "bad_alloc")
 
 
 class NotEnoughMemory(UserError):
     """Not even one report fits into memory."""
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return any(message in str(error) for message in CPU_MESSAGES)
 
 
 def in_parts(
@@ -40,7 +33,7 @@ def in_parts(
         try:
             results += run(batch[len(results) : len(results) + size])
             continue
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
         # Out of the handler, whose traceback would keep the batch's tensors.

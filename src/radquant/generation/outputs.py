@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from radquant.failures import withheld_panics
 from radquant.generation.tasks import Output
 from radquant.prompts import Prompt, remove_thinking
 
@@ -39,7 +40,8 @@ def read_output(tokenizer: Any, ids: list[int], ends: set[int], stop: Sequence[s
     """Return the output in generated tokens `ids`, which padding may follow."""
     count = next((place + 1 for place, token in enumerate(ids) if token in ends), len(ids))
     finish = "stop" if ids[count - 1] in ends else "length"
-    text = tokenizer.decode(ids[:count], skip_special_tokens=True)
+    with withheld_panics():
+        text = tokenizer.decode(ids[:count], skip_special_tokens=True)
     cut = min((text.find(mark) for mark in stop if mark in text), default=-1)
     if cut >= 0:
         if finish == "length":

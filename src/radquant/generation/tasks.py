@@ -95,5 +95,13 @@ def check_ends(max_new_tokens: int, end_ids: Sequence[int]) -> None:
         )
 
 
+def not_finite(report: str) -> UserError:
+    """What to raise for a report whose next token's scores are no numbers."""
+    return UserError(
+        f"the model's scores for report {report} are not finite; use compute.dtype bfloat16 or "
+        "float32, or a checkpoint whose values are finite"
+    )
+
+
 def batches_of(prompts: Sequence[Prompt], plan: Sequence[Sequence[int]]) -> list[list[Prompt]]:
     return [[prompts[i] for i in batch] for batch in plan]

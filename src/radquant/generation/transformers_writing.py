@@ -7,12 +7,13 @@ from typing import Any
 import torch
 
 from radquant.cli import progress
+from radquant.failures import withheld_panics
 from radquant.generation.batching import pad_left
 from radquant.generation.measures import synchronize
 from radquant.generation.memory import in_parts
 from radquant.generation.outputs import read_output
 from radquant.generation.prefix import NOTHING, Prefix, begin, run_prefix, stored_ids
-from radquant.generation.tasks import Output, Pace, Task, Work, check_ends
+from radquant.generation.tasks import Output, Pace, Task, Work, check_ends, not_finite
 from radquant.generation.vision import model_inputs
 from radquant.prompts import Prompt
 
@@ -52,7 +53,7 @@ def generate_batch(
 
     processor: the model's own, for prompts with images. pace: gets this batch's added.
     """
-    from transformers import StoppingCriteriaList
+    from transformers import LogitsProcessorList, StoppingCriteriaList
 
     device = torch.device(model.device)
     ids, mask = pad_left([p.ids for p in prompts], prefix.length, config.pad_token_id, device)
@@ -63,6 +64,7 @@ def generate_batch(
     criteria = StoppingCriteriaList([first])
     if stop:
         criteria.append(StopStrings(tokenizer, stop, start))
+    watch = FiniteScores(torch.zeros(len(prompts), dtype=torch.bool, device=device))
     started = time.perf_counter()
     with torch.inference_mode():
         sequences = model.generate(
@@ -71,8 +73,11 @@ def generate_batch(
             generation_config=config,
             past_key_values=prefix.expanded(len(prompts)),
             stopping_criteria=criteria,
+            logits_processor=LogitsProcessorList([watch]),
             **seen,
         )
+    if watch.broken.any():
+        raise not_finite(prompts[int(watch.broken.int().argmax())].id)
     rows = sequences[:, start:].tolist()
     ended = time.perf_counter()
     outputs = [read_output(tokenizer, row, set(config.eos_token_id), stop) for row in rows]
@@ -130,6 +135,20 @@ def write(loaded: Any, task: Task, processor: Any = None) -> Work:
     return Work(outputs, seconds, too_large, prefix.length - len(stored_ids(loaded)), pace)
 
 
+class FiniteScores:
+    """Logits processor that changes nothing: it notes in which rows no token can be the best.
+
+    The largest of scores with a NaN is NaN, which generate() would take for the best of all.
+    """
+
+    def __init__(self, broken: torch.Tensor) -> None:
+        self.broken = broken  # [batch] bool
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        self.broken |= ~torch.isfinite(scores.amax(-1))
+        return scores
+
+
 class FirstToken:
     """Stopping criterion that stops nothing: it notes when the first token was there."""
 
@@ -152,6 +171,8 @@ class StopStrings:
         self.tokenizer, self.stop, self.start = tokenizer, stop, start
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
-        texts = self.tokenizer.batch_decode(input_ids[:, self.start :], skip_special_tokens=True)
+        with withheld_panics():
+            new = input_ids[:, self.start :]
+            texts = self.tokenizer.batch_decode(new, skip_special_tokens=True)
         done = [any(mark in text for mark in self.stop) for text in texts]
         return torch.tensor(done, dtype=torch.bool, device=input_ids.device)

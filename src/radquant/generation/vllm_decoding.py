@@ -6,12 +6,15 @@ Prompts, and how outputs are read, are the caller's (`vllm_job.py`): nothing is 
 
 import importlib.metadata
 import json
+import math
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from radquant.cli import run
+
+SAME_TOKENS = 4  # at the end of an answer, that make it look like one of broken scores
 
 
 def decode_job(job: Path, answer: Path) -> None:
@@ -89,8 +92,10 @@ def measured(job: dict[str, Any]) -> dict[str, Any]:
         answers = llm.generate(asked, greedy, use_tqdm=False) if asked else []
     seconds = [time.perf_counter() - started] if asked else []
     names = ("vllm", "torch", "transformers")
+    tokens = [list(answer.outputs[0].token_ids) for answer in answers]
     return {
-        "tokens": [list(answer.outputs[0].token_ids) for answer in answers],
+        "tokens": tokens,
+        "not_finite": first_not_finite(llm, job, tokens),
         "wall_seconds": spent.wall_seconds,
         "cpu_seconds": spent.cpu_seconds,
         "seconds": seconds,  # of the one call; none where there is nothing to write
@@ -101,6 +106,24 @@ def measured(job: dict[str, Any]) -> dict[str, Any]:
         "versions": {name: package_version(name) for name in names},
         **llm.apply_model(describe)[0],
     }
+
+
+def first_not_finite(llm: Any, job: dict[str, Any], tokens: list[list[int]]) -> int | None:
+    """The place of an answer that was chosen by scores that are no numbers; None if there is none.
+
+    Of such scores vLLM takes the same token for ever. Answers that end so are written once more,
+    with the logarithm of their probability: outside of what is measured, because it costs time.
+    """
+    from vllm import SamplingParams
+
+    places = [n for n, ids in enumerate(tokens) if len(set(ids[-SAME_TOKENS:])) == 1]
+    told = SamplingParams(temperature=0, max_tokens=1, logprobs=0)
+    for place in places:
+        prompt = {"prompt_token_ids": [*job["prompts"][place], *tokens[place][:-1]]}
+        answer = llm.generate([prompt], told, use_tqdm=False)[0].outputs[0]
+        if not math.isfinite(answer.cumulative_logprob):
+            return place
+    return None
 
 
 def package_version(name: str) -> str:

@@ -16,15 +16,17 @@ from typing import Any
 import radquant
 from radquant import prompts
 from radquant.checkpoints.building import packed_layers, read_settings
-from radquant.checkpoints.loading import load_tokenizer, resolve_device
+from radquant.checkpoints.finite_weights import require_finite_files
+from radquant.checkpoints.loading import DTYPES, load_tokenizer, resolve_device
 from radquant.checkpoints.streaming import stored_tensors
 from radquant.checkpoints.writing import verify
 from radquant.errors import UserError
+from radquant.failures import how_it_ended, loading
 from radquant.files import read_json
 from radquant.generation import vllm_decoding
 from radquant.generation.engines.kind import Opened, Wanted
 from radquant.generation.outputs import read_output
-from radquant.generation.tasks import Computed, Done, Task, Work
+from radquant.generation.tasks import Computed, Done, Task, Work, not_finite
 from radquant.generation.vllm_limits import ENVIRONMENT, check_checkpoint
 
 
@@ -34,6 +36,7 @@ def opened_there(wanted: Wanted) -> Opened:
     dtype = "bfloat16" if wanted.dtype == "auto" else wanted.dtype
     check_checkpoint(wanted.model, dtype, device == "cpu")
     verify(wanted.model)
+    require_finite_files(stored_tensors(wanted.model).values(), DTYPES[dtype])
     tokenizer = load_tokenizer(wanted.model, wanted.trust_remote_code)
     config, ends = model_config(wanted.model, tokenizer, wanted.trust_remote_code)
     return Opened(
@@ -67,6 +70,8 @@ def write(opened: Opened, task: Task) -> Done:
     }
     space = cache_gigabytes(config.get_text_config(), task.longest * task.batch_size)
     done = run_vllm(wanted, job, space)
+    if done["not_finite"] is not None:
+        raise not_finite(task.prompts[done["not_finite"]].id)
     packed = stored_layers(wanted.model, config)
     if done["layers_quantized"] != packed:
         raise UserError(
@@ -106,12 +111,13 @@ def model_config(directory: Path, tokenizer: Any, trust_remote_code: bool) -> tu
     """The model's configuration and the tokens that end an answer."""
     from transformers import AutoConfig, GenerationConfig
 
-    config = AutoConfig.from_pretrained(directory, trust_remote_code=trust_remote_code)
-    stated = (
-        GenerationConfig.from_pretrained(directory)
-        if (directory / "generation_config.json").is_file()
-        else GenerationConfig.from_model_config(config)
-    )
+    with loading(directory):
+        config = AutoConfig.from_pretrained(directory, trust_remote_code=trust_remote_code)
+        stated = (
+            GenerationConfig.from_pretrained(directory)
+            if (directory / "generation_config.json").is_file()
+            else GenerationConfig.from_model_config(config)
+        )
     ends = prompts.end_token_ids(tokenizer, stated)
     if not ends:
         raise UserError(
@@ -157,7 +163,7 @@ def run_vllm(wanted: Wanted, job: Mapping[str, Any], cache_gib: int) -> dict[str
         asked, answer = Path(folder) / "job.json", Path(folder) / "done.json"
         asked.write_text(json.dumps(job), encoding="utf-8")
         command = [str(wanted.python), "-m", vllm_decoding.__name__, str(asked), str(answer)]
-        if subprocess.run(command, env=environment, check=False).returncode:
-            raise UserError("vLLM failed; its own message stands above this line")
+        if code := subprocess.run(command, env=environment, check=False).returncode:
+            raise UserError(f"vLLM {how_it_ended(code)}")
         done: dict[str, Any] = read_json(answer)
     return done

@@ -10,8 +10,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from radquant.errors import UserError
+from radquant.finite import norm
 from radquant.packed import progressive_grid
 from radquant.settings.recipe import WHOLE_ROW, Recipe
+
+LEAST_SCALE = 1e-5
+# The most that rounding may cost a layer because its weights are too small for the least scale, as
+# a share of their length: 4 bits cost a tenth by themselves.
+MOST_LOST = 0.25
 
 
 @dataclass(frozen=True)
@@ -65,7 +72,7 @@ def find_grid(
 
 def storable(scale: Tensor) -> Tensor:
     """Round scales to float16, away from the zero that an empty group would give."""
-    return scale.clamp(min=1e-5).half().float()
+    return scale.clamp(min=LEAST_SCALE).half().float()
 
 
 def find_kept_grid(groups: Tensor, recipe: Recipe, keep: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -82,12 +89,36 @@ def find_kept_grid(groups: Tensor, recipe: Recipe, keep: Tensor | None) -> tuple
 def stored_scales(scale: Tensor, groups: Tensor, recipe: Recipe) -> tuple[Tensor, Tensor | None]:
     """The scales and channel scales to store for scales that were found on `groups`.
 
-    scale: [out, groups] float32. groups: the weights, [out, groups, group].
+    scale: [out, groups] float32. groups: the weights, [out, groups, group]. Raises UserError for
+    scales that float16 does not hold.
     """
-    if not recipe.progressive:
+    channel = progressive_grid.channel_scales(groups) if recipe.progressive else None
+    if not torch.isfinite(scale if channel is None else channel).all():
+        raise UserError(
+            f"its weights reach {float(groups.abs().max()):.3g}, which takes a larger scale than "
+            f"float16 holds at {recipe.bits} bits; look for broken weights, or take more bits"
+        )
+    if channel is None:
         return scale.half(), None
-    channel = progressive_grid.channel_scales(groups)
     return progressive_grid.group_scales(scale, channel), channel.half()
+
+
+def require_fine_enough(weight: Tensor, rounded: Tensor, recipe: Recipe) -> None:
+    """Raise UserError if weights are lost because they are too small for the least scale.
+
+    weight, rounded: [out, in] float32, before and after rounding. A few small groups among large
+    ones lose nothing that counts; where all are small, rounding may leave zeros.
+    """
+    groups = by_group(weight, recipe.group_size)
+    wide = (groups.amax(-1).clamp(min=0) - groups.amin(-1).clamp(max=0)) / (2**recipe.bits - 1)
+    small = wide < LEAST_SCALE
+    lost = by_group(rounded - weight, recipe.group_size)[small]
+    if norm(lost) > MOST_LOST * norm(weight):
+        raise UserError(
+            f"its weights are so small (at most {float(weight.abs().max()):.3g}) that rounding to "
+            f"{recipe.bits} bits would lose them: the least scale is {LEAST_SCALE:g}; take more "
+            "bits, or a model whose weights are of usual size"
+        )
 
 
 def nearest_integers(weight: Tensor, scale: Tensor, zero: Tensor, bits: int) -> Tensor:

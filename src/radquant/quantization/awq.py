@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from radquant.errors import UserError
 from radquant.families.architectures import Group, Norm
 from radquant.families.inspection import linear_of, row_range
+from radquant.finite import OVERFLOWING
 from radquant.packed.grid import by_group, find_grid, round_to_grid
 from radquant.packed.progressive_grid import channel_scales
 from radquant.quantization.calibration_statistics import (
@@ -27,7 +28,6 @@ from radquant.quantization.calibration_statistics import (
     activations_for,
     search_range,
 )
-from radquant.quantization.finite import NOT_FINITE
 from radquant.quantization.gptq import factorize, processing_order, round_scaled
 from radquant.quantization.smoothing import smooth_scale
 from radquant.runtime.activations import quantize_activations
@@ -161,7 +161,7 @@ def search_scale(
     best = torch.ones(source_width, device=weight.device)
     least = loss(best)
     if not math.isfinite(least):  # or no candidate would seem better than it
-        raise UserError(NOT_FINITE)
+        raise UserError(OVERFLOWING)
     for candidate in tried:
         error = loss(candidate)
         if error < least:
@@ -254,6 +254,8 @@ def clip_group(
         kept = torch.where(better, keep, kept)
         least = torch.where(better, error, least)
         best = torch.where(better[:, None], delta, best)
+    if not torch.isfinite(least).all():  # nothing seemed better than infinity
+        raise UserError(OVERFLOWING)
     return kept, best
 
 

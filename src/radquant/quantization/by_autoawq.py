@@ -3,6 +3,8 @@
 from typing import Any
 
 from radquant.errors import UserError
+from radquant.failures import loading
+from radquant.finite import relative_change
 from radquant.quantization import other_packages
 from radquant.quantization.job import Job
 from radquant.quantization.original_model import Original
@@ -122,7 +124,7 @@ def corrected_quantizer(blocks: list[list[int]]) -> Any:
             arguments = {name: of_first(v, len(blocks)) for name, v in kept.items()}
             before, after = self.before, self.inps[:1]
             output = self._module_forward(before, layer.to(before.device), arguments)
-            change = float((output - after).float().norm() / after.float().norm())
+            change = relative_change(output.float(), after.float())
             if not change <= BOUNDS[str(after.dtype).removeprefix("torch.")]:
                 raise UserError(
                     f"folding AutoAWQ's scales changed a layer's output by {change:.2g} relative "
@@ -139,11 +141,12 @@ def run_autoawq(job: Job, recipe: Recipe, blocks: list[list[int]], dtype: Any) -
     """Run AutoAWQ in `dtype` on the calibration `blocks`; returns its model, packed."""
     from awq import AutoAWQForCausalLM
 
-    model = AutoAWQForCausalLM.from_pretrained(
-        str(job.model),
-        torch_dtype=str(dtype).removeprefix("torch."),
-        trust_remote_code=job.trust_remote_code,
-    )
+    with loading(job.model, "fetch the model again, or quantize it without AutoAWQ"):
+        model = AutoAWQForCausalLM.from_pretrained(
+            str(job.model),
+            torch_dtype=str(dtype).removeprefix("torch."),
+            trust_remote_code=job.trust_remote_code,
+        )
     model.quantize(
         None,  # the tokenizer: the samples are tokens already
         {"zero_point": True, "q_group_size": recipe.group_size, "w_bit": 4, "version": "GEMM"},

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from radquant.errors import UserError
+from radquant.failures import loading
 from radquant.files import read_json
 from radquant.quantization import other_packages
 from radquant.quantization.job import Job
@@ -129,12 +130,13 @@ def run_gptqmodel(
         # The default compiles an extension first, which needs a compiler and a minute.
         pack_impl="original",
     )
-    model = GPTQModel.load(
-        str(job.model),
-        config,
-        trust_remote_code=job.trust_remote_code,
-        dtype=other_packages.computing_dtype(original, device),
-    )
+    with loading(job.model, "fetch the model again, or quantize it without GPTQModel"):
+        model = GPTQModel.load(
+            str(job.model),
+            config,
+            trust_remote_code=job.trust_remote_code,
+            dtype=other_packages.computing_dtype(original, device),
+        )
     samples = [{"input_ids": ids, "attention_mask": [1] * len(ids)} for ids in sequences]
     use_every_token(model, sum(map(len, sequences)))
     model.layer_callback = report(original.config.get_text_config().num_hidden_layers)

@@ -199,8 +199,11 @@ def best_weights(weight: Tensor, rounded: RoundedStatistics, damp_percent: float
 
     They minimize ‖Ŵ·X̂ − W·X‖² + λ·‖Ŵ − W‖², so that weights which are then rounded beside them
     for the Gram matrix X̂·X̂ᵀ make good for what rounding the inputs does on average. λ is
-    `damp_percent` of the mean diagonal of X̂·X̂ᵀ, as in GPTQ.
+    `damp_percent` of the mean diagonal of X̂·X̂ᵀ, as in GPTQ. Of inputs that are all zero nothing
+    can be made.
     """
+    if not rounded.gram.any():
+        return weight
     damping = damp_percent * rounded.gram.diagonal().double().mean().float()
     matrix = rounded.gram.clone()
     matrix.diagonal().add_(damping)

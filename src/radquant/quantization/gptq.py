@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from radquant.errors import UserError
+from radquant.finite import NOT_FINITE
 from radquant.packed.grid import (
     QuantizedWeight,
     by_group,
@@ -26,7 +27,6 @@ from radquant.packed.grid import (
     nearest_integers,
     stored_scales,
 )
-from radquant.quantization.finite import NOT_FINITE
 from radquant.settings.recipe import WHOLE_ROW, Recipe
 
 BLOCK = 128  # columns that get the earlier columns' feedback in one product, as in the paper

@@ -25,6 +25,7 @@ from radquant.errors import UserError
 from radquant.families.architectures import Architecture, K
 from radquant.families.inspection import decoder_layers, head_dim_of, layer_linears, not_converted
 from radquant.files import atomic_path, read_json, read_table
+from radquant.finite import is_finite, largest_of, relative_change, require_finite
 from radquant.packed.formats import StoredFormat
 from radquant.quantization import resuming, smoothing
 from radquant.quantization.awq import scale_group
@@ -36,7 +37,6 @@ from radquant.quantization.calibration_statistics import (
     collect_statistics,
     static_ranges,
 )
-from radquant.quantization.finite import largest_of, require_finite
 from radquant.quantization.hidden_states import Hidden, LayerArguments, embed, run_layer
 from radquant.quantization.original_model import Original, check_recipe
 from radquant.quantization.rotated_embeddings import rotated_outside
@@ -152,6 +152,11 @@ def quantize_layer(
         if own not in weights:
             kept = DTYPES.get(source.stored[stored].dtype, state[own].dtype)
             named[stored] = state[own].to("cpu", kept).contiguous()
+            if not is_finite(named[stored]):
+                raise UserError(
+                    f"{name}.{own} is too large for {str(kept).removeprefix('torch.')} once it is "
+                    "transformed; save the model in bfloat16 or float32 first"
+                )
     decoder_layers(source.model, architecture)[number] = nn.Identity()  # frees its memory
     return named, fitted.runtime, {"layers": records, "change": fitted.change}
 
@@ -195,7 +200,7 @@ def fit_layer(
     if recipe.method == "awq" or recipe.transform == SMOOTH:
         head_dim = head_dim_of(work.source.config)
         for group, of_group in zip(architecture.groups, fitted.statistics, strict=True):
-            with naming(f"{name}.{group.linears[0]}"):
+            with naming(" or ".join(f"{name}.{each}" for each in group.linears)):
                 scale_group(layer, group, of_group, recipe, head_dim, storage)
         change = change_by_folding(layer, inputs, outputs)
         check_change(change, name, "folding scales")
@@ -234,7 +239,7 @@ def change_by_folding(layer: nn.Module, inputs: Inputs, outputs: Hidden) -> floa
     for index in range(min(CHECKED_SEQUENCES, len(inputs.arguments))):
         output = outputs.read(index, inputs.device)
         now = inputs.run(layer, index)
-        changes.append(float((now - output).norm() / output.norm()))
+        changes.append(relative_change(now, output))
     return largest_of(changes)
 
 
@@ -278,8 +283,7 @@ def divide_keys(work: Work, layer: nn.Module, number: int, inputs: Inputs) -> fl
     require_finite(f"{work.layer_name(number)}.{K}", largest)
     smoothing.divide_keys(layer, smoothing.key_scale(largest, head_dim), head_dim)
     return largest_of(
-        float((inputs.run(layer, index) - output).norm() / output.norm())
-        for index, output in enumerate(outputs)
+        relative_change(inputs.run(layer, index), output) for index, output in enumerate(outputs)
     )
 
 
@@ -338,6 +342,11 @@ def quantize_model(
     states: list[Hidden] = []
     if needs_calibration(recipe):
         assert sequences is not None
+        if all(len(sequence) <= len(prefix) for sequence in sequences):
+            raise UserError(
+                "no calibration sample is longer than the prefix, so nothing would be calibrated; "
+                "make the calibration set of longer texts"
+            )
         lengths, width = tuple(map(len, sequences)), source.config.get_text_config().hidden_size
         files = [work / resuming.hidden_name(number) for number in range(len(layers) + 1)]
         states = [Hidden(file, lengths, width) for file in files]

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import torch
 
-from radquant.quantization.finite import largest_of
+from radquant.finite import largest_of
 
 # Relative error of a float32 product: rounding gives about 5e-7 here, bfloat16 inputs 2e-3.
 FLOAT32_ERROR = 5e-6

@@ -6,9 +6,11 @@ from typing import Any
 
 from torch import nn
 
+from radquant.checkpoints.finite_weights import require_finite_files
 from radquant.checkpoints.streaming import StoredTensor, empty_model, names_in_model, stored_tensors
 from radquant.checkpoints.writing import verify
 from radquant.errors import UserError
+from radquant.failures import loading
 from radquant.families.architectures import Architecture
 from radquant.families.inspection import architecture_of, decoder_layers, layer_linears
 from radquant.files import read_json
@@ -44,11 +46,20 @@ def open_original(directory: Path, trust_remote_code: bool = False) -> Original:
     if "quantization_config" in read_json(directory / "config.json"):
         raise UserError(f"{directory} is quantized already; give the original model")
     verify(directory)
-    config = AutoConfig.from_pretrained(directory, trust_remote_code=trust_remote_code)
-    model = empty_model(config, trust_remote_code)
-    stored = stored_tensors(directory)
-    own_names = names_in_model(model, stored)
+    with loading(directory):
+        config = AutoConfig.from_pretrained(directory, trust_remote_code=trust_remote_code)
+        model = empty_model(config, trust_remote_code)
+        stored = stored_tensors(directory)
+        own_names = names_in_model(model, stored)
     return Original(model, config, architecture_of(config, model), stored, own_names)
+
+
+def require_finite_original(source: Original) -> None:
+    """Raise UserError with file, tensor and place of a weight that is an infinity or NaN."""
+    parameters = dict(source.model.named_parameters())
+    require_finite_files(
+        source.stored[stored] for stored, own in source.own_names.items() if own in parameters
+    )
 
 
 def check_recipe(model: nn.Module, architecture: Architecture, recipe: Recipe) -> int:

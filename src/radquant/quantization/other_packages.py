@@ -26,9 +26,15 @@ from radquant.errors import UserError
 from radquant.families.lookup import overflowing_type
 from radquant.families.tools import check_model_type
 from radquant.files import atomic_directory, read_json, read_table, require_file
+from radquant.finite import is_finite, relative_change
 from radquant.packed.formats import Settings, check_tensors, settings_of, unpack
 from radquant.quantization.job import Job
-from radquant.quantization.original_model import Original, check_recipe, open_original
+from radquant.quantization.original_model import (
+    Original,
+    check_recipe,
+    open_original,
+    require_finite_original,
+)
 from radquant.settings.recipe import Recipe, recipe_values
 from radquant.settings.tool_limits import check_tool_recipe
 
@@ -52,6 +58,7 @@ def prepare(tool: str, recipe: Recipe, job: Job) -> tuple[Original, str]:
     disable_progress_bar()  # it would fill the logs
     original = open_original(job.model, job.trust_remote_code)
     check_recipe(original.model, original.architecture, recipe)
+    require_finite_original(original)
     return original, resolve_device(job.device).type
 
 
@@ -173,12 +180,17 @@ def described(
     """The record of the packed layer that holds `weight`; raises UserError if it cannot be read."""
     outputs, inputs = original.shape
     check_tensors(parts, settings, inputs, outputs)
+    for suffix, tensor in parts.items():
+        if not is_finite(tensor):
+            raise UserError(
+                f"{weight.removesuffix('.weight')}: the tool made {suffix} that hold infinities or "
+                "NaN; use method awq, gptq or rtn without a tool"
+            )
     record: dict[str, Any] = {"name": weight.removesuffix(".weight")}
     record |= {"in_features": inputs, "out_features": outputs}
     if recipe.method != "awq":  # whose scales change the weights more than rounding does
         before = original.load().float()
-        change = unpack(parts, settings).dequantize() - before
-        record["weight_error"] = float(change.norm() / before.norm())
+        record["weight_error"] = relative_change(unpack(parts, settings).dequantize(), before)
     return record
 
 

@@ -17,7 +17,7 @@ from radquant.checkpoints.streaming import fill
 from radquant.cli import progress
 from radquant.families.inspection import decoder_layers, linear_of
 from radquant.files import hash_path
-from radquant.quantization.finite import require_finite
+from radquant.finite import require_finite
 from radquant.quantization.hidden_states import Hidden, append, embed, run_layer
 from radquant.quantization.original_model import Original
 from radquant.runtime.runtime_file import behind_prefix

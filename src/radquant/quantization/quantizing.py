@@ -11,7 +11,11 @@ from radquant.packed.formats import format_for
 from radquant.quantization import layerwise, outliers, resuming
 from radquant.quantization.job import Job
 from radquant.quantization.onednn import onednn_products
-from radquant.quantization.original_model import Original, open_original
+from radquant.quantization.original_model import (
+    Original,
+    open_original,
+    require_finite_original,
+)
 from radquant.runtime import runtime_file
 from radquant.settings.recipe import AUTO, Recipe, recipe_values
 
@@ -33,6 +37,7 @@ def quantize(job: Job, recipe: Recipe, asked: str | None = None, work: Path | No
         return open_original(job.model, job.trust_remote_code)
 
     source = open_source()
+    require_finite_original(source)
     work = work or job.output.with_name(f".{job.output.name}.work")
     resuming.prepare(work, resuming.fingerprint_of(job.model, samples, recipe, form.NAME, device))
     prefix: list[int] = []

@@ -12,6 +12,7 @@ from radquant.errors import UserError
 from radquant.families.architectures import Architecture
 from radquant.families.inspection import decoder_layers
 from radquant.files import atomic_path
+from radquant.finite import is_finite, relative_change
 from radquant.quantization.original_model import Original
 from radquant.quantization.rotation import Rotation, head_of_rotated, rotate_layer, rotate_residual
 
@@ -64,6 +65,12 @@ def rotated_outside(
         stored_names.get(head, head): turned_scores,
         stored_names[norm]: torch.full_like(norm_stored, 1 - architecture.final_norm.offset),
     }
+    for name, tensor in tensors.items():
+        if not is_finite(tensor):
+            raise UserError(
+                f"{name} is too large for {str(tensor.dtype).removeprefix('torch.')} once it is "
+                "rotated; save the model in bfloat16 or float32 first"
+            )
     with atomic_path(work / FILE) as part:
         save_file(tensors, part)
     return read_header(work / FILE), {"tie_word_embeddings": False}
@@ -98,6 +105,9 @@ def check_head(expected: Tensor, turned: Tensor, rotation: Rotation) -> None:
     generator = torch.Generator().manual_seed(0)
     states = torch.randn(CHECKED_STATES, expected.shape[1], generator=generator)
     before = states @ expected.T
-    change = (rotate_residual(states, rotation) @ turned.T - before).norm() / before.norm()
+    change = relative_change(rotate_residual(states, rotation) @ turned.T, before)
     if not change <= BOUND:
-        raise UserError(f"rotating the head changed its scores by {float(change):.2g} relative")
+        raise UserError(
+            f"rotating the head changed its scores by {change:.2g} relative; leave transform out, "
+            "and report the model"
+        )

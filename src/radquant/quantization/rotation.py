@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from radquant.families.architectures import Architecture, Group, Norm, O, Rows
 from radquant.families.inspection import linear_of, row_range
+from radquant.finite import relative_change
 from radquant.runtime.hadamard import rotate, rotate_heads, rotate_input, signs
 
 SIGN_SEED = 0  # of the residual stream's rotation diag(signs)·H
@@ -130,5 +131,4 @@ def head_of_rotated(head: Tensor, norm: Tensor, final: Norm, rotation: Rotation)
 @torch.inference_mode()
 def change_by_rotation(expected: Tensor, got: Tensor, rotation: Rotation) -> float:
     """The relative difference of a rotated layer's output from what the original's would be."""
-    turned = rotate_residual(expected, rotation)
-    return float((got - turned).norm() / turned.norm())
+    return relative_change(got, rotate_residual(expected, rotation))

@@ -1,5 +1,6 @@
 """Rounding and packing the linear layers of one decoder layer, and what is recorded of them."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -9,8 +10,9 @@ from torch import Tensor, nn
 
 from radquant.errors import UserError
 from radquant.families.architectures import Architecture
+from radquant.finite import OVERFLOWING, relative, relative_change
 from radquant.packed.formats import StoredFormat, settings_for, unpack
-from radquant.packed.grid import QuantizedWeight, quantize
+from radquant.packed.grid import QuantizedWeight, quantize, require_fine_enough
 from radquant.quantization.awq import output_error, rows_for_loss, search_clip
 from radquant.quantization.calibration_statistics import (
     InputStatistics,
@@ -69,6 +71,8 @@ def round_layer(
             packed = form.pack(rounded, recipe)
             packed = {key: value.cpu().contiguous() for key, value in packed.items()}
             evaluated = rounded.dequantize()
+            with naming(full_name):
+                require_fine_enough(weight, evaluated, recipe)
             if not torch.equal(unpack(packed, settings).dequantize(), evaluated.cpu()):
                 raise UserError(f"unpacking {full_name} does not give the quantized weights back")
             records.append(linear_record(full_name, weight, evaluated, exact, inputs))
@@ -91,11 +95,13 @@ def round_group(
 
     if gram is None or not uses_gptq_rounding(recipe):
         for name, weight in weights.items():
-            yield name, quantize(weight, recipe, kept(weight))
+            with naming(f"{layer}.{name}"):
+                rounded = quantize(weight, recipe, kept(weight))
+            yield name, rounded
         return
     # Together: they have the same factor, and rows are rounded each by itself.
     joined = torch.cat(list(weights.values()))
-    with naming(f"{layer}.{next(iter(weights))}"):
+    with naming(" or ".join(f"{layer}.{name}" for name in weights)):
         rounded = quantize_gptq(joined, gram, recipe, kept(joined))
     start = 0
     for name, weight in weights.items():
@@ -124,20 +130,24 @@ def linear_record(
     inputs: RoundedStatistics | None,
 ) -> dict[str, Any]:
     """What quantization.json says of one linear layer; its output error is that of a large layer's
-    sampled rows, relative to theirs, and counts the rounding of inputs that are known."""
-    delta = evaluated - weight
+    sampled rows, relative to theirs, and counts the rounding of inputs that are known. It is left
+    out where the exact outputs are all zero, and the others are not."""
     record: dict[str, Any] = {
         "name": name,
         "in_features": weight.shape[1],
         "out_features": weight.shape[0],
-        "weight_error": float(delta.norm() / weight.norm()),
+        "weight_error": relative_change(evaluated, weight),
     }
     if gram is not None:
-        whole = max(output_error(rows_for_loss(weight)[0], gram), 1e-30)
+        whole = output_error(rows_for_loss(weight)[0], gram)
         if inputs is None:
-            error = output_error(rows_for_loss(delta)[0], gram)
+            error = output_error(rows_for_loss(evaluated - weight)[0], gram)
         else:
             sampled = rows_for_loss(weight)[0], rows_for_loss(evaluated)[0]
             error = rounded_error(*sampled, gram, inputs)
-        record["output_error"] = max(error / whole, 0.0) ** 0.5
+        share = max(relative(error, whole), 0.0) ** 0.5
+        if math.isnan(share) or math.isinf(error):
+            raise UserError(f"{name}: {OVERFLOWING}")
+        if math.isfinite(share):
+            record["output_error"] = share
     return record

@@ -23,6 +23,7 @@ from radquant.scoring.metrics.columns import PRIMARY, averaged, primary, tested
 from radquant.scoring.metrics.kind import Column
 
 POWER = 0.8
+MOST_NATS = 709  # per token: e to the power of more is more than a float holds
 # What a comparison says of the margin.
 OF_MARGIN = ("pairs_for_margin", "pairs_to_settle", "equivalence_p")
 
@@ -90,7 +91,7 @@ def _means(run: Run, system: str) -> dict[str, Any]:
         f"{PRIMARY}_interval": _within(_interval(interval), *primary().range),
         "perplexity": None
         if likelihood is None
-        else math.exp(likelihood["nll"].sum() / likelihood["tokens"].sum()),
+        else math.exp(min(likelihood["nll"].sum() / likelihood["tokens"].sum(), MOST_NATS)),
     }
 
 

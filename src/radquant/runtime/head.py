@@ -40,7 +40,12 @@ def round_head(model: Any, settings: LMHead) -> PackedLinear:
     layer = PackedLinear(width, filled, settings.bits, settings.group_size)
     for begin in range(0, vocabulary, SLICE):
         rows = weight[begin : begin + SLICE]
-        rounded = grid.quantize(pad(rows, (0, 0, 0, -len(rows) % per_word)), recipe)
+        whole = pad(rows, (0, 0, 0, -len(rows) % per_word)).float()
+        try:
+            rounded = grid.quantize(whole, recipe)
+            grid.require_fine_enough(whole, rounded.dequantize(), recipe)
+        except UserError as error:
+            raise UserError(f"lm_head: {error}; or leave lm_head out") from None
         end = begin + len(rounded.integers)
         words = slice(begin // per_word, end // per_word)
         layer.qweight[:, words] = pack_columns(rounded.integers.T, settings.bits).cpu()

@@ -17,6 +17,8 @@ from safetensors import safe_open
 from torch import Tensor
 
 from radquant.errors import UserError
+from radquant.failures import loading
+from radquant.finite import first_not_finite, is_finite
 from radquant.runtime.activations import Grid, levels
 from radquant.settings.precision import Activations, activations_of, as_values
 
@@ -105,9 +107,12 @@ def read_runtime(directory: Path, config: Mapping[str, Any]) -> Runtime:
     path = directory / FILE
     if not path.is_file():
         return Runtime(rotate_keys)
-    with safe_open(path, framework="pt") as file:
+    with loading(path, "quantize again"), safe_open(path, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         about = file.metadata() or {}
+    for name, tensor in tensors.items():
+        if not is_finite(tensor):
+            raise UserError(f"{path}: {name} holds {first_not_finite(tensor)}; quantize again")
     try:
         activations = activations_of(json.loads(about.get("activations", "null")))
     except ValueError:

@@ -19,6 +19,7 @@ from typing import Any
 
 from radquant.code import digest
 from radquant.errors import UserError
+from radquant.failures import loading, withheld_panics
 from radquant.files import read_json, sha256_file, verify_hashes
 from radquant.scoring.annotators.kind import Loaded
 from radquant.unpacking import DAMAGE, open_tar
@@ -71,15 +72,32 @@ def load(
         key = _key(model_type, model, encoder)
         cache = _working_copy(model, model_type, encoder, stack)
         # The package prints to stdout. It restricts pickled weights to tensors only on a CPU.
-        with contextlib.redirect_stdout(sys.stderr):
-            try:
-                network = RadGraph(model_type=model_type, model_cache_dir=str(cache), cuda=-1)
-            except pickle.UnpicklingError:
-                raise UserError(
-                    f"{model / 'weights.th'} cannot be loaded as plain tensors; "
-                    "take the published file"
-                ) from None
+        with contextlib.redirect_stdout(sys.stderr), loading(model, "take the published files"):
+            network = open_network(RadGraph, model_type, model, cache)
     return Loaded(identity, functools.partial(_annotate, network, model_type), key)
+
+
+def open_network(kind: Any, model_type: str, model: Path, cache: Path) -> Any:
+    """A network of the package's class `kind`, whose weights are all numbers.
+
+    model: the folder that was given, for messages. cache: the copy that is read.
+    """
+    from radquant.finite import first_not_finite, is_finite
+
+    weights = model / "weights.th"
+    try:
+        network = kind(model_type=model_type, model_cache_dir=str(cache), cuda=-1)
+    except pickle.UnpicklingError:
+        raise UserError(
+            f"{weights} cannot be loaded as plain tensors; take the published file"
+        ) from None
+    # By scores that are NaN it would take the first label for all words.
+    for name, parameter in network.model.named_parameters():
+        if not is_finite(parameter):
+            raise UserError(
+                f"{weights}: {name} holds {first_not_finite(parameter)}; take the published file"
+            )
+    return network
 
 
 def _annotate(
@@ -92,6 +110,7 @@ def _annotate(
         # What the package prints when it fails may hold report text.
         with (
             torch.no_grad(),
+            withheld_panics(),
             contextlib.redirect_stdout(io.StringIO()),
             contextlib.redirect_stderr(io.StringIO()),
         ):

@@ -9,8 +9,9 @@ from typing import Any
 
 from radquant import prompts
 from radquant.errors import UserError
+from radquant.failures import is_out_of_memory, withheld_panics
 from radquant.generation.engines.kind import Engine, Opened
-from radquant.generation.memory import NotEnoughMemory, is_out_of_memory
+from radquant.generation.memory import NotEnoughMemory
 from radquant.generation.prefix import behind_stored
 from radquant.generation.tasks import Output, Task, check_ends
 from radquant.serving.requests import Asked, BadRequest
@@ -44,7 +45,8 @@ def models(model: Served) -> dict[str, Any]:
 
 def chat(model: Served, asked: Asked) -> dict[str, Any]:
     """The answer to POST /v1/chat/completions."""
-    ids = prompts.token_ids(model.opened.tokenizer, chat_text(model, asked.messages))
+    with withheld_panics():
+        ids = prompts.token_ids(model.opened.tokenizer, chat_text(model, asked.messages))
     output = write(model, ids, asked)
     message = {"role": "assistant", "content": output.text}
     choice = {"index": 0, "message": message, "finish_reason": output.finish, "logprobs": None}
@@ -55,7 +57,8 @@ def complete(model: Served, asked: Asked) -> dict[str, Any]:
     """The answer to POST /v1/completions; the prompts are taken as they are."""
     choices, read, written = [], 0, 0
     for index, text in enumerate(asked.prompts):
-        ids = prompts.token_ids(model.opened.tokenizer, text)
+        with withheld_panics():
+            ids = prompts.token_ids(model.opened.tokenizer, text)
         output = write(model, ids, asked)
         about = {"finish_reason": output.finish, "logprobs": None}
         choices.append({"index": index, "text": output.text, **about})

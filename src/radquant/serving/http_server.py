@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from radquant.errors import UserError
+from radquant.failures import is_panic, sentence_of
 from radquant.serving import answering
 from radquant.serving.answering import Served
 from radquant.serving.requests import BadRequest, chat_request, completion_request
@@ -131,7 +132,9 @@ def handle(request: BaseHTTPRequestHandler, answer: Callable[[], dict[str, Any]]
     except (TimeoutError, ConnectionError):
         request.close_connection = True
         return
-    except Exception as error:
+    except BaseException as error:
+        if not (isinstance(error, Exception) or is_panic(error)):
+            raise
         status, found = 500, error_body("the server failed; its log says where", 500)
         log_failure(error)
     send(request, status, found)
@@ -157,8 +160,10 @@ def error_body(message: str, status: int) -> dict[str, Any]:
     return {"error": {"message": message, "type": kind, "param": None, "code": status}}
 
 
-def log_failure(error: Exception) -> None:
+def log_failure(error: BaseException) -> None:
     """Where it failed; the message may hold a request's text and is left out."""
     for frame in traceback.extract_tb(error.__traceback__):
         print(f'  File "{frame.filename}", line {frame.lineno}, in {frame.name}', file=sys.stderr)
-    print(f"error: {type(error).__name__} while answering", file=sys.stderr, flush=True)
+    known = sentence_of(error)
+    what = f"{type(error).__name__} while answering" if known is None else known
+    print(f"error: {what}", file=sys.stderr, flush=True)

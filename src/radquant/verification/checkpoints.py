@@ -24,10 +24,11 @@ from radquant.cli import progress
 from radquant.errors import UserError
 from radquant.families.inspection import architecture_of, head_dim_of
 from radquant.files import read_json
+from radquant.finite import largest_of
 from radquant.packed.formats import Settings
+from radquant.packed.grid import LEAST_SCALE
 from radquant.packed.linear import PackedLinear
 from radquant.packed.packing import unpack_columns
-from radquant.quantization.finite import largest_of
 from radquant.quantization.rotated_embeddings import rotate_model
 from radquant.quantization.rotation import plan_rotation
 from radquant.runtime.activations import quantized_layers
@@ -89,7 +90,25 @@ def unused(layer: PackedLinear, settings: Settings) -> float:
     with as many bits as it was written with."""
     integers = unpack_columns(layer.qweight, layer.bits)
     spread = int(integers.max() - integers.min())
+    if 2 * spread < 2**settings.bits - 1:
+        spread = max(spread, reach(layer, integers, settings.bits))
     return 1 - spread / (2**settings.bits - 1)
+
+
+def reach(layer: PackedLinear, integers: Tensor, bits: int) -> int:
+    """How many steps from their zero to their end the weights of a layer lie that are nearly equal.
+
+    0 where that cannot be. Zeros of weights that have one sign lie at an end of the range, those of
+    a symmetric grid in its middle, and then no weight lies at its least integer. In a layer of
+    zeros the scales are the least that there are.
+    """
+    zeros, most, half = unpack_columns(layer.qzeros, layer.bits), 2**bits - 1, 2 ** (bits - 1)
+    apart = (integers.unflatten(0, (len(zeros), -1)) - zeros[:, None]).abs()
+    if not apart.any():
+        return most * bool((layer.group_scales() < 1.01 * LEAST_SCALE).all())
+    if bool((zeros == half).all()):
+        return most * int(apart.max()) // (half - 1) * bool((integers > 0).all())
+    return int(apart.max()) * bool(((zeros == 0) | (zeros == most)).all())
 
 
 def runtime_checks(
@@ -167,8 +186,11 @@ def seeded_sequences(count: int, length: int, vocabulary: int, seed: int) -> lis
 def weight_error(weight: Tensor, original: Tensor) -> float:
     """‖W − diag(r)·O·diag(c)‖ / ‖W‖ for the factors r and c that make it least, [out, in] float32.
 
-    Plain rounding leaves r = c = 1. Found in turns, each a least-squares fit.
+    Plain rounding leaves r = c = 1. Found in turns, each a least-squares fit. Zeros fit zeros
+    alone.
     """
+    if not weight.any():
+        return math.inf if original.any() else 0.0
     rows = torch.ones(len(weight), 1, device=weight.device)
     columns = torch.ones(1, weight.shape[1], device=weight.device)
     tiny = torch.finfo(torch.float32).tiny
@@ -273,7 +295,8 @@ def comparing(layer: nn.Module, squares: Tensor) -> Any:
 def divergence(expected: Tensor, logits: Tensor) -> Tensor:
     """KL(expected ‖ logits) of each token's distribution, [tokens, vocabulary] -> [tokens]."""
     p, q = expected.log_softmax(-1), logits.log_softmax(-1)
-    return (p.exp() * (p - q)).sum(-1)
+    # What the original never writes has no part in it, though its logarithm is −∞.
+    return (p.exp() * (p - q)).masked_fill(p == -torch.inf, 0).sum(-1)
 
 
 def changed_bounds(bits: int, given: Mapping[str, float | None]) -> Bounds:

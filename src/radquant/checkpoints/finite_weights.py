@@ -1,0 +1,63 @@
+"""No weight of a model is an infinity or NaN: not as it is stored, nor in the dtype it runs in."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from radquant.checkpoints.streaming import StoredTensor, stored_tensors
+from radquant.errors import UserError
+from radquant.failures import loading
+from radquant.finite import first_not_finite, is_finite
+from radquant.packed.linear import PackedLinear
+
+
+def load_finite(stored: StoredTensor) -> Tensor:
+    """Read a tensor; UserError with its file, its name and the place of what is no number."""
+    with loading(stored.file):
+        tensor = stored.load()
+    if not is_finite(tensor):
+        raise UserError(
+            f"{stored.file}: tensor {stored.key} holds {first_not_finite(tensor)}; fetch the model "
+            "again, or take one whose weights are all numbers"
+        )
+    return tensor
+
+
+def require_finite_files(stored: Iterable[StoredTensor], dtype: torch.dtype | None = None) -> None:
+    """Raise UserError for a stored weight that is no number, or is none in `dtype`.
+
+    Reads all of it, one tensor at a time.
+    """
+    for each in stored:
+        tensor = load_finite(each)
+        if dtype is not None and tensor.is_floating_point() and not is_finite(tensor.to(dtype)):
+            raise overflow(f"{each.file}: tensor {each.key}", float(tensor.abs().max()), dtype)
+
+
+def require_finite_model(model: nn.Module, directory: Path, dtype: torch.dtype) -> None:
+    """The same of a model that was loaded from `directory` in `dtype`, which costs no reading."""
+    tensors: Mapping[str, Tensor] = {**dict(model.named_parameters()), **dict(packed_parts(model))}
+    for name, tensor in tensors.items():
+        if not is_finite(tensor):
+            require_finite_files(stored_tensors(directory).values(), dtype)  # names the file
+            raise UserError(
+                f"{directory}: {name} holds {first_not_finite(tensor)} once it is loaded; fetch or "
+                "save the model again"
+            )
+
+
+def packed_parts(model: nn.Module) -> Iterable[tuple[str, Tensor]]:
+    """Scales and biases of packed layers, which are buffers."""
+    for name, module in model.named_modules():
+        if isinstance(module, PackedLinear):
+            yield from ((f"{name}.{own}", buffer) for own, buffer in module.named_buffers())
+
+
+def overflow(what: str, largest: float, dtype: torch.dtype) -> UserError:
+    name = str(dtype).removeprefix("torch.")
+    return UserError(
+        f"{what} holds {largest:.3g}, which {name} cannot (at most {torch.finfo(dtype).max:.3g}); "
+        "use compute.dtype bfloat16 or float32"
+    )

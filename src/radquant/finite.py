@@ -1,0 +1,67 @@
+"""No infinity and no NaN may pass, and an error relative to nothing is told as it is.
+
+A comparison with NaN is false, so it looks like no error.
+"""
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from radquant.errors import UserError
+
+NOT_FINITE = (
+    "the calibration activations of a linear layer hold infinities or NaN; quantize the model from "
+    "bfloat16 or float32 weights, and look for broken ones"
+)
+OVERFLOWING = (
+    "its weights times the calibration activations are too large for float32; look for broken "
+    "weights, or quantize with transform smooth"
+)
+
+
+def require_finite(name: str, *tensors: Tensor) -> None:
+    """Raise UserError that names a linear layer whose calibration activations are not finite."""
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors):
+        raise UserError(f"{name}: {NOT_FINITE}")
+
+
+def largest_of(values: Iterable[float]) -> float:
+    """The largest value, NaN if one of them is: Python's `max` may leave it out."""
+    return float(torch.tensor(list(values), dtype=torch.float64).max())
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether all values are numbers.
+
+    The least and the largest tell, which are NaN if one value is: a mask would take memory.
+    """
+    if not tensor.is_floating_point() or not tensor.numel():
+        return True
+    if tensor.itemsize == 1:  # float8, which has no order in PyTorch
+        tensor = tensor.float()
+    return all(math.isfinite(end) for end in tensor.detach().aminmax())
+
+
+def first_not_finite(tensor: Tensor) -> str:
+    """The first value that is no number, and its place: "nan at [5, 3]"."""
+    place = torch.nonzero(~torch.isfinite(tensor.float()))[0].tolist()
+    return f"{float(tensor[tuple(place)])} at {place}"
+
+
+def norm(x: Tensor) -> float:
+    """The length of all values, in float64: squares of float32 may overflow, or vanish."""
+    return float(torch.linalg.vector_norm(x, dtype=torch.float64))
+
+
+def relative(error: float, whole: float) -> float:
+    """`error` as a share of `whole`; of nothing, no error is 0 and any other is infinite."""
+    if whole:
+        return error / whole
+    return math.inf if error else 0.0
+
+
+def relative_change(now: Tensor, before: Tensor) -> float:
+    """How far `now` is from `before`, as a share of its length."""
+    return relative(norm(now - before), norm(before))
