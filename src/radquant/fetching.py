@@ -13,6 +13,7 @@ from pathlib import Path
 
 from radquant.errors import UserError
 from radquant.files import atomic_directory, hash_directory, read_json, sha256_file, write_json
+from radquant.tokenizer_files import check_tokenizer
 
 # Everything at the top of a Hugging Face directory that a text model needs, and nothing else:
 # no pickled weights, no other framework's weights, no README.
@@ -222,6 +223,7 @@ def _check_model(directory: Path, weights: Sequence[str], trust_remote_code: boo
             f"{directory} is a model that brings its own program code (auto_map in {file}); "
             "read that code and set trust_remote_code if you trust it"
         )
+    check_tokenizer(directory, trust_remote_code)
 
 
 def _check_weights(directory: Path, weights: Sequence[str]) -> None:

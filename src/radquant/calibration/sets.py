@@ -10,6 +10,7 @@ from radquant import prompts
 from radquant.calibration import sequences, texts
 from radquant.errors import UserError
 from radquant.files import read_json, read_table, sha256_file, sha256_text
+from radquant.token_texts import check_known
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Reports:
     template: str
     target: str  # column of the reference
     with_images: bool  # shown with the prompt, which then may use no column
+    date: str = prompts.DATE  # that a chat template is told which asks for it
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,9 @@ def calibration_set(
     source, origin, prompt_hash = source_of(given, model, trust_remote_code)
     make = sequences.pack if pack else sequences.draw
     samples = make(source, count, max_tokens, seed)
+    for sample in samples:
+        what = f"the calibration sample {sample.id}"
+        check_known(source.tokenizer, sample.ids, vocabulary_in(model), what)
     record = sequences.record(samples, origin, prompt_hash, max_tokens, pack, seed)
     return sequences.table(samples), record
 
@@ -92,8 +97,8 @@ def from_corpus(given: Reports, model: Path, trust_remote_code: bool) -> Found:
     from radquant.checkpoints.loading import load_tokenizer
 
     tokenizer = load_tokenizer(model, trust_remote_code)
-    source = sequences.reports(tokenizer, rows_of(train), given.template, given.target)
-    return source, {"kind": "corpus"}, sha256_text(given.template)
+    source = sequences.reports(tokenizer, rows_of(train), given.template, given.target, given.date)
+    return source, {"kind": "corpus", "date": given.date}, sha256_text(given.template)
 
 
 def from_file(given: Texts, model: Path, trust_remote_code: bool) -> Found:
@@ -116,6 +121,14 @@ def from_file(given: Texts, model: Path, trust_remote_code: bool) -> Found:
     name = f"column {given.column!r} of {given.path}"
     source = sequences.plain_texts(tokenizer, rows, name)
     return source, {**origin, "column": given.column}, None
+
+
+def vocabulary_in(model: Path) -> int | None:
+    """How many tokens the model knows by its config.json; None if that does not say."""
+    config = read_json(model / "config.json") if (model / "config.json").is_file() else {}
+    text = config.get("text_config")
+    size = (text if isinstance(text, dict) else config).get("vocab_size")
+    return size if isinstance(size, int) else None
 
 
 def rows_of(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -35,6 +35,7 @@ def common_record(
         "batch_size": task.batch_size,
         "too_large_batches": done.work.too_large,
         "examples": examples,
+        "date": wanted.date,
         "reports": len(prompts),
         "images": sum(len(prompt.images) for prompt in prompts),
         "prompt_tokens": sum(prompt.length for prompt in prompts),
