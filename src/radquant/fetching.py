@@ -223,7 +223,8 @@ def _check_model(directory: Path, weights: Sequence[str], trust_remote_code: boo
             f"{directory} is a model that brings its own program code (auto_map in {file}); "
             "read that code and set trust_remote_code if you trust it"
         )
-    check_tokenizer(directory, trust_remote_code)
+    if not trust_remote_code:  # fetching runs nobody's code
+        check_tokenizer(directory)
 
 
 def _check_weights(directory: Path, weights: Sequence[str]) -> None:

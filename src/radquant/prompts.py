@@ -40,7 +40,7 @@ from radquant.token_texts import (
     Span,
     end_token_ids,
     endings,
-    holds,
+    lost_tokens,
     plain_ids,
     prompt_ids,
     started_ids,
@@ -83,6 +83,7 @@ class Prompt:
     answer_ids: list[int]  # tokens of the reference as they follow the prompt; [] if not asked for
     stored: int = 0  # how many more `ids` are than the prompt's own, where a checkpoint adds some
     images: tuple[Any, ...] = ()  # the report's image_files.ImageFile, in the order of their tokens
+    unknown: int = 0  # tokens, of prompt and answer, of which the tokenizer knows no more than that
     types: tuple[int, ...] = ()  # 1 for each of `ids` that is an image's, else 0; () without images
 
     @property
@@ -127,12 +128,14 @@ def chat_prompt(
     read = _with_image_tokens(processor, text, len(images), named) if images else text
     reports = _spans_of_reports(tokenizer, read, said, named)
     ids = prompt_ids(tokenizer, read, reports)
-    _check_held(tokenizer, ids, [joined(parts) for parts in said], named)
+    unknown = _unknown_of(tokenizer, ids, read, [joined(parts) for parts in said], named)
     answer_ids: list[int] = []
     if with_answer:
         answer = frame.lead + str(row[target])
         answer_ids = _answer_tokens(tokenizer, read, reports, ids, answer)
-        _check_held(tokenizer, answer_ids, [answer], f"{named}, column {target!r}")
+        unknown += _unknown_of(
+            tokenizer, answer_ids, answer, [answer], f"{named}, column {target!r}"
+        )
     room = None if limit is None else limit - len(answer_ids)
     if images and room is not None and len(ids) > room:
         raise UserError(
@@ -145,6 +148,7 @@ def chat_prompt(
         *(str(row["id"]), text, ids, truncated, frame.lead, answer_ids),
         images=tuple(images),
         types=types,
+        unknown=unknown,
     )
 
 
@@ -187,7 +191,7 @@ def conversation_ids(
     said = [[Part(turn["content"], True)] for turn in turns]
     text = chat_text(tokenizer, turns, frame_of(tokenizer, date), date)
     ids = prompt_ids(tokenizer, text, _spans_of_reports(tokenizer, text, said, "the conversation"))
-    _check_held(tokenizer, ids, [joined(parts) for parts in said], "the conversation")
+    _unknown_of(tokenizer, ids, text, [joined(parts) for parts in said], "the conversation")
     return ids
 
 
@@ -212,12 +216,18 @@ def _spans_of_reports(
     return spans
 
 
-def _check_held(tokenizer: Any, ids: Sequence[int], wanted: Sequence[str], named: str) -> None:
-    if not holds(tokenizer, ids, wanted):
+def _unknown_of(
+    tokenizer: Any, ids: Sequence[int], text: str, wanted: Sequence[str], named: str
+) -> int:
+    """How many of the tokens stand for something unknown; raises UserError if text is lost."""
+    unknown = lost_tokens(tokenizer, ids, text, wanted)
+    if unknown is None:
         raise UserError(
-            f"{named}: the tokenizer of {place_of(tokenizer)} loses some of the text, because it "
-            "has no token for a character or a word; take the report out, or write it otherwise"
+            f"{named}: the tokenizer of {place_of(tokenizer)} loses some of the text without a "
+            "mark, so the model would not read it; take the report out, write it otherwise, or "
+            "fetch the model's tokenizer again"
         )
+    return unknown
 
 
 def _with_image_tokens(processor: Any, text: str, count: int, named: str) -> str:

@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -159,15 +159,34 @@ def seen(text: str) -> str:
     return UNSEEN.sub("", whole)
 
 
-def holds(tokenizer: Any, ids: Sequence[int], wanted: Sequence[str]) -> bool:
-    """Whether tokens say each of the `wanted` texts, one behind the other."""
-    text, at = seen(decoded(tokenizer, ids)), 0
-    for each in map(seen, wanted):
+def lost_tokens(tokenizer: Any, ids: Sequence[int], text: str, wanted: Sequence[str]) -> int | None:
+    """How many tokens of `text` say no more than that something unknown stood there.
+
+    A vocabulary of words has such a token, and one of bytes never needs it. None if the tokens
+    do not say each of the `wanted` texts, one behind the other, without such a token either.
+    """
+    unknown, mark = tokenizer.unk_token_id, tokenizer.unk_token
+    count = 0 if unknown is None else list(ids).count(unknown) - text.count(mark)
+    if count <= 0:
+        return None if places_of(map(seen, wanted), seen(decoded(tokenizer, ids))) is None else 0
+    runs: list[list[int]] = [[]]
+    for token in ids:
+        runs.append([]) if token == unknown else runs[-1].append(token)
+    said = [seen(decoded(tokenizer, run)) for run in runs if run]
+    start = seen(decoded(tokenizer, own_start(tokenizer)))
+    return None if places_of(said, start + seen(text)) is None else count
+
+
+def places_of(wanted: Iterable[str], text: str) -> list[int] | None:
+    """Where each of the `wanted` begins in `text`, behind the one before; None if one does not."""
+    places, at = [], 0
+    for each in wanted:
         at = text.find(each, at)
         if at < 0:
-            return False
+            return None
+        places.append(at)
         at += len(each)
-    return True
+    return places
 
 
 def check_known(tokenizer: Any, ids: Sequence[int], vocabulary: int | None, what: str) -> None:

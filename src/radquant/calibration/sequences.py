@@ -70,7 +70,7 @@ def plain_texts(tokenizer: Any, rows: Sequence[prompts.Row], name: str) -> Sourc
     """
 
     def read(row: prompts.Row) -> tuple[str, list[int]]:
-        return row["text"], prompts.started_ids(tokenizer, row["text"], [(0, len(row["text"]))])
+        return row["text"], prompts.started_ids(tokenizer, row["text"])
 
     usable = [row for row in rows if row["text"].strip()]
     return Source(tokenizer, usable, read, name, "texts")

@@ -76,6 +76,8 @@ def calibration_set(
         what = f"the calibration sample {sample.id}"
         check_known(source.tokenizer, sample.ids, vocabulary_in(model), what)
     record = sequences.record(samples, origin, prompt_hash, max_tokens, pack, seed)
+    if isinstance(given, Reports):
+        record["date"] = given.date
     return sequences.table(samples), record
 
 
@@ -98,7 +100,7 @@ def from_corpus(given: Reports, model: Path, trust_remote_code: bool) -> Found:
 
     tokenizer = load_tokenizer(model, trust_remote_code)
     source = sequences.reports(tokenizer, rows_of(train), given.template, given.target, given.date)
-    return source, {"kind": "corpus", "date": given.date}, sha256_text(given.template)
+    return source, {"kind": "corpus"}, sha256_text(given.template)
 
 
 def from_file(given: Texts, model: Path, trust_remote_code: bool) -> Found:

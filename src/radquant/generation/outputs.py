@@ -1,6 +1,7 @@
 """Reading outputs from generated tokens, and the table of them."""
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import pandas as pd
@@ -50,11 +51,7 @@ def read_output(tokenizer: Any, ids: list[int], ends: set[int], stop: Sequence[s
 
 def without_thinking(tokenizer: Any, ids: list[int]) -> list[int]:
     """The tokens without thinking between marks that a text would not show: special tokens."""
-    special = set(tokenizer.all_special_ids)
-    for marks in THINKING:
-        start, end = tokenizer.convert_tokens_to_ids(list(marks))
-        if start not in special or end not in special or start == end:
-            continue
+    for start, end in hidden_marks(tokenizer):
         while start in ids:
             begin = ids.index(start)
             behind = ids[begin:].index(end) + begin + 1 if end in ids[begin:] else len(ids)
@@ -62,6 +59,13 @@ def without_thinking(tokenizer: Any, ids: list[int]) -> list[int]:
         while end in ids:  # thinking that began in the prompt
             ids = ids[ids.index(end) + 1 :]
     return ids
+
+
+@lru_cache(maxsize=4)
+def hidden_marks(tokenizer: Any) -> tuple[tuple[int, int], ...]:
+    special = set(getattr(tokenizer, "all_special_tokens", ()))
+    marks = [pair for pair in THINKING if special.issuperset(pair)]
+    return tuple(tuple(tokenizer.convert_tokens_to_ids(list(pair))) for pair in marks)
 
 
 def _tokens_until_stop(tokenizer: Any, ids: list[int], stop: Sequence[str]) -> int:
