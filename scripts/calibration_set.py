@@ -46,13 +46,14 @@ def main() -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"
 
     from radquant.calibration import sets
-    from radquant.prompts import read_template
+    from radquant.instructions import read_template
 
     sets.check_options(args.train, args.prompt, args.prompt_text, args.eval, args.origin)
     given: sets.Reports | sets.Texts
     if args.train:
         template = read_template(args.prompt, args.prompt_text)
-        given = sets.Reports(args.train, template, target, args.with_images)
+        date = settings.task.date
+        given = sets.Reports(args.train, template, target, args.with_images, date)
     else:
         given = sets.Texts(args.texts, args.column, args.origin, args.eval, target)
     amount = (texts.samples, texts.max_tokens, texts.pack, settings.run.seed)

@@ -4,7 +4,7 @@ import argparse
 
 from radquant.cli import run
 from radquant.files import write_table
-from radquant.prompts import read_template
+from radquant.instructions import read_template
 from radquant.scoring.metrics.columns import levels
 from radquant.scoring.scores import score
 from radquant.settings import stages

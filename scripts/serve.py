@@ -78,6 +78,7 @@ def main() -> None:
         threads=settings.compute.threads,
         trust_remote_code=settings.model.trust_remote_code,
         chat_template=args.chat_template,
+        date=settings.task.date,
         python=args.python,
     )
     name = args.name or args.checkpoint.resolve().name

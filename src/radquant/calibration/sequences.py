@@ -41,12 +41,20 @@ class Source:
         return f"{self.place} has only {len(self.rows)} {self.unit}"
 
 
-def reports(tokenizer: Any, train: Sequence[prompts.Row], template: str, target: str) -> Source:
+def reports(
+    tokenizer: Any,
+    train: Sequence[prompts.Row],
+    template: str,
+    target: str,
+    date: str = prompts.DATE,
+) -> Source:
     """Return the training reports with text in every column used: each the prompt, as the model
-    will see it, followed by its reference."""
+    will see it on `date`, followed by its reference."""
 
     def read(row: prompts.Row) -> tuple[str, list[int]]:
-        prompt = prompts.chat_prompt(tokenizer, template, row, [], target, with_answer=True)
+        prompt = prompts.chat_prompt(
+            tokenizer, template, row, [], target, with_answer=True, date=date
+        )
         return prompt.text + prompt.lead + str(row[target]), prompt.ids + prompt.answer_ids
 
     columns = [*prompts.columns_of(template), target]
@@ -56,16 +64,13 @@ def reports(tokenizer: Any, train: Sequence[prompts.Row], template: str, target:
 
 
 def plain_texts(tokenizer: Any, rows: Sequence[prompts.Row], name: str) -> Source:
-    """Return texts as they are, each behind the BOS token if the model's tokenizer adds one.
+    """Return texts as they are, each behind what the tokenizer itself adds, such as BOS.
 
     rows: {id, text}; those without text are left out. name: what holds them, for errors.
     """
-    bos = tokenizer.bos_token_id
-    adds_bos = bos is not None and list(tokenizer("a")["input_ids"])[:1] == [bos]
 
     def read(row: prompts.Row) -> tuple[str, list[int]]:
-        ids = list(tokenizer(row["text"], add_special_tokens=False)["input_ids"])
-        return row["text"], [bos, *ids] if adds_bos and ids[:1] != [bos] else ids
+        return row["text"], prompts.started_ids(tokenizer, row["text"])
 
     usable = [row for row in rows if row["text"].strip()]
     return Source(tokenizer, usable, read, name, "texts")

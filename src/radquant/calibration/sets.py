@@ -11,6 +11,7 @@ from radquant.calibration import sequences, texts
 from radquant.errors import UserError
 from radquant.failures import withheld_panics
 from radquant.files import read_json, read_table, sha256_file, sha256_text
+from radquant.token_texts import check_known
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Reports:
     template: str
     target: str  # column of the reference
     with_images: bool  # shown with the prompt, which then may use no column
+    date: str = prompts.DATE  # that a chat template is told which asks for it
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,12 @@ def calibration_set(
     make = sequences.pack if pack else sequences.draw
     with withheld_panics():
         samples = make(source, count, max_tokens, seed)
+    for sample in samples:
+        what = f"the calibration sample {sample.id}"
+        check_known(source.tokenizer, sample.ids, vocabulary_in(model), what)
     record = sequences.record(samples, origin, prompt_hash, max_tokens, pack, seed)
+    if isinstance(given, Reports):
+        record["date"] = given.date
     return sequences.table(samples), record
 
 
@@ -94,7 +101,7 @@ def from_corpus(given: Reports, model: Path, trust_remote_code: bool) -> Found:
     from radquant.checkpoints.loading import load_tokenizer
 
     tokenizer = load_tokenizer(model, trust_remote_code)
-    source = sequences.reports(tokenizer, rows_of(train), given.template, given.target)
+    source = sequences.reports(tokenizer, rows_of(train), given.template, given.target, given.date)
     return source, {"kind": "corpus"}, sha256_text(given.template)
 
 
@@ -118,6 +125,14 @@ def from_file(given: Texts, model: Path, trust_remote_code: bool) -> Found:
     name = f"column {given.column!r} of {given.path}"
     source = sequences.plain_texts(tokenizer, rows, name)
     return source, {**origin, "column": given.column}, None
+
+
+def vocabulary_in(model: Path) -> int | None:
+    """How many tokens the model knows by its config.json; None if that does not say."""
+    config = read_json(model / "config.json") if (model / "config.json").is_file() else {}
+    text = config.get("text_config")
+    size = (text if isinstance(text, dict) else config).get("vocab_size")
+    return size if isinstance(size, int) else None
 
 
 def rows_of(table: pd.DataFrame) -> list[dict[str, Any]]:

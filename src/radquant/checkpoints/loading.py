@@ -12,18 +12,16 @@ from radquant.checkpoints.finite_weights import require_finite_model
 from radquant.checkpoints.streaming import model_class
 from radquant.checkpoints.writing import verify
 from radquant.errors import UserError
-from radquant.failures import loading, withheld_panics
+from radquant.failures import loading
 from radquant.families.lookup import check_dtype
 from radquant.packed.linear import PackedLinear
 from radquant.runtime import activations
 from radquant.runtime.head import round_head
 from radquant.runtime.runtime_file import Runtime, read_runtime
 from radquant.settings.precision import STATIC, Activations, KVCache, LMHead, same_rounding
+from radquant.tokenizer_files import read_tokenizer
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-PROBE = "The heart is normal in size. No pleural effusion: 2 views."
 
 
 @dataclass
@@ -69,20 +67,12 @@ def load_tokenizer(directory: Path, trust_remote_code: bool = False) -> Any:
 
     Of them only tokenizer_config.json is a rule's input: a change of the rest is noticed here.
     """
-    from transformers import AutoTokenizer
-
     if not (directory / "tokenizer_config.json").is_file():
         raise UserError(
             f"{directory} has no tokenizer_config.json; put the model's tokenizer there"
         )
     verify(directory, weights=False)
-    with loading(f"the tokenizer of {directory}"), withheld_panics():
-        tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
-        tokenizer.decode(tokenizer(PROBE)["input_ids"])  # what fails on any text fails here
-    tokenizer.padding_side = "left"
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
+    return read_tokenizer(directory, trust_remote_code)
 
 
 def load(
@@ -113,6 +103,7 @@ def load(
     tokenizer = load_tokenizer(directory, trust_remote_code)
     with loading(directory):
         config = AutoConfig.from_pretrained(directory, trust_remote_code=trust_remote_code)
+    drop_unknown_padding(config)
     check_dtype(directory, config.to_dict(), str(dtype).removeprefix("torch."))
     quantization = getattr(config, "quantization_config", None)
     runtime = Runtime()
@@ -156,6 +147,15 @@ def load(
         kv_cache=kv_cache,
         lm_head=None if lm_head is None else round_head(model, lm_head),
     )
+
+
+def drop_unknown_padding(config: Any) -> None:
+    """Let a padding token that the vocabulary has not be none: no embedding can be kept for it."""
+    text = config.get_text_config()
+    for each in (config, text):
+        pad = getattr(each, "pad_token_id", None)
+        if isinstance(pad, int) and not 0 <= pad < text.vocab_size:
+            each.pad_token_id = None
 
 
 def attach_activations(

@@ -14,7 +14,7 @@ from radquant.generation.prefix import may_share
 from radquant.generation.prompting import prompts_of
 from radquant.generation.stage import Reading
 from radquant.generation.stage_records import common_record, writing_record
-from radquant.generation.tasks import Task, batches_of
+from radquant.generation.tasks import Task, batches_of, check_ends
 from radquant.prompts import Prompt
 
 
@@ -35,6 +35,7 @@ def generate(
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """The outputs of a shard (`outputs.OUTPUT_COLUMNS`), and its record."""
     engine, opened = open_precision(engine_name, wanted)
+    check_ends(writing.max_new_tokens, opened.end_ids)
     made = prompts_of(opened, reading, writing.max_new_tokens)
     task = task_of(opened, made, writing)
     done = engine.write(opened, task)
@@ -60,5 +61,5 @@ def task_of(opened: Opened, made: Sequence[Prompt], writing: Writing) -> Task:
         batch_size=writing.batch_size,
         max_new_tokens=writing.max_new_tokens,
         end_ids=opened.end_ids,
-        stop=writing.stop,
+        stop=(*writing.stop, *opened.stop),
     )

@@ -12,6 +12,7 @@ from radquant.generation import measures
 from radquant.generation.engines.kind import Opened, Wanted
 from radquant.generation.prefix import context_length, stored_ids
 from radquant.generation.tasks import Computed, Done, Task, Work
+from radquant.tokenizer_files import read_chat_template
 
 
 def opened_here(wanted: Wanted, processor: Any = None, held: Any = None) -> Opened:
@@ -19,15 +20,21 @@ def opened_here(wanted: Wanted, processor: Any = None, held: Any = None) -> Open
     loaded = wanted.loaded
     dtype = resolve_dtype(wanted.dtype, resolve_device(wanted.device))
     if wanted.chat_template:
-        loaded.tokenizer.chat_template = wanted.chat_template.read_text(encoding="utf-8")
+        loaded.tokenizer.chat_template = read_chat_template(wanted.chat_template)
+    vocabulary = loaded.model.config.get_text_config().vocab_size
+    ends, stop = prompts.endings(
+        loaded.tokenizer, loaded.model.generation_config, vocabulary, wanted.date
+    )
     return Opened(
         wanted=wanted,
         dtype=str(dtype).removeprefix("torch."),
         tokenizer=loaded.tokenizer,
         processor=processor,
-        end_ids=tuple(prompts.end_token_ids(loaded.tokenizer, loaded.model.generation_config)),
+        end_ids=ends,
         context=context_length(loaded.model),
         stored=stored_ids(loaded),
+        vocabulary=vocabulary,
+        stop=stop,
         kernel=loaded.kernel,
         held=held,
     )

@@ -1,13 +1,14 @@
 """Reading outputs from generated tokens, and the table of them."""
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import pandas as pd
 
 from radquant.failures import withheld_panics
 from radquant.generation.tasks import Output
-from radquant.prompts import Prompt, remove_thinking
+from radquant.prompts import THINKING, Prompt, remove_thinking
 
 # Stated because a shard may hold no report, and then nothing could be inferred.
 OUTPUT_COLUMNS = {
@@ -41,13 +42,32 @@ def read_output(tokenizer: Any, ids: list[int], ends: set[int], stop: Sequence[s
     count = next((place + 1 for place, token in enumerate(ids) if token in ends), len(ids))
     finish = "stop" if ids[count - 1] in ends else "length"
     with withheld_panics():
-        text = tokenizer.decode(ids[:count], skip_special_tokens=True)
+        text = tokenizer.decode(without_thinking(tokenizer, ids[:count]), skip_special_tokens=True)
     cut = min((text.find(mark) for mark in stop if mark in text), default=-1)
     if cut >= 0:
         if finish == "length":
             count = _tokens_until_stop(tokenizer, ids, stop)
         text, finish = text[:cut], "stop"
     return Output(remove_thinking(text), count, finish)
+
+
+def without_thinking(tokenizer: Any, ids: list[int]) -> list[int]:
+    """The tokens without thinking between marks that a text would not show: special tokens."""
+    for start, end in hidden_marks(tokenizer):
+        while start in ids:
+            begin = ids.index(start)
+            behind = ids[begin:].index(end) + begin + 1 if end in ids[begin:] else len(ids)
+            ids = ids[:begin] + ids[behind:]
+        while end in ids:  # thinking that began in the prompt
+            ids = ids[ids.index(end) + 1 :]
+    return ids
+
+
+@lru_cache(maxsize=4)
+def hidden_marks(tokenizer: Any) -> tuple[tuple[int, int], ...]:
+    special = set(getattr(tokenizer, "all_special_tokens", ()))
+    marks = [pair for pair in THINKING if special.issuperset(pair)]
+    return tuple(tuple(tokenizer.convert_tokens_to_ids(list(pair))) for pair in marks)
 
 
 def _tokens_until_stop(tokenizer: Any, ids: list[int], stop: Sequence[str]) -> int:

@@ -13,6 +13,7 @@ import torch
 
 from radquant.checkpoints.loading import Loaded
 from radquant.errors import UserError
+from radquant.generation.rotary import switching_length
 from radquant.prompts import Prompt
 from radquant.runtime.runtime_file import behind_prefix
 from radquant.settings.precision import DYNAMIC, TENSOR, Activations
@@ -49,6 +50,7 @@ def begin(loaded: Loaded, longest: int) -> Prefix:
     if stored is None and loaded.kv_cache is None:
         return NOTHING
     config = model.config.get_text_config()
+    check_switch(config, longest)
     cache = new_cache(config, loaded.kv_cache, loaded.runtime.rotate_keys)
     if stored is None:
         return Prefix(0, cache)
@@ -68,6 +70,17 @@ def check_window(config: Any, longest: int) -> None:
         raise UserError(
             f"sequences of up to {longest} tokens exceed the model's sliding window of {window}, "
             "and with it the checkpoint's stored prefix; use a checkpoint with prefix none"
+        )
+
+
+def check_switch(config: Any, longest: int) -> None:
+    """Raise UserError if keys that are kept would be those of a shorter sequence."""
+    switch = switching_length(config)
+    if switch is not None and longest > switch:
+        raise UserError(
+            f"sequences of up to {longest} tokens exceed the {switch} from which on this model "
+            "reads positions otherwise, and what is kept of a stored prefix or a rounded cache was "
+            "read before; use prefix none, no kv_cache, or shorter prompts"
         )
 
 
@@ -103,7 +116,8 @@ def run_prefix(model: Any, ids: list[int], longest: int, start: Prefix = NOTHING
 
     `longest` is the length in tokens that the longest padded sequence may reach. Padding stands
     between prefix and rest, so it takes up room in a sliding window, and it would run through a
-    recurrent state: sharing needs keys and values of all positions, in every layer.
+    recurrent state: sharing needs keys and values of all positions, in every layer. Nor are keys
+    shared that are others in a longer sequence.
     """
     from transformers import DynamicCache
     from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
@@ -111,8 +125,8 @@ def run_prefix(model: Any, ids: list[int], longest: int, start: Prefix = NOTHING
     from radquant.runtime.kv_cache import RoundedLayer, RoundedSlidingLayer
 
     config = model.config.get_text_config()
-    window = getattr(config, "sliding_window", None)
-    if len(ids) <= start.length or (window is not None and longest > window):
+    limits = (getattr(config, "sliding_window", None), switching_length(config))
+    if len(ids) <= start.length or any(each is not None and longest > each for each in limits):
         return start
     cache = DynamicCache(config=config) if start.cache is None else copy.deepcopy(start.cache)
     plain = (DynamicLayer, DynamicSlidingWindowLayer, RoundedLayer, RoundedSlidingLayer)

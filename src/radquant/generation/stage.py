@@ -54,6 +54,7 @@ def wanted_of(args: argparse.Namespace, settings: Any) -> Wanted:
         images=settings.corpus.image_root is not None,
         threads=settings.compute.threads,
         trust_remote_code=settings.model.trust_remote_code,
+        date=settings.task.date,
         folder=args.output.parent,
     )
 

@@ -8,11 +8,12 @@ import torch
 
 from radquant.cli import progress
 from radquant.generation.batching import pad_left
-from radquant.generation.memory import in_parts
 from radquant.generation.prefix import NOTHING, Prefix, begin, run_prefix, stored_ids
+from radquant.generation.rotary import each_apart
 from radquant.generation.tasks import Task, Work
 from radquant.generation.vision import model_inputs
 from radquant.prompts import Prompt
+from radquant.token_texts import padding_id
 
 
 def answer_nll(
@@ -51,19 +52,25 @@ def answer_nll(
 
 def score(loaded: Any, task: Task, processor: Any = None) -> Work:
     """The nats of every answer by the model of `loaded`."""
-    prefix = run_prefix(loaded.model, task.shared, task.longest, begin(loaded, task.longest))
+    model = loaded.model
+    prefix = run_prefix(model, task.shared, task.longest, begin(loaded, task.longest))
+    pad = padding_id(loaded.tokenizer, model.config.get_text_config().vocab_size)
     found: list[float] = []
     seconds: list[float] = []
     too_large: list[int] = []
 
     def nats(part: Sequence[Prompt]) -> list[float]:
-        return answer_nll(loaded.model, part, loaded.tokenizer.pad_token_id, prefix, processor)
+        return answer_nll(loaded.model, part, pad, prefix, processor)
 
     for batch in progress(task.batches, task.label, len(task.batches), "batches"):
         started = time.perf_counter()
-        found += in_parts(nats, batch, too_large)
+        found += each_apart(model, nats, batch, lengths(batch), too_large)
         seconds.append(time.perf_counter() - started)
     return Work(found, seconds, too_large, prefix.length - len(stored_ids(loaded)))
+
+
+def lengths(prompts: Sequence[Prompt]) -> list[int]:
+    return [len(prompt.ids) + len(prompt.answer_ids) for prompt in prompts]
 
 
 def _row_nll(logits: torch.Tensor, ids: torch.Tensor, count: int) -> float:

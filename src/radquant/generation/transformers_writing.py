@@ -10,12 +10,13 @@ from radquant.cli import progress
 from radquant.failures import withheld_panics
 from radquant.generation.batching import pad_left
 from radquant.generation.measures import synchronize
-from radquant.generation.memory import in_parts
 from radquant.generation.outputs import read_output
 from radquant.generation.prefix import NOTHING, Prefix, begin, run_prefix, stored_ids
+from radquant.generation.rotary import each_apart
 from radquant.generation.tasks import Output, Pace, Task, Work, check_ends, not_finite
 from radquant.generation.vision import model_inputs
 from radquant.prompts import Prompt
+from radquant.token_texts import padding_id
 
 
 def greedy_config(model: Any, max_new_tokens: int, end_ids: Sequence[int], pad_id: int) -> Any:
@@ -113,7 +114,8 @@ def generate_batches(
 
     for batch in batches:
         started = time.perf_counter()
-        outputs += in_parts(write, batch, too_large)
+        lengths = [len(prompt.ids) + config.max_new_tokens for prompt in batch]
+        outputs += each_apart(model, write, batch, lengths, too_large)
         synchronize(device)
         seconds.append(time.perf_counter() - started)
     return outputs, seconds
@@ -122,7 +124,8 @@ def generate_batches(
 def write(loaded: Any, task: Task, processor: Any = None) -> Work:
     """Write the answers of all batches with the model of `loaded`."""
     model, tokenizer = loaded.model, loaded.tokenizer
-    config = greedy_config(model, task.max_new_tokens, task.end_ids, tokenizer.pad_token_id)
+    pad = padding_id(tokenizer, model.config.get_text_config().vocab_size)
+    config = greedy_config(model, task.max_new_tokens, task.end_ids, pad)
     started = time.perf_counter()
     prefix = run_prefix(model, task.shared, task.longest, begin(loaded, task.longest))
     synchronize(torch.device(model.device))

@@ -28,6 +28,7 @@ from radquant.generation.engines.kind import Opened, Wanted
 from radquant.generation.outputs import read_output
 from radquant.generation.tasks import Computed, Done, Task, Work, not_finite
 from radquant.generation.vllm_limits import ENVIRONMENT, check_checkpoint
+from radquant.tokenizer_files import read_chat_template
 
 
 def opened_there(wanted: Wanted) -> Opened:
@@ -38,15 +39,26 @@ def opened_there(wanted: Wanted) -> Opened:
     verify(wanted.model)
     require_finite_files(stored_tensors(wanted.model).values(), DTYPES[dtype])
     tokenizer = load_tokenizer(wanted.model, wanted.trust_remote_code)
-    config, ends = model_config(wanted.model, tokenizer, wanted.trust_remote_code)
+    if wanted.chat_template:
+        tokenizer.chat_template = read_chat_template(wanted.chat_template)
+    config, stated = model_config(wanted.model, wanted.trust_remote_code)
+    vocabulary = getattr(config.get_text_config(), "vocab_size", None)
+    ends, stop = prompts.endings(tokenizer, stated, vocabulary, wanted.date)
+    if not ends:
+        raise UserError(
+            f"{wanted.model} names no token that ends an answer; set eos_token_id in its "
+            "generation_config.json"
+        )
     return Opened(
         wanted=wanted,
         dtype=dtype,
         tokenizer=tokenizer,
         processor=None,
-        end_ids=tuple(ends),
+        end_ids=ends,
         context=getattr(config.get_text_config(), "max_position_embeddings", None),
         stored=(),
+        vocabulary=vocabulary,
+        stop=stop,
         held=config,
     )
 
@@ -107,8 +119,8 @@ def write(opened: Opened, task: Task) -> Done:
     )
 
 
-def model_config(directory: Path, tokenizer: Any, trust_remote_code: bool) -> tuple[Any, list[int]]:
-    """The model's configuration and the tokens that end an answer."""
+def model_config(directory: Path, trust_remote_code: bool) -> tuple[Any, Any]:
+    """The model's configuration, and that of its writing, which says what ends an answer."""
     from transformers import AutoConfig, GenerationConfig
 
     with loading(directory):
@@ -118,13 +130,7 @@ def model_config(directory: Path, tokenizer: Any, trust_remote_code: bool) -> tu
             if (directory / "generation_config.json").is_file()
             else GenerationConfig.from_model_config(config)
         )
-    ends = prompts.end_token_ids(tokenizer, stated)
-    if not ends:
-        raise UserError(
-            f"{directory} names no token that ends an answer; set eos_token_id in its "
-            "generation_config.json"
-        )
-    return config, ends
+    return config, stated
 
 
 def cache_gigabytes(config: Any, tokens: int) -> int:

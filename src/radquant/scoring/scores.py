@@ -10,7 +10,7 @@ import pandas as pd
 from radquant.corpus.evaluation import written_reports
 from radquant.errors import UserError
 from radquant.files import read_table
-from radquant.prompts import check_template, columns_of, fixed_texts
+from radquant.instructions import check_template, columns_of, fixed_texts
 from radquant.scoring import records, rewards
 from radquant.scoring.changes import changes, flags, unsupported
 from radquant.scoring.findings import statuses

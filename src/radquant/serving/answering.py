@@ -46,7 +46,7 @@ def models(model: Served) -> dict[str, Any]:
 def chat(model: Served, asked: Asked) -> dict[str, Any]:
     """The answer to POST /v1/chat/completions."""
     with withheld_panics():
-        ids = prompts.token_ids(model.opened.tokenizer, chat_text(model, asked.messages))
+        ids = chat_ids(model, asked.messages)
     output = write(model, ids, asked)
     message = {"role": "assistant", "content": output.text}
     choice = {"index": 0, "message": message, "finish_reason": output.finish, "logprobs": None}
@@ -58,7 +58,7 @@ def complete(model: Served, asked: Asked) -> dict[str, Any]:
     choices, read, written = [], 0, 0
     for index, text in enumerate(asked.prompts):
         with withheld_panics():
-            ids = prompts.token_ids(model.opened.tokenizer, text)
+            ids = prompts.started_ids(model.opened.tokenizer, text)
         output = write(model, ids, asked)
         about = {"finish_reason": output.finish, "logprobs": None}
         choices.append({"index": index, "text": output.text, **about})
@@ -66,17 +66,15 @@ def complete(model: Served, asked: Asked) -> dict[str, Any]:
     return _response(model, "text_completion", choices, read, written)
 
 
-def chat_text(model: Served, messages: Sequence[dict[str, str]]) -> str:
-    """The prompt of a chat by the model's own template."""
-    from jinja2 import TemplateError
-
+def chat_ids(model: Served, messages: Sequence[dict[str, str]]) -> list[int]:
+    """The prompt of a chat by the model's own template; it holds all that the messages say."""
     tokenizer = model.opened.tokenizer
     if not prompts.has_chat_template(tokenizer):
         raise BadRequest("this model has no chat template; use /v1/completions")
     try:
-        return str(prompts.apply_chat(tokenizer, list(messages), generation=True))
-    except TemplateError as error:
-        raise BadRequest(f"the model's chat template refuses the messages: {error}") from None
+        return prompts.conversation_ids(tokenizer, messages, model.opened.wanted.date)
+    except UserError as error:
+        raise BadRequest(str(error)) from None
 
 
 def write(model: Served, ids: list[int], asked: Asked) -> Output:
@@ -118,7 +116,7 @@ def decode(model: Served, prompt: list[prompts.Prompt], count: int, stop: Sequen
         batch_size=1,
         max_new_tokens=count,
         end_ids=model.opened.end_ids,
-        stop=tuple(stop),
+        stop=(*stop, *model.opened.stop),
     )
     output: Output = model.engine.write(model.opened, task).work.results[0]
     return output

@@ -9,7 +9,7 @@ from typing import Any
 
 from radquant import registry
 from radquant.errors import UserError
-from radquant.prompts import check_template, read_template
+from radquant.instructions import check_template, read_template
 from radquant.settings import corpus_sources, engines
 from radquant.settings.recipe import OWN, format_name
 from radquant.settings.run import Run

@@ -17,6 +17,8 @@ from radquant.settings.task import Task
 
 SEED = Part("run", Seeded, only=("seed",))
 TARGET = Part("task", Task, only=("target",))
+TARGET_AND_DATE = Part("task", Task, only=("target", "date"))
+DATE = Part("task", Task, only=("date",))
 CODE_OF_MODEL = Part("model", Model, only=("trust_remote_code",))
 ROUNDING = Part("precision", Precision, without=("checkpoint",))
 MACHINE = Part("compute", Compute, only=("device", "threads"))
@@ -36,7 +38,7 @@ CLEAN = (
     SEED,
 )
 CALIBRATION_SET = (
-    TARGET,
+    TARGET_AND_DATE,
     Part("calibration", Calibration, only=("samples", "max_tokens", "pack")),
     SEED,
     CODE_OF_MODEL,
@@ -59,7 +61,7 @@ QUANTIZE_GPTQMODEL = (
 QUANTIZE_WITH = {"autoawq": QUANTIZE_AUTOAWQ, "gptqmodel": QUANTIZE_GPTQMODEL}
 LIKELIHOOD = (
     ROUNDING,
-    TARGET,
+    TARGET_AND_DATE,
     Part("corpus", Corpus, only=("image_root",)),
     Part("generation", Generation, only=("examples", "examples_max_words", "batch_size")),
     SEED,
@@ -75,4 +77,4 @@ ANNOTATE = (Part("scoring", Scoring), Part("compute", Compute, only=("threads",)
 ANNOTATE_QUICKLY = (Part("scoring", Scoring, only=("annotator",)),)
 SCORE = (TARGET, WRITTEN)
 # A server has an engine of its own to begin with.
-SERVE = (ROUNDING, Part("compute", Compute, without=("engine",)), CODE_OF_MODEL)
+SERVE = (ROUNDING, Part("compute", Compute, without=("engine",)), CODE_OF_MODEL, DATE)

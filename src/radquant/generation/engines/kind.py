@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from radquant.chat_templates import DATE
 from radquant.generation.tasks import Done, Task
 from radquant.settings.precision import Activations, KVCache, LMHead
 
@@ -32,6 +33,7 @@ class Wanted:
     threads: int = 1
     trust_remote_code: bool = False
     chat_template: Path | None = None  # in the place of the model's own
+    date: str = DATE  # that a chat template is told which asks for it, as YYYY-MM-DD
     python: Path | None = None  # of the environment, for an engine that has its own
     # Where such an engine may put files, which hold prompts; it removes them.
     folder: Path = Path()
@@ -64,6 +66,8 @@ class Opened:
     end_ids: tuple[int, ...]  # tokens that end an answer
     context: int | None  # tokens that the model can attend to; None: it does not say
     stored: tuple[int, ...]  # tokens of the checkpoint's stored prefix
+    vocabulary: int | None = None  # tokens that the model knows; None: it does not say
+    stop: tuple[str, ...] = ()  # texts that end an answer where the template has no token for it
     kernel: str | None = None  # what multiplies by packed weights; None: not known yet
     held: Any = None  # the engine's own
     # What `opening.open_precision` adds.

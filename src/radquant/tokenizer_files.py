@@ -1,0 +1,106 @@
+"""A model's tokenizer as its files have it, and its chat template, wherever that stands."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from radquant.errors import UserError
+from radquant.failures import withheld_panics
+from radquant.token_texts import end_marks
+
+# Where a chat template may stand that transformers' tokenizers do not read, beside those that they
+# do: a processor's file, and the settings of a processor.
+TEMPLATE_FILES = ("chat_template.json", "processor_config.json")
+PROBE = "The heart is normal in size. No pleural effusion: 2 views."
+MORE_TEMPLATES = "additional_chat_templates"
+SENTENCEPIECE = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
+
+
+def read_tokenizer(directory: Path, trust_remote_code: bool = False) -> Any:
+    """The tokenizer in `directory`, padding on the left.
+
+    Raises UserError if it cannot be loaded.
+    """
+    from transformers import AutoTokenizer
+
+    code = trust_remote_code
+    try:
+        with withheld_panics():
+            tokenizer = AutoTokenizer.from_pretrained(
+                directory, trust_remote_code=code, local_files_only=True
+            )
+            tokenizer.decode(tokenizer(PROBE)["input_ids"])  # what fails on any text fails here
+    except BaseException as error:  # the tokenizers' own panics are no Exception
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise UserError(why_not(directory, error)) from None
+    if tokenizer.chat_template is None:
+        tokenizer.chat_template = template_elsewhere(directory)
+    tokenizer.padding_side = "left"
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def check_tokenizer(directory: Path) -> None:
+    """Raise UserError unless prompts can be made with the tokenizer in `directory`."""
+    end_marks(read_tokenizer(directory))
+
+
+def why_not(directory: Path, error: BaseException) -> str:
+    """Why a tokenizer cannot be loaded, and what to do. No text but the model's own is in it."""
+    pieces = [name for name in SENTENCEPIECE if (directory / name).is_file()]
+    if pieces and not (directory / "tokenizer.json").is_file():
+        return (
+            f"{directory} has its tokenizer as {pieces[0]} alone, without tokenizer.json, which is "
+            "not read here; where the packages transformers, sentencepiece and protobuf are "
+            "installed, load it once with AutoTokenizer.from_pretrained and write it with "
+            "save_pretrained, which makes a tokenizer.json"
+        )
+    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
+        if (directory / name).is_file() and not is_json(directory / name):
+            return f"{directory / name} is no whole JSON; fetch or save the model's tokenizer again"
+    said = " ".join(str(error).split())[:300]
+    return (
+        f"the tokenizer of {directory} cannot be loaded ({type(error).__name__}: {said}); fetch or "
+        "save the model's tokenizer again"
+    )
+
+
+def is_json(path: Path) -> bool:
+    try:
+        return isinstance(json.loads(path.read_text(encoding="utf-8")), dict)
+    except (OSError, ValueError, RecursionError):
+        return False
+
+
+def template_elsewhere(directory: Path) -> Any:
+    """The chat template in one of the other places, as it stands there; None if there is none.
+
+    Raises UserError if there are only templates with names, which are no model's default.
+    """
+    for name in TEMPLATE_FILES:
+        if not (directory / name).is_file():
+            continue
+        if not is_json(directory / name):
+            raise UserError(f"{directory / name} is no whole JSON; fetch or save the model again")
+        found = json.loads((directory / name).read_text(encoding="utf-8")).get("chat_template")
+        if found is not None:
+            return found
+    if list((directory / MORE_TEMPLATES).glob("*.jinja")):
+        raise UserError(
+            f"{directory} has chat templates in {MORE_TEMPLATES} alone; put the one to use into "
+            "its chat_template.jinja"
+        )
+    return None
+
+
+def read_chat_template(path: Path) -> str:
+    """The text of a file that holds a chat template."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"the chat template {path} cannot be read ({type(error).__name__}); give a file of "
+            "UTF-8 text"
+        ) from None
