@@ -7,8 +7,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from radquant.checkpoints.streaming import StoredTensor, empty_model, names_in_model, stored_tensors
+from radquant.checkpoints.fitting import empty_model, names_in_model
 from radquant.errors import UserError
+from radquant.model_checks import FLOATS, check_model
+from radquant.model_files import StoredTensor
 from radquant.packed.formats import Settings, check_tensors, in_memory, settings_of, suffixes_of
 from radquant.packed.in_memory import packed_layer
 from radquant.packed.linear import PackedLinear
@@ -47,15 +49,12 @@ def build_packed_model(
     online = online_rotations(config.quantization_config)
     del config.quantization_config
     config.dtype = dtype
+    stored = check_model(directory)
     model = empty_model(config, trust_remote_code)
-    stored = stored_tensors(directory)
     packed = packed_layers(stored, settings)
     plain = stored.keys() - {name for layer in packed.values() for name in layer.values()}
-    try:
-        # The original stored each packed layer as one weight; that is the name to look up.
-        names = names_in_model(model, [*plain, *(f"{layer}.weight" for layer in packed)])
-    except UserError as error:
-        raise UserError(f"{directory}: {error}") from None
+    # The original stored each packed layer as one weight; that is the name to look up.
+    names = names_in_model(model, [*plain, *(f"{layer}.weight" for layer in packed)], directory)
     for layer, suffixes in packed.items():
         tensors = {suffix: stored[name] for suffix, name in suffixes.items()}
         place(model, names.get(f"{layer}.weight"), tensors, settings, f"{directory}: layer {layer}")
@@ -96,12 +95,18 @@ def assign(
 ) -> None:
     """Put the stored tensors, by the model's own names, in the place of the model's own."""
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    parameters = {name for name, _ in model.named_parameters()}
     tensors = {}
     for name, tensor in stored.items():
         if shapes[name] != tensor.shape:
             raise UserError(
                 f"{directory}: {name} has shape {list(tensor.shape)}, "
                 f"the configuration says {list(shapes[name])}"
+            )
+        if name in parameters and tensor.dtype not in FLOATS:
+            raise UserError(
+                f"{tensor.file}: {tensor.key} is stored as {tensor.dtype}, and quantization_config "
+                "does not say how to read it; the checkpoint cannot be read"
             )
         loaded = tensor.load()
         tensors[name] = loaded.to(dtype) if loaded.is_floating_point() else loaded

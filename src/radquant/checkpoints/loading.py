@@ -8,10 +8,11 @@ import torch
 from torch import nn
 
 from radquant.checkpoints.building import build_packed_model
-from radquant.checkpoints.streaming import model_class
+from radquant.checkpoints.fitting import check_fit, empty_model, model_class, open_config
 from radquant.checkpoints.writing import verify
 from radquant.errors import UserError
 from radquant.families.lookup import check_dtype
+from radquant.model_checks import check_model
 from radquant.packed.linear import PackedLinear
 from radquant.runtime import activations
 from radquant.runtime.head import round_head
@@ -95,16 +96,14 @@ def load(
     `lm_head` the table of the vocabulary is rounded. Raises UserError for float16 if activations of
     such models overflow in it.
     """
-    from transformers import AutoConfig
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # it would fill the logs
     directory = Path(directory)
-    if not (directory / "config.json").is_file():
-        raise UserError(f"{directory} has no config.json; it is not a model directory")
+    stored = check_model(directory)
     verify(directory)
     tokenizer = load_tokenizer(directory, trust_remote_code)
-    config = AutoConfig.from_pretrained(directory, trust_remote_code=trust_remote_code)
+    config = open_config(directory, trust_remote_code)
     check_dtype(directory, config.to_dict(), str(dtype).removeprefix("torch."))
     quantization = getattr(config, "quantization_config", None)
     runtime = Runtime()
@@ -112,6 +111,7 @@ def load(
         runtime = read_runtime(directory, quantization)
         model = build_packed_model(config, directory, dtype, trust_remote_code)
     else:
+        check_fit(empty_model(config, trust_remote_code), stored, directory)
         model, found = model_class(config).from_pretrained(
             directory,
             dtype=dtype,

@@ -17,7 +17,6 @@ import radquant
 from radquant import prompts
 from radquant.checkpoints.building import packed_layers, read_settings
 from radquant.checkpoints.loading import load_tokenizer, resolve_device
-from radquant.checkpoints.streaming import stored_tensors
 from radquant.checkpoints.writing import verify
 from radquant.errors import UserError
 from radquant.files import read_json
@@ -26,6 +25,7 @@ from radquant.generation.engines.kind import Opened, Wanted
 from radquant.generation.outputs import read_output
 from radquant.generation.tasks import Computed, Done, Task, Work
 from radquant.generation.vllm_limits import ENVIRONMENT, check_checkpoint
+from radquant.model_files import stored_tensors
 
 
 def opened_there(wanted: Wanted) -> Opened:
