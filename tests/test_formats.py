@@ -386,7 +386,7 @@ def test_an_unknown_method_names_the_directory(loose: Path) -> None:
     config = json.loads((loose / "config.json").read_text())
     config["quantization_config"] = {"quant_method": "hqq"}
     (loose / "config.json").write_text(json.dumps(config))
-    with pytest.raises(UserError, match=r"loose: checkpoints with quant_method 'hqq'"):
+    with pytest.raises(UserError, match=r"loose/config\.json: checkpoints with quant_method 'hqq'"):
         load(loose)
 
 

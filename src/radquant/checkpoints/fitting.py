@@ -27,12 +27,17 @@ HARMLESS = (
 
 def open_config(directory: Path, trust_remote_code: bool = False) -> Any:
     """The transformers configuration in a directory; raises UserError if it cannot be one."""
-    from transformers import AutoConfig
+    from transformers import AutoConfig, GenerationConfig
 
+    name = CONFIG
     try:
-        return AutoConfig.from_pretrained(directory, trust_remote_code=trust_remote_code)
+        config = AutoConfig.from_pretrained(directory, trust_remote_code=trust_remote_code)
+        name = "generation_config.json"
+        if (directory / name).is_file():
+            GenerationConfig.from_pretrained(directory)
     except Exception as error:  # any: its values go through code of each model type
-        raise UserError(f"{directory / CONFIG} cannot be read: {about(error)}") from None
+        raise UserError(f"{directory / name} cannot be read: {about(error)}") from None
+    return config
 
 
 def about(error: Exception) -> str:
@@ -45,7 +50,8 @@ def model_class(config: Any) -> Any:
     """The transformers class that builds a language model, or one with images, from `config`."""
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
-    return AutoModelForImageTextToText if "vision_config" in config else AutoModelForCausalLM
+    with_images = getattr(config, "vision_config", None) is not None
+    return AutoModelForImageTextToText if with_images else AutoModelForCausalLM
 
 
 def empty_model(config: Any, trust_remote_code: bool = False) -> nn.Module:
@@ -58,9 +64,9 @@ def empty_model(config: Any, trust_remote_code: bool = False) -> nn.Module:
                 config, trust_remote_code=trust_remote_code
             )
     except Exception as error:  # any, see above; there is no text but the configuration's
-        kind = getattr(config, "model_type", "?")
+        where = Path(getattr(config, "name_or_path", "")) / CONFIG
         raise UserError(
-            f"no model of type {kind!r} can be built of its {CONFIG}: {about(error)}"
+            f"no model of type {config.model_type!r} can be built of {where}: {about(error)}"
         ) from None
     return model.eval().requires_grad_(False)
 
@@ -122,12 +128,13 @@ def found_names(
         elif renamed in own or not any(re.search(each, renamed) for each in ignored):
             names[name] = renamed
     missing = sorted(own.keys() - set(names.values()) - set(converted.values()) - tied)
-    if missing:
-        raise UserError(
-            f"{where} has no weights for {missing[0]}, which {type(model).__name__} has by its "
-            f"{CONFIG}; fetch or save the model again"
-        )
     unknown = sorted(name for name, renamed in names.items() if renamed not in own)
+    if missing:
+        instead = f" (but for {unknown[0]})" if unknown else ""
+        raise UserError(
+            f"{where} has no weights for {missing[0]}{instead}, which {type(model).__name__} has "
+            f"by its {CONFIG}; fetch or save the model again"
+        )
     if unknown:
         raise UserError(
             f"{where} holds {unknown[0]}, which {type(model).__name__} does not have by its "
