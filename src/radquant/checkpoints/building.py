@@ -1,17 +1,29 @@
 """The model of a packed checkpoint: its packed layers put where its linear layers were."""
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from radquant.checkpoints.streaming import StoredTensor, empty_model, names_in_model, stored_tensors
+from radquant.checkpoints.fitting import empty_model, names_in_model
 from radquant.errors import UserError
-from radquant.packed.formats import Settings, check_tensors, in_memory, settings_of, suffixes_of
+from radquant.model_checks import FLOATS, check_model
+from radquant.model_files import CONFIG, StoredTensor
+from radquant.packed.formats import (
+    HEAD,
+    Settings,
+    check_tensors,
+    field_bits,
+    in_memory,
+    settings_of,
+    suffixes_of,
+)
 from radquant.packed.in_memory import packed_layer
 from radquant.packed.linear import PackedLinear
+from radquant.packed.packing import WORD
 from radquant.runtime.activations import ends_in
 from radquant.runtime.hadamard import rotate_input
 from radquant.runtime.runtime_file import online_rotations, weights_config
@@ -33,7 +45,35 @@ def read_settings(directory: Path, quantization: Mapping[str, Any]) -> Settings:
     try:
         return settings_of(weights_config(quantization))
     except UserError as error:
-        raise UserError(f"{directory}: {error}") from None
+        raise UserError(f"{directory / CONFIG}: {error}") from None
+
+
+def check_packed(names: Iterable[str], settings: Settings, directory: Path) -> None:
+    """Raise UserError unless packed layers of these names are what a checkpoint's config.json says.
+
+    Programs differ in whether they believe it or the tensors.
+    """
+    where, layers = directory / CONFIG, list(names)
+    if not layers:
+        raise UserError(
+            f"{where} has a quantization_config, and no layer in the weight files is packed; take "
+            "it out if the weights are not quantized"
+        )
+    for pattern in settings.left_out:
+        try:
+            packed = [layer for layer in layers if re.match(pattern, layer)]
+        except re.error as error:
+            raise UserError(f"{where} has a pattern {pattern!r} that is none ({error})") from None
+        if packed:
+            raise UserError(
+                f"{where} says that {packed[0]} is not quantized, and in the weight files it is; "
+                "fetch the checkpoint again"
+            )
+    if settings.packs_head and not any(layer.endswith(HEAD) for layer in layers):
+        raise UserError(
+            f"{where} says that {HEAD} is quantized, and in the weight files it is not; fetch the "
+            "checkpoint again"
+        )
 
 
 def build_packed_model(
@@ -47,15 +87,13 @@ def build_packed_model(
     online = online_rotations(config.quantization_config)
     del config.quantization_config
     config.dtype = dtype
+    stored = check_model(directory)
     model = empty_model(config, trust_remote_code)
-    stored = stored_tensors(directory)
     packed = packed_layers(stored, settings)
+    check_packed(packed, settings, directory)
     plain = stored.keys() - {name for layer in packed.values() for name in layer.values()}
-    try:
-        # The original stored each packed layer as one weight; that is the name to look up.
-        names = names_in_model(model, [*plain, *(f"{layer}.weight" for layer in packed)])
-    except UserError as error:
-        raise UserError(f"{directory}: {error}") from None
+    # The original stored each packed layer as one weight; that is the name to look up.
+    names = names_in_model(model, [*plain, *(f"{layer}.weight" for layer in packed)], directory)
     for layer, suffixes in packed.items():
         tensors = {suffix: stored[name] for suffix, name in suffixes.items()}
         place(model, names.get(f"{layer}.weight"), tensors, settings, f"{directory}: layer {layer}")
@@ -83,6 +121,7 @@ def place(
         tensors = {suffix: tensor.load() for suffix, tensor in stored.items()}
         check_tensors(tensors, settings, linear.in_features, linear.out_features)
         tensors = in_memory(tensors, settings)
+        check_zeros(tensors["qzeros"], settings)
     except UserError as error:
         raise UserError(f"{where} cannot be read: {error}") from None
     size = (linear.in_features, linear.out_features)
@@ -91,17 +130,37 @@ def place(
     setattr(model.get_submodule(parent), child, layer)
 
 
+def check_zeros(words: Tensor, settings: Settings) -> None:
+    """Raise UserError unless the zeros of a symmetric grid lie in its middle.
+
+    Programs differ in whether they read them there. words: in memory's form, [groups, words].
+    """
+    bits = field_bits(settings.bits)
+    middle = sum(2 ** (settings.bits - 1) << place for place in range(0, WORD, bits))
+    if settings.symmetric and bool((words.long() % 2**WORD != middle).any()):
+        raise UserError(
+            "its zeros are not in the middle, and quantization_config says that the grid is "
+            "symmetric"
+        )
+
+
 def assign(
     model: nn.Module, stored: Mapping[str, StoredTensor], dtype: torch.dtype, directory: Path
 ) -> None:
     """Put the stored tensors, by the model's own names, in the place of the model's own."""
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    parameters = {name for name, _ in model.named_parameters()}
     tensors = {}
     for name, tensor in stored.items():
         if shapes[name] != tensor.shape:
             raise UserError(
                 f"{directory}: {name} has shape {list(tensor.shape)}, "
                 f"the configuration says {list(shapes[name])}"
+            )
+        if name in parameters and tensor.dtype not in FLOATS:
+            raise UserError(
+                f"{tensor.file}: {tensor.key} is stored as {tensor.dtype}, and quantization_config "
+                "does not say how to read it; the checkpoint cannot be read"
             )
         loaded = tensor.load()
         tensors[name] = loaded.to(dtype) if loaded.is_floating_point() else loaded

@@ -6,10 +6,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from radquant.checkpoints.streaming import StoredTensor, stored_tensors
 from radquant.errors import UserError
 from radquant.failures import loading
 from radquant.finite import first_not_finite, is_finite
+from radquant.model_files import StoredTensor, stored_tensors
 from radquant.packed.linear import PackedLinear
 
 

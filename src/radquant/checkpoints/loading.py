@@ -9,11 +9,12 @@ from torch import nn
 
 from radquant.checkpoints.building import build_packed_model
 from radquant.checkpoints.finite_weights import require_finite_model
-from radquant.checkpoints.streaming import model_class
+from radquant.checkpoints.fitting import check_fit, empty_model, model_class, open_config
 from radquant.checkpoints.writing import verify
 from radquant.errors import UserError
 from radquant.failures import loading
 from radquant.families.lookup import check_dtype
+from radquant.model_checks import check_model
 from radquant.packed.linear import PackedLinear
 from radquant.runtime import activations
 from radquant.runtime.head import round_head
@@ -92,17 +93,14 @@ def load(
     `lm_head` the table of the vocabulary is rounded. Raises UserError for float16 if activations of
     such models overflow in it.
     """
-    from transformers import AutoConfig
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # it would fill the logs
     directory = Path(directory)
-    if not (directory / "config.json").is_file():
-        raise UserError(f"{directory} has no config.json; it is not a model directory")
+    stored = check_model(directory)
     verify(directory)
+    config = open_config(directory, trust_remote_code)
     tokenizer = load_tokenizer(directory, trust_remote_code)
-    with loading(directory):
-        config = AutoConfig.from_pretrained(directory, trust_remote_code=trust_remote_code)
     drop_unknown_padding(config)
     check_dtype(directory, config.to_dict(), str(dtype).removeprefix("torch."))
     quantization = getattr(config, "quantization_config", None)
@@ -112,6 +110,7 @@ def load(
             runtime = read_runtime(directory, quantization)
             model = build_packed_model(config, directory, dtype, trust_remote_code)
     else:
+        check_fit(empty_model(config, trust_remote_code), stored, directory)
         with loading(directory):
             model, found = model_class(config).from_pretrained(
                 directory,

@@ -11,18 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from radquant.checkpoints.card import model_card
-from radquant.checkpoints.streaming import (
-    StoredTensor,
-    join_tensors,
-)
+from radquant.checkpoints.streaming import join_tensors
 from radquant.files import (
-    HASH_SUFFIX,
     atomic_directory,
     hash_directory,
     read_json,
     verify_hashes,
     write_json,
 )
+from radquant.model_files import StoredTensor, check_links, files_beside
 from radquant.runtime.runtime_file import FILE as RUNTIME
 
 RECORD = "quantization.json"
@@ -73,11 +70,14 @@ def write_rest(
 
 
 def copy_rest(source: Path, part: Path) -> None:
-    """Copy what a new checkpoint takes over as it is: the tokenizer, the license and the like."""
-    for path in sorted(source.iterdir()):
-        own = path.suffix in (*WEIGHT_SUFFIXES, HASH_SUFFIX)
-        if path.is_file() and not own and path.name not in NOT_COPIED:
-            shutil.copyfile(path, part / path.name)
+    """Copy what a new checkpoint takes over as it is: the tokenizer, the license and the like.
+
+    Of what lies in the folder, only that belongs to the model: a checkpoint may be published.
+    """
+    names = [name for name in files_beside(source, code=True) if name not in NOT_COPIED]
+    check_links(source, names)
+    for name in names:
+        shutil.copyfile(source / name, part / name)
 
 
 def verify(directory: Path, weights: bool = True) -> None:

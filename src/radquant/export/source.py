@@ -10,11 +10,11 @@ import torch
 
 from radquant.checkpoints.building import packed_layers, read_settings
 from radquant.checkpoints.card import with_dtype_warning
-from radquant.checkpoints.streaming import StoredTensor, stored_tensors
 from radquant.checkpoints.writing import CARD, RECORD, copy_rest, verify
 from radquant.errors import UserError
 from radquant.families.lookup import classes_for
 from radquant.files import hash_directory, read_json, write_json
+from radquant.model_files import StoredTensor, stored_tensors
 from radquant.packed.formats import Settings, check_tensors, unpack
 from radquant.packed.grid import QuantizedWeight
 

@@ -120,12 +120,12 @@ def unfit_layers(layers: Any, rounding: Activations | None) -> str | None:
                 if rounding is not None:
                     return "a layer is not packed, whose activations are to be rounded"
                 continue
+            if type(linear) is PackedLinear and linear.scales.dtype != torch.float16:
+                return "scales of its weights are no values of float16"
             if not cpu.fits(linear):
                 return f"it does not know packed layers of class {type(linear).__name__}, or groups"
             if linear.order is not None:
                 return "groups of its weights are no runs of neighbouring channels"
-            if linear.scales.dtype != torch.float16:
-                return "scales of its weights are not in float16"
     return None
 
 

@@ -18,7 +18,6 @@ from radquant import prompts
 from radquant.checkpoints.building import packed_layers, read_settings
 from radquant.checkpoints.finite_weights import require_finite_files
 from radquant.checkpoints.loading import DTYPES, load_tokenizer, resolve_device
-from radquant.checkpoints.streaming import stored_tensors
 from radquant.checkpoints.writing import verify
 from radquant.errors import UserError
 from radquant.failures import how_it_ended, loading
@@ -28,6 +27,7 @@ from radquant.generation.engines.kind import Opened, Wanted
 from radquant.generation.outputs import read_output
 from radquant.generation.tasks import Computed, Done, Task, Work, not_finite
 from radquant.generation.vllm_limits import ENVIRONMENT, check_checkpoint
+from radquant.model_files import stored_tensors
 from radquant.tokenizer_files import read_chat_template
 
 

@@ -172,8 +172,10 @@ def narrowed(weight: Tensor) -> Tensor:
 
 
 def fits(layer: PackedLinear) -> bool:
-    """Whether the kernels multiply by this layer: its own class, and groups of whole lines."""
-    return type(layer) is PackedLinear and layer.group_size % 8 == 0
+    """Whether the kernels multiply by this layer: its own class, groups of whole lines, and scales
+    in float16."""
+    whole = layer.group_size % 8 == 0 and layer.scales.dtype == torch.float16
+    return type(layer) is PackedLinear and whole
 
 
 class KernelLinear(nn.Module):

@@ -45,5 +45,16 @@ def packed_layer(
     layer = kind(
         inputs, outputs, field_bits(settings.bits), settings.group_size, bias, "order" in tensors
     )
+    if not settings.progressive:
+        tensors = tensors | {"scales": in_float16(tensors["scales"])}
     layer.load_state_dict(tensors, strict=False, assign=True)
     return layer
+
+
+def in_float16(scales: Tensor) -> Tensor:
+    """The same scales, in float16 if it holds them exactly: the kernels read no other.
+
+    Other programs store those of a bfloat16 model in bfloat16, of which float16 holds the usual.
+    """
+    half = scales.half()
+    return half if torch.equal(half.float(), scales.float()) else scales

@@ -19,13 +19,14 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from radquant.checkpoints.streaming import StoredTensor, fill, read_header
+from radquant.checkpoints.streaming import fill
 from radquant.cli import progress
 from radquant.errors import UserError
 from radquant.families.architectures import Architecture, K
 from radquant.families.inspection import decoder_layers, head_dim_of, layer_linears, not_converted
 from radquant.files import atomic_path, read_json, read_table
 from radquant.finite import is_finite, largest_of, relative_change, require_finite
+from radquant.model_files import StoredTensor, read_header
 from radquant.packed.formats import StoredFormat
 from radquant.quantization import resuming, smoothing
 from radquant.quantization.awq import scale_group

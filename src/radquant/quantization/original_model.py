@@ -7,13 +7,13 @@ from typing import Any
 from torch import nn
 
 from radquant.checkpoints.finite_weights import require_finite_files
-from radquant.checkpoints.streaming import StoredTensor, empty_model, names_in_model, stored_tensors
+from radquant.checkpoints.fitting import check_fit, empty_model, names_in_model, open_config
 from radquant.checkpoints.writing import verify
 from radquant.errors import UserError
-from radquant.failures import loading
 from radquant.families.architectures import Architecture
 from radquant.families.inspection import architecture_of, decoder_layers, layer_linears
-from radquant.files import read_json
+from radquant.model_checks import check_model
+from radquant.model_files import StoredTensor, quantization_of, read_config
 from radquant.settings.recipe import GROUP_SIZES, WHOLE_ROW, Recipe
 
 
@@ -39,18 +39,14 @@ class Original:
 
 def open_original(directory: Path, trust_remote_code: bool = False) -> Original:
     """The model to quantize, without its weights."""
-    from transformers import AutoConfig
-
-    if not (directory / "config.json").is_file():
-        raise UserError(f"{directory} has no config.json; it is not a model directory")
-    if "quantization_config" in read_json(directory / "config.json"):
+    if quantization_of(read_config(directory), directory):
         raise UserError(f"{directory} is quantized already; give the original model")
     verify(directory)
-    with loading(directory):
-        config = AutoConfig.from_pretrained(directory, trust_remote_code=trust_remote_code)
-        model = empty_model(config, trust_remote_code)
-        stored = stored_tensors(directory)
-        own_names = names_in_model(model, stored)
+    stored = check_model(directory)
+    config = open_config(directory, trust_remote_code)
+    model = empty_model(config, trust_remote_code)
+    check_fit(model, stored, directory)
+    own_names = names_in_model(model, stored, directory)
     return Original(model, config, architecture_of(config, model), stored, own_names)
 
 

@@ -19,14 +19,15 @@ from torch import Tensor
 from transformers.utils.logging import disable_progress_bar
 
 from radquant.checkpoints.building import packed_layers
+from radquant.checkpoints.fitting import names_in_model
 from radquant.checkpoints.loading import resolve_device
-from radquant.checkpoints.streaming import StoredTensor, names_in_model
 from radquant.checkpoints.writing import write_rest
 from radquant.errors import UserError
 from radquant.families.lookup import overflowing_type
 from radquant.families.tools import check_model_type
 from radquant.files import atomic_directory, read_json, read_table, require_file
 from radquant.finite import is_finite, relative_change
+from radquant.model_files import StoredTensor
 from radquant.packed.formats import Settings, check_tensors, settings_of, unpack
 from radquant.quantization.job import Job
 from radquant.quantization.original_model import (
@@ -138,7 +139,8 @@ def write_result(
     packed = packed_layers(tensors, settings)
     inside = {name for layer in packed.values() for name in layer.values()}
     plain = [name for name in tensors if name not in inside]
-    names = names_in_model(original.model, [*plain, *(f"{layer}.weight" for layer in packed)])
+    of_packed = [f"{layer}.weight" for layer in packed]
+    names = names_in_model(original.model, [*plain, *of_packed], "what the package made")
     stored = {own: original.stored[name] for name, own in original.own_names.items()}
     layers = []
     for layer, suffixes in packed.items():

@@ -7,12 +7,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from radquant.checkpoints.streaming import StoredTensor, read_header
 from radquant.errors import UserError
 from radquant.families.architectures import Architecture
 from radquant.families.inspection import decoder_layers
 from radquant.files import atomic_path
 from radquant.finite import is_finite, relative_change
+from radquant.model_files import StoredTensor, read_header
 from radquant.quantization.original_model import Original
 from radquant.quantization.rotation import Rotation, head_of_rotated, rotate_layer, rotate_residual
 

@@ -61,7 +61,14 @@ def settings_of(config: Mapping[str, Any]) -> Settings:
             f"checkpoints with quant_method {config.get('quant_method')!r} cannot be read; those "
             f"with {', '.join(map(repr, methods))} can"
         )
-    settings = form.read_config(config)
+    try:
+        settings = form.read_config(config)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:  # a list for a table …
+        kind = type(error).__name__
+        raise UserError(
+            f"its quantization_config for {form.METHOD} is built in a way that is not known "
+            f"({kind}); fetch the checkpoint again"
+        ) from None
     if settings.bits not in form.BITS:
         raise UserError(f"{settings.bits}-bit checkpoints in {settings.format} cannot be read")
     if settings.group_size != WHOLE_ROW and settings.group_size < 1:
@@ -92,14 +99,19 @@ def check_tensors(
                 continue
             raise UserError(f"its {suffix} is missing")
         tensor = tensors[suffix]
+        dtype = str(tensor.dtype).removeprefix("torch.")
         if tuple(tensor.shape) != stored.shape:
             raise UserError(
                 f"its {suffix} has shape {list(tensor.shape)}, not {list(stored.shape)}"
             )
         if tensor.is_floating_point() != stored.floating:
             raise UserError(f"its {suffix} holds {tensor.dtype}")
+        if stored.dtypes and dtype not in stored.dtypes:
+            raise UserError(f"its {suffix} holds {dtype}, not {stored.dtypes[0]}")
         if stored.values is not None and tensor.tolist() != list(stored.values):
             raise UserError(f"its {suffix} is not {list(stored.values)}")
+    if others := sorted(tensors.keys() - wanted.keys()):
+        raise UserError(f"it has {others[0]}, which its quantization_config does not speak of")
 
 
 def unpack(tensors: dict[str, Tensor], settings: Settings) -> QuantizedWeight:

@@ -26,15 +26,18 @@ from radquant.errors import UserError
 from radquant.packed.formats import other_programs
 from radquant.packed.formats.kind import (
     HEAD,
+    WORDS,
     Settings,
     Stored,
     Table,
     groups_of,
     lacks_order_of_activation,
     lacks_progressive_scales,
-    need,
+    names_of,
+    refuse_unapplied,
     stream_value,
     stream_values,
+    whole,
     words_for,
 )
 from radquant.settings.recipe import WHOLE_ROW, Recipe, uses_gptq_rounding
@@ -55,6 +58,16 @@ SUFFIXES: tuple[str, ...] = (
     "weight_g_idx",
 )
 VLLM_BITS = (4, 8)
+# What is applied, or says only how the weights were made.
+APPLIED = frozenset(
+    {"quant_method", "format", "quantization_status", "config_groups", "ignore", "version"}
+    | {"global_compression_ratio", "sparsity_config", "transform_config"}
+)
+OF_GROUP = frozenset({"targets", "weights", "format"})
+OF_WEIGHTS = frozenset(
+    {"num_bits", "type", "symmetric", "strategy", "group_size", "actorder", "observer"}
+    | {"observer_kwargs", "scale_dtype", "zp_dtype"}
+)
 
 
 def problem(recipe: Recipe) -> str | None:
@@ -126,13 +139,25 @@ def read_config(config: Mapping[str, Any]) -> Settings:
             "compressed-tensors checkpoints that quantize activations cannot be read; "
             "set activations on a precision of this program instead"
         )
-    recipes = [read_weights(group.get("weights") or {}) for group in groups]
+    refuse_unapplied(config, APPLIED)
+    for key, harmless in (("sparsity_config", "format"), ("transform_config", "config_groups")):
+        said = config.get(key) or {}
+        if said.get(harmless) not in (None, "dense", {}):
+            raise UserError(f"quantization_config says {key}, which is not applied here")
+    for name, group in (config.get("config_groups") or {}).items():
+        refuse_unapplied(group, OF_GROUP, f"quantization_config, {name},")
+    # Names as they are, or patterns.
+    ignored = tuple(
+        name.removeprefix("re:") if name.startswith("re:") else f"{re.escape(name)}$"
+        for name in names_of(config, "ignore")
+    )
+    recipes = [read_weights(group.get("weights") or {}, ignored) for group in groups]
     if len(set(recipes)) > 1:
         raise UserError("compressed-tensors checkpoints with several recipes cannot be read")
     return recipes[0]
 
 
-def read_weights(weights: Mapping[str, Any]) -> Settings:
+def read_weights(weights: Mapping[str, Any], ignored: tuple[str, ...]) -> Settings:
     """What a group of layers says of its weights."""
     strategy = weights.get("strategy") or ("group" if weights.get("group_size") else "")
     if weights.get("type", "int") != "int" or strategy not in ("group", "channel"):
@@ -140,23 +165,25 @@ def read_weights(weights: Mapping[str, Any]) -> Settings:
             f"compressed-tensors weights of type {weights.get('type')} by {strategy or 'tensor'} "
             "cannot be read; integers by group or channel can"
         )
-    group_size = WHOLE_ROW if strategy == "channel" else int(need(weights, "group_size"))
+    refuse_unapplied(weights, OF_WEIGHTS, "quantization_config, weights,")
+    group_size = WHOLE_ROW if strategy == "channel" else whole(weights, "group_size")
     return Settings(
         NAME,
-        int(need(weights, "num_bits")),
+        whole(weights, "num_bits"),
         group_size,
         symmetric=bool(weights.get("symmetric", True)),
         in_order_of_activation=weights.get("actorder") in ("group", "dynamic", True),
+        left_out=ignored,
     )
 
 
 def layer_tensors(settings: Settings, inputs: int, outputs: int) -> dict[str, Stored]:
     groups, bits = groups_of(settings, inputs), settings.bits
-    zeros = {"weight_zero_point": Stored((words_for(outputs, bits), groups))}
+    zeros = {"weight_zero_point": Stored((words_for(outputs, bits), groups), dtypes=WORDS)}
     return {
-        "weight_packed": Stored((outputs, words_for(inputs, bits))),
+        "weight_packed": Stored((outputs, words_for(inputs, bits)), dtypes=WORDS),
         "weight_scale": Stored((outputs, groups), floating=True),
-        "weight_g_idx": Stored((inputs,), optional=True),
+        "weight_g_idx": Stored((inputs,), optional=not settings.in_order_of_activation),
         **({} if settings.symmetric else zeros),
         "weight_shape": Stored((2,), values=(outputs, inputs)),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,13 +10,16 @@ from radquant.errors import UserError
 from radquant.packed.formats import other_programs
 from radquant.packed.formats.kind import (
     WORD,
+    WORDS,
     Settings,
     Stored,
     Table,
     groups_of,
     lacks_order_of_activation,
     lacks_progressive_scales,
-    need,
+    names_of,
+    refuse_unapplied,
+    whole,
     words_for,
 )
 from radquant.settings.recipe import Recipe
@@ -29,6 +33,15 @@ NAME = "gemm"
 METHOD = "awq"
 BITS: tuple[int, ...] = (4, 8)
 SUFFIXES: tuple[str, ...] = ("qweight", "qzeros", "scales")
+APPLIED = frozenset(
+    {"quant_method", "bits", "w_bit", "group_size", "q_group_size", "zero_point", "version"}
+    | {"checkpoint_format", "format", "pack_dtype", "modules_to_not_convert", "lm_head"}
+)
+# By other programs: how the weights were found, and how to run them.
+SAID_OF_MAKING = frozenset(
+    {"method", "sym", "meta", "quantizer", "damp_percent", "static_groups", "true_sequential"}
+    | {"do_fuse", "modules_to_fuse", "fuse_max_seq_len", "exllama_config", "backend"}
+)
 READ_BY_OTHERS = (4,)  # the bits that AWQ's layers of vLLM and GPTQModel hold
 
 
@@ -63,18 +76,30 @@ def recognises(config: Mapping[str, Any]) -> bool:
 
 
 def read_config(config: Mapping[str, Any]) -> Settings:
-    version = str(config.get("version") or config.get("checkpoint_format") or "gemm").lower()
-    if version != "gemm":
-        raise UserError(f"AWQ checkpoints in version {version!r} cannot be read; 'gemm' can")
-    bits, group_size = need(config, "bits", "w_bit"), need(config, "group_size", "q_group_size")
-    return Settings(NAME, int(bits), int(group_size), symmetric=False)
+    for key in ("version", "checkpoint_format", "format"):
+        version = str(config.get(key) or "gemm").lower()
+        if version != "gemm":
+            raise UserError(f"AWQ checkpoints in version {version!r} cannot be read; 'gemm' can")
+    if config.get("pack_dtype", "int32") != "int32":
+        raise UserError(f"AWQ checkpoints with {config['pack_dtype']} words cannot be read")
+    refuse_unapplied(config, APPLIED | SAID_OF_MAKING)
+    return Settings(
+        NAME,
+        whole(config, "bits", "w_bit"),
+        whole(config, "group_size", "q_group_size"),
+        symmetric=config.get("zero_point") is False,
+        left_out=tuple(
+            f".*{re.escape(name)}" for name in names_of(config, "modules_to_not_convert")
+        ),
+        packs_head=config.get("lm_head") is True,
+    )
 
 
 def layer_tensors(settings: Settings, inputs: int, outputs: int) -> dict[str, Stored]:
     groups, words = groups_of(settings, inputs), words_for(outputs, settings.bits)
     return {
-        "qweight": Stored((inputs, words)),
-        "qzeros": Stored((groups, words)),
+        "qweight": Stored((inputs, words), dtypes=WORDS),
+        "qzeros": Stored((groups, words), dtypes=WORDS),
         "scales": Stored((groups, outputs), floating=True),
     }
 

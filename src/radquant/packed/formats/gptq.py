@@ -24,14 +24,16 @@ from radquant.errors import UserError
 from radquant.packed.formats import other_programs
 from radquant.packed.formats.kind import (
     HEAD,
+    WORDS,
     Settings,
     Stored,
     Table,
     groups_of,
     lacks_progressive_scales,
-    need,
+    refuse_unapplied,
     stream_value,
     stream_values,
+    whole,
     words_for,
 )
 from radquant.settings.recipe import WHOLE_ROW, Recipe
@@ -46,6 +48,21 @@ METHOD = "gptq"
 BITS: tuple[int, ...] = (2, 3, 4, 8)
 SUFFIXES: tuple[str, ...] = ("qweight", "qzeros", "scales", "g_idx")
 VLLM_BITS = (4, 8)
+APPLIED = frozenset(
+    {"quant_method", "bits", "group_size", "sym", "desc_act", "checkpoint_format", "format"}
+    | {"pack_dtype", "dynamic", "lm_head"}
+)
+# By other programs: how the weights were found, and how to run them. Which layers are packed shows
+# in the tensors.
+SAID_OF_MAKING = frozenset(
+    {"method", "meta", "quantizer", "damp_percent", "damp_auto_increment", "static_groups"}
+    | {"true_sequential", "model_name_or_path", "model_file_base_name", "dataset", "tokenizer"}
+    | {"use_cuda_fp16", "model_seqlen", "block_name_to_quantize", "batch_size", "pad_token_id"}
+    | {"module_name_preceding_first_block", "modules_in_block_to_quantize", "use_exllama"}
+    | {"disable_exllama", "exllama_config", "max_input_length", "cache_block_outputs", "backend"}
+    | {"mse", "act_group_aware", "gptaq", "autoround_version", "iters", "lr", "nsamples", "seqlen"}
+    | {"is_marlin_format", "data_type", "enable_quanted_input", "minmax_lr", "packing_format"}
+)
 
 
 def problem(recipe: Recipe) -> str | None:
@@ -111,18 +128,26 @@ def read_config(config: Mapping[str, Any]) -> Settings:
         )
     if any(not name.startswith("-:") for name in config.get("dynamic") or {}):
         raise UserError("GPTQ checkpoints with several recipes (`dynamic`) cannot be read")
-    bits, group_size = need(config, "bits"), need(config, "group_size")
-    symmetric = bool(config.get("sym", True))
-    in_order = bool(config.get("desc_act")) and group_size != WHOLE_ROW
-    return Settings(NAME, int(bits), int(group_size), symmetric, version == "gptq", in_order)
+    refuse_unapplied(config, APPLIED | SAID_OF_MAKING)
+    group_size = whole(config, "group_size")
+    return Settings(
+        NAME,
+        whole(config, "bits"),
+        group_size,
+        symmetric=bool(config.get("sym", True)),
+        zeros_less_one=version == "gptq",
+        in_order_of_activation=bool(config.get("desc_act")) and group_size != WHOLE_ROW,
+        left_out=tuple(name.removeprefix("-:") for name in config.get("dynamic") or {}),
+        packs_head=config.get("lm_head") is True,
+    )
 
 
 def layer_tensors(settings: Settings, inputs: int, outputs: int) -> dict[str, Stored]:
     groups, bits = groups_of(settings, inputs), settings.bits
     return {
-        "qweight": Stored((words_for(inputs, bits), outputs)),
-        "g_idx": Stored((inputs,), optional=True),
-        "qzeros": Stored((groups, words_for(outputs, bits))),
+        "qweight": Stored((words_for(inputs, bits), outputs), dtypes=WORDS),
+        "g_idx": Stored((inputs,), optional=not settings.in_order_of_activation),
+        "qzeros": Stored((groups, words_for(outputs, bits)), dtypes=WORDS),
         "scales": Stored((groups, outputs), floating=True),
     }
 

@@ -9,8 +9,8 @@ imports torch, and what needs torch, inside its functions.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from radquant.errors import UserError
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 HEAD = "lm_head"
 WORD = 32  # bits
+WORDS = ("int32",)
 Table = list[list[int]]
 
 
@@ -37,6 +38,9 @@ class Settings:
     zeros_less_one: bool = False  # the first version of the GPTQ format
     in_order_of_activation: bool = False  # groups are no runs of channels: there is an index
     progressive: bool = False  # group scales are whole multiples of an INT8 channel scale
+    # What it says of layers' names: patterns of those that are not packed, and whether the head is.
+    left_out: tuple[str, ...] = field(default=(), compare=False)
+    packs_head: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,7 @@ class Stored:
     shape: tuple[int, ...]
     floating: bool = False
     optional: bool = False
+    dtypes: tuple[str, ...] = ()  # that it may have; any of its sort if none is named
     values: tuple[int, ...] | None = None  # what it must hold; None: that is not known before
 
 
@@ -75,7 +80,8 @@ class StoredFormat(Protocol):
     def read_config(self, config: Mapping[str, Any]) -> Settings:
         """What this `quantization_config`, ours or another tool's, says; UserError if unreadable.
 
-        `settings_of` checks the bits and the group size afterwards.
+        What it says and nothing here applies is an error (`refuse_unapplied`). `settings_of` checks
+        the bits and the group size afterwards.
         """
 
     def layer_tensors(self, settings: Settings, inputs: int, outputs: int) -> dict[str, Stored]:
@@ -112,6 +118,40 @@ def need(config: Mapping[str, Any], *names: str) -> Any:
         if config.get(name) is not None:
             return config[name]
     raise UserError(f"quantization_config has no {names[0]}; the checkpoint is not complete")
+
+
+def whole(config: Mapping[str, Any], *names: str) -> int:
+    """The whole number under the first of `names` that is there."""
+    value = need(config, *names)
+    number = int(value) if isinstance(value, int | float | str) else None
+    if isinstance(value, bool) or number is None or number != float(value):
+        raise UserError(f"quantization_config says {names[0]}: {value!r}, which is no whole number")
+    return number
+
+
+def refuse_unapplied(
+    config: Mapping[str, Any], known: Collection[str], place: str = "quantization_config"
+) -> None:
+    """Raise UserError for a key with a value that nothing here knows: it could change the weights
+    or what is computed with them.
+
+    known: what is applied, or says only how the weights were made.
+    """
+    for key, value in config.items():
+        if key not in known and value not in (None, False, "", [], {}, ()):
+            said = repr(value)
+            raise UserError(
+                f"{place} says {key}: {said[:60]}{'…' * (len(said) > 60)}, which is not applied "
+                "here; take a checkpoint without it, or remove the key if it changes nothing"
+            )
+
+
+def names_of(config: Mapping[str, Any], key: str) -> list[str]:
+    """The list of names under `key`; none where there is nothing."""
+    found = config.get(key) or []
+    if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
+        raise UserError(f"quantization_config says {key}: {found!r}, which is no list of names")
+    return found
 
 
 def lacks_progressive_scales(name: str, recipe: Recipe) -> str | None:

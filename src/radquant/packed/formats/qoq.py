@@ -22,8 +22,9 @@ from radquant.packed.formats.kind import (
     Table,
     groups_of,
     lacks_order_of_activation,
-    need,
+    refuse_unapplied,
     stream_values,
+    whole,
     words_for,
 )
 from radquant.settings.recipe import Recipe
@@ -81,16 +82,17 @@ def recognises(config: Mapping[str, Any]) -> bool:
 
 
 def read_config(config: Mapping[str, Any]) -> Settings:
-    bits, group_size = need(config, "bits"), need(config, "group_size")
-    return Settings(NAME, int(bits), int(group_size), symmetric=False, progressive=True)
+    refuse_unapplied(config, ("quant_method", "bits", "group_size", "modules_to_not_convert"))
+    bits, group_size = whole(config, "bits"), whole(config, "group_size")
+    return Settings(NAME, bits, group_size, symmetric=False, progressive=True)
 
 
 def layer_tensors(settings: Settings, inputs: int, outputs: int) -> dict[str, Stored]:
     groups = groups_of(settings, inputs)
     return {
-        "qweight": Stored((outputs, words_for(inputs, settings.bits))),
-        "group_scales": Stored((outputs, groups)),
-        "group_zeros": Stored((outputs, groups)),
+        "qweight": Stored((outputs, words_for(inputs, settings.bits)), dtypes=("int32",)),
+        "group_scales": Stored((outputs, groups), dtypes=("uint8",)),
+        "group_zeros": Stored((outputs, groups), dtypes=("uint8",)),
         "channel_scales": Stored((outputs,), floating=True),
     }
 

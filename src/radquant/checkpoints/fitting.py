@@ -1,0 +1,188 @@
+"""Whether the tensors of a model's files are those that its class computes with, and their names.
+
+transformers draws what is missing at random and leaves what it does not know, with a warning at
+most. Here either is an error, for all that read a model.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from radquant.errors import UserError
+from radquant.model_checks import FLOATS
+from radquant.model_files import CONFIG, StoredTensor
+
+COMPARED_BYTES = 1 << 24  # at a time
+# What other programs store with a model although it follows from its config.json.
+HARMLESS = (
+    r"rotary_emb\.(inv_freq|cos_cached|sin_cached)$",
+    r"(^|\.)position_ids$",
+    r"(^|\.)masked_bias$",
+)
+
+
+def open_config(directory: Path, trust_remote_code: bool = False) -> Any:
+    """The transformers configuration in a directory; raises UserError if it cannot be one."""
+    from transformers import AutoConfig, GenerationConfig
+
+    name = CONFIG
+    try:
+        config = AutoConfig.from_pretrained(directory, trust_remote_code=trust_remote_code)
+        name = "generation_config.json"
+        if (directory / name).is_file():
+            GenerationConfig.from_pretrained(directory)
+    except Exception as error:  # any: its values go through code of each model type
+        raise UserError(f"{directory / name} cannot be read: {about(error)}") from None
+    return config
+
+
+def about(error: Exception) -> str:
+    """What an error says, in one line; for what holds no report text."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
+
+
+def model_class(config: Any) -> Any:
+    """The transformers class that builds a language model, or one with images, from `config`."""
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+
+    with_images = getattr(config, "vision_config", None) is not None
+    return AutoModelForImageTextToText if with_images else AutoModelForCausalLM
+
+
+def empty_model(config: Any, trust_remote_code: bool = False) -> nn.Module:
+    """The model of `config` with its parameters on the meta device; its buffers are real."""
+    from accelerate import init_empty_weights
+
+    try:
+        with init_empty_weights(include_buffers=False):
+            model: nn.Module = model_class(config).from_config(
+                config, trust_remote_code=trust_remote_code
+            )
+    except Exception as error:  # any, see above; there is no text but the configuration's
+        where = Path(getattr(config, "name_or_path", "")) / CONFIG
+        raise UserError(
+            f"no model of type {config.model_type!r} can be built of {where}: {about(error)}"
+        ) from None
+    return model.eval().requires_grad_(False)
+
+
+def names_in_model(
+    model: Any, stored: Iterable[str], where: object = "the model"
+) -> dict[str, str]:
+    """The model's own name of each tensor of a checkpoint: {stored: own}.
+
+    Tied ones are left out, and harmless ones that the model does not know. where: for messages.
+
+    Checkpoints outlive the layout of the classes that made them (MedGemma's files speak of
+    `language_model.model.layers`, its class today of `model.language_model.layers`); transformers
+    keeps the rules for that. Raises UserError unless every parameter is found, once.
+    """
+    names, _, converted = found_names(model, stored, where)
+    if converted:
+        raise UserError(
+            f"{where}: {min(converted)} is stored in another form than {type(model).__name__} "
+            "computes with; this model cannot be quantized yet"
+        )
+    return names
+
+
+def found_names(
+    model: Any, stored: Iterable[str], where: object
+) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
+    """As `names_in_model`; the same of tied ones; and of what is computed with in another form."""
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import WeightRenaming, rename_source_key
+
+    rules = get_model_conversion_mapping(model)
+    renamings = [rule for rule in rules if isinstance(rule, WeightRenaming)]
+    converters = [rule for rule in rules if not isinstance(rule, WeightRenaming)]
+    own = model.state_dict()
+    tied = set(getattr(model, "all_tied_weights_keys", None) or ())
+    ignored = [*HARMLESS, *(getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ())]
+    names: dict[str, str] = {}
+    doubles: dict[str, str] = {}
+    converted: dict[str, str] = {}
+    sources: dict[str, str] = {}
+    for name in stored:
+        renamed, pattern = rename_source_key(
+            name, renamings, converters, model.base_model_prefix, own
+        )
+        if pattern is not None:
+            converted[name] = renamed
+            continue
+        if renamed not in own and name in own:
+            renamed = name
+        if renamed in sources:
+            raise UserError(
+                f"{where} holds {sources[renamed]} and {name}, which are the same part of "
+                f"{type(model).__name__}; take one of them out of the weight files"
+            )
+        sources[renamed] = name
+        if renamed in tied:
+            doubles[name] = renamed
+        elif renamed in own or not any(re.search(each, renamed) for each in ignored):
+            names[name] = renamed
+    missing = sorted(own.keys() - set(names.values()) - set(converted.values()) - tied)
+    unknown = sorted(name for name, renamed in names.items() if renamed not in own)
+    if missing:
+        instead = f" (but for {unknown[0]})" if unknown else ""
+        raise UserError(
+            f"{where} has no weights for {missing[0]}{instead}, which {type(model).__name__} has "
+            f"by its {CONFIG}; fetch or save the model again"
+        )
+    if unknown:
+        raise UserError(
+            f"{where} holds {unknown[0]}, which {type(model).__name__} does not have by its "
+            f"{CONFIG}; correct that, or fetch or save the model again"
+        )
+    return names, doubles, converted
+
+
+def check_fit(model: Any, stored: Mapping[str, StoredTensor], directory: Path) -> None:
+    """Raise UserError unless an original model's files hold exactly what its class computes with.
+
+    model: an empty one. stored: as `model_files.stored_tensors` returns them.
+    """
+    names, doubles, _ = found_names(model, stored, directory)
+    own, parameters = model.state_dict(), dict(model.named_parameters())
+    for name, renamed in (names | doubles).items():
+        tensor = stored[name]
+        if tensor.shape != tuple(own[renamed].shape):
+            raise UserError(
+                f"{tensor.file}: {name} has shape {list(tensor.shape)}, and by {CONFIG} it has "
+                f"{list(own[renamed].shape)}; correct it or fetch the model again"
+            )
+        if renamed in parameters and tensor.dtype not in FLOATS:
+            raise UserError(
+                f"{tensor.file}: {name} is stored as {tensor.dtype}, in which the model cannot "
+                "compute; take the original model"
+            )
+    # Of two that differ, though they are one by the configuration, transformers takes both and
+    # others the first.
+    sources = {renamed: stored[name] for name, renamed in names.items()}
+    for name, renamed in doubles.items():
+        source = sources.get(model.all_tied_weights_keys[renamed])
+        if source is not None and not equal(stored[name], source):
+            raise UserError(
+                f"{stored[name].file}: {name} and {source.key} are one by {CONFIG}, and have "
+                f"different values; set tie_word_embeddings to false there, or take {name} out"
+            )
+
+
+def equal(one: StoredTensor, other: StoredTensor) -> bool:
+    """Whether two tensors of one shape have the same values."""
+    if one.dtype != other.dtype:
+        return torch.equal(one.load().float(), other.load().float())
+    with open(one.file, "rb") as left, open(other.file, "rb") as right:
+        left.seek(one.begin)
+        right.seek(other.begin)
+        for start in range(one.begin, one.end, COMPARED_BYTES):
+            count = min(COMPARED_BYTES, one.end - start)
+            if left.read(count) != right.read(count):
+                return False
+    return True
