@@ -126,6 +126,8 @@ def test_cells_name_images_in_order(tmp_path: Path) -> None:
     for name in ("a b.png", "c/d.png"):
         write_png(tmp_path / name, random_gray(2))
     assert image_names(" a b.png; c/d.png ;;") == ["a b.png", "c/d.png"]
+    # Spelt in two ways, an image would be in training and evaluation without being noticed.
+    assert image_names("./c//d.png;c/./d.png") == ["c/d.png", "c/d.png"]
     files = image_files({"id": "r1", "images": "c/d.png;a b.png"}, "images", tmp_path)
     assert [file.path for file in files] == [tmp_path / "c" / "d.png", tmp_path / "a b.png"]
     assert {file.sha256 for file in files} == {sha256_file(tmp_path / "a b.png")}

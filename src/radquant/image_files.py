@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -47,8 +47,9 @@ class ImageFile:
 
 
 def image_names(cell: str) -> list[str]:
-    """Return the files that a cell names, in their order."""
-    return [name.strip() for name in cell.split(SEPARATOR) if name.strip()]
+    """Return the files that a cell names, in their order; ./a//b.png is a/b.png."""
+    names = (name.strip() for name in cell.split(SEPARATOR))
+    return [str(PurePosixPath(name)) for name in names if name]
 
 
 def image_files(row: Mapping[str, Any], column: str, root: Path) -> tuple[ImageFile, ...]:
