@@ -299,6 +299,8 @@ W4, MANY = {"checkpoint": "awq-w4"}, {"method": "rtn"}
         ("precisions/W4A16", W4, "precisions.W4A16 differs from w4a16 in capitals alone"),
         ("precisions/Original", W4, "precisions.Original differs from original in capitals alone"),
         ("checkpoints/AWQ-W4", MANY, "checkpoints.AWQ-W4 differs from awq-w4 in capitals alone"),
+        ("precisions/cache", W4, "precisions.cache is a reserved name"),
+        ("precisions/reference.jsonl", W4, "precisions.reference.jsonl is a reserved name"),
         ("model/name", "a\n", "model.name holds a line break"),
         ("model/name", "a\u2028b", "model.name holds a line break"),
         ("model/name", " ", "model.name is blank"),
