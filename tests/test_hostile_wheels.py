@@ -241,7 +241,7 @@ def test_a_results_folder_that_is_none(tmp_path: Path) -> None:
     assert "results/scores is a file where a folder" in refusal(check_results, results)
     (results / "scores").unlink()
     (results / ".lock").mkdir()
-    assert "results/.lock is no file of ours" in refusal(check_results, results)
+    assert "results/.lock is no file that this run may lock" in refusal(check_results, results)
     results.unlink()
     results.write_text("x")
     assert "results is a file where a folder" in refusal(check_results, results)
