@@ -307,6 +307,8 @@ W4, MANY = {"checkpoint": "awq-w4"}, {"method": "rtn"}
         ("model/name", 12, "model.name must be of type string, not 12; put it in quotes"),
         ("model/name", "a" * 100_000, "and a command line takes 100000"),
         ("model/weights", ["a.safetensors\n"], "model.weights.0 has 'a.safetensors\\n', which is"),
+        ("model/path", "a/" + "b" * 300, "model.path has a name of 300 bytes in a path of 302"),
+        ("calibration/table", {"path": "a" * 300 + ".csv"}, "has a name of 304 bytes"),
         ("model/path", "~/model", "model.path begins with ~, which only a shell replaces"),
         (
             "model/path",
