@@ -100,4 +100,6 @@ def _is_ready(directory: Path, wanted: dict[str, str | None]) -> bool:
         record = json.loads((directory / "ready.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return False
-    return isinstance(record, dict) and all(record.get(key) == value for key, value in wanted.items())
+    return isinstance(record, dict) and all(
+        record.get(key) == value for key, value in wanted.items()
+    )
