@@ -183,6 +183,15 @@ def test_a_tar_of_nothing_is_refused(tmp_path: Path, content: bytes) -> None:
     assert "over a hundred times" in refusal(list, members(Source(path=path), ".txt"))
 
 
+def test_a_file_that_stands_twice_in_an_archive_is_not_chosen(tmp_path: Path) -> None:
+    twice = ("1.txt", b"one"), ("1.txt", b"two")
+    (tmp_path / "t.zip").write_bytes(wheel_of(*twice))
+    (tmp_path / "t.tar").write_bytes(tar_of(*((tarfile.TarInfo(n), c) for n, c in twice)))
+    for name in ("t.zip", "t.tar"):
+        said = refusal(list, members(Source(path=tmp_path / name), ".txt"))
+        assert said.startswith(f"{tmp_path / name} holds '1.txt' twice")
+
+
 def member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfile.TarInfo:
     info = tarfile.TarInfo(name)
     info.type, info.linkname = kind, target
