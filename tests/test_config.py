@@ -13,7 +13,7 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from workflow_helpers import REPOSITORY, DryRun, copy_repository, dry_run, errors
+from workflow_helpers import REPOSITORY, SMOKE, DryRun, copy_repository, dry_run, errors
 
 from radquant.errors import UserError
 from radquant.settings import configuration
@@ -523,6 +523,15 @@ def test_braces_in_texts_reach_the_scripts(repository: Path) -> None:
     run = dry_run(repository, "--configfile", "braces.yaml", "-p")
     assert run.code == 0, run.err
     assert re.search(r"/fetch_texts\.py .*'--revision=main \{i\}'", run.out)
+
+
+def test_a_command_does_not_grow_with_the_shards(repository: Path) -> None:
+    """Linux takes 128 KiB as one command, and four lists of 700 shards' files are more."""
+    shards = ("--config", 'generation={"shards": 40}')
+    run = dry_run(repository, "results/scores/original.parquet", *SMOKE, "-p", *shards)
+    command = next(line for line in run.out.splitlines() if "score.py --system" in line)
+    assert "--generations results/generations/original/shard-*-of-40.parquet " in command
+    assert len(command) < 1000
 
 
 def test_the_default_run_is_planned(repository: Path) -> None:

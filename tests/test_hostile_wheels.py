@@ -4,6 +4,7 @@ import bz2
 import contextlib
 import gzip
 import io
+import json
 import lzma
 import os
 import random
@@ -26,6 +27,7 @@ from radquant.errors import UserError
 from radquant.files import atomic_directory, read_json, write_json, write_text
 from radquant.gguf_header import check_model, read_header
 from radquant.results_folder import check_results
+from radquant.scoring import radgraph
 
 REPORT = b"FINDINGS: clear.\nIMPRESSION: normal.\n"
 MEMBER = "data/x.gguf"
@@ -181,6 +183,62 @@ def test_a_tar_of_nothing_is_refused(tmp_path: Path, content: bytes) -> None:
     assert "over a hundred times" in refusal(list, members(Source(path=path), ".txt"))
 
 
+def test_a_file_that_stands_twice_in_an_archive_is_not_chosen(tmp_path: Path) -> None:
+    twice = ("1.txt", b"one"), ("1.txt", b"two")
+    (tmp_path / "t.zip").write_bytes(wheel_of(*twice))
+    (tmp_path / "t.tar").write_bytes(tar_of(*((tarfile.TarInfo(n), c) for n, c in twice)))
+    for name in ("t.zip", "t.tar"):
+        said = refusal(list, members(Source(path=tmp_path / name), ".txt"))
+        assert said.startswith(f"{tmp_path / name} holds '1.txt' twice")
+
+
+def member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        tar_of((member("../up"), b"x")),
+        tar_of((member("a", tarfile.SYMTYPE, "/etc/passwd"), b"")),
+        tar_of((member("a", tarfile.SYMTYPE, "../../up"), b"")),
+        tar_of((member("a", tarfile.LNKTYPE, "/etc/passwd"), b"")),
+        tar_of((member("a", tarfile.CHRTYPE), b"")),
+        tar_of((member("a", tarfile.FIFOTYPE), b"")),
+        tar_of((member("x" * 300), b"x")),
+        tar_of((member("weights.th"), bytes(150_000_000))),
+        claiming(2_000_000_000) + bytes(150_000_000),
+        b"no archive" * 99,
+    ],
+    ids=["up", "link", "link up", "hard link", "device", "pipe", "name", "bomb", "header", "none"],
+)
+def test_a_radgraph_archive_is_refused_and_leaves_nothing(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "radgraph.tar.gz"
+    packed = gzip.compress(content, compresslevel=1)
+    for whole in (packed, packed[:-20] + bytes(20)):  # and with damage at its end
+        path.write_bytes(whole)
+        with contextlib.ExitStack() as stack:
+            said = refusal(radgraph.unpack, path, tmp_path / "unpacked", stack)
+        assert str(path) in said
+        assert list((tmp_path / "unpacked").iterdir()) == []
+    assert not (tmp_path / "up").exists()
+
+
+@pytest.mark.parametrize("name", ["..", "a/..", "", "a\nb", ["a"]])
+def test_a_text_encoder_is_called_by_a_name(tmp_path: Path, name: object) -> None:
+    bert = {"bert": {"model_name": name}}
+    config = {
+        "dataset_reader": {"token_indexers": bert},
+        "model": {"embedder": {"token_embedders": bert}},
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert "encoder" in refusal(radgraph.encoder_name, tmp_path)
+    (tmp_path / "config.json").write_text("[" * 100_000)
+    assert "not valid JSON" in refusal(radgraph.encoder_name, tmp_path)
+
+
 # ----------------------------------------------------------------------------- names and places
 
 
@@ -241,7 +299,7 @@ def test_a_results_folder_that_is_none(tmp_path: Path) -> None:
     assert "results/scores is a file where a folder" in refusal(check_results, results)
     (results / "scores").unlink()
     (results / ".lock").mkdir()
-    assert "results/.lock is no file of ours" in refusal(check_results, results)
+    assert "results/.lock is no file that this run may lock" in refusal(check_results, results)
     results.unlink()
     results.write_text("x")
     assert "results is a file where a folder" in refusal(check_results, results)

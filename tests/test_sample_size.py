@@ -9,6 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from radquant.bounds import between
+from radquant.errors import UserError
+from radquant.reporting import sample_size
+
 REPOSITORY = Path(__file__).parents[1]
 
 
@@ -52,3 +56,22 @@ def test_a_mistake_gets_one_sentence(options: list[object], sentence: str) -> No
     assert ended.returncode == 1
     assert sentence in ended.stderr
     assert len(ended.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "1e400", "-1", "1e7", "", "9" * 5000, "1,5"])
+def test_a_number_out_of_its_bounds_names_the_option(text: str) -> None:
+    with pytest.raises(UserError, match=r"^--sd is .* must be a number from 0 to 1000000$"):
+        between("--sd", float, 0, 1e6)(text)
+    with pytest.raises(UserError, match=r"^--port is .* must be a whole number from 0 to 65535$"):
+        between("--port", int, 0, 65535)(text if text != "1e7" else "65536")
+    assert between("--sd", float, 0, 1e6)("0.5") == 0.5
+
+
+@pytest.mark.parametrize("row", [{"sd": float("nan"), "n": 9}, {"sd": 0.1}, {"sd": "x", "n": 9}, 3])
+def test_a_summary_that_was_edited(tmp_path: Path, row: object) -> None:
+    quality = {"settings": {"primary": "complete"}, "differences": {"complete": {"w4": row}}}
+    (tmp_path / "summary.json").write_text(json.dumps({"quality": quality}))
+    with pytest.raises(UserError, match=r"is no summary\.json of a finished run"):
+        sample_size.spread_of_pilot(tmp_path / "summary.json", None, None)
+    with pytest.raises(UserError, match="at least 1e-09"):
+        sample_size.check_levels(0.95, 0.8, [1e-300])

@@ -27,6 +27,7 @@ ORIGINAL = {
 }
 FINDINGS = {"r1": "Effusion.", "r2": "Clear lungs.", "r3": "A large heart.", "r4": "No change."}
 TEMPLATE = "Write what matters most of these findings in one sentence.\n{findings}\nImpression:"
+ENTITY = {"tokens": "a", "label": "b", "start_ix": 0, "end_ix": 0, "relations": []}
 OUTPUT = {
     "r1": "No pleural effusion. Mild edema. Cardiomegaly.",
     "r2": "No acute disease.",
@@ -324,3 +325,34 @@ def test_a_missing_column_is_one_sentence(files, tmp_path):
     assert done.stderr.startswith("error: ")
     assert "its columns are id, impression" in done.stderr
     assert not (tmp_path / "x.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"id": 3},
+        {"annotator": ["lexicon"]},
+        {"entities": []},
+        {"entities": {"1": None}},
+        {"entities": {"1": {"tokens": "a"}}},
+        *(
+            {"entities": {"1": {**ENTITY, key: value}}}
+            for key, value in (
+                *(("tokens", None), ("label", 1), ("start_ix", "0"), ("end_ix", -1)),
+                *(("start_ix", float("nan")), ("start_ix", 0.5), ("end_ix", True)),
+                *(("relations", None), ("relations", ["ab"]), ("relations", [["modify"]])),
+                *(("relations", [["modify", 1]]), ("relations", [["modify", "2"]])),
+            )
+        ),
+    ],
+)
+def test_an_annotation_that_was_edited_is_told_with_its_line(files, fields):
+    change(files["reference"], "r2", **fields)
+    with pytest.raises(UserError, match=r"reference\.jsonl, line 2"):
+        scores.score(**files)
+
+
+def test_an_annotation_that_is_nested_without_end(tmp_path):
+    (tmp_path / "a.jsonl").write_text("[" * 100_000 + "\n")
+    with pytest.raises(UserError, match=r"a\.jsonl, line 1: not valid JSON"):
+        records.read([tmp_path / "a.jsonl"])

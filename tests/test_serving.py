@@ -23,7 +23,7 @@ from radquant.generation import lean_writing
 from radquant.generation.engines.kind import Wanted
 from radquant.generation.opening import open_precision
 from radquant.kernels import cpu
-from radquant.serving import answering
+from radquant.serving import answering, http_server
 from radquant.serving.http_server import LARGEST_BODY, open_server
 
 TEMPLATE = (
@@ -185,6 +185,12 @@ TURN = {"messages": [{"role": "user", "content": SECRET}]}
         (CHAT, {**TURN, "max_tokens": True}, 400, "max_tokens must be a whole number"),
         (CHAT, {**TURN, "max_completion_tokens": 999}, 400, "more than the 128"),
         (CHAT, {**TURN, "stop": [""]}, 400, "stop must be"),
+        (CHAT, {**TURN, "stop": ["a"] * 101}, 400, "101 stop strings are more than the 100"),
+        (CHAT, {**TURN, "max_tokens": 10**12}, 400, "max_tokens may be 1000000 at most"),
+        (CHAT, {**TURN, "x" * 999: 1}, 400, "xxx' is not supported"),
+        (CHAT, b'{"messages": [], "temperature": NaN}', 400, "temperature can only be 0"),
+        (CHAT, {"messages": TURN["messages"] * 10_001}, 400, "10001 messages are more than"),
+        (COMPLETION, {"prompt": ["a"] * 1001}, 400, "1001 prompts are more than the 1000"),
         (COMPLETION, {"prompt": ""}, 400, "prompt must be"),
         (COMPLETION, {"prompt": [1, 2]}, 400, "prompt must be"),
         (COMPLETION, {"prompt": "the " * 128}, 400, "the prompt has 128 tokens"),
@@ -204,13 +210,34 @@ def test_a_bad_request_is_told_why(port, capsys, path, body, status: int, said: 
 def test_headers_that_are_wrong(port) -> None:
     assert ask(port, CHAT, TURN, **{"Content-Type": "text/plain"})[0] == 415
     assert ask(port, CHAT, method="DELETE")[0] == 501
-    for length, status in (("x", 411), (str(LARGEST_BODY + 1), 413)):
+    for length, status in (
+        *(("x", 411), ("-1", 411), (str(LARGEST_BODY + 1), 413), ("9" * 5000, 413)),
+    ):
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         connection.putrequest("POST", CHAT)
         connection.putheader("Content-Length", length)
         connection.endheaders()
         assert connection.getresponse().status == status
         connection.close()
+
+
+def test_a_request_that_trickles_is_ended(model, monkeypatch) -> None:
+    """Else a byte now and then would keep a thread, and the server from ending."""
+    monkeypatch.setattr(http_server, "SLOWEST", 0.3)
+    server = open_server(model, "127.0.0.1", 0)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    answers = []
+    for sent in (f"POST {CHAT} HTTP/1.1\r\nContent-Length: 99\r\n\r\nx", "POST "):
+        with socket.create_connection(("127.0.0.1", server.server_port), timeout=10) as slow:
+            slow.sendall(sent.encode())
+            answers.append(slow.recv(1000))
+    server.shutdown()
+    server.server_close()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert b"408" in answers[0]
+    assert b"400" in answers[1]
 
 
 def test_a_failure_inside_is_logged_without_the_text(model, port, capfd, monkeypatch) -> None:

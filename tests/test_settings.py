@@ -21,7 +21,7 @@ from radquant.settings.generation import Generation
 from radquant.settings.options import Part, Parts, add_options, option_of, parse, words
 from radquant.settings.precision import Activations, KVCache, LMHead, Precision
 from radquant.settings.recipe import Checkpoint, Recipe
-from radquant.settings.section import Section
+from radquant.settings.section import OneOf, Section, kinds_of
 from radquant.settings.sentences import made
 
 REPOSITORY = Path(__file__).parents[1]
@@ -247,3 +247,117 @@ def test_sections_do_not_change() -> None:
         Recipe(method="rtn").bits = 8  # type: ignore[misc]
     assert len({Recipe(method="rtn"), Recipe(method="rtn")}) == 1
     assert issubclass(Recipe, Section)
+
+
+# ------------------------------------------------------------------------ what means harm or mishap
+
+
+def numbers() -> list[tuple[str, str]]:
+    """Every number of every section that has no list of values."""
+    return [
+        (name, key)
+        for name, section in sorted(sections().items())
+        for key, field in section.model_fields.items()
+        if kinds_of(field.annotation) & {int, float}
+        and not any(isinstance(each, OneOf) for each in field.metadata)
+    ]
+
+
+@pytest.mark.parametrize(("name", "key"), numbers())
+def test_every_number_has_bounds_on_both_sides(name: str, key: str) -> None:
+    alone = Part("section", sections()[name], only=(key,)).section()
+    metadata = alone.model_fields[key].metadata
+    for ends in (("ge", "gt"), ("le", "lt")):
+        assert any(getattr(each, end, None) is not None for each in metadata for end in ends)
+    for value in (float("nan"), float("inf"), -1, 1e300, 10**5000, "1e400", ".nan", "9" * 5000):
+        with pytest.raises(UserError) as caught:
+            made(alone, {key: value})
+        assert str(caught.value).startswith(key), value
+        assert len(str(caught.value)) < 300
+
+
+def smoke(path: str, value: Any) -> Any:
+    config = yaml.safe_load((REPOSITORY / "config/smoke.yaml").read_text())
+    *parents, last = path.split("/")
+    place = config
+    for parent in parents:
+        place = place.setdefault(parent, {})
+    place[last] = value
+    return config
+
+
+W4, MANY = {"checkpoint": "awq-w4"}, {"method": "rtn"}
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("generation/shards", 10_000_000, "generation.shards is 10000000 and must be at most 5000"),
+        ("generation/batch_size", 10**12, "generation.batch_size is 1000000000000 and must be at"),
+        ("statistics/confidence", 0.9999999999999999, "must be at most 0.9999"),
+        ("precisions/" + "a" * 300, W4, "a file name of at most 100 letters"),
+        ("precisions/W4A16", W4, "precisions.W4A16 differs from w4a16 in capitals alone"),
+        ("precisions/Original", W4, "precisions.Original differs from original in capitals alone"),
+        ("checkpoints/AWQ-W4", MANY, "checkpoints.AWQ-W4 differs from awq-w4 in capitals alone"),
+        ("precisions/cache", W4, "precisions.cache is a reserved name"),
+        ("precisions/reference.jsonl", W4, "precisions.reference.jsonl is a reserved name"),
+        ("model/name", "a\n", "model.name holds a line break"),
+        ("model/name", "a\u2028b", "model.name holds a line break"),
+        ("model/name", " ", "model.name is blank"),
+        ("model/name", 12, "model.name must be of type string, not 12; put it in quotes"),
+        ("model/name", "a" * 100_000, "and a command line takes 100000"),
+        ("model/weights", ["a.safetensors\n"], "model.weights.0 has 'a.safetensors\\n', which is"),
+        ("model/path", "a/" + "b" * 300, "model.path has a name of 300 bytes in a path of 302"),
+        ("calibration/table", {"path": "a" * 300 + ".csv"}, "has a name of 304 bytes"),
+        ("model/path", "~/model", "model.path begins with ~, which only a shell replaces"),
+        (
+            "model/path",
+            "a\udcffb",
+            "model.path holds half a character, or a byte that is not UTF-8",
+        ),
+        ("corpus/path", "a\0b", "corpus.path holds a line break or control character"),
+        ("generation/stop", ["\0"], "generation.stop.0 holds the character NUL"),
+        ("generation/prompt", "/dev/zero", "which does not exist"),
+        ("precisions/w4a8/activations/clip_ratio", 1e-320, "would cut nearly every value"),
+        ("precisions", {f"p{n}": W4 for n in range(3000)}, "fewer precisions"),
+    ],
+)
+def test_what_would_break_or_hang_later_gets_a_sentence(path: str, value: Any, said: str) -> None:
+    config = smoke(path, value)
+    config["precisions"]["original"] = {"checkpoint": "original"}
+    with pytest.raises(UserError) as caught:
+        resolve(config)
+    assert said in str(caught.value)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 400
+
+
+def test_jobs_are_counted_before_they_are_planned() -> None:
+    config = smoke("generation/shards", 5000)
+    resolve(config)
+    config["precisions"] |= {f"p{n}": W4 for n in range(8)}
+    with pytest.raises(UserError, match=r"with 11 precisions makes 55000 jobs"):
+        resolve(config)
+
+
+def test_a_line_break_at_the_end_is_no_end_to_the_schema_either() -> None:
+    """To Python, an editor's too, `$` stands before a last line break."""
+    found = yaml.safe_load(schema())
+    jsonschema.validate(smoke("precisions/a", W4), found)
+    for path, value in (
+        ("precisions/a\n", W4),
+        ("precisions/a b", W4),
+        ("checkpoints/a\n", MANY),
+        ("model/wheel/sha256", "0" * 64 + "\n"),
+        ("model/weights", ["a\n"]),
+    ):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(smoke(path, value), found)
+
+
+def test_a_prompt_that_is_no_prompt(tmp_path: Path) -> None:
+    (tmp_path / "large.txt").write_text("x" * 1_000_001)
+    (tmp_path / "a\nb.txt").write_text("{findings}")
+    for name, said in (("large.txt", "which is no prompt"), ("a\nb.txt", "no line break")):
+        with pytest.raises(UserError, match=said):
+            resolve(smoke("generation/prompt", str(tmp_path / name)))

@@ -1,5 +1,6 @@
 """Where a configuration is no YAML, or says something twice."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,17 @@ ROOT = Path(__file__).parents[1]
             "'c' stands in line 4, column 3 and already in line 3, column 3",
         ),
         ("a: {b: 1, b: 1}\n", "'b' stands in line 1, column 11 and already in line 1, column 5"),
+        ("a: 010\n", "line 1, column 4 has 010"),
+        ("a: 12:30:00\n", "line 1, column 4 has 12:30:00"),
+        ("a: 1:30.5\n", "line 1, column 4 has 1:30.5"),
+        ("a: 0x10\n", "line 1, column 4 has 0x10"),
+        ("012: 1\n", "line 1, column 1 has 012"),
+        ("a: " + "1" * 5000, "line 1, column 4 has 111"),
+        ("a: !!python/object/apply:os.system [id]\n", "line 1, column 4 has the tag"),
+        ("a: !!binary aGk=\n", "line 1, column 4 has the tag"),
+        ('{"a": 1, "a": 2}', "'a' stands twice in one object"),
+        ("- 1\n", "must hold keys"),
+        ("a: " + "x" * 1_000_000, "over 1000000 bytes"),
         ("- a: 1\n  a: 2\n", "'a' stands in line 2, column 3 and already in line 1, column 3"),
     ],
 )
@@ -44,6 +56,14 @@ def test_what_is_no_text_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"a: \xff\n")
     with pytest.raises(UserError, match="no UTF-8 text: byte 4"):
         check_yaml(path)
+
+
+def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    for path in (tmp_path, tmp_path / "pipe", tmp_path / "dangling", tmp_path / ("x" * 300)):
+        with pytest.raises(UserError, match="is not a file"):
+            check_yaml(path)
 
 
 @pytest.mark.parametrize("path", sorted([ROOT / "config.yaml", *(ROOT / "config").glob("*.yaml")]))

@@ -85,6 +85,8 @@ def _call(command: list[str], what: str) -> None:
 
 def _is_environment(directory: Path) -> bool:
     """Say whether `directory` is an environment, the beginning of one, or empty."""
+    if not directory.is_dir():
+        return False
     names = {path.name for path in directory.iterdir()}
     return "pyvenv.cfg" in names or names <= {"bin", "include", "lib", "lib64"}
 
@@ -94,6 +96,8 @@ def _is_ready(directory: Path, wanted: dict[str, str | None]) -> bool:
         return False
     try:
         record = json.loads((directory / "ready.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
-    return all(record.get(key) == value for key, value in wanted.items())
+    return isinstance(record, dict) and all(
+        record.get(key) == value for key, value in wanted.items()
+    )

@@ -29,8 +29,9 @@ def check_results(folder: str | Path) -> None:
     if shutil.disk_usage(folder).free == 0:
         raise UserError(f"there is no room left where {folder} is; make some and run again")
     for lock in (folder / name for name in LOCKS):
-        if os.path.lexists(lock) and (lock.is_symlink() or not lock.is_file()):
-            raise UserError(f"{lock} is no file of ours; remove it and run again")
+        ours = lock.is_file() and not lock.is_symlink() and os.access(lock, os.W_OK)
+        if os.path.lexists(lock) and not ours:
+            raise UserError(f"{lock} is no file that this run may lock; remove it and run again")
 
 
 def _check_folder(place: Path) -> None:

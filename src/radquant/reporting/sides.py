@@ -67,11 +67,16 @@ def read_side(folder: Path) -> Side:
     if not path.is_file():
         raise UserError(f"{path} does not exist; finish the run in {folder} with this version")
     record = read_json(path)
+    if not isinstance(record, dict):
+        raise UserError(f"{path} is no record of a run; make the report again with this version")
     if record.get("format") != FORMAT:
         raise UserError(
             f"{path} has format {record.get('format')!r} and this program reads {FORMAT}; make the "
             "report again with this version"
         )
+    lost = [key for key in ("config", "code", "results") if not isinstance(record.get(key), dict)]
+    if lost:
+        raise UserError(f"{path} has no {lost[0]}; make the report again with this version")
     return Side(folder, record)
 
 

@@ -61,7 +61,7 @@ class Cache:
         path = self._path(text)
         try:
             entry = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):  # not there, cut off, or no text at all
+        except (OSError, ValueError, RecursionError):  # not there, cut off, or no text at all
             return None
         if not isinstance(entry, dict) or entry.get("key") != self._key:
             return None

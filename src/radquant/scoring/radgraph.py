@@ -215,8 +215,9 @@ def unpack(archive: Path, parent: Path, stack: contextlib.ExitStack) -> Path:
     except DAMAGE as error:
         if target.is_dir():  # another job renamed its copy first
             return target
+        why = getattr(error, "strerror", None) or type(error).__name__
         raise UserError(
-            f"{archive} cannot be unpacked ({type(error).__name__}); download it again"
+            f"{archive} cannot be unpacked ({why}); make room, or download it again"
         ) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
@@ -288,14 +289,17 @@ def encoder_name(model: Path) -> str:
         ) from error
     if len(names) != 1:
         raise UserError(f"{model / 'config.json'} names two different text encoders")
-    return str(names.pop())
+    name = str(names.pop())
+    if Path(name).name in ("", "..") or not name.isprintable():
+        raise UserError(f"{model / 'config.json'} names the text encoder {name[:100]!r}, no name")
+    return name
 
 
 def read_config(model: Path) -> dict[str, Any]:
     path = model / "config.json"
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON; unpack the published archive again") from error
 
 

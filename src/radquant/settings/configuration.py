@@ -131,3 +131,5 @@ def check_prompt(run: Run, section: str, path: str) -> None:
         check_template(template, COLUMNS, run.task.target, images=bool(run.task.image_column))
     except UserError as error:
         raise UserError(f"{section}.prompt ({path}): {error}") from None
+    except OSError as error:
+        raise UserError(f"{section}.prompt ({path}) cannot be read: {error.strerror}") from None

@@ -21,7 +21,7 @@ ORIGINAL = "original"
 # Names that the results directory uses beside those of the precisions.
 BASELINES = ("copy-input", "constant")
 MOST_JOBS = 50_000
-RESERVED_PRECISIONS = ("reference", *BASELINES)
+RESERVED_PRECISIONS = ("reference", "reference.jsonl", "reference.log", "cache", *BASELINES)
 
 
 class Seeded(Section):

@@ -132,6 +132,10 @@ def each_once(values: tuple[str, ...]) -> tuple[str, ...]:
     return values
 
 
+# Linux's, in bytes.
+LONGEST_NAME, LONGEST_PATH = 255, 4095
+
+
 def no_nul(text: str) -> str:
     """No program can be handed a text with the character NUL in it."""
     if "\0" in text:
@@ -149,16 +153,22 @@ def on_one_line(text: str) -> str:
     return text
 
 
-def no_tilde(text: str) -> str:
+def can_be_a_path(text: str) -> str:
     if text.startswith("~"):
         raise wrong("begins with ~, which only a shell replaces; write the whole path")
+    longest = max(len(part.encode()) for part in text.split("/"))
+    if longest > LONGEST_NAME or len(text.encode()) > LONGEST_PATH:
+        raise wrong(
+            f"has a name of {longest} bytes in a path of {len(text.encode())}, and a file system "
+            f"takes {LONGEST_NAME} and {LONGEST_PATH}; give the right path"
+        )
     return text
 
 
 Once = AfterValidator(each_once)
 Text = Annotated[str, Field(min_length=1), AfterValidator(no_nul)]
 Line = Annotated[str, Field(min_length=1), AfterValidator(on_one_line)]
-FilePath = Annotated[Line, AfterValidator(no_tilde)]
+FilePath = Annotated[Line, AfterValidator(can_be_a_path)]
 # Files are named after these, with what other programs and we put before and behind: a file
 # system's limit is 255.
 Name = Annotated[

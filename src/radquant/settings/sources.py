@@ -10,7 +10,7 @@ from radquant.settings.section import (
     Section,
     Sha256,
     Text,
-    no_tilde,
+    can_be_a_path,
     of_form,
     on_one_line,
 )
@@ -52,7 +52,7 @@ TableFile = Annotated[
         "a .csv, .csv.gz, .jsonl or .parquet table, or a .txt file of lines",
     ),
     AfterValidator(on_one_line),
-    AfterValidator(no_tilde),
+    AfterValidator(can_be_a_path),
 ]
 HubFile = Annotated[
     str,

@@ -148,11 +148,15 @@ def _unpacked(
     """
     left = most_unpacked(file.seek(0, os.SEEK_END))
     file.seek(0)
+    seen: set[str] = set()
     for member, content in _packed(file, name, ending, source):
         data = content.read(left + 1)
         left -= len(data)
         if left < 0:
             raise UserError(f"{name}/{member}: {BOMB}")
+        if member in seen:
+            raise UserError(f"{name} holds {member!r} twice; pack it again with one of them")
+        seen.add(member)
         yield member, data
 
 
