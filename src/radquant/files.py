@@ -20,6 +20,7 @@ from typing import Any
 import pandas as pd
 
 from radquant.errors import UserError
+from radquant.failures import is_out_of_memory
 
 BOMB = (
     "the content is over a hundred times its packed size; unpack the file yourself if you trust it"
@@ -291,6 +292,8 @@ def read_table(path: str | Path, require: Sequence[str] = ()) -> pd.DataFrame:
         else:
             table = pd.read_parquet(path)
     except Exception as error:
+        if is_out_of_memory(error):  # the file is not at fault
+            raise
         kind = type(error).__name__
         raise UserError(
             f"{path} cannot be read as a table ({kind}); delete it and run again"
