@@ -14,9 +14,12 @@ from tiny_reports import random_prompts
 from radquant.checkpoints.card import quality_lines
 from radquant.checkpoints.loading import load
 from radquant.errors import UserError
+from radquant.files import write_json
 from radquant.finite import first_not_finite, is_finite, relative, relative_change
 from radquant.generation import transformers_writing
 from radquant.packed import grid
+from radquant.quantization.calibration_statistics import Inputs, place_of_broken
+from radquant.quantization.hidden_states import Hidden
 from radquant.quantization.job import Job
 from radquant.quantization.quantizing import quantize
 from radquant.settings.precision import STATIC, Activations
@@ -238,3 +241,31 @@ def test_hugging_faces_code_writes_nothing_by_scores_that_are_no_numbers(tmp_pat
     loaded.model.get_input_embeddings().weight[word] = math.nan  # one report's alone
     with pytest.raises(UserError, match=f"scores for report {made[1].id} are not finite"):
         transformers_writing.generate_batch(loaded.model, loaded.tokenizer, config, made)
+
+
+@pytest.mark.parametrize(
+    ("record", "place"),
+    [
+        ({"layers": [{"error": 1.0}, {"error": math.nan}]}, r"layers\[1\]\.error"),
+        ({"seconds": {"mean": -math.inf}}, r"seconds\.mean"),
+        ([0, (1.0, math.inf)], r"\[1\]\[1\]"),
+    ],
+)
+def test_a_record_is_not_written_with_a_number_that_is_none(
+    tmp_path: Path, record: object, place: str
+) -> None:
+    with pytest.raises(UserError, match=rf"record\.json would hold .*, at {place}; look for"):
+        write_json(tmp_path / "record.json", record)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_sample_is_named_by_its_number_behind_a_prefix(tmp_path: Path) -> None:
+    """The prefix is run by itself before the samples, and is none of them."""
+    hidden = Hidden(tmp_path / "in", (1, 3, 3), 4)
+    states = torch.ones(7, 4)
+    states[5, 2] = math.nan
+    states.numpy().tofile(hidden.path)
+    inputs = Inputs(hidden, [{}, {}, {}], 1, torch.device("cpu"))
+    layer = torch.nn.ModuleDict({"q": torch.nn.Linear(4, 4)})
+    layer.forward = layer["q"].__call__
+    assert place_of_broken(layer, "q", inputs) == " (first in sample 2, token 2)"

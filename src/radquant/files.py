@@ -7,6 +7,7 @@ import fcntl
 import functools
 import hashlib
 import json
+import math
 import os
 import platform
 import re
@@ -230,9 +231,29 @@ def write_text(path: str | Path, text: str) -> None:
 
 def write_json(path: str | Path, record: Any) -> None:
     """Write `record` with sorted keys, so that equal records are equal files."""
+    if place := not_finite(record):
+        raise UserError(
+            f"{path} would hold a number that is none, at {place}; look for infinities or NaN in "
+            "the model, and report it where there are none"
+        )
     text = json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
     with recorded_path(path) as part:
         part.write_text(text + "\n", encoding="utf-8")
+
+
+def not_finite(record: Any, place: str = "") -> str | None:
+    """Return where in a record the first infinity or NaN stands, "layers[2].error"; None if none.
+
+    JSON has no such numbers.
+    """
+    if isinstance(record, float) and not math.isfinite(record):
+        return place
+    parts: list[tuple[str, Any]] = []
+    if isinstance(record, Mapping):
+        parts = [(f"{place}.{key}".removeprefix("."), value) for key, value in record.items()]
+    elif isinstance(record, list | tuple):
+        parts = [(f"{place}[{number}]", value) for number, value in enumerate(record)]
+    return next((found for part in parts if (found := not_finite(part[1], part[0]))), None)
 
 
 def read_json(path: str | Path) -> Any:
