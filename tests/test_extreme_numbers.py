@@ -230,6 +230,13 @@ def test_a_weight_that_overflows_in_the_dtype_of_the_run_is_named(tmp_path: Path
     assert load(original, dtype=torch.bfloat16).weight_bytes
 
 
+def test_float64_beyond_float32_is_named(tmp_path: Path) -> None:
+    name, shape = f"{LAYER}.mlp.up_proj.weight", {"dtype": torch.float64}
+    original = changed(tmp_path / "m", lambda t: t[name][0, 0].fill_(1e300), **shape)
+    with pytest.raises(UserError, match=rf"tensor {name} holds 1e\+300, which float32 cannot"):
+        quantized(original, RECIPES["rtn"])
+
+
 def test_hugging_faces_code_writes_nothing_by_scores_that_are_no_numbers(tmp_path: Path) -> None:
     """The best of scores that are NaN would be the first token."""
     loaded = load(tiny_llama(tmp_path, tie_word_embeddings=False))
