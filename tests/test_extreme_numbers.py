@@ -200,6 +200,24 @@ def test_a_weight_that_is_no_number_is_named_with_its_place(
     assert not (tmp_path / "checkpoint").exists()
 
 
+def test_a_layer_of_zeros_is_sound_only_where_the_original_has_one(tmp_path: Path) -> None:
+    """Other programs give it scales of their own, so that the file alone tells nothing."""
+    name = f"{LAYER}.mlp.up_proj"
+    zero = changed(tmp_path / "zero", lambda t: t[f"{name}.weight"].zero_())
+    other, checkpoint = tiny_llama(tmp_path / "other"), tmp_path / "checkpoint"
+    recipe = Recipe(method="rtn", bits=4, group_size=32)
+    quantize(Job(zero, checkpoint, device="cpu"), recipe, "gemm")
+    changed(checkpoint, lambda t: t[f"{name}.scales"].fill_(0.25))
+
+    def broken(original: Path | None) -> set[str]:
+        found = verify_checkpoint(checkpoint, original, None, {}, torch.float32, (2, 16, 0))
+        return {check.name for check in found.checks if not check.holds}
+
+    assert broken(zero) == set()
+    assert broken(None) == {f"{name}: share of the integers' range unused"}
+    assert f"{name}: weights" in broken(other)
+
+
 def test_the_first_of_values_that_are_no_numbers_is_found() -> None:
     for dtype in (torch.float32, torch.bfloat16, torch.float16, torch.float8_e5m2):
         values = torch.ones(2, 3).to(dtype)

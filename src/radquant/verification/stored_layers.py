@@ -15,8 +15,14 @@ from radquant.packed.packing import unpack_columns
 from radquant.verification.selftest import Check
 
 
-def file_checks(directory: Path, loaded: Mapping[str, PackedLinear]) -> Iterator[Check]:
-    """Scales, zeros and integers of every packed layer. Loading has checked shapes and hashes."""
+def file_checks(
+    directory: Path, loaded: Mapping[str, PackedLinear], compared: bool
+) -> Iterator[Check]:
+    """Scales, zeros and integers of every packed layer. Loading has checked shapes and hashes.
+
+    compared: whether the weights are compared with the original's, too, which tell of a layer of
+    zeros whether it should be one.
+    """
     config = read_json(directory / "config.json")["quantization_config"]
     settings = read_settings(directory, config)
     for name, layer in loaded.items():
@@ -24,7 +30,8 @@ def file_checks(directory: Path, loaded: Mapping[str, PackedLinear]) -> Iterator
         wrong = int((~torch.isfinite(scales) | (scales <= 0)).sum())
         yield Check(f"{name}: scales that are not positive numbers", wrong, 0)
         yield Check(f"{name}: zeros out of place", misplaced_zeros(layer, settings), 0)
-        yield Check(f"{name}: share of the integers' range unused", unused(layer, settings), 0.5)
+        share = 0.0 if compared and is_zero(layer) else unused(layer, settings)
+        yield Check(f"{name}: share of the integers' range unused", share, 0.5)
 
 
 def misplaced_zeros(layer: PackedLinear, settings: Settings) -> int:
@@ -45,6 +52,13 @@ def unused(layer: PackedLinear, settings: Settings) -> float:
     return 1 - spread / (2**settings.bits - 1)
 
 
+def is_zero(layer: PackedLinear) -> bool:
+    """Whether every weight is the zero of its group."""
+    zeros = unpack_columns(layer.qzeros, layer.bits)
+    integers = unpack_columns(layer.qweight, layer.bits).unflatten(0, (len(zeros), -1))
+    return bool((integers == zeros[:, None]).all())
+
+
 def reach(layer: PackedLinear, integers: Tensor, bits: int) -> int:
     """How many steps from their zero to their end the weights of a layer lie that are nearly equal.
 
@@ -53,9 +67,9 @@ def reach(layer: PackedLinear, integers: Tensor, bits: int) -> int:
     zeros the scales are the least that there are.
     """
     zeros, most, half = unpack_columns(layer.qzeros, layer.bits), 2**bits - 1, 2 ** (bits - 1)
-    apart = (integers.unflatten(0, (len(zeros), -1)) - zeros[:, None]).abs()
-    if not apart.any():
+    if is_zero(layer):
         return most * bool((layer.group_scales() < 1.01 * LEAST_SCALE).all())
+    apart = (integers.unflatten(0, (len(zeros), -1)) - zeros[:, None]).abs()
     if bool((zeros == half).all()):
         return most * int(apart.max()) // (half - 1) * bool((integers > 0).all())
     return int(apart.max()) * bool(((zeros == 0) | (zeros == most)).all())
