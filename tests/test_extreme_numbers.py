@@ -14,9 +14,12 @@ from tiny_reports import random_prompts
 from radquant.checkpoints.card import quality_lines
 from radquant.checkpoints.loading import load
 from radquant.errors import UserError
+from radquant.files import write_json
 from radquant.finite import first_not_finite, is_finite, relative, relative_change
 from radquant.generation import transformers_writing
 from radquant.packed import grid
+from radquant.quantization.calibration_statistics import Inputs, place_of_broken
+from radquant.quantization.hidden_states import Hidden
 from radquant.quantization.job import Job
 from radquant.quantization.quantizing import quantize
 from radquant.settings.precision import STATIC, Activations
@@ -197,6 +200,24 @@ def test_a_weight_that_is_no_number_is_named_with_its_place(
     assert not (tmp_path / "checkpoint").exists()
 
 
+def test_a_layer_of_zeros_is_sound_only_where_the_original_has_one(tmp_path: Path) -> None:
+    """Other programs give it scales of their own, so that the file alone tells nothing."""
+    name = f"{LAYER}.mlp.up_proj"
+    zero = changed(tmp_path / "zero", lambda t: t[f"{name}.weight"].zero_())
+    other, checkpoint = tiny_llama(tmp_path / "other"), tmp_path / "checkpoint"
+    recipe = Recipe(method="rtn", bits=4, group_size=32)
+    quantize(Job(zero, checkpoint, device="cpu"), recipe, "gemm")
+    changed(checkpoint, lambda t: t[f"{name}.scales"].fill_(0.25))
+
+    def broken(original: Path | None) -> set[str]:
+        found = verify_checkpoint(checkpoint, original, None, {}, torch.float32, (2, 16, 0))
+        return {check.name for check in found.checks if not check.holds}
+
+    assert broken(zero) == set()
+    assert broken(None) == {f"{name}: share of the integers' range unused"}
+    assert f"{name}: weights" in broken(other)
+
+
 def test_the_first_of_values_that_are_no_numbers_is_found() -> None:
     for dtype in (torch.float32, torch.bfloat16, torch.float16, torch.float8_e5m2):
         values = torch.ones(2, 3).to(dtype)
@@ -227,6 +248,13 @@ def test_a_weight_that_overflows_in_the_dtype_of_the_run_is_named(tmp_path: Path
     assert load(original, dtype=torch.bfloat16).weight_bytes
 
 
+def test_float64_beyond_float32_is_named(tmp_path: Path) -> None:
+    name, shape = f"{LAYER}.mlp.up_proj.weight", {"dtype": torch.float64}
+    original = changed(tmp_path / "m", lambda t: t[name][0, 0].fill_(1e300), **shape)
+    with pytest.raises(UserError, match=rf"tensor {name} holds 1e\+300, which float32 cannot"):
+        quantized(original, RECIPES["rtn"])
+
+
 def test_hugging_faces_code_writes_nothing_by_scores_that_are_no_numbers(tmp_path: Path) -> None:
     """The best of scores that are NaN would be the first token."""
     loaded = load(tiny_llama(tmp_path, tie_word_embeddings=False))
@@ -238,3 +266,31 @@ def test_hugging_faces_code_writes_nothing_by_scores_that_are_no_numbers(tmp_pat
     loaded.model.get_input_embeddings().weight[word] = math.nan  # one report's alone
     with pytest.raises(UserError, match=f"scores for report {made[1].id} are not finite"):
         transformers_writing.generate_batch(loaded.model, loaded.tokenizer, config, made)
+
+
+@pytest.mark.parametrize(
+    ("record", "place"),
+    [
+        ({"layers": [{"error": 1.0}, {"error": math.nan}]}, r"layers\[1\]\.error"),
+        ({"seconds": {"mean": -math.inf}}, r"seconds\.mean"),
+        ([0, (1.0, math.inf)], r"\[1\]\[1\]"),
+    ],
+)
+def test_a_record_is_not_written_with_a_number_that_is_none(
+    tmp_path: Path, record: object, place: str
+) -> None:
+    with pytest.raises(UserError, match=rf"record\.json would hold .*, at {place}; look for"):
+        write_json(tmp_path / "record.json", record)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_sample_is_named_by_its_number_behind_a_prefix(tmp_path: Path) -> None:
+    """The prefix is run by itself before the samples, and is none of them."""
+    hidden = Hidden(tmp_path / "in", (1, 3, 3), 4)
+    states = torch.ones(7, 4)
+    states[5, 2] = math.nan
+    states.numpy().tofile(hidden.path)
+    inputs = Inputs(hidden, [{}, {}, {}], 1, torch.device("cpu"))
+    layer = torch.nn.ModuleDict({"q": torch.nn.Linear(4, 4)})
+    layer.forward = layer["q"].__call__
+    assert place_of_broken(layer, "q", inputs) == " (first in sample 2, token 2)"

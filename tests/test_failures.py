@@ -77,6 +77,12 @@ def test_memory_that_ran_out_has_advice(
         (raising(OSError(errno.EMFILE, "")), "(Too many open files); raise the limit (ulimit -n)"),
         (raising(OSError(errno.EROFS, "")), "(Read-only file system); allow it, or choose another"),
         (raising(OSError("… No space left on device (os error 28)")), "make room"),
+        (raising(BlockingIOError(errno.EAGAIN, "")), "no more processes (Resource temporarily"),
+        (raising(RuntimeError("can't start new thread")), "lower compute.threads"),
+        (
+            raising(RuntimeError("CUDA error: no kernel image is available\nmore")),
+            "the GPU failed (CUDA error: no kernel image is available more); look at it",
+        ),
         (lambda: __import__("no_such_package"), "No module named 'no_such_package'"),
     ],
 )

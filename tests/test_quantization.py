@@ -20,7 +20,7 @@ from radquant.families.llama import ARCHITECTURE as LLAMA
 from radquant.packed.formats import format_for
 from radquant.packed.grid import quantize
 from radquant.packed.packing import unpack
-from radquant.quantization import layerwise
+from radquant.quantization import invariance, layerwise
 from radquant.quantization.awq import (
     InputStatistics,
     fold_into_norm,
@@ -128,7 +128,7 @@ def test_folding_leaves_the_function_unchanged(
 ) -> None:
     original = tiny_llama(tmp_path / "m", dtype, num_key_value_heads=kv_heads)
     result = quantized(original, tmp_path / "work")
-    assert 0 < result.largest_change < layerwise.INVARIANCE_BOUND
+    assert 0 < result.largest_change < invariance.INVARIANCE_BOUND
 
 
 def believe(monkeypatch: pytest.MonkeyPatch, table: Architecture) -> None:

@@ -21,7 +21,7 @@ from radquant.families.architectures import Architecture, Norm, O, Rows
 from radquant.families.inspection import architecture_of, decoder_layers, head_dim_of
 from radquant.families.llama import ARCHITECTURE as LLAMA
 from radquant.packed.formats import format_for
-from radquant.quantization import layerwise, rotated_embeddings, rotation
+from radquant.quantization import invariance, layerwise, rotated_embeddings, rotation
 from radquant.quantization.original_model import open_original
 from radquant.settings.recipe import HADAMARD, Recipe
 
@@ -195,7 +195,7 @@ def test_a_wrong_table_stops_the_run(
 
 def test_a_right_table_does_not(tmp_path: Path) -> None:
     result = quantize(tiny_llama(tmp_path / "m"), tmp_path / "work")
-    assert 0 < result.largest_change < layerwise.INVARIANCE_BOUND / 10
+    assert 0 < result.largest_change < invariance.INVARIANCE_BOUND / 10
     assert result.online == ("mlp.down_proj",)
 
 
@@ -230,8 +230,8 @@ def test_a_small_mistake_is_no_rounding(tmp_path: Path, largest: float) -> None:
             expected, wrong(turned, position_embeddings=angles), plan
         )
 
-    assert found(0) < layerwise.INVARIANCE_BOUND / 10
-    assert found(0.01) > layerwise.INVARIANCE_BOUND
+    assert found(0) < invariance.INVARIANCE_BOUND / 10
+    assert found(0.01) > invariance.INVARIANCE_BOUND
 
 
 # ---------------------------------------------------------------------------- whole checkpoints

@@ -1,6 +1,7 @@
 """scripts/sample_size.py, and that docs/sample-size.md says what it prints."""
 
 import json
+import math
 import re
 import shlex
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from radquant import statistics
 from radquant.bounds import between
 from radquant.errors import UserError
 from radquant.reporting import sample_size
@@ -75,3 +77,17 @@ def test_a_summary_that_was_edited(tmp_path: Path, row: object) -> None:
         sample_size.spread_of_pilot(tmp_path / "summary.json", None, None)
     with pytest.raises(UserError, match="at least 1e-09"):
         sample_size.check_levels(0.95, 0.8, [1e-300])
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -1.0])
+def test_what_is_no_number_is_no_spread_and_no_difference(value: float) -> None:
+    with pytest.raises(UserError, match="a standard deviation of"):
+        sample_size.spread_of_numbers(value, None, 100, 0.95)
+    with pytest.raises(UserError, match="--difference must be above 0"):
+        sample_size.check_levels(0.95, 0.8, [0.01, value])
+
+
+def test_a_difference_that_no_number_of_reports_shows() -> None:
+    assert statistics.pairs_needed(1e-12, 0.1) > 1e20
+    with pytest.raises(UserError, match="so small beside the spread"):
+        statistics.pairs_needed(1e-300, 0.1)

@@ -452,7 +452,7 @@ def unknown_token(tensors: dict[str, torch.Tensor]) -> None:
         (unknown_tensor, "has an unknown tensor model.other; quantize again"),
         (short_prefix, "prefix: states of another shape than the model's is 1"),
         (no_last_layer, "prefix: states of another shape than the model's is 1"),
-        (infinite_state, "prefix: states that are not numbers is 1"),
+        (infinite_state, f"{FILE}: prefix.0.key holds inf at [0, 1, 1, 3]; quantize again"),
         (unknown_token, "prefix: tokens outside of the vocabulary is 1"),
     ],
 )

@@ -22,17 +22,20 @@ LONGEST = 300  # characters of a library's message
 OUT_OF_MEMORY = (
     "DefaultCPUAllocator: can't allocate memory",
     *("not enough memory", "bad_alloc", "Cannot allocate memory", "CUBLAS_STATUS_ALLOC_FAILED"),
-    *("CUDA out of memory", "HIP out of memory", "std::bad_array_new_length"),
+    *("CUDA out of memory", "HIP out of memory", "CUDA error: out of memory"),
 )
 MORE_MEMORY = (
     "lower generation.batch_size or calibration.max_tokens, set compute.dtype bfloat16, run fewer "
     "jobs at once (--cores), take a smaller model, or a machine with more"
 )
+FEWER_THREADS = "lower compute.threads or --cores, or raise the limit (ulimit -u)"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 TOO_MANY_FILES = (errno.EMFILE, errno.ENFILE)
 ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
 BROKEN = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT)
+# Of a GPU's driver and libraries, which see no text.
+OF_A_GPU = ("CUDA error", "CUDA driver", "HIP error", "cuDNN error", "Found no NVIDIA driver")
 PANIC = re.compile(rb"^thread '.*panicked at ", re.MULTILINE)
 
 
@@ -54,6 +57,10 @@ def sentence_of(error: BaseException) -> str | None:
         return f"memory ran out; {MORE_MEMORY}"
     if isinstance(error, ImportError):
         return f"a package cannot be imported ({told(error)}); install what this program needs"
+    if str(error).startswith(OF_A_GPU):
+        return f"the GPU failed ({told(error)}); look at it with nvidia-smi, or set compute.device"
+    if str(error) == "can't start new thread":
+        return f"the system starts no more threads; {FEWER_THREADS}"
     number = error_number(error)
     if number is None:
         return None
@@ -63,6 +70,8 @@ def sentence_of(error: BaseException) -> str | None:
         return f"{where}cannot be written ({why}); make room and run again"
     if number in FORBIDDEN:
         return f"{where}cannot be read or written ({why}); allow it, or choose another place"
+    if number == errno.EAGAIN and not path:
+        return f"the system starts no more processes ({why}); {FEWER_THREADS}"
     if number in TOO_MANY_FILES:
         return f"{where}cannot be opened ({why}); raise the limit (ulimit -n) and run again"
     if number in BROKEN:

@@ -7,6 +7,7 @@ import fcntl
 import functools
 import hashlib
 import json
+import math
 import os
 import platform
 import re
@@ -20,6 +21,7 @@ from typing import Any
 import pandas as pd
 
 from radquant.errors import UserError
+from radquant.failures import is_out_of_memory
 
 BOMB = (
     "the content is over a hundred times its packed size; unpack the file yourself if you trust it"
@@ -255,6 +257,11 @@ def write_text(path: str | Path, text: str) -> None:
 
 def write_json(path: str | Path, record: Any) -> None:
     """Write `record` with sorted keys, so that equal records are equal files."""
+    if place := not_finite(record):
+        raise UserError(
+            f"{path} would hold a number that is none, at {place}; look for infinities or NaN in "
+            "the model, and report it where there are none"
+        )
     text = json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
     with recorded_path(path) as part, _told_of_names(path):
         part.write_text(text + "\n", encoding="utf-8")
@@ -270,6 +277,21 @@ def _told_of_names(path: str | Path) -> Iterator[None]:
             f"{path} cannot be written, because a name of a file or a text in it is not UTF-8; "
             "correct that"
         ) from None
+
+
+def not_finite(record: Any, place: str = "") -> str | None:
+    """Return where in a record the first infinity or NaN stands, "layers[2].error"; None if none.
+
+    JSON has no such numbers.
+    """
+    if isinstance(record, float) and not math.isfinite(record):
+        return place
+    parts: list[tuple[str, Any]] = []
+    if isinstance(record, Mapping):
+        parts = [(f"{place}.{key}".removeprefix("."), value) for key, value in record.items()]
+    elif isinstance(record, list | tuple):
+        parts = [(f"{place}[{number}]", value) for number, value in enumerate(record)]
+    return next((found for part in parts if (found := not_finite(part[1], part[0]))), None)
 
 
 def read_json(path: str | Path) -> Any:
@@ -329,6 +351,8 @@ def read_table(path: str | Path, require: Sequence[str] = ()) -> pd.DataFrame:
         else:
             table = pd.read_parquet(path)
     except Exception as error:
+        if is_out_of_memory(error):  # the file is not at fault
+            raise
         kind = type(error).__name__
         raise UserError(
             f"{path} cannot be read as a table ({kind}); delete it and run again"

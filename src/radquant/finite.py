@@ -4,7 +4,7 @@ A comparison with NaN is false, so it looks like no error.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -12,8 +12,8 @@ from torch import Tensor
 from radquant.errors import UserError
 
 NOT_FINITE = (
-    "the calibration activations of a linear layer hold infinities or NaN; quantize the model from "
-    "bfloat16 or float32 weights, and look for broken ones"
+    "the calibration activations of a linear layer hold infinities or NaN{}; quantize the model "
+    "from bfloat16 or float32 weights, and look for broken ones"
 )
 OVERFLOWING = (
     "its weights times the calibration activations are too large for float32; look for broken "
@@ -21,10 +21,14 @@ OVERFLOWING = (
 )
 
 
-def require_finite(name: str, *tensors: Tensor) -> None:
-    """Raise UserError that names a linear layer whose calibration activations are not finite."""
+def require_finite(name: str, *tensors: Tensor, where: Callable[[], str] | None = None) -> None:
+    """Raise UserError that names a linear layer whose calibration activations are not finite.
+
+    where: says in which sample, "" if in none but in sums of squares alone; asked only then.
+    """
     if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors):
-        raise UserError(f"{name}: {NOT_FINITE}")
+        place = "" if where is None else where() or " once they are squared"
+        raise UserError(f"{name}: {NOT_FINITE.format(place)}")
 
 
 def largest_of(values: Iterable[float]) -> float:

@@ -14,6 +14,7 @@ from radquant.errors import UserError
 
 # Sign flips held in memory at a time, as reports × resamples.
 CHUNK = 4_000_000
+MOST_ROOT = 1e150  # of a number of pairs: its square is still a number
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,7 @@ def detectable_difference(n: int, sd: float, alpha: float = 0.05, power: float =
 
 def pairs_needed(difference: float, sd: float, alpha: float = 0.05, power: float = 0.8) -> int:
     """Return how many pairs would show a true mean `difference` (> 0) with `power`; at least 2."""
-    return max(2, int(np.ceil((_z_sum(alpha, power) * sd / difference) ** 2)))
+    return _whole(_z_sum(alpha, power) * sd / difference)
 
 
 def pairs_to_settle(margin: float, sd: float, alpha: float = 0.05, power: float = 0.8) -> int:
@@ -183,7 +184,7 @@ def pairs_to_settle(margin: float, sd: float, alpha: float = 0.05, power: float 
     more than the difference does; at least 2.
     """
     z = stats.norm.ppf(1 - alpha) + stats.norm.ppf((1 + power) / 2)
-    equivalence = int(np.ceil((z * sd / margin) ** 2))
+    equivalence = _whole(z * sd / margin)
     return max(equivalence, pairs_needed(margin, sd, alpha, power))
 
 
@@ -214,6 +215,16 @@ def equivalence_p(differences: Sequence[float] | np.ndarray, margin: float) -> f
     above = stats.ttest_1samp(d, -margin, alternative="greater").pvalue
     below = stats.ttest_1samp(d, margin, alternative="less").pvalue
     return float(max(above, below))
+
+
+def _whole(root: float) -> int:
+    """Return how many pairs `root` squared is, at least 2."""
+    if not abs(root) <= MOST_ROOT:
+        raise UserError(
+            "the difference or the margin is so small beside the spread that no number of reports "
+            "would show it; take a larger one"
+        )
+    return max(2, int(np.ceil(root**2)))
 
 
 def _z_sum(alpha: float, power: float) -> float:

@@ -31,8 +31,13 @@ def require_finite_files(stored: Iterable[StoredTensor], dtype: torch.dtype | No
     Reads all of it, one tensor at a time.
     """
     for each in stored:
+        if not each.dtype.startswith(("F", "BF")):
+            continue
         tensor = load_finite(each)
-        if dtype is not None and tensor.is_floating_point() and not is_finite(tensor.to(dtype)):
+        if dtype is None:
+            continue
+        narrower = torch.finfo(dtype).max < torch.finfo(tensor.dtype).max
+        if narrower and not is_finite(tensor.to(dtype)):
             raise overflow(f"{each.file}: tensor {each.key}", float(tensor.abs().max()), dtype)
 
 
@@ -56,8 +61,9 @@ def packed_parts(model: nn.Module) -> Iterable[tuple[str, Tensor]]:
 
 
 def overflow(what: str, largest: float, dtype: torch.dtype) -> UserError:
-    name = str(dtype).removeprefix("torch.")
+    name, narrow = str(dtype).removeprefix("torch."), dtype == torch.float16
+    remedy = "use compute.dtype bfloat16 or float32" if narrow else "take a model of usual weights"
     return UserError(
         f"{what} holds {largest:.3g}, which {name} cannot (at most {torch.finfo(dtype).max:.3g}); "
-        "use compute.dtype bfloat16 or float32"
+        f"{remedy}"
     )

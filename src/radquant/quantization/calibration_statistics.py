@@ -151,6 +151,28 @@ def collect_statistics(
     return statistics
 
 
+def place_of_broken(layer: nn.Module, linear: str, inputs: Inputs) -> str:
+    """In which sample, and at which of its tokens, the input of a linear layer is no number.
+
+    In words that follow others; there are none where only sums over the samples overflow.
+    """
+    found: list[Tensor] = []
+    handle = linear_of(layer, linear).register_forward_pre_hook(
+        lambda _, args: found.append(torch.isfinite(args[0][0]).all(-1))
+    )
+    try:
+        for index in range(len(inputs.arguments)):
+            found.clear()
+            inputs.run(layer, index)
+            if not found[0].all():
+                number = index if inputs.prefix else index + 1  # the prefix itself comes first
+                token = int(found[0].int().argmin()) + 1
+                return f" (first in sample {number}, token {token})"
+    finally:
+        handle.remove()
+    return ""
+
+
 def collect_rounded(
     layer: nn.Module,
     architecture: Architecture,

@@ -46,7 +46,7 @@ def factorize(gram: Tensor, columns: Tensor, damp_percent: float) -> Tensor:
     """
     diagonal = gram.diagonal()
     if not torch.isfinite(diagonal).all():
-        raise UserError(NOT_FINITE)
+        raise UserError(NOT_FINITE.format(""))
     live = diagonal != 0
     # In float64, so that it does not depend on the order of the channels.
     mean = diagonal[live].double().mean().float() if live.any() else diagonal.new_ones(())

@@ -36,14 +36,21 @@ from radquant.quantization.calibration_statistics import (
     RoundedStatistics,
     collect_rounded,
     collect_statistics,
+    place_of_broken,
     static_ranges,
 )
 from radquant.quantization.hidden_states import Hidden, LayerArguments, embed, run_layer
+from radquant.quantization.invariance import (
+    CHECKED_SEQUENCES,
+    change_by_folding,
+    check_change,
+    refuse_broken,
+    rotation_change,
+)
 from radquant.quantization.original_model import Original, check_recipe
 from radquant.quantization.rotated_embeddings import rotated_outside
 from radquant.quantization.rotation import (
     Rotation,
-    change_by_rotation,
     plan_rotation,
     rotate_layer,
     rotate_residual,
@@ -53,9 +60,6 @@ from radquant.quantization.rounding import naming, round_layer
 from radquant.runtime import runtime_file
 from radquant.settings.recipe import HADAMARD, SMOOTH, Recipe, needs_calibration
 
-CHECKED_SEQUENCES = 8
-# Largest relative change of a layer's output through folding; layers are held in float32.
-INVARIANCE_BOUND = 1e-4
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
@@ -187,23 +191,28 @@ def fit_layer(
         original = deepcopy(layer)
         rotate_layer(layer, work.table, work.rotation)
         fitted.change = rotation_change(original, layer, inputs, work.rotation)
+        refuse_broken(fitted.change, original, work.table, inputs, name)
         check_change(fitted.change, name, "rotating the layer")
         del original
     if recipe.smooth_attention:
         change = divide_keys(work, layer, number, inputs)
+        refuse_broken(change, layer, architecture, inputs, name)
         check_change(change, name, "dividing the keys", "leave smooth_attention out")
         fitted.change = max(fitted.change, change)
     fitted.statistics = collect_statistics(
         layer, architecture, inputs, outputs, keep=recipe.activations is not None
     )
     for group, of_group in zip(architecture.groups, fitted.statistics, strict=True):
-        require_finite(f"{name}.{group.linears[0]}", *of_group.sums())
+        first = group.linears[0]
+        where = partial(place_of_broken, layer, first, inputs)
+        require_finite(f"{name}.{first}", *of_group.sums(), where=where)
     if recipe.method == "awq" or recipe.transform == SMOOTH:
         head_dim = head_dim_of(work.source.config)
         for group, of_group in zip(architecture.groups, fitted.statistics, strict=True):
             with naming(" or ".join(f"{name}.{each}" for each in group.linears)):
                 scale_group(layer, group, of_group, recipe, head_dim, storage)
         change = change_by_folding(layer, inputs, outputs)
+        refuse_broken(change, layer, architecture, inputs, name)
         check_change(change, name, "folding scales")
         fitted.change = max(fitted.change, change)
     if recipe.activations is not None:
@@ -222,40 +231,6 @@ def fit_layer(
     if work.prefix:
         fitted.runtime |= prefix_states(work, layer, number, inputs)
     return fitted
-
-
-def check_change(
-    change: float, name: str, what: str, remedy: str = "the table for this architecture is wrong"
-) -> None:
-    if not change <= INVARIANCE_BOUND:
-        raise UserError(
-            f"{what} changed the output of {name} by {change:.2g} relative to it "
-            f"(at most {INVARIANCE_BOUND:g} is rounding); {remedy}"
-        )
-
-
-def change_by_folding(layer: nn.Module, inputs: Inputs, outputs: Hidden) -> float:
-    """The largest relative difference between `layer`'s outputs now and `outputs`."""
-    changes = []
-    for index in range(min(CHECKED_SEQUENCES, len(inputs.arguments))):
-        output = outputs.read(index, inputs.device)
-        now = inputs.run(layer, index)
-        changes.append(relative_change(now, output))
-    return largest_of(changes)
-
-
-def rotation_change(
-    original: nn.Module, layer: nn.Module, inputs: Inputs, rotation: Rotation
-) -> float:
-    """The largest relative difference that rotating a layer makes to its outputs."""
-    changes = []
-    for index in range(min(CHECKED_SEQUENCES, len(inputs.arguments))):
-        hidden = inputs.hidden.read(index, inputs.device)
-        straight = rotate_residual(hidden, rotation, inverse=True)
-        expected = run_layer(original, straight, inputs.arguments[index])
-        got = run_layer(layer, hidden, inputs.arguments[index])
-        changes.append(change_by_rotation(expected, got, rotation))
-    return largest_of(changes)
 
 
 def divide_keys(work: Work, layer: nn.Module, number: int, inputs: Inputs) -> float:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from radquant.checkpoints.finite_weights import require_finite_files
@@ -51,11 +52,11 @@ def open_original(directory: Path, trust_remote_code: bool = False) -> Original:
 
 
 def require_finite_original(source: Original) -> None:
-    """Raise UserError with file, tensor and place of a weight that is an infinity or NaN."""
+    """Raise UserError with file, tensor and place of a weight that is an infinity or NaN, or is
+    one in float32, in which layers are quantized."""
     parameters = dict(source.model.named_parameters())
-    require_finite_files(
-        source.stored[stored] for stored, own in source.own_names.items() if own in parameters
-    )
+    stored = [source.stored[name] for name, own in source.own_names.items() if own in parameters]
+    require_finite_files(stored, torch.float32)
 
 
 def check_recipe(model: nn.Module, architecture: Architecture, recipe: Recipe) -> int:

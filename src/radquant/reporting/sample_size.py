@@ -52,6 +52,8 @@ def spread_of_numbers(
         assert interval is not None
         low, high = interval
         sd = statistics.implied_sd(low, high, reports, confidence)
+    if not 0 <= sd < math.inf:
+        raise UserError(f"a standard deviation of {sd} is none; give --sd or --interval in numbers")
     return {"": Spread(sd, reports)}
 
 
@@ -59,7 +61,7 @@ def check_levels(confidence: float, power: float, differences: Sequence[float]) 
     for value, name in ((confidence, "--confidence"), (power, "--power")):
         if not 0 < value < 1:
             raise UserError(f"{name} {value} does not lie between 0 and 1")
-    if min(differences) <= 0:
+    if not all(0 < each < math.inf for each in differences):
         raise UserError("--difference must be above 0: the test is two-sided")
     if min(differences) < LEAST_DIFFERENCE:
         raise UserError(

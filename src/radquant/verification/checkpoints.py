@@ -25,16 +25,14 @@ from radquant.errors import UserError
 from radquant.families.inspection import architecture_of, head_dim_of
 from radquant.files import read_json
 from radquant.finite import largest_of
-from radquant.packed.formats import Settings
-from radquant.packed.grid import LEAST_SCALE
 from radquant.packed.linear import PackedLinear
-from radquant.packed.packing import unpack_columns
 from radquant.quantization.rotated_embeddings import rotate_model
 from radquant.quantization.rotation import plan_rotation
 from radquant.runtime.activations import quantized_layers
 from radquant.runtime.runtime_file import OWN_METHOD, Runtime, online_rotations
 from radquant.settings.precision import GROUP
 from radquant.verification.selftest import Check
+from radquant.verification.stored_layers import file_checks
 
 FIT_ROUNDS = 3
 SHOWN_BROKEN = 10
@@ -63,52 +61,6 @@ USUAL = {
 }
 # As these many bits count weights that are fitted to inputs of so many.
 FITTED = {8: 4, 4: 3}
-
-
-def file_checks(directory: Path, loaded: Mapping[str, PackedLinear]) -> Iterator[Check]:
-    """Scales, zeros and integers of every packed layer. Loading has checked shapes and hashes."""
-    config = read_json(directory / "config.json")["quantization_config"]
-    settings = read_settings(directory, config)
-    for name, layer in loaded.items():
-        scales = layer.group_scales()
-        wrong = int((~torch.isfinite(scales) | (scales <= 0)).sum())
-        yield Check(f"{name}: scales that are not positive numbers", wrong, 0)
-        yield Check(f"{name}: zeros out of place", misplaced_zeros(layer, settings), 0)
-        yield Check(f"{name}: share of the integers' range unused", unused(layer, settings), 0.5)
-
-
-def misplaced_zeros(layer: PackedLinear, settings: Settings) -> int:
-    """Zeros outside of the range, or beside the middle of a symmetric one."""
-    zeros = unpack_columns(layer.qzeros, layer.bits)
-    if settings.symmetric:
-        return int((zeros != 2 ** (settings.bits - 1)).sum())
-    return int((zeros >= 2**settings.bits).sum())
-
-
-def unused(layer: PackedLinear, settings: Settings) -> float:
-    """The share of the range of integers that no weight of a layer lies in: small if it is read
-    with as many bits as it was written with."""
-    integers = unpack_columns(layer.qweight, layer.bits)
-    spread = int(integers.max() - integers.min())
-    if 2 * spread < 2**settings.bits - 1:
-        spread = max(spread, reach(layer, integers, settings.bits))
-    return 1 - spread / (2**settings.bits - 1)
-
-
-def reach(layer: PackedLinear, integers: Tensor, bits: int) -> int:
-    """How many steps from their zero to their end the weights of a layer lie that are nearly equal.
-
-    0 where that cannot be. Zeros of weights that have one sign lie at an end of the range, those of
-    a symmetric grid in its middle, and then no weight lies at its least integer. In a layer of
-    zeros the scales are the least that there are.
-    """
-    zeros, most, half = unpack_columns(layer.qzeros, layer.bits), 2**bits - 1, 2 ** (bits - 1)
-    apart = (integers.unflatten(0, (len(zeros), -1)) - zeros[:, None]).abs()
-    if not apart.any():
-        return most * bool((layer.group_scales() < 1.01 * LEAST_SCALE).all())
-    if bool((zeros == half).all()):
-        return most * int(apart.max()) // (half - 1) * bool((integers > 0).all())
-    return int(apart.max()) * bool(((zeros == 0) | (zeros == most)).all())
 
 
 def runtime_checks(
@@ -141,8 +93,6 @@ def runtime_checks(
         amiss = sum(each.shape != shape for each in every)
         amiss += abs(len(states.keys) - config.num_hidden_layers)
         yield Check("prefix: states of another shape than the model's", amiss, 0)
-        broken = sum(int((~torch.isfinite(each)).sum()) for each in every)
-        yield Check("prefix: states that are not numbers", broken, 0)
         count = model.get_input_embeddings().num_embeddings
         outside = sum(not 0 <= token < count for token in states.ids)
         yield Check("prefix: tokens outside of the vocabulary", outside, 0)
@@ -337,7 +287,7 @@ def verify_checkpoint(
     hashes = "the sha256 of every file is the one recorded" if recorded else "no record of hashes"
     group = "whole rows" if settings.group_size == -1 else f"groups of {settings.group_size}"
     notes = [f"{settings.format}, {settings.bits} bits, {group}, {len(packed)} packed layers"]
-    checks = list(file_checks(directory, packed))
+    checks = list(file_checks(directory, packed, compared=original is not None))
     checks += runtime_checks(loaded.runtime, packed, loaded.model)
     if original is not None:
         reference = load(original, dtype=dtype)
