@@ -42,6 +42,9 @@ def missing_mark(value: str, says_none: bool = False) -> str | None:
 # What may be a mark in a text; most texts have none, and are looked at no further.
 _ANY = re.compile(r"[\\&~\v\f\x1e\x85\u2028\u2029]|<(?:br|/?p\b|cr|lf)|_x00", re.IGNORECASE)
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
+_BREAK_ENTITY = re.compile(
+    r"&#(?:x0*d|0*13);(?:&#(?:x0*a|0*10);)?|&(?:#(?:x0*a|0*10)|newline);", re.IGNORECASE
+)
 _TAG = re.compile(
     r"<(?:br\s*/?|/?p(?:\s[^<>]{0,200})?|cr>?<?lf|cr|lf)\s*>[ \t]*(?:\r\n|\n|\r)?", re.IGNORECASE
 )
@@ -84,11 +87,10 @@ def meant(text: str, notes: Notes | None = None, column: str = "") -> str:
 
     change(_SPREADSHEET, "\n", "spreadsheet")
     if "&" in text:
+        change(_BREAK_ENTITY, "\n", "HTML")
         unescaped = _ENTITY.sub(lambda match: html.unescape(match[0]), text)
-        if unescaped != text:
-            breaks = len(_REAL_BREAK.findall(unescaped)) > len(_REAL_BREAK.findall(text))
-            found.append("HTML" if breaks else "entity")
-            text = unescaped
+        found += ["entity"] * (unescaped != text)
+        text = unescaped
     change(_TAG, "\n", "HTML")
     if "\\" in text:
         change(_HL7_BREAK, "\n", "HL7")
