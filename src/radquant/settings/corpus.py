@@ -93,7 +93,7 @@ class Corpus(Section):
     @classmethod
     def check_encoding(cls, value: str | None) -> str | None:
         if value is not None and not is_encoding(value):
-            raise wrong(f" is {value!r}, which is no encoding; use utf-8 or windows-1252")
+            raise wrong(f"is {value!r}, which is no encoding; use utf-8 or windows-1252")
         return value
 
     @model_validator(mode="after")
