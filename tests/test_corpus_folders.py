@@ -160,7 +160,7 @@ def test_a_plan_looks_at_the_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     run = resolve(config)
     source = source_of(run.corpus, None)
     assert (source.separator, source.encoding) == ("\t", "windows-1252")
-    with pytest.raises(UserError, match="its columns are something of 6 characters"):
+    with pytest.raises(UserError, match="its columns are texts of 6 characters"):
         look("table", source)
     for key, value in (("separator", "ab"), ("separator", '"'), ("encoding", "utf-99")):
         wrong_config = {**config, "corpus": {**config["corpus"], key: value}}

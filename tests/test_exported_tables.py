@@ -92,6 +92,12 @@ def test_a_missing_patient_is_unknown_and_not_one_patient(tmp_path: Path) -> Non
     assert [r.group for r in read(tmp_path / "t.csv", rows)] == ["", "", "", "", "12", "12"]
 
 
+def test_a_text_that_was_put_together_from_missing_values(tmp_path: Path) -> None:
+    text = "COMPARISON: None\nFINDINGS: nan\nIMPRESSION: None\n"
+    (report,) = read(tmp_path / "t.jsonl", json.dumps({"id": 1, "text": text}))
+    assert (report.comparison, report.findings, report.impression) == ("None", "", "")
+
+
 def test_a_missing_text_for_calibration_is_none(tmp_path: Path) -> None:
     (tmp_path / "t.jsonl").write_text('{"text": NaN}\n{"text": "a<br>b"}\n')
     assert [row["text"] for row in read_texts(tmp_path / "t.jsonl", "text")] == ["", "a\nb"]
@@ -153,6 +159,7 @@ def test_entities_are_characters() -> None:
     [
         *(("123 ", "123"), ("\u00a0123\u200b", "123"), ("１２３", "123"), ("123.0", "123")),
         *(("Mu\u0308ller", "Müller"), ("A  1", "A 1"), ("\ufeffx", "x")),
+        *(('="007"', "007"), ("'12", "12"), ("12,0", "12"), ("1,000", "1,000"), ("O'N", "O'N")),
         *(("007", "007"), ("1.2.0", "1.2.0"), ("12.50", "12.50"), ("a", "a"), ("", "")),
     ],
 )
@@ -206,7 +213,7 @@ def test_names_of_columns_are_plain(tmp_path: Path) -> None:
     [
         ("ID,Id,findings\n1,2,a\n", "has the columns ID, Id, which are nearly 'id'"),
         ("id,findings ,findings\n1,2,a\n", "two columns named 'findings'"),
-        ("1,The secret lungs are clear and the heart is.,Fine.\n", "something of 4"),
+        ("1,The secret lungs are clear and the heart is.,Fine.\n", "texts of 1, 4"),
         (HEADER + "1,a,b\n" + HEADER, "row 3 is the header again"),
     ],
 )
@@ -360,6 +367,22 @@ def test_a_cell_that_is_no_plain_text_is_refused(tmp_path: Path, cell: str, said
 )
 def test_tables_that_cannot_be_read(tmp_path: Path, name: str, content: str, said: str) -> None:
     assert said in refusal(tmp_path / name, content)
+
+
+def test_a_record_of_json_may_lack_what_is_missing(tmp_path: Path) -> None:
+    """As Spark writes them: the first record does not name all columns."""
+    rows = [*({"id": n} for n in range(30)), {"id": 30, "findings": "A.", "impression": "B."}]
+    found = read(tmp_path / "t.jsonl", "\n".join(map(json.dumps, rows)))
+    assert [r.findings for r in found] == [""] * 30 + ["A."]
+
+
+def test_what_says_nothing_of_a_table_is_refused(tmp_path: Path) -> None:
+    path = workbook(tmp_path / "t.xlsx", [NAMES])
+    for given in ({"separator": ";"}, {"encoding": "utf-8"}):
+        with pytest.raises(UserError, match=r"t\.xlsx is no text; remove corpus\.separator"):
+            table.look(Source(path=path, **given))
+    said = refusal(tmp_path / "t.jsonl", '{"id": 1, "text": "a"}', separator=";")
+    assert "has no cells to separate" in said
 
 
 def test_values_of_parquet_are_text(tmp_path: Path) -> None:

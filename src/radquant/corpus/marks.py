@@ -75,6 +75,7 @@ def meant(text: str, notes: Notes | None = None, column: str = "") -> str:
     is none in a path, and none where it may be a slash within a word ("y\\n") or stands among real
     line breaks, unless there are several. Entities of HTML (&lt;) and HL7 (\\T\\) are characters.
     """
+    text = text.replace("\ufeff", "")  # the mark of a file's beginning is never a text's own
     if not _ANY.search(text):
         return text
     found: list[str] = []
@@ -139,7 +140,8 @@ def _between_letters(mark: re.Match[str]) -> bool:
 
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060\ufeff]")
 _FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
-_WHOLE_FLOAT = re.compile(r"(-?\d+)\.0+")
+_WHOLE_FLOAT = re.compile(r"(-?\d+)(?:\.0+|,0)")
+_FORCED = re.compile(r"=\"(.*)\"|'(?=[\d=+@-])(.*)")  # what makes a spreadsheet keep it as text
 
 
 def tidy(name: str) -> str:
@@ -159,5 +161,7 @@ def same_id(value: str) -> str:
     if value.isalnum() and value.isascii():
         return value
     plain = tidy(value.translate(_FULL_WIDTH))
+    forced = _FORCED.fullmatch(plain)
+    plain = (forced[1] or forced[2] or "") if forced else plain
     number = _WHOLE_FLOAT.fullmatch(plain)
     return number[1] if number else plain

@@ -50,6 +50,10 @@ def open_table(
     require_file(path)
     path = Path(path)
     name = path.name.lower()
+    if (encoding or separator) and name.endswith((".parquet", *_SHEETS)):
+        raise UserError(f"{path} is no text; remove corpus.separator and corpus.encoding")
+    if separator and name.removesuffix(".gz").endswith(_LINES):
+        raise UserError(f"{path} has no cells to separate; remove corpus.separator")
     plain = name.removesuffix(".gz")
     if plain.endswith(_DELIMITED):
         table = delimited.read(path, separator, encoding, whole)

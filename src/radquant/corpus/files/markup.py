@@ -9,6 +9,7 @@ _KINDS = (
     (
         re.compile(
             r"[\v\x1c]?(?:MSH|FHS|BHS)[|^~\\&#]"
+            r"|(?:EVN|PID|PV1|ORC|OBR|OBX|NTE)\|\d*\|"
             r"|(?:(?:EVN|PID|PV1|ORC|OBR|OBX|NTE)\|[^\r\n]*[\r\n]+){2}"
         ),
         "an HL7 message",
@@ -20,6 +21,7 @@ _KINDS = (
         "save it as plain text",
     ),
     (re.compile(r"%PDF-"), "a PDF", "save its text"),
+    (re.compile(r"\{\s*\"[^\"\r\n]{1,80}\"\s*:"), "JSON", "take the text out of it"),
 )
 _HTML = re.compile(r"</(?:div|span|table|td|font|body|html)\s*>", re.IGNORECASE)
 _ENCODED = re.compile(r"[A-Za-z0-9+/=\r\n]{200,}")

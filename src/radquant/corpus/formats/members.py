@@ -34,7 +34,7 @@ def members(source: Source, ending: str) -> Iterator[tuple[str, bytes]]:
         return
     path = source.path
     assert path is not None
-    if not path.exists():
+    if not os.path.exists(path):
         raise UserError(f"{path} does not exist; check the path")
     if path.is_dir():
         files, others = [], Counter[str]()
@@ -60,7 +60,7 @@ def look_at(source: Source, ending: str) -> None:
     """Raise UserError if a folder that is there holds no file that ends so, or a file that is there
     is no archive. Nothing is read."""
     path = source.path
-    if path is None or not path.exists():
+    if path is None or not os.path.exists(path):
         return
     if path.is_dir():
         others = Counter[str]()
