@@ -202,6 +202,13 @@ def test_a_split_file_as_pandas_writes_it(tmp_path: Path) -> None:
 # --------------------------------------------------------------------------------------- columns
 
 
+def test_bytes_as_python_writes_them_are_text(tmp_path: Path) -> None:
+    rows = pd.DataFrame({"id": [b"7"], "findings": [b"A.\nB's \xc3\xbc."], "impression": ["b'"]})
+    rows.to_csv(tmp_path / "t.csv", index=False)
+    (report,) = table.read(Source(path=tmp_path / "t.csv"))
+    assert (report.id, report.findings, report.impression) == ("7", "A.\nB's ü.", "b'")
+
+
 def test_names_of_columns_are_plain(tmp_path: Path) -> None:
     content = "\ufeff Study ID ,Patient-ID,FINDINGS, Impression,\n7,3,A.,B.,\n,,,,\n"
     (report,) = read(tmp_path / "t.csv", content)
@@ -341,6 +348,8 @@ def test_an_encoding_that_is_said_is_kept_to(tmp_path: Path) -> None:
         ("PID|1\nOBX|1|TX|secret\n", "is an HL7 message"),
         ("<html>secret", "is HTML or XML"),
         ("secret</div>", "is HTML"),
+        ("['secret.', 'secret.']", "is a list; make one text of it"),
+        ("{'findings': 'secret'}", "is JSON; take the text out of it"),
         ("JVBERi0x" * 40, "is one word of 320 characters"),
     ],
 )

@@ -1,7 +1,9 @@
 """Rows of tables as text, with errors that name the file and the row: CSV and its kin, JSONL,
 Parquet and .xlsx."""
 
+import ast
 import sys
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -87,6 +89,8 @@ def cell(
     value = row.get(column, "")
     if value in _REFUSED:
         raise UserError(f"{place}: column {column!r} {_REFUSED[value]}")
+    if value.startswith(("b'", 'b"')) and value.endswith(value[1]) and len(value) > 2:
+        value = _decoded(value, f"{place}: column {column!r}")
     mark = missing_mark(value, says_none)
     if mark is not None:
         if notes is not None:
@@ -97,6 +101,20 @@ def cell(
     except UnicodeEncodeError:
         raise UserError(f"{place}: column {column!r} holds a broken character; mend it") from None
     return value
+
+
+def _decoded(written: str, place: str) -> str:
+    """The text of bytes that Python wrote as b'...', as pandas does in a CSV."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # they quote the text
+            value = ast.literal_eval(written)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return written
+    try:
+        return str(value, "utf-8") if isinstance(value, bytes) else written
+    except UnicodeDecodeError:
+        raise UserError(f"{place} is bytes that are not UTF-8; store it as a string") from None
 
 
 USUAL = ("utf-8", "utf-8, separated by ','")

@@ -94,7 +94,8 @@ def files_in(folder: Path) -> Iterator[Path]:
                 raise UserError(
                     f"{path} is a link that leads out of {folder}; put the files themselves there"
                 )
-        yield from filter(Path.is_file, shown)
+            if path.is_file():
+                yield path
 
 
 def check_name(name: str, place: Path | str) -> None:
