@@ -162,6 +162,8 @@ def test_a_plan_looks_at_the_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert (source.separator, source.encoding) == ("\t", "windows-1252")
     with pytest.raises(UserError, match="its columns are texts of 6 characters"):
         look("table", source)
+    config["corpus"]["separator"] = "\t"
+    assert source_of(resolve(config).corpus, None).separator == "\t"
     for key, value in (("separator", "ab"), ("separator", '"'), ("encoding", "utf-99")):
         wrong_config = {**config, "corpus": {**config["corpus"], key: value}}
         with pytest.raises(UserError, match=rf"corpus\.{key} (is|has) '{value}'"):

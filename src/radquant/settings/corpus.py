@@ -13,7 +13,7 @@ PATH = "absolute or relative to the directory in which the workflow runs"
 
 
 SEPARATOR = of_form(
-    r'^(tab|[^A-Za-z0-9\s"])$', "tab, or one character that is no letter, digit, space or quote"
+    r'^(tab|\t|[^A-Za-z0-9\s"])$', "tab, or one character that is no letter, digit, space or quote"
 )
 
 
