@@ -48,10 +48,21 @@ def refusal(path: Path, content: str | bytes, **given: Any) -> str:
 
 
 @pytest.mark.parametrize(
-    "mark", [*STR_NA_VALUES - {""}, "NULL ", "Null", "NaT", "(null)", "\\N", "#VALUE!", "undefined"]
+    "mark",
+    [
+        *STR_NA_VALUES - {""},
+        "NULL ",
+        "Null",
+        "NaT",
+        "(null)",
+        "\\N",
+        "#VALUE!",
+        "undefined",
+        "nan. nan.",
+    ],
 )
 def test_what_exporters_write_for_no_value_is_none(mark: str) -> None:
-    assert missing_mark(mark) == mark.strip()
+    assert missing_mark(mark) in (mark.strip(), "NaN")
 
 
 @pytest.mark.parametrize(
@@ -221,6 +232,7 @@ def test_names_of_columns_are_plain(tmp_path: Path) -> None:
         ("ID,Id,findings\n1,2,a\n", "has the columns ID, Id, which are nearly 'id'"),
         ("id,findings ,findings\n1,2,a\n", "two columns named 'findings'"),
         ("1,The secret lungs are clear and the heart is.,Fine.\n", "texts of 1, 4"),
+        ("secret effusion\nNormal\n", "its columns are texts of 15 characters"),
         (HEADER + "1,a,b\n" + HEADER, "row 3 is the header again"),
     ],
 )
@@ -270,6 +282,8 @@ def test_a_separator_that_is_said_decides(tmp_path: Path) -> None:
     assert (report.id, report.findings) == ("1,2", "A.")
     (one,) = read(tmp_path / "one.csv", "text\nFINDINGS: a | b; c. IMPRESSION: d.\n")
     assert one.findings == "a | b; c."
+    (one,) = read(tmp_path / "one.tsv", "text\nFINDINGS: a, b. IMPRESSION: d.\n")
+    assert one.findings == "a, b."
 
 
 MEANT = "Größe “normal” – l’œdème à 5 µm, ½ señal"

@@ -23,7 +23,8 @@ _MISSING = frozenset(
 )
 # By their exact case: "none" is what a person writes, and \n is a line break.
 _MISSING_AS_WRITTEN = frozenset({"None", "<None>", "\\N"})
-_LONGEST = 12
+_NANS = re.compile(r"(?:nan[\s.,;:|/]*){2,}|nan[.,;]", re.IGNORECASE)  # put together from several
+_LONGEST = 24
 
 
 def missing_mark(value: str, says_none: bool = False) -> str | None:
@@ -34,6 +35,8 @@ def missing_mark(value: str, says_none: bool = False) -> str | None:
     mark = value.strip()
     if not mark or len(mark) > _LONGEST:
         return None
+    if _NANS.fullmatch(mark):
+        return "NaN"
     if mark in _MISSING_AS_WRITTEN:
         return None if says_none and mark == "None" else mark
     return mark if mark.casefold() in _MISSING else None

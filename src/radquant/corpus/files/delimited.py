@@ -30,7 +30,8 @@ def read(path: Path, separator: str | None, encoding: str | None, whole: bool) -
     if said:
         head = head[said.end() :]
         separator = separator or said[1]
-    separator = separator or separator_of(head, complete, path)
+    usual = "\t" if path.name.lower().removesuffix(".gz").endswith((".tsv", ".tab")) else ","
+    separator = separator or separator_of(head, complete, path) or usual
     cells = _cells(path, encoding, separator, skip=bool(said))
     _, header = next(cells, (0, []))
     columns = check_names(header, path)
@@ -64,10 +65,10 @@ def _head(path: Path, encoding: str) -> tuple[str, bool]:
         return head, not file.read(1)
 
 
-def separator_of(head: str, complete: bool, path: Path) -> str:
+def separator_of(head: str, complete: bool, path: Path) -> str | None:
     """Return what separates the cells, by the header and whether the first rows have as many.
 
-    A header that nothing separates is that of one column. Raises UserError where two are as likely.
+    None for a header that nothing separates. Raises UserError where two are as likely.
     """
     found: list[tuple[bool, int, str]] = []
     for separator in NAMES:
@@ -77,7 +78,7 @@ def separator_of(head: str, complete: bool, path: Path) -> str:
         if widths and widths[0] > 1:
             found.append((whole and len(set(widths)) == 1, widths[0], separator))
     if not found:
-        return ","
+        return None
     best = max(found)[:2]
     likely = [separator for *fit, separator in found if tuple(fit) == best]
     if len(likely) > 1:

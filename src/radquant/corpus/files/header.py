@@ -11,8 +11,16 @@ from radquant.errors import UserError
 
 SHOWN = 20
 COMPARED = 2000
-# What a name looks like. Without a header line, a report's text stands where the names should.
-_NAME = re.compile(r"[\w#%$()/@&+.-]*\w[)]?(?: [\w#%$()/@&+-]+){0,2}")
+# What a name looks like. Without a header line, a report's text stands where the names should, so
+# that a name of two words needs one that texts hardly have.
+_NAME = re.compile(r"[\w#%$()/@&+.-]*\w[)]?")
+_OF_NAMES = frozenset(
+    (
+        *("id", "ids", "name", "number", "no", "date", "time", "code", "type", "key", "text"),
+        *("texts", "report", "reports", "patient", "study", "subject", "accession", "section"),
+        *("column", "age", "sex", "file", "path", "label", "split"),
+    )
+)
 _LONGEST = 40
 
 
@@ -32,7 +40,9 @@ def shown_name(name: str) -> str:
 
 
 def _is_name(name: str) -> bool:
-    return len(name) <= _LONGEST and bool(_NAME.fullmatch(name))
+    words = name.split(" ")
+    known = len(words) == 1 or (len(words) == 2 and _OF_NAMES & {*name.casefold().split(" ")})
+    return len(name) <= _LONGEST and all(map(_NAME.fullmatch, words)) and bool(known)
 
 
 def shown_names(names: Sequence[str]) -> str:

@@ -120,6 +120,7 @@ def _choose_columns(available: list[str], source: Source, path: Path) -> dict[st
         raise UserError(
             f"{path} has no column 'text', 'findings' or 'impression'; its columns are "
             f"{shown_names(available)}; name the one that holds the report"
+            + (" (or what separates them, as corpus.separator)" if len(available) == 1 else "")
         )
     return columns
 
