@@ -39,7 +39,9 @@ def fetch_corpus(name: str, source: Source) -> list[Report]:
 def look(name: str, source: Source) -> None:
     """Look at the beginning of a corpus's files, those that are there; raises UserError if one
     cannot be read in the format `name`."""
-    registry.load_kind(registry.CORPUS_FORMATS, name).look(source)
+    kind = registry.load_kind(registry.CORPUS_FORMATS, name)
+    if hasattr(kind, "look"):  # a format of another version has none
+        kind.look(source)
 
 
 def source_of(corpus: Any, image_column: str | None, downloads: Path | None = None) -> Source:
