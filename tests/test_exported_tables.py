@@ -110,8 +110,9 @@ def test_a_text_that_was_put_together_from_missing_values(tmp_path: Path) -> Non
 
 
 def test_a_missing_text_for_calibration_is_none(tmp_path: Path) -> None:
-    (tmp_path / "t.jsonl").write_text('{"text": NaN}\n{"text": "a<br>b"}\n')
-    assert [row["text"] for row in read_texts(tmp_path / "t.jsonl", "text")] == ["", "a\nb"]
+    """All else of general texts stays as it is: they may be LaTeX."""
+    (tmp_path / "t.jsonl").write_text('{"text": NaN}\n{"text": "a \\\\nabla b"}\n')
+    assert [r["text"] for r in read_texts(tmp_path / "t.jsonl", "text")] == ["", "a \\nabla b"]
 
 
 # ----------------------------------------------------------------------------------- line breaks
@@ -150,7 +151,14 @@ def test_a_mark_for_a_line_break_is_one(tmp_path: Path, mark: str) -> None:
             "Smoker: y\\n",
         ),
         *("A and\\or B.", "PA\\lateral.", "Of ~5 mm and ~6 mm.", "AT&T, R&D; fine.", "1 < 2 <b"),
-        *("Line one.\nSee chest\\neck.", "x_000D_", "w\\o contrast", "5 ~ 6", "a <5 mm> b"),
+        *(
+            "Line one.\nSee chest\\neck.",
+            "x_000D_",
+            "L\\R\\B, Y\\N\\U.",
+            "w\\o contrast",
+            "5 ~ 6",
+            "a <5 mm> b",
+        ),
     ],
 )
 def test_what_only_looks_like_a_mark_stays(text: str) -> None:

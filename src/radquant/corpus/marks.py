@@ -7,6 +7,7 @@ import html
 import re
 import unicodedata
 from collections import Counter
+from html.entities import html5
 
 # (what, column or file, which) -> how many cells or files.
 Notes = Counter[tuple[str, str, str]]
@@ -49,13 +50,15 @@ _BREAK_ENTITY = re.compile(
     r"&#(?:x0*d|0*13);(?:&#(?:x0*a|0*10);)?|&(?:#(?:x0*a|0*10)|newline);", re.IGNORECASE
 )
 _TAG = re.compile(
-    r"<(?:br\s*/?|/?p(?:\s[^<>]{0,200})?|cr>?<?lf|cr|lf)\s*>[ \t]*(?:\r\n|\n|\r)?", re.IGNORECASE
+    r"<(?:br\s*/?|/?p(?:\s+[a-z-]+\s*=[^<>]{0,200})?|cr>?<?lf|cr|lf)\s*>[ \t]*(?:\r\n|\n|\r)?",
+    re.IGNORECASE,
 )
 _SPREADSHEET = re.compile(r"_x000d_(?:_x000a_|\r?\n)?|_x000[abc]_(?:\r?\n)?", re.IGNORECASE)
 _HL7_NAME = r"(?:\.(?:br|sp\+?\d*|ce)|X(?:0D0A|0A0D|0A|0D))"
 _HL7_BREAK = re.compile(rf"(?:\\\\{_HL7_NAME}\\\\|\\{_HL7_NAME}\\)(?:\r\n|\n|\r)?", re.IGNORECASE)
 _HL7_LAYOUT = re.compile(r"\\(?:\.(?:fi|nf|in[+-]?\d*|ti[+-]?\d*|sk\+?\d*)|[HN])\\", re.IGNORECASE)
-_HL7_CHARACTER = re.compile(r"\\([FSTRE])\\")
+# Between letters it may be a slash: L\R\B.
+_HL7_CHARACTER = re.compile(r"(?<![A-Za-z\d])\\[FSTRE]\\|\\[FSTRE]\\(?![A-Za-z\d])")
 _HL7_CHARACTERS = {"F": "|", "S": "^", "T": "&", "R": "~", "E": "\\"}
 _OTHER_BREAK = re.compile("[\v\f\x1e\x85\u2028\u2029]")
 _REAL_BREAK = re.compile(r"[\r\n]")
@@ -92,14 +95,15 @@ def meant(text: str, notes: Notes | None = None, column: str = "") -> str:
     change(_SPREADSHEET, "\n", "spreadsheet")
     if "&" in text:
         change(_BREAK_ENTITY, "\n", "HTML")
-        unescaped = _ENTITY.sub(lambda match: html.unescape(match[0]), text)
+        unescaped = _ENTITY.sub(_character, text)
         found += ["entity"] * (unescaped != text)
         text = unescaped
     change(_TAG, "\n", "HTML")
     if "\\" in text:
         change(_HL7_BREAK, "\n", "HL7")
-        change(_HL7_LAYOUT, "", "HL7 layout")
-        text, count = _HL7_CHARACTER.subn(lambda match: _HL7_CHARACTERS[match[1]], text)
+        if "HL7" in found:
+            change(_HL7_LAYOUT, "", "HL7 layout")
+        text, count = _HL7_CHARACTER.subn(lambda match: _HL7_CHARACTERS[match[0][1]], text)
         found += ["entity"] * bool(count)
         text, escaped = _without_escapes(text)
         found += ["backslash"] * escaped
@@ -110,6 +114,12 @@ def meant(text: str, notes: Notes | None = None, column: str = "") -> str:
         for kind in dict.fromkeys(found):
             notes["entities" if kind == "entity" else "line breaks", column, kind] += 1
     return text
+
+
+def _character(entity: re.Match[str]) -> str:
+    """The character that an entity of HTML stands for, itself if for none."""
+    name = entity[0][1:]
+    return html.unescape(entity[0]) if name.startswith("#") else html5.get(name, entity[0])
 
 
 def _without_escapes(text: str) -> tuple[str, bool]:
@@ -138,7 +148,7 @@ def _between_letters(mark: re.Match[str]) -> bool:
     """Say whether a mark may be a slash within a word, or at its end: "y\\n" is yes or no."""
     before = mark.string[mark.start() - 1 : mark.start()]
     behind = mark.string[mark.end() : mark.end() + 1]
-    return before.islower() and (not behind or behind.islower())
+    return before.isalpha() and (not behind or behind.islower())
 
 
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060\ufeff]")
