@@ -208,6 +208,7 @@ def test_nothing_left_says_what_took_most_and_keeps_the_reasons(tmp_path: Path) 
         assert rejected["reason"].tolist() == ["no impression"] + ["refers elsewhere"] * 5
         funnel = json.loads((place / "funnel.json").read_text())
         assert funnel["reasons"] == {"no impression": 1, "refers elsewhere": 5}
+        assert funnel["examples"]["refers elsewhere"] == ["r0", "r1", "r2"]
         assert funnel[READING] == raw.attrs[READING]
     assert not list((tmp_path / "data").glob("train*"))
     assert not list((tmp_path / "data").glob("eval*"))

@@ -62,7 +62,7 @@ def _head(path: Path, encoding: str) -> tuple[str, bool]:
     """(the beginning of a text, whether that is all of it)."""
     with open_text(path, encoding) as file:
         head = file.read(HEAD)
-        return head, not file.read(1)
+        return head.removeprefix("\ufeff"), not file.read(1)
 
 
 def separator_of(head: str, complete: bool, path: Path) -> str | None:
@@ -125,7 +125,7 @@ def _cells(
             except csv.Error:
                 raise UserError(
                     f"{path}, row {number}: malformed CSV; check the quotes of that row "
-                    "(within quotes, a quote is written twice)"
+                    "(within quotes, a quote is written twice, not behind a backslash)"
                 ) from None
             if values:
                 yield number, values

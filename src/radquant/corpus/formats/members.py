@@ -69,7 +69,11 @@ def look_at(source: Source, ending: str) -> None:
                 return
             others[file.suffix.lower()] += 1
         raise _no_report(path, ending, others)
-    if not (zipfile.is_zipfile(path) or tarfile.is_tarfile(path)):
+    try:
+        known = zipfile.is_zipfile(path) or tarfile.is_tarfile(path)
+    except (tarfile.TarError, EOFError, zlib.error, OSError):
+        known = False
+    if not known:
         raise _no_archive(str(path))
 
 
