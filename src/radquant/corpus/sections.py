@@ -26,7 +26,8 @@ _MARKER = re.compile(
     r"(?:[_\d/: \t]{1,40}[AaPp]\.?[Mm]\b)?)"  # who read it and when
     r"|(?<![A-Za-z])(?P<preliminary>PRELIMINARY (?:REPORT|READ)\b[ \t]*:?"
     r"|^[ \t]*Preliminary (?:[Rr]eport|[Rr]ead)[ \t]*:)"
-    r"|(?<![A-Za-z])(?P<addendum>(?:FINAL[ ])?ADDENDUM\b[ \t]*:?|^[ \t]*Addendum[ \t]*:)",
+    r"|(?<![A-Za-z])(?P<addendum>(?:FINAL[ ])?ADDENDUM[ \t]*:|^[ \t]*Addendum[ \t]*:"
+    r"|^[ \t]*(?:FINAL[ ])?ADDENDUM\b(?![ \t]+(?:WILL|MAY|CAN|IS|WAS|TO)\b))",
     re.MULTILINE,
 )
 # Which reading counts where a text holds several; unmarked text is a report without a marker.
@@ -116,6 +117,8 @@ def _sections(text: str, declared: Declared | None, with_body: bool) -> tuple[Se
 def _named(parts: Sequence[tuple[str, str]]) -> dict[str, str]:
     """Return the sections by name; where one comes twice, the last that has text."""
     found = {name: body.strip() for name, body in parts if name and body.strip()}
+    if "summary" in found:
+        found.setdefault("impression", found["summary"])
     if "both" in found:
         found.setdefault("findings", found["both"])
         if not is_cut(found["both"]):  # else the impression, which comes last, is not there
