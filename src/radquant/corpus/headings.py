@@ -98,7 +98,8 @@ def _at_line_starts(shadow: str, known: Mapping[str, str]) -> Iterator[Heading]:
             if alone:  # "NO ACUTE", and in the next line "FINDINGS."
                 clear = _ends(before) or bare
             elif kind not in ("unknown", "part", "views"):
-                clear = headed or _ends(before) or style == "capitals"
+                clear = (headed or _ends(before)) and not _OPEN_WORD.search(before)
+                clear = clear or style == "capitals"
             elif loud:  # where all is in capitals they say little
                 clear = not before or not line[end:].strip()
             else:
