@@ -139,6 +139,8 @@ def known_kind(phrase: str, known: Mapping[str, str]) -> str | None:
 
     "FINDINGS (CONTINUED)" is a part, and "PRIOR IMPRESSION" none of this report's.
     """
+    if phrase in known:
+        return known[phrase]
     in_capitals = phrase == phrase.upper()
     for written in (phrase, _QUALIFIER.sub("", phrase)):
         key = key_of(written)
@@ -154,7 +156,7 @@ def known_kind(phrase: str, known: Mapping[str, str]) -> str | None:
 
 def is_plain(phrase: str, known: Mapping[str, str]) -> bool:
     """Say whether a name is a word of prose, too, and not declared."""
-    key = key_of(phrase)
+    key = phrase if phrase in known else key_of(phrase)
     return key in _PLAIN and known.get(key) in (_USUAL.get(key), None)
 
 
@@ -196,6 +198,7 @@ def _main_kind(words: Sequence[str]) -> str | None:
     return kinds.pop() if len(kinds) == 1 else None
 
 
+_JOINED = re.compile(r"[ ]?[/&+,-][ ]?(?:AND )?")
 _QUALIFIER = re.compile(r"[ ]*(?:\([^()]*\)|\[[^\[\]]*\]|#?\d{1,2})[ ]*$")
 _CONTINUED = re.compile(r"\(CONT(?:INUED|'D|D)?\.?\)$", re.IGNORECASE)
 
@@ -207,8 +210,8 @@ def pairs_of(declared: Declared) -> tuple[tuple[str, str], ...]:
 def key_of(phrase: str) -> str:
     """Return a phrase as names are compared: capitals, single spaces, "AND" for "/" and "&"."""
     key = " ".join(phrase.upper().strip(" :.*_#").split())
-    key = re.sub(r"[ ]?[/&+,-][ ]?(?:AND )?", " AND ", key)
-    return re.sub(r"\(S\)$", "S", key)
+    key = _JOINED.sub(" AND ", key)
+    return f"{key[:-3]}S" if key.endswith("(S)") else key
 
 
 @lru_cache(maxsize=4096)

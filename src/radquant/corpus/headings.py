@@ -7,7 +7,7 @@ ones count where the report uses them so.
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from radquant.corpus.heading_names import (
     Declared,
@@ -23,8 +23,7 @@ from radquant.settings.corpus import LONGEST_HEADING
 BODY = ("findings", "impression", "both", "summary")
 
 
-@dataclass(frozen=True)
-class Heading:
+class Heading(NamedTuple):
     """A heading from `start` up to `end`, where its text begins."""
 
     start: int
@@ -59,7 +58,7 @@ def _with_space(shadow: str, headings: Sequence[Heading]) -> list[Heading]:
     for heading, last, following in zip(headings, ends, begins, strict=False):
         start = last + len(shadow[last : heading.start].rstrip())
         end = following - len(shadow[heading.end : following].lstrip())
-        grown.append(replace(heading, start=start, end=end))
+        grown.append(heading._replace(start=start, end=end))
     return grown
 
 
@@ -273,7 +272,7 @@ def _ending(shadow: str, headings: Sequence[Heading]) -> list[Heading]:
             kinds[place] = "part" if parted else "unknown"
         elif kinds[place] != "part":
             parted = False
-    return [replace(heading, kind=kind) for heading, kind in zip(headings, kinds, strict=True)]
+    return [it._replace(kind=kind) for it, kind in zip(headings, kinds, strict=True)]
 
 
 # -------------------------------------------------------------------------------------------- tags
