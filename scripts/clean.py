@@ -1,6 +1,7 @@
 """Clean, deduplicate and split a raw corpus; every dropped report is recorded with its reason."""
 
 import argparse
+import contextlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,8 @@ def main() -> None:
     for path in refused:
         path.unlink(missing_ok=True)
         hash_path(path).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # not there, or with something else in it
+        refused[0].parent.rmdir()
     print(show_funnel(cleaned.funnel))
     if cleaned.funnel["unit"] == "report":
         print("the corpus names no patients: split by report", file=sys.stderr)

@@ -37,6 +37,10 @@ HEADINGS = True
 IMAGES = None
 
 
+def look(source: Source) -> None:
+    pass
+
+
 def read(source: Source) -> list[Report]:
     lines = [line.partition(":") for line in source.path.read_text().splitlines()]
     return checked([report_from_text(name, text, name) for name, _, text in lines], source.name)

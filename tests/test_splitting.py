@@ -36,6 +36,26 @@ def test_whole_patients_are_held_out_in_about_the_share_asked_for():
     assert splits != assign_splits(reports, 0.3, seed=2)
 
 
+def test_a_patient_in_several_forms_is_one():
+    """Padded, as a column of a fixed width; with .0, as pandas writes numbers beside a gap."""
+    forms = ["123", "123 ", "\u00a0123", "123.0", "１２３", "Mu\u0308ller", "Müller"]
+    reports = [replace(report, group=form) for report, form in zip(corpus(7), forms, strict=True)]
+    for seed in range(20):
+        splits = assign_splits(reports, 0.5, seed)
+        assert len(set(splits[:5])) == len(set(splits[5:])) == 1
+        task = replace(TASK, eval_reports=1, eval_fraction=0.5, seed=seed)
+        if splits[0] != splits[5]:
+            cleaned = clean_corpus(reports, task)
+            assert cleaned.funnel["eval_groups"] == cleaned.funnel["train_groups"] == 1
+
+
+def test_one_text_in_two_unicode_forms_is_a_duplicate():
+    reports = corpus(20)
+    reports[3].findings, reports[4].findings = "Größe: 5 mm", "GRO\u0308ßE 5 mm"
+    cleaned = clean_corpus(reports, TASK)
+    assert [r.id for r, why, _ in cleaned.rejected if why == "duplicate text"] == ["r4"]
+
+
 def test_growing_the_corpus_moves_nobody():
     small, large = corpus(100, groups=30), corpus(400, groups=30)
     assert assign_splits(large, 0.3, 1)[:100] == assign_splits(small, 0.3, 1)
@@ -65,8 +85,11 @@ def test_given_splits_are_respected_and_the_unassigned_are_rejected():
     ("change", "reason"),
     [
         ({"group": "p1"}, "shared patient"),
+        ({"group": " p1\u200b"}, "shared patient"),
         ({"study": "s1"}, "shared study"),
+        ({"study": "s1\u00a0"}, "shared study"),
         ({"findings": "SAME words, here"}, "shared text"),
+        ({"findings": "sa\u00adme \u200bwords here"}, "shared text"),
         ({}, None),
     ],
 )

@@ -192,6 +192,13 @@ def test_a_corpus_that_is_not_there(tmp_path: Path) -> None:
     assert len(errors(log)) == 1
 
 
+def test_a_plan_looks_at_a_corpus_that_is_there(tmp_path: Path) -> None:
+    run = copy_repository(tmp_path / "run")
+    (run / "own.csv").write_text("id;txt\n1;a\n")
+    config = table_config(run, "own.csv")
+    assert_refused(run, "own.csv has no column 'text'", "-n", "--configfile", config)
+
+
 def test_fewer_reports_than_asked_for(tmp_path: Path) -> None:
     run = copy_repository(tmp_path / "run")
     write_reports(run / "own.csv")

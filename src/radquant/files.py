@@ -305,7 +305,7 @@ def read_table(path: str | Path, require: Sequence[str] = ()) -> pd.DataFrame:
 
 
 def require_file(path: str | Path) -> None:
-    if not Path(path).is_file():
+    if not os.path.isfile(path):  # a path too long for a file is none either
         raise UserError(f"{path} does not exist or is not a file; check the path")
 
 

@@ -1,6 +1,7 @@
 """Texts for calibration from outside the corpus: a table of the user's, a file from the hub."""
 
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -8,8 +9,8 @@ from typing import Any
 from radquant.corpus.cleaning import normalise
 from radquant.corpus.files.encoding import decode
 from radquant.corpus.files.header import need_column
-from radquant.corpus.marks import meant
-from radquant.corpus.tables import cell, open_table
+from radquant.corpus.marks import Notes
+from radquant.corpus.tables import cell, open_table, say
 from radquant.errors import UserError
 from radquant.files import atomic_path, require_file, sha256_file
 
@@ -60,14 +61,17 @@ def read_texts(path: str | Path, column: str) -> list[dict[str, str]]:
     """
     if str(path).lower().endswith(".txt"):
         return [*_lines(Path(path))]
-    table = open_table(path)
+    notes: Notes = Counter()
+    table = open_table(path, notes=notes)
     if not table.columns:
         raise UserError(f"{path} is empty; give a file with texts")
     column = need_column(column, table.columns, path)
-    return [
-        {"id": place.removeprefix(f"{path}, "), "text": meant(cell(row, column, place))}
+    texts = [
+        {"id": place.removeprefix(f"{path}, "), "text": cell(row, column, place, notes)}
         for place, row in table.rows([column])
     ]
+    say(notes)
+    return texts
 
 
 def _lines(path: Path) -> Iterator[dict[str, str]]:

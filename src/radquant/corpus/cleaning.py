@@ -63,7 +63,7 @@ def normalise(text: str) -> str:
     spacing, punctuation, placeholders (XXXX, ___), invisible characters or Unicode form alone
     compare equal."""
     if not text.isascii():
-        text = unicodedata.normalize("NFC", INVISIBLE.sub("", text))
+        text = unicodedata.normalize("NFKC", INVISIBLE.sub("", text)).casefold()
     return " ".join(word for word in _WORD.findall(text.lower()) if word.strip("x"))
 
 

@@ -41,7 +41,7 @@ def look(name: str, source: Source) -> None:
     """Look at the beginning of a corpus's files, those that are there; raises UserError if one
     cannot be read in the format `name`."""
     kind = registry.load_kind(registry.CORPUS_FORMATS, name)
-    if hasattr(kind, "look"):
+    if hasattr(kind, "look"):  # a format of another version has none
         kind.look(source)
 
 

@@ -7,6 +7,7 @@ import html
 import re
 import unicodedata
 from collections import Counter
+from html.entities import html5
 
 # (what, column or file, which) -> how many cells or files.
 Notes = Counter[tuple[str, str, str]]
@@ -23,7 +24,8 @@ _MISSING = frozenset(
 )
 # By their exact case: "none" is what a person writes, and \n is a line break.
 _MISSING_AS_WRITTEN = frozenset({"None", "<None>", "\\N"})
-_LONGEST = 12
+_NANS = re.compile(r"(?:nan[\s.,;:|/]*){2,}|nan[.,;]", re.IGNORECASE)  # put together from several
+_LONGEST = 24
 
 
 def missing_mark(value: str, says_none: bool = False) -> str | None:
@@ -34,6 +36,8 @@ def missing_mark(value: str, says_none: bool = False) -> str | None:
     mark = value.strip()
     if not mark or len(mark) > _LONGEST:
         return None
+    if _NANS.fullmatch(mark):
+        return "NaN"
     if mark in _MISSING_AS_WRITTEN:
         return None if says_none and mark == "None" else mark
     return mark if mark.casefold() in _MISSING else None
@@ -42,14 +46,19 @@ def missing_mark(value: str, says_none: bool = False) -> str | None:
 # What may be a mark in a text; most texts have none, and are looked at no further.
 _ANY = re.compile(r"[\\&~\v\f\x1e\x85\u2028\u2029]|<(?:br|/?p\b|cr|lf)|_x00", re.IGNORECASE)
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
+_BREAK_ENTITY = re.compile(
+    r"&#(?:x0*d|0*13);(?:&#(?:x0*a|0*10);)?|&(?:#(?:x0*a|0*10)|newline);", re.IGNORECASE
+)
 _TAG = re.compile(
-    r"<(?:br\s*/?|/?p(?:\s[^<>]{0,200})?|cr>?<?lf|cr|lf)\s*>[ \t]*(?:\r\n|\n|\r)?", re.IGNORECASE
+    r"<(?:br\s*/?|/?p(?:\s+[a-z-]+\s*=[^<>]{0,200})?|cr>?<?lf|cr|lf)\s*>[ \t]*(?:\r\n|\n|\r)?",
+    re.IGNORECASE,
 )
 _SPREADSHEET = re.compile(r"_x000d_(?:_x000a_|\r?\n)?|_x000[abc]_(?:\r?\n)?", re.IGNORECASE)
 _HL7_NAME = r"(?:\.(?:br|sp\+?\d*|ce)|X(?:0D0A|0A0D|0A|0D))"
 _HL7_BREAK = re.compile(rf"(?:\\\\{_HL7_NAME}\\\\|\\{_HL7_NAME}\\)(?:\r\n|\n|\r)?", re.IGNORECASE)
 _HL7_LAYOUT = re.compile(r"\\(?:\.(?:fi|nf|in[+-]?\d*|ti[+-]?\d*|sk\+?\d*)|[HN])\\", re.IGNORECASE)
-_HL7_CHARACTER = re.compile(r"\\([FSTRE])\\")
+# Between letters it may be a slash: L\R\B.
+_HL7_CHARACTER = re.compile(r"(?<![A-Za-z\d])\\[FSTRE]\\|\\[FSTRE]\\(?![A-Za-z\d])")
 _HL7_CHARACTERS = {"F": "|", "S": "^", "T": "&", "R": "~", "E": "\\"}
 _OTHER_BREAK = re.compile("[\v\f\x1e\x85\u2028\u2029]")
 _REAL_BREAK = re.compile(r"[\r\n]")
@@ -72,6 +81,7 @@ def meant(text: str, notes: Notes | None = None, column: str = "") -> str:
     is none in a path, and none where it may be a slash within a word ("y\\n") or stands among real
     line breaks, unless there are several. Entities of HTML (&lt;) and HL7 (\\T\\) are characters.
     """
+    text = text.replace("\ufeff", "")  # the mark of a file's beginning is never a text's own
     if not _ANY.search(text):
         return text
     found: list[str] = []
@@ -84,16 +94,16 @@ def meant(text: str, notes: Notes | None = None, column: str = "") -> str:
 
     change(_SPREADSHEET, "\n", "spreadsheet")
     if "&" in text:
-        unescaped = _ENTITY.sub(lambda match: html.unescape(match[0]), text)
-        if unescaped != text:
-            breaks = len(_REAL_BREAK.findall(unescaped)) > len(_REAL_BREAK.findall(text))
-            found.append("HTML" if breaks else "entity")
-            text = unescaped
+        change(_BREAK_ENTITY, "\n", "HTML")
+        unescaped = _ENTITY.sub(_character, text)
+        found += ["entity"] * (unescaped != text)
+        text = unescaped
     change(_TAG, "\n", "HTML")
     if "\\" in text:
         change(_HL7_BREAK, "\n", "HL7")
-        change(_HL7_LAYOUT, "", "HL7 layout")
-        text, count = _HL7_CHARACTER.subn(lambda match: _HL7_CHARACTERS[match[1]], text)
+        if "HL7" in found:
+            change(_HL7_LAYOUT, "", "HL7 layout")
+        text, count = _HL7_CHARACTER.subn(lambda match: _HL7_CHARACTERS[match[0][1]], text)
         found += ["entity"] * bool(count)
         text, escaped = _without_escapes(text)
         found += ["backslash"] * escaped
@@ -104,6 +114,12 @@ def meant(text: str, notes: Notes | None = None, column: str = "") -> str:
         for kind in dict.fromkeys(found):
             notes["entities" if kind == "entity" else "line breaks", column, kind] += 1
     return text
+
+
+def _character(entity: re.Match[str]) -> str:
+    """The character that an entity of HTML stands for, itself if for none."""
+    name = entity[0][1:]
+    return html.unescape(entity[0]) if name.startswith("#") else html5.get(name, entity[0])
 
 
 def _without_escapes(text: str) -> tuple[str, bool]:
@@ -132,12 +148,13 @@ def _between_letters(mark: re.Match[str]) -> bool:
     """Say whether a mark may be a slash within a word, or at its end: "y\\n" is yes or no."""
     before = mark.string[mark.start() - 1 : mark.start()]
     behind = mark.string[mark.end() : mark.end() + 1]
-    return before.islower() and (not behind or behind.islower())
+    return before.isalpha() and (not behind or behind.islower())
 
 
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060\ufeff]")
 _FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
-_WHOLE_FLOAT = re.compile(r"(-?\d+)\.0+")
+_WHOLE_FLOAT = re.compile(r"(-?\d+)(?:\.0+|,0)")
+_FORCED = re.compile(r"=\"(.*)\"|'(?=[\d=+@-])(.*)")  # what makes a spreadsheet keep it as text
 
 
 def tidy(name: str) -> str:
@@ -157,5 +174,7 @@ def same_id(value: str) -> str:
     if value.isalnum() and value.isascii():
         return value
     plain = tidy(value.translate(_FULL_WIDTH))
+    forced = _FORCED.fullmatch(plain)
+    plain = (forced[1] or forced[2] or "") if forced else plain
     number = _WHOLE_FLOAT.fullmatch(plain)
     return number[1] if number else plain

@@ -16,6 +16,7 @@ from radquant.corpus.splitting import assign_splits, check_no_leak, draw, leaks
 from radquant.errors import UserError
 from radquant.image_files import COLUMN, image_files, read_image
 
+EXAMPLES = 3
 TEXT_COLUMNS = (*SECTIONS, "text")
 
 
@@ -145,6 +146,7 @@ def clean_corpus(
         "train_groups": len({report.group or report.id for report in result.train}),
         "eval_groups": len({report.group or report.id for report in result.evaluation}),
         "reasons": dict(sorted(Counter(reason for _, reason, _ in result.rejected).items())),
+        "examples": _examples(result),
     }
     _check_enough(result, len(raw), settings)
     check_no_leak(result.train, result.evaluation, settings.inputs, settings.target)
@@ -280,14 +282,22 @@ def _check_enough(result: Cleaned, raw: int, settings: Settings) -> None:
         )
 
 
+def _examples(result: Cleaned) -> dict[str, list[str]]:
+    """Three reports by id for each reason."""
+    found: dict[str, list[str]] = {}
+    for report, reason, _ in result.rejected:
+        ids = found.setdefault(reason, [])
+        ids += [report.id] * (len(ids) < EXAMPLES)
+    return found
+
+
 def _most_frequent(result: Cleaned) -> str:
     """What took most reports, with three of them by id."""
     counts = Counter(reason for _, reason, _ in result.rejected)
     if not counts:
         return "no report was rejected"
     reason, count = counts.most_common(1)[0]
-    ids = [report.id for report, why, _ in result.rejected if why == reason][:3]
-    shown = ", ".join(map(shown_id, ids))
+    shown = ", ".join(map(shown_id, _examples(result)[reason]))
     return f"{reason!r} took {count} of {len(result.rejected)}, such as {shown}"
 
 

@@ -1,7 +1,9 @@
 """Rows of tables as text, with errors that name the file and the row: CSV and its kin, JSONL,
 Parquet and .xlsx."""
 
+import ast
 import sys
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -50,6 +52,10 @@ def open_table(
     require_file(path)
     path = Path(path)
     name = path.name.lower()
+    if (encoding or separator) and name.endswith((".parquet", *_SHEETS)):
+        raise UserError(f"{path} is no text; remove corpus.separator and corpus.encoding")
+    if separator and name.removesuffix(".gz").endswith(_LINES):
+        raise UserError(f"{path} has no cells to separate; remove corpus.separator")
     plain = name.removesuffix(".gz")
     if plain.endswith(_DELIMITED):
         table = delimited.read(path, separator, encoding, whole)
@@ -83,6 +89,8 @@ def cell(
     value = row.get(column, "")
     if value in _REFUSED:
         raise UserError(f"{place}: column {column!r} {_REFUSED[value]}")
+    if value.startswith(("b'", 'b"')) and value.endswith(value[1]) and len(value) > 2:
+        value = _decoded(value, f"{place}: column {column!r}")
     mark = missing_mark(value, says_none)
     if mark is not None:
         if notes is not None:
@@ -93,6 +101,20 @@ def cell(
     except UnicodeEncodeError:
         raise UserError(f"{place}: column {column!r} holds a broken character; mend it") from None
     return value
+
+
+def _decoded(written: str, place: str) -> str:
+    """The text of bytes that Python wrote as b'...', as pandas does in a CSV."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # they quote the text
+            value = ast.literal_eval(written)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return written
+    try:
+        return str(value, "utf-8") if isinstance(value, bytes) else written
+    except UnicodeDecodeError:
+        raise UserError(f"{place} is bytes that are not UTF-8; store it as a string") from None
 
 
 USUAL = ("utf-8", "utf-8, separated by ','")

@@ -13,7 +13,7 @@ PATH = "absolute or relative to the directory in which the workflow runs"
 
 
 SEPARATOR = of_form(
-    r'^(tab|[^A-Za-z0-9\s"])$', "tab, or one character that is no letter, digit, space or quote"
+    r'^(tab|\t|[^A-Za-z0-9\s"])$', "tab, or one character that is no letter, digit, space or quote"
 )
 
 
@@ -151,7 +151,7 @@ class Corpus(Section):
     @classmethod
     def check_encoding(cls, value: str | None) -> str | None:
         if value is not None and not is_encoding(value):
-            raise wrong(f" is {value!r}, which is no encoding; use utf-8 or windows-1252")
+            raise wrong(f"is {value!r}, which is no encoding; use utf-8 or windows-1252")
         return value
 
     @model_validator(mode="after")

@@ -30,7 +30,8 @@ def read(path: Path, separator: str | None, encoding: str | None, whole: bool) -
     if said:
         head = head[said.end() :]
         separator = separator or said[1]
-    separator = separator or separator_of(head, complete, path)
+    usual = "\t" if path.name.lower().removesuffix(".gz").endswith((".tsv", ".tab")) else ","
+    separator = separator or separator_of(head, complete, path) or usual
     cells = _cells(path, encoding, separator, skip=bool(said))
     _, header = next(cells, (0, []))
     columns = check_names(header, path)
@@ -61,13 +62,13 @@ def _head(path: Path, encoding: str) -> tuple[str, bool]:
     """(the beginning of a text, whether that is all of it)."""
     with open_text(path, encoding) as file:
         head = file.read(HEAD)
-        return head, not file.read(1)
+        return head.removeprefix("\ufeff"), not file.read(1)
 
 
-def separator_of(head: str, complete: bool, path: Path) -> str:
+def separator_of(head: str, complete: bool, path: Path) -> str | None:
     """Return what separates the cells, by the header and whether the first rows have as many.
 
-    A header that nothing separates is that of one column. Raises UserError where two are as likely.
+    None for a header that nothing separates. Raises UserError where two are as likely.
     """
     found: list[tuple[bool, int, str]] = []
     for separator in NAMES:
@@ -77,7 +78,7 @@ def separator_of(head: str, complete: bool, path: Path) -> str:
         if widths and widths[0] > 1:
             found.append((whole and len(set(widths)) == 1, widths[0], separator))
     if not found:
-        return ","
+        return None
     best = max(found)[:2]
     likely = [separator for *fit, separator in found if tuple(fit) == best]
     if len(likely) > 1:
@@ -124,7 +125,7 @@ def _cells(
             except csv.Error:
                 raise UserError(
                     f"{path}, row {number}: malformed CSV; check the quotes of that row "
-                    "(within quotes, a quote is written twice)"
+                    "(within quotes, a quote is written twice, not behind a backslash)"
                 ) from None
             if values:
                 yield number, values

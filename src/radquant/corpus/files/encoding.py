@@ -186,7 +186,7 @@ def _check_windows(read: Chunks, place: str, whole: bool) -> None:
             text = line.decode(WINDOWS)
         except UnicodeDecodeError:
             text = None
-        if text is None or _CONTROL.search(line) or _ODD_IN_WORD.search(text):
+        if text is None or _CONTROL.search(line) or _is_odd(text):
             raise UserError(f"{place}, line {number}: not UTF-8, nor {WINDOWS} it seems{other}")
     if whole and in_windows == number and _CUT.search(line):
         raise UserError(f"{place}, line {number}: ends within a character; fetch the file again")
@@ -195,6 +195,13 @@ def _check_windows(read: Chunks, place: str, whole: bool) -> None:
             f"{place} is in two encodings: line {in_windows} is not UTF-8 and line {in_utf8} is; "
             "save all of it as UTF-8"
         )
+
+
+def _is_odd(text: str) -> bool:
+    """Say whether a line is hardly what was written: of two bytes a letter, most are no ASCII."""
+    plain = sum(character.isascii() and character.isalpha() for character in text)
+    other = sum(character.isalpha() for character in text) - plain
+    return bool(_ODD_IN_WORD.search(text)) or (other >= 4 and other > 0.4 * plain)
 
 
 def _byte_lines(read: Chunks, whole: bool) -> Iterator[bytes]:

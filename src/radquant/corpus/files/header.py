@@ -11,8 +11,16 @@ from radquant.errors import UserError
 
 SHOWN = 20
 COMPARED = 2000
-# What a name looks like. Without a header line, a report's text stands where the names should.
-_NAME = re.compile(r"[\w#%$()/:@&+-]+(?: [\w#%$()/:@&+-]+){0,3}")
+# What a name looks like. Without a header line, a report's text stands where the names should, so
+# that a name of two words needs one that texts hardly have.
+_NAME = re.compile(r"[\w#%$()/@&+.-]*\w[)]?")
+_OF_NAMES = frozenset(
+    (
+        *("id", "ids", "name", "number", "no", "date", "time", "code", "type", "key", "text"),
+        *("texts", "report", "reports", "patient", "study", "subject", "accession", "section"),
+        *("column", "age", "sex", "file", "path", "label", "split"),
+    )
+)
 _LONGEST = 40
 
 
@@ -28,19 +36,23 @@ def check_names(names: Sequence[str], path: str | Path) -> list[str]:
 
 def shown_name(name: str) -> str:
     """Return a name for an error, unless it may be the text of a report."""
-    if len(name) <= _LONGEST and _NAME.fullmatch(name):
-        return repr(name)
-    return f"something of {len(name)} characters"
+    return repr(name) if _is_name(name) else f"something of {len(name)} characters"
+
+
+def _is_name(name: str) -> bool:
+    words = name.split(" ")
+    known = len(words) == 1 or (len(words) == 2 and _OF_NAMES & {*name.casefold().split(" ")})
+    return len(name) <= _LONGEST and all(map(_NAME.fullmatch, words)) and bool(known)
 
 
 def shown_names(names: Sequence[str]) -> str:
-    """Return names for an error: the first ones, and only what looks like a name."""
+    """Return the first names for an error, but nothing of a row that hardly holds names."""
     named = [name for name in names if name]
-    parts = [shown_name(name).strip("'") for name in named[:SHOWN]]
     more = f" and {len(named) - SHOWN} more" if len(named) > SHOWN else ""
-    if any(part.startswith("something of ") for part in parts):
-        more += " (the first row must name the columns)"
-    return ", ".join(parts) + more
+    if all(map(_is_name, named)):
+        return ", ".join(named[:SHOWN]) + more
+    sizes = ", ".join(str(len(name)) for name in named[:SHOWN])
+    return f"texts of {sizes}{more} characters; the first row must name the columns"
 
 
 def need_column(wanted: str, available: Sequence[str], path: str | Path) -> str:

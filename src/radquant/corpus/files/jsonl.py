@@ -10,14 +10,16 @@ from radquant.corpus.files.header import check_names, shown_name
 from radquant.corpus.files.rows import Table, text_of
 from radquant.errors import UserError
 
+LOOKED_AT = 20
 LINES = "each line must be one object (jq -c '.[]' makes lines of a list, jq -c . of objects)"
 
 
 def read(path: Path, encoding: str | None, whole: bool) -> Table:
-    """Open a table; its columns are the keys of all records, or of the first without `whole`."""
+    """Open a table; its columns are the keys of all records, without `whole` of the first ones."""
     encoding = encoding_of(chunks_of(path, None if whole else HEAD), str(path), encoding, whole)
     records: list[tuple[str, dict[str, Any]]] = []
     columns: dict[str, None] = {}
+    certain = True
     with open_text(path, encoding, newline="\n") as file:
         for number, line in enumerate(file, 1):
             place = f"{path}, line {number}"
@@ -26,14 +28,15 @@ def read(path: Path, encoding: str | None, whole: bool) -> Table:
             record = _record(line.removeprefix("\ufeff") if number == 1 else line, place)
             columns.update(dict.fromkeys(record))
             records.append((place, record))
-            if not whole:
+            if not whole and len(records) == LOOKED_AT:
+                certain = False
                 break
 
     def rows(names: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
         for place, record in records:
             yield place, {name: text_of(record[name]) for name in names if name in record}
 
-    return Table(list(columns), rows, encoding)
+    return Table(list(columns), rows, encoding, certain)
 
 
 def _record(line: str, place: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ _KINDS = (
     (
         re.compile(
             r"[\v\x1c]?(?:MSH|FHS|BHS)[|^~\\&#]"
+            r"|(?:EVN|PID|PV1|ORC|OBR|OBX|NTE)\|\d*\|"
             r"|(?:(?:EVN|PID|PV1|ORC|OBR|OBX|NTE)\|[^\r\n]*[\r\n]+){2}"
         ),
         "an HL7 message",
@@ -20,8 +21,10 @@ _KINDS = (
         "save it as plain text",
     ),
     (re.compile(r"%PDF-"), "a PDF", "save its text"),
+    (re.compile(r"\{\s*(['\"])[^'\"\r\n]{1,80}\1\s*:"), "JSON", "take the text out of it"),
 )
 _HTML = re.compile(r"</(?:div|span|table|td|font|body|html)\s*>", re.IGNORECASE)
+_LIST = re.compile(r"\s*\[\s*['\"]")  # as Python and JSON write one
 _ENCODED = re.compile(r"[A-Za-z0-9+/=\r\n]{200,}")
 
 
@@ -38,6 +41,8 @@ def check_text(text: str, place: str, what: str = "") -> None:
     check_plain(text, place, what)
     if "</" in text and _HTML.search(text):
         raise UserError(f"{place}: {what}{' ' * bool(what)}is HTML; save it as plain text")
+    if _LIST.match(text) and text.rstrip().endswith(("']", '"]')):
+        raise UserError(f"{place}: {what}{' ' * bool(what)}is a list; make one text of it")
     if len(text) >= 200 and " " not in text and _ENCODED.fullmatch(text.strip()):
         raise UserError(
             f"{place}: {what}{' ' * bool(what)}is one word of {len(text)} characters, as an "

@@ -21,6 +21,7 @@ class Table:
     columns: list[str]
     rows: Callable[[Sequence[str]], Iterator[Row]]
     read_as: str = ""  # encoding and separator, in words
+    certain: bool = True  # whether there are no other columns than these
 
 
 def text_of(value: Any, exact: float = 2.0**53) -> str:

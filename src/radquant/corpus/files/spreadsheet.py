@@ -5,21 +5,16 @@ import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
-from xml.etree.ElementTree import ParseError
+from typing import IO, Any
 
 from radquant.corpus.files.header import check_names
 from radquant.corpus.files.rows import FORMULA, Row, Table, text_of
 from radquant.errors import UserError
 from radquant.files import BOMB, most_unpacked
 
+LOOKED_AT = 10_000_000  # bytes; the texts of all cells stand apart from them, and are read first
 EXACT = 1e15  # a spreadsheet keeps 15 digits of a number
 _MERGED = re.compile(rb'<(?:\w+:)?mergeCell\s[^>]*ref="([A-Z]+)(\d+):([A-Z]+)(\d+)"')
-# What openpyxl raises for a workbook that is broken.
-_BROKEN = (
-    *(zipfile.BadZipFile, OSError, EOFError, ParseError),
-    *(KeyError, ValueError, TypeError, IndexError, AttributeError),
-)
 
 
 def read(path: Path, whole: bool) -> Table:
@@ -30,6 +25,8 @@ def read(path: Path, whole: bool) -> Table:
     header, of which a file holds only the first.
     """
     _check_packed(path)
+    if not whole and path.stat().st_size > LOOKED_AT:
+        return Table([], lambda names: iter(()), certain=False)
     book = _workbook(path, formulas=False)
     sheet = _only_sheet(book, path)
     found = _filled(book, sheet, path)
@@ -66,14 +63,15 @@ def _check_packed(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             size = sum(each.file_size for each in archive.infolist())
-    except (zipfile.BadZipFile, OSError):
-        raise _broken(path) from None
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise _broken(path, error) from None
     if size > most_unpacked(path.stat().st_size):
         raise UserError(f"{path}: {BOMB}")
 
 
-def _broken(path: Path) -> UserError:
-    return UserError(f"{path} is not a readable .xlsx file; save it anew, or as CSV")
+def _broken(path: Path, error: Exception) -> UserError:
+    kind = type(error).__name__
+    return UserError(f"{path} is not a readable .xlsx file ({kind}); save it anew, or as CSV")
 
 
 def _workbook(path: Path, formulas: bool) -> Any:
@@ -83,8 +81,8 @@ def _workbook(path: Path, formulas: bool) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they quote cells
             return load_workbook(path, read_only=True, data_only=not formulas, keep_links=False)
-    except _BROKEN:
-        raise _broken(path) from None
+    except Exception as error:  # openpyxl and what it unpacks with raise what they like
+        raise _broken(path, error) from None
 
 
 def _only_sheet(book: Any, path: Path) -> str:
@@ -114,8 +112,8 @@ def _filled(book: Any, name: str, path: Path) -> Iterator[tuple[int, list[Any]]]
                     values.pop()
                 if values:
                     yield number, values
-    except _BROKEN:
-        raise _broken(path) from None
+    except Exception as error:  # openpyxl and what it unpacks with raise what they like
+        raise _broken(path, error) from None
 
 
 def _formulas(path: Path, name: str, places: Sequence[int]) -> set[tuple[int, int]]:
@@ -131,14 +129,24 @@ def _formulas(path: Path, name: str, places: Sequence[int]) -> set[tuple[int, in
 def _check_merged(sheet: Any, path: Path) -> None:
     """Raise UserError for cells of a sheet that are merged below its first row."""
     place = sheet._worksheet_path  # openpyxl tells of merged cells only where all is in memory
-    with zipfile.ZipFile(path) as archive, archive.open(place.lstrip("/")) as file:
-        held = b""
-        while chunk := file.read(1 << 20):
-            held = held[-200:] + chunk
-            for left, top, right, bottom in _MERGED.findall(held):
-                if int(bottom) > 1:
-                    where = f"{left.decode()}{int(top)}:{right.decode()}{int(bottom)}"
-                    raise UserError(
-                        f"{path}: the cells {where} are merged, and only the first holds a value; "
-                        "unmerge them and fill in each"
-                    )
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open(place.lstrip("/")) as file:
+            merged = _merged(file)
+    except Exception as error:
+        raise _broken(path, error) from None
+    if merged:
+        raise UserError(
+            f"{path}: the cells {merged} are merged, and only the first holds a value; unmerge "
+            "them and fill in each"
+        )
+
+
+def _merged(file: IO[bytes]) -> str:
+    """The first cells of a sheet's XML that are merged below its first row, '' if none are."""
+    held = b""
+    while chunk := file.read(1 << 20):
+        held = held[-200:] + chunk
+        for left, top, right, bottom in _MERGED.findall(held):
+            if int(bottom) > 1:
+                return f"{left.decode()}{int(top)}:{right.decode()}{int(bottom)}"
+    return ""

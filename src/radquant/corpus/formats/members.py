@@ -34,7 +34,7 @@ def members(source: Source, ending: str) -> Iterator[tuple[str, bytes]]:
         return
     path = source.path
     assert path is not None
-    if not path.exists():
+    if not os.path.exists(path):
         raise UserError(f"{path} does not exist; check the path")
     if path.is_dir():
         files, others = [], Counter[str]()
@@ -60,7 +60,7 @@ def look_at(source: Source, ending: str) -> None:
     """Raise UserError if a folder that is there holds no file that ends so, or a file that is there
     is no archive. Nothing is read."""
     path = source.path
-    if path is None or not path.exists():
+    if path is None or not os.path.exists(path):
         return
     if path.is_dir():
         others = Counter[str]()
@@ -69,7 +69,11 @@ def look_at(source: Source, ending: str) -> None:
                 return
             others[file.suffix.lower()] += 1
         raise _no_report(path, ending, others)
-    if not (zipfile.is_zipfile(path) or tarfile.is_tarfile(path)):
+    try:
+        known = zipfile.is_zipfile(path) or tarfile.is_tarfile(path)
+    except (tarfile.TarError, EOFError, zlib.error, OSError):
+        known = False
+    if not known:
         raise _no_archive(str(path))
 
 
@@ -94,7 +98,8 @@ def files_in(folder: Path) -> Iterator[Path]:
                 raise UserError(
                     f"{path} is a link that leads out of {folder}; put the files themselves there"
                 )
-        yield from filter(Path.is_file, shown)
+            if path.is_file():
+                yield path
 
 
 def check_name(name: str, place: Path | str) -> None:

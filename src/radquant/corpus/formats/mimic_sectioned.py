@@ -3,6 +3,8 @@
 Its columns are study, impression, findings, last_paragraph and comparison.
 """
 
+import os
+
 from radquant.corpus.files.header import need_column
 from radquant.corpus.formats.kind import Source
 from radquant.corpus.formats.mimic_split import look_at_splits, studies_of
@@ -26,9 +28,9 @@ NEEDED = ("study", "impression", "findings")
 
 
 def look(source: Source) -> None:
-    if source.path is not None and source.path.exists():
+    if source.path is not None and os.path.exists(source.path):
         table = open_table(source.path, source.separator, source.encoding, whole=False)
-        for column in NEEDED:
+        for column in NEEDED if table.certain else ():
             need_column(column, table.columns, source.path)
     look_at_splits(source)
 

@@ -1,5 +1,6 @@
 """MIMIC-CXR-JPG's split file, mimic-cxr-2.0.0-split.csv[.gz]: a row an image of a study."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,10 +35,10 @@ NEEDED = ("study_id", "subject_id", "split")
 
 def look_at_splits(source: Source) -> None:
     path = source.split_file
-    if path is not None and path.exists():
-        columns = open_table(path, whole=False).columns
-        for column in (*NEEDED, *filter(None, [source.image_column])):
-            need_column(column, columns, path)
+    if path is not None and os.path.exists(path):
+        table = open_table(path, whole=False)
+        for column in (*NEEDED, *filter(None, [source.image_column])) if table.certain else ():
+            need_column(column, table.columns, path)
 
 
 def studies_of(source: Source) -> Studies:

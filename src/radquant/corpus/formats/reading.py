@@ -1,7 +1,7 @@
 """What several formats do with what they read."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from radquant.cli import progress
@@ -10,7 +10,7 @@ from radquant.corpus.files.markup import check_text
 from radquant.corpus.files.rows import Row
 from radquant.corpus.formats.kind import Source
 from radquant.corpus.heading_names import Declared
-from radquant.corpus.marks import meant, same_id
+from radquant.corpus.marks import Notes, meant, missing_mark, same_id
 from radquant.corpus.reports import SECTIONS, Report, check_ids
 from radquant.corpus.sections import find_sections
 from radquant.corpus.tables import cell
@@ -24,20 +24,34 @@ SPLITS = {
     "": "",
 }
 FILES = "text files"
-_SHORTENED = re.compile(r"\d\.\d+[eE]\+\d+")
+_SHORTENED = re.compile(r"\d(?:[.,]\d+)?[eE]\+\d+")
 
 
 def report_from_text(
     identifier: str, text: str, where: str, headings: Declared | None = None
 ) -> Report:
     """headings: those that the user declares, by section."""
+    sections = sections_of(text, SECTIONS, headings)
+    return Report(id=identifier, text=text, where=where, **sections)
+
+
+def sections_of(
+    text: str,
+    names: Sequence[str],
+    headings: Declared | None = None,
+    notes: Notes | None = None,
+) -> dict[str, str]:
+    """Return sections of a text by name; one that is a mark for no value ("FINDINGS: nan", which a
+    program put together) is ''."""
     found = find_sections(text, headings)
-    return Report(
-        id=identifier,
-        text=text,
-        where=where,
-        **{name: getattr(found, name) for name in SECTIONS},
-    )
+    sections = {name: getattr(found, name) for name in names}
+    for name, section in sections.items():
+        mark = missing_mark(section, says_none=name in ("indication", "comparison"))
+        if mark is not None:
+            sections[name] = ""
+            if notes is not None:
+                notes["missing", name, mark] += 1
+    return sections
 
 
 def id_cell(row: Mapping[str, str], column: str, place: str, source: Source) -> str:

@@ -1,13 +1,20 @@
 """Format table: one table of reports, or one for training and one for evaluation."""
 
+import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from radquant.corpus.files.header import need_column, shown_names
 from radquant.corpus.formats.kind import Source
-from radquant.corpus.formats.reading import checked, id_cell, split_of, text_cell, with_progress
+from radquant.corpus.formats.reading import (
+    checked,
+    id_cell,
+    sections_of,
+    split_of,
+    text_cell,
+    with_progress,
+)
 from radquant.corpus.reports import SECTIONS, Report, compose
-from radquant.corpus.sections import find_sections
 from radquant.corpus.tables import cell, open_table
 from radquant.errors import UserError
 from radquant.image_files import SEPARATOR, image_names
@@ -57,9 +64,10 @@ def read(source: Source) -> list[Report]:
 
 def look(source: Source) -> None:
     for path in (source.path, source.train, source.eval):
-        if path is not None and path.exists():
+        if path is not None and os.path.exists(path):
             table = open_table(path, source.separator, source.encoding, whole=False)
-            _choose_columns(table.columns, source, path)
+            if table.certain:
+                _choose_columns(table.columns, source, path)
 
 
 def _table(path: Path, source: Source, split: str) -> list[Report]:
@@ -76,9 +84,9 @@ def _table(path: Path, source: Source, split: str) -> list[Report]:
         fields["images"] = SEPARATOR.join(image_names(fields.get("images", "")))
         report = Report(**fields, where=place)
         if "text" in columns and from_text:
-            found = find_sections(report.text, source.headings)
-            for name in from_text:
-                setattr(report, name, getattr(found, name))
+            found = sections_of(report.text, from_text, source.headings, source.notes)
+            for name, section in found.items():
+                setattr(report, name, section)
         elif "text" not in columns:
             report.text = compose(report)
         reports.append(report)
@@ -114,6 +122,7 @@ def _choose_columns(available: list[str], source: Source, path: Path) -> dict[st
         raise UserError(
             f"{path} has no column 'text', 'findings' or 'impression'; its columns are "
             f"{shown_names(available)}; name the one that holds the report"
+            + (" (or what separates them, as corpus.separator)" if len(available) == 1 else "")
         )
     return columns
 
