@@ -5,7 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from radquant.corpus.cleaning import clean_text, is_cut, normalise, refers_elsewhere
+from radquant.corpus.cleaning import (
+    clean_text,
+    count_words,
+    is_cut,
+    normalise,
+    refers_elsewhere,
+)
 
 
 @pytest.mark.parametrize(
@@ -150,3 +156,21 @@ def test_a_megabyte_takes_linear_time(text):
     refers_elsewhere(text[:400])
     normalise(text)
     assert time.process_time() - started < 5
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("39 A.M., ___", 0),
+        ("5:39 PM XXXX", 0),
+        ("___", 0),
+        ("1. 2.", 0),
+        ("T12 is whole.", 3),
+        ("No change", 2),
+        ("Größe: unverändert", 2),
+        ("肺野は清明", 1),
+        ("X-ray of a chest", 3),
+    ],
+)
+def test_words_that_say_something(text, words):
+    assert count_words(text) == words

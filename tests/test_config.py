@@ -290,6 +290,33 @@ MISTAKES = [
     ("corpus/format", "table", "format table needs exactly one of path, train and eval, not wheel"),
     ("corpus/split_file", "a.csv", "corpus.split_file is not used by format openi"),
     ("corpus/columns", {"text": "report"}, "corpus.columns is for format table"),
+    ("corpus/headings", {"findings": ["Befund"]}, "corpus.headings is for table, mimic-tree"),
+    (
+        "corpus/headings",
+        {"findings": [" "]},
+        "has a heading that holds no letter",
+    ),
+    (
+        "corpus/headings",
+        {"findings": ["A\nB"]},
+        "has a heading that holds a line break",
+    ),
+    (
+        "corpus/headings",
+        {"findings": ["A: B"]},
+        "corpus.headings.findings has a heading that holds a",
+    ),
+    (
+        "corpus/headings",
+        {"findings": ["a" * 81]},
+        "a heading that is longer than 80",
+    ),
+    (
+        "corpus/headings",
+        {"findings": ["Befund"], "impression": ["BEFUND:"]},
+        "corpus.headings.impression has the heading 'BEFUND:', as findings has; leave it in one",
+    ),
+    ("cleaning/min_input_words", 0, "must be at least 1"),
     ("generation/prompt", "prompts/{x}.txt", "a path may hold no braces"),
     ("task/inputs", ["impression"], "task.inputs holds impression, which is the target"),
     ("cleaning", {"min_words": 3, "max_words": 2}, "must not exceed"),

@@ -1,7 +1,9 @@
 """What every corpus format must have, the check of a source, and one more format."""
 
 import copy
+import json
 import runpy
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -15,8 +17,10 @@ from radquant import registry
 from radquant.corpus.fetching import OPTIONS, fetch_corpus
 from radquant.corpus.formats.kind import CorpusFormat, Source
 from radquant.errors import UserError
-from radquant.settings import corpus_sources
+from radquant.settings import corpus_sources, stages
 from radquant.settings.configuration import resolve
+from radquant.settings.corpus import Corpus, Headings
+from radquant.settings.options import words
 
 REPOSITORY = Path(__file__).parents[1]
 TOY = '''"""Format toy: a report a line, its id before the first colon."""
@@ -177,3 +181,51 @@ def test_one_more_format_is_checked_in_a_configuration(
     wrong["corpus"] = {**config["corpus"], "split_file": "s.csv"}
     with pytest.raises(UserError, match=r"corpus\.split_file is not used by format toy"):
         resolve(wrong)
+
+
+GERMAN = {"findings": ["Befund"], "impression": ["Beurteilung"]}
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("table", "t.csv"),
+        ("table", "t.jsonl"),
+        ("text-folder", "a.txt"),
+        ("mimic-tree", "p10/p10000032/s1.txt"),
+    ],
+)
+def test_declared_headings_are_for_each_format_that_reads_texts(
+    tmp_path: Path, name: str, file: str
+) -> None:
+    text = "BEFUND: Kein Erguss.\nBeurteilung: Unauffällig.\n"
+    contents = {
+        ".csv": 'id,text\n1,"' + text + '"\n',
+        ".jsonl": json.dumps({"id": "1", "text": text}) + "\n",
+        ".txt": text,
+    }
+    path = tmp_path / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(contents[path.suffix], encoding="utf-8")
+    place = path if name == "table" else tmp_path
+    [report] = fetch_corpus(name, Source(path=place, headings=GERMAN))
+    assert (report.findings, report.impression) == ("Kein Erguss.", "Unauffällig.")
+    [report] = fetch_corpus(name, Source(path=place))
+    assert report.impression == ""
+
+
+def test_the_script_takes_declared_headings_as_the_rule_hands_them(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("Befund: Frei.\nBeurteilung und Rat: Gut.\n", encoding="utf-8")
+    corpus = Corpus(
+        name="own",
+        format="text-folder",
+        path=str(tmp_path),
+        headings=Headings(findings=("Befund",), impression=("Beurteilung und Rat",)),
+    )
+    part = stages.FETCH_CORPUS[0]
+    handed = shlex.split(words({"corpus": corpus}, (part,)))
+    output = tmp_path / "raw.parquet"
+    with mock.patch.object(sys, "argv", ["fetch_corpus.py", *handed, "--output", str(output)]):
+        runpy.run_path(str(REPOSITORY / "scripts" / "fetch_corpus.py"), run_name="__main__")
+    table = pd.read_parquet(output)
+    assert table[["findings", "impression"]].to_numpy().tolist() == [["Frei.", "Gut."]]

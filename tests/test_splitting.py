@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from radquant.corpus.pipeline import Cleaned, Settings, clean_corpus, rejected_table
 from radquant.corpus.reports import Report
+from radquant.corpus.sections import find_sections
 from radquant.corpus.splitting import assign_splits, check_no_leak, draw, leaks
 from radquant.errors import UserError
 
@@ -168,6 +169,9 @@ REASONS = [
     ({"findings": "The heart is"}, "cut mid-sentence"),
     ({"impression": "Normal."}, "too short"),
     ({"impression": "Very large. " * 100}, "too long"),
+    ({"findings": "39 A.M., ___"}, "input too short"),
+    ({"findings": "A mass"}, "input too short"),
+    ({"findings": "NO mass is\nseen.", "impression": "No mass is seen"}, "input is the target"),
 ]
 
 
@@ -175,8 +179,26 @@ REASONS = [
 def test_every_reason_is_recorded(change, reason):
     reports = corpus(30)
     reports[4] = replace(reports[4], **change)
-    table = rejected_table(clean_corpus(reports, replace(TASK, min_words=2)))
+    cleaned = clean_corpus(reports, replace(TASK, min_words=2, min_input_words=2))
+    table = rejected_table(cleaned)
     assert table.loc[table["id"] == "r4", "reason"].tolist() == [reason]
+    step = "missing section" if reason.startswith("no ") else reason
+    assert {step: 1} == {
+        each["step"]: each["removed"] for each in cleaned.funnel["steps"] if each["step"] == step
+    }
+
+
+def test_a_section_of_both_is_never_its_own_answer():
+    """FINDINGS/IMPRESSION: the model would be shown the reference."""
+    reports = corpus(30)
+    both = find_sections("FINDINGS/IMPRESSION: No change of the large heart.")
+    assert both.findings == both.impression != ""
+    reports[4] = replace(reports[4], findings=both.findings, impression=both.impression)
+    cleaned = clean_corpus(reports, TASK)
+    assert [(r.id, why) for r, why, _ in cleaned.rejected if "target" in why] == [
+        ("r4", "input is the target")
+    ]
+    assert cleaned.funnel["reasons"]["input is the target"] == 1
 
 
 _text = st.sampled_from(
@@ -256,6 +278,7 @@ def test_duplicate_ids_are_named():
         {"eval_reports": 0},
         {"eval_fraction": 1.0},
         {"min_words": 9, "max_words": 3},
+        {"min_input_words": 0},
     ],
 )
 def test_a_task_that_makes_no_sense_is_refused(change):

@@ -7,7 +7,6 @@ The usual names are taken from the MIMIC-CXR code repository's section parser (J
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
 Declared = Mapping[str, Sequence[str]]
@@ -17,19 +16,21 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-# A heading is of a kind. "both" is findings and impression in one. "views" ("CHEST, TWO VIEWS:")
-# and "report" name the body where no heading of findings does. A "part" ("LUNGS:") stays in its
-# section, and "other" ends it; "unknown" is a line in capitals that could be either.
+# A heading is of a kind. "both" is findings and impression in one, and "summary" the impression of
+# a report that has no other. "views" ("CHEST, TWO VIEWS:") and "report" name the body where no
+# heading of findings does. A "part" ("LUNGS:") stays in its section, and "other" ends it; "unknown"
+# is a line in capitals that could be either.
 _NAMES = {
     "findings": "FINDINGS | FINDING | RADIOGRAPHIC FINDINGS | RADIOLOGICAL FINDINGS"
     " | IMAGING FINDINGS | CHEST FINDINGS | REFERENCE FINDINGS",
-    "impression": "IMPRESSION | IMPRESSIONS | CONCLUSION | CONCLUSIONS | OPINION | SUMMARY"
+    "impression": "IMPRESSION | IMPRESSIONS | CONCLUSION | CONCLUSIONS"
     " | FINAL IMPRESSION | OVERALL IMPRESSION | CLINICAL IMPRESSION | DIAGNOSTIC IMPRESSION"
     " | RADIOLOGICAL IMPRESSION | IMPRESSION AND PLAN | IMPRESSION AND RECOMMENDATION"
     " | IMPRESSION AND RECOMMENDATIONS",
     "both": "FINDINGS AND IMPRESSION | FINDING AND IMPRESSION | FINDINGS AND IMPRESSIONS"
     " | FINDINGS IMPRESSION | IMPRESSION AND FINDINGS | FINDINGS AND CONCLUSION"
     " | FINDINGS AND CONCLUSIONS",
+    "summary": "SUMMARY | OPINION",
     "indication": "INDICATION | INDICATIONS | CLINICAL INDICATION | CLINICAL INDICATIONS | HISTORY"
     " | CLINICAL HISTORY | PATIENT HISTORY | MEDICAL HISTORY | PAST MEDICAL HISTORY"
     " | HISTORY AND INDICATION | INDICATION AND HISTORY | HISTORY OF PRESENT ILLNESS"
@@ -46,13 +47,12 @@ _NAMES = {
     " | SUPPORTING FINDINGS | OTHER | OTHERS | MISCELLANEOUS",
     "other": "NOTIFICATION | NOTIFICATIONS | RECOMMENDATION | RECOMMENDATIONS | SIGNED BY"
     " | RADIATION DOSE | DOSE | DICTATED BY | ATTENDING | CRITICAL RESULT | CRITICAL RESULTS"
-    " | CRITICAL FINDING | CRITICAL FINDINGS | ADDENDUM | ADDENDA",
+    " | CRITICAL FINDING | CRITICAL FINDINGS | ADDENDUM | ADDENDA | END OF IMPRESSION"
+    " | END OF FINDINGS | END OF REPORT",
 }
 # These end a section only in capitals: "Note: the left base is hazy" does not.
 _IN_CAPITALS = {
-    "other": "COMMENT | COMMENTS | NOTE | NOTES | DATE | PFI | PROVISIONAL FINDINGS IMPRESSION"
-    " | PROVISIONAL FINDINGS | PROVISIONAL IMPRESSION | PRELIMINARY FINDINGS IMPRESSION"
-    " | PRELIMINARY FINDINGS | PRELIMINARY IMPRESSION | CC | ATTESTATION | DISCLAIMER"
+    "other": "COMMENT | COMMENTS | NOTE | NOTES | DATE | PFI | CC | ATTESTATION | DISCLAIMER"
     " | COMMUNICATION | FOLLOW-UP | FOLLOWUP | PLAN",
 }
 # Names that are words of plain prose, too: within a line they follow the end of a sentence.
@@ -94,10 +94,13 @@ _VERBS = _words(
     "IS ARE WAS WERE BE BEEN HAS HAVE NOT NONE THERE THIS THESE THAT FOLLOWING SEEN SHOWS SHOW MAY "
     "WILL SHOULD DR"
 )
-_SENTENCE = _VERBS | {"NO", "THE", "WITH"}
-_TO_BOTH = (("FINDINGS", "IMPRESSION"), ("FINDING", "IMPRESSION"), ("FINDINGS", "CONCLUSION"))
+_SENTENCE = _VERBS | _words("NO THE WITH COMPARED CONSISTENT LIKELY DUE SINCE UNCHANGED STABLE")
+# The sections that a name in capitals may have among other words, and the words that say that it is
+# none of this report's.
+_MAIN = _words("FINDINGS FINDING IMPRESSION IMPRESSIONS CONCLUSION HISTORY COMPARISON")
+_ANOTHER = _words("PRIOR PREVIOUS PROVISIONAL PRELIMINARY OUTSIDE END CRITICAL URGENT")
 
-_PATTERN_OF_CAPITALS = re.compile(r"[A-Z][A-Z0-9 ,/()&._:#+'\[\]-]*")
+_CAPITALS = re.compile(r"[A-Z][A-Z0-9 ,/()&._:#+'\[\]-]*")
 _COLONS = {ord(mark): ":" for mark in "\u2236\ua789\u02d0\ufe13"}
 
 
@@ -125,100 +128,90 @@ def _plain(char: str) -> str:
     return base if len(base) == 1 else char
 
 
-@dataclass(frozen=True)
-class Name:
-    """A heading's name as a text has it: its kind, and whether it is one of the list."""
-
-    kind: str
-    known: bool = True
+@lru_cache(maxsize=16)
+def known_names(declared: tuple[tuple[str, str], ...]) -> Mapping[str, str]:
+    """Return the kinds by the keys of names: the usual ones, and declared pairs (kind, name)."""
+    return _USUAL | {key_of(flat(name)): kind for kind, name in declared}
 
 
-class Names:
-    """The names of headings: ours and the declared ones."""
+def known_kind(phrase: str, known: Mapping[str, str]) -> str | None:
+    """Return the kind of a phrase that is a name, or a misspelt one, whatever its parentheses say.
 
-    def __init__(self, declared: tuple[tuple[str, str], ...]) -> None:
-        self.titles = _by_key(_NAMES)
-        self.capitals = _by_key(_IN_CAPITALS)
-        self.declared = {key_of(flat(name)): kind for kind, name in declared}
-        self.titles |= self.declared
+    "FINDINGS (CONTINUED)" is a part, and "PRIOR IMPRESSION" none of this report's.
+    """
+    if phrase in known:
+        return known[phrase]
+    in_capitals = phrase == phrase.upper()
+    for written in (phrase, _QUALIFIER.sub("", phrase)):
+        key = key_of(written)
+        words = [_near_miss(word) or word for word in key.split()]
+        for name in (key, " ".join(words)):
+            kind = known.get(name) or (_USUAL_IN_CAPITALS.get(name) if in_capitals else None)
+            if kind:
+                return "part" if _CONTINUED.search(phrase) else kind
+        if in_capitals and words and words[-1] in _MAIN and _ANOTHER.intersection(words):
+            return "other"
+    return None
 
-    def plain(self, phrase: str) -> bool:
-        """Whether a phrase is a word of prose, too, so that within a line it proves little."""
-        key = key_of(phrase)
-        return key in _PLAIN and key not in self.declared
 
-    def known(self, phrase: str) -> Name | None:
-        """The name, or the misspelt name, that a phrase is, whatever comes in parentheses."""
-        in_capitals = phrase == phrase.upper()
-        for written in (phrase, _without_qualifier(phrase)):
-            key = key_of(written)
-            for each in (key, " ".join(_near_miss(word) or word for word in key.split())):
-                kind = self.titles.get(each) or (self.capitals.get(each) if in_capitals else None)
-                if kind:
-                    return Name(kind)
+def is_plain(phrase: str, known: Mapping[str, str]) -> bool:
+    """Say whether a name is a word of prose, too, and not declared."""
+    key = phrase if phrase in known else key_of(phrase)
+    return key in _PLAIN and known.get(key) in (_USUAL.get(key), None)
+
+
+def kind_in_capitals(phrase: str) -> str | None:
+    """Return the kind of a phrase that begins a line and has a colon behind it; None: it is prose.
+
+    Only capitals tell: any words in them may be a heading.
+    """
+    if not _CAPITALS.fullmatch(phrase):
         return None
-
-    def in_capitals(self, phrase: str) -> Name | None:
-        """What a phrase in capitals at a line's start, with a colon behind it, is; None: prose."""
-        if not _PATTERN_OF_CAPITALS.fullmatch(phrase):
-            return None
-        spelt = re.findall(r"[A-Z]+", phrase.replace("X-RAY", "XRAY"))
-        words = [_near_miss(word) or word for word in spelt]
-        if len(words) > 12 or sum(map(len, words)) < 2:
-            return None
-        held = set(words)
-        in_words = not re.search(r"[0-9_.:#+]", phrase)  # "AT 5", "B.I.D."
-        if in_words and not held & (_SENTENCE | _PARTS):
-            main = _main_section(held, words)
-            if main:
-                return Name(main)
-        if held & _VIEWS or (held & {"CHEST", "PORTABLE", "LATERAL"} and held <= _VIEW_LIKE):
-            return None if held & _VERBS else Name("views", known=False)
-        if not in_words or held & _SENTENCE:
-            return None
-        if held & _PARTS and "RADS" not in held:
-            return Name("part", known=False)
-        if len(words) > 6 or sum(map(len, words)) < 4:
-            return None
-        return Name("unknown", known=False)
+    spelt = re.findall(r"[A-Z]+", phrase.replace("X-RAY", "XRAY"))
+    words = [_near_miss(word) or word for word in spelt]
+    letters = sum(map(len, words))
+    held = set(words)
+    in_words = not re.search(r"[0-9_.:#+]", phrase)  # "AT 5", "B.I.D."
+    if in_words and not held & (_SENTENCE | _PARTS):
+        main = _main_kind(words)
+        if main:
+            return main
+    if held & _VIEWS or (held & {"CHEST", "PORTABLE", "LATERAL"} and held <= _VIEW_LIKE):
+        return None if held & _VERBS or len(words) > 12 else "views"
+    if not in_words or held & _SENTENCE or letters < 2:
+        return None
+    if held & _PARTS and "RADS" not in held:
+        return "part"
+    return "unknown" if len(words) <= 6 and letters >= 4 else None
 
 
-def _main_section(held: set[str], words: Sequence[str]) -> str | None:
+def _main_kind(words: Sequence[str]) -> str | None:
     """The section that words in capitals name among others: "IMPRESSION, CHEST"."""
-    if any(held.issuperset(pair) for pair in _TO_BOTH):
-        return "both"
+    held = _MAIN.intersection(words)
+    if _ANOTHER.intersection(words) and held:
+        return "other"
     if words[:2] == ["REASON", "FOR"]:
         return "indication"
-    held = held & {"IMPRESSION", "FINDINGS", "HISTORY", "COMPARISON"}
-    return {"HISTORY": "indication"}.get(min(held), min(held).lower()) if len(held) == 1 else None
+    if held & {"FINDINGS", "FINDING"} and held & {"IMPRESSION", "IMPRESSIONS", "CONCLUSION"}:
+        return "both"
+    kinds = {_USUAL[name] for name in held}
+    return kinds.pop() if len(kinds) == 1 else None
 
 
-def _by_key(names: Mapping[str, str]) -> dict[str, str]:
-    return {key_of(name): kind for kind, row in names.items() for name in row.split(" | ")}
-
-
-@lru_cache(maxsize=16)
-def names_of(declared: tuple[tuple[str, str], ...]) -> Names:
-    """declared: pairs of kind and name."""
-    return Names(declared)
+_JOINED = re.compile(r"[ ]?[/&+,-][ ]?(?:AND )?")
+_QUALIFIER = re.compile(r"[ ]*(?:\([^()]*\)|\[[^\[\]]*\]|#?\d{1,2})[ ]*$")
+_CONTINUED = re.compile(r"\(CONT(?:INUED|'D|D)?\.?\)$", re.IGNORECASE)
 
 
 def pairs_of(declared: Declared) -> tuple[tuple[str, str], ...]:
     return tuple((kind, name) for kind, names in declared.items() for name in names)
 
 
-_QUALIFIER = re.compile(r"[ ]*(?:\([^()]*\)|\[[^\[\]]*\]|#?\d{1,2})[ ]*$")
-
-
-def _without_qualifier(phrase: str) -> str:
-    return _QUALIFIER.sub("", phrase)
-
-
 def key_of(phrase: str) -> str:
     """Return a phrase as names are compared: capitals, single spaces, "AND" for "/" and "&"."""
     key = " ".join(phrase.upper().strip(" :.*_#").split())
-    key = re.sub(r"[ ]?[/&+,-][ ]?(?:AND )?", " AND ", key)
-    return re.sub(r"\(S\)$", "S", key)
+    key = _JOINED.sub(" AND ", key)
+    return f"{key[:-3]}S" if key.endswith("(S)") else key
 
 
 @lru_cache(maxsize=4096)
@@ -242,3 +235,10 @@ def _one_slip(first: str, second: str) -> bool:
         start += 1
     a, b = first[start:], second[start:]
     return a[1:] == b[1:] or a[1:] == b or a == b[1:] or (a[1::-1] + a[2:] == b and len(a) > 1)
+
+
+def _by_key(names: Mapping[str, str]) -> dict[str, str]:
+    return {key_of(name): kind for kind, row in names.items() for name in row.split(" | ")}
+
+
+_USUAL, _USUAL_IN_CAPITALS = _by_key(_NAMES), _by_key(_IN_CAPITALS)

@@ -6,24 +6,24 @@ ones count where the report uses them so.
 """
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from radquant.corpus.heading_names import (
     Declared,
-    Name,
-    Names,
     flat,
-    names_of,
+    is_plain,
+    kind_in_capitals,
+    known_kind,
+    known_names,
     pairs_of,
 )
 from radquant.settings.corpus import LONGEST_HEADING
 
-BODY = ("findings", "impression", "both")
+BODY = ("findings", "impression", "both", "summary")
 
 
-@dataclass(frozen=True)
-class Heading:
+class Heading(NamedTuple):
     """A heading from `start` up to `end`, where its text begins."""
 
     start: int
@@ -38,15 +38,16 @@ def find_headings(text: str, declared: Declared | None = None) -> list[Heading]:
 
     declared: names of a user's own for each kind of section, beside the usual ones.
     """
-    names = names_of(pairs_of(declared or {}))
+    known = known_names(pairs_of(declared or {}))
     shadow = _without_tags(flat(text))
-    lines = list(_at_line_starts(shadow, names))
-    found = sorted([*lines, *_within_lines(shadow, names)], key=lambda it: (it.start, -it.end))
+    found = [*_at_line_starts(shadow, known), *_within_lines(shadow, known)]
+    found.sort(key=lambda heading: (heading.start, -heading.end))
     apart: list[Heading] = []
     for heading in _without_lower(found):
         if not apart or heading.start >= apart[-1].end:
             apart.append(heading)
-    return _with_space(shadow, list(_decided(shadow, apart)))
+    kept = [heading for heading in _ending(shadow, apart) if heading.kind != "part"]
+    return _with_space(shadow, kept)
 
 
 def _with_space(shadow: str, headings: Sequence[Heading]) -> list[Heading]:
@@ -57,49 +58,61 @@ def _with_space(shadow: str, headings: Sequence[Heading]) -> list[Heading]:
     for heading, last, following in zip(headings, ends, begins, strict=False):
         start = last + len(shadow[last : heading.start].rstrip())
         end = following - len(shadow[heading.end : following].lstrip())
-        grown.append(replace(heading, start=start, end=end))
+        grown.append(heading._replace(start=start, end=end))
     return grown
 
 
 # ------------------------------------------------------------------------------ at a line's start
 
-# What stands before a heading: Markdown, a bullet or rule, an item's number.
+# What stands before a heading: Markdown, a bullet, quote or rule, an item's number.
 _OPEN = re.compile(
-    r"[ \t]*(?:(?:#{1,6}|>|[*=~\u2022\u00b7\u25aa\u25cf-]{1,20}|(?<!_)_{1,2}(?!_)|\[)[ \t]*"
+    r"[ \t]*(?:(?:[^\w\s(<]{1,20}|(?<!_)_{1,2}(?!_))[ \t]*"
     r"|\(?(?:\d{1,2}|[IVX]{1,4}|[A-Ha-h])[.)](?:[ \t]+|(?=[*_]))){0,4}"
 )
-_MARKED = re.compile(r"#|\*\*|(?<!_)__(?!_)|\*(?=[A-Za-z])|_(?=[A-Za-z])|\[")
-# What may close it, before and behind the colon. ":-" is a colon, too.
+_MARKED = re.compile(r"[#*~`'\"\[|]|(?<!_)_{1,2}(?!_)")
+# What may close it, behind the colon, which ":-" is, too, and in the next line.
 _CLOSE = re.compile(r":(?::|[-\u2013\u2014]+(?=\s|$))?")
-_CLOSE_MARK = re.compile(r"[ \t]*(?:\*{1,3}|(?<!_)_{1,2}(?!_)|\])")
+_CLOSE_MARK = re.compile(r"[ \t]*(?:[*~`'\"\]|]{1,3}|(?<!_)_{1,2}(?!_))")
+_UNDERLINE = re.compile(r"[ \t]*\n[ \t]*(?:[-=~*]{3,}|_{3,9})[ \t]*(?=\n|$)")
 _CLOCK = re.compile(r"[0-9_X]:[ ]?(?=[0-9_X])")
 # "FINDINGS - Clear.", "FINDINGS; clear", a tab or a gap, where there is no colon.
 _GAP = re.compile(
     r"([A-Za-z][A-Za-z /&()]{3,40}?)[ ]*(?:[ ][-\u2013\u2014]+(?=\s)|[-\u2013\u2014]+(?=[ ][A-Z])"
-    r"|\t|;|[ ]{2,}(?=[A-Z0-9]))"
+    r"|\t|;|[|=>]|\.{2,}|[ ]{2,}(?=[A-Z0-9]))"
 )
-_TAIL = " \t.:*_#=~-\u2013\u2014]"
+_TAIL = " \t.:*_#=~`'\"|-\u2013\u2014]"
 
 
-def _at_line_starts(shadow: str, names: Names) -> Iterator[Heading]:
+def _at_line_starts(shadow: str, known: Mapping[str, str]) -> Iterator[Heading]:
+    loud = sum(map(shadow.count, "aeiou")) < sum(map(shadow.count, "AEIOU")) / 4
     start = 0
     before = ""  # the line before, "" where there is none
-    headed = True  # whether that has a heading
+    headed = bare = True  # whether that has a heading, and nothing else
     for line in shadow.split("\n"):
-        heading = _of_line(line[: LONGEST_HEADING + 60], len(line), names)
-        if heading:
-            clear = headed or _ends(before) or heading.style == "capitals"
-            if heading.kind in ("unknown", "part", "views"):
+        found = _of_line(line[: 2 * LONGEST_HEADING], len(line), known)
+        if found:
+            end, kind, style = found
+            alone = end == len(line) and ":" not in line
+            alone = alone and (loud or line.rstrip().endswith("."))
+            if alone:  # "NO ACUTE", and in the next line "FINDINGS."
+                clear = _ends(before) or bare
+            elif kind not in ("unknown", "part", "views"):
+                clear = (headed or _ends(before)) and not _OPEN_WORD.search(before)
+                clear = clear or style == "capitals"
+            elif loud:  # where all is in capitals they say little
+                clear = not before or not line[end:].strip()
+            else:
                 clear = headed or not _goes_on(before)
-            yield replace(
-                heading, start=start + heading.start, end=start + heading.end, clear=clear
-            )
-        headed, before = bool(heading), line.strip() if len(line) < 2000 else line[-2000:].strip()
+            rule = _UNDERLINE.match(shadow, start + end)
+            if clear or not alone:
+                yield Heading(start, rule.end() if rule else start + end, kind, style, clear)
+        bare = found is not None and not line[found[0] :].strip()
+        headed, before = bool(found), line[-2 * LONGEST_HEADING :].strip()
         start += len(line) + 1
 
 
-def _of_line(line: str, length: int, names: Names) -> Heading | None:
-    """The heading at the start of a line of which `line` is the beginning, of `length` in all."""
+def _of_line(line: str, length: int, known: Mapping[str, str]) -> tuple[int, str, str] | None:
+    """(end, kind, style) of the heading that begins a line; `line` is the start of its `length`."""
     opened = _OPEN.match(line)
     assert opened is not None
     begin = opened.end()
@@ -109,27 +122,30 @@ def _of_line(line: str, length: int, names: Names) -> Heading | None:
     colon = _colon(line, begin)
     if colon > 0:
         phrase = line[begin:colon].rstrip(_TAIL)
-        name = names.known(phrase)
-        if not name and _colon_ends(line, colon):
-            name = names.in_capitals(phrase)
-        if name:
-            closed = _CLOSE.match(line, colon)
-            assert closed is not None
-            mark = _CLOSE_MARK.match(line, closed.end()) if marked else None
-            end = mark.end() if mark else closed.end()
-            return Heading(0, end, name.kind, _style(phrase, marked))
+        kind = known_kind(phrase, known)
+        if not kind and _colon_ends(line, colon):
+            kind = kind_in_capitals(phrase)
+        if kind:
+            return _end(line, colon, marked), kind, _style(phrase, marked)
     if length <= LONGEST_HEADING:
         phrase = line[begin:].strip(_TAIL)
-        name = names.known(phrase)
-        alone = _style(phrase, marked)
-        if name and alone != "lower" and (alone == "capitals" or not line.rstrip().endswith(".")):
-            return Heading(0, length, name.kind, alone)
+        kind, style = known_kind(phrase, known), _style(phrase, marked)
+        if kind and (style == "capitals" or (style == "title" and not line.rstrip().endswith("."))):
+            return length, kind, style
     gap = _GAP.match(line, begin)
-    if gap:
-        name, style = names.known(gap[1]), _style(gap[1], marked)
-        if name and not names.plain(gap[1]) and style != "lower":
-            return Heading(0, gap.end(), name.kind, style)
+    if gap and not is_plain(gap[1], known):
+        kind, style = known_kind(gap[1], known), _style(gap[1], marked)
+        if kind and style != "lower":
+            return gap.end(), kind, style
     return None
+
+
+def _end(line: str, colon: int, marked: bool) -> int:
+    """Where the text behind a heading's colon begins."""
+    closed = _CLOSE.match(line, colon)
+    end = closed.end() if closed else colon + 1
+    mark = _CLOSE_MARK.match(line, end) if marked else None
+    return mark.end() if mark else end
 
 
 def _colon(line: str, begin: int) -> int:
@@ -170,7 +186,7 @@ def _goes_on(line: str) -> bool:
 
 # ----------------------------------------------------------------------------------- within a line
 
-_CAPITALS = re.compile(
+_IN_CAPITALS = re.compile(
     r"(?<![A-Za-z/&_(])([A-Z][A-Z]+(?:[ ]?[/&,+-][ ]?[A-Z]+|[ ][A-Z]+){0,5}(?:[ ]?\([A-Z]{1,4}\))?)"
     r"[ \t]{0,9}:"
 )
@@ -181,87 +197,82 @@ _BOLD_NAME = re.compile(
     r"(?<![\w*])(?P<mark>\*\*|__)(?!_)[ ]{0,9}([A-Za-z][A-Za-z /&,()-]{2,40}?)[ ]{0,9}:?[ ]{0,9}"
     r"(?P=mark)(?!_)[ ]{0,9}:?"
 )
+_JOINT = re.compile(r"[ ]+(?:[/&,+-][ ]*)?")
 _POINTED = re.compile(
     r"\b(?:see|the|this|these|that|under|per|our|my|his|her|above|following|and|or)$", re.IGNORECASE
 )
 
 
-def _within_lines(shadow: str, names: Names) -> Iterator[Heading]:
-    for match in _CAPITALS.finditer(shadow):
-        found = _last_known(match[1], names)
+def _within_lines(shadow: str, known: Mapping[str, str]) -> Iterator[Heading]:
+    for match in _IN_CAPITALS.finditer(shadow):
+        found = _last_known(match[1], known)
         if found and not _CLOCK.match(shadow, match.end() - 2):
-            name, begin = found[0], match.start() + found[1]
+            kind, offset = found
+            begin = match.start() + offset
             before = shadow[max(0, begin - 40) : begin].rstrip(" \t")
-            plain = names.plain(match[1][found[1] :])
+            plain = is_plain(match[1][offset:], known)
             if not _POINTED.search(before) and (_ends(before) or not plain):
-                yield Heading(begin, match.end(), name.kind)
+                yield Heading(begin, match.end(), kind)
     for match in _AFTER_SENTENCE.finditer(shadow):
-        title = names.known(match[1])
-        if title and not names.plain(match[1]) and title.kind != "other":
-            yield Heading(match.start(1), match.end(), title.kind, _style(match[1], False))
+        title = known_kind(match[1], known)
+        if title and title != "other" and not is_plain(match[1], known):
+            yield Heading(match.start(1), match.end(), title, _style(match[1], False))
     for match in _BOLD_NAME.finditer(shadow):
-        title = names.known(match[2])
+        title = known_kind(match[2], known)
         if title:
-            yield Heading(match.start(), match.end(), title.kind, "title")
+            yield Heading(match.start(), match.end(), title, "title")
 
 
-def _last_known(phrase: str, names: Names) -> tuple[Name, int] | None:
-    """The longest end of a phrase in capitals that is a known heading, and where it begins."""
-    for start in [0, *(m.end() for m in re.finditer(r"[ ]+(?:[/&,+-][ ]*)?", phrase))]:
-        name = names.known(phrase[start:])
-        if name:
-            return name, start
+def _last_known(phrase: str, known: Mapping[str, str]) -> tuple[str, int] | None:
+    """The kind of the longest end of a phrase in capitals that is a heading, and its place."""
+    for start in [0, *(match.end() for match in _JOINT.finditer(phrase))]:
+        kind = known_kind(phrase[start:], known)
+        if kind:
+            return kind, start
     return None
 
 
 # --------------------------------------------------------------------------------- which ones count
 
 
-def _without_lower(found: list[Heading]) -> list[Heading]:
+def _without_lower(found: Sequence[Heading]) -> list[Heading]:
     """Leave out lower-case headings, unless the report uses them so.
 
     One of findings or impression must begin where nothing goes on, and no section may have a
     heading of its own in another style.
     """
     other = {heading.kind for heading in found if heading.style != "lower"}
-    lower = [it for it in found if it.style == "lower" and it.kind not in other]
-    clear = {heading.kind for heading in lower if heading.clear}
-    if not clear & set(BODY):
-        lower = []
-    taken = {id(it) for it in lower if it.clear or len(clear) > 1}
-    return [it for it in found if it.style != "lower" or id(it) in taken]
+    clear = {it.kind for it in found if it.style == "lower" and it.clear} - other
+    used = clear - other if clear & set(BODY) else set()
+
+    def counts(heading: Heading) -> bool:
+        return heading.kind not in other and bool(used) and (heading.clear or len(used) > 1)
+
+    return [heading for heading in found if heading.style != "lower" or counts(heading)]
 
 
-def _decided(shadow: str, headings: list[Heading]) -> Iterator[Heading]:
-    """Leave out parts; make "other" of what ends a section, and of nothing that goes on.
+def _ending(shadow: str, headings: Sequence[Heading]) -> list[Heading]:
+    """Return the headings, those that end no section as parts.
 
-    A line in capitals that is no name we know heads a part where a part follows it, or where it
-    comes right behind the heading of findings or impression.
+    Words in capitals that are no name head a part where a sentence goes on in them, where a part
+    follows, or where nothing stands between them and the heading of findings or impression; those
+    that follow then head parts, too.
     """
-    follows = ""  # the kind of the next heading
-    kinds: dict[int, str] = {}
-    for place in range(len(headings) - 1, -1, -1):
-        heading = headings[place]
-        kind = heading.kind
-        if kind == "unknown" and (follows == "part" or not heading.clear):
-            kind = "part"
-        kinds[place] = follows = kind
-    opened = False  # right behind a heading of a body, or among the unknown parts that follow it
-    last = None
-    for place, heading in enumerate(headings):
-        kind = kinds[place]
-        empty = last is not None and not shadow[last.end : heading.start].strip()
-        if kind == "unknown":
-            opened = opened or (empty and last is not None and last.kind in BODY)
-            if opened:
-                kind = "part"
-        elif kind != "part":
-            opened = False
-        if kind not in ("part", "unknown") and (heading.clear or kind != "views"):
-            yield replace(heading, kind=kind)
-        elif kind == "unknown":
-            yield replace(heading, kind="unknown")
-        last = heading
+    kinds = [heading.kind for heading in headings]
+    for place in range(len(kinds) - 1, -1, -1):
+        unclear = not headings[place].clear and kinds[place] in ("unknown", "views")
+        if unclear or (kinds[place] == "unknown" and kinds[place + 1 : place + 2] == ["part"]):
+            kinds[place] = "part"
+    parted = False
+    for place in range(1, len(kinds)):
+        last = headings[place - 1]
+        empty = not shadow[last.end : headings[place].start].strip()
+        if kinds[place] == "unknown":
+            parted = parted or (empty and kinds[place - 1] in BODY)
+            kinds[place] = "part" if parted else "unknown"
+        elif kinds[place] != "part":
+            parted = False
+    return [it._replace(kind=kind) for it, kind in zip(headings, kinds, strict=True)]
 
 
 # -------------------------------------------------------------------------------------------- tags

@@ -26,7 +26,8 @@ _MARKER = re.compile(
     r"(?:[_\d/: \t]{1,40}[AaPp]\.?[Mm]\b)?)"  # who read it and when
     r"|(?<![A-Za-z])(?P<preliminary>PRELIMINARY (?:REPORT|READ)\b[ \t]*:?"
     r"|^[ \t]*Preliminary (?:[Rr]eport|[Rr]ead)[ \t]*:)"
-    r"|(?<![A-Za-z])(?P<addendum>(?:FINAL[ ])?ADDENDUM\b[ \t]*:?|^[ \t]*Addendum[ \t]*:)",
+    r"|(?<![A-Za-z])(?P<addendum>(?:FINAL[ ])?ADDENDUM[ \t]*:|^[ \t]*Addendum[ \t]*:"
+    r"|^[ \t]*(?:FINAL[ ])?ADDENDUM\b(?![ \t]+(?:WILL|MAY|CAN|IS|WAS|TO)\b))",
     re.MULTILINE,
 )
 # Which reading counts where a text holds several; unmarked text is a report without a marker.
@@ -116,6 +117,8 @@ def _sections(text: str, declared: Declared | None, with_body: bool) -> tuple[Se
 def _named(parts: Sequence[tuple[str, str]]) -> dict[str, str]:
     """Return the sections by name; where one comes twice, the last that has text."""
     found = {name: body.strip() for name, body in parts if name and body.strip()}
+    if "summary" in found:
+        found.setdefault("impression", found["summary"])
     if "both" in found:
         found.setdefault("findings", found["both"])
         if not is_cut(found["both"]):  # else the impression, which comes last, is not there
@@ -132,20 +135,25 @@ def _split(
     text already. views_in_impression: whether it ends an impression that has text.
     """
     parts: list[tuple[str, str]] = []
-    name, start = "", 0
+    name, start, looked = "", 0, 0
+    written = said = False  # whether the section has text so far, and some that says something
     for heading in headings:
-        body = text[start : heading.start]
         if heading.kind in _NAMES_BODY:
-            stays = name in (*BODY, "other") or (name in _NAMES_BODY and _says_something(body))
-            if stays and not (views_in_impression and name == "impression" and body.strip()):
+            text_since = text[looked : heading.start].strip()
+            written = written or bool(text_since)
+            said = said or _says_something(text_since)
+            looked = heading.start
+            stays = name in (*BODY, "other") or (name in _NAMES_BODY and said)
+            if stays and not (views_in_impression and name == "impression" and written):
                 continue
-        parts.append((name, body))
-        name, start = heading.kind, heading.end
+        parts.append((name, text[start : heading.start]))
+        name, start, looked = heading.kind, heading.end, heading.end
+        written = said = False
     return [*parts, (name, text[start:])]
 
 
 def _says_something(body: str) -> bool:
-    return bool(body.strip()) and not is_boilerplate(body.strip())
+    return bool(body) and not is_boilerplate(body)
 
 
 def _body_without_heading(
