@@ -120,6 +120,12 @@ def end_token_ids(tokenizer: Any, generation_config: Any) -> list[int]:
     """Return every token that ends an answer: the model's, the tokenizer's, the chat turn's."""
     configured = getattr(generation_config, "eos_token_id", None)
     ends = list(configured) if isinstance(configured, list | tuple) else [configured]
+    strange = [end for end in ends if end is not None and not isinstance(end, int)]
+    if strange:
+        raise UserError(
+            f"{place_of(tokenizer)}: eos_token_id of generation_config.json or config.json is "
+            f"{strange[0]!r}, which is no number of a token; write the number, or a list of numbers"
+        )
     ends += [tokenizer.eos_token_id, *end_marks(tokenizer)[0]]
     return sorted({int(token) for token in ends if token is not None})
 

@@ -5,12 +5,18 @@ from pathlib import Path
 from typing import Any
 
 from radquant.errors import UserError
+from radquant.files import read_json
 from radquant.token_texts import end_marks
 
 # Where a chat template may stand that transformers' tokenizers do not read, beside those that they
 # do: a processor's file, and the settings of a processor.
 TEMPLATE_FILES = ("chat_template.json", "processor_config.json")
 MORE_TEMPLATES = "additional_chat_templates"
+# What says how a model reads and writes; transformers leaves some out where they are broken.
+JSON_FILES = (
+    *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("generation_config.json", *TEMPLATE_FILES),
+)
 SENTENCEPIECE = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
 
 
@@ -21,6 +27,7 @@ def read_tokenizer(directory: Path, trust_remote_code: bool = False) -> Any:
     """
     from transformers import AutoTokenizer
 
+    check_files(directory)
     code = trust_remote_code
     try:
         tokenizer = AutoTokenizer.from_pretrained(
@@ -54,14 +61,26 @@ def why_not(directory: Path, error: BaseException) -> str:
             "installed, load it once with AutoTokenizer.from_pretrained and write it with "
             "save_pretrained, which makes a tokenizer.json"
         )
-    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
-        if (directory / name).is_file() and not is_json(directory / name):
-            return f"{directory / name} is no whole JSON; fetch or save the model's tokenizer again"
+    if (directory / "tokenizer.json").is_file() and not is_json(directory / "tokenizer.json"):
+        return f"{directory}/tokenizer.json is no whole JSON; fetch or save the model again"
     said = " ".join(str(error).split())[:300]
     return (
         f"the tokenizer of {directory} cannot be loaded ({type(error).__name__}: {said}); fetch or "
         "save the model's tokenizer again"
     )
+
+
+def check_files(directory: Path) -> None:
+    """Raise UserError for a file that could not be read, or would be left out without a word."""
+    for name in JSON_FILES:
+        if (directory / name).is_file() and not is_json(directory / name):
+            raise UserError(f"{directory / name} is no whole JSON; fetch or save the model again")
+    more = directory / MORE_TEMPLATES
+    if list(more.glob("*.jinja")) and not (directory / "chat_template.jinja").is_file():
+        raise UserError(
+            f"{directory} has chat templates in {MORE_TEMPLATES} and no chat_template.jinja; put "
+            "the one to use there under that name"
+        )
 
 
 def is_json(path: Path) -> bool:
@@ -72,23 +91,12 @@ def is_json(path: Path) -> bool:
 
 
 def template_elsewhere(directory: Path) -> Any:
-    """The chat template in one of the other places, as it stands there; None if there is none.
-
-    Raises UserError if there are only templates with names, which are no model's default.
-    """
+    """The chat template in one of the other places, as it stands there; None if there is none."""
     for name in TEMPLATE_FILES:
-        if not (directory / name).is_file():
-            continue
-        if not is_json(directory / name):
-            raise UserError(f"{directory / name} is no whole JSON; fetch or save the model again")
-        found = json.loads((directory / name).read_text(encoding="utf-8")).get("chat_template")
-        if found is not None:
-            return found
-    if list((directory / MORE_TEMPLATES).glob("*.jinja")):
-        raise UserError(
-            f"{directory} has chat templates in {MORE_TEMPLATES} alone; put the one to use into "
-            "its chat_template.jinja"
-        )
+        if (directory / name).is_file():
+            found = read_json(directory / name).get("chat_template")
+            if found is not None:
+                return found
     return None
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from radquant.checkpoints.building import build_packed_model
-from radquant.checkpoints.streaming import model_class
+from radquant.checkpoints.streaming import drop_unknown_padding, model_class
 from radquant.checkpoints.writing import verify
 from radquant.errors import UserError
 from radquant.families.lookup import check_dtype
@@ -110,6 +110,7 @@ def load(
     else:
         model, found = model_class(config).from_pretrained(
             directory,
+            config=config,
             dtype=dtype,
             trust_remote_code=trust_remote_code,
             use_safetensors=True,
@@ -141,15 +142,6 @@ def load(
         kv_cache=kv_cache,
         lm_head=None if lm_head is None else round_head(model, lm_head),
     )
-
-
-def drop_unknown_padding(config: Any) -> None:
-    """Let a padding token that the vocabulary has not be none: no embedding can be kept for it."""
-    text = config.get_text_config()
-    for each in (config, text):
-        pad = getattr(each, "pad_token_id", None)
-        if isinstance(pad, int) and not 0 <= pad < text.vocab_size:
-            each.pad_token_id = None
 
 
 def attach_activations(

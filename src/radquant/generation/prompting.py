@@ -14,7 +14,7 @@ from radquant.generation.engines.kind import Opened
 from radquant.generation.prefix import behind_stored
 from radquant.generation.stage import Reading
 from radquant.prompts import Prompt
-from radquant.token_texts import check_known
+from radquant.token_texts import check_known, seen
 
 
 def prompts_of(opened: Opened, reading: Reading, answer: int | None = None) -> list[Prompt]:
@@ -45,10 +45,12 @@ def prompts_of(opened: Opened, reading: Reading, answer: int | None = None) -> l
 
 def check_distinct(made: Sequence[Prompt]) -> None:
     """Raise UserError if two prompts whose texts differ are the same to the model."""
-    seen: dict[tuple[int, ...], Prompt] = {}
+    known: dict[tuple[int, ...], Prompt] = {}
     for prompt in made:
-        first = seen.setdefault(tuple(prompt.ids), prompt)
-        if first.hash != prompt.hash and not prompt.truncated and not prompt.images:
+        first = known.setdefault(tuple(prompt.ids), prompt)
+        if prompt.truncated or prompt.images:
+            continue
+        if first.hash != prompt.hash and seen(first.text) != seen(prompt.text):
             raise UserError(
                 f"reports {first.id} and {prompt.id} differ, and their prompts are the same "
                 "tokens; the model's tokenizer does not know what they differ in"
