@@ -26,6 +26,7 @@ SIZES = {
     "num_key_value_heads": 1,
     "initializer_range": 0.5,
     "pad_token_id": 0,
+    "eos_token_id": None,
 }
 LONGROPE = {
     "rope_type": "longrope",
