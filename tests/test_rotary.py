@@ -111,6 +111,37 @@ def test_what_is_written_is_that_of_each_prompt_alone(kind: str) -> None:
     assert [output.text for output in found.results] == expected
 
 
+@pytest.mark.parametrize("kind", ["mpt", "gpt_neo", "llama4_text"])
+def test_padding_between_shared_tokens_and_the_rest_is_not_counted(kind: str) -> None:
+    """ALiBi, local windows and chunks, which go by columns and not by positions."""
+    torch.manual_seed(0)
+    usual = {"vocab_size": len(WORDS), "pad_token_id": 0, "eos_token_id": None}
+    configs: dict[str, Any] = {
+        "mpt": lambda: transformers.MptConfig(d_model=32, n_heads=2, n_layers=2, **usual),
+        "gpt_neo": lambda: transformers.GPTNeoConfig(
+            **dict(hidden_size=32, num_layers=2, num_heads=2, window_size=8, **usual),
+            attention_types=[[["global", "local"], 1]],
+        ),
+        "llama4_text": lambda: transformers.Llama4TextConfig(
+            **SIZES,
+            head_dim=16,
+            intermediate_size_mlp=64,
+            num_local_experts=2,
+            attention_chunk_size=16,
+        ),
+    }
+    model = transformers.AutoModelForCausalLM.from_config(configs[kind]()).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(5)
+    made = make_prompts((16, 44, 18))
+    expected = [transformers_likelihood.score(loaded(model), task([p])).results[0] for p in made]
+    found = transformers_likelihood.score(loaded(model), task(made))
+    assert found.results == pytest.approx(expected, abs=1e-3)
+    assert found.shared_tokens == 0
+
+
 def test_what_was_read_before_is_not_kept_across_the_switch() -> None:
     model = make_model("longrope")
     states = [torch.zeros(1, 1, 1, 16)] * 2

@@ -1,5 +1,6 @@
 """Texts through a tokenizer and back, and what may not be lost or taken for something else."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from transformers import GenerationConfig
 from radquant import prompts, token_texts
 from radquant.errors import UserError
 from radquant.generation.outputs import read_output
-from radquant.generation.prompting import check_distinct, check_mostly_known
+from radquant.generation.prompting import check_distinct, check_words
 
 TURNS = (
     "{{ bos_token }}{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] + '<|end|>' }}"
@@ -104,18 +105,36 @@ def test_what_tokenizers_may_change(normalizer: Any) -> None:
     prompt(tokenizer, "\u0338A  FIN\ufb01ne\u200b \u00d6dem, 5 \u00b5m \u2265 \u00bd\r\n\x07.")
 
 
-def test_unknown_words_are_counted_told_and_may_not_be_all(capsys: Any) -> None:
+def opened(tokenizer: Any) -> Any:
+    return SimpleNamespace(tokenizer=tokenizer, wanted=SimpleNamespace(model="m"))
+
+
+def test_a_report_with_unknown_characters_stops_the_run(capsys: Any) -> None:
     tokenizer = make_tokenizer(CHAT)
     known, some = prompt(tokenizer, "Clear."), prompt(tokenizer, "Cle\u00e4r \u2265.")
     assert (known.unknown, some.unknown) == (0, 2)
-    check_mostly_known([known, some], "m")  # type: ignore[arg-type]
-    assert "1 of 2 reports hold what the tokenizer of m does not know" in capsys.readouterr().err
-    foreign = prompt(tokenizer, "\u5fc3" * 90)
-    with pytest.raises(UserError, match=r"knows less than half of the prompts, first .* report r7"):
-        check_mostly_known([foreign], "m")  # type: ignore[arg-type]
-    check_distinct([known, some, prompt(tokenizer, "Clear.")])
+    check_words([known], "F: {findings}", opened(tokenizer))
+    assert not capsys.readouterr().err
+    with pytest.raises(UserError, match=r"something in 1 of 2 reports, .* first in report r7"):
+        check_words([known, some], "F: {findings}", opened(tokenizer))
+    answer = {"id": "r7", "findings": "Clear.", "impression": "\u2265"}
+    made = prompts.chat_prompt(tokenizer, "{findings}", answer, [], "impression", with_answer=True)
+    assert made.unknown == 1
+    template = "\u2265 {findings}"  # whoever writes prompts is told
+    made = prompt(tokenizer, "Clear.", template)
+    assert made.unknown == 0
+    check_words([made], template, opened(tokenizer))
+    assert (
+        "does not know all words of the prompt; the model reads 1 marks" in capsys.readouterr().err
+    )
+
+
+def test_prompts_differ_where_their_texts_do() -> None:
+    tokenizer = make_tokenizer(CHAT)
+    one, other = prompt(tokenizer, "Cle\u00e4r."), prompt(tokenizer, "Cle\u00f6r.")
+    check_distinct([one, prompt(tokenizer, "Clear."), prompt(tokenizer, "Clear.")])
     with pytest.raises(UserError, match="differ, and their prompts are the same tokens"):
-        check_distinct([some, prompt(tokenizer, "Cle\u00f6r \u2264.")])
+        check_distinct([one, other])
 
 
 def test_tokens_beyond_the_vocabulary_are_named() -> None:

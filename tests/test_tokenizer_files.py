@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from tiny_models import tiny_llama
-from tiny_tokenizers import CHAT, make_tokenizer
+from tiny_tokenizers import CHAT, byte_tokenizer, make_tokenizer
 
 from radquant.chat_templates import template_of
 from radquant.checkpoints.loading import load
@@ -85,6 +85,16 @@ def test_neither_padding_nor_truncation_of_a_file_touches_a_prompt(folder: Path)
     ) | {"pad_to_multiple_of": None}
     write_json(folder / "tokenizer.json", stored)
     assert read_tokenizer(folder)(text)["input_ids"] == expected
+
+
+def test_words_that_are_cut_at_random(tmp_path: Path) -> None:
+    byte_tokenizer().save_pretrained(tmp_path)
+    check_tokenizer(tmp_path)
+    stored = read_json(tmp_path / "tokenizer.json")
+    stored["model"]["dropout"] = 0.1
+    write_json(tmp_path / "tokenizer.json", stored)
+    with pytest.raises(UserError, match=r"tokenizer.json has a dropout"):
+        check_tokenizer(tmp_path)
 
 
 @pytest.mark.parametrize("pad", [-1, 5000])

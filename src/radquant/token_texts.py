@@ -71,9 +71,10 @@ def own_start(tokenizer: Any) -> list[int]:
     alone = list(tokenizer("a", add_special_tokens=False)["input_ids"])
     whole = list(tokenizer("a")["input_ids"])
     for start in range(len(whole) - len(alone) + 1):
-        if whole[start : start + len(alone)] == alone:
+        if alone and whole[start : start + len(alone)] == alone:
             return whole[:start]
-    return []
+    # Of a tokenizer that has no token for a letter, all that it adds is there.
+    return [token for token in whole if token != tokenizer.eos_token_id]
 
 
 def started_ids(tokenizer: Any, text: str, reports: Sequence[Span] = ()) -> list[int]:
@@ -181,6 +182,11 @@ def lost_tokens(tokenizer: Any, ids: Sequence[int], text: str, wanted: Sequence[
     said = [seen(decoded(tokenizer, run)) for run in runs if run]
     start = seen(decoded(tokenizer, own_start(tokenizer)))
     return None if places_of(said, start + seen(text)) is None else count
+
+
+def unknown_tokens(tokenizer: Any, text: str) -> int:
+    """How many tokens of a text, which holds no special ones, say that something is unknown."""
+    return plain_ids(tokenizer, text, [(0, len(text))]).count(tokenizer.unk_token_id)
 
 
 def places_of(wanted: Iterable[str], text: str) -> list[int] | None:

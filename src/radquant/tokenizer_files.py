@@ -38,12 +38,23 @@ def read_tokenizer(directory: Path, trust_remote_code: bool = False) -> Any:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         raise UserError(why_not(directory, error)) from None
+    if getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None) is not None:
+        check_repeats(tokenizer, directory)
     if tokenizer.chat_template is None:
         tokenizer.chat_template = template_elsewhere(directory)
     tokenizer.padding_side = "left"
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def check_repeats(tokenizer: Any, directory: Path) -> None:
+    """Raise UserError if a tokenizer cuts words at random, which is meant for training alone."""
+    if getattr(tokenizer.backend_tokenizer.model, "dropout", None):
+        raise UserError(
+            f"{directory}/tokenizer.json has a dropout, which cuts words at random and each time "
+            "otherwise; set it to null there"
+        )
 
 
 def check_tokenizer(directory: Path) -> None:
