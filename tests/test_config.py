@@ -383,7 +383,9 @@ def test_a_prompt_for_images_needs_no_column(tmp_path: Path) -> None:
     base["generation"]["prompt"] = str(prompt)
     base["calibration"] = {"prompt": str(prompt)}
     full = resolved(base)
-    assert full["task"] == {"inputs": [], "target": "findings", "image_column": "image"}
+    assert full["task"] == {
+        **{"inputs": [], "target": "findings", "image_column": "image", "date": "2025-01-01"}
+    }
     prompt.write_text("{images}")
     with pytest.raises(UserError, match=r"uses \{images\}, which is no column"):
         resolved(base)

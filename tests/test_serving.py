@@ -17,14 +17,17 @@ import pytest
 import torch
 from test_memory import MORE_THAN_ANY_MACHINE_HAS
 from tiny_models import SCRIPTS, quantize_tiny, tiny_llama
+from tokenizers import processors
 
 from radquant.checkpoints.loading import Loaded, load
 from radquant.generation import lean_writing
 from radquant.generation.engines.kind import Wanted
 from radquant.generation.opening import open_precision
+from radquant.generation.tasks import Output
 from radquant.kernels import cpu
 from radquant.serving import answering, http_server
 from radquant.serving.http_server import LARGEST_BODY, open_server
+from radquant.serving.requests import BadRequest, chat_request, completion_request
 
 TEMPLATE = (
     "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system turn') }}"
@@ -205,6 +208,49 @@ def test_a_bad_request_is_told_why(port, capsys, path, body, status: int, said: 
     assert said in answer["error"]["message"]
     assert answer["error"]["type"] == "invalid_request_error"
     assert SECRET not in capsys.readouterr().err
+
+
+SHY = "{% for m in messages if m.role == 'user' %}user : {{ m.content }} {% endfor %}assistant :"
+
+
+def test_a_chat_whose_template_leaves_a_turn_out_is_refused(model) -> None:
+    tokenizer = model.opened.tokenizer
+    turns = ({"role": "system", "content": "the heart"}, *TURN["messages"])
+    before = tokenizer.chat_template
+    tokenizer.chat_template = SHY
+    try:
+        assert answering.chat_ids(model, turns[1:])
+        with pytest.raises(BadRequest) as caught:
+            answering.chat_ids(model, turns)
+    finally:
+        tokenizer.chat_template = before
+    assert "leaves out or changes text" in caught.value.message
+    assert "heart" not in caught.value.message
+
+
+def test_a_completion_gets_what_the_tokenizer_itself_adds(model, monkeypatch) -> None:
+    """Also of a model with a chat template, which writes its own into chats alone."""
+    read = []
+
+    def write(served: Any, ids: list[int], asked: Any) -> Output:
+        read.append(ids)
+        return Output("", 1, "stop")
+
+    monkeypatch.setattr(answering, "write", write)
+    backend = model.opened.tokenizer.backend_tokenizer
+    before = backend.post_processor
+    backend.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
+    )
+    try:
+        answering.complete(model, completion_request({"prompt": [SECRET, f"<s> {SECRET}"]}, "tiny"))
+        answering.chat(model, chat_request(TURN, "tiny"))
+        own = model.opened.tokenizer(SECRET)["input_ids"][:-1]  # nothing is written behind an EOS
+    finally:
+        backend.post_processor = before
+    assert read[:2] == [own, own]
+    assert own[0] == 1
+    assert 1 not in read[2]
 
 
 def test_headers_that_are_wrong(port) -> None:

@@ -1,6 +1,7 @@
 """Settings are declared once: schema, options and tables of keys follow from the declaration."""
 
 import argparse
+import datetime
 import json
 import shlex
 import subprocess
@@ -23,6 +24,7 @@ from radquant.settings.precision import Activations, KVCache, LMHead, Precision
 from radquant.settings.recipe import Checkpoint, Recipe
 from radquant.settings.section import OneOf, Section, kinds_of
 from radquant.settings.sentences import made
+from radquant.settings.task import Task
 
 REPOSITORY = Path(__file__).parents[1]
 ALL_PARTS = {name: value for name, value in vars(stages).items() if isinstance(value, tuple)}
@@ -240,6 +242,21 @@ def test_a_file_on_the_hub_stays_in_its_folder(file: str, valid: bool) -> None:
     else:
         with pytest.raises(UserError, match=r"^file has"):
             made(sections()["HubTexts"], values)
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"), [("2024-02-29", "2024-02-29"), (datetime.date(2030, 1, 2), "2030-01-02")]
+)
+def test_a_day_is_text_or_what_yaml_makes_of_it(given: Any, meant: str) -> None:
+    assert made(Task, {"date": given}).date == meant
+
+
+@pytest.mark.parametrize(
+    "given", ["2025-02-30", "1.1.2025", "2025-1-1", "2025-01-01\n", "", 20250101, None]
+)
+def test_what_is_no_day_gets_one_sentence(given: Any) -> None:
+    with pytest.raises(UserError, match=r"task.date|date"):
+        made(Task, {"date": given})
 
 
 def test_sections_do_not_change() -> None:

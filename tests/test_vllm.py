@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -16,6 +17,7 @@ from workflow_helpers import copy_repository, dry_run
 from radquant.errors import UserError
 from radquant.files import read_json, write_json
 from radquant.generation.engines.kind import Address, Wanted
+from radquant.generation.vllm_job import check_positions
 from radquant.generation.vllm_limits import check_checkpoint
 from radquant.generation.vllm_serving import serve_words
 from radquant.settings import configuration
@@ -159,7 +161,9 @@ def words(python: Path, place: Path, dtype: str, on_cpu: bool, **more: Any) -> l
 
 
 COMMON = ["--served-model-name", "m", "--host", "127.0.0.1", "--port", "8000"]
-SAMPLING = ["--generation-config", "vllm", "--override-generation-config", '{"temperature": 0}']
+UNTHINKING = '{"enable_thinking": false, "thinking": false}'
+SAMPLING = ["--default-chat-template-kwargs", UNTHINKING]
+SAMPLING += ["--generation-config", "vllm", "--override-generation-config", '{"temperature": 0}']
 
 
 @pytest.mark.parametrize(
@@ -210,6 +214,31 @@ def test_what_the_command_says_only_when_asked(tmp_path: Path) -> None:
     ]
     images = directory_with(tmp_path, None, text_config={"max_position_embeddings": 7})
     assert "7" in words(python, images, "auto", False)
+
+
+def test_a_template_that_writes_the_date_is_not_served_with_another_day(tmp_path: Path) -> None:
+    place = directory_with(tmp_path, None)
+    python = with_vllm(tmp_path)
+    (place / "chat_template.jinja").write_text("{{ strftime_now('%d') }}")
+    with pytest.raises(UserError, match=r"writes today's date.*it wrote 2025-01-01"):
+        words(python, place, "auto", False)
+    (tmp_path / "own.jinja").write_text("1")
+    words(python, place, "auto", False, chat_template=tmp_path / "own.jinja")
+
+
+def test_positions_of_short_prompts_are_not_read_as_those_of_long_ones(tmp_path: Path) -> None:
+    rope = {"type": "longrope", "short_factor": [1.0], "long_factor": [2.0]}
+    place = directory_with(tmp_path, None, rope_scaling=rope, original_max_position_embeddings=64)
+    python = with_vllm(tmp_path)
+    with pytest.raises(UserError, match="give --max-model-len 64"):
+        words(python, place, "auto", False)
+    assert "64" in words(python, place, "auto", False, max_model_len=64)
+    known = {"rope_parameters": rope | {"rope_type": "longrope"}, "max_position_embeddings": 96}
+    config = SimpleNamespace(**known, original_max_position_embeddings=64)
+    config.rope_parameters["original_max_position_embeddings"] = 64
+    check_positions(config, 64)
+    with pytest.raises(UserError, match="up to 65 tokens exceed the 64"):
+        check_positions(config, 65)
 
 
 def test_a_python_without_vllm(tmp_path: Path) -> None:

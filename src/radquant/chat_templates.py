@@ -35,14 +35,19 @@ THINKING = (
 )
 # The first of several named templates, and the only one without a name.
 DEFAULT = "default"
-SECONDS = 20  # a template takes less than a thousandth of it
+SECONDS = 10  # a template takes less than a thousandth of it
 BYTES = 2**30
 LONGEST = 1_000_000  # characters that a template may write of its own
-# What a prompt may end with that an answer would have to close.
+# What a prompt may end with that an answer would have to close, unless it names who speaks.
 OPEN_END = re.compile(r"(<[^<>/|\s]+>|\[[^\[\]/\s]+\]|[\"'“„«‹({\[]|```\w*)\s*$")
+SPEAKER = re.compile(r"\W(assistant|model|bot|ai|gpt)\W", re.IGNORECASE)
 QUESTION, ANSWER = "Yonder question", "Zebra"  # what no chat template writes itself
 
 Turn = Mapping[str, Any]
+
+
+class Runaway(UserError):
+    """A template that takes more time or memory, or writes more, than any could need."""
 
 
 def place_of(tokenizer: Any) -> str:
@@ -124,13 +129,13 @@ def apply_chat(tokenizer: Any, turns: Sequence[Turn], generation: bool, date: st
                 **WITHOUT_THINKING,
             )
     except TooLong:
-        raise UserError(f"{named} did not end within {SECONDS} seconds; {instead}") from None
+        raise Runaway(f"{named} did not end within {SECONDS} seconds; {instead}") from None
     except TooMuch:
-        raise UserError(f"{named} takes more than {BYTES >> 30} GiB; {instead}") from None
+        raise Runaway(f"{named} takes more than {BYTES >> 30} GiB; {instead}") from None
     except Exception as error:  # a template's fault may be any, and its message hold the report
         raise UserError(f"{named} {fault(error, template)}; {instead}") from None
     if len(text) > LONGEST + sum(len(str(turn["content"])) for turn in turns):
-        raise UserError(f"{named} writes more than {LONGEST} characters of its own; {instead}")
+        raise Runaway(f"{named} writes more than {LONGEST} characters of its own; {instead}")
     if re.search(r" at 0x[0-9a-f]{6,}>", text):
         raise UserError(f"{named} writes where in memory something lies; {instead}")
     return str(text)
@@ -196,16 +201,20 @@ def takes_parts(tokenizer: Any, date: str = DATE) -> bool:
     Raises UserError if it writes the text in neither form.
     """
     question = {"role": "user", "content": QUESTION}
-    reason: UserError | None = None
+    refusals: list[UserError] = []
     for turn, parts in ((question, False), (as_parts(question), True)):
         try:
             if QUESTION in apply_chat(tokenizer, [turn], True, date):
                 return parts
+        except Runaway:
+            raise
         except UserError as error:  # some templates stop at the form that they do not know
-            reason = reason or error
-    raise reason or UserError(
-        f"the chat template of {place_of(tokenizer)} leaves out what the user says, as text and as "
-        "a list of parts; put the model's own into its chat_template.jinja"
+            refusals.append(error)
+    if len(refusals) == 2:
+        raise refusals[0]
+    raise UserError(
+        f"the chat template of {place_of(tokenizer)} leaves out or changes what the user says, as "
+        "text and as a list of parts; put the model's own into its chat_template.jinja"
     )
 
 
@@ -243,11 +252,13 @@ def _frame(tokenizer: Any, template: str, date: str) -> Frame:
     opened = apply_chat(tokenizer, [question], True, date)
     try:
         closed = apply_chat(tokenizer, [question, answer], False, date)
+    except Runaway:
+        raise
     except UserError:  # it takes no answers, which few-shot examples will be told
         closed = ""
     before, found, after = closed.rpartition(ANSWER)
     if not found:
-        before = after = ""
+        closed = before = after = ""
     gap = before[len(opened) :] if found and before.startswith(opened) else ""
     lead = gap if not gap.strip() else ""
     own = opened.rpartition(QUESTION)[2] + gap  # what follows the question
@@ -265,7 +276,7 @@ def closing_of(own: str, closed: str, place: str) -> str:
         if opened and end not in rest:
             return ("" if rest.endswith("\n") else "\n") + f"\n{end}\n\n"
     left = OPEN_END.search(own)
-    if left and closed and left[1] not in closed:
+    if left and closed and left[1] not in closed and not SPEAKER.fullmatch(left[1]):
         raise UserError(
             f"the prompts that the chat template of {place} writes end with {left[1]}, which an "
             "answer would have to close; take it out of the model's chat_template.jinja"

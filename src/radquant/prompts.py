@@ -44,6 +44,7 @@ from radquant.token_texts import (
     plain_ids,
     prompt_ids,
     started_ids,
+    unknown_tokens,
 )
 
 __all__ = [
@@ -68,6 +69,7 @@ __all__ = [
     "render",
     "seeded_order",
     "started_ids",
+    "unknown_tokens",
 ]
 
 
@@ -83,7 +85,7 @@ class Prompt:
     answer_ids: list[int]  # tokens of the reference as they follow the prompt; [] if not asked for
     stored: int = 0  # how many more `ids` are than the prompt's own, where a checkpoint adds some
     images: tuple[Any, ...] = ()  # the report's image_files.ImageFile, in the order of their tokens
-    unknown: int = 0  # tokens, of prompt and answer, of which the tokenizer knows no more than that
+    unknown: int = 0  # what of the reports' own texts, in tokens, the tokenizer does not know
     types: tuple[int, ...] = ()  # 1 for each of `ids` that is an image's, else 0; () without images
 
     @property
@@ -128,14 +130,13 @@ def chat_prompt(
     read = _with_image_tokens(processor, text, len(images), named) if images else text
     reports = _spans_of_reports(tokenizer, read, said, named)
     ids = prompt_ids(tokenizer, read, reports)
-    unknown = _unknown_of(tokenizer, ids, read, [joined(parts) for parts in said], named)
+    unknown = _check_held(tokenizer, ids, read, said, named)
     answer_ids: list[int] = []
     if with_answer:
         answer = frame.lead + str(row[target])
         answer_ids = _answer_tokens(tokenizer, read, reports, ids, answer)
-        unknown += _unknown_of(
-            tokenizer, answer_ids, answer, [answer], f"{named}, column {target!r}"
-        )
+        whole = [[Part(answer, True)]]
+        unknown += _check_held(tokenizer, answer_ids, answer, whole, f"{named}, column {target!r}")
     room = None if limit is None else limit - len(answer_ids)
     if images and room is not None and len(ids) > room:
         raise UserError(
@@ -191,7 +192,7 @@ def conversation_ids(
     said = [[Part(turn["content"], True)] for turn in turns]
     text = chat_text(tokenizer, turns, frame_of(tokenizer, date), date)
     ids = prompt_ids(tokenizer, text, _spans_of_reports(tokenizer, text, said, "the conversation"))
-    _unknown_of(tokenizer, ids, text, [joined(parts) for parts in said], "the conversation")
+    _check_held(tokenizer, ids, text, said, "the conversation")
     return ids
 
 
@@ -216,18 +217,22 @@ def _spans_of_reports(
     return spans
 
 
-def _unknown_of(
-    tokenizer: Any, ids: Sequence[int], text: str, wanted: Sequence[str], named: str
+def _check_held(
+    tokenizer: Any, ids: Sequence[int], text: str, said: Sequence[Sequence[Part]], named: str
 ) -> int:
-    """How many of the tokens stand for something unknown; raises UserError if text is lost."""
-    unknown = lost_tokens(tokenizer, ids, text, wanted)
-    if unknown is None:
+    """How many tokens of reports' texts stand for something unknown.
+
+    Raises UserError unless `ids`, the tokens of `text`, say all the rest.
+    """
+    lost = lost_tokens(tokenizer, ids, text, [joined(parts) for parts in said])
+    if lost is None:
         raise UserError(
             f"{named}: the tokenizer of {place_of(tokenizer)} loses some of the text without a "
             "mark, so the model would not read it; take the report out, write it otherwise, or "
             "fetch the model's tokenizer again"
         )
-    return unknown
+    reports = [part.text for parts in said for part in parts if part.of_report]
+    return sum(unknown_tokens(tokenizer, each) for each in reports) if lost else 0
 
 
 def _with_image_tokens(processor: Any, text: str, count: int, named: str) -> str:

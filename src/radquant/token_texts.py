@@ -71,9 +71,10 @@ def own_start(tokenizer: Any) -> list[int]:
     alone = list(tokenizer("a", add_special_tokens=False)["input_ids"])
     whole = list(tokenizer("a")["input_ids"])
     for start in range(len(whole) - len(alone) + 1):
-        if whole[start : start + len(alone)] == alone:
+        if alone and whole[start : start + len(alone)] == alone:
             return whole[:start]
-    return []
+    # Of a tokenizer that has no token for a letter, all that it adds is there.
+    return [token for token in whole if token != tokenizer.eos_token_id]
 
 
 def started_ids(tokenizer: Any, text: str, reports: Sequence[Span] = ()) -> list[int]:
@@ -120,6 +121,12 @@ def end_token_ids(tokenizer: Any, generation_config: Any) -> list[int]:
     """Return every token that ends an answer: the model's, the tokenizer's, the chat turn's."""
     configured = getattr(generation_config, "eos_token_id", None)
     ends = list(configured) if isinstance(configured, list | tuple) else [configured]
+    strange = [end for end in ends if end is not None and not isinstance(end, int)]
+    if strange:
+        raise UserError(
+            f"{place_of(tokenizer)}: eos_token_id of generation_config.json or config.json is "
+            f"{strange[0]!r}, which is no number of a token; write the number, or a list of numbers"
+        )
     ends += [tokenizer.eos_token_id, *end_marks(tokenizer)[0]]
     return sorted({int(token) for token in ends if token is not None})
 
@@ -175,6 +182,11 @@ def lost_tokens(tokenizer: Any, ids: Sequence[int], text: str, wanted: Sequence[
     said = [seen(decoded(tokenizer, run)) for run in runs if run]
     start = seen(decoded(tokenizer, own_start(tokenizer)))
     return None if places_of(said, start + seen(text)) is None else count
+
+
+def unknown_tokens(tokenizer: Any, text: str) -> int:
+    """How many tokens of a text, which holds no special ones, say that something is unknown."""
+    return plain_ids(tokenizer, text, [(0, len(text))]).count(tokenizer.unk_token_id)
 
 
 def places_of(wanted: Iterable[str], text: str) -> list[int] | None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from radquant.errors import UserError
 from radquant.failures import withheld_panics
+from radquant.files import read_json
 from radquant.token_texts import end_marks
 
 # Where a chat template may stand that transformers' tokenizers do not read, beside those that they
@@ -13,6 +14,11 @@ from radquant.token_texts import end_marks
 TEMPLATE_FILES = ("chat_template.json", "processor_config.json")
 PROBE = "The heart is normal in size. No pleural effusion: 2 views."
 MORE_TEMPLATES = "additional_chat_templates"
+# What says how a model reads and writes; transformers leaves some out where they are broken.
+JSON_FILES = (
+    *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("generation_config.json", *TEMPLATE_FILES),
+)
 SENTENCEPIECE = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
 
 
@@ -23,6 +29,7 @@ def read_tokenizer(directory: Path, trust_remote_code: bool = False) -> Any:
     """
     from transformers import AutoTokenizer
 
+    check_files(directory)
     code = trust_remote_code
     try:
         with withheld_panics():
@@ -34,12 +41,23 @@ def read_tokenizer(directory: Path, trust_remote_code: bool = False) -> Any:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         raise UserError(why_not(directory, error)) from None
+    if getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None) is not None:
+        check_repeats(tokenizer, directory)
     if tokenizer.chat_template is None:
         tokenizer.chat_template = template_elsewhere(directory)
     tokenizer.padding_side = "left"
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def check_repeats(tokenizer: Any, directory: Path) -> None:
+    """Raise UserError if a tokenizer cuts words at random, which is meant for training alone."""
+    if getattr(tokenizer.backend_tokenizer.model, "dropout", None):
+        raise UserError(
+            f"{directory}/tokenizer.json has a dropout, which cuts words at random and each time "
+            "otherwise; set it to null there"
+        )
 
 
 def check_tokenizer(directory: Path) -> None:
@@ -57,14 +75,26 @@ def why_not(directory: Path, error: BaseException) -> str:
             "installed, load it once with AutoTokenizer.from_pretrained and write it with "
             "save_pretrained, which makes a tokenizer.json"
         )
-    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
-        if (directory / name).is_file() and not is_json(directory / name):
-            return f"{directory / name} is no whole JSON; fetch or save the model's tokenizer again"
+    if (directory / "tokenizer.json").is_file() and not is_json(directory / "tokenizer.json"):
+        return f"{directory}/tokenizer.json is no whole JSON; fetch or save the model again"
     said = " ".join(str(error).split())[:300]
     return (
         f"the tokenizer of {directory} cannot be loaded ({type(error).__name__}: {said}); fetch or "
         "save the model's tokenizer again"
     )
+
+
+def check_files(directory: Path) -> None:
+    """Raise UserError for a file that could not be read, or would be left out without a word."""
+    for name in JSON_FILES:
+        if (directory / name).is_file() and not is_json(directory / name):
+            raise UserError(f"{directory / name} is no whole JSON; fetch or save the model again")
+    more = directory / MORE_TEMPLATES
+    if list(more.glob("*.jinja")) and not (directory / "chat_template.jinja").is_file():
+        raise UserError(
+            f"{directory} has chat templates in {MORE_TEMPLATES} and no chat_template.jinja; put "
+            "the one to use there under that name"
+        )
 
 
 def is_json(path: Path) -> bool:
@@ -75,23 +105,12 @@ def is_json(path: Path) -> bool:
 
 
 def template_elsewhere(directory: Path) -> Any:
-    """The chat template in one of the other places, as it stands there; None if there is none.
-
-    Raises UserError if there are only templates with names, which are no model's default.
-    """
+    """The chat template in one of the other places, as it stands there; None if there is none."""
     for name in TEMPLATE_FILES:
-        if not (directory / name).is_file():
-            continue
-        if not is_json(directory / name):
-            raise UserError(f"{directory / name} is no whole JSON; fetch or save the model again")
-        found = json.loads((directory / name).read_text(encoding="utf-8")).get("chat_template")
-        if found is not None:
-            return found
-    if list((directory / MORE_TEMPLATES).glob("*.jinja")):
-        raise UserError(
-            f"{directory} has chat templates in {MORE_TEMPLATES} alone; put the one to use into "
-            "its chat_template.jinja"
-        )
+        if (directory / name).is_file():
+            found = read_json(directory / name).get("chat_template")
+            if found is not None:
+                return found
     return None
 
 

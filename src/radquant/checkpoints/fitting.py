@@ -54,10 +54,20 @@ def model_class(config: Any) -> Any:
     return AutoModelForImageTextToText if with_images else AutoModelForCausalLM
 
 
+def drop_unknown_padding(config: Any) -> None:
+    """Let a padding token that the vocabulary has not be none: no embedding can be kept for it."""
+    text = config.get_text_config()
+    for each in (config, text):
+        pad = getattr(each, "pad_token_id", None)
+        if isinstance(pad, int) and not 0 <= pad < getattr(text, "vocab_size", pad + 1):
+            each.pad_token_id = None
+
+
 def empty_model(config: Any, trust_remote_code: bool = False) -> nn.Module:
     """The model of `config` with its parameters on the meta device; its buffers are real."""
     from accelerate import init_empty_weights
 
+    drop_unknown_padding(config)
     try:
         with init_empty_weights(include_buffers=False):
             model: nn.Module = model_class(config).from_config(

@@ -9,7 +9,13 @@ from torch import nn
 
 from radquant.checkpoints.building import build_packed_model
 from radquant.checkpoints.finite_weights import require_finite_model
-from radquant.checkpoints.fitting import check_fit, empty_model, model_class, open_config
+from radquant.checkpoints.fitting import (
+    check_fit,
+    drop_unknown_padding,
+    empty_model,
+    model_class,
+    open_config,
+)
 from radquant.checkpoints.writing import verify
 from radquant.errors import UserError
 from radquant.failures import loading
@@ -114,6 +120,7 @@ def load(
         with loading(directory):
             model, found = model_class(config).from_pretrained(
                 directory,
+                config=config,
                 dtype=dtype,
                 trust_remote_code=trust_remote_code,
                 use_safetensors=True,
@@ -146,15 +153,6 @@ def load(
         kv_cache=kv_cache,
         lm_head=None if lm_head is None else round_head(model, lm_head),
     )
-
-
-def drop_unknown_padding(config: Any) -> None:
-    """Let a padding token that the vocabulary has not be none: no embedding can be kept for it."""
-    text = config.get_text_config()
-    for each in (config, text):
-        pad = getattr(each, "pad_token_id", None)
-        if isinstance(pad, int) and not 0 <= pad < text.vocab_size:
-            each.pad_token_id = None
 
 
 def attach_activations(

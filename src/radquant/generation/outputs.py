@@ -1,7 +1,6 @@
 """Reading outputs from generated tokens, and the table of them."""
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 import pandas as pd
@@ -63,11 +62,11 @@ def without_thinking(tokenizer: Any, ids: list[int]) -> list[int]:
     return ids
 
 
-@lru_cache(maxsize=4)
-def hidden_marks(tokenizer: Any) -> tuple[tuple[int, int], ...]:
+def hidden_marks(tokenizer: Any) -> list[tuple[int, int]]:
+    """The marks of thinking that a decoded text would not show, each a start and an end."""
     special = set(getattr(tokenizer, "all_special_tokens", ()))
     marks = [pair for pair in THINKING if special.issuperset(pair)]
-    return tuple(tuple(tokenizer.convert_tokens_to_ids(list(pair))) for pair in marks)
+    return [tuple(tokenizer.convert_tokens_to_ids(list(pair))) for pair in marks]
 
 
 def _tokens_until_stop(tokenizer: Any, ids: list[int], stop: Sequence[str]) -> int:

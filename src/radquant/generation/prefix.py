@@ -7,6 +7,8 @@ copied for each batch. It is also what rounds keys and values, where a precision
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from inspect import signature
+from math import inf
 from typing import Any
 
 import torch
@@ -36,6 +38,11 @@ class Prefix:
 
 
 NOTHING = Prefix(0, None)
+# What configurations call the number of places that a token sees, or that are seen together.
+WINDOWS = (
+    *("sliding_window", "sliding_window_size", "window_size", "attention_window_size"),
+    *("attention_chunk_size", "local_attention"),
+)
 
 
 def begin(loaded: Loaded, longest: int) -> Prefix:
@@ -55,6 +62,11 @@ def begin(loaded: Loaded, longest: int) -> Prefix:
     if stored is None:
         return Prefix(0, cache)
     check_window(config, longest)
+    if longest > longest_shared(model):
+        raise UserError(
+            f"in sequences of up to {longest} tokens this model would count the padding behind the "
+            "checkpoint's stored prefix; use a checkpoint with prefix none"
+        )
     keys, values = (
         [states.to(model.device, model.dtype) for states in kind]
         for kind in (stored.keys, stored.values)
@@ -110,6 +122,18 @@ def may_share(activations: Activations | None) -> bool:
     return activations is None or (activations.granularity, activations.range) != (TENSOR, DYNAMIC)
 
 
+def longest_shared(model: Any) -> float:
+    """The longest sequence, in tokens, in which padding may stand between prefix and rest.
+
+    A model that is not told positions may count the padding, as MPT's ALiBi does.
+    """
+    if "position_ids" not in signature(model.forward).parameters:
+        return 0
+    config = model.config.get_text_config()
+    limits = [getattr(config, name, None) for name in WINDOWS]
+    return min((each for each in (*limits, switching_length(config)) if each), default=inf)
+
+
 def run_prefix(model: Any, ids: list[int], longest: int, start: Prefix = NOTHING) -> Prefix:
     """Run `ids`, which begin with those of `start`; nothing is shared where that could change a
     result.
@@ -125,8 +149,7 @@ def run_prefix(model: Any, ids: list[int], longest: int, start: Prefix = NOTHING
     from radquant.runtime.kv_cache import RoundedLayer, RoundedSlidingLayer
 
     config = model.config.get_text_config()
-    limits = (getattr(config, "sliding_window", None), switching_length(config))
-    if len(ids) <= start.length or any(each is not None and longest > each for each in limits):
+    if len(ids) <= start.length or longest > longest_shared(model):
         return start
     cache = DynamicCache(config=config) if start.cache is None else copy.deepcopy(start.cache)
     plain = (DynamicLayer, DynamicSlidingWindowLayer, RoundedLayer, RoundedSlidingLayer)

@@ -6,7 +6,6 @@ stops the stage in its first seconds.
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from radquant import prompts
 from radquant.errors import UserError
@@ -14,8 +13,9 @@ from radquant.failures import withheld_panics
 from radquant.generation.engines.kind import Opened
 from radquant.generation.prefix import behind_stored
 from radquant.generation.stage import Reading
+from radquant.instructions import fixed_texts
 from radquant.prompts import Prompt
-from radquant.token_texts import check_known
+from radquant.token_texts import check_known, seen, unknown_tokens
 
 
 def prompts_of(opened: Opened, reading: Reading, answer: int | None = None) -> list[Prompt]:
@@ -41,35 +41,39 @@ def prompts_of(opened: Opened, reading: Reading, answer: int | None = None) -> l
         ids = (*prompt.ids, *prompt.answer_ids)
         check_known(opened.tokenizer, ids, opened.vocabulary, f"report {prompt.id}: its prompt")
     check_distinct(made)
-    check_mostly_known(made, opened.wanted.model)
+    check_words(made, reading.template, opened)
     return behind_stored(made, opened.stored)
 
 
 def check_distinct(made: Sequence[Prompt]) -> None:
     """Raise UserError if two prompts whose texts differ are the same to the model."""
-    seen: dict[tuple[int, ...], Prompt] = {}
+    known: dict[tuple[int, ...], Prompt] = {}
     for prompt in made:
-        first = seen.setdefault(tuple(prompt.ids), prompt)
-        if first.hash != prompt.hash and not prompt.truncated and not prompt.images:
+        first = known.setdefault(tuple(prompt.ids), prompt)
+        if prompt.truncated or prompt.images:
+            continue
+        if first.hash != prompt.hash and seen(first.text) != seen(prompt.text):
             raise UserError(
                 f"reports {first.id} and {prompt.id} differ, and their prompts are the same "
                 "tokens; the model's tokenizer does not know what they differ in"
             )
 
 
-def check_mostly_known(made: Sequence[Prompt], model: Path) -> None:
-    """Tell of prompts with words that the tokenizer does not know; too many raise UserError."""
+def check_words(made: Sequence[Prompt], template: str, opened: Opened) -> None:
+    """Raise UserError for reports that the tokenizer knows in part; tell of such a template."""
     found = [prompt for prompt in made if prompt.unknown]
-    tokens = sum(len(prompt.ids) + prompt.truncated + len(prompt.answer_ids) for prompt in made)
-    if sum(prompt.unknown for prompt in found) > tokens / 2:
-        raise UserError(
-            f"the tokenizer of {model} knows less than half of the prompts, first that of report "
-            f"{found[0].id}; it is made for another language or another model"
-        )
     if found:
+        raise UserError(
+            f"the tokenizer of {opened.wanted.model} has no token for something in {len(found)} of "
+            f"{len(made)} reports, their examples or references, first in report {found[0].id}, "
+            "and the model would read a mark in its place; take these reports out, or write them "
+            "otherwise"
+        )
+    fixed = [unknown_tokens(opened.tokenizer, text) for text in fixed_texts(template)]
+    if sum(fixed):
         print(
-            f"warning: {len(found)} of {len(made)} reports hold what the tokenizer of {model} does "
-            f"not know, first {found[0].id}; the model reads a mark in its place",
+            f"warning: the tokenizer of {opened.wanted.model} does not know all words of the "
+            f"prompt; the model reads {sum(fixed)} marks in their place",
             file=sys.stderr,
             flush=True,
         )

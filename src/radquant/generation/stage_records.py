@@ -39,7 +39,6 @@ def common_record(
         "reports": len(prompts),
         "images": sum(len(prompt.images) for prompt in prompts),
         "prompt_tokens": sum(prompt.length for prompt in prompts),
-        "unknown_tokens": sum(prompt.unknown for prompt in prompts),
         "truncated_prompts": sum(prompt.truncated > 0 for prompt in prompts),
         "wall_seconds": done.wall_seconds,
         "cpu_seconds": done.cpu_seconds,

@@ -25,6 +25,7 @@ from radquant.files import read_json
 from radquant.generation import vllm_decoding
 from radquant.generation.engines.kind import Opened, Wanted
 from radquant.generation.outputs import read_output
+from radquant.generation.rotary import switching_length
 from radquant.generation.tasks import Computed, Done, Task, Work, not_finite
 from radquant.generation.vllm_limits import ENVIRONMENT, check_checkpoint
 from radquant.model_files import stored_tensors
@@ -80,6 +81,7 @@ def write(opened: Opened, task: Task) -> Done:
         "max_model_len": task.longest,
         "max_num_seqs": task.batch_size,
     }
+    check_positions(config.get_text_config(), task.longest)
     space = cache_gigabytes(config.get_text_config(), task.longest * task.batch_size)
     done = run_vllm(wanted, job, space)
     if done["not_finite"] is not None:
@@ -131,6 +133,17 @@ def model_config(directory: Path, trust_remote_code: bool) -> tuple[Any, Any]:
             else GenerationConfig.from_model_config(config)
         )
     return config, stated
+
+
+def check_positions(config: Any, longest: int) -> None:
+    """Raise UserError if vLLM would read positions of short sequences as those of long ones."""
+    switch = switching_length(config)
+    if switch is not None and longest > switch:
+        raise UserError(
+            f"sequences of up to {longest} tokens exceed the {switch} from which on this model "
+            "reads positions otherwise, and vLLM then reads all that way, the short ones, too; use "
+            "engine transformers, or shorter prompts"
+        )
 
 
 def cache_gigabytes(config: Any, tokens: int) -> int:

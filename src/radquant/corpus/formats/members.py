@@ -4,6 +4,7 @@ import io
 import os
 import tarfile
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
