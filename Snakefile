@@ -6,6 +6,7 @@ from snakemake.utils import min_version
 
 from radquant.settings.configuration import resolve
 from radquant.errors import UserError
+from radquant.model_checks import check_folder
 from radquant.settings.yaml_files import check_yaml
 
 # Rules rely on its checksums of small inputs and on its lookup of profiles.
@@ -33,6 +34,9 @@ if not workflow.overwrite_configfiles:
 
 SETTINGS = or_stop(resolve, config)
 config = SETTINGS.model_dump(mode="json")
+# What a folder's headers tell takes no time; a model that is elsewhere is checked when it is fetched.
+if workflow.is_main_process and SETTINGS.model.path:
+    or_stop(check_folder, SETTINGS.model.path, SETTINGS.model.weights)
 
 
 scattergather:

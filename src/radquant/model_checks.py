@@ -51,6 +51,14 @@ def check_model(directory: Path) -> dict[str, StoredTensor]:
     return stored
 
 
+def check_folder(path: str | Path, named: Sequence[str]) -> None:
+    """`check_model` and `check_weights` of a folder, if it is there."""
+    directory = Path(path)
+    if directory.is_dir():
+        check_model(directory)
+        check_weights(directory, named)
+
+
 def check_weights(directory: Path, named: Sequence[str]) -> None:
     """Raise UserError unless the settings name the files that are the model.
 
