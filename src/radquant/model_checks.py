@@ -47,6 +47,11 @@ def check_model(directory: Path) -> dict[str, StoredTensor]:
         raise UserError(f"{directory} holds no tensor; {AGAIN}")
     if quantization is None:
         check_dtypes(directory, stored)
+        if (directory / INDEX).exists() and "metadata" not in read_object(directory / INDEX):
+            raise UserError(
+                f'{directory / INDEX} has no "metadata", without which transformers does not read '
+                'it; add "metadata": {}'
+            )
     check_counts(directory, config, stored)
     return stored
 
