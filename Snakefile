@@ -7,6 +7,7 @@ from snakemake.utils import min_version
 from radquant.corpus.fetching import look, source_of
 from radquant.settings.configuration import resolve
 from radquant.errors import UserError
+from radquant.model_checks import check_folder
 from radquant.settings.yaml_files import check_yaml
 
 # Rules rely on its checksums of small inputs and on its lookup of profiles.
@@ -34,12 +35,16 @@ if not workflow.overwrite_configfiles:
 
 SETTINGS = or_stop(resolve, config)
 config = SETTINGS.model_dump(mode="json")
-if workflow.is_main_process:  # jobs have no need of it
+# What folders and headers tell takes no time; what is elsewhere is checked when it is fetched. Jobs
+# have no need of it.
+if workflow.is_main_process:
     or_stop(
         look,
         SETTINGS.corpus.format,
         source_of(SETTINGS.corpus, SETTINGS.task.image_column),
     )
+    if SETTINGS.model.path:
+        or_stop(check_folder, SETTINGS.model.path, SETTINGS.model.weights)
 
 
 scattergather:

@@ -172,6 +172,12 @@ def model_files(checkpoint):
     return [f"{model_directory(checkpoint)}/{name}" for name in own]
 
 
+# What quantizes waits for the first of these, what writes and scores for the second: each depends on
+# nothing that its users do not depend on, so no job reruns for a check alone.
+CHECKED = "results/models/check.json"
+CHECKED_PROMPTS = "results/models/prompts.json"
+
+
 def checkpoint_of(wildcards):
     return SETTINGS.precisions[wildcards.precision].checkpoint
 

@@ -23,17 +23,53 @@ def generate_options(wildcards):
     return f"{prompting_options(wildcards, stages.GENERATE)} {own}"
 
 
+# Where an engine does not say how likely it finds a text, another scores its references.
+SCORING = SETTINGS.compute.model_copy(
+    update={"engine": engines.scoring(SETTINGS.compute.engine)}
+)
+
+
 def likelihood_options(wildcards):
-    # Where an engine does not say how likely it finds a text, another scores its references.
-    scoring = engines.scoring(SETTINGS.compute.engine)
-    compute = SETTINGS.compute.model_copy(update={"engine": scoring})
-    return prompting_options(wildcards, stages.LIKELIHOOD, compute=compute)
+    return prompting_options(wildcards, stages.LIKELIHOOD, compute=SCORING)
+
+
+rule check_prompts:
+    input:
+        code=code("check_prompts.py"),
+        compared=CHECKED if SETTINGS.used_checkpoints else [],
+        model=model_files("original"),
+        train="results/data/train.csv",
+        eval="results/data/eval.csv",
+        prompt=SETTINGS.generation.prompt,
+    output:
+        CHECKED_PROMPTS,
+    log:
+        "results/logs/check_prompts.log",
+    # Before what takes hours, where there is a choice.
+    priority: 1
+    threads: THREADS
+    resources:
+        mem_mb=memory(8000),
+        runtime=60,
+        gpu=GPUS,
+    params:
+        versions=versions(),
+        options=lambda wildcards, input: (
+            options(compared=input.compared or None)
+            + " "
+            + settings_for(stages.CHECK_PROMPTS, compute=SCORING)
+        ),
+    shell:
+        "{PYTHON} {input.code[0]:q} --model results/models/original --train {input.train}"
+        " --eval {input.eval} --prompt {input.prompt:q} {params.options} --output {output}"
+        " 2>&1 | tee {log} >&2"
 
 
 rule generate:
     input:
         code=code("generate.py")[:1],
         environment=f"results/venvs/{ENGINE}/ready.json" if ENGINE else [],
+        checked=CHECKED_PROMPTS,
         model=lambda wildcards: model_files(checkpoint_of(wildcards)),
         train="results/data/train.csv",
         eval="results/data/eval.csv",
@@ -64,6 +100,7 @@ rule generate:
 rule likelihood:
     input:
         code=code("likelihood.py"),
+        checked=CHECKED_PROMPTS,
         model=lambda wildcards: model_files(checkpoint_of(wildcards)),
         train="results/data/train.csv",
         eval="results/data/eval.csv",

@@ -36,9 +36,31 @@ def tool_options(wildcards):
     return settings_for(parts, checkpoint=recipe(wildcards))
 
 
+rule check_model:
+    input:
+        code=code("check_model.py"),
+        model=model_files("original"),
+    output:
+        CHECKED,
+    log:
+        "results/logs/check_model.log",
+    threads: THREADS
+    resources:
+        mem_mb=memory(8000),
+        runtime=60,
+        gpu=GPUS,
+    params:
+        versions=versions(),
+        options=lambda wildcards: settings_for(stages.CHECK_MODEL),
+    shell:
+        "{PYTHON} {input.code[0]:q} --model results/models/original {params.options}"
+        " --output {output} 2>&1 | tee {log} >&2"
+
+
 rule quantize:
     input:
         code=code("quantize.py"),
+        checked=CHECKED,
         model=model_files("original"),
         calibration=calibration_files,
     output:
@@ -63,6 +85,7 @@ rule quantize:
 rule quantize_with_tool:
     input:
         code=lambda wildcards: code(f"quantize_{recipe(wildcards).tool}.py"),
+        checked=CHECKED,
         model=model_files("original"),
         calibration=[CALIBRATION, CALIBRATION_RECORD],
         environment=lambda wildcards: (

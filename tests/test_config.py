@@ -570,6 +570,8 @@ def test_the_default_run_is_planned(repository: Path) -> None:
         "fetch_model": 1,
         "fetch_corpus": 1,
         "clean": 1,
+        "check_model": 1,
+        "check_prompts": 1,
         "calibration_set": 1,
         "quantize": len(full["checkpoints"]),
         "generate": precisions * shards,
@@ -672,7 +674,7 @@ def test_the_mimic_runs_are_planned_without_their_data(
 
 def test_plain_rounding_needs_no_calibration(repository: Path) -> None:
     jobs = dry_run(repository, "results/checkpoints/rtn-w4/model.safetensors").jobs
-    assert jobs == {"fetch_model": 1, "quantize": 1}
+    assert jobs == {"fetch_model": 1, "check_model": 1, "quantize": 1}
 
 
 @pytest.mark.parametrize(

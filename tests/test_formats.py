@@ -212,7 +212,8 @@ def grouped(**changes: object) -> dict[str, object]:
         ({**AUTOAWQ, "version": "GEMM", "group_size": -1}, Settings("gemm", 4, -1, False)),
         (GPTQMODEL, Settings("gptq", 3, 64, True, True, True)),
         (
-            {**GPTQMODEL, "checkpoint_format": "gptq_v2", "sym": False, "desc_act": False},
+            {**GPTQMODEL, "sym": False, "desc_act": False}
+            | dict.fromkeys(("format", "checkpoint_format"), "gptq_v2"),
             Settings("gptq", 3, 64, False),
         ),
         (

@@ -80,7 +80,7 @@ def test_touching_the_data_reruns_nothing(run: Path) -> None:
 @pytest.mark.slow
 def test_editing_the_generation_prompt(run: Path) -> None:
     edit(run / "prompts" / "impression.txt")
-    assert jobs(run) == {**OUTPUTS, "likelihood": 3, "report": 1}
+    assert jobs(run) == {"check_prompts": 1, **OUTPUTS, "likelihood": 3, "report": 1}
 
 
 @pytest.mark.slow
@@ -205,7 +205,7 @@ def test_an_option_reruns_its_first_user_and_what_follows(
     assert {*order[order.index(first) :]} <= set(found)
 
 
-BY_ENGINES = {"generate", "likelihood", "annotate", "score", "report"}
+BY_ENGINES = {"check_prompts", "generate", "likelihood", "annotate", "score", "report"}
 
 
 @pytest.mark.slow
@@ -306,7 +306,7 @@ def test_the_code_inputs_of_each_rule_are_all_that_its_script_imports(tmp_path: 
     engines = ["lean", "transformers"]
     chosen = {"CORPUS_FORMATS": ["openi"], "ANNOTATORS": ["radgraph"], "ENGINES": engines}
     found.pop("all")
-    assert len(found) == 14
+    assert len(found) == 16
     # Rules of shards have the same list hashed in a parameter, and their script as input.
     for rule in ("generate", "annotate"):
         assert found.pop(rule) == {f"scripts/{rule}.py"}

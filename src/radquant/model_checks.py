@@ -47,8 +47,21 @@ def check_model(directory: Path) -> dict[str, StoredTensor]:
         raise UserError(f"{directory} holds no tensor; {AGAIN}")
     if quantization is None:
         check_dtypes(directory, stored)
+        if (directory / INDEX).exists() and "metadata" not in read_object(directory / INDEX):
+            raise UserError(
+                f'{directory / INDEX} has no "metadata", without which transformers does not read '
+                'it; add "metadata": {}'
+            )
     check_counts(directory, config, stored)
     return stored
+
+
+def check_folder(path: str | Path, named: Sequence[str]) -> None:
+    """`check_model` and `check_weights` of a folder, if it is there."""
+    directory = Path(path)
+    if directory.is_dir():
+        check_model(directory)
+        check_weights(directory, named)
 
 
 def check_weights(directory: Path, named: Sequence[str]) -> None:

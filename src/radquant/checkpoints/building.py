@@ -43,17 +43,21 @@ def packed_layers(names: Iterable[str], settings: Settings) -> dict[str, dict[st
 def read_settings(directory: Path, quantization: Mapping[str, Any]) -> Settings:
     """The settings of a checkpoint; an error names its directory."""
     try:
-        return settings_of(weights_config(quantization))
+        if not isinstance(quantization.get("weights", {}), dict):
+            raise UserError("quantization_config has no table of weights; quantize again")
+        return settings_of(weights_config({"weights": {}, **quantization}))
     except UserError as error:
         raise UserError(f"{directory / CONFIG}: {error}") from None
 
 
-def check_packed(names: Iterable[str], settings: Settings, directory: Path) -> None:
-    """Raise UserError unless packed layers of these names are what a checkpoint's config.json says.
+def check_packed(
+    packed: Iterable[str], plain: Iterable[str], settings: Settings, directory: Path
+) -> None:
+    """Raise UserError unless the packed layers are those that a checkpoint's config.json says.
 
-    Programs differ in whether they believe it or the tensors.
+    Programs differ in whether they believe it or the tensors. plain: tensors that are not packed.
     """
-    where, layers = directory / CONFIG, list(names)
+    where, layers = directory / CONFIG, list(packed)
     if not layers:
         raise UserError(
             f"{where} has a quantization_config, and no layer in the weight files is packed; take "
@@ -61,19 +65,41 @@ def check_packed(names: Iterable[str], settings: Settings, directory: Path) -> N
         )
     for pattern in settings.left_out:
         try:
-            packed = [layer for layer in layers if re.match(pattern, layer)]
+            found = [layer for layer in layers if re.match(pattern, layer)]
         except re.error as error:
             raise UserError(f"{where} has a pattern {pattern!r} that is none ({error})") from None
-        if packed:
+        if found:
             raise UserError(
-                f"{where} says that {packed[0]} is not quantized, and in the weight files it is; "
+                f"{where} says that {found[0]} is not quantized, and in the weight files it is; "
                 "fetch the checkpoint again"
             )
+    if settings.packs_all and (dense := dense_like_packed(layers, plain, settings)):
+        raise UserError(
+            f"{where} does not say that {dense} is not quantized, and in the weight files it is "
+            "not; fetch the checkpoint again"
+        )
     if settings.packs_head and not any(layer.endswith(HEAD) for layer in layers):
         raise UserError(
             f"{where} says that {HEAD} is quantized, and in the weight files it is not; fetch the "
             "checkpoint again"
         )
+
+
+def dense_like_packed(
+    packed: Iterable[str], plain: Iterable[str], settings: Settings
+) -> str | None:
+    """A layer that is not packed, nor left out by name, though it is in other decoder layers."""
+
+    def kind(name: str) -> str:
+        return re.sub(r"\.\d+(?=\.)", ".N", name)
+
+    kinds = set(map(kind, packed))
+    layers = sorted(name.removesuffix(".weight") for name in plain if name.endswith(".weight"))
+    for layer in layers:
+        named = any(re.match(pattern, layer) for pattern in settings.left_out)
+        if kind(layer) in kinds and not named:
+            return layer
+    return None
 
 
 def build_packed_model(
@@ -90,8 +116,8 @@ def build_packed_model(
     stored = check_model(directory)
     model = empty_model(config, trust_remote_code)
     packed = packed_layers(stored, settings)
-    check_packed(packed, settings, directory)
     plain = stored.keys() - {name for layer in packed.values() for name in layer.values()}
+    check_packed(packed, plain, settings, directory)
     # The original stored each packed layer as one weight; that is the name to look up.
     names = names_in_model(model, [*plain, *(f"{layer}.weight" for layer in packed)], directory)
     for layer, suffixes in packed.items():

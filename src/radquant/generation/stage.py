@@ -30,27 +30,37 @@ class Reading:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what names the files of a stage; the settings have options of their own."""
+    add_inputs(parser)
+    add = parser.add_argument
+    add("--precision", required=True, metavar="NAME", help="name to record")
+    add("--output", type=Path, required=True, metavar="PARQUET", help="table to write")
+    add("--metrics", type=Path, required=True, metavar="JSON", help="record of measures to write")
+
+
+def add_inputs(parser: argparse.ArgumentParser) -> None:
+    """Add what names the files that a stage reads."""
     add = parser.add_argument
     add("--model", type=Path, required=True, metavar="DIR", help="original model or checkpoint")
-    add("--precision", required=True, metavar="NAME", help="name to record")
     add("--train", type=Path, required=True, metavar="CSV", help="reports to draw examples from")
     add("--eval", type=Path, required=True, metavar="CSV", help="reports to evaluate")
     prompt = parser.add_mutually_exclusive_group(required=True)
     prompt.add_argument("--prompt", type=Path, metavar="FILE", help="template with {column} fields")
     prompt.add_argument("--prompt-text", metavar="TEXT", help="the template itself")
-    add("--output", type=Path, required=True, metavar="PARQUET", help="table to write")
-    add("--metrics", type=Path, required=True, metavar="JSON", help="record of measures to write")
 
 
 def wanted_of(args: argparse.Namespace, settings: Any) -> Wanted:
-    """What is asked to be opened. settings: as `options.parse` returns them."""
+    """What is asked to be opened. settings: as `options.parse` returns them.
+
+    Without a precision among them, it is the model as it is.
+    """
+    precision = getattr(settings, "precision", None)
     return Wanted(
         model=args.model,
         device=settings.compute.device,
         dtype=settings.compute.dtype,
-        activations=settings.precision.activations,
-        kv_cache=settings.precision.kv_cache,
-        lm_head=settings.precision.lm_head,
+        activations=precision and precision.activations,
+        kv_cache=precision and precision.kv_cache,
+        lm_head=precision and precision.lm_head,
         images=settings.corpus.image_root is not None,
         threads=settings.compute.threads,
         trust_remote_code=settings.model.trust_remote_code,

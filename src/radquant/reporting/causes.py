@@ -47,6 +47,8 @@ STAGES: dict[str, tuple[frozenset[str], str]] = {
     "fetch_corpus": (ALL, "data"),
     "clean": (ALL, "data"),
     "fetch_model": (MODEL, "original"),
+    "check_model": (NOTHING, ""),  # these stop a run or leave it as it is
+    "check_prompts": (NOTHING, ""),
     "fetch_texts": (MODEL, "checkpoint"),
     "calibration_set": (MODEL, "checkpoint"),
     "quantize": (MODEL, "checkpoint"),

@@ -72,6 +72,11 @@ GENERATE = (
     *(part for part in LIKELIHOOD if part.name != "generation"),
     Part("generation", Generation, without=("prompt",)),
 )
+CHECK_MODEL = (MACHINE, CODE_OF_MODEL)
+CHECK_PROMPTS = (
+    *(part for part in LIKELIHOOD if part.name not in ("generation", "precision")),
+    Part("generation", Generation, only=("examples", "examples_max_words")),
+)
 BASELINES = (Part("task", Task, only=("inputs", "target")), WRITTEN, SEED)
 ANNOTATE = (Part("scoring", Scoring), Part("compute", Compute, only=("threads",)))
 ANNOTATE_QUICKLY = (Part("scoring", Scoring, only=("annotator",)),)

@@ -63,6 +63,7 @@ APPLIED = frozenset(
     {"quant_method", "format", "quantization_status", "config_groups", "ignore", "version"}
     | {"global_compression_ratio", "sparsity_config", "transform_config"}
 )
+IN_ORDER = ("group", "dynamic", True)  # actorder of groups that are no runs of channels
 OF_GROUP = frozenset({"targets", "weights", "format"})
 OF_WEIGHTS = frozenset(
     {"num_bits", "type", "symmetric", "strategy", "group_size", "actorder", "observer"}
@@ -151,13 +152,14 @@ def read_config(config: Mapping[str, Any]) -> Settings:
         name.removeprefix("re:") if name.startswith("re:") else f"{re.escape(name)}$"
         for name in names_of(config, "ignore")
     )
-    recipes = [read_weights(group.get("weights") or {}, ignored) for group in groups]
+    every = all(group.get("targets") == ["Linear"] for group in groups)
+    recipes = [read_weights(group.get("weights") or {}, ignored, every) for group in groups]
     if len(set(recipes)) > 1:
         raise UserError("compressed-tensors checkpoints with several recipes cannot be read")
     return recipes[0]
 
 
-def read_weights(weights: Mapping[str, Any], ignored: tuple[str, ...]) -> Settings:
+def read_weights(weights: Mapping[str, Any], ignored: tuple[str, ...], every: bool) -> Settings:
     """What a group of layers says of its weights."""
     strategy = weights.get("strategy") or ("group" if weights.get("group_size") else "")
     if weights.get("type", "int") != "int" or strategy not in ("group", "channel"):
@@ -166,14 +168,18 @@ def read_weights(weights: Mapping[str, Any], ignored: tuple[str, ...]) -> Settin
             "cannot be read; integers by group or channel can"
         )
     refuse_unapplied(weights, OF_WEIGHTS, "quantization_config, weights,")
+    order = weights.get("actorder")
+    if order not in (None, False, "weight", "static", *IN_ORDER):
+        raise UserError(f"quantization_config says actorder: {order!r}, which is not known")
     group_size = WHOLE_ROW if strategy == "channel" else whole(weights, "group_size")
     return Settings(
         NAME,
         whole(weights, "num_bits"),
         group_size,
         symmetric=bool(weights.get("symmetric", True)),
-        in_order_of_activation=weights.get("actorder") in ("group", "dynamic", True),
+        in_order_of_activation=order in IN_ORDER,
         left_out=ignored,
+        packs_all=every,
     )
 
 

@@ -126,7 +126,10 @@ def read_config(config: Mapping[str, Any]) -> Settings:
             f"GPTQ checkpoints in format {version!r} with {config.get('pack_dtype', 'int32')} "
             "words cannot be read; 'gptq' and 'gptq_v2' with int32 can"
         )
-    if any(not name.startswith("-:") for name in config.get("dynamic") or {}):
+    both = {str(config[key]).lower() for key in ("checkpoint_format", "format") if config.get(key)}
+    if len(both) > 1:
+        raise UserError("quantization_config names two formats, under checkpoint_format and format")
+    if any(not name.startswith("-:") for name, _ in (config.get("dynamic") or {}).items()):
         raise UserError("GPTQ checkpoints with several recipes (`dynamic`) cannot be read")
     refuse_unapplied(config, APPLIED | SAID_OF_MAKING)
     group_size = whole(config, "group_size")
@@ -138,6 +141,7 @@ def read_config(config: Mapping[str, Any]) -> Settings:
         zeros_less_one=version == "gptq",
         in_order_of_activation=bool(config.get("desc_act")) and group_size != WHOLE_ROW,
         left_out=tuple(name.removeprefix("-:") for name in config.get("dynamic") or {}),
+        packs_all="modules_in_block_to_quantize" not in config,
         packs_head=config.get("lm_head") is True,
     )
 

@@ -41,6 +41,7 @@ class Settings:
     # What it says of layers' names: patterns of those that are not packed, and whether the head is.
     left_out: tuple[str, ...] = field(default=(), compare=False)
     packs_head: bool = field(default=False, compare=False)
+    packs_all: bool = field(default=True, compare=False)  # of a kind, but for what is left out
 
 
 @dataclass(frozen=True)
@@ -123,10 +124,13 @@ def need(config: Mapping[str, Any], *names: str) -> Any:
 def whole(config: Mapping[str, Any], *names: str) -> int:
     """The whole number under the first of `names` that is there."""
     value = need(config, *names)
-    number = int(value) if isinstance(value, int | float | str) else None
-    if isinstance(value, bool) or number is None or number != float(value):
+    try:
+        number = None if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        number = None
+    if number is None or not number.is_integer():
         raise UserError(f"quantization_config says {names[0]}: {value!r}, which is no whole number")
-    return number
+    return int(number)
 
 
 def refuse_unapplied(
