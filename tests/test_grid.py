@@ -127,7 +127,7 @@ def test_a_group_of_zeros_stays_zero() -> None:
         ({"method": "rtn", "desc_act": True}, "does not go with method rtn"),
         ({"damp_percent": 0.0}, "damp_percent is 0.0 and must be greater than 0"),
         ({"damp_percent": 1.0}, "damp_percent is 1.0 and must be less than 1"),
-        ({"damp_percent": float("nan")}, "damp_percent must be of type number, not nan"),
+        ({"damp_percent": float("nan")}, "damp_percent is nan and must be a number that is finite"),
     ],
 )
 def test_impossible_recipes_are_errors_in_one_sentence(values: dict, message: str) -> None:
