@@ -1,5 +1,6 @@
 """vLLM: what is refused first, its command lines and, where there is one, vLLM itself."""
 
+import math
 import os
 import shutil
 import sys
@@ -16,6 +17,7 @@ from workflow_helpers import copy_repository, dry_run
 
 from radquant.errors import UserError
 from radquant.files import read_json, write_json
+from radquant.generation import vllm_decoding
 from radquant.generation.engines.kind import Address, Wanted
 from radquant.generation.vllm_job import check_positions
 from radquant.generation.vllm_limits import check_checkpoint
@@ -334,3 +336,25 @@ def test_vllm_writes_what_transformers_writes(data: Path, tmp_path: Path, form: 
     assert (found["kernel"] == "none") == (form == "original")
     assert (found["engine"], found["dtype"]) == ("vllm", "bfloat16")
     assert not list(tmp_path.glob(".vllm-*"))
+
+
+def test_answers_that_end_in_one_token_are_asked_for_their_probability(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of scores that are NaN vLLM takes the first token for ever, as a poor model may, too."""
+    asked = []
+
+    class Model:
+        def generate(self, prompts: list[Any], told: Any, use_tqdm: bool) -> list[Any]:
+            asked.extend(prompt["prompt_token_ids"] for prompt in prompts)
+            likely = [math.nan if ids[0] == 9 else -0.5 for ids in asked]
+            outputs = [[SimpleNamespace(cumulative_logprob=each)] for each in likely]
+            return [SimpleNamespace(outputs=each) for each in outputs]
+
+    monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(SamplingParams=SimpleNamespace))
+    job = {"prompts": [[7], [8], [9]]}
+    usual, poor, broken = [4, 5, 6, 5, 2], [4, 0, 0, 0, 0], [0, 0]
+    place = vllm_decoding.first_not_finite(Model(), job, [usual, poor, broken])
+    assert place == 2
+    assert asked == [[8, 4, 0, 0, 0], [9, 0]]
+    assert vllm_decoding.first_not_finite(Model(), job, [usual] * 3) is None

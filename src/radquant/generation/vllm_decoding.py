@@ -111,17 +111,18 @@ def measured(job: dict[str, Any]) -> dict[str, Any]:
 def first_not_finite(llm: Any, job: dict[str, Any], tokens: list[list[int]]) -> int | None:
     """The place of an answer that was chosen by scores that are no numbers; None if there is none.
 
-    Of such scores vLLM takes the same token for ever. Answers that end so are written once more,
-    with the logarithm of their probability: outside of what is measured, because it costs time.
+    Of such scores vLLM takes the same token for ever. Of answers that end so the last token is
+    written once more, with its probability: outside of what is measured, because it costs time.
     """
     from vllm import SamplingParams
 
     places = [n for n, ids in enumerate(tokens) if len(set(ids[-SAME_TOKENS:])) == 1]
     told = SamplingParams(temperature=0, max_tokens=1, logprobs=0)
-    for place in places:
-        prompt = {"prompt_token_ids": [*job["prompts"][place], *tokens[place][:-1]]}
-        answer = llm.generate([prompt], told, use_tqdm=False)[0].outputs[0]
-        if not math.isfinite(answer.cumulative_logprob):
+    again = [{"prompt_token_ids": [*job["prompts"][n], *tokens[n][:-1]]} for n in places]
+    answers = llm.generate(again, told, use_tqdm=False) if again else []
+    for place, answer in zip(places, answers, strict=True):
+        likely = answer.outputs[0].cumulative_logprob
+        if likely is not None and not math.isfinite(likely):
             return place
     return None
 
