@@ -45,7 +45,8 @@ def read(source: Source) -> list[Report]:
         if match is None:
             continue  # README, LICENSE
         patient, study = match[1].lower(), match[2].lower()
-        report = report_from_text(study, text_file(data, member, source), where=member)
+        text = text_file(data, member, source)
+        report = report_from_text(study, text, member, source.notes)
         report.group, report.study = patient, study
         report.split = studies.splits.get(study, ("", ""))[1]
         report.images = studies.images.get(study, "")

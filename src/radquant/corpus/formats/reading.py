@@ -26,8 +26,8 @@ FILES = "text files"
 _SHORTENED = re.compile(r"\d(?:[.,]\d+)?[eE]\+\d+")
 
 
-def report_from_text(identifier: str, text: str, where: str) -> Report:
-    return Report(id=identifier, text=text, where=where, **sections_of(text, SECTIONS))
+def report_from_text(identifier: str, text: str, where: str, notes: Notes | None = None) -> Report:
+    return Report(id=identifier, text=text, where=where, **sections_of(text, SECTIONS, notes))
 
 
 def sections_of(text: str, names: Sequence[str], notes: Notes | None = None) -> dict[str, str]:
@@ -64,7 +64,7 @@ def text_cell(
     """Return the text in a cell, with line breaks where exporters' marks for them stand."""
     value = cell(row, column, place, source.notes, says_none)
     text = meant(value, source.notes, column)
-    check_text(text, place, f"column {column!r}")
+    check_text(text, place, column)
     return text
 
 
