@@ -90,10 +90,10 @@ def test_a_folder_that_is_a_link_itself_is_read(folder: Path) -> None:
     ("content", "said"),
     [
         (b"{\\rtf1 secret}", "is RTF; save it as plain text"),
-        (b"\x0bMSH|^~\\&|secret\rPID|1\r", ": is an HL7 message"),
+        (b"\x0bMSH|^~\\&|secret\rPID|1\r", "is an HL7 message"),
         (b"%PDF-1.4 secret", "is a PDF; save its text"),
         (b"PK\x03\x04secret", "is a zip archive"),
-        (b"<html>secret</html>", ": is HTML or XML"),
+        (b"<html>secret</html>", "is HTML or XML"),
         (REPORT.encode() + b"secret \xff", ", line 3: not UTF-8"),
     ],
 )

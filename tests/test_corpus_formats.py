@@ -43,7 +43,7 @@ def look(source: Source) -> None:
 
 def read(source: Source) -> list[Report]:
     lines = [line.partition(":") for line in source.path.read_text().splitlines()]
-    return checked([report_from_text(name, text, name) for name, _, text in lines], source.name)
+    return checked([report_from_text(name, text, name, source) for name, _, text in lines], source.name)
 '''
 
 
