@@ -301,7 +301,7 @@ HEADS = {
 }
 NO_HEADS = {
     "no date": b"---\nlicense: mit\ndate: 2026-13-45\n---\n",
-    "nested": b"---\nlicense: " + b"[" * 5000 + b"\n---\n",
+    "nested": b"---\nlicense: " + b"[" * 1000 + b"\n---\n",
     "laughs": b"---\na0: &a0 [x]\n"
     + b"".join(
         b"a%d: &a%d [%s]\n" % (n, n, b", ".join([b"*a%d" % (n - 1)] * 9)) for n in range(1, 9)
