@@ -15,6 +15,7 @@ import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from test_fetching import write_tiny_gguf
@@ -283,6 +284,15 @@ def _make(path: Path) -> None:
 def test_json_that_is_nested_without_end(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("[" * 100_000)
     assert "not valid JSON" in refusal(read_json, tmp_path / "a.json")
+
+
+def test_a_disk_without_room_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    room = {"used": 1, "free": 0}
+    told = SimpleNamespace(total=0, **room)
+    monkeypatch.setattr("radquant.results_folder.shutil.disk_usage", lambda _: told)
+    check_results(tmp_path)  # a file system that tells nothing
+    told.total = 1
+    assert "no room left" in refusal(check_results, tmp_path)
 
 
 def test_a_results_folder_that_is_none(tmp_path: Path) -> None:
