@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from radquant.checkpoints.card import model_card
+from radquant.checkpoints.card import model_card, original_licence
 from radquant.packed.formats import stored_format
 from radquant.runtime.runtime_file import announce
 from radquant.settings.precision import Activations
@@ -291,3 +291,33 @@ def test_only_radquant_loads_a_rotated_model(tmp_path: Path) -> None:
     assert "```" not in card
     assert "library_name" not in front_of(card)
     assert "they know nothing" not in card
+
+
+HEADS = {
+    "not UTF-8": b"---\nlicense: mit\n---\nCaf\xe9",
+    "bom": b"\xef\xbb\xbf---\nlicense: mit\n---\n",
+    "crlf": b"---\r\nlicense: mit\r\n---\r\n",
+    "rule below": b"---\nlicense: mit\n---\n\n---\n",
+}
+NO_HEADS = {
+    "no date": b"---\nlicense: mit\ndate: 2026-13-45\n---\n",
+    "nested": b"---\nlicense: " + b"[" * 1000 + b"\n---\n",
+    "laughs": b"---\na0: &a0 [x]\n"
+    + b"".join(
+        b"a%d: &a%d [%s]\n" % (n, n, b", ".join([b"*a%d" % (n - 1)] * 9)) for n in range(1, 9)
+    )
+    + b"license: *a8\n---\n",
+    "blank lines": b"---" + b"\n" * 300_000 + b"x",
+    "open": b"---\nlicense: mit\n",
+    "object": b"---\nlicense: !!python/name:os.system\n---\n",
+    "list": b"---\n- license\n---\n",
+    "empty": b"",
+}
+
+
+@pytest.mark.parametrize("head", [*HEADS, *NO_HEADS])
+def test_an_originals_card_cannot_stop_ours(tmp_path: Path, head: str) -> None:
+    """Ours is written at the end of hours of work."""
+    (tmp_path / "README.md").write_bytes({**HEADS, **NO_HEADS}[head])
+    expected = {"license": "mit"} if head in HEADS else {}
+    assert original_licence(tmp_path) == expected

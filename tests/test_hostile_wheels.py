@@ -15,6 +15,7 @@ import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from test_fetching import write_tiny_gguf
@@ -115,7 +116,7 @@ def test_a_member_cannot_lead_out(tmp_path: Path) -> None:
 
 def test_whatever_byte_of_a_wheel_is_wrong(tmp_path: Path) -> None:
     chance, path = random.Random(0), tmp_path / "w.whl"
-    for _ in range(300):
+    for _ in range(150):
         wheel = bytearray(GOOD)
         for _ in range(2):
             wheel[chance.randrange(len(wheel))] = chance.randrange(256)
@@ -285,6 +286,15 @@ def test_json_that_is_nested_without_end(tmp_path: Path) -> None:
     assert "not valid JSON" in refusal(read_json, tmp_path / "a.json")
 
 
+def test_a_disk_without_room_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    room = {"used": 1, "free": 0}
+    told = SimpleNamespace(total=0, **room)
+    monkeypatch.setattr("radquant.results_folder.shutil.disk_usage", lambda _: told)
+    check_results(tmp_path)  # a file system that tells nothing
+    told.total = 1
+    assert "no room left" in refusal(check_results, tmp_path)
+
+
 def test_a_results_folder_that_is_none(tmp_path: Path) -> None:
     results = tmp_path / "results"
     check_results(results)
@@ -375,7 +385,7 @@ def test_whatever_byte_of_a_gguf_header_is_wrong(tmp_path: Path) -> None:
     path, chance = tmp_path / "m.gguf", random.Random(0)
     write_tiny_gguf(path)
     whole = path.read_bytes()
-    for _ in range(300):
+    for _ in range(150):
         broken = bytearray(whole)
         for _ in range(3):
             broken[chance.randrange(2000)] = chance.randrange(256)

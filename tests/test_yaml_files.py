@@ -31,6 +31,7 @@ ROOT = Path(__file__).parents[1]
         ("a: 010\n", "line 1, column 4 has 010"),
         ("a: 12:30:00\n", "line 1, column 4 has 12:30:00"),
         ("a: 1:30.5\n", "line 1, column 4 has 1:30.5"),
+        ("a: 2026-13-45\n", "line 1, column 4 has 2026-13-45"),
         ("a: 0x10\n", "line 1, column 4 has 0x10"),
         ("012: 1\n", "line 1, column 1 has 012"),
         ("a: " + "1" * 5000, "line 1, column 4 has 111"),

@@ -26,7 +26,8 @@ def check_results(folder: str | Path) -> None:
         _check_folder(place)
     if not os.access(folder, os.W_OK | os.X_OK):
         raise UserError(f"{folder} may not be written into; allow it or run elsewhere")
-    if shutil.disk_usage(folder).free == 0:
+    room = shutil.disk_usage(folder)
+    if room.total and not room.free:  # some file systems tell neither
         raise UserError(f"there is no room left where {folder} is; make some and run again")
     for lock in (folder / name for name in LOCKS):
         ours = lock.is_file() and not lock.is_symlink() and os.access(lock, os.W_OK)

@@ -84,15 +84,28 @@ def base_model(source: Path) -> tuple[str, str | None]:
 
 
 def front_matter(readme: Path) -> dict[str, Any]:
-    """The YAML at the head of a model card; empty if there is none or it cannot be read."""
+    """The texts, numbers and lists of texts in the YAML at the head of a model card; empty if there
+    is none or it cannot be read."""
     if not readme.is_file():
         return {}
-    match = re.match(r"---\s*\n(.*?)\n---\s*(\n|$)", readme.read_text(encoding="utf-8"), re.DOTALL)
-    try:
-        found = yaml.safe_load(match[1]) if match else None
-    except yaml.YAMLError:
+    first, *lines = readme.read_text(encoding="utf-8-sig", errors="replace").split("\n")
+    end = next((number for number, line in enumerate(lines) if line.rstrip() == "---"), None)
+    if first.rstrip() != "---" or end is None:
         return {}
-    return found if isinstance(found, dict) else {}
+    try:
+        found = yaml.safe_load("\n".join(lines[:end]))
+    # ValueError: of a date or a number that cannot be.
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return {}
+    if not isinstance(found, dict):
+        return {}
+    return {key: value for key, value in found.items() if _is_plain(value)}
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value is as long as it looks: aliases make a few lines stand for any number."""
+    texts = value if isinstance(value, list) else [value]
+    return all(isinstance(text, str | int | float) for text in texts)
 
 
 def original_licence(source: Path) -> dict[str, str]:

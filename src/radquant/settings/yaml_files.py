@@ -18,10 +18,11 @@ PLAIN = {
     f"tag:yaml.org,2002:{name}"
     for name in ("str", "int", "float", "bool", "null", "map", "seq", "merge", "timestamp")
 }
-# To YAML 010 is eight, 12:30 is 750 and 0x10 is sixteen.
+# To YAML 010 is eight, 12:30 is 750 and 0x10 is sixteen; and no setting is a date.
 AS_WRITTEN = {
     "tag:yaml.org,2002:int": re.compile(r"[-+]?(0|[1-9][0-9_]{0,99})"),
     "tag:yaml.org,2002:float": re.compile(r"[^:]*"),
+    "tag:yaml.org,2002:timestamp": re.compile(r"(?!)"),
 }
 
 
@@ -79,8 +80,8 @@ def _check_plain(node: yaml.Node, path: str | Path) -> None:
         raise UserError(f"{path}: {place} has the tag {node.tag[:100]!r}; leave it out")
     if node.tag in AS_WRITTEN and not AS_WRITTEN[node.tag].fullmatch(node.value):
         raise UserError(
-            f"{path}: {place} has {node.value[:100]}, a number that is not the one it looks like "
-            "to YAML; write it in plain digits, or in quotes if it is a text"
+            f"{path}: {place} has {node.value[:100]}, to YAML a date or another number than it "
+            "looks like; write it in quotes if it is a text, and in plain digits if it is not"
         )
 
 
