@@ -25,6 +25,7 @@ from radquant.generation.engines.kind import Opened, Wanted
 from radquant.generation.outputs import read_output
 from radquant.generation.tasks import Computed, Done, Task, Work
 from radquant.generation.vllm_limits import ENVIRONMENT, check_checkpoint
+from radquant.model_checks import check_model
 from radquant.model_files import stored_tensors
 
 
@@ -33,6 +34,7 @@ def opened_there(wanted: Wanted) -> Opened:
     device = resolve_device(wanted.device).type
     dtype = "bfloat16" if wanted.dtype == "auto" else wanted.dtype
     check_checkpoint(wanted.model, dtype, device == "cpu")
+    check_model(wanted.model)
     verify(wanted.model)
     tokenizer = load_tokenizer(wanted.model, wanted.trust_remote_code)
     config, ends = model_config(wanted.model, tokenizer, wanted.trust_remote_code)
