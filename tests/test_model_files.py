@@ -136,7 +136,9 @@ REFUSED: dict[str, tuple[Damage, str]] = {
     "adapter": (text("adapter_config.json", "{}"), "adapter_config.json belongs to an adapter"),
     "fewer layers": (config(num_hidden_layers=1), "says 1 layers, and the files hold 2"),
     "ten million layers": (config(num_hidden_layers=10**7), "num_hidden_layers: 10000000, and"),
-    "another vocabulary": (config(vocab_size=18), r"has shape \[17, 64\], and by config.json"),
+    "billions of words": (config(vocab_size=10**10), "vocab_size: 10000000000, and the files"),
+    "a width without end": (config(intermediate_size=10**9), "intermediate_size: 1000000000"),
+    "another vocabulary": (config(vocab_size=16), r"has shape \[17, 64\], and by config.json"),
     "another head": (tensors(lambda t: t | {"lm_head.weight": HEAD}), "different values; set tie"),
     "no head": (config(tie_word_embeddings=False), "has no weights for lm_head.weight"),
     "a bias": (

@@ -24,8 +24,13 @@ from radquant.model_files import (
 )
 
 FLOATS = ("F64", "F32", "F16", "BF16")
-# Keys of config.json that say of how many parts a model consists.
-COUNTS = re.compile(r"(n|num)_.*(layers?|blocks?|experts?)|depth|depths")
+# Keys of config.json that say of how many parts a model consists, or how wide its tensors are.
+COUNTS = re.compile(
+    r"(n|num)_.*(layers?|blocks?|experts?)|depth|vocab_size|hidden_size|d_model|n_embd"
+)
+# Other widths, of which a tensor may be a part or a multiple: what is built of them fits memory.
+SIZES = re.compile(r".*_(size|dim|width|heads)|ffn_dim|d_ff|n_inner|n_head")
+MOST_OF_OTHERS = 64
 LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 PARSED = ("generation_config.json", "tokenizer_config.json", "special_tokens_map.json")
 
@@ -102,11 +107,13 @@ def check_counts(
     A model with fewer would be built without a word, and one of ten million layers for hours.
     """
     most = max(len(stored), *(max(tensor.shape, default=1) for tensor in stored.values()))
-    for place, count in counts(config):
-        if count > most:
+    for place, count in numbers(config):
+        key = place.rpartition(".")[2]
+        limit = most if COUNTS.fullmatch(key) else MOST_OF_OTHERS * most
+        if count > limit and (COUNTS.fullmatch(key) or SIZES.fullmatch(key)):
             raise UserError(
                 f"{directory / CONFIG} says {place}: {count}, and the files hold {len(stored)} "
-                f"tensors; correct it or {AGAIN}"
+                f"tensors, none wider than {most}; correct it or {AGAIN}"
             )
     inner = config.get("text_config")
     text = inner if isinstance(inner, dict) else config
@@ -123,12 +130,12 @@ def check_counts(
         )
 
 
-def counts(config: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, int]]:
-    """(place, number) of all that config.json says of numbers of parts, nested ones too."""
+def numbers(config: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, int]]:
+    """(place, number) of all whole numbers in config.json, nested ones too."""
     for key, value in config.items():
         if isinstance(value, dict):
-            yield from counts(value, f"{place}{key}.")
-        elif COUNTS.fullmatch(key) and isinstance(value, int):
+            yield from numbers(value, f"{place}{key}.")
+        elif isinstance(value, int):
             yield f"{place}{key}", value
 
 

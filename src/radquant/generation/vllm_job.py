@@ -28,6 +28,7 @@ from radquant.generation.outputs import read_output
 from radquant.generation.rotary import switching_length
 from radquant.generation.tasks import Computed, Done, Task, Work, not_finite
 from radquant.generation.vllm_limits import ENVIRONMENT, check_checkpoint
+from radquant.model_checks import check_model
 from radquant.model_files import stored_tensors
 from radquant.tokenizer_files import read_chat_template
 
@@ -37,6 +38,7 @@ def opened_there(wanted: Wanted) -> Opened:
     device = resolve_device(wanted.device).type
     dtype = "bfloat16" if wanted.dtype == "auto" else wanted.dtype
     check_checkpoint(wanted.model, dtype, device == "cpu")
+    check_model(wanted.model)
     verify(wanted.model)
     require_finite_files(stored_tensors(wanted.model).values(), DTYPES[dtype])
     tokenizer = load_tokenizer(wanted.model, wanted.trust_remote_code)
