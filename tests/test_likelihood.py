@@ -105,6 +105,7 @@ def test_the_script(data: Path, tmp_path: Path, bits: int | None) -> None:
     assert record["activation_layers"] == (14 if bits else 0)
     assert record["activations"] == as_values(rounding)
     assert (record["kv_cache"], record["stored_prefix_tokens"]) == (None, 0)
+    assert record["date"] == "2025-01-01"  # which a chat template would be told
 
     # Row by row, from the text of the prompt, without this package's prompts.
     loaded = load(data / model, rounding=rounding)

@@ -41,6 +41,7 @@ LONGEST = 1_000_000  # characters that a template may write of its own
 # What a prompt may end with that an answer would have to close, unless it names who speaks.
 OPEN_END = re.compile(r"(<[^<>/|\s]+>|\[[^\[\]/\s]+\]|[\"'“„«‹({\[]|```\w*)\s*$")
 SPEAKER = re.compile(r"\W(assistant|model|bot|ai|gpt)\W", re.IGNORECASE)
+MARK = re.compile(r"<[^<>\s]+>|\[/?[A-Z_]+\]")
 QUESTION, ANSWER = "Yonder question", "Zebra"  # what no chat template writes itself
 
 Turn = Mapping[str, Any]
@@ -232,6 +233,7 @@ class Frame:
     closing: str = ""  # closes what the prompt opens, so that the answer itself comes next
     lead: str = ""  # white space between prompt and answer
     after: str = ""  # follows an answer: its end mark, and what comes behind it
+    marks: tuple[str, ...] = ()  # what it writes between turns: [INST], <|im_start|> and the like
 
 
 def frame_of(tokenizer: Any, date: str = DATE) -> Frame:
@@ -263,7 +265,8 @@ def _frame(tokenizer: Any, template: str, date: str) -> Frame:
     lead = gap if not gap.strip() else ""
     own = opened.rpartition(QUESTION)[2] + gap  # what follows the question
     closing = gap.removeprefix(lead) + closing_of(own, closed, place_of(tokenizer))
-    return Frame(parts, closing, "" if closing else lead, after)
+    marks = sorted(set(MARK.findall(opened) + MARK.findall(after)))
+    return Frame(parts, closing, "" if closing else lead, after, tuple(marks))
 
 
 def closing_of(own: str, closed: str, place: str) -> str:

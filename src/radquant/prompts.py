@@ -38,6 +38,7 @@ from radquant.instructions import (
 )
 from radquant.token_texts import (
     Span,
+    control_tokens,
     end_token_ids,
     endings,
     lost_tokens,
@@ -129,6 +130,7 @@ def chat_prompt(
     named = f"report {row['id']}"
     read = _with_image_tokens(processor, text, len(images), named) if images else text
     reports = _spans_of_reports(tokenizer, read, said, named)
+    _check_marks(tokenizer, said, frame, named)
     ids = prompt_ids(tokenizer, read, reports)
     unknown = _check_held(tokenizer, ids, read, said, named)
     answer_ids: list[int] = []
@@ -215,6 +217,20 @@ def _spans_of_reports(
                 spans.append((at, at + len(part.text)))
             at += len(part.text)
     return spans
+
+
+def _check_marks(tokenizer: Any, said: Sequence[Sequence[Part]], frame: Frame, named: str) -> None:
+    """Raise UserError if a report holds what separates turns and is no token but mere text.
+
+    Of a token it is read as the text that it is; of text nobody could tell the two apart.
+    """
+    marks = [mark for mark in frame.marks if mark not in control_tokens(tokenizer)]
+    for mark in marks:
+        if any(mark in part.text for parts in said for part in parts if part.of_report):
+            raise UserError(
+                f"{named}: it or a few-shot example holds {mark}, with which the chat template of "
+                f"{place_of(tokenizer)} separates turns; take the report out, or write it otherwise"
+            )
 
 
 def _check_held(
