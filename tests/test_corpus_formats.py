@@ -43,7 +43,8 @@ def look(source: Source) -> None:
 
 def read(source: Source) -> list[Report]:
     lines = [line.partition(":") for line in source.path.read_text().splitlines()]
-    return checked([report_from_text(name, text, name, source) for name, _, text in lines], source.name)
+    reports = [report_from_text(name, text, name, source) for name, _, text in lines]
+    return checked(reports, source.name)
 '''
 
 
