@@ -92,9 +92,9 @@ def _at_line_starts(shadow: str, known: Mapping[str, str]) -> Iterator[Heading]:
         found = _of_line(line[: 2 * LONGEST_HEADING], len(line), known)
         if found:
             end, kind, style = found
-            alone = end == len(line) and ":" not in line
-            alone = alone and (loud or line.rstrip().endswith("."))
-            if alone:  # "NO ACUTE", and in the next line "FINDINGS."
+            prose = line.rstrip().endswith(".") or (loud and is_plain(line, known))
+            doubtful = prose and end == len(line)
+            if doubtful:  # "NO ACUTE", and in the next line "FINDINGS."
                 clear = _ends(before) or bare
             elif kind not in ("unknown", "part", "views"):
                 clear = (headed or _ends(before)) and not _OPEN_WORD.search(before)
@@ -104,7 +104,7 @@ def _at_line_starts(shadow: str, known: Mapping[str, str]) -> Iterator[Heading]:
             else:
                 clear = headed or not _goes_on(before)
             rule = _UNDERLINE.match(shadow, start + end)
-            if clear or not alone:
+            if clear or not doubtful:
                 yield Heading(start, rule.end() if rule else start + end, kind, style, clear)
         bare = found is not None and not line[found[0] :].strip()
         headed, before = bool(found), line[-2 * LONGEST_HEADING :].strip()
