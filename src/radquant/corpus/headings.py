@@ -17,6 +17,7 @@ from radquant.corpus.heading_names import (
     known_kind,
     known_names,
     pairs_of,
+    read_capitals,
 )
 from radquant.settings.corpus import LONGEST_HEADING
 
@@ -161,7 +162,8 @@ def _colon_ends(line: str, colon: int) -> bool:
 
 
 def _style(phrase: str, marked: bool) -> str:
-    if phrase[1:] == phrase[1:].upper():  # "lMPRESSION"
+    phrase = read_capitals(phrase)
+    if phrase == phrase.upper():
         return "capitals"
     return "title" if marked or not phrase[0].islower() else "lower"
 
