@@ -28,23 +28,31 @@ _LIST = re.compile(r"\s*\[\s*['\"]")  # as Python and JSON write one
 _ENCODED = re.compile(r"[A-Za-z0-9+/=\r\n]{200,}")
 
 
-def check_plain(text: str, place: str, what: str = "") -> None:
-    """Raise UserError for a text that is no plain text, at `place`; `what` names it there."""
+def check_plain(text: str, place: str, column: str = "") -> None:
+    """Raise UserError for a text that begins as no plain text does.
+
+    place: its file and row; column: which column of that, if it is a cell.
+    """
     start = text[:400].lstrip("\ufeff \t\r\n")
     for pattern, kind, remedy in _KINDS:
         if pattern.match(start):
-            raise UserError(f"{place}: {what}{' ' * bool(what)}is {kind}; {remedy}")
+            raise UserError(f"{_subject(place, column)} is {kind}; {remedy}")
 
 
-def check_text(text: str, place: str, what: str = "") -> None:
+def check_text(text: str, place: str, column: str = "") -> None:
     """As `check_plain`, of a whole report, which may also hold HTML or be an encoded file."""
-    check_plain(text, place, what)
+    check_plain(text, place, column)
+    subject = _subject(place, column)
     if "</" in text and _HTML.search(text):
-        raise UserError(f"{place}: {what}{' ' * bool(what)}is HTML; save it as plain text")
+        raise UserError(f"{subject} is HTML; save it as plain text")
     if _LIST.match(text) and text.rstrip().endswith(("']", '"]')):
-        raise UserError(f"{place}: {what}{' ' * bool(what)}is a list; make one text of it")
+        raise UserError(f"{subject} is a list; make one text of it")
     if len(text) >= 200 and " " not in text and _ENCODED.fullmatch(text.strip()):
         raise UserError(
-            f"{place}: {what}{' ' * bool(what)}is one word of {len(text)} characters, as an "
-            "encoded file is; decode it and save its text"
+            f"{subject} is one word of {len(text)} characters, as an encoded file is; decode it "
+            "and save its text"
         )
+
+
+def _subject(place: str, column: str) -> str:
+    return f"{place}: column {column!r}" if column else place

@@ -52,7 +52,7 @@ def read(path: Path, whole: bool) -> Table:
                     cells[name] = FORMULA
             yield f"{path}, row {number}", cells
 
-    return Table(columns, rows)
+    return Table(columns, rows, f"sheet {sheet!r}" if sheet else "")
 
 
 def _check_packed(path: Path) -> None:
@@ -122,8 +122,13 @@ def _formulas(path: Path, name: str, places: Sequence[int]) -> set[tuple[int, in
         (number, place)
         for number, values in _filled(_workbook(path, formulas=True), name, path)
         for place in places
-        if place < len(values) and str(values[place]).startswith("=")
+        if place < len(values) and _is_formula(values[place])
     }
+
+
+def _is_formula(value: Any) -> bool:
+    """Say so; openpyxl has objects for those of several cells."""
+    return str(value).startswith("=") or hasattr(value, "ref")
 
 
 def _check_merged(sheet: Any, path: Path) -> None:

@@ -46,7 +46,8 @@ def read(source: Source) -> list[Report]:
         if match is None:
             continue  # README, LICENSE
         patient, study = match[1].lower(), match[2].lower()
-        report = report_from_text(study, text_file(data, member, source), member, source.headings)
+        text = text_file(data, member, source)
+        report = report_from_text(study, text, member, source)
         report.group, report.study = patient, study
         report.split = studies.splits.get(study, ("", ""))[1]
         report.images = studies.images.get(study, "")

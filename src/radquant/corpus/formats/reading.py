@@ -27,11 +27,9 @@ FILES = "text files"
 _SHORTENED = re.compile(r"\d(?:[.,]\d+)?[eE]\+\d+")
 
 
-def report_from_text(
-    identifier: str, text: str, where: str, headings: Declared | None = None
-) -> Report:
-    """headings: those that the user declares, by section."""
-    sections = sections_of(text, SECTIONS, headings)
+def report_from_text(identifier: str, text: str, where: str, source: Source) -> Report:
+    """source: whose declared headings count, and whose notes are written."""
+    sections = sections_of(text, SECTIONS, source.headings, source.notes)
     return Report(id=identifier, text=text, where=where, **sections)
 
 
@@ -74,7 +72,7 @@ def text_cell(
     """Return the text in a cell, with line breaks where exporters' marks for them stand."""
     value = cell(row, column, place, source.notes, says_none)
     text = meant(value, source.notes, column)
-    check_text(text, place, f"column {column!r}")
+    check_text(text, place, column)
     return text
 
 

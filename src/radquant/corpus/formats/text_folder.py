@@ -36,7 +36,6 @@ def read(source: Source) -> list[Report]:
     reports = []
     for member, data in members(source, ENDING):
         name = same_id(member.removeprefix(f"{source.path}/")[: -len(ENDING)])
-        reports.append(
-            report_from_text(name, text_file(data, member, source), member, source.headings)
-        )
+        text = text_file(data, member, source)
+        reports.append(report_from_text(name, text, member, source))
     return checked(reports, source.name)
