@@ -27,8 +27,11 @@ FILES = "text files"
 _SHORTENED = re.compile(r"\d(?:[.,]\d+)?[eE]\+\d+")
 
 
-def report_from_text(identifier: str, text: str, where: str, source: Source) -> Report:
+def report_from_text(
+    identifier: str, text: str, where: str, source: Source | None = None
+) -> Report:
     """source: whose declared headings count, and whose notes are written."""
+    source = source or Source()
     sections = sections_of(text, SECTIONS, source.headings, source.notes)
     return Report(id=identifier, text=text, where=where, **sections)
 
