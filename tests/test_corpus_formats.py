@@ -215,6 +215,13 @@ def test_declared_headings_are_for_each_format_that_reads_texts(
     assert report.impression == ""
 
 
+def test_declared_headings_of_a_table_without_texts_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("id,findings,impression\n1,a,b\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"t\.csv has its sections in columns, so corpus\.headings"):
+        fetch_corpus("table", Source(path=path, headings=GERMAN))
+
+
 def test_the_script_takes_declared_headings_as_the_rule_hands_them(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("Befund: Frei.\nBeurteilung und Rat: Gut.\n", encoding="utf-8")
     corpus = Corpus(

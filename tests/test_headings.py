@@ -115,6 +115,7 @@ def test_capitals_that_are_no_name_head_parts_among_parts():
         "ATTESTATION",
         "ELECTRONICALLY SIGNED BY",
         "LUNG-RADS CATEGORY",
+        "ICD-10 CODE",
         "PREVIOUS IMPRESSION",
         "END OF IMPRESSION",
         "SOME HOUSE'S OWN",
@@ -130,6 +131,7 @@ def test_capitals_with_a_colon_end_a_section(heading):
     [
         *("IMPRESSOIN", "IMPRSSION", "MPRESSION", "IMPERSSION", "IMRPESSOIN", "lMPRESSION"),
         *("Impresion", "IMPRESSI0N", "IMPRESSION (preliminary)", "IMPRESSION, CHEST", "CONCLUSION"),
+        *("lMPRESSlON", "IMPRESSION AT 7:05 P.M.", "IMPRESSION WITH RECOMMENDATIONS"),
         *("1. IMPRESSION", "II. IMPRESSION", "(2) IMPRESSION", "• IMPRESSION", "[IMPRESSION]"),
         *(
             "**IMPRESSION**",
@@ -178,6 +180,7 @@ def test_a_heading_of_the_impression_in_many_forms(heading):
         "indication: cough and\nfever\nfindings: {f}\nimpression: {i}",
         "FINDINGS (CHEST): {f}\nIMPRESSION (preliminary): {i}",
         "REPORT: {f}\nCONCLUSION: {i}",
+        "COMPARISON/FINDINGS: {f}\nIMPRESSION: {i}",
         "FINDINGS: {f}\nSUMMARY: {i}",
         "FINDINGS: {f}\nIMPRESSION: {i}\nSUMMARY: 2-ABNORMAL",
         "FINDINGS: {f}\nIMPRESSION: {i}\nAddendum: More was found.",

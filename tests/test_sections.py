@@ -165,6 +165,8 @@ def test_heading_of_views_names_the_body_only_without_a_findings_heading():
         "Comparison to prior study of ___ at 20:50.",
         "No previous images.",
         "CHEST PORTABLE PLAIN FILM ___ AT 10:28",
+        "AP CHEST, 5:39 A.M., ___",
+        "Compressing:  Chest radiographs ___ through ___.",
         "Findings were discussed with Dr. ___ by telephone at 3:15 p.m.",
         "In comparison with the study of ___. Single portable view of the chest was provided.",
     ],
@@ -178,6 +180,7 @@ def test_boilerplate(paragraph):
     [
         "As compared to the previous radiograph, the haze has grown.",
         "No pneumothorax.",
+        "Pneumothorax: none. Effusion: none.",
         "Portable view of the chest. The heart is large.",
     ],
 )

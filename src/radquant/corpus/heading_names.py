@@ -26,7 +26,8 @@ _NAMES = {
     "impression": "IMPRESSION | IMPRESSIONS | CONCLUSION | CONCLUSIONS"
     " | FINAL IMPRESSION | OVERALL IMPRESSION | CLINICAL IMPRESSION | DIAGNOSTIC IMPRESSION"
     " | RADIOLOGICAL IMPRESSION | IMPRESSION AND PLAN | IMPRESSION AND RECOMMENDATION"
-    " | IMPRESSION AND RECOMMENDATIONS",
+    " | IMPRESSION AND RECOMMENDATIONS | IMPRESSION WITH RECOMMENDATION"
+    " | IMPRESSION WITH RECOMMENDATIONS",
     "both": "FINDINGS AND IMPRESSION | FINDING AND IMPRESSION | FINDINGS AND IMPRESSIONS"
     " | FINDINGS IMPRESSION | IMPRESSION AND FINDINGS | FINDINGS AND CONCLUSION"
     " | FINDINGS AND CONCLUSIONS",
@@ -139,6 +140,7 @@ def known_kind(phrase: str, known: Mapping[str, str]) -> str | None:
 
     "FINDINGS (CONTINUED)" is a part, and "PRIOR IMPRESSION" none of this report's.
     """
+    phrase = read_capitals(phrase)
     if phrase in known:
         return known[phrase]
     in_capitals = phrase == phrase.upper()
@@ -152,6 +154,12 @@ def known_kind(phrase: str, known: Mapping[str, str]) -> str | None:
         if in_capitals and words and words[-1] in _MAIN and _ANOTHER.intersection(words):
             return "other"
     return None
+
+
+def read_capitals(phrase: str) -> str:
+    """Return a phrase in capitals with "I" where it was read as "l": "lMPRESSlON"."""
+    capitals = phrase.replace("l", "I")
+    return capitals if capitals == capitals.upper() else phrase
 
 
 def is_plain(phrase: str, known: Mapping[str, str]) -> bool:
@@ -178,7 +186,7 @@ def kind_in_capitals(phrase: str) -> str | None:
             return main
     if held & _VIEWS or (held & {"CHEST", "PORTABLE", "LATERAL"} and held <= _VIEW_LIKE):
         return None if held & _VERBS or len(words) > 12 else "views"
-    if not in_words or held & _SENTENCE or letters < 2:
+    if not (in_words or "CODE" in held) or held & _SENTENCE or letters < 2:
         return None
     if held & _PARTS and "RADS" not in held:
         return "part"
@@ -195,11 +203,17 @@ def _main_kind(words: Sequence[str]) -> str | None:
     if held & {"FINDINGS", "FINDING"} and held & {"IMPRESSION", "IMPRESSIONS", "CONCLUSION"}:
         return "both"
     kinds = {_USUAL[name] for name in held}
+    if len(kinds) > 1:  # "COMPARISON/FINDINGS"
+        kinds &= {"findings", "impression"}
     return kinds.pop() if len(kinds) == 1 else None
 
 
 _JOINED = re.compile(r"[ ]?[/&+,-][ ]?(?:AND )?")
-_QUALIFIER = re.compile(r"[ ]*(?:\([^()]*\)|\[[^\[\]]*\]|#?\d{1,2})[ ]*$")
+# "(CHEST)", "#2", "AT 5:39 A.M."
+_QUALIFIER = re.compile(
+    r"[ ]*(?:\([^()]*\)|\[[^\[\]]*\]|#?\d{1,2}|\b(?:(?:AT|ON|OF|FROM)[ ])?[\d_][\d_:./ ]{1,20}"
+    r"(?:[AP]\.?M\.?|HOURS|HRS)?)[ ]*$"
+)
 _CONTINUED = re.compile(r"\(CONT(?:INUED|'D|D)?\.?\)$", re.IGNORECASE)
 
 

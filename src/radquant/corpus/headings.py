@@ -17,6 +17,7 @@ from radquant.corpus.heading_names import (
     known_kind,
     known_names,
     pairs_of,
+    read_capitals,
 )
 from radquant.settings.corpus import LONGEST_HEADING
 
@@ -92,9 +93,9 @@ def _at_line_starts(shadow: str, known: Mapping[str, str]) -> Iterator[Heading]:
         found = _of_line(line[: 2 * LONGEST_HEADING], len(line), known)
         if found:
             end, kind, style = found
-            alone = end == len(line) and ":" not in line
-            alone = alone and (loud or line.rstrip().endswith("."))
-            if alone:  # "NO ACUTE", and in the next line "FINDINGS."
+            prose = line.rstrip().endswith(".") or (loud and is_plain(line, known))
+            doubtful = prose and end == len(line)
+            if doubtful:  # "NO ACUTE", and in the next line "FINDINGS."
                 clear = _ends(before) or bare
             elif kind not in ("unknown", "part", "views"):
                 clear = (headed or _ends(before)) and not _OPEN_WORD.search(before)
@@ -104,7 +105,7 @@ def _at_line_starts(shadow: str, known: Mapping[str, str]) -> Iterator[Heading]:
             else:
                 clear = headed or not _goes_on(before)
             rule = _UNDERLINE.match(shadow, start + end)
-            if clear or not alone:
+            if clear or not doubtful:
                 yield Heading(start, rule.end() if rule else start + end, kind, style, clear)
         bare = found is not None and not line[found[0] :].strip()
         headed, before = bool(found), line[-2 * LONGEST_HEADING :].strip()
@@ -161,7 +162,8 @@ def _colon_ends(line: str, colon: int) -> bool:
 
 
 def _style(phrase: str, marked: bool) -> str:
-    if phrase[1:] == phrase[1:].upper():  # "lMPRESSION"
+    phrase = read_capitals(phrase)
+    if phrase == phrase.upper():
         return "capitals"
     return "title" if marked or not phrase[0].islower() else "lower"
 

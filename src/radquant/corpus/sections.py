@@ -226,8 +226,8 @@ def is_boilerplate(paragraph: str) -> bool:
 
 
 def _is_boilerplate_sentence(sentence: str) -> bool:
-    sentence = _LABEL.sub("", sentence)
-    words = [word.rstrip(".") for word in re.findall(r"[a-z][a-z.]*", sentence)]
+    unlabelled = _LABEL.sub("", sentence) if _IMAGE.search(sentence) else sentence
+    words = [word.rstrip(".") for word in re.findall(r"[a-z][a-z.]*", unlabelled)]
     if all(word in _VIEW_WORDS or not word.strip("x") for word in words):
         return True
     if len(words) > 30:

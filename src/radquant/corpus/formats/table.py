@@ -124,6 +124,11 @@ def _choose_columns(available: list[str], source: Source, path: Path) -> dict[st
             f"{shown_names(available)}; name the one that holds the report"
             + (" (or what separates them, as corpus.separator)" if len(available) == 1 else "")
         )
+    if any(source.headings.values()) and ("text" not in columns or columns.keys() >= {*SECTIONS}):
+        raise UserError(
+            f"{path} has its sections in columns, so corpus.headings is of no use; remove it, or "
+            "name the column that holds the report (corpus.columns.text)"
+        )
     return columns
 
 
