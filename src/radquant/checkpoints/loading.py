@@ -97,8 +97,8 @@ def load(
     directory = Path(directory)
     if not (directory / "config.json").is_file():
         raise UserError(f"{directory} has no config.json; it is not a model directory")
+    tokenizer = load_tokenizer(directory, trust_remote_code)  # first: it is refused in seconds
     verify(directory)
-    tokenizer = load_tokenizer(directory, trust_remote_code)
     config = AutoConfig.from_pretrained(directory, trust_remote_code=trust_remote_code)
     drop_unknown_padding(config)
     check_dtype(directory, config.to_dict(), str(dtype).removeprefix("torch."))
