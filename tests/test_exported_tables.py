@@ -50,7 +50,7 @@ def refusal(path: Path, content: str | bytes, **given: Any) -> str:
 @pytest.mark.parametrize(
     "mark",
     [
-        *STR_NA_VALUES - {""},
+        *sorted(STR_NA_VALUES - {""}),
         "NULL ",
         "Null",
         "NaT",

@@ -113,6 +113,7 @@ def test_a_report_with_unknown_characters_stops_the_run(capsys: Any) -> None:
     tokenizer = make_tokenizer(CHAT)
     known, some = prompt(tokenizer, "Clear."), prompt(tokenizer, "Cle\u00e4r \u2265.")
     assert (known.unknown, some.unknown) == (0, 2)
+    assert prompt(tokenizer, "Cle\u200bar\xad.").unknown == 0  # nothing that anybody could see
     check_words([known], "F: {findings}", opened(tokenizer))
     assert not capsys.readouterr().err
     with pytest.raises(UserError, match=r"something in 1 of 2 reports, .* first in report r7"):

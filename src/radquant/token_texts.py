@@ -185,8 +185,9 @@ def lost_tokens(tokenizer: Any, ids: Sequence[int], text: str, wanted: Sequence[
 
 
 def unknown_tokens(tokenizer: Any, text: str) -> int:
-    """How many tokens of a text, which holds no special ones, say that something is unknown."""
-    return plain_ids(tokenizer, text, [(0, len(text))]).count(tokenizer.unk_token_id)
+    """How many tokens of a text say that something unknown, which could be seen, stood there."""
+    visible = UNSEEN.sub(" ", text)
+    return plain_ids(tokenizer, visible, [(0, len(visible))]).count(tokenizer.unk_token_id)
 
 
 def places_of(wanted: Iterable[str], text: str) -> list[int] | None:

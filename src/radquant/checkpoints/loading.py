@@ -104,9 +104,9 @@ def load(
     disable_progress_bar()  # it would fill the logs
     directory = Path(directory)
     stored = check_model(directory)
-    verify(directory)
     config = open_config(directory, trust_remote_code)
     tokenizer = load_tokenizer(directory, trust_remote_code)
+    verify(directory)  # last: it reads all of the weights
     drop_unknown_padding(config)
     check_dtype(directory, config.to_dict(), str(dtype).removeprefix("torch."))
     quantization = getattr(config, "quantization_config", None)
