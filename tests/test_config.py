@@ -585,6 +585,17 @@ def test_the_default_run_is_planned(repository: Path) -> None:
     }
 
 
+def test_a_models_folder_is_looked_at_where_it_is_there(repository: Path) -> None:
+    config = {**read("config.yaml"), "model": {"name": "own", "path": "own-model"}}
+    (repository / "own.yaml").write_text(yaml.safe_dump(config))
+    assert dry_run(repository, "--configfile", "own.yaml").code == 0
+    (repository / "own-model").mkdir()
+    (repository / "own-model" / "config.json").write_text("{}")
+    (repository / "own-model" / "adapter_config.json").write_text("{}")
+    run = dry_run(repository, "--configfile", "own.yaml")
+    assert_one_sentence(run, "own-model/adapter_config.json belongs to an adapter")
+
+
 @pytest.mark.parametrize(
     ("source", "fetched", "read"),
     [

@@ -1,6 +1,7 @@
 """Which files and tensors are the model; what programs would read differently is refused."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -105,6 +106,11 @@ def move_config(model: Path) -> None:
     (model / "config.json").rename(model / "inner" / "config.json")
 
 
+def lay_pipe(model: Path) -> None:
+    (model / "generation_config.json").unlink(missing_ok=True)
+    os.mkfifo(model / "generation_config.json")
+
+
 HEAD = torch.full((17, 64), 0.5)
 REFUSED: dict[str, tuple[Damage, str]] = {
     "stale single file": (after_sharding(copy_shard), r"model\.safetensors is not among the files"),
@@ -163,6 +169,7 @@ REFUSED: dict[str, tuple[Damage, str]] = {
         "quantization_config inside text_config",
     ),
     "of MLX": (config(quantization={"bits": 4}), "says `quantization`, as MLX does"),
+    "a pipe": (lay_pipe, "generation_config.json is no file"),
     "heads": (config(num_attention_heads=3), "config.json cannot be read: .*not a multiple"),
 }
 
@@ -234,8 +241,9 @@ def test_links_within_a_folder_and_of_a_hub_snapshot_are(model: Path, tmp_path: 
     (snapshot / "NOTICE").symlink_to("../../../model/config.json")
     with pytest.raises(UserError, match="NOTICE is a link that leads out"):
         check_original(snapshot)
-    (model / "model.safetensors").rename(model / "all.bin")
-    (model / "model.safetensors").symlink_to("all.bin")
+    (model / "inner").mkdir()
+    (model / "model.safetensors").rename(model / "inner" / "all.bin")
+    (model / "model.safetensors").symlink_to("inner/all.bin")
     check_original(model)
 
 

@@ -41,8 +41,11 @@ def check_model(directory: Path) -> dict[str, StoredTensor]:
     Raises UserError, with the file's name, unless its files go together.
     """
     config = read_config(directory)
-    links = sorted(path.name for path in directory.iterdir() if path.is_symlink())
-    check_links(directory, links)
+    paths = sorted(directory.iterdir())
+    check_links(directory, [path.name for path in paths if path.is_symlink()])
+    for path in paths:
+        if not (path.is_file() or path.is_dir()):  # a pipe, of which reading never ends
+            raise UserError(f"{path} is no file; take it out of the model's folder")
     quantization = quantization_of(config, directory)
     for name in PARSED:
         if (directory / name).exists():

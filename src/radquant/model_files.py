@@ -164,7 +164,7 @@ def weight_files(directory: Path) -> list[Path]:
                 f"{directory / name} belongs to an adapter, which would be left out; merge it into "
                 "the model (peft: merge_and_unload, then save_pretrained) or remove it"
             )
-    present = sorted(path.name for path in directory.glob("*.safetensors"))
+    present = matching(directory, ["*.safetensors"])
     shards = [name for name in present if SHARD.fullmatch(name)]
     listing = f"the weight files present are {', '.join(present) or '(none)'}"
     if (directory / INDEX).exists():
@@ -282,9 +282,9 @@ def check_links(directory: Path, names: list[str]) -> None:
     Face cache into the blobs of the same repository are what its snapshots are made of.
     """
     own = directory.resolve()
-    inside = [str(own)]
+    inside = [f"{own}{os.sep}"]
     if own.parent.name == "snapshots" and own.parents[1].name.startswith("models--"):
-        inside.append(str(own.parents[1] / "blobs"))
+        inside.append(f"{own.parents[1] / 'blobs'}{os.sep}")
     for name in names:
         path = directory / name
         if not path.is_symlink():
@@ -292,7 +292,7 @@ def check_links(directory: Path, names: list[str]) -> None:
         target = os.path.realpath(path)
         if os.path.isdir(target):
             continue  # no folder is ever gone into
-        if os.path.dirname(target) not in inside:
+        if not target.startswith(tuple(inside)):
             raise UserError(
                 f"{path} is a link that leads out of its folder; put the file itself there, or "
                 "take the link away"

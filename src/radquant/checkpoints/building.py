@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from radquant.checkpoints.fitting import empty_model, names_in_model
+from radquant.checkpoints.fitting import check_tied, empty_model, found_names, names_in_model
 from radquant.errors import UserError
 from radquant.model_checks import FLOATS, check_model
 from radquant.model_files import CONFIG, StoredTensor
@@ -119,7 +119,9 @@ def build_packed_model(
     plain = stored.keys() - {name for layer in packed.values() for name in layer.values()}
     check_packed(packed, plain, settings, directory)
     # The original stored each packed layer as one weight; that is the name to look up.
-    names = names_in_model(model, [*plain, *(f"{layer}.weight" for layer in packed)], directory)
+    asked = [*plain, *(f"{layer}.weight" for layer in packed)]
+    names = names_in_model(model, asked, directory)
+    check_tied(model, stored, names, found_names(model, asked, directory)[1])
     for layer, suffixes in packed.items():
         tensors = {suffix: stored[name] for suffix, name in suffixes.items()}
         place(model, names.get(f"{layer}.weight"), tensors, settings, f"{directory}: layer {layer}")

@@ -172,12 +172,23 @@ def check_fit(model: Any, stored: Mapping[str, StoredTensor], directory: Path) -
                 f"{tensor.file}: {name} is stored as {tensor.dtype}, in which the model cannot "
                 "compute; take the original model"
             )
-    # Of two that differ, though they are one by the configuration, transformers takes both and
-    # others the first.
-    sources = {renamed: stored[name] for name, renamed in names.items()}
+    check_tied(model, stored, names, doubles)
+
+
+def check_tied(
+    model: Any,
+    stored: Mapping[str, StoredTensor],
+    names: Mapping[str, str],
+    doubles: Mapping[str, str],
+) -> None:
+    """Raise UserError if two tensors differ that are one by the configuration.
+
+    transformers then takes both, and others the first. names, doubles: as `found_names` has them.
+    """
+    sources = {renamed: stored[name] for name, renamed in names.items() if name in stored}
     for name, renamed in doubles.items():
         source = sources.get(model.all_tied_weights_keys[renamed])
-        if source is not None and not equal(stored[name], source):
+        if source is not None and name in stored and not equal(stored[name], source):
             raise UserError(
                 f"{stored[name].file}: {name} and {source.key} are one by {CONFIG}, and have "
                 f"different values; set tie_word_embeddings to false there, or take {name} out"
