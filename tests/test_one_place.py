@@ -6,6 +6,7 @@ Both are done to copies of the repository, which then run as users run them.
 import json
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -78,8 +79,8 @@ def add_toys(repository: Path) -> None:
     (package / "registry.py").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def toy_model(folder: Path) -> None:
-    tiny_llama(folder, max_position_embeddings=512)
+def toy_model(folder: Path, texts: Iterable[str]) -> None:
+    tiny_llama(folder, texts=texts, max_position_embeddings=512)
     config = json.loads((folder / "config.json").read_text())
     config |= {"model_type": "helium", "architectures": ["HeliumForCausalLM"]}
     (folder / "config.json").write_text(json.dumps(config))
@@ -91,12 +92,12 @@ def test_a_run_with_six_toys_ends_in_a_report_that_shows_them(
 ) -> None:
     run = copy_repository(tmp_path / "run")
     add_toys(run)
-    toy_model(run / "model")
     reports = [
         f"r{n}:FINDINGS: The lungs are clear and the heart is normal {n}.|"
         f"IMPRESSION: No acute cardiopulmonary abnormality {n}."
         for n in range(12)
     ]
+    toy_model(run / "model", reports)
     (run / "corpus.txt").write_text("\n".join(reports) + "\n")
     (run / "config.yaml").write_text(yaml.safe_dump(CONFIG))
     monkeypatch.setenv("PYTHONPATH", str(run / "src"))

@@ -44,10 +44,10 @@ def offline(run: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = copy_repository(tmp_path_factory.mktemp("run; $(touch pwned)") / "a 'run'")
-    tiny_llama(folder / STRANGE, max_position_embeddings=512, **SHAPE)
     rows = [
         f"r{n},The lungs are clear {CANARY} {n}.,No acute effusion {CANARY} {n}." for n in range(12)
     ]
+    tiny_llama(folder / STRANGE, texts=rows, max_position_embeddings=512, **SHAPE)
     corpus = folder / f"{STRANGE}.csv"
     corpus.write_text("\n".join(["id,findings,impression", *rows]) + "\n")
     config = {

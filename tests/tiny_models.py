@@ -2,6 +2,7 @@
 
 import runpy
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from unittest import mock
 
@@ -18,12 +19,21 @@ WORDS = ["<pad>", "<s>", "</s>", "<unk>", "no", "acute", "effusion", "the", "lun
 WORDS += ["clear", "heart", "size", "is", "normal", ".", ":"]
 
 
-def tiny_llama(directory: Path, dtype: torch.dtype = torch.float32, **overrides: object) -> Path:
-    """Save a Llama of two layers with grouped-query attention and tied embeddings; its path."""
+def tiny_llama(
+    directory: Path,
+    dtype: torch.dtype = torch.float32,
+    texts: Iterable[str] = (),
+    **overrides: object,
+) -> Path:
+    """Save a Llama of two layers with grouped-query attention and tied embeddings; its path.
+
+    texts: what it is to read beside WORDS, if anything; then it knows the prompts' words, too.
+    """
     torch.manual_seed(0)
+    vocabulary = [*WORDS, *more_words(texts)] if texts else WORDS
     config = LlamaConfig(
         **{
-            "vocab_size": len(WORDS),
+            "vocab_size": len(vocabulary),
             "hidden_size": 64,
             "intermediate_size": 128,
             "num_hidden_layers": 2,
@@ -45,7 +55,7 @@ def tiny_llama(directory: Path, dtype: torch.dtype = torch.float32, **overrides:
             else:
                 parameter.mul_(8)
     model.to(dtype).save_pretrained(directory)
-    words = Tokenizer(models.WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="<unk>"))
+    words = Tokenizer(models.WordLevel({w: i for i, w in enumerate(vocabulary)}, unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=words,
@@ -56,6 +66,14 @@ def tiny_llama(directory: Path, dtype: torch.dtype = torch.float32, **overrides:
     )
     tokenizer.save_pretrained(directory)
     return directory
+
+
+def more_words(texts: Iterable[str]) -> list[str]:
+    """The words of texts and of the prompts that are none of WORDS, as the tokenizer cuts them."""
+    files = sorted((SCRIPTS.parent / "prompts").glob("*.txt"))
+    read = [*texts, *(path.read_text(encoding="utf-8") for path in files)]
+    cut = pre_tokenizers.Whitespace().pre_tokenize_str
+    return sorted({word for text in read for word, _ in cut(text)} - set(WORDS))
 
 
 def make_stand_out(directory: Path, token: int) -> Path:

@@ -53,8 +53,9 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, subpro
 def tiny_run(folder: Path) -> Path:
     """A copy of the repository with a random model and a dozen reports."""
     copy_repository(folder)
-    tiny_llama(folder / "tiny", max_position_embeddings=512, num_hidden_layers=1)
     rows = [f"r{n},The lungs are clear {n}.,No acute effusion {n}." for n in range(12)]
+    shape = {"max_position_embeddings": 512, "num_hidden_layers": 1}
+    tiny_llama(folder / "tiny", texts=rows, **shape)
     (folder / "reports.csv").write_text("\n".join(["id,findings,impression", *rows]) + "\n")
     (folder / "tiny.yaml").write_text(yaml.safe_dump(CONFIG))
     return folder
