@@ -65,8 +65,13 @@ def test_what_exporters_write_for_no_value_is_none(mark: str) -> None:
     assert missing_mark(mark) in (mark.strip(), "NaN")
 
 
+def test_marks_that_a_program_put_together_or_ended() -> None:
+    written = ("NULL.", "N/A.", "null; null", "nan/nan", "<NA>\n<NA>")
+    assert [*map(missing_mark, written)] == ["NULL", "N/A", "null", "NaN", "<NA>"]
+
+
 @pytest.mark.parametrize(
-    "text", ["None.", "none", "nil", "NA was low.", "Nan", "0", "-", "NULLIPARA"]
+    "text", ["None.", "none", "nil", "NA was low.", "Nan", "0", "-", "NULLIPARA", "na.", "Nano"]
 )
 def test_what_a_person_writes_is_no_mark(text: str) -> None:
     assert missing_mark(text) == ("Nan" if text == "Nan" else None)

@@ -116,6 +116,8 @@ def test_capitals_that_are_no_name_head_parts_among_parts():
         "ELECTRONICALLY SIGNED BY",
         "LUNG-RADS CATEGORY",
         "ICD-10 CODE",
+        "ICD-10 CODES",
+        "UNEXPECTED FINDINGS",
         "PREVIOUS IMPRESSION",
         "END OF IMPRESSION",
         "SOME HOUSE'S OWN",
@@ -131,7 +133,7 @@ def test_capitals_with_a_colon_end_a_section(heading):
     [
         *("IMPRESSOIN", "IMPRSSION", "MPRESSION", "IMPERSSION", "IMRPESSOIN", "lMPRESSION"),
         *("Impresion", "IMPRESSI0N", "IMPRESSION (preliminary)", "IMPRESSION, CHEST", "CONCLUSION"),
-        *("lMPRESSlON", "IMPRESSION AT 7:05 P.M.", "IMPRESSION WITH RECOMMENDATIONS"),
+        *("lMPRESSlON", "IMPRESSION AT 7:05 P.M.", "IMP", "IMPRESSION WITH RECOMMENDATIONS"),
         *("1. IMPRESSION", "II. IMPRESSION", "(2) IMPRESSION", "• IMPRESSION", "[IMPRESSION]"),
         *(
             "**IMPRESSION**",
@@ -220,6 +222,7 @@ def test_what_only_looks_like_a_heading(text, findings, impression):
         *("FINDINGS/IMPRESSION", "FINDINGS / IMPRESSION", "FINDINGS/ IMPRESSION"),
         *("FINDINGS AND IMPRESSION", "Findings and Impression", "FINDINGS & IMPRESSION"),
         *("IMPRESSION/FINDINGS", "FINDINGS/IMPRESSOIN", "FINDINGS, IMPRESSION"),
+        *("FINDINGS|IMPRESSION", "FINDINGS\\IMPRESSION"),
     ],
 )
 def test_a_heading_of_both(heading):

@@ -51,8 +51,9 @@ _NAMES = {
     " | CRITICAL FINDING | CRITICAL FINDINGS | ADDENDUM | ADDENDA | END OF IMPRESSION"
     " | END OF FINDINGS | END OF REPORT",
 }
-# These end a section only in capitals: "Note: the left base is hazy" does not.
+# These are headings only in capitals: "Note: the left base is hazy" does not end a section.
 _IN_CAPITALS = {
+    "impression": "IMP | IMPR",
     "other": "COMMENT | COMMENTS | NOTE | NOTES | DATE | PFI | CC | ATTESTATION | DISCLAIMER"
     " | COMMUNICATION | FOLLOW-UP | FOLLOWUP | PLAN",
 }
@@ -99,7 +100,7 @@ _SENTENCE = _VERBS | _words("NO THE WITH COMPARED CONSISTENT LIKELY DUE SINCE UN
 # The sections that a name in capitals may have among other words, and the words that say that it is
 # none of this report's.
 _MAIN = _words("FINDINGS FINDING IMPRESSION IMPRESSIONS CONCLUSION HISTORY COMPARISON")
-_ANOTHER = _words("PRIOR PREVIOUS PROVISIONAL PRELIMINARY OUTSIDE END CRITICAL URGENT")
+_ANOTHER = _words("PRIOR PREVIOUS PROVISIONAL PRELIMINARY OUTSIDE END CRITICAL URGENT UNEXPECTED")
 
 _CAPITALS = re.compile(r"[A-Z][A-Z0-9 ,/()&._:#+'\[\]-]*")
 _COLONS = {ord(mark): ":" for mark in "\u2236\ua789\u02d0\ufe13"}
@@ -186,7 +187,7 @@ def kind_in_capitals(phrase: str) -> str | None:
             return main
     if held & _VIEWS or (held & {"CHEST", "PORTABLE", "LATERAL"} and held <= _VIEW_LIKE):
         return None if held & _VERBS or len(words) > 12 else "views"
-    if not (in_words or "CODE" in held) or held & _SENTENCE or letters < 2:
+    if not (in_words or held & {"CODE", "CODES"}) or held & _SENTENCE or letters < 2:
         return None
     if held & _PARTS and "RADS" not in held:
         return "part"
@@ -208,7 +209,7 @@ def _main_kind(words: Sequence[str]) -> str | None:
     return kinds.pop() if len(kinds) == 1 else None
 
 
-_JOINED = re.compile(r"[ ]?[/&+,-][ ]?(?:AND )?")
+_JOINED = re.compile(r"[ ]?[/&+,|\\-][ ]?(?:AND )?")
 # "(CHEST)", "#2", "AT 5:39 A.M."
 _QUALIFIER = re.compile(
     r"[ ]*(?:\([^()]*\)|\[[^\[\]]*\]|#?\d{1,2}|\b(?:(?:AT|ON|OF|FROM)[ ])?[\d_][\d_:./ ]{1,20}"

@@ -24,7 +24,11 @@ _MISSING = frozenset(
 )
 # By their exact case: "none" is what a person writes, and \n is a line break.
 _MISSING_AS_WRITTEN = frozenset({"None", "<None>", "\\N"})
-_NANS = re.compile(r"(?:nan[\s.,;:|/]*){2,}|nan[.,;]", re.IGNORECASE)  # put together from several
+# Put together from several, or ended as a sentence is.
+_SEVERAL = re.compile(
+    r"(?P<mark>nan|null|<na>|n/a)(?:[.,;]|(?:[\s.,;:|/]+(?P=mark))+[.,;]?|(?P=mark)*)",
+    re.IGNORECASE,
+)
 _LONGEST = 24
 
 
@@ -36,11 +40,14 @@ def missing_mark(value: str, says_none: bool = False) -> str | None:
     mark = value.strip()
     if not mark or len(mark) > _LONGEST:
         return None
-    if _NANS.fullmatch(mark):
-        return "NaN"
     if mark in _MISSING_AS_WRITTEN:
         return None if says_none and mark == "None" else mark
-    return mark if mark.casefold() in _MISSING else None
+    if mark.casefold() in _MISSING:
+        return mark
+    several = _SEVERAL.fullmatch(mark)
+    if several is None:
+        return None
+    return "NaN" if several["mark"].lower() == "nan" else several["mark"]
 
 
 # What may be a mark in a text; most texts have none, and are looked at no further.
