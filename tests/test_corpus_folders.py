@@ -4,6 +4,7 @@ import io
 import json
 import os
 import runpy
+import stat
 import sys
 import tarfile
 import time
@@ -125,6 +126,14 @@ def test_links_in_an_archive_are_counted(tmp_path: Path) -> None:
     source = Source(path=tmp_path / "a.tgz")
     assert len(text_folder.read(source)) == 1
     assert source.notes == {("left out", "archive", "links"): 2}
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as packed:
+        packed.writestr("a.txt", REPORT)
+        link = zipfile.ZipInfo("b.txt")
+        link.external_attr = (stat.S_IFLNK | 0o777) << 16
+        packed.writestr(link, "/etc/passwd")
+    source = Source(path=tmp_path / "a.zip")
+    assert [report.id for report in text_folder.read(source)] == ["a"]
+    assert source.notes == {("left out", "archive", "links"): 1}
 
 
 # --------------------------------------------------------------------------------- before a run
@@ -151,6 +160,9 @@ def test_a_plan_looks_at_the_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         places = {k: v if k in DIALECT else tmp_path / v for k, v in given.items()}
         with pytest.raises(UserError, match=said):
             kind.look(Source(**places))
+    os.mkfifo(tmp_path / "pipe")  # which would never end
+    with pytest.raises(UserError, match="is neither a file nor a folder"):
+        text_folder.look(Source(path=tmp_path / "pipe"))
     for kind in (table, text_folder, mimic_tree, openi):
         kind.look(Source(path=tmp_path / "away.csv"))
     monkeypatch.chdir(REPOSITORY)

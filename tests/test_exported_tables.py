@@ -65,8 +65,13 @@ def test_what_exporters_write_for_no_value_is_none(mark: str) -> None:
     assert missing_mark(mark) in (mark.strip(), "NaN")
 
 
+def test_marks_that_a_program_put_together_or_ended() -> None:
+    written = ("NULL.", "N/A.", "null; null", "nan/nan", "<NA>\n<NA>")
+    assert [*map(missing_mark, written)] == ["NULL", "N/A", "null", "NaN", "<NA>"]
+
+
 @pytest.mark.parametrize(
-    "text", ["None.", "none", "nil", "NA was low.", "Nan", "0", "-", "NULLIPARA"]
+    "text", ["None.", "none", "nil", "NA was low.", "Nan", "0", "-", "NULLIPARA", "na.", "Nano"]
 )
 def test_what_a_person_writes_is_no_mark(text: str) -> None:
     assert missing_mark(text) == ("Nan" if text == "Nan" else None)
@@ -157,12 +162,19 @@ def test_a_mark_for_a_line_break_is_one(tmp_path: Path, mark: str) -> None:
             "L\\R\\B, Y\\N\\U.",
             "w\\o contrast",
             "5 ~ 6",
+            "5~6 mm, was 7~8 mm.",
+            "About ~half, then ~third.",
             "a <5 mm> b",
         ),
     ],
 )
 def test_what_only_looks_like_a_mark_stays(text: str) -> None:
     assert meant(text) == text
+
+
+def test_a_mark_behind_the_last_word_is_one() -> None:
+    assert meant("Normal chest\\n") == "Normal chest\n"
+    assert meant("A._x0009_B.") == "A.\nB."
 
 
 def test_entities_are_characters() -> None:
@@ -206,7 +218,7 @@ def test_a_split_file_as_pandas_writes_it(tmp_path: Path) -> None:
     for study in ("s50", "s51"):
         (folder / f"{study}.TXT").write_text("FINDINGS: A. IMPRESSION: B.")
     (tmp_path / "split.csv").write_text(
-        "study_id;subject_id;split\n50.0;10000.0;train\ns51;p10000;test\n"
+        "study_id;subject_id;split\n50.0;10000.0;train\nS51;P10000;test\n"
     )
     found = mimic_tree.read(Source(path=tmp_path / "files", split_file=tmp_path / "split.csv"))
     assert [(r.id, r.group, r.split) for r in found] == [

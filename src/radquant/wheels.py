@@ -120,8 +120,10 @@ def _found(
         suffix = Path(member).suffix
         kind = "archives" if alike == ARCHIVES else f"{suffix or 'other'} files"
         like = [name for name in archive.namelist() if name.endswith(alike or suffix)]
+        # A name may hold a line break, or 60,000 characters.
+        shown = [name[:200] if name.isprintable() else repr(name[:200]) for name in like[:20]]
         raise UserError(
-            f"{wheel} holds no file {member!r}; its {kind} are {', '.join(like[:20]) or '(none)'}"
+            f"{wheel} holds no file {member!r}; its {kind} are {', '.join(shown) or '(none)'}"
         )
     if len(found) > 1:
         raise UserError(f"{wheel} holds {member!r} {len(found)} times; name another file")

@@ -47,12 +47,15 @@ _NAMES = {
     "part": "ADDITIONAL FINDINGS | OTHER FINDINGS | INCIDENTAL FINDINGS | SIGNIFICANT FINDINGS"
     " | SUPPORTING FINDINGS | OTHER | OTHERS | MISCELLANEOUS",
     "other": "NOTIFICATION | NOTIFICATIONS | RECOMMENDATION | RECOMMENDATIONS | SIGNED BY"
+    " | ELECTRONICALLY SIGNED BY | ELECTRONICALLY SIGNED | ELECTRONIC SIGNATURE | TRANSCRIBED BY"
+    " | INTERPRETED BY | READ BY | REPORTED BY | APPROVED BY | REVIEWED BY"
     " | RADIATION DOSE | DOSE | DICTATED BY | ATTENDING | CRITICAL RESULT | CRITICAL RESULTS"
     " | CRITICAL FINDING | CRITICAL FINDINGS | ADDENDUM | ADDENDA | END OF IMPRESSION"
     " | END OF FINDINGS | END OF REPORT",
 }
-# These end a section only in capitals: "Note: the left base is hazy" does not.
+# These are headings only in capitals: "Note: the left base is hazy" does not end a section.
 _IN_CAPITALS = {
+    "impression": "IMP | IMPR",
     "other": "COMMENT | COMMENTS | NOTE | NOTES | DATE | PFI | CC | ATTESTATION | DISCLAIMER"
     " | COMMUNICATION | FOLLOW-UP | FOLLOWUP | PLAN",
 }
@@ -99,10 +102,10 @@ _SENTENCE = _VERBS | _words("NO THE WITH COMPARED CONSISTENT LIKELY DUE SINCE UN
 # The sections that a name in capitals may have among other words, and the words that say that it is
 # none of this report's.
 _MAIN = _words("FINDINGS FINDING IMPRESSION IMPRESSIONS CONCLUSION HISTORY COMPARISON")
-_ANOTHER = _words("PRIOR PREVIOUS PROVISIONAL PRELIMINARY OUTSIDE END CRITICAL URGENT")
+_ANOTHER = _words("PRIOR PREVIOUS PROVISIONAL PRELIMINARY OUTSIDE END CRITICAL URGENT UNEXPECTED")
 
 _CAPITALS = re.compile(r"[A-Z][A-Z0-9 ,/()&._:#+'\[\]-]*")
-_COLONS = {ord(mark): ":" for mark in "\u2236\ua789\u02d0\ufe13"}
+_LIKE = dict.fromkeys("\u2236\ua789\u02d0\ufe13", ":") | dict.fromkeys("\u2018\u2019\u02bc", "'")
 
 
 def flat(text: str) -> str:
@@ -123,8 +126,8 @@ _CONTROLS = {code: " " for code in (*range(9), 11, 12, *range(14, 32), 127)}
 def _plain(char: str) -> str:
     if char.isspace():
         return " "
-    if ord(char) in _COLONS:
-        return ":"
+    if char in _LIKE:
+        return _LIKE[char]
     base = "".join(c for c in unicodedata.normalize("NFKD", char) if not unicodedata.combining(c))
     return base if len(base) == 1 else char
 
@@ -149,6 +152,8 @@ def known_kind(phrase: str, known: Mapping[str, str]) -> str | None:
         words = [_near_miss(word) or word for word in key.split()]
         for name in (key, " ".join(words)):
             kind = known.get(name) or (_USUAL_IN_CAPITALS.get(name) if in_capitals else None)
+            if not kind and {known.get(each) for each in _JOINING.split(name)} == _BOTH:
+                kind = "both"  # "Befund und Beurteilung"
             if kind:
                 return "part" if _CONTINUED.search(phrase) else kind
         if in_capitals and words and words[-1] in _MAIN and _ANOTHER.intersection(words):
@@ -186,7 +191,7 @@ def kind_in_capitals(phrase: str) -> str | None:
             return main
     if held & _VIEWS or (held & {"CHEST", "PORTABLE", "LATERAL"} and held <= _VIEW_LIKE):
         return None if held & _VERBS or len(words) > 12 else "views"
-    if not (in_words or "CODE" in held) or held & _SENTENCE or letters < 2:
+    if not (in_words or held & {"CODE", "CODES"}) or held & _SENTENCE or letters < 2:
         return None
     if held & _PARTS and "RADS" not in held:
         return "part"
@@ -208,7 +213,9 @@ def _main_kind(words: Sequence[str]) -> str | None:
     return kinds.pop() if len(kinds) == 1 else None
 
 
-_JOINED = re.compile(r"[ ]?[/&+,-][ ]?(?:AND )?")
+_JOINING = re.compile(" (?:AND|UND|ET|Y|E) ")  # key_of makes AND of a stroke
+_BOTH = {"findings", "impression"}
+_JOINED = re.compile(r"[ ]?[/&+,|\\-][ ]?(?:AND )?")
 # "(CHEST)", "#2", "AT 5:39 A.M."
 _QUALIFIER = re.compile(
     r"[ ]*(?:\([^()]*\)|\[[^\[\]]*\]|#?\d{1,2}|\b(?:(?:AT|ON|OF|FROM)[ ])?[\d_][\d_:./ ]{1,20}"

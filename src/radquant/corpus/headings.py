@@ -73,13 +73,13 @@ _OPEN = re.compile(
 _MARKED = re.compile(r"[#*~`'\"\[|]|(?<!_)_{1,2}(?!_)")
 # What may close it, behind the colon, which ":-" is, too, and in the next line.
 _CLOSE = re.compile(r":(?::|[-\u2013\u2014]+(?=\s|$))?")
-_CLOSE_MARK = re.compile(r"[ \t]*(?:[*~`'\"\]|]{1,3}|(?<!_)_{1,2}(?!_))")
+_CLOSE_MARK = re.compile(r"[ \t]*(?:[*~`'\"\]|]{1,6}|(?<!_)_{1,2}(?!_))")
 _UNDERLINE = re.compile(r"[ \t]*\n[ \t]*(?:[-=~*]{3,}|_{3,9})[ \t]*(?=\n|$)")
 _CLOCK = re.compile(r"[0-9_X]:[ ]?(?=[0-9_X])")
 # "FINDINGS - Clear.", "FINDINGS; clear", a tab or a gap, where there is no colon.
 _GAP = re.compile(
     r"([A-Za-z][A-Za-z /&()]{3,40}?)[ ]*(?:[ ][-\u2013\u2014]+(?=\s)|[-\u2013\u2014]+(?=[ ][A-Z])"
-    r"|\t|;|[|=>]|\.{2,}|[ ]{2,}(?=[A-Z0-9]))"
+    r"|\t|;|[|=>\]]|\.{2,}|[ ]{2,}(?=[A-Z0-9]))"
 )
 _TAIL = " \t.:*_#=~`'\"|-\u2013\u2014]"
 

@@ -24,7 +24,11 @@ _MISSING = frozenset(
 )
 # By their exact case: "none" is what a person writes, and \n is a line break.
 _MISSING_AS_WRITTEN = frozenset({"None", "<None>", "\\N"})
-_NANS = re.compile(r"(?:nan[\s.,;:|/]*){2,}|nan[.,;]", re.IGNORECASE)  # put together from several
+# Put together from several, or ended as a sentence is.
+_SEVERAL = re.compile(
+    r"(?P<mark>nan|null|<na>|n/a)(?:[.,;]|(?:[\s.,;:|/]+(?P=mark))+[.,;]?|(?P=mark)*)",
+    re.IGNORECASE,
+)
 _LONGEST = 24
 
 
@@ -36,11 +40,14 @@ def missing_mark(value: str, says_none: bool = False) -> str | None:
     mark = value.strip()
     if not mark or len(mark) > _LONGEST:
         return None
-    if _NANS.fullmatch(mark):
-        return "NaN"
     if mark in _MISSING_AS_WRITTEN:
         return None if says_none and mark == "None" else mark
-    return mark if mark.casefold() in _MISSING else None
+    if mark.casefold() in _MISSING:
+        return mark
+    several = _SEVERAL.fullmatch(mark)
+    if several is None:
+        return None
+    return "NaN" if several["mark"].lower() == "nan" else several["mark"]
 
 
 # What may be a mark in a text; most texts have none, and are looked at no further.
@@ -53,7 +60,7 @@ _TAG = re.compile(
     r"<(?:br\s*/?|/?p(?:\s+[a-z-]+\s*=[^<>]{0,200})?|cr>?<?lf|cr|lf)\s*>[ \t]*(?:\r\n|\n|\r)?",
     re.IGNORECASE,
 )
-_SPREADSHEET = re.compile(r"_x000d_(?:_x000a_|\r?\n)?|_x000[abc]_(?:\r?\n)?", re.IGNORECASE)
+_SPREADSHEET = re.compile(r"_x000d_(?:_x000a_|\r?\n)?|_x000[9abc]_(?:\r?\n)?", re.IGNORECASE)
 _HL7_NAME = r"(?:\.(?:br|sp\+?\d*|ce)|X(?:0D0A|0A0D|0A|0D))"
 _HL7_BREAK = re.compile(rf"(?:\\\\{_HL7_NAME}\\\\|\\{_HL7_NAME}\\)(?:\r\n|\n|\r)?", re.IGNORECASE)
 _HL7_LAYOUT = re.compile(r"\\(?:\.(?:fi|nf|in[+-]?\d*|ti[+-]?\d*|sk\+?\d*)|[HN])\\", re.IGNORECASE)
@@ -70,7 +77,7 @@ _ESCAPE = re.compile(
 )
 _ESCAPED = re.compile(rf"(?P<path>{_PATH})|\\{{1,2}}(?P<which>[t\"'/])")
 _ESCAPED_AS = {"t": "\t", '"': '"', "'": "'", "/": "/"}
-_AMOUNT = re.compile(r"(?:^|[\s(])~\s?\d")  # "~ 5 mm"
+_AMOUNT = re.compile(r"(?:^|[\s(])~\s?(?:\d|[a-z])|\d\s?~\s?\d")  # "~ 5 mm", "~half", "5~6 mm"
 
 
 def meant(text: str, notes: Notes | None = None, column: str = "") -> str:
@@ -145,10 +152,11 @@ def _without_escapes(text: str) -> tuple[str, bool]:
 
 
 def _between_letters(mark: re.Match[str]) -> bool:
-    """Say whether a mark may be a slash within a word, or at its end: "y\\n" is yes or no."""
-    before = mark.string[mark.start() - 1 : mark.start()]
+    """Say whether a mark may be a slash within a word or behind a short one, as in "y\\n"."""
+    before = mark.string[max(0, mark.start() - 3) : mark.start()]
     behind = mark.string[mark.end() : mark.end() + 1]
-    return before.isalpha() and (not behind or behind.islower())
+    short = not (len(before) == 3 and before.isalpha())
+    return before[-1:].isalpha() and (behind.islower() or (not behind and short))
 
 
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060\ufeff]")

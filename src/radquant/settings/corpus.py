@@ -3,7 +3,7 @@
 import codecs
 from typing import Annotated, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from radquant import registry
 from radquant.settings.section import FilePath, Line, OneOf, Option, Section, Text, of_form, wrong
@@ -17,12 +17,23 @@ SEPARATOR = of_form(
 )
 
 
+# Python's ways to write text within text, such as a host's name.
+_NO_FILE = ("idna", "punycode", "unicode_escape", "raw_unicode_escape")
+
+
 def is_encoding(name: str) -> bool:
-    """Say whether Python knows an encoding of text by this name."""
+    """Say whether Python knows an encoding of files of text by this name."""
     try:
-        return isinstance("a".encode(codecs.lookup(name).name), bytes)
+        found = codecs.lookup(name).name.replace("-", "_")
+        return found not in _NO_FILE and isinstance("a".encode(found), bytes)
     except (LookupError, ValueError, TypeError):
         return False
+
+
+def known_encoding(name: str) -> str:
+    if not is_encoding(name):
+        raise wrong(f"is {name!r}, which is no encoding; use utf-8 or windows-1252")
+    return name
 
 
 LONGEST_HEADING = 80  # characters
@@ -132,7 +143,7 @@ class Corpus(Section):
         description="What separates the cells of a table of text: one character, or tab; "
         "recognised if not given",
     )
-    encoding: Text | None = Field(
+    encoding: Annotated[Text, AfterValidator(known_encoding)] | None = Field(
         None,
         description="Encoding of tables and texts, as Python names it (windows-1252); recognised "
         "if not given",
@@ -146,13 +157,6 @@ class Corpus(Section):
     headings: Headings = Field(
         Headings(), description="Headings in another language, for texts that are cut into sections"
     )
-
-    @field_validator("encoding")
-    @classmethod
-    def check_encoding(cls, value: str | None) -> str | None:
-        if value is not None and not is_encoding(value):
-            raise wrong(f"is {value!r}, which is no encoding; use utf-8 or windows-1252")
-        return value
 
     @model_validator(mode="after")
     def check_tables(self) -> Self:

@@ -2,6 +2,7 @@
 
 import io
 import os
+import stat
 import tarfile
 import zipfile
 import zlib
@@ -37,8 +38,7 @@ def members(source: Source, ending: str) -> Iterator[tuple[str, bytes]]:
     assert path is not None
     if not os.path.exists(path):
         raise UserError(f"{path} does not exist; check the path")
-    if not (path.is_dir() or path.is_file()):  # a pipe or a device, which may never end
-        raise UserError(f"{path} is neither a file nor a folder; check the path")
+    _check_place(path)
     if path.is_dir():
         files, others = [], Counter[str]()
         for file in files_in(path):
@@ -59,12 +59,18 @@ def members(source: Source, ending: str) -> Iterator[tuple[str, bytes]]:
         yield from _of_archive(path, str(path), ending, source)
 
 
+def _check_place(path: Path) -> None:
+    if not (path.is_dir() or path.is_file()):  # a pipe or a device, which may never end
+        raise UserError(f"{path} is neither a file nor a folder; check the path")
+
+
 def look_at(source: Source, ending: str) -> None:
     """Raise UserError if a folder that is there holds no file that ends so, or a file that is there
     is no archive. Nothing is read."""
     path = source.path
     if path is None or not os.path.exists(path):
         return
+    _check_place(path)
     if path.is_dir():
         others = Counter[str]()
         for file in files_in(path):
@@ -175,9 +181,14 @@ def _packed(
 
     if zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as archive:
-            for member in filter(wanted, archive.namelist()):
-                with archive.open(member) as content:
-                    yield member, content
+            for info in archive.infolist():
+                if not wanted(info.filename):
+                    continue
+                if stat.S_ISLNK(info.external_attr >> 16):  # holds a path, no report
+                    source.notes["left out", "archive", "links"] += 1
+                    continue
+                with archive.open(info) as content:
+                    yield info.filename, content
         return
     with open_tar(file, name) as tar:
         for entry in tar:

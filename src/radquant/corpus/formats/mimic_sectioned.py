@@ -54,7 +54,8 @@ def read(source: Source) -> list[Report]:
         if not sections["findings"].strip() and not sections["impression"].strip():
             sections["findings"] = "" if is_boilerplate(last) else last
         study = id_cell(row, "study", place, source)
-        study = f"s{study}" if study.isdecimal() else study
+        number = study[1:] if study[:1] in ("s", "S") else study
+        study = f"s{number}" if number.isdecimal() else study
         group, split = studies.splits.get(study, ("", ""))
         report = Report(id=study, group=group, study=study, split=split, where=place, **sections)
         report.text = compose(report)

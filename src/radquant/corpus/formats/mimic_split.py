@@ -73,7 +73,7 @@ def _named(letter: str, column: str, row: Mapping[str, str], place: str, source:
     number = id_cell(row, column, place, source)
     if not number:
         raise UserError(f"{place}: column {column!r} is empty; each row is an image of a study")
-    return number if number.startswith(letter) else letter + number
+    return letter + (number[1:] if number[0].lower() == letter else number)
 
 
 def read_images(path: Path, column: str | None) -> dict[str, str]:
