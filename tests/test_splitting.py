@@ -172,6 +172,10 @@ REASONS = [
     ({"findings": "39 A.M., ___"}, "input too short"),
     ({"findings": "A mass"}, "input too short"),
     ({"findings": "NO mass is\nseen.", "impression": "No mass is seen"}, "input is the target"),
+    (
+        {"findings": "Large heart.\nIMPRESSION: No change.", "impression": "No change."},
+        "input is the target",
+    ),
 ]
 
 
@@ -186,6 +190,13 @@ def test_every_reason_is_recorded(change, reason):
     assert {step: 1} == {
         each["step"]: each["removed"] for each in cleaned.funnel["steps"] if each["step"] == step
     }
+
+
+def test_findings_may_say_what_the_impression_says():
+    reports = corpus(30)
+    said = {"findings": "Large heart. No change: none. No change.", "impression": "No change."}
+    reports[4] = replace(reports[4], **said)
+    assert not [why for _, why, _ in clean_corpus(reports, TASK).rejected if "target" in why]
 
 
 def test_a_section_of_both_is_never_its_own_answer():

@@ -12,6 +12,7 @@ from radquant.cli import progress as show_progress
 from radquant.corpus.cleaning import clean_text, count_words, is_cut, normalise, refers_elsewhere
 from radquant.corpus.marks import same_id
 from radquant.corpus.reports import SECTIONS, Report, check_ids, shown_id
+from radquant.corpus.sections import find_sections
 from radquant.corpus.splitting import assign_splits, check_no_leak, draw, leaks
 from radquant.errors import UserError
 from radquant.image_files import COLUMN, image_files, read_shown
@@ -235,9 +236,17 @@ def why_unusable(raw: Report, cleaned: Report, settings: Settings) -> tuple[str,
         words = count_words(text)
         if words < settings.min_input_words:
             return "input too short", f"{name}, {words} words"
-        if normalise(text) == target:
+        whole = normalise(text)
+        if whole == target:
             return "input is the target", f"{name} is the text of {settings.target}"
+        if target in whole and _has_section(getattr(raw, name), settings.target, target):
+            return "input is the target", f"{name} has a section with the text of {settings.target}"
     return None
+
+
+def _has_section(text: str, name: str, content: str) -> bool:
+    """Whether a cell holds more than its own section: another of this name and content, too."""
+    return name in SECTIONS and normalise(getattr(find_sections(text), name)) == content
 
 
 def find_duplicates(reports: Sequence[Report], settings: Settings) -> dict[str, tuple[str, str]]:
