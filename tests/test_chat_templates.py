@@ -53,6 +53,10 @@ def prompt(template: Any, examples: list[Any] | None = None, **options: Any) -> 
         (turns("m['content'] | trim") + END, "<user>F: Clear {lungs}.<end><assistant>"),
         # Thinking that nothing would close; that the template closes; gpt-oss's channel.
         (turns() + "<think>\n" + END, USER + "<assistant><think>\n\n</think>\n\n"),
+        (
+            turns() + "<|begin_of_thought|>" + END,
+            USER + "<assistant><|begin_of_thought|>\n\n<|end_of_thought|>\n\n",
+        ),
         (turns() + "[THINK]" + END, USER + "<assistant>[THINK]\n\n[/THINK]\n\n"),
         (
             turns(answer="<think>\n\n</think>\n\n") + "<think>\n" + END,
@@ -88,6 +92,11 @@ def test_a_prompt_holds_the_report_and_ends_where_the_answer_begins(
         (turns("m['content'] | upper") + END, "leaves out or changes what the user says"),
         (turns("m['content'] | replace('lungs', '')") + END, "report r7: .* leaves out or changes"),
         (turns() + "<answer>" + END, "end with <answer>, which an answer would have to close"),
+        (turns() + "<|reasoning|>" + END, r"end with <\|reasoning\|>, which an answer would have"),
+        (
+            turns() + "<|channel|>analysis<|message|>" + END,
+            r"end with analysis<\|message\|>, which",
+        ),
         (turns() + 'Report: "' + END, 'end with ", which an answer would have to close'),
         ("{{ [1, 2] | random }}" + turns() + END, r"writes at random \(random\)"),
         ("{{ lipsum() }}" + turns() + END, "writes at random"),

@@ -161,6 +161,17 @@ def test_what_changes_nothing_is_read(copy: Callable[[str], Path], made: Path) -
 UP = "model.layers.0.mlp.up_proj"
 
 
+def test_biases_of_zeros_are_no_other_model(copy: Callable[[str], Path], made: Path) -> None:
+    directory = copy("gptq")
+    edit(directory, lambda tensors: tensors.update({f"{UP}.bias": torch.zeros(128)}))
+    ids = torch.tensor([IDS])
+    expected = load(made / "gptq").model(ids).logits
+    assert torch.equal(load(directory).model(ids).logits, expected)
+    edit(directory, lambda tensors: tensors.update({f"{UP}.bias": torch.ones(128)}))
+    with pytest.raises(UserError, match=f"holds {UP}.bias, which Llama"):
+        load(directory)
+
+
 def unpack_one(tensors: dict[str, torch.Tensor]) -> None:
     for suffix in ("qweight", "qzeros", "scales"):
         del tensors[f"{UP}.{suffix}"]

@@ -62,6 +62,12 @@ def test_a_file_that_is_broken_is_named(folder: Path, name: str, content: str, s
         check_tokenizer(folder)
 
 
+def test_a_template_under_a_name_that_is_not_read(folder: Path) -> None:
+    elsewhere(folder, "chat_template.txt", CHAT)
+    with pytest.raises(UserError, match=r"chat_template.txt is no name under which a chat templ"):
+        read_tokenizer(folder)
+
+
 def test_templates_with_names_alone(folder: Path) -> None:
     elsewhere(folder, "additional_chat_templates/rag.jinja", CHAT)
     with pytest.raises(UserError, match=r"additional_chat_templates and no chat_template.jinja"):

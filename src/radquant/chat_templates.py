@@ -32,6 +32,8 @@ THINKING = (
     ("◁think▷", "◁/think▷"),  # Kimi-VL
     ("<|START_THINKING|>", "<|END_THINKING|>"),  # Command A
     ("<|channel>thought", "<channel|>"),  # Gemma 4
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),  # OpenThinker, Sky-T1
+    ("<|think|>", "<|/think|>"),
 )
 # The first of several named templates, and the only one without a name.
 DEFAULT = "default"
@@ -40,6 +42,12 @@ BYTES = 2**30
 LONGEST = 1_000_000  # characters that a template may write of its own
 # What a prompt may end with that an answer would have to close, unless it names who speaks.
 OPEN_END = re.compile(r"(<[^<>/|\s]+>|\[[^\[\]/\s]+\]|[\"'“„«‹({\[]|```\w*)\s*$")
+# The same of marks that look like a speaker's: what opens thinking or reasoning.
+OPEN_THOUGHT = re.compile(
+    r"(<\|(?!/|end|no)[^<>|]*(?:thought|think|reason|analy|scratch|reflect)[^<>|]*\|>"
+    r"|analysis<\|message\|>)\s*$",
+    re.IGNORECASE,
+)
 SPEAKER = re.compile(r"\W(assistant|model|bot|ai|gpt)\W", re.IGNORECASE)
 MARK = re.compile(r"<[^<>\s]+>|\[/?[A-Z_]+\]")
 QUESTION, ANSWER = "Yonder question", "Zebra"  # what no chat template writes itself
@@ -278,7 +286,7 @@ def closing_of(own: str, closed: str, place: str) -> str:
         _, opened, rest = own.rpartition(start)
         if opened and end not in rest:
             return ("" if rest.endswith("\n") else "\n") + f"\n{end}\n\n"
-    left = OPEN_END.search(own)
+    left = OPEN_END.search(own) or OPEN_THOUGHT.search(own)
     if left and closed and left[1] not in closed and not SPEAKER.fullmatch(left[1]):
         raise UserError(
             f"the prompts that the chat template of {place} writes end with {left[1]}, which an "

@@ -21,7 +21,15 @@ if TYPE_CHECKING:
 CONFIG = "config.json"
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 SHARD = re.compile(r"(pytorch_)?model-\d+-of-\d+\.safetensors")
-ADAPTERS = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
+# Of peft; of MLX; of LLaVA and of diffusers' trainers.
+ADAPTERS = (
+    *("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"),
+    *("adapters.safetensors", "adapters.npz", "lora.safetensors"),
+    *("non_lora_trainables.bin", "pytorch_lora_weights.safetensors"),
+)
+# Where other programs say that keys and values are to be rounded, beside quantization_config.
+CACHE_KEYS = ("kv_cache_scheme", "kv_cache_dtype", "kv_cache_quant_algo", "kv_cache_quantization")
+MODELOPT = "hf_quant_config.json"
 PICKLED_FILES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
 # What goes with the weights. Other text stays where it is: what a training program left beside
 # them (predictions, logs) may be of patients.
@@ -135,6 +143,17 @@ def quantization_of(config: dict[str, Any], directory: Path) -> dict[str, Any] |
                 f"{directory / CONFIG} has its quantization_config inside {part}, where not all "
                 "programs look; move it to the top"
             )
+    for key in CACHE_KEYS:
+        if config.get(key) not in (None, False, "auto", "none"):
+            raise UserError(
+                f"{directory / CONFIG} says {key}, which is not applied here; take a model without "
+                "it, or set kv_cache on a precision of this program instead"
+            )
+    if (directory / MODELOPT).exists():
+        raise UserError(
+            f"{directory / MODELOPT} says how ModelOpt quantized the model or its cache, which is "
+            "not applied here; take the original model, or a format of docs/quantization.md"
+        )
     found = config.get("quantization_config")
     if found is None and config.get("quantization") is not None:
         raise UserError(

@@ -11,7 +11,7 @@ from radquant.token_texts import end_marks
 
 # Where a chat template may stand that transformers' tokenizers do not read, beside those that they
 # do: a processor's file, and the settings of a processor.
-TEMPLATE_FILES = ("chat_template.json", "processor_config.json")
+TEMPLATE_FILES = ("chat_template.json", "processor_config.json", "preprocessor_config.json")
 PROBE = "The heart is normal in size. No pleural effusion: 2 views."
 MORE_TEMPLATES = "additional_chat_templates"
 # What says how a model reads and writes; transformers leaves some out where they are broken.
@@ -111,6 +111,12 @@ def template_elsewhere(directory: Path) -> Any:
             found = read_json(directory / name).get("chat_template")
             if found is not None:
                 return found
+    strange = sorted({*directory.glob("*.jinja"), *directory.glob("chat_template*")})
+    if unread := [each for each in strange if each.is_file() and each.name not in TEMPLATE_FILES]:
+        raise UserError(
+            f"{unread[0]} is no name under which a chat template is read, and there is no other; "
+            "name it chat_template.jinja, or remove it if the model was never tuned for chats"
+        )
     return None
 
 

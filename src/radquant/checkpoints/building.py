@@ -120,8 +120,9 @@ def build_packed_model(
     check_packed(packed, plain, settings, directory)
     # The original stored each packed layer as one weight; that is the name to look up.
     asked = [*plain, *(f"{layer}.weight" for layer in packed)]
-    names = names_in_model(model, asked, directory)
-    check_tied(model, stored, names, found_names(model, asked, directory)[1])
+    spare = zero_biases(packed, stored)
+    names = names_in_model(model, asked, directory, spare)
+    check_tied(model, stored, names, found_names(model, asked, directory, spare)[1])
     for layer, suffixes in packed.items():
         tensors = {suffix: stored[name] for suffix, name in suffixes.items()}
         place(model, names.get(f"{layer}.weight"), tensors, settings, f"{directory}: layer {layer}")
@@ -131,6 +132,15 @@ def build_packed_model(
     assign(model, {names[name]: stored[name] for name in plain if name in names}, dtype, directory)
     use_generation_config(model, directory)
     return model
+
+
+def zero_biases(packed: Iterable[str], stored: Mapping[str, StoredTensor]) -> set[str]:
+    """Biases of packed layers that change nothing.
+
+    Early AutoGPTQ gave one to every layer, also of models that have none.
+    """
+    biases = [f"{layer}.bias" for layer in packed if f"{layer}.bias" in stored]
+    return {name for name in biases if not bool(stored[name].load().any())}
 
 
 def place(

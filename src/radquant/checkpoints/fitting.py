@@ -5,7 +5,7 @@ most. Here either is an error, for all that read a model.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -82,17 +82,18 @@ def empty_model(config: Any, trust_remote_code: bool = False) -> nn.Module:
 
 
 def names_in_model(
-    model: Any, stored: Iterable[str], where: object = "the model"
+    model: Any, stored: Iterable[str], where: object = "the model", spare: Collection[str] = ()
 ) -> dict[str, str]:
     """The model's own name of each tensor of a checkpoint: {stored: own}.
 
     Tied ones are left out, and harmless ones that the model does not know. where: for messages.
+    spare: tensors that the model may lack.
 
     Checkpoints outlive the layout of the classes that made them (MedGemma's files speak of
     `language_model.model.layers`, its class today of `model.language_model.layers`); transformers
     keeps the rules for that. Raises UserError unless every parameter is found, once.
     """
-    names, _, converted = found_names(model, stored, where)
+    names, _, converted = found_names(model, stored, where, spare)
     if converted:
         raise UserError(
             f"{where}: {min(converted)} is stored in another form than {type(model).__name__} "
@@ -102,7 +103,7 @@ def names_in_model(
 
 
 def found_names(
-    model: Any, stored: Iterable[str], where: object
+    model: Any, stored: Iterable[str], where: object, spare: Collection[str] = ()
 ) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
     """As `names_in_model`; the same of tied ones; and of what is computed with in another form."""
     from transformers.conversion_mapping import get_model_conversion_mapping
@@ -135,7 +136,9 @@ def found_names(
         sources[renamed] = name
         if renamed in tied:
             doubles[name] = renamed
-        elif renamed in own or not any(re.search(each, renamed) for each in ignored):
+        elif renamed in own or not (
+            name in spare or any(re.search(each, renamed) for each in ignored)
+        ):
             names[name] = renamed
     missing = sorted(own.keys() - set(names.values()) - set(converted.values()) - tied)
     unknown = sorted(name for name, renamed in names.items() if renamed not in own)
