@@ -142,6 +142,10 @@ REFUSED: dict[str, tuple[Damage, str]] = {
     "adapter": (text("adapter_config.json", "{}"), "adapter_config.json belongs to an adapter"),
     "adapter of MLX": (text("adapters.safetensors", ""), "adapters.safetensors belongs to an ad"),
     "cache of vLLM": (config(kv_cache_dtype="fp8"), "says kv_cache_dtype, which is not applied"),
+    "a rounded cache": (
+        text("generation_config.json", '{"cache_implementation": "quantized"}'),
+        "generation_config.json says cache_implementation quantized",
+    ),
     "of ModelOpt": (text("hf_quant_config.json", "{}"), "hf_quant_config.json says how ModelOpt"),
     "fewer layers": (config(num_hidden_layers=1), "says 1 layers, and the files hold 2"),
     "ten million layers": (config(num_hidden_layers=10**7), "num_hidden_layers: 10000000, and"),

@@ -18,7 +18,7 @@ import yaml
 from tiny_models import tiny_llama
 from workflow_helpers import REPOSITORY, copy_repository, finish
 
-LAYERS = '''
+MORE = '''
 
 def layers_of(model: Any) -> int:
     """As many as the checkpoint has: the report refuses others."""
@@ -26,10 +26,27 @@ def layers_of(model: Any) -> int:
 
     record = model / "quantization.json"
     return len(json.loads(record.read_text())["layers"]) if record.is_file() else 0
+
+
+def score(opened: Opened, task: Task) -> Done:
+    """As the model does: a run stops at an engine that computes with another one."""
+    import torch
+
+    from radquant.checkpoints.loading import load
+
+    model = load(opened.wanted.model, torch.device("cpu"), torch.float32).model
+    results = []
+    for prompt in task.prompts:
+        ids = torch.tensor([[*prompt.ids, *prompt.answer_ids]])
+        with torch.inference_mode():
+            said = model(input_ids=ids).logits[0].log_softmax(-1)
+        places = range(len(prompt.ids), ids.shape[1])
+        results.append(-sum(float(said[place - 1, ids[0, place]]) for place in places))
+    return done(opened, task, results)
 '''
 # A report a line; its sections are parted by |.
 CORPUS = test_corpus_formats.TOY.replace(
-    "name, text, name)", 'name, text.replace("|", "\\n"), name)'
+    "name, text, name,", 'name, text.replace("|", "\\n"), name,'
 )
 # {file: text} and {table: (name, module)} of all that is added.
 FILES = {
@@ -37,7 +54,7 @@ FILES = {
     .read_text(encoding="utf-8")
     .replace("weight_bytes=0", "weight_bytes=1")
     .replace("layers_quantized=0", "layers_quantized=layers_of(opened.wanted.model)")
-    + LAYERS,
+    + MORE,
     "packed/formats/toy.py": test_stored_formats.TOY,
     "scoring/annotators/toy.py": test_scoring_kinds.ANNOTATOR.replace('"toy-environment"', "None"),
     "scoring/metrics/toy.py": test_scoring_kinds.METRIC,

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 from tiny_models import tiny_llama
+from tiny_tokenizers import byte_tokenizer
 from workflow_helpers import copy_repository
 
 CANARY = "zqxcanary7193"
@@ -24,7 +25,8 @@ DATA = (
     *("results/annotations", "results/scores", "results/report.md", "results/report.html"),
 )
 STRANGE = 'it\'s a "model"; $(touch pwned) `touch pwned` & x'
-SHAPE = {"num_hidden_layers": 1}
+# As many tokens as `byte_tokenizer` has: one of words would hold what it can read.
+SHAPE = {"num_hidden_layers": 1, "vocab_size": 320, "max_position_embeddings": 2048}
 
 
 def offline(run: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -47,14 +49,15 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = [
         f"r{n},The lungs are clear {CANARY} {n}.,No acute effusion {CANARY} {n}." for n in range(12)
     ]
-    tiny_llama(folder / STRANGE, texts=rows, max_position_embeddings=512, **SHAPE)
+    tiny_llama(folder / STRANGE, bos_token_id=0, eos_token_id=1, pad_token_id=None, **SHAPE)
+    byte_tokenizer().save_pretrained(folder / STRANGE)
     corpus = folder / f"{STRANGE}.csv"
     corpus.write_text("\n".join(["id,findings,impression", *rows]) + "\n")
     config = {
         "model": {"name": "tiny", "path": STRANGE},
         "corpus": {"name": "tiny", "format": "table", "path": corpus.name},
         "evaluation": {"reports": 3},
-        "calibration": {"samples": 4, "max_tokens": 64},
+        "calibration": {"samples": 4, "max_tokens": 256},
         "checkpoints": {"w4": {"method": "gptq", "bits": 4, "group_size": 32}},
         "precisions": {"original": {"checkpoint": "original"}, "w4a16": {"checkpoint": "w4"}},
         "generation": {"examples": 1, "batch_size": 2, "shards": 1, "max_new_tokens": 4},

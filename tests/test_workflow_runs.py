@@ -57,6 +57,7 @@ def kill_in(run: Path, rule: str, log: str, output: str) -> None:
             assert process.poll() is None, f"ended before {rule}"
             assert time.monotonic() < deadline
             time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGSTOP)  # so that it cannot end meanwhile
         if rule == "generate":
             assert_second_run_is_refused(run)
     finally:
@@ -84,6 +85,7 @@ def test_a_run_killed_twice_ends_with_the_bytes_of_an_undisturbed_one(
     results = run / "results"
     for written in ("generations", "annotations", "scores", "logs"):
         shutil.rmtree(results / written)
+    (results / "report.md").unlink()
     shard = "w4a8/shard-2-of-2"
     kill_in(run, "generate", f"generate/{shard}.log", f"generations/{shard}.parquet")
     kill_in(run, "annotate", f"annotate/{shard}.log", f"annotations/{shard}.jsonl")

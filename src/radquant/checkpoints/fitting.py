@@ -33,10 +33,18 @@ def open_config(directory: Path, trust_remote_code: bool = False) -> Any:
     try:
         config = AutoConfig.from_pretrained(directory, trust_remote_code=trust_remote_code)
         name = "generation_config.json"
-        if (directory / name).is_file():
+        writing = (
             GenerationConfig.from_pretrained(directory)
+            if (directory / name).is_file()
+            else GenerationConfig()
+        )
     except Exception as error:  # any: its values go through code of each model type
         raise UserError(f"{directory / name} cannot be read: {about(error)}") from None
+    if writing.cache_implementation == "quantized":  # others change no value
+        raise UserError(
+            f"{directory / name} says cache_implementation quantized, which is not applied; take "
+            "it out, and give a precision a kv_cache"
+        )
     return config
 
 
