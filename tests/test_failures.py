@@ -13,9 +13,11 @@ import pyarrow
 import pytest
 import tokenizers
 import torch
+import transformers
 from tiny_models import tiny_llama
 from tokenizers import models, pre_tokenizers
 
+from radquant.checkpoints.fitting import open_config
 from radquant.checkpoints.loading import load_tokenizer
 from radquant.cli import run
 from radquant.errors import UserError
@@ -157,9 +159,22 @@ def test_of_loading_the_message_is_told(error: Exception, said: str) -> None:
     assert len(str(caught.value)) < 500
 
 
-def test_memory_is_no_fault_of_what_is_loaded() -> None:
+def out_of_memory(*_: object, **__: object) -> None:
+    raise MemoryError
+
+
+def test_memory_is_no_fault_of_what_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(MemoryError), loading("m"):
         raise MemoryError
+    tiny_llama(tmp_path)
+    for name in ("AutoTokenizer", "AutoConfig"):
+        monkeypatch.setattr(getattr(transformers, name), "from_pretrained", out_of_memory)
+    with pytest.raises(MemoryError):
+        load_tokenizer(tmp_path)
+    with pytest.raises(MemoryError):
+        open_config(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -115,8 +115,13 @@ def loading(what: str | Path, remedy: str = "fetch or save the model again") -> 
         expected = isinstance(error, Exception) or is_panic(error)
         if not expected or is_out_of_memory(error):
             raise
-        kind = type(error).__name__
-        raise UserError(f"{what} cannot be loaded ({kind}: {told(error)}); {remedy}") from error
+        raise UserError(f"{what} cannot be loaded ({about(error)}); {remedy}") from error
+
+
+def about(error: BaseException) -> str:
+    """The kind of an exception and what it says; for what holds no report's text."""
+    kind, message = type(error).__name__, told(error)
+    return f"{kind}: {message}" if message else kind
 
 
 def told(error: BaseException) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from radquant.errors import UserError
-from radquant.failures import withheld_panics
+from radquant.failures import about, is_out_of_memory, is_panic, withheld_panics
 from radquant.files import read_json
 from radquant.token_texts import end_marks
 
@@ -38,7 +38,7 @@ def read_tokenizer(directory: Path, trust_remote_code: bool = False) -> Any:
             )
             tokenizer.decode(tokenizer(PROBE)["input_ids"])  # what fails on any text fails here
     except BaseException as error:  # the tokenizers' own panics are no Exception
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+        if is_out_of_memory(error) or not (isinstance(error, Exception) or is_panic(error)):
             raise
         raise UserError(why_not(directory, error)) from None
     if getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None) is not None:
@@ -77,10 +77,9 @@ def why_not(directory: Path, error: BaseException) -> str:
         )
     if (directory / "tokenizer.json").is_file() and not is_json(directory / "tokenizer.json"):
         return f"{directory}/tokenizer.json is no whole JSON; fetch or save the model again"
-    said = " ".join(str(error).split())[:300]
     return (
-        f"the tokenizer of {directory} cannot be loaded ({type(error).__name__}: {said}); fetch or "
-        "save the model's tokenizer again"
+        f"the tokenizer of {directory} cannot be loaded ({about(error)}); fetch or save the "
+        "model's tokenizer again"
     )
 
 

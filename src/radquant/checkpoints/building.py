@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from radquant.checkpoints.fitting import check_tied, empty_model, found_names, names_in_model
+from radquant.checkpoints.fitting import check_tied, empty_model, found_names, refuse_converted
 from radquant.errors import UserError
 from radquant.model_checks import FLOATS, check_model
 from radquant.model_files import CONFIG, StoredTensor
@@ -121,8 +121,9 @@ def build_packed_model(
     # The original stored each packed layer as one weight; that is the name to look up.
     asked = [*plain, *(f"{layer}.weight" for layer in packed)]
     spare = zero_biases(packed, stored)
-    names = names_in_model(model, asked, directory, spare)
-    check_tied(model, stored, names, found_names(model, asked, directory, spare)[1])
+    names, doubles, converted = found_names(model, asked, directory, spare)
+    refuse_converted(model, converted, directory)
+    check_tied(model, stored, names, doubles)
     for layer, suffixes in packed.items():
         tensors = {suffix: stored[name] for suffix, name in suffixes.items()}
         place(model, names.get(f"{layer}.weight"), tensors, settings, f"{directory}: layer {layer}")

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from radquant.errors import UserError
+from radquant.failures import about, is_out_of_memory
 from radquant.model_checks import FLOATS
 from radquant.model_files import CONFIG, StoredTensor
 
@@ -39,6 +40,8 @@ def open_config(directory: Path, trust_remote_code: bool = False) -> Any:
             else GenerationConfig()
         )
     except Exception as error:  # any: its values go through code of each model type
+        if is_out_of_memory(error):
+            raise
         raise UserError(f"{directory / name} cannot be read: {about(error)}") from None
     if writing.cache_implementation == "quantized":  # others change no value
         raise UserError(
@@ -46,12 +49,6 @@ def open_config(directory: Path, trust_remote_code: bool = False) -> Any:
             "it out, and give a precision a kv_cache"
         )
     return config
-
-
-def about(error: Exception) -> str:
-    """What an error says, in one line; for what holds no report text."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
 
 
 def model_class(config: Any) -> Any:
@@ -82,6 +79,8 @@ def empty_model(config: Any, trust_remote_code: bool = False) -> nn.Module:
                 config, trust_remote_code=trust_remote_code
             )
     except Exception as error:  # any, see above; there is no text but the configuration's
+        if is_out_of_memory(error):
+            raise
         where = Path(getattr(config, "name_or_path", "")) / CONFIG
         raise UserError(
             f"no model of type {config.model_type!r} can be built of {where}: {about(error)}"
@@ -102,12 +101,17 @@ def names_in_model(
     keeps the rules for that. Raises UserError unless every parameter is found, once.
     """
     names, _, converted = found_names(model, stored, where, spare)
-    if converted:
-        raise UserError(
-            f"{where}: {min(converted)} is stored in another form than {type(model).__name__} "
-            "computes with; this model cannot be quantized yet"
-        )
+    refuse_converted(model, converted, where)
     return names
+
+
+def refuse_converted(model: Any, converted: Iterable[str], where: object) -> None:
+    """Raise UserError if a tensor is stored in another form than the model computes with."""
+    if name := min(converted, default=None):
+        raise UserError(
+            f"{where}: {name} is stored in another form than {type(model).__name__} computes "
+            "with; this model cannot be quantized yet"
+        )
 
 
 def found_names(

@@ -9,6 +9,8 @@ import unicodedata
 from collections import Counter
 from html.entities import html5
 
+from radquant.corpus.cleaning import INVISIBLE
+
 # (what, column or file, which) -> how many cells or files.
 Notes = Counter[tuple[str, str, str]]
 
@@ -159,7 +161,6 @@ def _between_letters(mark: re.Match[str]) -> bool:
     return before[-1:].isalpha() and (behind.islower() or (not behind and short))
 
 
-_INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060\ufeff]")
 _FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
 _WHOLE_FLOAT = re.compile(r"(-?\d+)(?:\.0+|,0)")
 _FORCED = re.compile(r"=\"(.*)\"|'(?=[\d=+@-])(.*)")  # what makes a spreadsheet keep it as text
@@ -169,7 +170,7 @@ def tidy(name: str) -> str:
     """Return the name of a column in one Unicode form and without the space around it."""
     if name.isascii() and name.isidentifier():
         return name
-    return unicodedata.normalize("NFC", " ".join(_INVISIBLE.sub("", name).split()))
+    return unicodedata.normalize("NFC", " ".join(INVISIBLE.sub("", name).split()))
 
 
 def same_id(value: str) -> str:
