@@ -18,7 +18,7 @@ from torch import nn
 from radquant.errors import UserError
 from radquant.generation.memory import in_parts, is_out_of_memory
 from radquant.reporting.collect import collect
-from radquant.reporting.markdown import _cost_notes
+from radquant.reporting.cost_section import cost_notes
 from radquant.reporting.summary import summarize
 
 MORE_THAN_ANY_MACHINE_HAS = 1 << 50  # bytes
@@ -110,7 +110,7 @@ def test_one_report_that_does_not_fit_is_one_sentence() -> None:
 def test_the_report_says_so(tmp_path: Path) -> None:
     run = make_results(tmp_path / "results")
     change_record(run / "generations/w4a16/shard-2-of-2.json", too_large_batches=[20, 10])
-    notes = _cost_notes(summarize(collect(run, CONFIG)))
+    notes = cost_notes(summarize(collect(run, CONFIG)))
     warnings = [note for note in notes if "did not fit into memory" in note]
     assert [note.partition(" did")[0] for note in warnings] == ["**w4a16: batches of 10 and 20"]
     kernels = next(note for note in notes if note.startswith("Engine and kernel"))

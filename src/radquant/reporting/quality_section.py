@@ -1,0 +1,120 @@
+"""The section of the report on quality: what each system scores."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from radquant.reporting.collect import BASELINES, ORIGINAL, annotator_of
+from radquant.reporting.formatting import (
+    bullets,
+    escape,
+    number,
+    perplexity,
+    prose,
+    share,
+    table,
+)
+from radquant.scoring.metrics.columns import PRIMARY, metrics, of_table, primary
+from radquant.scoring.metrics.kind import Column, Metric
+
+Summary = Mapping[str, Any]
+
+
+def quality_section(summary: Summary) -> str:
+    quality = summary["quality"]
+    shown = [metric for metric in metrics() if not metric.ABOUT.section and of_table(metric)]
+    columns = [column for metric in shown for column in of_table(metric)]
+    rows = [
+        [*cells, perplexity(row["perplexity"])]
+        for cells, row in zip(_rows(quality, columns), quality["systems"].values(), strict=True)
+    ]
+    header = ["system", *(column.heading for column in columns), "perplexity"]
+    original = quality["systems"][ORIGINAL]
+    inputs = summary["config"]["task"]["inputs"]
+    copied = "repeats the input" if inputs else "is empty, for there is no text to repeat"
+    first, *others = (_note(metric, quality) for metric in sorted(shown, key=_not_primary))
+    ppl = f"Perplexity is that of the references{of_all(quality)}: less is better."
+    notes = [
+        first,
+        " ".join([*filter(None, others), ppl]),
+        f"{BASELINES[0]} {copied}; {BASELINES[1]} gives every report the one training "
+        "text that scores best there. A model is of use only above both.",
+    ]
+    caveat = annotator_of(summary["config"]).CAVEAT
+    if caveat:
+        notes.append(f"{caveat} {_agreement(quality)}")
+    above = [name for name in BASELINES if quality["systems"][name][PRIMARY] >= original[PRIMARY]]
+    if above:
+        listed = " and ".join(
+            f"{name} ({number(quality['systems'][name][PRIMARY])})" for name in above
+        )
+        notes.append(
+            f"**{listed} {'scores' if len(above) == 1 else 'score'} at least as high without any "
+            "model as the original model does "
+            f"({number(original[PRIMARY])}): where even the original is of little use, a small "
+            "difference between precisions says little about a model that is.**"
+        )
+    parts = [f"## Quality: {quality['measure']}", table(header, rows), bullets(*notes)]
+    return "\n\n".join([*parts, *_sections(quality)])
+
+
+def _rows(quality: Summary, columns: Sequence[Column]) -> list[list[str]]:
+    """The name and the numbers of each system."""
+    return [
+        [escape(name), *(_cell(column, row[column.name]) for column in columns)]
+        for name, row in quality["systems"].items()
+    ]
+
+
+def _cell(column: Column, value: float) -> str:
+    if column.kind is bool:
+        return share(value)
+    return number(value, 1 if column.kind is int else 3)
+
+
+def _not_primary(metric: Metric) -> bool:
+    return primary() not in metric.ABOUT.columns
+
+
+def _note(metric: Metric, quality: Summary) -> str:
+    """What is said of a metric below its table: its own note, and where less is better."""
+    known = {"measure": quality["measure"], "annotator": escape(quality["annotator"])}
+    note = metric.ABOUT.note.format(**known, citation=metric.ABOUT.citation)
+    less = " and ".join(column.label for column in of_table(metric) if column.better == "less")
+    return " ".join(filter(None, [note, f"Of {less}, less is better." if less else ""]))
+
+
+def of_all(quality: Summary) -> str:
+    """Say of how many reports the likelihood is, where that are more than were written."""
+    more = quality["references"] != quality["reports"]
+    return f" of all {quality['references']} evaluation reports" if more else ""
+
+
+def _sections(quality: Summary) -> Iterator[str]:
+    """The metrics that have a table of their own."""
+    for metric in metrics():
+        section, columns = metric.ABOUT.section, of_table(metric)
+        if section and columns:
+            header = ["system", *(column.heading for column in columns)]
+            note = _note(metric, quality)
+            # The lexicon's scores are not RadGraph's by any definition.
+            yield f"### {section.heading}: {quality['measure']}"
+            yield prose(section.lead)
+            yield table(header, _rows(quality, columns))
+            yield from [bullets(note)] if note else []
+
+
+def _agreement(quality: Mapping[str, Any]) -> str:
+    record = quality["annotator_agreement"]
+    if record is None:
+        return "How well these rules agree with RadGraph-XL has not been measured."
+
+    def cell(name: str) -> str:
+        figures = record["agreement"][name]
+        return f"{number(figures['value'])} ({number(figures['low'])} to {number(figures['high'])})"
+
+    return (
+        f"On {record['reports']} reports of {record['corpus']}, which its rules were not tuned on, "
+        f"it agrees with RadGraph-XL in findings with an F1 of {cell('finding F1')}, in findings "
+        f"and their status with {cell('finding + status F1')}; for what is uncertain alone it is "
+        f"{cell('uncertain F1')}, the weak spot ({share(record['confidence'])} intervals)."
+    )
