@@ -38,6 +38,7 @@ from radquant.sample_sizes import (
     pairs_to_settle,
     reports_to_settle,
     rounded,
+    sd_interval,
     settle_range,
 )
 from radquant.significance import (
@@ -68,6 +69,7 @@ __all__ = [
     "proportion_interval",
     "reports_to_settle",
     "rounded",
+    "sd_interval",
     "settle_range",
     "share_p",
     "sign_flip_p",
