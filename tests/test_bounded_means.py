@@ -105,7 +105,7 @@ def test_an_unbounded_loss_keeps_no_margin() -> None:
 def test_the_stated_number_of_reports_settles_after_holm(cell, margin, loses) -> None:
     wide = cell.draw(np.random.default_rng(1), 100_000)
     found = statistics.compare(wide, 100, 0.95, 0, cell.patients(len(wide)), most=None)
-    n = statistics.reports_to_settle(margin, found.sd, 6, SIDE, 0.8, 1, cell.each)
+    n = statistics.reports_to_settle(margin, found.sd, 6, SIDE, 0.8, 1, max(cell.sizes))
     # 80 % at least; the standard error of 30 runs is 7 %.
     assert settled(cell, n, margin, margin * loses, runs=30, resamples=400) > 0.65
 

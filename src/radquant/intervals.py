@@ -200,7 +200,10 @@ def _expanded(confidence: float, of: Units) -> float:
 
 def _t_half_width(of: Units, confidence: float) -> float:
     error, freedom = standard_error(of)
-    return float(stats.t.ppf((1 + confidence) / 2, freedom) * error)
+    quantile = stats.t.ppf((1 + confidence) / 2, freedom)
+    if of.plain:  # the same in floating point as Student's formula
+        return float(quantile * of.spread / np.sqrt(of.count))
+    return float(quantile * error)
 
 
 def spread_interval(of: Units, sd: float, confidence: float, high: float | None) -> Interval:

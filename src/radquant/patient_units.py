@@ -132,7 +132,7 @@ def _moments(of: Units) -> tuple[float, float]:
     E Σe² = tr M, and its degrees of freedom are (tr M)² ÷ tr M².
     """
     q = of.weights / of.weights.sum()
-    v = q * (1 - of.alike) / len(q) + q**2 * of.alike
+    v = q * (1 - of.alike) / of.reports + q**2 * of.alike
     s, a, b, c = v.sum(), q @ q, q @ v, v @ v
     trace = s - 2 * b + s * a
     square = c + 2 * (s * (v @ q**2) - 2 * (v**2 @ q)) + 2 * b**2 + 2 * a * c - 4 * s * a * b
