@@ -50,7 +50,8 @@ def reports_to_settle(
     That is: show that the loss is smaller where nothing differs, or show a loss of the margin. sd:
     of the differences, such that the mean's standard error is sd ÷ √reports. precisions: how many
     are tested. Each must hold at `alpha` (one-sided) ÷ their number, with which Holm's correction
-    begins. worst: the largest loss that a report can have, above the margin.
+    begins. worst: the largest loss that a report can have, above the margin. reports_per_patient:
+    of the patient who has most, all of whose reports may be lost together.
 
     Both take ((z_{1−α/m} + z_power) · sd ÷ margin)² reports by the normal approximation. The guard
     against losses that were not seen (Gaffke's, see `bounded_means`) takes more; its p is that of a

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from radquant.bounded_means import share_p, upper_share
+from radquant.bounded_means import upper_share
 from radquant.intervals import (
     FEW,
     MOST,
@@ -71,7 +71,6 @@ __all__ = [
     "rounded",
     "sd_interval",
     "settle_range",
-    "share_p",
     "sign_flip_p",
 ]
 
@@ -84,7 +83,8 @@ class Comparison:
     differences are not 0. sd: of one report, such that the mean's standard error is sd ÷ √n.
     detectable: the smallest true difference shown with 80 % power. design_effect: how many times as
     large the mean's variance is as it would be with each report from another patient. spread: the
-    interval of `sd`, from which `settle_range` takes its two ends.
+    interval of `sd`, from which `settle_range` takes its two ends. largest: reports of the patient
+    who has most, its `reports_per_patient`; the patient's weight in a pooled comparison.
     """
 
     n: int
@@ -97,6 +97,7 @@ class Comparison:
     detectable: float
     design_effect: float
     spread: Interval
+    largest: float
 
 
 def compare(
@@ -177,6 +178,7 @@ def _compared(
         detectable=detectable_difference(n, sd, alpha=1 - confidence),
         design_effect=effect,
         spread=spread_interval(of, sd, confidence, high),
+        largest=float(of.weights.max()),
     )
 
 

@@ -165,9 +165,9 @@ def lines(spreads: dict[str, Spread], plan: Plan) -> Iterator[str]:
         of = f" of {spread.patients:,} patients" if spread.patients < reports else ""
         yield f"  standard deviation of the differences: {sd:.4f}"
         yield (
-            f"  {reports:,} reports{of} find a true difference of {found:.4f} or more; as the "
-            f"standard deviation may be {spread.low:.4f} to {spread.high:.4f}, of {least:.4f} to "
-            f"{most:.4f}"
+            f"  {reports:,} reports{of} find a true difference of {found:.4f} or more "
+            f"({least:.4f} to {most:.4f}, as the standard deviation may be {spread.low:.4f} to "
+            f"{spread.high:.4f})"
         )
         for difference in plan.differences:
             yield from _of_difference(difference, spread, plan)
