@@ -82,6 +82,19 @@ def test_claims_hold_in_other_shapes(cell) -> None:
     assert max(own) < 0.055
 
 
+def test_claims_hold_where_only_large_patients_lose() -> None:
+    sizes = np.array([1] * 20 + [10] * 2)  # half of the reports are of two patients in 22
+    rng, margin, claims = np.random.default_rng(9), 0.02, 0
+    for seed in range(100):
+        drawn = rng.choice(sizes, 300)
+        lost = (drawn == 10) & (rng.random(300) < 2 * margin)
+        patients = np.repeat(np.arange(300), drawn)
+        gains = margin - lost[patients]
+        p = statistics.noninferiority_p(gains, margin - 1, 100, seed, patients.astype(str))
+        claims += p < SIDE
+    assert claims <= 5
+
+
 def test_a_claim_agrees_with_the_interval() -> None:
     """Whatever is called no worse, the interval shown excludes it."""
     claims = 0
