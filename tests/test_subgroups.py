@@ -99,7 +99,7 @@ def test_too_many_values_ask_for_cuts(tmp_path: Path) -> None:
     ids = [f"r{number}" for number in range(20)]
     path = table(tmp_path, "id,text,age\n" + "".join(f"{name},x,{name[1:]}\n" for name in ids))
     reports = pd.DataFrame({"id": ids, "study": "", "group": ""})
-    with pytest.raises(UserError, match="20 values .* part it with cuts"):
+    with pytest.raises(UserError, match=r"20 values .* part it with cuts"):
         attributes(reports, {"age": division(column="age")}, Source(path=path))
 
 
@@ -124,7 +124,7 @@ def test_a_column_needs_a_table_and_a_finding_must_be_known() -> None:
     config = json.loads(json.dumps(CONFIG))
     config["corpus"] = {"name": "x", "format": "mimic-tree", "path": "files"}
     config["statistics"]["subgroups"] = {"sex": {"column": "sex"}}
-    with pytest.raises(UserError, match="statistics.subgroups.sex.column needs a table"):
+    with pytest.raises(UserError, match=r"statistics\.subgroups\.sex\.column needs a table"):
         resolve(config)
     with pytest.raises(UserError, match="finding is 'effusions', which is not known"):
         check_subgroups({"it": {"finding": "effusions"}})
