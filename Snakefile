@@ -8,6 +8,7 @@ from radquant.corpus.fetching import look, source_of
 from radquant.settings.configuration import resolve
 from radquant.errors import UserError
 from radquant.model_checks import check_folder
+from radquant.scoring.subgroup_names import check_subgroups
 from radquant.settings.yaml_files import check_yaml
 
 # Rules rely on its checksums of small inputs and on its lookup of profiles.
@@ -35,6 +36,7 @@ if not workflow.overwrite_configfiles:
 
 SETTINGS = or_stop(resolve, config)
 config = SETTINGS.model_dump(mode="json")
+or_stop(check_subgroups, config["statistics"]["subgroups"])
 # What folders and headers tell takes no time; what is elsewhere is checked when it is fetched. Jobs
 # have no need of it.
 if workflow.is_main_process:
@@ -63,6 +65,7 @@ localrules:
     fetch_model,
     report,
     score,
+    subgroups,
     write_config,
 
 

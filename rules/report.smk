@@ -18,6 +18,31 @@ rule write_config:
         " 2>&1 | tee {log} >&2"
 
 
+# Divisions of the reports by columns of a table, which eval.csv has not.
+COLUMN_DIVISIONS = [d for d in SETTINGS.statistics.subgroups.values() if d.column]
+
+
+rule subgroups:
+    input:
+        code=code("subgroups.py"),
+        config="results/config.json",
+        eval="results/data/eval.csv",
+        tables=lambda wildcards: [
+            *existing(*(division.table for division in COLUMN_DIVISIONS)),
+            *local_corpus(wildcards),
+        ],
+    output:
+        "results/data/subgroups.csv",
+    log:
+        "results/logs/subgroups.log",
+    resources:
+        mem_mb=memory(4000),
+        runtime=30,
+    shell:
+        "{PYTHON} {input.code[0]:q} --config {input.config} --eval {input.eval}"
+        " --output {output} 2>&1 | tee {log} >&2"
+
+
 rule report:
     input:
         code=code("report.py"),
@@ -63,6 +88,7 @@ rule report:
                 for file in outputs_of(system, "annotations", "jsonl")
             ],
         ],
+        subgroups="results/data/subgroups.csv" if COLUMN_DIVISIONS else [],
         scores=expand("results/scores/{system}.parquet", system=PRECISIONS + BASELINES),
     output:
         report="results/report.md",

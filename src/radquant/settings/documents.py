@@ -26,6 +26,7 @@ from radquant.settings import (
     run,
     scoring,
     sources,
+    subgroups,
     task,
 )
 from radquant.settings.section import OneOf, Section, kinds_of
@@ -38,7 +39,7 @@ HEAD = """\
 """
 MODULES = (
     *(calibration, cleaning, compute, corpus, generation, model, precision, recipe, run),
-    *(scoring, sources, task),
+    *(scoring, sources, subgroups, task),
 )
 # A table of keys in a page: <!-- keys: Recipe --> … <!-- end of keys -->
 TABLE = re.compile(r"(<!-- keys: (\w+)((?: \w+)*) -->\n).*?(<!-- end of keys -->)", re.S)
@@ -120,6 +121,8 @@ def values_of(field: FieldInfo) -> str:
         word = "keys of its own"
     else:
         word = next(TYPES[kind] for kind in TYPES if kind in kinds)
+        if tuple in kinds and "float" in str(field.annotation):
+            word = "a list of numbers"
     word += bounds_of(field)
     return f"{word}, or `null`" if NoneType in kinds else word
 

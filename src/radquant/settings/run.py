@@ -118,6 +118,23 @@ class Run(Seeded):
         return self
 
     @model_validator(mode="after")
+    def check_subgroups(self) -> Self:
+        """A column is one of a table."""
+        own = self.corpus.format == "table"
+        for name, division in self.statistics.subgroups.items():
+            if division.column and not division.table and not own:
+                raise wrong(
+                    f"statistics.subgroups.{name}.column needs a table, as the corpus's format "
+                    f"{self.corpus.format} has no columns; give table"
+                )
+            if division.length == "input" and not self.task.inputs:
+                raise wrong(
+                    f"statistics.subgroups.{name}.length is input, and the model is given no "
+                    "text; use reference"
+                )
+        return self
+
+    @model_validator(mode="after")
     def check_precisions(self) -> Self:
         """Each precision's checkpoint exists, and `original` is the baseline."""
         if ORIGINAL in self.checkpoints:

@@ -5,7 +5,8 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from radquant import registry
-from radquant.settings.section import FilePath, Line, OneOf, Option, Section
+from radquant.settings.section import FilePath, Line, Name, OneOf, Option, Section
+from radquant.settings.subgroups import Subgroups
 
 RADGRAPH_MODELS = ("radgraph", "radgraph-xl", "modern-radgraph-xl")
 
@@ -55,4 +56,7 @@ class Statistics(Section):
     confidence: float = Field(0.95, ge=0.5, le=0.9999, description="Coverage of the intervals")
     margin: float = Field(
         0.01, gt=0, lt=1, description="Largest difference in F1 that still counts as equivalent"
+    )
+    subgroups: dict[Name, Subgroups] = Field(
+        {}, description="Divisions of the reports that are also judged apart, by name"
     )

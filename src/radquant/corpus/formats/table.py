@@ -79,7 +79,7 @@ def _table(path: Path, source: Source, split: str) -> list[Report]:
         fields = {
             field: _field(field, column, row, place, source) for field, column in columns.items()
         }
-        fields.setdefault("id", f"{split or 'row'}-{number}")
+        fields.setdefault("id", numbered(split, number))
         fields["split"] = split or split_of(fields.get("split", ""), place)
         fields["images"] = SEPARATOR.join(image_names(fields.get("images", "")))
         report = Report(**fields, where=place)
@@ -93,6 +93,11 @@ def _table(path: Path, source: Source, split: str) -> list[Report]:
     return reports
 
 
+def numbered(split: str, number: int) -> str:
+    """The id of a record, counted from 1, of a table without ids."""
+    return f"{split or 'row'}-{number}"
+
+
 def _field(field: str, column: str, row: Mapping[str, str], place: str, source: Source) -> str:
     if field in IDS:
         return id_cell(row, column, place, source)
@@ -102,20 +107,7 @@ def _field(field: str, column: str, row: Mapping[str, str], place: str, source: 
 
 
 def _choose_columns(available: list[str], source: Source, path: Path) -> dict[str, str]:
-    asked = dict(source.columns)
-    if source.image_column:
-        asked["images"] = source.image_column
-    columns = {field: need_column(name, available, path) for field, name in asked.items()}
-    known = set(available)
-    alike: dict[str, list[str]] = {}
-    for name in available:
-        alike.setdefault(_plain(name), []).append(name)
-    for field in FIELDS:
-        if field in columns:
-            continue
-        usual = _usual(_USUAL.get(field, (field,)), alike, known, path)
-        if usual:
-            columns[field] = usual
+    columns = columns_of(available, source, path, (*FIELDS, "images"))
     if not {"text", "findings", "impression"} & set(columns):
         if not available:
             raise UserError(f"{path} is empty; check the file")
@@ -129,6 +121,32 @@ def _choose_columns(available: list[str], source: Source, path: Path) -> dict[st
             f"{path} has its sections in columns, so corpus.headings is of no use; remove it, or "
             "name the column that holds the report (corpus.columns.text)"
         )
+    return columns
+
+
+def columns_of(
+    available: list[str], source: Source, path: Path, wanted: Sequence[str]
+) -> dict[str, str]:
+    """The column of each field that is `wanted`: as `source` names it, else one of its usual
+    names; a field without a column is left out."""
+    asked = dict(source.columns)
+    if source.image_column:
+        asked["images"] = source.image_column
+    columns = {
+        field: need_column(name, available, path)
+        for field, name in asked.items()
+        if field in wanted
+    }
+    known = set(available)
+    alike: dict[str, list[str]] = {}
+    for name in available:
+        alike.setdefault(_plain(name), []).append(name)
+    for field in FIELDS:
+        if field in columns or field not in wanted:
+            continue
+        usual = _usual(_USUAL.get(field, (field,)), alike, known, path)
+        if usual:
+            columns[field] = usual
     return columns
 
 
