@@ -78,11 +78,13 @@ def test_each_kind(before, after, expected, old):
 
 def test_the_most_harmful_come_first():
     before = (
-        "Mild edema. Left mass. Possible pneumonia. Scoliosis. Effusion. A 3 mm nodule. Hernia."
+        "Mild edema. Left mass. Possible pneumonia. Scoliosis. Effusion. A 3 mm nodule. Hernia. "
+        "NG tube in the stomach. Upper lobe atelectasis. The granuloma is larger."
     )
     after = (
         "Severe edema. Right mass. Pneumonia. No scoliosis. Possible hernia. A 9 mm nodule. "
-        "Fracture. Unchanged."
+        "Fracture. Unchanged. NG tube in the esophagus. Lower lobe atelectasis. "
+        "The granuloma is smaller."
     )
     kinds = [kind for kind, *_ in found(before, after, {"findings": "Clear."})]
     assert kinds == list(KINDS)

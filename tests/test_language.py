@@ -171,7 +171,7 @@ def test_references_and_inputs_of_another_language_are_refused_before_anything_i
     with monkeypatch.context() as patch:
         nothing = ModuleType("radquant.scoring.annotators.lexicon")  # has no `load`
         patch.setitem(sys.modules, nothing.__name__, nothing)
-        with pytest.raises(UserError, match="column 'impression': 1?[0-9]% of the words"):
+        with pytest.raises(UserError, match=r"column 'impression': 1?\d% of the words"):
             annotate(table, tmp_path / "a.jsonl", patch)
     assert not (tmp_path / "a.jsonl").exists()
     assert len(annotate(table, tmp_path / "a.jsonl", monkeypatch, "--language", "any")) == 12

@@ -9,7 +9,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+from radquant.scoring.courses import reversed_course
 from radquant.scoring.findings import ABSENT, PRESENT, UNCERTAIN, Finding, describe
+from radquant.scoring.places import elsewhere
 from radquant.scoring.spans import sentences
 
 Record = dict[str, Any]
@@ -20,7 +22,10 @@ KINDS = {
     "lost": "definitely present before, not mentioned now",
     "negated": "definitely present before, denied now",
     "invented": "denied or not mentioned before, definitely present now",
+    "device": "a device in place became misplaced, or the reverse",
     "side": "left became right, or one side both",
+    "place": "another lobe, zone or bone",
+    "course": "worse became better, new became old, and the like",
     "measurement": "the number of a measurement changed",
     "asserted": "uncertain before, definitely present now",
     "hedged": "definitely present before, uncertain now",
@@ -101,6 +106,13 @@ def _of_finding(name: str, before: Finding | None, after: Finding | None) -> Ite
     # What one of the texts does not say has not changed: it is only left out.
     if _other_side(before, after) or _other_side(after, before):
         yield _change("side", name, _side(before), _side(after))
+    if _other_place(before, after) or _other_place(after, before):
+        yield _change("place", name, *(", ".join(sorted(f.places)) for f in (before, after)))
+    if reversed_course(before.course, after.course):
+        yield _change("course", name, *(", ".join(sorted(f.course)) for f in (before, after)))
+    # A wrong place is a finding of its own: it need not be said to be right before.
+    if before.misplaced != after.misplaced:
+        yield _change("device", name, *(_misplaced(f) for f in (before, after)))
     old = before.measurements.keys() - after.measurements.keys()
     new = after.measurements.keys() - before.measurements.keys()
     if old and new:
@@ -109,7 +121,7 @@ def _of_finding(name: str, before: Finding | None, after: Finding | None) -> Ite
             for side, values in ((before, old), (after, new))
         )
         yield _change("measurement", name, *written)
-    if before.severities and after.severities and before.severities.isdisjoint(after.severities):
+    if _other_severity(before.severities, after.severities):
         yield _change("severity", name, *map(_severity, (before, after)))
 
 
@@ -131,9 +143,28 @@ def _other_side(one: Finding, other: Finding) -> bool:
     return more and (not other.unsided or one.sides.isdisjoint(other.sides))
 
 
+def _other_place(one: Finding, other: Finding) -> bool:
+    """Say whether `one` is at a place at which `other` is not, as `_other_side` does."""
+    if not one.places or not other.places:
+        return False
+    more = elsewhere(one.places, other.places)
+    return bool(more) and (not other.unplaced or more == one.places)
+
+
+def _misplaced(finding: Finding) -> str:
+    return "misplaced" if finding.misplaced else "not misplaced"
+
+
+def _other_severity(one: set[str], other: set[str]) -> bool:
+    """Say whether two sets of degrees differ. Tension is an emergency, also beside no degree."""
+    if "tension" in one ^ other:
+        return True
+    return bool(one and other) and one.isdisjoint(other)
+
+
 def _severity(finding: Finding) -> str:
     return " to ".join(
-        word for word in ("mild", "moderate", "severe") if word in finding.severities
+        word for word in ("mild", "moderate", "severe", "tension") if word in finding.severities
     )
 
 

@@ -81,5 +81,6 @@ _NORMALITY = """
     expanded sharp midline free within limits symmetric abnormality abnormalities process processes
     disease diseases acute finding findings evidence active marking markings pathology
     abnormal abnormally aerated aeration inflated inflation tip tips side hole
+    enlarging enlarged enlargement malposition malpositioned displacement
 """
 NOT_FINDINGS = frozenset(_NORMALITY.split())

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 
 from radquant.scoring import lexicon_terms
+from radquant.scoring.attributes import Said, read
+from radquant.scoring.devices import CONTINUES, DEVICES
 from radquant.scoring.finding_terms import GENERAL, NOT_FINDINGS, SPECIFIC
 from radquant.scoring.spans import Span, sentence_at, sentences, spans
 
@@ -83,6 +85,7 @@ class Mention:
     sides: set[str]
     severities: set[str]
     tokens: str
+    related: str  # what modifies it and where it is, as the text has it, in lower case
     span: Span | None  # characters; None where the text has not the annotation's tokens
 
 
@@ -93,7 +96,11 @@ class Finding:
     status: str
     sides: set[str] = field(default_factory=set)  # left, right
     unsided: bool = False  # one of the mentions names no side
-    severities: set[str] = field(default_factory=set)  # mild, moderate, severe
+    severities: set[str] = field(default_factory=set)  # mild, moderate, severe, tension
+    places: set[str] = field(default_factory=set)  # see `places`: upper, base, "rib 5", "T12"
+    unplaced: bool = False  # one of the mentions names no place
+    course: set[str] = field(default_factory=set)  # see `courses`: worse, better, stable, new …
+    misplaced: bool = False  # a device that is where it should not be
     measurements: dict[float, str] = field(default_factory=dict)  # mm: as written
     quote: str = ""  # the first sentence that states it
 
@@ -129,6 +136,7 @@ def describe(record: Record, text: str) -> dict[str, Finding]:
     sided: dict[int, set[str]] = {}
     for here, same in _by_sentence(bounds, mentions).items():
         sided.update(zip(map(id, same), _sides(text, bounds[here], same), strict=True))
+    said = _said(text, bounds, mentions)
     for mention in mentions:
         finding = found[mention.finding]
         finding.quote = finding.quote or _quote(text, bounds, mention)
@@ -137,6 +145,12 @@ def describe(record: Record, text: str) -> dict[str, Finding]:
             finding.sides |= sides
             finding.unsided |= not sides
             finding.severities |= mention.severities
+            if details := said.get(id(mention)):
+                finding.places |= details.places
+                finding.unplaced |= not details.places
+                finding.course |= details.course
+                finding.misplaced |= details.misplaced
+                finding.severities |= {"tension"} if details.tension else set()
     for name, value, written in _measurements(text, bounds, mentions):
         found[name].measurements.setdefault(value, written)
     return found
@@ -152,6 +166,36 @@ def _by_sentence(bounds: list[Span], mentions: Iterable[Mention]) -> dict[int, l
         if mention.span is not None and bounds:
             found.setdefault(sentence_at(bounds, mention.span[0]), []).append(mention)
     return found
+
+
+def _said(text: str, bounds: list[Span], mentions: Iterable[Mention]) -> dict[int, Said]:
+    """Return {id of a mention: what its sentence says of it} of those that have a span."""
+    found: dict[int, Said] = {}
+    by_sentence = _by_sentence(bounds, mentions)
+    for here, same in by_sentence.items():
+        start, end = bounds[here]
+        same = sorted(same, key=lambda m: (m.span, m.finding))
+        said = [
+            Said(m.finding, m.span[0] - start, m.span[1] - start, m.related)  # type: ignore[index]
+            for m in same
+        ]
+        read(text[start:end].lower(), said, _following(text, bounds, by_sentence, here))
+        found.update(zip(map(id, same), said, strict=True))
+    return found
+
+
+def _following(
+    text: str, bounds: list[Span], by_sentence: Mapping[int, list[Mention]], here: int
+) -> str:
+    """Return the sentences that go on about the device of sentence `here`: "Its tip is …"."""
+    found = []
+    for index in range(here + 1, min(here + 3, len(bounds))):
+        sentence = text[slice(*bounds[index])].lower()
+        named = {mention.finding for mention in by_sentence.get(index, ())}
+        if named & DEVICES or not CONTINUES.match(sentence):
+            break
+        found.append(sentence)
+    return " ".join(found)
 
 
 def _sides(text: str, bounds: Span, same: list[Mention]) -> Iterator[set[str]]:
@@ -198,6 +242,7 @@ def _mentions(record: Record, text: str, named: Iterable[Named]) -> list[Mention
                 _known_sides([*words, *locations]),
                 {_SEVERITIES[word] for word in modifiers if word in _SEVERITIES},
                 entities[key]["tokens"],
+                " ".join((*modifiers, *locations)).lower(),
                 places.get(id(entities[key])),
             )
         )
@@ -219,13 +264,16 @@ def _named(entities: Mapping[str, Any]) -> Iterator[Named]:
             modifiers_of,
             [target for relation, target in entity["relations"] if relation == "located_at"],
         )
-        related = (
-            [word for other in modifiers for word in _words(entities[other])],
-            [word for other in places for word in _words(entities[other])],
-        )
+        related = (_in_order(entities, modifiers), _in_order(entities, places))
         finding = _finding(tuple(_words(entity)), *map(tuple, related))
         if finding is not None:
             yield key, finding, status, related
+
+
+def _in_order(entities: Mapping[str, Any], keys: Iterable[str]) -> list[str]:
+    """Return the words of some entities, in the text's order: "right upper lobe"."""
+    ordered = sorted(keys, key=lambda key: int(entities[key]["start_ix"]))
+    return [word for key in ordered for word in _words(entities[key])]
 
 
 def _reached(modifiers_of: Mapping[str, list[str]], start: Iterable[str]) -> list[str]:
