@@ -1,13 +1,14 @@
 """What a sentence says of each of the findings in it: place, course, misplacement, tension."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 from radquant.scoring.courses import courses
 from radquant.scoring.devices import DEVICES, misplaced
-from radquant.scoring.places import ON_BONES, bones, zones
+from radquant.scoring.finding_terms import CANONICAL
+from radquant.scoring.places import NOT_IN_LUNG, ON_BONES, bones, zone_lists, zones
 
 
 @dataclass
@@ -22,6 +23,7 @@ class Said:
     course: set[str] = field(default_factory=set)
     misplaced: bool = False
     tension: bool = False
+    words: Sequence[str] = ()  # of a sentence that is about it alone, in which its degree may be
 
 
 _TENSION = re.compile(r"\btension\b")
@@ -37,26 +39,49 @@ def read(sentence: str, mentions: Sequence[Said], following: str = "") -> None:
     """Fill in what `sentence`, in lower case, says of `mentions`, which are ordered by place.
 
     A sentence about a single finding is about it as a whole; of several, each has the words that
-    are related to it. `following` goes on about the last device.
+    are related to it. What no list knows does not count as one. `following` goes on about the last
+    device.
     """
-    alone = len({mention.finding for mention in mentions}) == 1
-    known: dict[tuple[str, str], tuple[set[str], set[str]]] = {}  # each text is read once
+    findings = {mention.finding for mention in mentions}
+    known = findings.intersection(CANONICAL) or findings
+    alone = len(known) == 1
+    places = _Places(sentence, known)
+    courses_of: dict[tuple[str, str], set[str]] = {}  # each text is read once
     tension = bool(_TENSION.search(_NO_TENSION.sub(" ", sentence)))
+    words = re.findall(r"\w+", sentence) if alone and len(mentions) == 1 else ()
     for mention in mentions:
+        mention.words = words
         key = (mention.finding, sentence if alone else mention.related)
-        if key not in known:
-            known[key] = _places(*key), courses(key[1], mention.finding)
-        mention.places, mention.course = known[key]
+        if key not in courses_of:
+            courses_of[key] = courses(key[1], mention.finding)
+        mention.course = courses_of[key]
+        mention.places = places.of(mention)
         mention.tension = tension and mention.finding == "pneumothorax"
     if not alone:
         _share_predicate(sentence, mentions)
     _devices(sentence, [m for m in mentions if m.finding in DEVICES], following)
 
 
-def _places(finding: str, text: str) -> set[str]:
-    if finding in ON_BONES:
-        return bones(text)
-    return set() if finding in DEVICES else zones(text)
+class _Places:
+    """The places that a sentence names, each read once, and whose they are."""
+
+    def __init__(self, sentence: str, findings: Collection[str]) -> None:
+        self.lists, self.bones = zone_lists(sentence), bones(sentence)
+        self.zones: set[str] = set().union(*self.lists)
+        self.alone = len(findings) == 1
+        self.one_in_lung = len(set(findings) - NOT_IN_LUNG) == 1
+
+    def of(self, mention: Said) -> set[str]:
+        """Its own words, with what they are listed with; those of the sentence if it has none."""
+        if mention.finding in ON_BONES:
+            own = bones(mention.related)
+            return self.bones if self.alone else own or self.bones
+        if mention.finding in NOT_IN_LUNG:
+            return set()
+        own = zones(mention.related)
+        if self.alone or (self.one_in_lung and not own):
+            return self.zones
+        return own.union(*(each for each in self.lists if each & own))
 
 
 def _share_predicate(sentence: str, mentions: Sequence[Said]) -> None:

@@ -32,6 +32,8 @@ KINDS = {
     "severity": "mild became severe, and the like",
     "prior": "compares with an earlier examination that the input does not speak of",
 }
+# Of these, `before` and `after` are what the two texts say of the finding, not sentences of them.
+ATTRIBUTES = ("device", "side", "place", "course", "measurement", "severity")
 # What is wrong with an output by itself.
 FLAGS = ("empty", "prompt echo", "repetition", "cut off")
 

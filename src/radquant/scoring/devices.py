@@ -11,13 +11,13 @@ _MISPLACED = (
     r"\b(?:mal|mis)\W?position\w*|\bmisplaced\b|\b(?:suboptimal|improper|incorrect|poor)\w*\W+"
     r"(?:position|place)\w*|\bnot\W+(?:\w+\W+){0,2}?(?:position|location|place|reach)\w*"
     r"|\bkink\w*|\bdislodg\w*|\bdisplaced\b|\bmigrat\w+|\bfractured\b|\bdisconnect\w*|\bloop(?:s|ed)\b"
-    r"|\b(?:coil|curl)\w*(?!\W+(?:with)?in\W+(?:the\W+)?(?:\w+\W+)?(?:stomach|fundus|gastric))"
+    r"|\b(?:coil|curl)\w*\b(?!\W+(?:with)?in\W+(?:the\W+)?(?:\w+\W+)?(?:stomach|fundus|gastric))"
     r"|\btoo\W+(?:high|low|deep|far|distal|proximal|shallow)\b|\b(?:low|high)\W+(?:lying|position\w*)"
     r"|\bextra\W?(?:luminal|pleural)\b|\boutside\b|\bintra\W?arterial\b"
     rf"|\b{_ADVICE}{_WORDS}{_MOVE}|\b{_MOVE}{_WORDS}{_ADVICE}"
 )
 # What is right for one device is wrong for another.
-_ESOPHAGUS = r"(?<!gastro)(?<!through the )(?<!down the )(?<!past the )\b(?:esophag|oesophag)\w*"
+_ESOPHAGUS = r"\b(?:esophag|oesophag)\w*"
 _BRONCHUS = r"\b(?:bronch\w+|main\W?stem)\b"
 _ENDS = (
     r"\b(?:tip|end(?:s|ing)|terminat\w+|project\w*|extend\w*|cours\w+|cross\w*|direct\w+|"
@@ -55,6 +55,8 @@ _PRAISE = re.compile(
 )
 _BUT = re.compile(r"\b(?:but|however|although|though)\b")
 _NOT_NOW = re.compile(
+    r"\b(?:through|past|down|along|travers\w+|pass(?:es|ing)|below|beyond)\W+(?:the\W+)?(?:\w+\W+)?"
+    r"(?:o?esophag\w+|ge|gastro\W?esophageal|diaphragm|hemidiaphragm)\b|"
     r"\b(?:no|without|not|never)\W+(?:\w+\W+){0,3}?(?:kink|malposition|misplace|displace|migrat|"
     r"dislodge|coil|fracture|disconnect)\w*|\bno\W+longer\b[^,.;]*|\b(?:previously|formerly)\b[^,.;]*"
     r"|\binterval\W+(?:advanc|retract|withdraw|re\W?position)\w*"

@@ -39,6 +39,7 @@ SPECIFIC = {
     "thicken*+interstit* abnormal*+interstit* disease*+interstit* fibrosis fibrotic reticul* "
     "honeycomb* prominen*+marking* "
     "increas*+marking* coarse*+marking* marking*+prominen* marking*+increas* marking*+coarse* "
+    "prominen*+interstit* coarse*+interstit* "
     "silicosis sarcoid* asbestos*",
     "hyperinflation or emphysema": "emphysem* hyperinflat* hyperexpan* hyperaerat* hyperlucen* "
     "overinflat* copd bulla* bullous bleb* flatten*+diaphragm* flatten*+hemidiaphragm* "
@@ -48,9 +49,11 @@ SPECIFIC = {
     "blunted costophrenic angle": "blunt*",
     "raised diaphragm": "elevat*+diaphragm* elevat*+hemidiaphragm* raised+hemidiaphragm* eventrat*",
     "hernia": "herni*",
-    "mediastinal shift": "shift* deviat*",
+    "mediastinal shift": "shift shifts shifting shifted+mediast* shifted+trache* shifted+heart "
+    "shifted+cardi* deviat*",
     "degenerative change": "degenerat* spondyl* osteophyt* arthrit* arthros* arthropath* spur* "
-    "osteoarthr* syndesmophyt* hypertroph* endplate*",
+    "osteoarthr* syndesmophyt* hypertroph* endplate* disc+disease disk+disease "
+    "narrow*+disc narrow*+disk",
     "scoliosis or kyphosis": "scolio* *scoliosis kypho* curvature *curvature lordosis",
     "osteopenia": "osteopen* osteopor* deminerali*",
     "compression deformity": "compress* wedg* height+loss",
@@ -81,6 +84,7 @@ _NORMALITY = """
     expanded sharp midline free within limits symmetric abnormality abnormalities process processes
     disease diseases acute finding findings evidence active marking markings pathology
     abnormal abnormally aerated aeration inflated inflation tip tips side hole
-    enlarging enlarged enlargement malposition malpositioned displacement
+    prominent retraction shifted displacement malposition malpositioned
+    enlarging enlarged enlargement
 """
 NOT_FINDINGS = frozenset(_NORMALITY.split())

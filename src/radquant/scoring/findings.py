@@ -62,9 +62,11 @@ _BOTH_SIDES = re.compile(
 _SEVERITIES = {
     word: degree
     for degree, words in {
-        "mild": "mild mildly small minimal minimally tiny trace slight slightly subtle minor faint",
+        "mild": "mild mildly small minimal minimally tiny trace slight slightly subtle minor faint "
+        "borderline",
         "moderate": "moderate moderately",
-        "severe": "severe severely large extensive extensively marked markedly massive gross huge",
+        "severe": "severe severely large extensive extensively marked markedly massive massively "
+        "gross huge profound substantial",
     }.items()
     for word in words.split()
 }
@@ -151,6 +153,9 @@ def describe(record: Record, text: str) -> dict[str, Finding]:
                 finding.course |= details.course
                 finding.misplaced |= details.misplaced
                 finding.severities |= {"tension"} if details.tension else set()
+                if not mention.severities:
+                    own = set(mention.tokens.lower().split())  # "large" of "the heart is large"
+                    finding.severities |= _degrees({*details.words} - own)
     for name, value, written in _measurements(text, bounds, mentions):
         found[name].measurements.setdefault(value, written)
     return found
@@ -166,6 +171,10 @@ def _by_sentence(bounds: list[Span], mentions: Iterable[Mention]) -> dict[int, l
         if mention.span is not None and bounds:
             found.setdefault(sentence_at(bounds, mention.span[0]), []).append(mention)
     return found
+
+
+def _degrees(words: Iterable[str]) -> set[str]:
+    return {_SEVERITIES[word] for word in words if word in _SEVERITIES}
 
 
 def _said(text: str, bounds: list[Span], mentions: Iterable[Mention]) -> dict[int, Said]:
@@ -240,7 +249,7 @@ def _mentions(record: Record, text: str, named: Iterable[Named]) -> list[Mention
                 finding,
                 status,
                 _known_sides([*words, *locations]),
-                {_SEVERITIES[word] for word in modifiers if word in _SEVERITIES},
+                _degrees(modifiers),
                 entities[key]["tokens"],
                 " ".join((*modifiers, *locations)).lower(),
                 places.get(id(entities[key])),
@@ -324,6 +333,8 @@ def _look_up(
     head: tuple[str, ...], modifiers: tuple[str, ...], places: tuple[str, ...]
 ) -> str | None:
     everything = (*head, *modifiers, *places)
+    if "side" in (*head, *modifiers) and {"port", "ports"} & {*head}:
+        return None  # the hole of a tube, no device of its own
     # "nodular opacity" is a nodule, "consolidated mass" a mass: the observation's own words come
     # first, then those that modify it; but markings are normal unless something is said of them.
     looks = [head] if head and head[0].startswith("marking") else [head, (*head, *modifiers)]

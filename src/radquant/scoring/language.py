@@ -1,8 +1,8 @@
 """How English texts are: the share of their words that an English word list knows.
 
 Both annotators read English only. Of another language they find nothing, or worse: a negation is
-missed and the finding is called present. Real reports hold 97 to 100 % known words, those of
-other languages below 45 % (docs/report.md).
+missed and the finding is called present. Real reports hold 96 to 100 % known words, those of
+other languages below 45 % (docs/benchmarks.md).
 """
 
 import re
@@ -14,7 +14,7 @@ from radquant.errors import UserError
 from radquant.scoring import lexicon_terms
 from radquant.scoring.english_words import COMMON
 
-# Below this share a text is not English. It lies in the middle of a wide gap: docs/report.md.
+# Below this share a text is not English. It lies in the middle of a wide gap: docs/benchmarks.md.
 ENGLISH = 0.6
 # A text with fewer counted words is not judged by itself, but counts in the whole; a whole with
 # fewer is not judged at all.

@@ -39,6 +39,15 @@ _BONE = {label: re.compile(pattern) for label, pattern in _BONES.items()}
 _VERTEBRA = re.compile(r"\b([tlc])-?(\d{1,2})\b")
 _RIB = re.compile(rf"\b(?:(\d{{1,2}})(?:st|nd|rd|th)?|({_ORDINALS}))\b(?!\W?[cm]m)")
 
+_SAME_LIST = re.compile(
+    r"[\s,;/&-]{0,4}(?:(?:and|or|to|the|left|right|in|of|lungs?|lobes?|zones?|regions?|sided|"
+    r"greater|than|more|as|well)[\s,/&-]{1,4}){0,5}"
+)
+_CLAUSE = re.compile(r"[;.]|,\s|\b(?:with|but|while|whereas)\b|\band\b(?=\s(?:the\s)?clear)")
+_SPARED = re.compile(
+    r"\b(?:clear|unremarkable|normal|spared|sparing|well[\s-]{1,3}(?:aerated|expanded|inflated))\b"
+)
+
 # Labels that may be of one place: the left base is the lower lobe, or the lingula.
 _PAIRS = """
     upper~apex lower~base middle~mid middle~base lingula~upper lingula~mid lingula~base
@@ -49,11 +58,41 @@ _PAIRS = """
 _ALIKE = {frozenset(pair.split("~")) for pair in _PAIRS.split()}
 
 ON_BONES = frozenset({"fracture", "compression deformity", "degenerative change", "osteopenia"})
+NOT_IN_LUNG = ON_BONES | {
+    *("pneumomediastinum", "free air", "pericardial effusion", "heart failure", "cardiomegaly"),
+    *("widened mediastinum", "pulmonary hypertension", "aneurysm", "low lung volumes", "hernia"),
+    *("aortic tortuosity or calcification", "raised diaphragm", "mediastinal shift"),
+    *("scoliosis or kyphosis", "postoperative change", "tube", "endotracheal tube"),
+    *("tracheostomy", "enteric tube", "chest tube", "pacemaker", "central line"),
+}
 
 
 def zones(text: str) -> set[str]:
     """Return the labels of the parts of the lung that `text`, in lower case, names."""
-    return {label for label, pattern in _ZONE.items() if pattern.search(text)}
+    return set().union(*zone_lists(text))
+
+
+def zone_lists(text: str) -> list[set[str]]:
+    """Return the labels of `text`, in lower case, in the lists in which it names them.
+
+    "Upper and lower lobe opacities with basal effusions" has two: upper and lower, and base. What
+    is called clear or spared is no place of a finding.
+    """
+    text = ";".join(clause for clause in _CLAUSE.split(text) if not _SPARED.search(clause))
+    named = sorted(
+        (match.start(), match.end(), label)
+        for label, pattern in _ZONE.items()
+        for match in pattern.finditer(text)
+    )
+    lists: list[set[str]] = []
+    last = 0
+    for start, end, label in named:
+        if lists and (start <= last or _SAME_LIST.fullmatch(text, last, start)):
+            lists[-1].add(label)
+        else:
+            lists.append({label})
+        last = max(last, end)
+    return lists
 
 
 def bones(text: str) -> set[str]:
