@@ -17,6 +17,15 @@ _NO_CHANGE = re.compile(
     rf"{_WORD_OF_CHANGE}\b|\bunchanged\b|\bstab(?:le|ly|ility)\b|\bstatic\b|\bconstant\b"
     r"|\bsimilar(?:ly)?\b|\bas before\b|\bcomparable\b"
 )
+# "Improved aeration with more atelectasis": how well the lungs are filled is another matter.
+_FILLED = (
+    r"(?:aerat\w+|inspirat\w+|inflat\w+|expansion|effort|ventilation|lung\W+volumes?|penetration)"
+)
+_FILLING = re.compile(
+    r"\b(?:increas\w+|decreas\w+|improv\w+|worse\w*|better|reduced|diminished|larger|smaller)\W+"
+    rf"(?:in\W+|of\W+)?(?:the\W+)?(?:\w+\W+)?{_FILLED}|\b{_FILLED}\W+(?:\w+\W+){{0,3}}?"
+    r"(?:increas\w+|decreas\w+|improv\w+|worse\w*|better|reduced|diminished)\b"
+)
 _DENIED = re.compile(r"\b(?:no|without)\W+(?:\w+\W+)?new\b|\bnot\W+new\b|\bno\W+longer\b")
 # "Larger on the right" compares sides, "better seen" views.
 _SIDES = (
@@ -36,7 +45,7 @@ _PATTERNS = {
     NEW: r"\bnew(?:ly)?\b|\binterval\W+(?:development|appearance|occurrence)\b"
     rf"|\b(?:has|have)\W+{_FEW}?(?:developed|appeared)\b",
     WORSE: rf"\bworse\b{_SIDES}|\bworsen\w*|\bdeteriorat\w+|\bprogress(?:ed|ing|ion|ive\w*)\b"
-    rf"|\b(?:larger|bigger)\b{_SIDES}|\bmore\W+{_LOOKS}\b{_SIDES}|\bgrow(?:n|ing|th)\b|\bgrew\b"
+    rf"|\b(?:larger|bigger)\b{_SIDES}|\bmore\W+{_LOOKS}\b{_SIDES}|\bgrow(?:n|ing|th)\b|\bgrew\b|\b(?:doubl|tripl)\w+"
     r"|\benlarging\b|\binterval\W+enlargement\b|\b(?:has|have)\W+(?:\w+\W+){0,2}?enlarged\b|"
     + _IN_TIME.format("increas"),
     BETTER: rf"\bimprov\w+|\bbetter\b{_SEEN}|\bsmaller\b{_SIDES}|\bless\W+{_LOOKS}\b{_SIDES}"
@@ -73,7 +82,7 @@ def courses(text: str, finding: str) -> set[str]:
     "Stable" beside a weak word ("remains stable", "increased markings, unchanged") is all it says.
     """
     found = {STABLE} if _NO_CHANGE.search(text) else set()
-    text = _DENIED.sub(" ", _NO_CHANGE.sub(" ", text))
+    text = _DENIED.sub(" ", _FILLING.sub(" ", _NO_CHANGE.sub(" ", text)))
     if _ANY.search(text):
         found |= {label for label, pattern in _PATTERN.items() if pattern.search(text)}
     if finding == _NAMED_BY_SIZE:

@@ -12,7 +12,7 @@ _MISPLACED = (
     r"(?:position|place)\w*|\bnot\W+(?:\w+\W+){0,2}?(?:position|location|place|reach)\w*"
     r"|\bkink\w*|\bdislodg\w*|\bdisplaced\b|\bmigrat\w+|\bfractured\b|\bdisconnect\w*|\bloop(?:s|ed)\b"
     r"|\b(?:coil|curl)\w*\b(?!\W+(?:with)?in\W+(?:the\W+)?(?:\w+\W+)?(?:stomach|fundus|gastric))"
-    r"|\btoo\W+(?:high|low|deep|far|distal|proximal|shallow)\b|\b(?:low|high)\W+(?:lying|position\w*)"
+    r"|\b(?:too|slightly|somewhat|rather|relatively)\W+(?:high|low|deep|far|distal|proximal|shallow)\b|\b(?:low|high)\W+(?:lying|position\w*)"
     r"|\bextra\W?(?:luminal|pleural)\b|\boutside\b|\bintra\W?arterial\b"
     rf"|\b{_ADVICE}{_WORDS}{_MOVE}|\b{_MOVE}{_WORDS}{_ADVICE}"
 )
@@ -35,7 +35,7 @@ _BY_DEVICE = {
     r"innominate|subclavian|atrium|ventric\w+|contralateral|hepatic|carotid|aorta)\b",
     "chest tube": r"\bchest\W+wall\b|\bsoft\W+tissues?\b|\bsubcutaneous\b|\bfissure\b|\babdom\w+",
     "pacemaker": r"\bcoronary\W+sinus\b(?!\W+lead)|\bperforat\w+",
-    "tube": "",
+    "tube": rf"{_BRONCHUS}|{_ESOPHAGUS}|\b(?:right|left)\W+(?:\w+\W+)?(?:lung|lobe|pleura\w*)\b",
 }
 DEVICES = frozenset(_BY_DEVICE)
 _BAD = {

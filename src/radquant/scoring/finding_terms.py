@@ -85,6 +85,6 @@ _NORMALITY = """
     disease diseases acute finding findings evidence active marking markings pathology
     abnormal abnormally aerated aeration inflated inflation tip tips side hole
     prominent retraction shifted displacement malposition malpositioned
-    enlarging enlarged enlargement
+    enlarging enlarged enlargement extubated extubation coil coils coiled kink kinked loop looped
 """
 NOT_FINDINGS = frozenset(_NORMALITY.split())

@@ -56,7 +56,7 @@ _BOTH_SIDES = re.compile(
     rf"\b(?:left|right){_APART}"
     rf"(?:(?:\w+{_APART})?(?:greater|larger|worse|more|bigger){_APART}(?:\w+{_APART})?than{_APART}"
     rf"|(?:(?:sided|upper|lower|middle|mid|lobes?|lungs?|base|basilar|basal|apex|apical){_APART})"
-    rf"{{0,3}}(?:and|or|,){_APART})(?:the{_APART})?(?:left|right)\b"
+    rf"{{0,3}}(?:and|or|,){_APART})(?:the{_APART})?(?:left|right|lingula\w*)\b"
     r"|\b(?:bilateral|bibasilar|bibasal|biapical)\b"
 )
 _SEVERITIES = {
@@ -66,10 +66,11 @@ _SEVERITIES = {
         "borderline",
         "moderate": "moderate moderately",
         "severe": "severe severely large extensive extensively marked markedly massive massively "
-        "gross huge profound substantial",
+        "gross grossly huge profound substantial",
     }.items()
     for word in words.split()
 }
+_LOW = {"low", "lower", "decreased", "diminished", "reduced"}
 _NUMBER = r"\d+(?:\.\d+)?"
 _MEASUREMENT = re.compile(
     rf"(?<![\w.])({_NUMBER}(?:\s{{0,8}}(?:x|×|by|to|-)\s{{0,8}}{_NUMBER}){{0,5}})"
@@ -264,8 +265,12 @@ def _named(entities: Mapping[str, Any]) -> Iterator[Named]:
         for relation, target in entity["relations"]:
             if relation == "modify":
                 modifiers_of.setdefault(target, []).append(key)
+    low = _low_volumes(entities)
     for key, entity in entities.items():
         status = LABELS.get(entity["label"])
+        if key in low:
+            yield key, "low lung volumes", status or PRESENT, ([], [])
+            continue
         if status is None or any(relation == "modify" for relation, _ in entity["relations"]):
             continue
         modifiers = _reached(modifiers_of, modifiers_of.get(key, []))
@@ -277,6 +282,22 @@ def _named(entities: Mapping[str, Any]) -> Iterator[Named]:
         finding = _finding(tuple(_words(entity)), *map(tuple, related))
         if finding is not None:
             yield key, finding, status, related
+
+
+def _low_volumes(entities: Mapping[str, Any]) -> set[str]:
+    """Return the "low" of "low lung volumes", which an annotator may take for a side's or for a
+    modifier of what follows: "lower lung volumes", "low lung volumes with atelectasis"."""
+    ordered = sorted(entities, key=lambda key: int(entities[key]["start_ix"]))
+    return {
+        key
+        for index, key in enumerate(ordered)
+        if entities[key]["tokens"].lower() in _LOW
+        and any(
+            entities[other]["tokens"].lower().split()[-1:] in (["volume"], ["volumes"])
+            and entities[other]["start_ix"] - entities[key]["end_ix"] <= 2
+            for other in ordered[index + 1 : index + 3]
+        )
+    }
 
 
 def _in_order(entities: Mapping[str, Any], keys: Iterable[str]) -> list[str]:

@@ -11,10 +11,10 @@ _NUMBERS = {word: number for number, word in enumerate(_ORDINALS.split("|"), 1)}
 
 # {label: what names it}. In the lung:
 _ZONES = {
-    "upper": rf"\b[rl]ul\b|\bupper\W+{_BETWEEN}{_LUNG}",
+    "upper": rf"\b[rl]ul\b|\bsuprahilar\b|\bupper\W+{_BETWEEN}{_LUNG}",
     "middle": rf"\brml\b|\bmiddle\W+{_BETWEEN}{_LUNG}",
     "mid": rf"\bmid\W?(?:lungs?|zones?)\b|\bmid\W+{_BETWEEN}{_LUNG}",
-    "lower": rf"\b[rl]ll\b|\blower\W+{_BETWEEN}{_LUNG}",
+    "lower": rf"\b[rl]ll\b|\binfrahilar\b|\blower\W+{_BETWEEN}{_LUNG}",
     "lingula": r"\blingula\w*",
     "apex": r"\b(?:bi)?ap(?:ex|ices|ical|ically)\b",
     "base": r"\b(?:bi)?bas(?:e|es|al|ally|ilar)\b(?!\W+of\b)",
