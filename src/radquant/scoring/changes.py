@@ -106,9 +106,9 @@ def _of_finding(name: str, before: Finding | None, after: Finding | None) -> Ite
     if not before or not after or ABSENT in (before.status, after.status):
         return
     # What one of the texts does not say has not changed: it is only left out.
-    if _other_side(before, after) or _other_side(after, before):
+    if other_side(before, after) or other_side(after, before):
         yield _change("side", name, _side(before), _side(after))
-    if _other_place(before, after) or _other_place(after, before):
+    if other_place(before, after) or other_place(after, before):
         yield _change("place", name, *(", ".join(sorted(f.places)) for f in (before, after)))
     if reversed_course(before.course, after.course):
         yield _change("course", name, *(", ".join(sorted(f.course)) for f in (before, after)))
@@ -123,7 +123,7 @@ def _of_finding(name: str, before: Finding | None, after: Finding | None) -> Ite
             for side, values in ((before, old), (after, new))
         )
         yield _change("measurement", name, *written)
-    if _other_severity(before.severities, after.severities):
+    if other_severity(before.severities, after.severities):
         yield _change("severity", name, *map(_severity, (before, after)))
 
 
@@ -139,13 +139,13 @@ def _side(finding: Finding) -> str:
     return "both" if len(finding.sides) > 1 else next(iter(finding.sides))
 
 
-def _other_side(one: Finding, other: Finding) -> bool:
+def other_side(one: Finding, other: Finding) -> bool:
     """Say whether `one` is on a side on which `other` is not, as far as all of `other` is known."""
     more = bool(one.sides and other.sides and one.sides - other.sides)
     return more and (not other.unsided or one.sides.isdisjoint(other.sides))
 
 
-def _other_place(one: Finding, other: Finding) -> bool:
+def other_place(one: Finding, other: Finding) -> bool:
     """Say whether `one` is at a place at which `other` is not, as `_other_side` does."""
     if not one.places or not other.places:
         return False
@@ -157,7 +157,7 @@ def _misplaced(finding: Finding) -> str:
     return "misplaced" if finding.misplaced else "not misplaced"
 
 
-def _other_severity(one: set[str], other: set[str]) -> bool:
+def other_severity(one: set[str], other: set[str]) -> bool:
     """Say whether two sets of degrees differ. Tension is an emergency, also beside no degree."""
     if "tension" in one ^ other:
         return True
