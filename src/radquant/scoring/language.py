@@ -8,11 +8,9 @@ other languages below 45 % (docs/benchmarks.md).
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
 
 from radquant.errors import UserError
-from radquant.scoring import lexicon_terms
-from radquant.scoring.english_words import COMMON
+from radquant.scoring.english_words import ENGLISH_WORDS
 
 # Below this share a text is not English. It lies in the middle of a wide gap: docs/benchmarks.md.
 ENGLISH = 0.6
@@ -115,22 +113,13 @@ def _counted(text: str) -> Iterable[str]:
             yield lowered
 
 
-@cache
-def known_words() -> frozenset[str]:
-    """Return the words of all of the lexicon's lists and of COMMON."""
-    lists = (value for name, value in vars(lexicon_terms).items() if name.isupper())
-    terms = (term for each in lists if isinstance(each, tuple | frozenset) for term in each)
-    return COMMON | {word for term in terms for word in re.findall(r"[a-z]+", term)}
-
-
 def _is_known(word: str) -> bool:
     """Say whether a list holds `word` or the word that it is a form of."""
-    known = known_words()
-    if word in known or (word.endswith("ies") and f"{word[:-3]}y" in known):
+    if word in ENGLISH_WORDS or (word.endswith("ies") and f"{word[:-3]}y" in ENGLISH_WORDS):
         return True
     return any(
         word.endswith(ending)
         and len(word) - len(ending) > 2
-        and (word[: -len(ending)] in known or f"{word[: -len(ending)]}e" in known)
+        and (word[: -len(ending)] in ENGLISH_WORDS or f"{word[: -len(ending)]}e" in ENGLISH_WORDS)
         for ending in _ENDINGS
     )
