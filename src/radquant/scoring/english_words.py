@@ -1,8 +1,8 @@
 """Words by which English reports are told from those of other languages.
 
 The words of the lexicon's lists, function words, a few hundred of radiology and its neighbours,
-and what at least four reports of the public Open-I corpus use. Lower case, alphabetical; the plurals and
-verb forms that `language` derives are left out.
+and what at least four reports of the public Open-I corpus use. Lower case, alphabetical; the
+plurals and verb forms that `language` derives are left out.
 """
 
 _ENGLISH = """
