@@ -56,7 +56,7 @@ _SEVERITIES = {
         "borderline",
         "moderate": "moderate moderately",
         "severe": "severe severely large extensive extensively marked markedly massive massively "
-        "gross grossly huge profound substantial",
+        "gross grossly huge profound substantial sizable sizeable considerable florid",
     }.items()
     for word in words.split()
 }
