@@ -95,7 +95,7 @@ EFFUSION = "pleural effusion"
         ("ETT. Its tip is at the carina; retraction is advised.", "ETT above the carina.",
          [("device", "endotracheal tube", "misplaced", "not misplaced")]),
         ("Left pneumothorax.", "Left tension pneumothorax.",
-         [("severity", "pneumothorax", "", "tension")]),
+         [("severity", "pneumothorax", "no degree", "tension")]),
         ("Small pneumothorax without tension.", "Small pneumothorax.", []),
         # The same finding in other words; a negation reaches to the end of its clause.
         ("The heart is enlarged.", "Cardiomegaly.", []),

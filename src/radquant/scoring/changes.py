@@ -165,9 +165,9 @@ def other_severity(one: set[str], other: set[str]) -> bool:
 
 
 def _severity(finding: Finding) -> str:
-    return " to ".join(
-        word for word in ("mild", "moderate", "severe", "tension") if word in finding.severities
-    )
+    degrees = ("mild", "moderate", "severe", "tension")
+    said = [word for word in degrees if word in finding.severities]
+    return " to ".join(said) or "no degree"
 
 
 # ------------------------------------------------------------------- comparisons with a prior

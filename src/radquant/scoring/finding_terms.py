@@ -83,7 +83,8 @@ _NORMALITY = """
     normal normally unremarkable clear intact patent stable unchanged change changed changes
     expanded sharp midline free within limits symmetric abnormality abnormalities process processes
     disease diseases acute finding findings evidence active marking markings pathology
-    abnormal abnormally aerated aeration inflated inflation tip tips side hole holes sidehole sideholes sideport sideports
+    abnormal abnormally aerated aeration inflated inflation tip tips side hole holes
+    sidehole sideholes sideport sideports
     prominent retraction shifted displacement malposition malpositioned
     enlarging enlarged enlargement extubated extubation coil coils coiled kink kinked loop looped
 """

@@ -7,6 +7,7 @@ Annotators mark words; a finding is what the words mean: "heart size is enlarged
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -255,9 +256,11 @@ def _named(entities: Mapping[str, Any]) -> Iterator[Named]:
         for relation, target in entity["relations"]:
             if relation == "modify":
                 modifiers_of.setdefault(target, []).append(key)
-    low = _low_volumes(entities)
+    low, broken = _low_volumes(entities), _broken_devices(entities)
     for key, entity in entities.items():
         status = LABELS.get(entity["label"])
+        if key in broken:
+            continue
         if key in low:
             yield key, "low lung volumes", status or PRESENT, ([], [])
             continue
@@ -272,6 +275,20 @@ def _named(entities: Mapping[str, Any]) -> Iterator[Named]:
         finding = finding_of(tuple(_words(entity)), *map(tuple, related))
         if finding is not None:
             yield key, finding, status, related
+
+
+def _broken_devices(entities: Mapping[str, Any]) -> set[str]:
+    """Return the "fractured" of "the lead is fractured" and "fractured wires": no bone's."""
+    ordered = sorted(entities, key=lambda key: int(entities[key]["start_ix"]))
+    found = set()
+    for before, here in pairwise(ordered):
+        for key, other, most in ((here, before, 2), (before, here, 0)):
+            apart = entities[here]["start_ix"] - entities[before]["end_ix"] - 1
+            if entities[key]["tokens"].lower() in ("fractured", "broken") and apart <= most:
+                named = finding_of(tuple(_words(entities[other])), (), ())
+                if named in DEVICES or named == "postoperative change":
+                    found.add(key)
+    return found
 
 
 def _low_volumes(entities: Mapping[str, Any]) -> set[str]:
