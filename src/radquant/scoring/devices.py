@@ -10,15 +10,16 @@ _WORDS = r"(?:\W+\w+){0,8}?\W+"
 _MISPLACED = (
     r"\b(?:mal|mis)\W?position\w*|\bmisplaced\b|\b(?:suboptimal|improper|incorrect|poor)\w*\W+"
     r"(?:position|place)\w*|\bnot\W+(?:\w+\W+){0,2}?(?:position|location|place|reach)\w*"
-    r"|\bkink\w*|\bdislodg\w*|\bdisplaced\b|\bmigrat\w+|\bfractured\b|\bdisconnect\w*|\bloop(?:s|ed)\b"
-    r"|\b(?:coil|curl)\w*\b(?!\W+(?:with)?in\W+(?:the\W+)?(?:\w+\W+)?(?:stomach|fundus|gastric))"
+    r"|\bkink\w*|\bdislodg\w*|\bdisplaced\b|\bmigrat\w+|\bfractured\b|\bdisconnect\w*"
+    r"|\b(?:coil|curl|loop)(?:s|ed|ing)?\b"
+    r"(?!\W+(?:with)?in\W+(?:the\W+|an?\W+)?(?:\w+\W+)?(?:stomach|fundus|gastric|hiatal|hernia))"
     r"|\b(?:too|slightly|somewhat|rather|relatively)\W+(?:high|low|deep|far|distal|proximal|shallow)\b|\b(?:low|high)\W+(?:lying|position\w*)"
-    r"|\bextra\W?(?:luminal|pleural)\b|\boutside\b|\bintra\W?arterial\b"
+    r"|\bextra\W?(?:luminal|pleural)\b|\boutside\W+(?:of\W+)?(?:the\W+)?(?:left\W+|right\W+)?(?:pleura\w*|chest|thora\w+|rib|lung|hemithorax|stomach|body)|\bintra\W?arterial\b"
     rf"|\b{_ADVICE}{_WORDS}{_MOVE}|\b{_MOVE}{_WORDS}{_ADVICE}"
 )
 # What is right for one device is wrong for another.
 _ESOPHAGUS = r"\b(?:esophag|oesophag)\w*"
-_BRONCHUS = r"\b(?:bronch\w+|main\W?stem)\b"
+_BRONCHUS = r"\b(?:bronch(?:us|i|ial\W+tree)|main\W?stem)\b"
 _ENDS = (
     r"\b(?:tip|end(?:s|ing)|terminat\w+|project\w*|extend\w*|cours\w+|cross\w*|direct\w+|"
     r"in|into|within|at|over)\b"
@@ -34,7 +35,7 @@ _BY_DEVICE = {
     "central line": rf"{_ENDS}\W+(?:\w+\W+){{0,6}}?(?:jugular|ij|azyg\w+|axilla\w*|brachioceph\w+|"
     r"innominate|subclavian|atrium|ventric\w+|contralateral|hepatic|carotid|aorta)\b",
     "chest tube": r"\bchest\W+wall\b|\bsoft\W+tissues?\b|\bsubcutaneous\b|\bfissure\b|\babdom\w+",
-    "pacemaker": r"\bcoronary\W+sinus\b(?!\W+lead)|\bperforat\w+",
+    "pacemaker": r"\bperforat\w+",
     "tube": rf"{_BRONCHUS}|{_ESOPHAGUS}|\b(?:right|left)\W+(?:\w+\W+)?(?:lung|lobe|pleura\w*)\b",
 }
 DEVICES = frozenset(_BY_DEVICE)
@@ -45,7 +46,7 @@ _BAD = {
 # These make right what stands beside it, as does a word of praise.
 _RIGHT = re.compile(
     r"\bcavo\W?atrial\b|\b(?:svc|superior\W+vena\W+cava)\b|\batri\w+\W+junction\b|\bpulmonary\W+arter"
-    r"|\bdialysis\b|\btunnel\w+"
+    r"|\b(?:hemo)?dialysis\b|\bhd\b|\b(?:upper|proximal|superior|high)\W+(?:aspect\W+of\W+the\W+|portion\W+of\W+the\W+)?right\W+atri\w+|\btunnel\w+"
 )
 _PRAISE = re.compile(
     r"(?<!not in )(?<!not )\b(?:good|standard|satisfactory|appropriate|adequate|proper|expected|"
@@ -58,7 +59,7 @@ _NOT_NOW = re.compile(
     r"\b(?:through|past|down|along|travers\w+|pass(?:es|ing)|below|beyond)\W+(?:the\W+)?(?:\w+\W+)?"
     r"(?:o?esophag\w+|ge|gastro\W?esophageal|diaphragm|hemidiaphragm)\b|"
     r"\b(?:no|without|not|never)\W+(?:\w+\W+){0,3}?(?:kink|malposition|misplace|displace|migrat|"
-    r"dislodge|coil|fracture|disconnect)\w*|\bno\W+longer\b[^,.;]*|\b(?:previously|formerly)\b[^,.;]*"
+    r"dislodge|coil|fracture|disconnect)\w*|\bno\W+longer\b[^,.;]*|\b(?:should|need)\W+not\b[^,.;]*|\b(?:previously|formerly)\b[^,.;]*"
     r"|\binterval\W+(?:advanc|retract|withdraw|re\W?position)\w*"
 )
 # A sentence that goes on with the device of the one before it.
