@@ -32,7 +32,8 @@ def require_english(path: str, columns: Sequence[str]) -> None:
     table = read_table(path)
     for column in dict.fromkeys(columns):
         if column in table:
-            check_language(table["id"], table[column], f"{path}, column {column!r}")
+            where = f"{path}, column {column!r}"
+            check_language(table["id"], table[column], where, each=column == columns[0])
 
 
 def arguments() -> tuple[argparse.Namespace, Any]:

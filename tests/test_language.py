@@ -178,5 +178,5 @@ def test_references_and_inputs_of_another_language_are_refused_before_anything_i
     write(german, ENGLISH_REPORTS)
     with pytest.raises(UserError, match="column 'findings': "):
         annotate(table, tmp_path / "b.jsonl", monkeypatch)
-    write(ENGLISH_REPORTS, ENGLISH_REPORTS)
+    write([*ENGLISH_REPORTS[:-1], "Anosmia, hyposmia, ageusia, parosmia."], ENGLISH_REPORTS)
     assert len(annotate(table, tmp_path / "b.jsonl", monkeypatch)) == 12

@@ -70,13 +70,15 @@ def language_of(texts: Iterable[str]) -> Language:
     return Language(words, known, judged, tuple(foreign))
 
 
-def check_language(ids: Sequence[str], texts: Iterable[str], where: str) -> None:
+def check_language(ids: Sequence[str], texts: Iterable[str], where: str, each: bool = True) -> None:
     """Raise UserError where `texts` are not English.
 
-    `where` names the file and column. The message holds the first such id, and no text.
+    `where` names the file and column. Without `each` they are judged all together alone: reasons
+    for an examination hold drugs, diseases and typing errors. The message holds the first id whose
+    text is not English, and no text.
     """
     found = language_of(texts)
-    if found.english:
+    if found.english or not (each or found.share < ENGLISH):
         return
     said = f"{where}: {found.share:.0%} of the words are known English words"
     if found.foreign:
