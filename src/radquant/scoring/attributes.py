@@ -38,27 +38,27 @@ _JOINED = re.compile(r"\W*(?:and|or|,|/|&)\W*(?:(?!is\b|are\b|has\b|have\b|with\
 def read(sentence: str, mentions: Sequence[Said], following: str = "") -> None:
     """Fill in what `sentence`, in lower case, says of `mentions`, which are ordered by place.
 
-    A sentence about a single finding is about it as a whole; of several, each has the words that
-    are related to it. What no list knows does not count as one. `following` goes on about the last
-    device.
+    A sentence about a single finding is about it as a whole, each mention having the words up to
+    the joint before the next; of several, each has the words that are related to it. What no list
+    knows does not count as one. `following` goes on about the last device.
     """
     findings = {mention.finding for mention in mentions}
     known = findings.intersection(CANONICAL) or findings
     alone = len(known) == 1
     places = _Places(sentence, known)
+    texts = _parts(sentence, mentions) if alone else [mention.related for mention in mentions]
     courses_of: dict[tuple[str, str], set[str]] = {}  # each text is read once
     tension = bool(_TENSION.search(_NO_TENSION.sub(" ", sentence)))
     words = re.findall(r"\w+", sentence) if alone and len(mentions) == 1 else ()
-    for mention in mentions:
+    for mention, text in zip(mentions, texts, strict=True):
         mention.words = words
-        key = (mention.finding, sentence if alone else mention.related)
+        key = (mention.finding, text)
         if key not in courses_of:
             courses_of[key] = courses(key[1], mention.finding)
         mention.course = courses_of[key]
-        mention.places = places.of(mention)
+        mention.places = places.of(mention, text)
         mention.tension = tension and mention.finding == "pneumothorax"
-    if not alone:
-        _share_predicate(sentence, mentions)
+    _share_predicate(sentence, mentions)
     _devices(sentence, [m for m in mentions if m.finding in DEVICES], following)
 
 
@@ -71,17 +71,34 @@ class _Places:
         self.alone = len(findings) == 1
         self.one_in_lung = len(set(findings) - NOT_IN_LUNG) == 1
 
-    def of(self, mention: Said) -> set[str]:
+    def of(self, mention: Said, text: str) -> set[str]:
         """Its own words, with what they are listed with; those of the sentence if it has none."""
         if mention.finding in ON_BONES:
-            own = bones(mention.related)
-            return self.bones if self.alone else own or self.bones
+            own = bones(text)
+            return own if self.alone else own or self.bones
         if mention.finding in NOT_IN_LUNG:
             return set()
-        own = zones(mention.related)
-        if self.alone or (self.one_in_lung and not own):
+        own = zones(text)
+        if self.alone:
+            return own
+        if self.one_in_lung and not own:
             return self.zones
         return own.union(*(each for each in self.lists if each & own))
+
+
+def _parts(sentence: str, mentions: Sequence[Said]) -> list[str]:
+    """Return the words of each mention: up to the last joint before the next one, if there is any.
+
+    Mentions with no joint between them have the same: "airspace opacities".
+    """
+    bounds, firsts = [0], [0]
+    for before, here in pairwise(mentions):
+        joints = list(_JOINT.finditer(sentence, before.end, max(before.end, here.start)))
+        if joints:
+            bounds.append(joints[-1].start())
+        firsts.append(len(bounds) - 1)
+    bounds.append(len(sentence))
+    return [sentence[bounds[first] : bounds[first + 1]] for first in firsts]
 
 
 def _share_predicate(sentence: str, mentions: Sequence[Said]) -> None:

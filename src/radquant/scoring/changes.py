@@ -108,10 +108,14 @@ def _of_finding(name: str, before: Finding | None, after: Finding | None) -> Ite
     # What one of the texts does not say has not changed: it is only left out.
     if other_side(before, after) or other_side(after, before):
         yield _change("side", name, _side(before), _side(after))
-    if other_place(before, after) or other_place(after, before):
-        yield _change("place", name, *(", ".join(sorted(f.places)) for f in (before, after)))
-    if reversed_course(before.course, after.course):
-        yield _change("course", name, *(", ".join(sorted(f.course)) for f in (before, after)))
+    for one, other in _each_side(before, after):
+        if other_place(one, other) or other_place(other, one):
+            yield _change("place", name, *(", ".join(sorted(f.places)) for f in (one, other)))
+            break
+    for one, other in _each_side(before, after):
+        if reversed_course(one.course, other.course):
+            yield _change("course", name, *(", ".join(sorted(f.course)) for f in (one, other)))
+            break
     # A wrong place is a finding of its own: it need not be said to be right before.
     if before.misplaced != after.misplaced:
         yield _change("device", name, *(_misplaced(f) for f in (before, after)))
@@ -123,8 +127,17 @@ def _of_finding(name: str, before: Finding | None, after: Finding | None) -> Ite
             for side, values in ((before, old), (after, new))
         )
         yield _change("measurement", name, *written)
-    if other_severity(before.severities, after.severities):
-        yield _change("severity", name, *map(_severity, (before, after)))
+    for one, other in _each_side(before, after):
+        if other_severity(one.severities, other.severities):
+            yield _change("severity", name, *map(_severity, (one, other)))
+            break
+
+
+def _each_side(before: Finding, after: Finding) -> Iterator[tuple[Finding, Finding]]:
+    """Yield the two, and what they are on each side of which both speak by itself."""
+    yield before, after
+    for side in sorted(before.of_side.keys() & after.of_side.keys()):
+        yield before.of_side[side], after.of_side[side]
 
 
 def _change(kind: str, finding: str, before: str, after: str) -> Change:

@@ -47,7 +47,7 @@ _BOTH_SIDES = re.compile(
     rf"\b(?:left|right){_APART}"
     rf"(?:(?:\w+{_APART})?(?:greater|larger|worse|more|bigger){_APART}(?:\w+{_APART})?than{_APART}"
     rf"|(?:(?:sided|upper|lower|middle|mid|lobes?|lungs?|base|basilar|basal|apex|apical){_APART})"
-    rf"{{0,3}}(?:and|or|,){_APART})(?:the{_APART})?(?:left|right|lingula\w*)\b"
+    rf"{{0,3}}(?:and|or|,){_APART})(?:(?:in|at|of|within){_APART})?(?:the{_APART})?(?:left|right|lingula\w*)\b"
     r"|\b(?:bilateral|bibasilar|bibasal|biapical)\b"
 )
 _SEVERITIES = {
@@ -97,6 +97,8 @@ class Finding:
     misplaced: bool = False  # a device that is where it should not be
     measurements: dict[float, str] = field(default_factory=dict)  # mm: as written
     quote: str = ""  # the first sentence that states it
+    # The same of the mentions that are on one side alone; without measurements and quote.
+    of_side: dict[str, "Finding"] = field(default_factory=dict)
 
 
 # (entity's key, finding, status, (words that modify it, words of where it is))
@@ -134,23 +136,34 @@ def describe(record: Record, text: str) -> dict[str, Finding]:
     for mention in mentions:
         finding = found[mention.finding]
         finding.quote = finding.quote or _quote(text, bounds, mention)
-        if mention.status != ABSENT:
-            sides = sided.get(id(mention), mention.sides)
-            finding.sides |= sides
-            finding.unsided |= not sides
-            finding.severities |= mention.severities
-            if details := said.get(id(mention)):
-                finding.places |= details.places
-                finding.unplaced |= not details.places
-                finding.course |= details.course
-                finding.misplaced |= details.misplaced
-                finding.severities |= {"tension"} if details.tension else set()
-                if not mention.severities:
-                    own = set(mention.tokens.lower().split())  # "large" of "the heart is large"
-                    finding.severities |= _degrees({*details.words} - own)
+        if mention.status == ABSENT:
+            continue
+        sides = sided.get(id(mention), mention.sides)
+        _add(finding, mention, sides, said.get(id(mention)))
+        if len(sides) == 1:  # "large on the right, small on the left"
+            side = next(iter(sides))
+            of_side = finding.of_side.setdefault(side, Finding(mention.status))
+            _add(of_side, mention, sides, said.get(id(mention)))
     for name, value, written in _measurements(text, bounds, mentions):
         found[name].measurements.setdefault(value, written)
     return found
+
+
+def _add(finding: Finding, mention: Mention, sides: set[str], said: Said | None) -> None:
+    """Add to `finding` what one mention of it says."""
+    finding.sides |= sides
+    finding.unsided |= not sides
+    finding.severities |= mention.severities
+    if said is None:
+        return
+    finding.places |= said.places
+    finding.unplaced |= not said.places
+    finding.course |= said.course
+    finding.misplaced |= said.misplaced
+    finding.severities |= {"tension"} if said.tension else set()
+    if not mention.severities:
+        own = set(mention.tokens.lower().split())  # "large" of "the heart is large"
+        finding.severities |= _degrees({*said.words} - own)
 
 
 def _by_sentence(bounds: list[Span], mentions: Iterable[Mention]) -> dict[int, list[Mention]]:
