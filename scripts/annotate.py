@@ -29,11 +29,12 @@ def main() -> None:
 
 def require_english(path: str, columns: Sequence[str]) -> None:
     """Raise UserError where one of the columns that the table has is not English."""
-    table = read_table(path)
+    known = read_table(path).columns
     for column in dict.fromkeys(columns):
-        if column in table:
+        if column in known:
+            ids, texts = records.read_texts(path, column)
             where = f"{path}, column {column!r}"
-            check_language(table["id"], table[column], where, each=column == columns[0])
+            check_language(ids, texts, where, each=column == columns[0])
 
 
 def arguments() -> tuple[argparse.Namespace, Any]:

@@ -36,6 +36,7 @@ _BY_DEVICE = {
     r"innominate|subclavian|atrium|ventric\w+|contralateral|hepatic|carotid|aorta)\b",
     "chest tube": r"\bchest\W+wall\b|\bsoft\W+tissues?\b|\bsubcutaneous\b|\bfissure\b|\babdom\w+",
     "pacemaker": r"\bperforat\w+",
+    "aortic balloon pump": "",
     "tube": rf"{_BRONCHUS}|{_ESOPHAGUS}|\b(?:right|left)\W+(?:\w+\W+)?(?:lung|lobe|pleura\w*)\b",
 }
 DEVICES = frozenset(_BY_DEVICE)

@@ -65,6 +65,7 @@ SPECIFIC = {
     "pacemaker": "pacemak* pacer* pacing icd aicd defibrill* lead leads generator*",
     "central line": "picc line lines catheter* cath port ports mediport* portacath "
     "swan hickman sheath introducer*",
+    "aortic balloon pump": "iabp balloon pump pumps",
     "postoperative change": "sternotom* cabg bypass clip clips suture* staple* wire wires hardware "
     "fixation screw* rod rods prosthe* arthroplast* replacement* surger* surgic* postsurg* "
     "postoperat* resect* *ectomy *ectomies stent* graft* fusion kyphoplast* vertebroplast* "

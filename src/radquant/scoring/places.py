@@ -63,7 +63,14 @@ NOT_IN_LUNG = ON_BONES | {
     *("widened mediastinum", "pulmonary hypertension", "aneurysm", "low lung volumes", "hernia"),
     *("aortic tortuosity or calcification", "raised diaphragm", "mediastinal shift"),
     *("scoliosis or kyphosis", "postoperative change", "tube", "endotracheal tube"),
-    *("tracheostomy", "enteric tube", "chest tube", "pacemaker", "central line"),
+    *(
+        "tracheostomy",
+        "enteric tube",
+        "chest tube",
+        "pacemaker",
+        "central line",
+        "aortic balloon pump",
+    ),
 }
 
 
