@@ -62,6 +62,7 @@ def annotation(*entities):
         ("Fractured pacemaker lead.", {"pacemaker": "present"}),
         ("Fractured ribs, chest tube.", {"chest tube": "present", "fracture": "present"}),
         ("Chest tube with its side port.", {"chest tube": "present"}),
+        ("Air space disease.", {"opacity": "present"}),
         ("An enlarging nodule.", {"nodule": "present"}),
         # Several mentions: present before uncertain before absent.
         ("No effusion. Possible effusion.", {"pleural effusion": "uncertain"}),

@@ -73,7 +73,7 @@ SPECIFIC = {
 }
 # Words that many findings share: they name one only when no list above knows what modifies them.
 GENERAL = {
-    "opacity": "opaci* infiltrat* airspace density densities ground groundglass haz* bronchogram* "
+    "opacity": "opaci* infiltrat* airspace disease+air density densities ground groundglass haz* bronchogram* "
     "shadow*",
     "tube": "tube tubes",
 }
