@@ -73,8 +73,8 @@ SPECIFIC = {
 }
 # Words that many findings share: they name one only when no list above knows what modifies them.
 GENERAL = {
-    "opacity": "opaci* infiltrat* airspace disease+air density densities ground groundglass haz* bronchogram* "
-    "shadow*",
+    "opacity": "opaci* infiltrat* airspace disease+air density densities ground groundglass haz* "
+    "bronchogram* shadow*",
     "tube": "tube tubes",
 }
 CANONICAL = (*SPECIFIC, *GENERAL)
