@@ -10,7 +10,7 @@ def annotator_options(wildcards):
         return settings_for(stages.ANNOTATE_QUICKLY)
     # No output of a rule: jobs share it as they go, and it changes only how long they take.
     cache = options(cache="results/annotations/cache")
-    return f"{settings_for(stages.ANNOTATE)} {cache}"
+    return f"{settings_for(stages.ANNOTATE_OUTPUTS)} {cache}"
 
 
 ANNOTATE = PYTHON
@@ -37,16 +37,19 @@ rule annotate_reference:
         "results/annotations/reference.jsonl",
     log:
         "results/logs/annotate/reference.log",
+    # Before what takes hours: reports of another language are refused here.
+    priority: 2
     threads: THREADS
     resources:
         mem_mb=memory(8000),
         runtime=120,
     params:
         options=annotator_options,
+        language=settings_for(stages.LANGUAGE),
         column=SETTINGS.task.target,
     shell:
-        "{ANNOTATE} {input.code[0]:q} {params.options} --texts {input.texts}"
-        " --column {params.column} --output {output} 2>&1 | tee {log} >&2"
+        "{ANNOTATE} {input.code[0]:q} {params.options} {params.language}"
+        " --texts {input.texts} --column {params.column} --output {output} 2>&1 | tee {log} >&2"
 
 
 rule annotate:
@@ -66,8 +69,8 @@ rule annotate:
         code=code_hash("annotate.py"),
         options=annotator_options,
     shell:
-        "{ANNOTATE} {input.code[0]:q} {params.options} --texts {input.texts}"
-        " --column output --output {output} 2>&1 | tee {log} >&2"
+        "{ANNOTATE} {input.code[0]:q} {params.options} --language any"
+        " --texts {input.texts} --column output --output {output} 2>&1 | tee {log} >&2"
 
 
 rule score:

@@ -1,12 +1,14 @@
 """Annotate texts with clinical entities and relations, in RadGraph's schema."""
 
 import argparse
+from collections.abc import Sequence
 from typing import Any
 
 from radquant import registry
 from radquant.cli import progress, run
-from radquant.files import write_jsonl
+from radquant.files import read_table, write_jsonl
 from radquant.scoring import annotation_cache, records
+from radquant.scoring.language import check_language
 from radquant.settings import stages
 from radquant.settings.options import parse
 
@@ -14,6 +16,8 @@ from radquant.settings.options import parse
 def main() -> None:
     options, settings = arguments()
     ids, texts = records.read_texts(options.texts, options.column)
+    if settings.scoring.language != "any":
+        require_english(options.texts, (options.column, *settings.task.inputs))
     distinct = records.distinct(texts)
     # Perhaps in an environment of its own, where only this annotator can be loaded.
     kind = registry.load_kind(registry.ANNOTATORS, settings.scoring.annotator)
@@ -21,6 +25,16 @@ def main() -> None:
     annotated = annotation_cache.annotate(annotator, distinct, options.cache)
     found = dict(progress(annotated, "annotate", len(distinct), "texts"))
     write_jsonl(options.output, records.build(ids, texts, annotator.identity, found.__getitem__))
+
+
+def require_english(path: str, columns: Sequence[str]) -> None:
+    """Raise UserError where one of the columns that the table has is not English."""
+    known = read_table(path).columns
+    for column in dict.fromkeys(columns):
+        if column in known:
+            ids, texts = records.read_texts(path, column)
+            where = f"{path}, column {column!r}"
+            check_language(ids, texts, where, each=column == columns[0])
 
 
 def arguments() -> tuple[argparse.Namespace, Any]:

@@ -1,11 +1,21 @@
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from radquant.scoring import lexicon
-from radquant.scoring.changes import FLAGS, KINDS, PRIOR, changes, flags, harm, unsupported
+from radquant.scoring.changes import (
+    ATTRIBUTES,
+    FLAGS,
+    KINDS,
+    PRIOR,
+    changes,
+    flags,
+    harm,
+    unsupported,
+)
 
 OLD_LABELS = {
     "Observation::definitely present": "OBS-DP",
@@ -62,6 +72,39 @@ EFFUSION = "pleural effusion"
         ("Large effusion.", "Tiny effusion.", [("severity", EFFUSION, "severe", "mild")]),
         ("Mild to moderate edema.", "Moderate edema.", []),
         ("Mild edema.", "Minimal edema.", []),
+        ("RUL opacity.", "RLL opacity.", [("place", "opacity", "upper", "lower")]),
+        ("Lingular nodule.", "Left lower lobe nodule.", [("place", "nodule", "lingula", "lower")]),
+        ("Fracture of the left fifth rib.", "Fracture of the left 8th rib.",
+         [("place", "fracture", "rib 5", "rib 8")]),
+        ("Left basilar opacity.", "Left lower lobe opacity.", []),
+        ("Opacity in the upper and lower lobes.", "Lower and upper lobe opacities.", []),
+        ("Upper lobe opacity.", "Upper lobe opacity. Lower lobes are clear.", []),
+        ("Effusion has increased.", "Effusion has decreased.",
+         [("course", EFFUSION, "worse", "better")]),
+        ("Enlarging nodule.", "Stable nodule.", [("course", "nodule", "worse", "stable")]),
+        ("No change in the effusion.", "The effusion is unchanged.", []),
+        ("Effusion and edema have worsened.", "Edema and effusion are stable.",
+         [("course", EFFUSION, "worse", "stable"),
+          ("course", "pulmonary edema", "worse", "stable")]),
+        ("Large right effusion and small left effusion.",
+         "Small right effusion and large left effusion.",
+         [("severity", EFFUSION, "mild", "severe")]),
+        ("Right effusion is worse. Left effusion is stable.",
+         "Right effusion is stable while the left effusion is worse.",
+         [("course", EFFUSION, "stable", "worse")]),
+        ("Right effusion is worse. Left effusion is stable.",
+         "Left effusion is stable while the right effusion is worse.", []),
+        ("The effusion is larger on the right than on the left.", "Bilateral effusions.", []),
+        ("ETT in good position.", "ETT in the right main bronchus.",
+         [("device", "endotracheal tube", "not misplaced", "misplaced")]),
+        ("NG tube coiled in the esophagus.", "NG tube.",
+         [("device", "enteric tube", "misplaced", "not misplaced")]),
+        ("NG tube passes the esophagus. Tip in the stomach.", "NG tube in the stomach.", []),
+        ("ETT. Its tip is at the carina; retraction is advised.", "ETT above the carina.",
+         [("device", "endotracheal tube", "misplaced", "not misplaced")]),
+        ("Left pneumothorax.", "Left tension pneumothorax.",
+         [("severity", "pneumothorax", "no degree", "tension")]),
+        ("Small pneumothorax without tension.", "Small pneumothorax.", []),
         # The same finding in other words; a negation reaches to the end of its clause.
         ("The heart is enlarged.", "Cardiomegaly.", []),
         ("No effusion or edema.", "No edema. No effusion.", []),
@@ -78,11 +121,13 @@ def test_each_kind(before, after, expected, old):
 
 def test_the_most_harmful_come_first():
     before = (
-        "Mild edema. Left mass. Possible pneumonia. Scoliosis. Effusion. A 3 mm nodule. Hernia."
+        "Mild edema. Left mass. Possible pneumonia. Scoliosis. Effusion. A 3 mm nodule. Hernia. "
+        "NG tube in the stomach. Upper lobe atelectasis. The granuloma is larger."
     )
     after = (
         "Severe edema. Right mass. Pneumonia. No scoliosis. Possible hernia. A 9 mm nodule. "
-        "Fracture. Unchanged."
+        "Fracture. Unchanged. NG tube in the esophagus. Lower lobe atelectasis. "
+        "The granuloma is smaller."
     )
     kinds = [kind for kind, *_ in found(before, after, {"findings": "Clear."})]
     assert kinds == list(KINDS)
@@ -102,9 +147,25 @@ def test_harm_weighs_by_the_order_of_kinds_and_flags_most():
 STATEMENTS = [
     *("Effusion.", "No effusion.", "Possible effusion.", "Left effusion.", "Right effusion."),
     *("Mild edema.", "Severe edema.", "No edema.", "A 5 mm nodule.", "A 7 mm nodule on the right."),
+    *("Upper lobe mass.", "Mass in the lower lobe.", "The mass has grown.", "Stable edema."),
+    *("ETT at the carina.", "ETT.", "Pneumothorax with tension.", "New effusion and edema."),
     *("Clear lungs.", "Unchanged.", "An odd bezoaroma.", "Enlarged heart.", "XXXX, 2.5 cm."),
 ]
 TEXTS = st.lists(st.sampled_from(STATEMENTS), max_size=5).map(" ".join)
+
+
+@pytest.mark.parametrize("half", ["tuned", "apart", "later", "last"])
+def test_labelled_pairs_are_read_as_docs_say(half):
+    """`docs/benchmarks.md` has the figures; these are a floor below them."""
+    table = Path(__file__).parents[1] / "benchmarks" / "changes_pairs.tsv"
+    rows = [line.split("\t") for line in table.read_text(encoding="utf-8").splitlines()[1:]]
+    read = [
+        {kind for kind, *_ in found(before, after)} == set(kinds.split(",")) - {"-"}
+        for name, kinds, before, after in rows
+        if name == half
+    ]
+    assert len(read) >= 55
+    assert sum(read) >= 0.94 * len(read)
 
 
 @given(TEXTS)
@@ -121,7 +182,7 @@ def test_swapping_sides_swaps_what_changed(one, other):
 
     assert findings(there, "lost", "negated") == findings(back, "invented")
     assert findings(there, "hedged") == findings(back, "asserted")
-    for kind in ("side", "measurement", "severity"):
+    for kind in ATTRIBUTES:
         one_way = {row[1:] for row in there if row[0] == kind}
         assert one_way == {(f, b, a) for k, f, a, b in back if k == kind}
 

@@ -55,6 +55,15 @@ def annotation(*entities):
         ("Coarse interstitial markings.", {"interstitial disease": "present"}),
         ("A glomus pseudotumor.", {"pseudotumor": "present"}),
         ("Bony deformities.", {"deformity": "present"}),
+        ("Low lung volumes with atelectasis.",
+         {"atelectasis": "present", "low lung volumes": "present"}),
+        ("Lower lung volumes.", {"low lung volumes": "present"}),
+        ("The sternal wires are fractured.", {"postoperative change": "present"}),
+        ("Fractured pacemaker lead.", {"pacemaker": "present"}),
+        ("Fractured ribs, chest tube.", {"chest tube": "present", "fracture": "present"}),
+        ("Chest tube with its side port.", {"chest tube": "present"}),
+        ("Air space disease.", {"opacity": "present"}),
+        ("An enlarging nodule.", {"nodule": "present"}),
         # Several mentions: present before uncertain before absent.
         ("No effusion. Possible effusion.", {"pleural effusion": "uncertain"}),
         ("No left effusion. Possible effusion. Right effusion.", {"pleural effusion": "present"}),
@@ -117,6 +126,87 @@ def test_radgraph_marks_the_parts_of_a_phrase_as_entities_of_their_own():
 )
 def test_sides(text, finding, sides):
     assert describe(lexicon.annotate(text), text)[finding].sides == sides
+
+
+@pytest.mark.parametrize(
+    ("text", "finding", "places"),
+    [
+        ("Opacity in the right upper lobe.", "opacity", {"upper"}),
+        ("Upper and middle lobe opacities with an effusion.", "opacity", {"upper", "middle"}),
+        ("RUL opacity and LLL atelectasis.", "atelectasis", {"lower"}),
+        ("Bibasilar atelectasis.", "atelectasis", {"base"}),
+        ("Mid lung opacities, no effusion or edema.", "opacity", {"mid"}),
+        ("Upper lobe nodule with clear bases.", "nodule", {"upper"}),
+        ("Nodule. Degenerative change of the lower thoracic spine.", "nodule", set()),
+        ("Degenerative change of the lower thoracic spine.", "degenerative change",
+         {"thoracic", "spine"}),
+        ("Fractures of the left 4th and fifth ribs.", "fracture", {"rib 4", "rib 5"}),
+        ("Compression fracture of T12, 5 mm.", "fracture", {"T12"}),
+        ("Left clavicle fracture.", "fracture", {"clavicle"}),
+        ("Low lung volumes in the upper lobes.", "low lung volumes", set()),
+    ],
+)  # fmt: skip
+def test_places(text, finding, places):
+    assert describe(lexicon.annotate(text), text)[finding].places == places
+
+
+@pytest.mark.parametrize(
+    ("text", "finding", "course"),
+    [
+        ("Increasing effusion.", "pleural effusion", {"worse"}),
+        ("Interval decrease in the effusion.", "pleural effusion", {"better"}),
+        ("The effusion has not increased.", "pleural effusion", {"stable"}),
+        ("No significant interval change in the effusion.", "pleural effusion", {"stable"}),
+        ("The effusion remains unchanged.", "pleural effusion", {"stable"}),
+        ("New effusion.", "pleural effusion", {"new"}),
+        ("Effusion.", "pleural effusion", set()),
+        ("Effusion, larger on the left.", "pleural effusion", set()),
+        ("Effusion is better seen today.", "pleural effusion", set()),
+        ("Increased interstitial markings.", "interstitial disease", {"more"}),
+        ("Decreased lung volumes.", "low lung volumes", set()),
+        ("Stable cardiomegaly and worsening edema.", "cardiomegaly", {"stable"}),
+        ("Stable cardiomegaly and worsening edema.", "pulmonary edema", {"worse"}),
+        ("Effusion and atelectasis have improved.", "pleural effusion", {"better"}),
+        ("The edema is partially resolved.", "pulmonary edema", {"better"}),
+    ],
+)
+def test_courses(text, finding, course):
+    assert describe(lexicon.annotate(text), text)[finding].course == course
+
+
+@pytest.mark.parametrize(
+    ("text", "misplaced"),
+    [
+        ("Endotracheal tube in the right mainstem bronchus.", {"endotracheal tube"}),
+        ("ETT 4 cm above the carina.", set()),
+        ("ETT in good position. NG tube in the distal esophagus.", {"enteric tube"}),
+        ("ETT and NG tube are malpositioned.", {"endotracheal tube", "enteric tube"}),
+        ("ETT at the carina, NG tube in the stomach.", {"endotracheal tube"}),
+        ("NG tube in the stomach. Its side port is above the GE junction.", {"enteric tube"}),
+        ("NG tube is coiled in the stomach.", set()),
+        ("NG tube is coiled in the pharynx.", {"enteric tube"}),
+        ("Right internal jugular line with tip in the SVC.", set()),
+        ("Left PICC with tip in the internal jugular vein.", {"central line"}),
+        ("Line tip at the superior cavoatrial junction.", set()),
+        ("ETT previously in the right bronchus, now in standard position.", set()),
+        ("ETT is not malpositioned.", set()),
+        ("ETT should be withdrawn by 2 cm.", {"endotracheal tube"}),
+        ("ETT has been withdrawn by 2 cm, now in good position.", set()),
+        ("Pacemaker leads in the right atrium and ventricle.", set()),
+    ],
+)
+def test_devices_out_of_place(text, misplaced):
+    found = describe(lexicon.annotate(text), text)
+    assert {name for name, finding in found.items() if finding.misplaced} == misplaced
+
+
+def test_tension_is_a_degree_of_a_pneumothorax_alone():
+    for text, degrees in (
+        ("Left tension pneumothorax.", {"tension"}),
+        ("Large pneumothorax with signs of tension.", {"severe", "tension"}),
+        ("Small pneumothorax, no sign of tension.", {"mild"}),
+    ):
+        assert describe(lexicon.annotate(text), text)["pneumothorax"].severities == degrees
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from radquant.reporting.formatting import (
     share,
     table,
 )
-from radquant.scoring.changes import FLAGS, KINDS
+from radquant.scoring.changes import ATTRIBUTES, FLAGS, KINDS
 
 Summary = Mapping[str, Any]
 # Rows of a table of findings; summary.json holds them all.
@@ -225,6 +225,5 @@ def example_texts(run: Run, summary: Summary) -> dict[tuple[str, str], str]:
 
 def _in_words(found: Mapping[str, str]) -> str:
     """Write one change; of a flip the finding alone, since its sentences stand in the texts."""
-    attributes = ("side", "measurement", "severity")
-    detail = f" {found['before']} → {found['after']}" if found["kind"] in attributes else ""
+    detail = f" {found['before']} → {found['after']}" if found["kind"] in ATTRIBUTES else ""
     return f"{found['kind']}: {found['finding']}{detail}"

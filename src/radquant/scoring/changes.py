@@ -9,7 +9,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+from radquant.scoring.courses import reversed_course
 from radquant.scoring.findings import ABSENT, PRESENT, UNCERTAIN, Finding, describe
+from radquant.scoring.places import elsewhere
 from radquant.scoring.spans import sentences
 
 Record = dict[str, Any]
@@ -20,13 +22,18 @@ KINDS = {
     "lost": "definitely present before, not mentioned now",
     "negated": "definitely present before, denied now",
     "invented": "denied or not mentioned before, definitely present now",
+    "device": "a device in place became misplaced, or the reverse",
     "side": "left became right, or one side both",
+    "place": "another lobe, zone or bone",
+    "course": "worse became better, new became old, and the like",
     "measurement": "the number of a measurement changed",
     "asserted": "uncertain before, definitely present now",
     "hedged": "definitely present before, uncertain now",
     "severity": "mild became severe, and the like",
     "prior": "compares with an earlier examination that the input does not speak of",
 }
+# Of these, `before` and `after` are what the two texts say of the finding, not sentences of them.
+ATTRIBUTES = ("device", "side", "place", "course", "measurement", "severity")
 # What is wrong with an output by itself.
 FLAGS = ("empty", "prompt echo", "repetition", "cut off")
 
@@ -99,8 +106,19 @@ def _of_finding(name: str, before: Finding | None, after: Finding | None) -> Ite
     if not before or not after or ABSENT in (before.status, after.status):
         return
     # What one of the texts does not say has not changed: it is only left out.
-    if _other_side(before, after) or _other_side(after, before):
+    if other_side(before, after) or other_side(after, before):
         yield _change("side", name, _side(before), _side(after))
+    for one, other in _each_side(before, after):
+        if other_place(one, other) or other_place(other, one):
+            yield _change("place", name, *(", ".join(sorted(f.places)) for f in (one, other)))
+            break
+    for one, other in _each_side(before, after):
+        if reversed_course(one.course, other.course):
+            yield _change("course", name, *(", ".join(sorted(f.course)) for f in (one, other)))
+            break
+    # A wrong place is a finding of its own: it need not be said to be right before.
+    if before.misplaced != after.misplaced:
+        yield _change("device", name, *(_misplaced(f) for f in (before, after)))
     old = before.measurements.keys() - after.measurements.keys()
     new = after.measurements.keys() - before.measurements.keys()
     if old and new:
@@ -109,8 +127,17 @@ def _of_finding(name: str, before: Finding | None, after: Finding | None) -> Ite
             for side, values in ((before, old), (after, new))
         )
         yield _change("measurement", name, *written)
-    if before.severities and after.severities and before.severities.isdisjoint(after.severities):
-        yield _change("severity", name, *map(_severity, (before, after)))
+    for one, other in _each_side(before, after):
+        if other_severity(one.severities, other.severities):
+            yield _change("severity", name, *map(_severity, (one, other)))
+            break
+
+
+def _each_side(before: Finding, after: Finding) -> Iterator[tuple[Finding, Finding]]:
+    """Yield the two, and what they are on each side of which both speak by itself."""
+    yield before, after
+    for side in sorted(before.of_side.keys() & after.of_side.keys()):
+        yield before.of_side[side], after.of_side[side]
 
 
 def _change(kind: str, finding: str, before: str, after: str) -> Change:
@@ -125,16 +152,35 @@ def _side(finding: Finding) -> str:
     return "both" if len(finding.sides) > 1 else next(iter(finding.sides))
 
 
-def _other_side(one: Finding, other: Finding) -> bool:
+def other_side(one: Finding, other: Finding) -> bool:
     """Say whether `one` is on a side on which `other` is not, as far as all of `other` is known."""
     more = bool(one.sides and other.sides and one.sides - other.sides)
     return more and (not other.unsided or one.sides.isdisjoint(other.sides))
 
 
+def other_place(one: Finding, other: Finding) -> bool:
+    """Say whether `one` is at a place at which `other` is not, as `_other_side` does."""
+    if not one.places or not other.places:
+        return False
+    more = elsewhere(one.places, other.places)
+    return bool(more) and (not other.unplaced or more == one.places)
+
+
+def _misplaced(finding: Finding) -> str:
+    return "misplaced" if finding.misplaced else "not misplaced"
+
+
+def other_severity(one: set[str], other: set[str]) -> bool:
+    """Say whether two sets of degrees differ. Tension is an emergency, also beside no degree."""
+    if "tension" in one ^ other:
+        return True
+    return bool(one and other) and one.isdisjoint(other)
+
+
 def _severity(finding: Finding) -> str:
-    return " to ".join(
-        word for word in ("mild", "moderate", "severe") if word in finding.severities
-    )
+    degrees = ("mild", "moderate", "severe", "tension")
+    said = [word for word in degrees if word in finding.severities]
+    return " to ".join(said) or "no degree"
 
 
 # ------------------------------------------------------------------- comparisons with a prior

@@ -39,6 +39,7 @@ SPECIFIC = {
     "thicken*+interstit* abnormal*+interstit* disease*+interstit* fibrosis fibrotic reticul* "
     "honeycomb* prominen*+marking* "
     "increas*+marking* coarse*+marking* marking*+prominen* marking*+increas* marking*+coarse* "
+    "prominen*+interstit* coarse*+interstit* "
     "silicosis sarcoid* asbestos*",
     "hyperinflation or emphysema": "emphysem* hyperinflat* hyperexpan* hyperaerat* hyperlucen* "
     "overinflat* copd bulla* bullous bleb* flatten*+diaphragm* flatten*+hemidiaphragm* "
@@ -48,9 +49,11 @@ SPECIFIC = {
     "blunted costophrenic angle": "blunt*",
     "raised diaphragm": "elevat*+diaphragm* elevat*+hemidiaphragm* raised+hemidiaphragm* eventrat*",
     "hernia": "herni*",
-    "mediastinal shift": "shift* deviat*",
+    "mediastinal shift": "shift shifts shifting shifted+mediast* shifted+trache* shifted+heart "
+    "shifted+cardi* deviat*",
     "degenerative change": "degenerat* spondyl* osteophyt* arthrit* arthros* arthropath* spur* "
-    "osteoarthr* syndesmophyt* hypertroph* endplate*",
+    "osteoarthr* syndesmophyt* hypertroph* endplate* disc+disease disk+disease "
+    "narrow*+disc narrow*+disk",
     "scoliosis or kyphosis": "scolio* *scoliosis kypho* curvature *curvature lordosis",
     "osteopenia": "osteopen* osteopor* deminerali*",
     "compression deformity": "compress* wedg* height+loss",
@@ -62,6 +65,7 @@ SPECIFIC = {
     "pacemaker": "pacemak* pacer* pacing icd aicd defibrill* lead leads generator*",
     "central line": "picc line lines catheter* cath port ports mediport* portacath "
     "swan hickman sheath introducer*",
+    "aortic balloon pump": "iabp balloon pump pumps",
     "postoperative change": "sternotom* cabg bypass clip clips suture* staple* wire wires hardware "
     "fixation screw* rod rods prosthe* arthroplast* replacement* surger* surgic* postsurg* "
     "postoperat* resect* *ectomy *ectomies stent* graft* fusion kyphoplast* vertebroplast* "
@@ -69,8 +73,8 @@ SPECIFIC = {
 }
 # Words that many findings share: they name one only when no list above knows what modifies them.
 GENERAL = {
-    "opacity": "opaci* infiltrat* airspace density densities ground groundglass haz* bronchogram* "
-    "shadow*",
+    "opacity": "opaci* infiltrat* airspace disease+air density densities ground groundglass haz* "
+    "bronchogram* shadow*",
     "tube": "tube tubes",
 }
 CANONICAL = (*SPECIFIC, *GENERAL)
@@ -80,6 +84,9 @@ _NORMALITY = """
     normal normally unremarkable clear intact patent stable unchanged change changed changes
     expanded sharp midline free within limits symmetric abnormality abnormalities process processes
     disease diseases acute finding findings evidence active marking markings pathology
-    abnormal abnormally aerated aeration inflated inflation tip tips side hole
+    abnormal abnormally aerated aeration inflated inflation tip tips side hole holes
+    sidehole sideholes sideport sideports
+    prominent retraction shifted displacement malposition malpositioned
+    enlarging enlarged enlargement extubated extubation coil coils coiled kink kinked loop looped
 """
 NOT_FINDINGS = frozenset(_NORMALITY.split())

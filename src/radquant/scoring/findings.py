@@ -7,13 +7,14 @@ Annotators mark words; a finding is what the words mean: "heart size is enlarged
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from radquant.scoring import lexicon_terms
-from radquant.scoring.finding_terms import GENERAL, NOT_FINDINGS, SPECIFIC
+from radquant.scoring.attributes import Said, read
+from radquant.scoring.devices import CONTINUES, DEVICES
+from radquant.scoring.finding_names import finding_of
 from radquant.scoring.spans import Span, sentence_at, sentences, spans
 
 Record = dict[str, Any]
@@ -29,14 +30,6 @@ LABELS = {
     "Observation::definitely absent": ABSENT,
     "OBS-DA": ABSENT,
 }
-
-# Words that only qualify a finding. Where no list knows them together with what they stand at
-# (large + heart), they are none by themselves.
-_QUALIFIERS = frozenset(
-    word
-    for term in (*lexicon_terms.MODIFIERS, *lexicon_terms.NORMAL, *lexicon_terms.POSITIONS)
-    for word in re.findall(r"\w+", term)
-)
 
 _SIDES = {
     **dict.fromkeys(("left", "leftward", "leftsided", "lll", "lul", "lingula", "lingular"), "left"),
@@ -54,18 +47,21 @@ _BOTH_SIDES = re.compile(
     rf"\b(?:left|right){_APART}"
     rf"(?:(?:\w+{_APART})?(?:greater|larger|worse|more|bigger){_APART}(?:\w+{_APART})?than{_APART}"
     rf"|(?:(?:sided|upper|lower|middle|mid|lobes?|lungs?|base|basilar|basal|apex|apical){_APART})"
-    rf"{{0,3}}(?:and|or|,){_APART})(?:the{_APART})?(?:left|right)\b"
+    rf"{{0,3}}(?:and|or|,){_APART})(?:(?:in|at|of|within){_APART})?(?:the{_APART})?(?:left|right|lingula\w*)\b"
     r"|\b(?:bilateral|bibasilar|bibasal|biapical)\b"
 )
 _SEVERITIES = {
     word: degree
     for degree, words in {
-        "mild": "mild mildly small minimal minimally tiny trace slight slightly subtle minor faint",
+        "mild": "mild mildly small minimal minimally tiny trace slight slightly subtle minor faint "
+        "borderline",
         "moderate": "moderate moderately",
-        "severe": "severe severely large extensive extensively marked markedly massive gross huge",
+        "severe": "severe severely large extensive extensively marked markedly massive massively "
+        "gross grossly huge profound substantial sizable sizeable considerable florid",
     }.items()
     for word in words.split()
 }
+_LOW = {"low", "lower", "decreased", "diminished", "reduced"}
 _NUMBER = r"\d+(?:\.\d+)?"
 _MEASUREMENT = re.compile(
     rf"(?<![\w.])({_NUMBER}(?:\s{{0,8}}(?:x|×|by|to|-)\s{{0,8}}{_NUMBER}){{0,5}})"
@@ -83,6 +79,7 @@ class Mention:
     sides: set[str]
     severities: set[str]
     tokens: str
+    related: str  # what modifies it and where it is, as the text has it, in lower case
     span: Span | None  # characters; None where the text has not the annotation's tokens
 
 
@@ -93,9 +90,15 @@ class Finding:
     status: str
     sides: set[str] = field(default_factory=set)  # left, right
     unsided: bool = False  # one of the mentions names no side
-    severities: set[str] = field(default_factory=set)  # mild, moderate, severe
+    severities: set[str] = field(default_factory=set)  # mild, moderate, severe, tension
+    places: set[str] = field(default_factory=set)  # see `places`: upper, base, "rib 5", "T12"
+    unplaced: bool = False  # one of the mentions names no place
+    course: set[str] = field(default_factory=set)  # see `courses`: worse, better, stable, new …
+    misplaced: bool = False  # a device that is where it should not be
     measurements: dict[float, str] = field(default_factory=dict)  # mm: as written
     quote: str = ""  # the first sentence that states it
+    # The same of the mentions that are on one side alone; without measurements and quote.
+    of_side: dict[str, "Finding"] = field(default_factory=dict)
 
 
 # (entity's key, finding, status, (words that modify it, words of where it is))
@@ -129,17 +132,38 @@ def describe(record: Record, text: str) -> dict[str, Finding]:
     sided: dict[int, set[str]] = {}
     for here, same in _by_sentence(bounds, mentions).items():
         sided.update(zip(map(id, same), _sides(text, bounds[here], same), strict=True))
+    said = _said(text, bounds, mentions)
     for mention in mentions:
         finding = found[mention.finding]
         finding.quote = finding.quote or _quote(text, bounds, mention)
-        if mention.status != ABSENT:
-            sides = sided.get(id(mention), mention.sides)
-            finding.sides |= sides
-            finding.unsided |= not sides
-            finding.severities |= mention.severities
+        if mention.status == ABSENT:
+            continue
+        sides = sided.get(id(mention), mention.sides)
+        _add(finding, mention, sides, said.get(id(mention)))
+        if len(sides) == 1:  # "large on the right, small on the left"
+            side = next(iter(sides))
+            of_side = finding.of_side.setdefault(side, Finding(mention.status))
+            _add(of_side, mention, sides, said.get(id(mention)))
     for name, value, written in _measurements(text, bounds, mentions):
         found[name].measurements.setdefault(value, written)
     return found
+
+
+def _add(finding: Finding, mention: Mention, sides: set[str], said: Said | None) -> None:
+    """Add to `finding` what one mention of it says."""
+    finding.sides |= sides
+    finding.unsided |= not sides
+    finding.severities |= mention.severities
+    if said is None:
+        return
+    finding.places |= said.places
+    finding.unplaced |= not said.places
+    finding.course |= said.course
+    finding.misplaced |= said.misplaced
+    finding.severities |= {"tension"} if said.tension else set()
+    if not mention.severities:
+        own = set(mention.tokens.lower().split())  # "large" of "the heart is large"
+        finding.severities |= _degrees({*said.words} - own)
 
 
 def _by_sentence(bounds: list[Span], mentions: Iterable[Mention]) -> dict[int, list[Mention]]:
@@ -152,6 +176,40 @@ def _by_sentence(bounds: list[Span], mentions: Iterable[Mention]) -> dict[int, l
         if mention.span is not None and bounds:
             found.setdefault(sentence_at(bounds, mention.span[0]), []).append(mention)
     return found
+
+
+def _degrees(words: Iterable[str]) -> set[str]:
+    return {_SEVERITIES[word] for word in words if word in _SEVERITIES}
+
+
+def _said(text: str, bounds: list[Span], mentions: Iterable[Mention]) -> dict[int, Said]:
+    """Return {id of a mention: what its sentence says of it} of those that have a span."""
+    found: dict[int, Said] = {}
+    by_sentence = _by_sentence(bounds, mentions)
+    for here, same in by_sentence.items():
+        start, end = bounds[here]
+        same = sorted(same, key=lambda m: (m.span, m.finding))
+        said = [
+            Said(m.finding, m.span[0] - start, m.span[1] - start, m.related)  # type: ignore[index]
+            for m in same
+        ]
+        read(text[start:end].lower(), said, _following(text, bounds, by_sentence, here))
+        found.update(zip(map(id, same), said, strict=True))
+    return found
+
+
+def _following(
+    text: str, bounds: list[Span], by_sentence: Mapping[int, list[Mention]], here: int
+) -> str:
+    """Return the sentences that go on about the device of sentence `here`: "Its tip is …"."""
+    found = []
+    for index in range(here + 1, min(here + 3, len(bounds))):
+        sentence = text[slice(*bounds[index])].lower()
+        named = {mention.finding for mention in by_sentence.get(index, ())}
+        if named & DEVICES or not CONTINUES.match(sentence):
+            break
+        found.append(sentence)
+    return " ".join(found)
 
 
 def _sides(text: str, bounds: Span, same: list[Mention]) -> Iterator[set[str]]:
@@ -196,8 +254,9 @@ def _mentions(record: Record, text: str, named: Iterable[Named]) -> list[Mention
                 finding,
                 status,
                 _known_sides([*words, *locations]),
-                {_SEVERITIES[word] for word in modifiers if word in _SEVERITIES},
+                _degrees(modifiers),
                 entities[key]["tokens"],
+                " ".join((*modifiers, *locations)).lower(),
                 places.get(id(entities[key])),
             )
         )
@@ -210,8 +269,14 @@ def _named(entities: Mapping[str, Any]) -> Iterator[Named]:
         for relation, target in entity["relations"]:
             if relation == "modify":
                 modifiers_of.setdefault(target, []).append(key)
+    low, broken = _low_volumes(entities), _broken_devices(entities)
     for key, entity in entities.items():
         status = LABELS.get(entity["label"])
+        if key in broken:
+            continue
+        if key in low:
+            yield key, "low lung volumes", status or PRESENT, ([], [])
+            continue
         if status is None or any(relation == "modify" for relation, _ in entity["relations"]):
             continue
         modifiers = _reached(modifiers_of, modifiers_of.get(key, []))
@@ -219,13 +284,46 @@ def _named(entities: Mapping[str, Any]) -> Iterator[Named]:
             modifiers_of,
             [target for relation, target in entity["relations"] if relation == "located_at"],
         )
-        related = (
-            [word for other in modifiers for word in _words(entities[other])],
-            [word for other in places for word in _words(entities[other])],
-        )
-        finding = _finding(tuple(_words(entity)), *map(tuple, related))
+        related = (_in_order(entities, modifiers), _in_order(entities, places))
+        finding = finding_of(tuple(_words(entity)), *map(tuple, related))
         if finding is not None:
             yield key, finding, status, related
+
+
+def _broken_devices(entities: Mapping[str, Any]) -> set[str]:
+    """Return the "fractured" of "the lead is fractured" and "fractured wires": no bone's."""
+    ordered = sorted(entities, key=lambda key: int(entities[key]["start_ix"]))
+    found = set()
+    for before, here in pairwise(ordered):
+        for key, other, most in ((here, before, 2), (before, here, 0)):
+            apart = entities[here]["start_ix"] - entities[before]["end_ix"] - 1
+            if entities[key]["tokens"].lower() in ("fractured", "broken") and apart <= most:
+                named = finding_of(tuple(_words(entities[other])), (), ())
+                if named in DEVICES or named == "postoperative change":
+                    found.add(key)
+    return found
+
+
+def _low_volumes(entities: Mapping[str, Any]) -> set[str]:
+    """Return the "low" of "low lung volumes", which an annotator may take for a side's or for a
+    modifier of what follows: "lower lung volumes", "low lung volumes with atelectasis"."""
+    ordered = sorted(entities, key=lambda key: int(entities[key]["start_ix"]))
+    return {
+        key
+        for index, key in enumerate(ordered)
+        if entities[key]["tokens"].lower() in _LOW
+        and any(
+            entities[other]["tokens"].lower().split()[-1:] in (["volume"], ["volumes"])
+            and entities[other]["start_ix"] - entities[key]["end_ix"] <= 2
+            for other in ordered[index + 1 : index + 3]
+        )
+    }
+
+
+def _in_order(entities: Mapping[str, Any], keys: Iterable[str]) -> list[str]:
+    """Return the words of some entities, in the text's order: "right upper lobe"."""
+    ordered = sorted(keys, key=lambda key: int(entities[key]["start_ix"]))
+    return [word for key in ordered for word in _words(entities[key])]
 
 
 def _reached(modifiers_of: Mapping[str, list[str]], start: Iterable[str]) -> list[str]:
@@ -242,65 +340,6 @@ def _words(entity: Mapping[str, Any]) -> list[str]:
 
 def _split(text: str) -> list[str]:
     return _WORDS.findall(text)
-
-
-@cache
-def _terms() -> list[list[tuple[str, list[list[re.Pattern[str]]]]]]:
-    return [
-        [(finding, [_pattern(term) for term in terms.split()]) for finding, terms in group.items()]
-        for group in (SPECIFIC, GENERAL)
-    ]
-
-
-def _pattern(term: str) -> list[re.Pattern[str]]:
-    return [re.compile(re.escape(part).replace(r"\*", r"\w*")) for part in term.split("+")]
-
-
-# Bounded, because a language model's output may hold any number of different words.
-_KNOWN: dict[tuple[tuple[str, ...], ...], str | None] = {}
-
-
-def _finding(
-    head: tuple[str, ...], modifiers: tuple[str, ...], places: tuple[str, ...]
-) -> str | None:
-    """Return the finding that an observation names, None for a statement of normality."""
-    key = (head, modifiers, places)
-    if key not in _KNOWN:
-        if len(_KNOWN) > 100_000:
-            _KNOWN.clear()
-        _KNOWN[key] = _look_up(*key)
-    return _KNOWN[key]
-
-
-def _look_up(
-    head: tuple[str, ...], modifiers: tuple[str, ...], places: tuple[str, ...]
-) -> str | None:
-    everything = (*head, *modifiers, *places)
-    # "nodular opacity" is a nodule, "consolidated mass" a mass: the observation's own words come
-    # first, then those that modify it; but markings are normal unless something is said of them.
-    looks = [head] if head and head[0].startswith("marking") else [head, (*head, *modifiers)]
-    for group in _terms():
-        for words in looks:
-            for finding, terms in group:
-                if any(_fits(term, words, everything) for term in terms):
-                    return finding
-    if all(word in NOT_FINDINGS or word in _QUALIFIERS for word in head):
-        return None
-    return " ".join(map(_singular, head))
-
-
-def _fits(term: list[re.Pattern[str]], words: tuple[str, ...], everything: tuple[str, ...]) -> bool:
-    first, *others = term
-    return any(map(first.fullmatch, words)) and all(
-        any(map(part.fullmatch, everything)) for part in others
-    )
-
-
-def _singular(word: str) -> str:
-    if len(word) > 4 and word.endswith("ies"):
-        return f"{word[:-3]}y"
-    plural = len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is"))
-    return word[:-1] if plural else word
 
 
 def _quote(text: str, bounds: list[Span], mention: Mention) -> str:

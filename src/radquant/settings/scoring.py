@@ -9,6 +9,7 @@ from radquant.settings.section import FilePath, Line, Name, OneOf, Option, Secti
 from radquant.settings.subgroups import Subgroups
 
 RADGRAPH_MODELS = ("radgraph", "radgraph-xl", "modern-radgraph-xl")
+LANGUAGES = ("en", "any")
 
 
 class RadGraph(Section):
@@ -36,6 +37,11 @@ class Scoring(Section):
     annotator: Annotated[str, OneOf(registry.ANNOTATORS)] = Field(
         "lexicon",
         description="lexicon (rules, offline) or radgraph (the trained model, its own environment)",
+    )
+    language: Annotated[str, OneOf(LANGUAGES)] = Field(
+        "en",
+        description="en refuses references and inputs that are not English, which is all that the "
+        "annotators read; any goes on, and the report calls such a run unfit",
     )
     radgraph: RadGraph = Field(
         RadGraph(), description="The trained annotator, used with annotator radgraph"

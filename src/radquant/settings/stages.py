@@ -78,8 +78,21 @@ CHECK_PROMPTS = (
     Part("generation", Generation, only=("examples", "examples_max_words")),
 )
 BASELINES = (Part("task", Task, only=("inputs", "target")), WRITTEN, SEED)
-ANNOTATE = (Part("scoring", Scoring), Part("compute", Compute, only=("threads",)))
+ANNOTATE_OUTPUTS = (
+    Part("scoring", Scoring, without=("language",)),
+    Part("compute", Compute, only=("threads",)),
+)
 ANNOTATE_QUICKLY = (Part("scoring", Scoring, only=("annotator",)),)
+# Outputs may be of any language: whether a model writes English is a result.
+LANGUAGE = (
+    Part("scoring", Scoring, only=("language",)),
+    Part("task", Task, only=("inputs",)),
+)
+ANNOTATE = (
+    Part("scoring", Scoring),
+    Part("task", Task, only=("inputs",)),
+    Part("compute", Compute, only=("threads",)),
+)
 SCORE = (TARGET, WRITTEN)
 # A server has an engine of its own to begin with.
 SERVE = (ROUNDING, Part("compute", Compute, without=("engine",)), CODE_OF_MODEL, DATE)
