@@ -9,10 +9,10 @@ SPECIFIC = {
     "free air": "pneumoperiton* air+free gas+free free+intraperiton*",
     "subcutaneous emphysema": "emphysema*+subcutan* gas+subcutan* air+subcutan*",
     "pericardial effusion": "effusion*+pericard* fluid+pericard*",
-    "pleural effusion": "effusion* hydrothora* hemothora* empyema* fluid+pleura*",
+    "pleural effusion": "effusion* eff effs hydrothora* hemothora* empyema* fluid+pleura*",
     "pneumonia": "pneumonia* pneumonic pneumonitis bronchopneumonia* infection* infectious pna",
     "tuberculosis": "tubercul* tb",
-    "consolidation": "consolidat*",
+    "consolidation": "consolidat* consol",
     "atelectasis": "atelecta* collaps* loss+volume",
     "low lung volumes": "low+volume* low+inflation* hypoinflat* hypoventil* hypoaerat* "
     "decreas*+volume* diminish*+volume* reduc*+volume* hypoexpan*",
@@ -30,12 +30,12 @@ SPECIFIC = {
     "aortic tortuosity or calcification": "atheroscl* atheroma* tortuo* unfold* uncoil* ectasia "
     "ectatic elongat*+aort* calcifi*+aort* calcifi*+arch calcifi*+knob dilat*+aort* "
     "enlarg*+aort* prominen*+aort*",
-    "malignancy": "malignan* cancer* carcinoma* metasta* neoplas* tumor* lymphoma*",
+    "malignancy": "malignan* mets cancer* carcinoma* metasta* neoplas* tumor* lymphoma*",
     "nodule": "nodul* micronodul*",
     "mass": "mass masses",
     "granuloma or calcification": "granulom* calcif* histoplasm*",
-    "fracture": "fractur*",
-    "interstitial disease": "interstit* opaci*+interstit* densit*+interstit* infiltrat*+interstit* "
+    "fracture": "fractur* fx fxs",
+    "interstitial disease": "interstit* ild opaci*+interstit* densit*+interstit* infiltrat*+interstit* "
     "thicken*+interstit* abnormal*+interstit* disease*+interstit* fibrosis fibrotic reticul* "
     "honeycomb* prominen*+marking* "
     "increas*+marking* coarse*+marking* marking*+prominen* marking*+increas* marking*+coarse* "
@@ -69,7 +69,7 @@ SPECIFIC = {
 }
 # Words that many findings share: they name one only when no list above knows what modifies them.
 GENERAL = {
-    "opacity": "opaci* infiltrat* airspace density densities ground groundglass haz* bronchogram* "
+    "opacity": "opaci* ggo ggos infiltrat* airspace density densities ground groundglass haz* bronchogram* "
     "shadow*",
     "tube": "tube tubes",
 }

@@ -29,28 +29,28 @@ FINDINGS = _terms("""
     bronchogram bronchopneumonia bronchospasm bronchovascular_crowding bulge bulla bullous bypass
     cabg calcific calcification calcified callus cancer carcinoma cardiomegaly cardiomyopathy
     cavitary cavitation cavity cephalization chf cholecystectomy cholelithiasis collapse collapsed
-    collection compression congestion consolidation constipation contusion copd crowding cuffing
+    collection compression congestion consol consolidation constipation contusion copd crowding cuffing
     curvature cyst cystic deformed deformity degeneration degenerative degenerative_change
     demineralization demineralized density depression deviated deviation dextroconvex
     dextrocurvature dextroscoliosis dilatation dilated dilation disc_disease disease dislocated
     dislocation displacement dissection distended distension distention dyspnea ectasia ectatic
-    edema effacement effusion elevated elevation elongated elongation embolism embolization
+    edema eff effacement effusion elevated elevation elongated elongation embolism embolization
     embolus emphysema emphysematous empyema engorged engorgement enlarged enlargement enlarging
     eventration exacerbation exaggeration extubated extubation failure fat_pad fibronodular
     fibrosis fibrotic finding flattened flattening fluid fluid_collection fluid_overload
-    foreign_body fracture fractured fragment free_air fullness fusion gallstone gas goiter
+    foreign_body fx fracture fractured fragment free_air fullness fusion gallstone gas ggo goiter
     granuloma granulomata granulomatous haziness heart_failure hemangioma hematoma hemorrhage
     hemothorax hepatomegaly hernia herniation hilar_prominence honeycombing hydropneumothorax
     hydrothorax hyperaerated hyperaeration hyperdensity hyperexpanded hyperexpansion hyperinflated
     hyperinflation hyperlucency hyperlucent hypertension hypertrophy hypoaeration hypoinflated
-    hypoinflation hypoventilated hypoventilation hypoventilatory ileus indistinct indistinctness
+    hypoinflation hypoventilated hypoventilation hypoventilatory ild ileus indistinct indistinctness
     infarct infarction infection infiltrate infiltration infiltrative inflammation inflammatory
     inflated inflation injury interstitial_abnormality interstitial_change interstitial_disease
     interstitial_lung_disease intubated intubation irregularity kerley_b_line kerley_line
     kyphoplasty kyphoscoliosis kyphosis kyphotic laminectomy leak lesion levocurvature
     levoscoliosis lobectomy lordosis lordotic loss lucency lucent lymphadenopathy lymphangitic
     malalignment malignancy malposition malpositioned malunion marking mass mass_effect mastectomy
-    metastases metastasis metastatic mucous_plugging mucus_plug mucus_plugging narrowed narrowing
+    metastases metastasis mets metastatic mucous_plugging mucus_plug mucus_plugging narrowed narrowing
     necrosis neoplasm neoplastic nephrolithiasis nodular_density nodularity nodule nonunion
     obesity obliteration obscuration obscured obstruction obstructive occlusion oedema
     opacification opacified opacity osteoarthritis osteoarthrosis osteopenia osteopenic osteophyte
@@ -178,48 +178,78 @@ POSITIONS = _terms("""
 
 # "No X": what follows is absent. The word itself is no observation.
 NEGATIONS = _terms("""
-    absence_of absent clear_of cleared_of denies detection_of excluding free_of instead_of
-    interval_removal_of interval_resolution_of lack_of lacks negative_for neither never no
-    no_evidence_of no_longer no_sign_of non nor not rather_than removal_of resolution_of
-    sensitivity_for to_detect without
-""")
+    absence_of argue_against argued_against argues_against arguing_against
+    clear_from clear_of clearance_of cleared_of clearing_of denies detection_of devoid_of
+    disappearance_of doesn't don't didn't are_against evidence_against excluding fail_to failed_to
+    failing_to fails_to free_from free_of hasn't haven't incompatible_with inconsistent_with
+    instead_of interval_clearing_of interval_removal_of interval_resolution_of isn't aren't wasn't
+    weren't lack_of lacked lacking lacks neg_for negative_for neither never no no_evidence_of
+    no_evidence_that no_indication_that no_longer no_sign_of non nor not nothing_to rather_than
+    removal_of resolution_of sensitivity_for speak_against speaks_against to_detect unlikely_to
+    w/o w/out without zero
+""") + tuple(sorted({
+    *_phrases(_words("is was are were be being"), _words("negative_for neg_for")),
+    *_phrases(_words("no"), _words("evidence_of_any radiographic_evidence_of")),
+}))  # fmt: skip
 
-# "X is not seen": what stands before it in the clause is absent.
+# "X cannot be seen": they deny what is said of X, and nothing that follows.
+DENIALS = _terms("""
+    can't can_no_longer can_not cannot couldn't could_no_longer could_not not_adequately
+    not_completely not_entirely not_fully not_optimally not_well unable_to won't
+""")
+# Of these, those after which something is seen all the same: "is not well seen".
+PARTLY = _words("adequately completely entirely fully optimally well")
+# What a denial ends with, so that what is seen after it is not: "not seen", "isn't seen".
+NOT = _words("not cannot longer t never nor")
+
+# Words of seeing: "X is not clearly seen" denies X.
+SEEN = _terms("""
+    apparent appreciable appreciated demonstrated depicted detectable detected discerned discernible
+    evident found identifiable identified in_place in_position noted observed perceptible present
+    recognized recognizable seen suggested visible visualised visualized
+""")
+# "Not seen previously": it may be there now.
+FORMERLY = _words("before earlier formerly previous previously prior then")
+
+# "X has resolved": what stands before it in the clause is absent; where nothing does, what follows.
 POST_NEGATIONS = _terms("""
-    are_absent been_discontinued been_extubated been_removed been_taken_out been_withdrawn
-    completely_resolved excluded has_been_extubated has_been_removed has_cleared has_resolved
-    have_been_removed have_cleared have_resolved is_absent is_negative is_removed
-    no_longer_appreciated no_longer_evident no_longer_identified no_longer_present no_longer_seen
-    no_longer_visible no_longer_visualized not_apparent not_appreciated not_clearly_seen
-    not_confirmed not_definitely_seen not_demonstrated not_detected not_evident not_identified
-    not_noted not_observed not_present not_seen not_suggested not_visible not_visualized removed
-    resolved ruled_out unlikely was_removed were_removed
+    absent been_discontinued been_extubated been_pulled been_removed been_taken_out been_withdrawn
+    cleared completely_resolved disappeared excluded gone has_cleared has_resolved have_cleared
+    have_resolved improbable is_absent is_negative is_removed neg none removed resolved ruled_out
+    unlikely vanished was_pulled was_removed were_removed
+""")
+# Of these, those that say that something was there. "No evidence that X has resolved": it is there.
+GONE = _words("cleared disappeared extubated gone out pulled removed resolved vanished withdrawn")
+# "X has almost cleared", "partial resolution of X", "to document resolution of X": X is there.
+ALMOST = _words("""
+    almost confirm confirming document documenting ensure ensuring eventual expected follow
+    further gradual incomplete incompletely largely mostly near nearly not ongoing partial partially
+    partly slow some substantial substantially t until verify
 """)
 
 # "Possible X": what follows is uncertain.
 UNCERTAINTIES = _terms("""
-    can_not_exclude can_not_rule_out cannot_exclude cannot_rule_out concern_for concern_of
-    considerations_include could differential differential_considerations differential_diagnosis
-    differential_includes equivocal equivocal_for evaluate_for exclude favor favored likely may
-    maybe might must_be_considered not_exclude perhaps possible possibly potential potentially
+    can_not_exclude can_not_rule_out cannot_exclude cannot_rule_out concern_for concern_of consider
+    considerations_include correlate_for correlation_for could differential
+    differential_considerations differential_diagnosis differential_includes doubt doubted
+    doubtful equivocal equivocal_for evaluate_for exclude favor favored likely may maybe might
+    must_be_considered not_exclude not_necessarily perhaps possible possibly potential potentially
     presumably presumptive presumptively probable probably question question_of questionable r/o
-    rule_out suggestion_of suspect suspicion suspicion_of suspicious_of unclear_if versus vs
-    whether worry_for
+    rule_out should_a should_an should_any should_there suggestion_of suspect suspicion
+    suspicion_of suspicious_of unclear_if versus vs whether worry_for if
 """)
+# Of these, those that a denial does not deny: "does not exclude X".
+EXCLUDING = _words("exclude excluding out necessarily")
 
 # "X cannot be excluded": what stands before it in the clause is uncertain.
 POST_UNCERTAINTIES = _terms("""
-    are_also_possible are_not_excluded are_presumed are_questioned are_suspected
-    can_not_be_excluded can_not_be_ruled_out cannot_be_completely_excluded
-    cannot_be_definitively_excluded cannot_be_entirely_excluded cannot_be_excluded
-    cannot_be_fully_excluded cannot_be_ruled_out cannot_entirely_be_excluded
-    could_also_be_considered could_be_considered could_be_present difficult_to_exclude
-    hard_to_exclude if_any is_a_possibility is_also_a_possibility is_also_possible is_considered
-    is_favored is_not_excluded is_presumed is_questioned is_suspected less_likely may_be_present
-    might_be_present must_also_be_considered must_be_considered not_be_completely_excluded
-    not_be_entirely_excluded not_be_excluded not_be_fully_excluded not_be_ruled_out
-    not_completely_excluded not_entirely_excluded not_excluded not_ruled_out presumed
-    should_be_considered would_be_difficult_to_exclude
+    ? are_also_possible are_presumed are_questioned are_suspected can_not_be_confirmed
+    cannot_be_confirmed could_also_be_considered could_be_considered could_be_present
+    difficult_to_exclude hard_to_exclude if_any impossible_to_exclude is_a_possibility
+    is_also_a_possibility is_also_possible is_considered is_favored is_presumed is_questioned
+    is_suspected less_likely may_be_present might_be_present must_also_be_considered
+    must_be_considered not_certain presumed should_be_considered uncertain
+    would_be_difficult_to_exclude
 """)
 
 # "A may represent B": A is suggestive of B, and B is uncertain. "Perhaps due to", "could also be".
@@ -258,30 +288,38 @@ SUGGESTIONS = _terms("""
 }))  # fmt: skip
 
 # Of the uncertainties, those that may also end their clause: "Atelectasis is likely."
-BACKWARD = _words("likely possible possibly probable probably questionable equivocal")
+BACKWARD = _words("doubted doubtful likely possible possibly probable probably questionable equivocal")
 
 # "A consistent with B": A is suggestive of B, and B keeps its status.
 STATEMENTS = _terms("""
     attributable_to caused_by characteristic_of compatible_to compatible_with consistent_of
     consistent_with diagnostic_of due_to in_keeping_with indicates indicating indicative_of
     reflect reflecting reflective_of reflects related_to represent representing represents
-    secondary_to typical_of
+    secondary_to typical_of c/w d/t 2/2
 """)
 
 # The scope of a negation or an uncertainty ends here.
 STOPS = _terms("""
     accompanied additionally also although apart_from aside_from because besides beyond but
-    compared except finding: however in_comparison in_the_setting_of instead nevertheless
-    other_than otherwise s/p since status_post still that though whereas which while yet
+    compared except exception_of finding: however in_comparison in_the_setting_of instead
+    nevertheless other_than otherwise s/p save_for since status_post still that though whereas which
+    while yet
 """)
 
 # Hold no negation or uncertainty although they look like one.
 NEUTRAL = _terms("""
-    almost_completely_resolved almost_resolved as_well_as can_be_seen can_not_be_assessed
-    gram_negative largely_resolved nearly_completely_resolved nearly_resolved no_doubt
-    no_interval_removal not_appreciably not_completely_resolved not_markedly not_only not_resolved
-    not_significantly not_substantially partially_resolved partly_resolved without_doubt
-""")
+    as_well_as been_pulled_back been_withdrawn_by been_withdrawn_slightly been_withdrawn_to
+    can_be_seen can_not_be_assessed cannot_be_assessed cannot_be_evaluated consider_ct
+    consider_chest_ct consider_follow consider_further consider_repeat could_not_be_assessed
+    gram_negative if_clinically if_the if_these if_this no_doubt no_interval_removal none_of
+    not_appreciably not_assessed not_evaluated not_markedly not_only not_significantly
+    not_substantially without_doubt
+""") + tuple(sorted({
+    *_phrases(
+        _words("can could may might should would"),
+        _words("be_helpful be_obtained be_performed be_repeated be_useful help"),
+    ),
+}))  # fmt: skip
 
 # A finite verb: what follows is the predicate.
 VERBS = _words("""
@@ -296,6 +334,12 @@ PERCEPTION = _words("""
     seen identified present noted demonstrated evident appreciated visualized detected visible
     observed found apparent suggested
 """)
+
+# After a negation, these begin what is there: "no pneumothorax after placement of a line".
+AFTERWARDS = _words("after despite following")
+
+# Of a device, this may be out of sight while the device is not.
+ENDS = _words("tip tips hole holes port ports")
 
 # Words that lead from a finding to where it is.
 PREPOSITIONS = _words("""
@@ -319,8 +363,16 @@ CHANGES = _words("""
     displacement migration
 """)
 
+# After these, "no" and its like answer: "pneumothorax: none", "pneumonia? Yes, on the left".
+NONE = _words("absent neg negative nil none")
+ANSWERS = NONE | _words("cannot no not possible present probable questionable unlikely yes")
+# What is read as another word: see `lexicon_tokens`.
+SHORT = NONE | _words("no w")
+
 # What follows one of these headings is why and how the examination was done.
 REQUEST_HEADINGS = _words("indication history information comparison technique reason examination")
+# Headings that are known also where they are not written in capitals.
+HEADINGS = REQUEST_HEADINGS | _words("conclusion exam findings impression")
 # Of these, all of it up to the next heading or paragraph, not a sentence only.
 HISTORY_HEADINGS = _words("indication history information reason")
 
@@ -332,3 +384,25 @@ DISEASES = _words("""
     ards aspiration atelectasis cardiomegaly chf congestion copd edema effusion emphysema empyema
     fracture hemorrhage hernia infection pneumonia pneumothoraces pneumothorax
 """)
+
+# Long names, one slip away from which a word is taken for them; see `lexicon_spelling`.
+SHORTEST_NAME = 7
+_NAMES = _words("""
+    adenopathy aneurysm aspiration atelectasis atelectatic bronchiectasis bronchitis calcification
+    calcified cardiomegaly catheter congestion consolidation degenerative effusion emphysema
+    emphysematous endotracheal engorgement fibrosis fracture granuloma hematoma hemorrhage
+    hemothorax hydropneumothorax hyperinflated hyperinflation infiltrate interstitial kyphosis
+    lymphadenopathy malignancy mediastinum metastasis nasogastric opacification opacity
+    osteopenia osteoporosis pacemaker pleural pneumomediastinum pneumonia pneumoperitoneum
+    pneumothorax scoliosis sternotomy subcutaneous tracheostomy tuberculosis
+""")
+NAMES = (
+    _NAMES
+    | {name + "s" for name in _NAMES if name[-1] not in "sy"}
+    | _words("""
+        absence adenopathies calcifications fractured metastases negative opacities opacified
+        pneumothoraces without
+    """)
+)
+# Words of their own.
+NO_SLIPS = _words("effusive")

@@ -1,0 +1,296 @@
+"""Whether what a sentence names is present, absent or uncertain, from the triggers around it."""
+
+from dataclasses import dataclass
+
+from radquant.scoring import lexicon_terms as terms
+from radquant.scoring.lexicon_relations import (
+    ANATOMY,
+    DEVICE,
+    FINDING,
+    HEADS,
+    MODIFIER,
+    NORMAL,
+    POSITION,
+    Entity,
+)
+
+PRESENT, ABSENT, UNCERTAIN = "definitely present", "definitely absent", "uncertain"
+
+ENTITIES = FINDING + DEVICE + NORMAL + MODIFIER + ANATOMY + POSITION
+# Kinds of a match that are triggers:
+NEGATION, DENIAL, SEEN, POST_NEGATION, UNCERTAINTY, POST_UNCERTAINTY = "-!o<?~"
+SUGGESTION, STATEMENT, STOP, NEUTRAL = ">=|."
+# Over how many words a negation reaches the trigger that it turns round: "not at all free of".
+REACH = 4
+
+Match = tuple[int, int, str]  # first token, token after the last, kind
+
+
+@dataclass
+class Scope:
+    """What holds at a place in the sentence."""
+
+    status: str = PRESENT
+    first: int = 0  # first entity of the clause, as far as triggers look back
+    triggered: int = 0  # number of entities when `status` was set
+    backward: bool = False  # if nothing follows, the trigger is of what stands before it
+    denied: int = -1  # token after the last negation, if no finding stands since; else -1
+    joined: bool = False  # a "with" stands since the negation
+
+    def set(self, status: str, entities: list[Entity]) -> None:
+        self.status, self.triggered = status, len(entities)
+        self.backward = self.joined = False
+
+    def restart(self, entities: list[Entity]) -> None:
+        self.status, self.first, self.denied = PRESENT, len(entities), -1
+
+
+def find_statuses(words: list[str], matches: list[Match]) -> tuple[list[Entity], list[int]]:
+    """Return the entities with their status, and after how many of them a suggestion stands."""
+    breaks, denied_breaks = clause_breaks(words)
+    entities: list[Entity] = []
+    links: list[int] = []
+    scope = Scope()
+    position = 0
+    for start, end, kind in [*matches, (len(words), len(words), STOP)]:
+        joints = denied_breaks if scope.status == ABSENT else breaks
+        if kind == STOP or any(index in joints for index in range(position, start)):
+            if scope.backward and scope.triggered == len(entities):  # "atelectasis is possible"
+                _apply(entities[scope.first :], scope.status)
+            scope.restart(entities)
+        scope.joined = scope.joined or "with" in words[position:start]
+        position = start
+        if kind in ENTITIES:
+            _add(words, Entity(start, end, kind, scope.status), entities, scope)
+        elif kind in (NEGATION, DENIAL):
+            _negate(words, start, end, kind, entities, scope)
+        elif kind == SEEN:
+            if _is_denied(words, start, scope, terms.NOT) and not _formerly(words, end):
+                _deny(words, start, end, entities, scope)
+        elif kind == POST_NEGATION:
+            _negate_back(words, start, end, entities, links, scope)
+        elif kind == POST_UNCERTAINTY:
+            _doubt_back(words, start, end, entities, links, scope)
+        elif kind in (UNCERTAINTY, SUGGESTION):
+            if _is_denied(words, start, scope) and words[end - 1] not in terms.EXCLUDING:
+                scope.set(ABSENT, entities)  # "does not suggest", "not likely"
+                kind = NEUTRAL
+            else:
+                scope.set(UNCERTAIN, entities)
+            scope.backward = words[end - 1] in terms.BACKWARD
+        if kind in (STATEMENT, SUGGESTION) or (kind == UNCERTAINTY and _continues(words, start)):
+            links.append(len(entities))
+    return entities, links
+
+
+def _add(words: list[str], entity: Entity, entities: list[Entity], scope: Scope) -> None:
+    """Append an entity, and let it end what its kind ends."""
+    presupposes = scope.status == ABSENT and _presupposes(words, entity.end)
+    if scope.status == ABSENT and scope.joined and entity.kind == DEVICE:
+        # "No pneumothorax with a chest tube in place": nobody writes of a device that is not there.
+        entity.status = scope.status = PRESENT
+    entities.append(entity)
+    if presupposes:
+        scope.status = PRESENT
+    if presupposes or entity.kind in HEADS:
+        scope.denied = -1
+
+
+def _negate(
+    words: list[str], start: int, end: int, kind: str, entities: list[Entity], scope: Scope
+) -> None:
+    """Begin what "no", "free of", "cannot" deny; one that is itself denied denies nothing."""
+    if kind == DENIAL:
+        scope.denied = end
+        return
+    if _is_denied(words, start, scope) and _turns_round(words, start, end, scope):
+        before = words[scope.denied - 1]
+        doubt = before in ("that", "cannot") or words[scope.denied - 2] in ("can", "could")
+        scope.set(UNCERTAIN if doubt else PRESENT, entities)
+        scope.denied = -1
+        return
+    if words[end - 1] == "of" and _held_back(words, start):  # "partial resolution of"
+        scope.set(PRESENT, entities)
+        scope.denied = -1
+        return
+    scope.set(ABSENT, entities)
+    scope.denied = end
+
+
+def _turns_round(words: list[str], start: int, end: int, scope: Scope) -> bool:
+    """Say whether the negation becomes none by the one before it: "not free of", "no lack of"."""
+    if words[scope.denied - 1] == "that":  # "no evidence that there is no effusion"
+        return True
+    ends = ("of", "from", "for", "lacks", "without")
+    return words[start] not in ("no", "never", "nor", "not") and words[end - 1] in ends
+
+
+def _is_denied(
+    words: list[str], start: int, scope: Scope, by: frozenset[str] | None = None
+) -> bool:
+    """Say whether a negation, by default any, is said of the trigger at `start`."""
+    if scope.denied < 0 or start - scope.denied > REACH:
+        return False
+    if any(not word[0].isalnum() for word in words[scope.denied : start]):
+        return False
+    last = words[scope.denied - 1]
+    return by is None or last in by or (last == "be" and words[scope.denied - 2] != "no")
+
+
+def _formerly(words: list[str], end: int) -> bool:
+    return not terms.FORMERLY.isdisjoint(words[end : end + REACH])
+
+
+def _held_back(words: list[str], start: int) -> bool:
+    """Say whether what the trigger tells has not come to its end: "nearly resolved"."""
+    for index in range(start - 1, max(start - 1 - REACH, -1), -1):
+        if not words[index][0].isalnum() and words[index] not in ("'", "-"):
+            return False
+        if words[index] in terms.ALMOST:
+            return True
+    return False
+
+
+def _negate_back(
+    words: list[str], start: int, end: int, entities: list[Entity], links: list[int], scope: Scope
+) -> None:
+    last = words[end - 1]
+    held = _held_back(words, start) or _is_denied(words, start, scope, terms.NOT)
+    if held and last in ("excluded", "out"):
+        _doubt_back(words, start, end, entities, links, scope)
+    elif held:  # "has not resolved", "is not absent"
+        scope.restart(entities)
+    else:
+        _deny(words, start, end, entities, scope)
+
+
+def _deny(words: list[str], start: int, end: int, entities: list[Entity], scope: Scope) -> None:
+    """Deny what stands before in the clause; where nothing does, what follows."""
+    before = entities[scope.first :]
+    if all(entity.kind in (MODIFIER, POSITION) for entity in before):
+        if words[start] != "none":
+            scope.set(ABSENT, entities)
+            scope.denied = -1
+        return
+    tips = [entity for entity in before if words[entity.end - 1] in terms.ENDS]
+    if words[end - 1] in terms.GONE and words[end - 1] != "out":
+        for entity in before:  # "no evidence that the effusion has resolved"
+            entity.status = PRESENT if entity.status == ABSENT else ABSENT
+    else:
+        _apply(tips or before, ABSENT)
+    scope.restart(entities)
+
+
+def _doubt_back(
+    words: list[str], start: int, end: int, entities: list[Entity], links: list[int], scope: Scope
+) -> None:
+    if links:
+        scope.first = max(scope.first, _after_comma(words, entities, links[-1]))
+    _apply(entities[scope.first :], UNCERTAIN)
+    if scope.first:  # "opacity, but edema is not excluded"
+        links.append(scope.first)
+    stated = any(entity.kind in HEADS for entity in entities[scope.first :])
+    scope.restart(entities)
+    if words[start:end] == ["if", "any"] and not stated:  # "if any, a small effusion"
+        scope.set(UNCERTAIN, entities)
+
+
+def _after_comma(words: list[str], entities: list[Entity], link: int) -> int:
+    """Return the first entity after the last comma, or after the suggestion where none is.
+
+    "Opacity, likely edema, pneumonia not excluded" doubts neither the opacity nor, again, edema.
+    """
+    for index in range(len(entities) - 1, link, -1):
+        if "," in words[entities[index - 1].end : entities[index].start]:
+            return index
+    return link
+
+
+def _presupposes(words: list[str], end: int) -> bool:
+    """Say whether what follows is there although the entity is not: "no change in effusion"."""
+    return words[end - 1] in terms.CHANGES and words[end : end + 1] in (["in"], ["of"])
+
+
+def _continues(words: list[str], start: int) -> bool:
+    """Say whether the adverb at `start` goes on from what stands before it.
+
+    "Opacity, likely edema" does; "opacity and a possible nodule" does not.
+    """
+    while start and words[start - 1] in ("a", "an", "the", "also", "new"):
+        start -= 1
+    return start > 0 and words[start - 1] not in ("and", "with", "or")
+
+
+def _apply(entities: list[Entity], status: str) -> None:
+    """Give `status` to entities that were stated; doubt also covers what was denied."""
+    for entity in entities:
+        if entity.status == PRESENT or status == UNCERTAIN:
+            entity.status = status
+
+
+# After a comma or "and" these begin a statement of their own.
+_OPENERS = {"the", "there", "this", "these", "a", "an", "it", "its", "their"}
+_KNOWN = {
+    *("mild", "moderate", "severe", "stable", "unchanged", "persistent", "persisting", "residual"),
+    *("known", "remaining", "improved", "improving", "worsening", "increased", "decreased"),
+}
+_ASSERTIVE = {
+    ",": {"mild", "moderate", "severe", "stable", "unchanged", "persistent"},
+    "with": {"associated", "adjacent"},
+}
+_SIZES = {"small", "tiny", "trace", "minimal", "large"}
+# After a negation and a comma, in a list without "or": "no edema, small left effusion".
+_SIZED = _KNOWN | _SIZES | {"left", "right", "bilateral", "bibasilar", "healed", "old", "chronic"}
+# After a negation and "with": "no edema with stable effusion".
+_WITH = _KNOWN | _SIZES | {"the", "this", "these", "its", "their", "there"}
+_GOES_ON = {"or", "and", *terms.VERBS}
+
+
+def clause_breaks(words: list[str]) -> tuple[set[int], set[int]]:
+    """Return the positions of commas and conjunctions at which a new clause begins: of those that
+    begin one anyway, and of those that do after a negation.
+
+    "No effusion, and the heart is large": what follows has a verb of its own. "No effusion and no
+    pneumothorax is seen": it has not, since the verb only says that nothing is seen.
+    """
+    breaks: set[int] = set()
+    denied: set[int] = set()
+    verb = False  # a finite verb follows before the next joint
+    listed = False  # "or" follows in the clause
+    length = len(words)
+    for index in range(length - 1, -1, -1):
+        word = words[index]
+        if word in terms.VERBS:
+            verb = terms.PERCEPTION.isdisjoint(words[index + 1 : index + 3])
+        elif word in (",", "and", "with", "or"):
+            after = words[index + 1] if index + 1 < length else ""
+            opens = after in _OPENERS or after in _ASSERTIVE.get(word, ())
+            # "Effusions, if any, are small": the comma parts no clauses.
+            goes_on = after in _GOES_ON or words[max(index - 2, 0) : index] == ["if", "any"]
+            parts = word != "or" and not goes_on and (verb or opens)
+            if parts:
+                breaks.add(index)
+            if word == "with":
+                parts = not goes_on and (verb or after in _WITH or words[index - 1] == ",")
+            elif word == ",":
+                parts = parts or (after in _SIZED and not listed)
+            if parts:
+                denied.add(index)
+            listed = (listed or word == "or") and not parts
+            verb = False if after not in ("and", "or") else verb
+        elif word in (";", ":"):
+            if not _goes_through(words, index):
+                breaks.add(index)
+                denied.add(index)
+            verb = listed = False
+        elif word in terms.AFTERWARDS:
+            denied.add(index)
+    return breaks, denied
+
+
+def _goes_through(words: list[str], index: int) -> bool:
+    """Say whether no clause ends at the colon: "effusion: none", "no: effusion, edema"."""
+    before, after = words[max(index - 1, 0)], "".join(words[index + 1 : index + 2])
+    return words[index] == ":" and (
+        after in terms.ANSWERS or before in ("no", "of", "for", "without")
+    )

@@ -1,0 +1,108 @@
+"""Words and sentences of a report, before any of them is understood."""
+
+import re
+
+from radquant.scoring import lexicon_terms as terms
+
+WORD = re.compile(r"\w+|[^\w\s]+")
+_SPLITS = ((").", ") ."), ("%.", "% ."), (".'", ". '"), ("%,", "% ,"), ("%)", "% )"))
+# A blank line or a list marker starts a new statement even without a full stop.
+_PARAGRAPH = re.compile(r"\n\s*\n|\n(?=\s*(?:\d+\s?[.)]|[-*•])\s)")
+# A question mark that leads: nothing stands before it, or a blank.
+_QUESTION_MARK = re.compile(r"(?P<leading>(?<!\S))?\?")
+# Not the end of a sentence, although a full stop follows.
+_ABBREVIATIONS = {"vs", "approx", "dr"}
+
+
+def tokenize(text: str) -> tuple[list[str], list[int], set[int]]:
+    """Return RadGraph-XL's tokens and the positions at which sentences and paragraphs start."""
+    tokens, starts, paragraphs, _ = read(text)
+    return tokens, starts, paragraphs
+
+
+def read(text: str) -> tuple[list[str], list[int], set[int], list[str]]:
+    """Return tokens, the starts of sentences and of paragraphs, and the tokens as they are meant.
+
+    The last are lower-case, and what is short for a word is that word: "?pneumonia" asks a
+    question, the "no" of "effusion: no" is a "none", and "w/" is "with".
+    """
+    text = text.replace("\\n", "  ").replace("\\f", "  ").replace("\\u2122", "      ")
+    text = text.replace('\\"', "``")
+    tokens: list[str] = []
+    starts: list[int] = []
+    paragraphs: set[int] = set()
+    leading: set[int] = set()
+    for paragraph in _PARAGRAPH.split(text):
+        joined = " ".join(WORD.findall(paragraph))
+        for pair, apart in _SPLITS:
+            joined = joined.replace(pair, apart)
+        begin = len(tokens)
+        tokens += joined.split()
+        if "?" in paragraph:
+            leading |= _leading(paragraph, tokens, begin)
+        if begin < len(tokens):
+            paragraphs.add(begin)
+        fresh = True
+        for index in range(begin, len(tokens)):
+            if fresh:
+                starts.append(index)
+            fresh = index not in leading and _ends_sentence(tokens, index)
+    return tokens, starts, paragraphs, _meant(tokens, leading)
+
+
+def _leading(paragraph: str, tokens: list[str], begin: int) -> set[int]:
+    """Return which of `tokens`, from `begin` on, are question marks before what they ask."""
+    marks = [match["leading"] is not None for match in _QUESTION_MARK.finditer(paragraph)]
+    found = set()
+    number = 0
+    for index in range(begin, len(tokens)):
+        count = tokens[index].count("?")
+        if count == len(tokens[index]) and marks[number]:
+            found.add(index)
+        number += count
+    return found
+
+
+def _ends_sentence(tokens: list[str], index: int) -> bool:
+    token = tokens[index]
+    if token[0].isalnum() or not any(mark in token for mark in ".;?!:"):
+        return False
+    before = tokens[index - 1] if index else ""
+    after = tokens[index + 1] if index + 1 < len(tokens) else ""
+    if token in (":", "?") and after.lower() in terms.ANSWERS:  # "PNEUMOTHORAX: None"
+        return False
+    if token == ":":  # A heading such as FINDINGS: also ends what went before.
+        return before.isupper() or before.lower() in terms.HEADINGS
+    if not any(mark in token for mark in ".;?!"):
+        return False
+    if token == "." and before.lower() in _ABBREVIATIONS:
+        return False
+    return not (token == "." and before.isdigit() and after.isdigit())  # 2.5 cm
+
+
+def _meant(tokens: list[str], leading: set[int]) -> list[str]:
+    words = [token.lower() for token in tokens]
+    for index, word in enumerate(words):
+        if word[0] not in "(?’" and word not in terms.SHORT:
+            continue
+        before = words[index - 1] if index else ""
+        after = words[index + 1] if index + 1 < len(words) else ""
+        if word == "no":
+            if not after or after[0] in ".,;)":
+                words[index] = "none"
+        elif word in terms.NONE:
+            if before and before[-1] in ":?=(-–—/":
+                words[index] = "none"
+        elif word == "w" and after == "/":
+            over = words[index + 2] if index + 2 < len(words) else ""
+            words[index] = "w" if over in ("o", "out") else "with"
+        elif word == "’":
+            words[index] = "'"
+        elif word[:3] in ("(-)", "(–)"):
+            words[index] = "none"
+        elif word[0] == "?":
+            if index in leading:
+                words[index] = "question"
+            elif after in terms.ANSWERS:
+                words[index] = ":"
+    return words
