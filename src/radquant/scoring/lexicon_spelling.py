@@ -37,7 +37,7 @@ def _one_slip(word: str, name: str) -> bool:
         first, second = wrong
         swapped = word[first] == name[second] and word[second] == name[first]
         return swapped and second == first + 1
-    return len(wrong) == 1
+    return len(wrong) == 1 and len(name) >= terms.LONG_NAME
 
 
 @cache

@@ -36,10 +36,11 @@ class Scope:
     backward: bool = False  # if nothing follows, the trigger is of what stands before it
     denied: int = -1  # token after the last negation, if no finding stands since; else -1
     joined: bool = False  # a "with" stands since the negation
+    claim: bool = False  # what is denied is a whole statement: "no evidence that"
 
     def set(self, status: str, entities: list[Entity]) -> None:
         self.status, self.triggered = status, len(entities)
-        self.backward = self.joined = False
+        self.backward = self.joined = self.claim = False
 
     def restart(self, entities: list[Entity]) -> None:
         self.status, self.first, self.denied = PRESENT, len(entities), -1
@@ -80,7 +81,19 @@ def find_statuses(words: list[str], matches: list[Match]) -> tuple[list[Entity],
             scope.backward = words[end - 1] in terms.BACKWARD
         if kind in (STATEMENT, SUGGESTION) or (kind == UNCERTAINTY and _continues(words, start)):
             links.append(len(entities))
+    if ":" in words:
+        _join_headings(words, entities)
     return entities, links
+
+
+def _join_headings(words: list[str], entities: list[Entity]) -> None:
+    """Let what a heading names be as it is called after it: "consolidation: no consolidation"."""
+    named: dict[tuple[str, ...], str] = {}
+    for entity in reversed(entities):
+        name = tuple(words[entity.start : entity.end])
+        if entity.kind in HEADS and words[entity.end : entity.end + 1] == [":"]:
+            entity.status = named.get(name, entity.status)
+        named.setdefault(name, entity.status)
 
 
 def _add(words: list[str], entity: Entity, entities: list[Entity], scope: Scope) -> None:
@@ -114,7 +127,7 @@ def _negate(
         scope.denied = -1
         return
     scope.set(ABSENT, entities)
-    scope.denied = end
+    scope.denied, scope.claim = end, words[end - 1] == "that"
 
 
 def _turns_round(words: list[str], start: int, end: int, scope: Scope) -> bool:
@@ -167,23 +180,41 @@ def _negate_back(
 def _deny(words: list[str], start: int, end: int, entities: list[Entity], scope: Scope) -> None:
     """Deny what stands before in the clause; where nothing does, what follows."""
     before = entities[scope.first :]
-    if all(entity.kind in (MODIFIER, POSITION) for entity in before):
+    if _leads(words, start, end, before):
         if words[start] != "none":
+            scope.restart(entities)
             scope.set(ABSENT, entities)
-            scope.denied = -1
         return
-    tips = [entity for entity in before if words[entity.end - 1] in terms.ENDS]
-    if words[end - 1] in terms.GONE and words[end - 1] != "out":
+    if scope.claim and words[end - 1] in terms.GONE:
         for entity in before:  # "no evidence that the effusion has resolved"
-            entity.status = PRESENT if entity.status == ABSENT else ABSENT
+            entity.status = PRESENT
     else:
+        tips = [entity for entity in before if words[entity.end - 1] in terms.ENDS]
         _apply(tips or before, ABSENT)
     scope.restart(entities)
+
+
+def _leads(words: list[str], start: int, end: int, before: list[Entity]) -> bool:
+    """Say whether the trigger at `start` is said of what follows: "resolved pneumothorax".
+
+    So it is where no noun stands before it in the clause, or right after a comma or "and".
+    """
+    if all(entity.kind in (MODIFIER, POSITION) for entity in before):
+        return True
+    if words[start - 1] not in (",", "and", "with") or end == len(words):
+        return False
+    after = words[end]
+    return after[0].isalnum() and after not in terms.VERBS and after not in terms.PREPOSITIONS
 
 
 def _doubt_back(
     words: list[str], start: int, end: int, entities: list[Entity], links: list[int], scope: Scope
 ) -> None:
+    forward = words[end - 1] not in ("?", "any") and words[start] != "less"
+    if forward and _leads(words, start, end, entities[scope.first :]):
+        scope.restart(entities)
+        scope.set(UNCERTAIN, entities)
+        return
     if links:
         scope.first = max(scope.first, _after_comma(words, entities, links[-1]))
     _apply(entities[scope.first :], UNCERTAIN)

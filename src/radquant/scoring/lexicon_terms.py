@@ -40,7 +40,7 @@ FINDINGS = _terms("""
     fibrosis fibrotic finding flattened flattening fluid fluid_collection fluid_overload
     foreign_body fx fracture fractured fragment free_air fullness fusion gallstone gas ggo goiter
     granuloma granulomata granulomatous haziness heart_failure hemangioma hematoma hemorrhage
-    hemothorax hepatomegaly hernia herniation hilar_prominence honeycombing hydropneumothorax
+    hemothorax hernia hepatomegaly hernia herniation hilar_prominence honeycombing hydropneumothorax
     hydrothorax hyperaerated hyperaeration hyperdensity hyperexpanded hyperexpansion hyperinflated
     hyperinflation hyperlucency hyperlucent hypertension hypertrophy hypoaeration hypoinflated
     hypoinflation hypoventilated hypoventilation hypoventilatory ild ileus indistinct indistinctness
@@ -205,7 +205,7 @@ NOT = _words("not cannot longer t never nor")
 # Words of seeing: "X is not clearly seen" denies X.
 SEEN = _terms("""
     apparent appreciable appreciated demonstrated depicted detectable detected discerned discernible
-    evident found identifiable identified in_place in_position noted observed perceptible present
+    evident found identifiable identified in_place noted observed perceptible present
     recognized recognizable seen suggested visible visualised visualized
 """)
 # "Not seen previously": it may be there now.
@@ -214,7 +214,7 @@ FORMERLY = _words("before earlier formerly previous previously prior then")
 # "X has resolved": what stands before it in the clause is absent; where nothing does, what follows.
 POST_NEGATIONS = _terms("""
     absent been_discontinued been_extubated been_pulled been_removed been_taken_out been_withdrawn
-    cleared completely_resolved disappeared excluded gone has_cleared has_resolved have_cleared
+    cleared completely_cleared completely_excluded completely_resolved completely_ruled_out disappeared excluded gone has_cleared has_resolved have_cleared
     have_resolved improbable is_absent is_negative is_removed neg none removed resolved ruled_out
     unlikely vanished was_pulled was_removed were_removed
 """)
@@ -279,7 +279,7 @@ SUGGESTIONS = _terms("""
     appearance_suggests appears_to_represent concerning_for consideration_of favored_to_reflect
     favored_to_represent favoring favors felt_to_represent is_suspicious_for likely_a likely_to_be
     suggest suggesting suggestive_of suggests suspicious_for thought_to_reflect
-    thought_to_represent worrisome_for
+    thought_to_represent worrisome_for c/f s/o
 """) + tuple(sorted({
     *_phrases(_MODALS, _PREDICATES),
     *_phrases(_MODALS, _BETWEEN, _PREDICATES),
@@ -301,7 +301,7 @@ STATEMENTS = _terms("""
 # The scope of a negation or an uncertainty ends here.
 STOPS = _terms("""
     accompanied additionally also although apart_from aside_from because besides beyond but
-    compared except exception_of finding: however in_comparison in_the_setting_of instead
+    compared except exception_of positive_for finding: however in_comparison in_the_setting_of instead
     nevertheless other_than otherwise s/p save_for since status_post still that though whereas which
     while yet
 """)
@@ -309,8 +309,10 @@ STOPS = _terms("""
 # Hold no negation or uncertainty although they look like one.
 NEUTRAL = _terms("""
     as_well_as been_pulled_back been_withdrawn_by been_withdrawn_slightly been_withdrawn_to
-    can_be_seen can_not_be_assessed cannot_be_assessed cannot_be_evaluated consider_ct
-    consider_chest_ct consider_follow consider_further consider_repeat could_not_be_assessed
+    can_be_seen can_not_be_assessed cannot_be_assessed cannot_be_evaluated consider_adjusting consider_advancement
+    consider_advancing consider_chest_ct consider_ct consider_dedicated consider_follow consider_further
+    consider_obtaining consider_removal consider_removing consider_repeat consider_repositioning
+    consider_retracting consider_retraction consider_withdrawal consider_withdrawing could_not_be_assessed
     gram_negative if_clinically if_the if_these if_this no_doubt no_interval_removal none_of
     not_appreciably not_assessed not_evaluated not_markedly not_only not_significantly
     not_substantially without_doubt
@@ -319,6 +321,10 @@ NEUTRAL = _terms("""
         _words("can could may might should would"),
         _words("be_helpful be_obtained be_performed be_repeated be_useful help"),
     ),
+    *_phrases(
+        _words("clearing_of"), _words("the both"), _words("lung left_lung right_lung")
+    ),
+    *_phrases(_words("clearing_of"), _words("lung left_lung right_lung")),
 }))  # fmt: skip
 
 # A finite verb: what follows is the predicate.
@@ -365,7 +371,7 @@ CHANGES = _words("""
 
 # After these, "no" and its like answer: "pneumothorax: none", "pneumonia? Yes, on the left".
 NONE = _words("absent neg negative nil none")
-ANSWERS = NONE | _words("cannot no not possible present probable questionable unlikely yes")
+ANSWERS = NONE | _words("cannot not possible present probable questionable unlikely yes")
 # What is read as another word: see `lexicon_tokens`.
 SHORT = NONE | _words("no w")
 
@@ -386,13 +392,15 @@ DISEASES = _words("""
 """)
 
 # Long names, one slip away from which a word is taken for them; see `lexicon_spelling`.
-SHORTEST_NAME = 7
+SHORTEST_NAME = 5
+# Of shorter names no letter may be wrong: an enema is no edema, and a module no nodule.
+LONG_NAME = 7
 _NAMES = _words("""
     adenopathy aneurysm aspiration atelectasis atelectatic bronchiectasis bronchitis calcification
-    calcified cardiomegaly catheter congestion consolidation degenerative effusion emphysema
+    calcified cardiomegaly catheter congestion consolidation degenerative edema effusion emphysema
     emphysematous endotracheal engorgement fibrosis fracture granuloma hematoma hemorrhage
-    hemothorax hydropneumothorax hyperinflated hyperinflation infiltrate interstitial kyphosis
-    lymphadenopathy malignancy mediastinum metastasis nasogastric opacification opacity
+    hemothorax hernia hydropneumothorax hyperinflated hyperinflation infiltrate interstitial kyphosis
+    lymphadenopathy malignancy mediastinum metastasis nasogastric nodule opacification opacity
     osteopenia osteoporosis pacemaker pleural pneumomediastinum pneumonia pneumoperitoneum
     pneumothorax scoliosis sternotomy subcutaneous tracheostomy tuberculosis
 """)

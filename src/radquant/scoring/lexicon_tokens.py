@@ -69,7 +69,7 @@ def _ends_sentence(tokens: list[str], index: int) -> bool:
         return False
     before = tokens[index - 1] if index else ""
     after = tokens[index + 1] if index + 1 < len(tokens) else ""
-    if token in (":", "?") and after.lower() in terms.ANSWERS:  # "PNEUMOTHORAX: None"
+    if _is_answered(tokens, index):
         return False
     if token == ":":  # A heading such as FINDINGS: also ends what went before.
         return before.isupper() or before.lower() in terms.HEADINGS
@@ -80,6 +80,20 @@ def _ends_sentence(tokens: list[str], index: int) -> bool:
     return not (token == "." and before.isdigit() and after.isdigit())  # 2.5 cm
 
 
+def _is_answered(tokens: list[str], index: int) -> bool:
+    """Say whether an answer follows the colon or question mark: "PNEUMOTHORAX: None"."""
+    if tokens[index] not in (":", "?") or index + 1 == len(tokens):
+        return False
+    if index and tokens[index - 1].lower() in terms.HEADINGS:
+        return False
+    after = tokens[index + 1].lower()
+    return after in terms.ANSWERS or (after == "no" and _is_alone(tokens, index + 1))
+
+
+def _is_alone(tokens: list[str], index: int) -> bool:
+    return index + 1 == len(tokens) or tokens[index + 1][0] in ".,;)"
+
+
 def _meant(tokens: list[str], leading: set[int]) -> list[str]:
     words = [token.lower() for token in tokens]
     for index, word in enumerate(words):
@@ -88,7 +102,7 @@ def _meant(tokens: list[str], leading: set[int]) -> list[str]:
         before = words[index - 1] if index else ""
         after = words[index + 1] if index + 1 < len(words) else ""
         if word == "no":
-            if not after or after[0] in ".,;)":
+            if _is_alone(words, index):
                 words[index] = "none"
         elif word in terms.NONE:
             if before and before[-1] in ":?=(-–—/":
@@ -103,6 +117,6 @@ def _meant(tokens: list[str], leading: set[int]) -> list[str]:
         elif word[0] == "?":
             if index in leading:
                 words[index] = "question"
-            elif after in terms.ANSWERS:
+            elif _is_answered(words, index):
                 words[index] = ":"
     return words
