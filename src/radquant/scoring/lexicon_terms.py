@@ -40,7 +40,7 @@ FINDINGS = _terms("""
     fibrosis fibrotic finding flattened flattening fluid fluid_collection fluid_overload
     foreign_body fx fracture fractured fragment free_air fullness fusion gallstone gas ggo goiter
     granuloma granulomata granulomatous haziness heart_failure hemangioma hematoma hemorrhage
-    hemothorax hernia hepatomegaly hernia herniation hilar_prominence honeycombing hydropneumothorax
+    hemothorax hepatomegaly hernia herniation hilar_prominence honeycombing hydropneumothorax
     hydrothorax hyperaerated hyperaeration hyperdensity hyperexpanded hyperexpansion hyperinflated
     hyperinflation hyperlucency hyperlucent hypertension hypertrophy hypoaeration hypoinflated
     hypoinflation hypoventilated hypoventilation hypoventilatory ild ileus indistinct indistinctness
