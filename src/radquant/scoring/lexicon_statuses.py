@@ -1,5 +1,6 @@
 """Whether what a sentence names is present, absent or uncertain, from the triggers around it."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from radquant.scoring import lexicon_terms as terms
@@ -36,11 +37,13 @@ class Scope:
     backward: bool = False  # if nothing follows, the trigger is of what stands before it
     denied: int = -1  # token after the last negation, if no finding stands since; else -1
     joined: bool = False  # a "with" stands since the negation
+    listing: bool = True  # the negation may deny a list: "no", but not "not"
     claim: bool = False  # what is denied is a whole statement: "no evidence that"
 
     def set(self, status: str, entities: list[Entity]) -> None:
         self.status, self.triggered = status, len(entities)
         self.backward = self.joined = self.claim = False
+        self.listing = True
 
     def restart(self, entities: list[Entity]) -> None:
         self.status, self.first, self.denied = PRESENT, len(entities), -1
@@ -48,17 +51,25 @@ class Scope:
 
 def find_statuses(words: list[str], matches: list[Match]) -> tuple[list[Entity], list[int]]:
     """Return the entities with their status, and after how many of them a suggestion stands."""
-    breaks, denied_breaks = clause_breaks(words)
+    breaks, denied_breaks, commas = clause_breaks(words)
     entities: list[Entity] = []
     links: list[int] = []
     scope = Scope()
     position = 0
-    for start, end, kind in [*matches, (len(words), len(words), STOP)]:
-        joints = denied_breaks if scope.status == ABSENT else breaks
-        if kind == STOP or any(index in joints for index in range(position, start)):
+    for start, end, kind in [*_answers(words, matches), (len(words), len(words), STOP)]:
+        if scope.status != ABSENT:
+            joints = breaks
+        else:
+            joints = denied_breaks if scope.listing else commas
+        if kind == STOP or any(
+            index in joints and (words[index] not in _WEAK or not _denies_all(scope))
+            for index in range(position, start)
+        ):
             if scope.backward and scope.triggered == len(entities):  # "atelectasis is possible"
                 _apply(entities[scope.first :], scope.status)
             scope.restart(entities)
+            if "which" in words[start:end]:  # "effusion, which is no longer seen"
+                scope.first = _last_head(entities)
         scope.joined = scope.joined or "with" in words[position:start]
         position = start
         if kind in ENTITIES:
@@ -86,6 +97,26 @@ def find_statuses(words: list[str], matches: list[Match]) -> tuple[list[Entity],
     return entities, links
 
 
+def _last_head(entities: list[Entity]) -> int:
+    for index in range(len(entities) - 1, max(len(entities) - 1 - REACH, -1), -1):
+        if entities[index].kind in HEADS:
+            return index
+    return len(entities)
+
+
+def _answers(words: list[str], matches: list[Match]) -> Iterator[Match]:
+    """Yield `matches`, "negative" beside a finding being a trigger, not a normal chest."""
+    for number, (start, end, kind) in enumerate(matches):
+        if kind == NORMAL and words[start] == "negative":
+            before = matches[number - 1] if number else (-1, -1, STOP)
+            after = matches[number + 1] if number + 1 < len(matches) else (-1, -1, STOP)
+            if before[1] == start and before[2] in HEADS:
+                kind = POST_NEGATION
+            elif after[0] == end and after[2] in FINDING + MODIFIER:
+                kind = NEGATION
+        yield start, end, kind
+
+
 def _join_headings(words: list[str], entities: list[Entity]) -> None:
     """Let what a heading names be as it is called after it: "consolidation: no consolidation"."""
     named: dict[tuple[str, ...], str] = {}
@@ -96,17 +127,33 @@ def _join_headings(words: list[str], entities: list[Entity]) -> None:
         named.setdefault(name, entity.status)
 
 
+_WEAK = {"with", "and"}  # they part clauses after a finding only
+
+
+def _denies_all(scope: Scope) -> bool:
+    """Say whether a negation holds over "with", too: "no rib with a fracture".
+
+    It does where no finding stands between. "No edema with small effusions" denies the edema only.
+    """
+    return scope.status == ABSENT and scope.denied >= 0
+
+
 def _add(words: list[str], entity: Entity, entities: list[Entity], scope: Scope) -> None:
     """Append an entity, and let it end what its kind ends."""
     presupposes = scope.status == ABSENT and _presupposes(words, entity.end)
     if scope.status == ABSENT and scope.joined and entity.kind == DEVICE:
         # "No pneumothorax with a chest tube in place": nobody writes of a device that is not there.
         entity.status = scope.status = PRESENT
+    if entity.kind in HEADS and words[max(entity.start - 3, 0) : entity.start] == _NONE_OF_THE:
+        entity.status, presupposes = PRESENT, True
     entities.append(entity)
     if presupposes:
         scope.status = PRESENT
     if presupposes or entity.kind in HEADS:
         scope.denied = -1
+
+
+_NONE_OF_THE = ["none", "of", "the"]  # of opacities, for example, which then are there
 
 
 def _negate(
@@ -128,6 +175,7 @@ def _negate(
         return
     scope.set(ABSENT, entities)
     scope.denied, scope.claim = end, words[end - 1] == "that"
+    scope.listing = words[start] not in terms.NOT and words[end - 1] != "t"
 
 
 def _turns_round(words: list[str], start: int, end: int, scope: Scope) -> bool:
@@ -168,6 +216,10 @@ def _negate_back(
     words: list[str], start: int, end: int, entities: list[Entity], links: list[int], scope: Scope
 ) -> None:
     last = words[end - 1]
+    if last == "removal":  # "chest tube removal"
+        if entities and entities[-1].kind == DEVICE and entities[-1].end == start:
+            entities[-1].status = ABSENT
+        return
     held = _held_back(words, start) or _is_denied(words, start, scope, terms.NOT)
     if held and last in ("excluded", "out"):
         _doubt_back(words, start, end, entities, links, scope)
@@ -179,19 +231,31 @@ def _negate_back(
 
 def _deny(words: list[str], start: int, end: int, entities: list[Entity], scope: Scope) -> None:
     """Deny what stands before in the clause; where nothing does, what follows."""
+    scope.first = max(scope.first, _after_predicate(words, entities, scope.first))
     before = entities[scope.first :]
     if _leads(words, start, end, before):
         if words[start] != "none":
             scope.restart(entities)
             scope.set(ABSENT, entities)
         return
-    if scope.claim and words[end - 1] in terms.GONE:
+    if scope.status == UNCERTAIN and scope.triggered == len(entities):  # "may have resolved"
+        _apply(before, UNCERTAIN)
+    elif scope.claim and words[end - 1] in terms.GONE:
         for entity in before:  # "no evidence that the effusion has resolved"
             entity.status = PRESENT
     else:
         tips = [entity for entity in before if words[entity.end - 1] in terms.ENDS]
         _apply(tips or before, ABSENT)
     scope.restart(entities)
+
+
+def _after_predicate(words: list[str], entities: list[Entity], first: int) -> int:
+    """Return the first entity after "unchanged," in "effusion unchanged, pneumothorax resolved"."""
+    for index in range(len(entities) - 1, max(first, len(entities) - 1 - 2 * REACH), -1):
+        predicate = entities[index - 1]
+        if predicate.kind == MODIFIER and "," in words[predicate.end : entities[index].start]:
+            return index
+    return first
 
 
 def _leads(words: list[str], start: int, end: int, before: list[Entity]) -> bool:
@@ -210,7 +274,7 @@ def _leads(words: list[str], start: int, end: int, before: list[Entity]) -> bool
 def _doubt_back(
     words: list[str], start: int, end: int, entities: list[Entity], links: list[int], scope: Scope
 ) -> None:
-    forward = words[end - 1] not in ("?", "any") and words[start] != "less"
+    forward = words[start] not in ("?", "if") and words[start] != "less"
     if forward and _leads(words, start, end, entities[scope.first :]):
         scope.restart(entities)
         scope.set(UNCERTAIN, entities)
@@ -222,7 +286,7 @@ def _doubt_back(
         links.append(scope.first)
     stated = any(entity.kind in HEADS for entity in entities[scope.first :])
     scope.restart(entities)
-    if words[start:end] == ["if", "any"] and not stated:  # "if any, a small effusion"
+    if words[start] == "if" and not stated:  # "if any, a small effusion"
         scope.set(UNCERTAIN, entities)
 
 
@@ -239,7 +303,8 @@ def _after_comma(words: list[str], entities: list[Entity], link: int) -> int:
 
 def _presupposes(words: list[str], end: int) -> bool:
     """Say whether what follows is there although the entity is not: "no change in effusion"."""
-    return words[end - 1] in terms.CHANGES and words[end : end + 1] in (["in"], ["of"])
+    after = words[end] if end < len(words) else ""
+    return words[end - 1] in terms.CHANGES and after in terms.OF_WHAT
 
 
 def _continues(words: list[str], start: int) -> bool:
@@ -273,19 +338,21 @@ _SIZES = {"small", "tiny", "trace", "minimal", "large"}
 # After a negation and a comma, in a list without "or": "no edema, small left effusion".
 _SIZED = _KNOWN | _SIZES | {"left", "right", "bilateral", "bibasilar", "healed", "old", "chronic"}
 # After a negation and "with": "no edema with stable effusion".
-_WITH = _KNOWN | _SIZES | {"the", "this", "these", "its", "their", "there"}
+_WITH = _SIZED | {"the", "this", "these", "its", "their", "there"}
+_IF_ANY = (["if", "any"], ["if", "present"])
 _GOES_ON = {"or", "and", *terms.VERBS}
 
 
-def clause_breaks(words: list[str]) -> tuple[set[int], set[int]]:
+def clause_breaks(words: list[str]) -> tuple[set[int], set[int], set[int]]:
     """Return the positions of commas and conjunctions at which a new clause begins: of those that
-    begin one anyway, and of those that do after a negation.
+    begin one anyway, of those that do after a negation, and of those that do after "not".
 
     "No effusion, and the heart is large": what follows has a verb of its own. "No effusion and no
     pneumothorax is seen": it has not, since the verb only says that nothing is seen.
     """
     breaks: set[int] = set()
     denied: set[int] = set()
+    commas: set[int] = set()
     verb = False  # a finite verb follows before the next joint
     listed = False  # "or" follows in the clause
     length = len(words)
@@ -297,14 +364,19 @@ def clause_breaks(words: list[str]) -> tuple[set[int], set[int]]:
             after = words[index + 1] if index + 1 < length else ""
             opens = after in _OPENERS or after in _ASSERTIVE.get(word, ())
             # "Effusions, if any, are small": the comma parts no clauses.
-            goes_on = after in _GOES_ON or words[max(index - 2, 0) : index] == ["if", "any"]
+            goes_on = after in _GOES_ON or words[max(index - 2, 0) : index] in _IF_ANY
             parts = word != "or" and not goes_on and (verb or opens)
             if parts:
                 breaks.add(index)
             if word == "with":
-                parts = not goes_on and (verb or after in _WITH or words[index - 1] == ",")
+                grade = words[index + 2] if after in ("a", "an") and index + 2 < length else after
+                parts = not goes_on and (verb or grade in _WITH or words[index - 1] == ",")
             elif word == ",":
                 parts = parts or (after in _SIZED and not listed)
+                if not listed and not goes_on:
+                    commas.add(index)
+            elif word == "and":
+                parts = parts or (after in _KNOWN | _SIZES and not listed)
             if parts:
                 denied.add(index)
             listed = (listed or word == "or") and not parts
@@ -316,12 +388,14 @@ def clause_breaks(words: list[str]) -> tuple[set[int], set[int]]:
             verb = listed = False
         elif word in terms.AFTERWARDS:
             denied.add(index)
-    return breaks, denied
+        elif word == "(" and "".join(words[index + 1 : index + 2]) in _OPENERS | _SIZES:
+            denied.add(index)
+    return breaks, denied, commas | denied
 
 
 def _goes_through(words: list[str], index: int) -> bool:
     """Say whether no clause ends at the colon: "effusion: none", "no: effusion, edema"."""
     before, after = words[max(index - 1, 0)], "".join(words[index + 1 : index + 2])
     return words[index] == ":" and (
-        after in terms.ANSWERS or before in ("no", "of", "for", "without")
+        after in terms.ANSWERS or before in ("no", "of", "for", "without", "absent", "out")
     )

@@ -38,7 +38,7 @@ FINDINGS = _terms("""
     embolus emphysema emphysematous empyema engorged engorgement enlarged enlargement enlarging
     eventration exacerbation exaggeration extubated extubation failure fat_pad fibronodular
     fibrosis fibrotic finding flattened flattening fluid fluid_collection fluid_overload
-    foreign_body fx fracture fractured fragment free_air fullness fusion gallstone gas ggo goiter
+    foreign_body fx fracture fracture_line fractured fragment free_air fullness fusion gallstone gas ggo goiter
     granuloma granulomata granulomatous haziness heart_failure hemangioma hematoma hemorrhage
     hemothorax hepatomegaly hernia herniation hilar_prominence honeycombing hydropneumothorax
     hydrothorax hyperaerated hyperaeration hyperdensity hyperexpanded hyperexpansion hyperinflated
@@ -55,7 +55,7 @@ FINDINGS = _terms("""
     obesity obliteration obscuration obscured obstruction obstructive occlusion oedema
     opacification opacified opacity osteoarthritis osteoarthrosis osteopenia osteopenic osteophyte
     osteophytosis osteoporosis osteoporotic overinflated overinflation overload pathology pectus
-    perforation perivascular_haze plaque pleural_thickening plugging pna pneumatocele pneumobilia
+    perforation perivascular_haze plaque pleural_line pleural_thickening plugging pna pneumatocele pneumobilia
     pneumomediastinum pneumonectomy pneumonia pneumonitis pneumopericardium pneumoperitoneum
     pneumothoraces pneumothorax process prominence prominent pseudotumor ptx rarefaction reaction
     reactive_airways_disease redistribution resection reticulation reticulonodular retraction
@@ -181,11 +181,11 @@ NEGATIONS = _terms("""
     absence_of argue_against argued_against argues_against arguing_against
     clear_from clear_of clearance_of cleared_of clearing_of denies detection_of devoid_of
     disappearance_of doesn't don't didn't are_against evidence_against excluding fail_to failed_to
-    failing_to fails_to free_from free_of hasn't haven't incompatible_with inconsistent_with
+    excludes failing_to fails_to free_from free_of hasn't haven't incompatible_with inconsistent_with
     instead_of interval_clearing_of interval_removal_of interval_resolution_of isn't aren't wasn't
-    weren't lack_of lacked lacking lacks neg_for negative_for neither never no no_evidence_of
+    weren't lack_of lacked lacking lacks neg_for negative_for neither never no none_of no_evidence_of
     no_evidence_that no_indication_that no_longer no_sign_of non nor not nothing_to rather_than
-    removal_of resolution_of sensitivity_for speak_against speaks_against to_detect unlikely_to
+    removal_of resolution_of rules_out sensitivity_for speak_against speaks_against to_detect unlikely_to
     w/o w/out without zero
 """) + tuple(sorted({
     *_phrases(_words("is was are were be being"), _words("negative_for neg_for")),
@@ -204,9 +204,9 @@ NOT = _words("not cannot longer t never nor")
 
 # Words of seeing: "X is not clearly seen" denies X.
 SEEN = _terms("""
-    apparent appreciable appreciated demonstrated depicted detectable detected discerned discernible
-    evident found identifiable identified in_place noted observed perceptible present
-    recognized recognizable seen suggested visible visualised visualized
+    apparent appeared appreciable appreciated confirmed demonstrated depicted detectable detected developed discerned discernible
+    evident found identifiable identified in_place noted observed occurred perceptible present
+    reaccumulated reappeared recognized recognizable recurred returned seen suggested visible visualised visualized
 """)
 # "Not seen previously": it may be there now.
 FORMERLY = _words("before earlier formerly previous previously prior then")
@@ -215,7 +215,7 @@ FORMERLY = _words("before earlier formerly previous previously prior then")
 POST_NEGATIONS = _terms("""
     absent been_discontinued been_extubated been_pulled been_removed been_taken_out been_withdrawn
     cleared completely_cleared completely_excluded completely_resolved completely_ruled_out disappeared excluded gone has_cleared has_resolved have_cleared
-    have_resolved improbable is_absent is_negative is_removed neg none removed resolved ruled_out
+    have_resolved improbable is_absent is_lacking is_negative is_removed removal neg none removed resolved ruled_out
     unlikely vanished was_pulled was_removed were_removed
 """)
 # Of these, those that say that something was there. "No evidence that X has resolved": it is there.
@@ -232,11 +232,11 @@ UNCERTAINTIES = _terms("""
     can_not_exclude can_not_rule_out cannot_exclude cannot_rule_out concern_for concern_of consider
     considerations_include correlate_for correlation_for could differential
     differential_considerations differential_diagnosis differential_includes doubt doubted
-    doubtful equivocal equivocal_for evaluate_for exclude favor favored likely may maybe might
-    must_be_considered not_exclude not_necessarily perhaps possible possibly potential potentially
-    presumably presumptive presumptively probable probably question question_of questionable r/o
+    doubtful equivocal equivocal_for evaluate_for exclude favor favored likelihood_of likely may maybe might
+    must_be_considered not_exclude not_necessarily perhaps possible possibly potential potentially probability_of
+    presumably presumptive presumptively probable probably query question question_of questionable r/o
     rule_out should_a should_an should_any should_there suggestion_of suspect suspicion
-    suspicion_of suspicious_of unclear_if versus vs whether worry_for if
+    suspicion_of suspicious_of the_possibility_of unclear_if versus vs whether worry_for if +/- ±
 """)
 # Of these, those that a denial does not deny: "does not exclude X".
 EXCLUDING = _words("exclude excluding out necessarily")
@@ -245,10 +245,10 @@ EXCLUDING = _words("exclude excluding out necessarily")
 POST_UNCERTAINTIES = _terms("""
     ? are_also_possible are_presumed are_questioned are_suspected can_not_be_confirmed
     cannot_be_confirmed could_also_be_considered could_be_considered could_be_present
-    difficult_to_exclude hard_to_exclude if_any impossible_to_exclude is_a_possibility
+    difficult_to_exclude hard_to_exclude if_any if_present impossible_to_exclude is_a_possibility
     is_also_a_possibility is_also_possible is_considered is_favored is_presumed is_questioned
     is_suspected less_likely may_be_present might_be_present must_also_be_considered
-    must_be_considered not_certain presumed should_be_considered uncertain
+    must_be_considered not_certain presumed questioned should_be_considered suspected uncertain
     would_be_difficult_to_exclude
 """)
 
@@ -313,7 +313,7 @@ NEUTRAL = _terms("""
     consider_advancing consider_chest_ct consider_ct consider_dedicated consider_follow consider_further
     consider_obtaining consider_removal consider_removing consider_repeat consider_repositioning
     consider_retracting consider_retraction consider_withdrawal consider_withdrawing could_not_be_assessed
-    gram_negative if_clinically if_the if_these if_this no_doubt no_interval_removal none_of
+    gram_negative if_clinically if_the if_these if_this no_doubt no_interval_removal
     not_appreciably not_assessed not_evaluated not_markedly not_only not_significantly
     not_substantially without_doubt
 """) + tuple(sorted({
@@ -342,7 +342,7 @@ PERCEPTION = _words("""
 """)
 
 # After a negation, these begin what is there: "no pneumothorax after placement of a line".
-AFTERWARDS = _words("after despite following")
+AFTERWARDS = _words("after despite following just merely only")
 
 # Of a device, this may be out of sight while the device is not.
 ENDS = _words("tip tips hole holes port ports")
@@ -374,6 +374,9 @@ NONE = _words("absent neg negative nil none")
 ANSWERS = NONE | _words("cannot not possible present probable questionable unlikely yes")
 # What is read as another word: see `lexicon_tokens`.
 SHORT = NONE | _words("no w")
+
+# What changes, or since when, follows one of these.
+OF_WHAT = _words("compared from in of since when with")
 
 # What follows one of these headings is why and how the examination was done.
 REQUEST_HEADINGS = _words("indication history information comparison technique reason examination")

@@ -9,7 +9,8 @@ _SPLITS = ((").", ") ."), ("%.", "% ."), (".'", ". '"), ("%,", "% ,"), ("%)", "%
 # A blank line or a list marker starts a new statement even without a full stop.
 _PARAGRAPH = re.compile(r"\n\s*\n|\n(?=\s*(?:\d+\s?[.)]|[-*•])\s)")
 # A question mark that leads: nothing stands before it, or a blank.
-_QUESTION_MARK = re.compile(r"(?P<leading>(?<!\S))?\?")
+_QUESTION_MARK = re.compile(r"(?P<leading>(?<![^\s([]))?\?")
+_SIGNS = ("(-)", "(–)", "(+)")
 # Not the end of a sentence, although a full stop follows.
 _ABBREVIATIONS = {"vs", "approx", "dr"}
 
@@ -57,7 +58,7 @@ def _leading(paragraph: str, tokens: list[str], begin: int) -> set[int]:
     number = 0
     for index in range(begin, len(tokens)):
         count = tokens[index].count("?")
-        if count == len(tokens[index]) and marks[number]:
+        if count and tokens[index].lstrip("([") == "?" * count and marks[number]:
             found.add(index)
         number += count
     return found
@@ -87,7 +88,9 @@ def _is_answered(tokens: list[str], index: int) -> bool:
     if index and tokens[index - 1].lower() in terms.HEADINGS:
         return False
     after = tokens[index + 1].lower()
-    return after in terms.ANSWERS or (after == "no" and _is_alone(tokens, index + 1))
+    if after == "no":
+        return _is_alone(tokens, index + 1)
+    return after in terms.ANSWERS or after[:3] in _SIGNS
 
 
 def _is_alone(tokens: list[str], index: int) -> bool:
@@ -96,8 +99,10 @@ def _is_alone(tokens: list[str], index: int) -> bool:
 
 def _meant(tokens: list[str], leading: set[int]) -> list[str]:
     words = [token.lower() for token in tokens]
+    for index in leading:
+        words[index] = "question"
     for index, word in enumerate(words):
-        if word[0] not in "(?’" and word not in terms.SHORT:
+        if word[0] not in "(?’&" and word not in terms.SHORT:
             continue
         before = words[index - 1] if index else ""
         after = words[index + 1] if index + 1 < len(words) else ""
@@ -110,13 +115,12 @@ def _meant(tokens: list[str], leading: set[int]) -> list[str]:
         elif word == "w" and after == "/":
             over = words[index + 2] if index + 2 < len(words) else ""
             words[index] = "w" if over in ("o", "out") else "with"
+        elif word == "&":
+            words[index] = "and"
         elif word == "’":
             words[index] = "'"
-        elif word[:3] in ("(-)", "(–)"):
-            words[index] = "none"
-        elif word[0] == "?":
-            if index in leading:
-                words[index] = "question"
-            elif _is_answered(words, index):
-                words[index] = ":"
+        elif word[:3] in _SIGNS:
+            words[index] = "present" if word[1] == "+" else "none"
+        elif word[0] == "?" and _is_answered(words, index):
+            words[index] = ":"
     return words
