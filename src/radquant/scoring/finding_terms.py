@@ -35,7 +35,8 @@ SPECIFIC = {
     "mass": "mass masses",
     "granuloma or calcification": "granulom* calcif* histoplasm*",
     "fracture": "fractur* fx fxs",
-    "interstitial disease": "interstit* ild opaci*+interstit* densit*+interstit* infiltrat*+interstit* "
+    "interstitial disease": "interstit* ild opaci*+interstit* densit*+interstit* "
+    "infiltrat*+interstit* "
     "thicken*+interstit* abnormal*+interstit* disease*+interstit* fibrosis fibrotic reticul* "
     "honeycomb* prominen*+marking* "
     "increas*+marking* coarse*+marking* marking*+prominen* marking*+increas* marking*+coarse* "
@@ -69,8 +70,8 @@ SPECIFIC = {
 }
 # Words that many findings share: they name one only when no list above knows what modifies them.
 GENERAL = {
-    "opacity": "opaci* ggo ggos infiltrat* airspace density densities ground groundglass haz* bronchogram* "
-    "shadow*",
+    "opacity": "opaci* ggo ggos infiltrat* airspace density densities ground groundglass haz* "
+    "bronchogram* shadow*",
     "tube": "tube tubes",
 }
 CANONICAL = (*SPECIFIC, *GENERAL)

@@ -14,6 +14,7 @@ from typing import Any
 
 from radquant.code import digest
 from radquant.scoring import lexicon_terms as terms
+from radquant.scoring import lexicon_triggers as triggers
 from radquant.scoring.lexicon_relations import (
     ANATOMY,
     DEVICE,
@@ -28,7 +29,6 @@ from radquant.scoring.lexicon_relations import (
 from radquant.scoring.lexicon_spelling import correct
 from radquant.scoring.lexicon_statuses import (
     DENIAL,
-    ENTITIES,
     NEGATION,
     NEUTRAL,
     POST_NEGATION,
@@ -41,7 +41,7 @@ from radquant.scoring.lexicon_statuses import (
     Match,
     find_statuses,
 )
-from radquant.scoring.lexicon_tokens import WORD, read, tokenize
+from radquant.scoring.lexicon_tokens import WORD, read
 
 VERSION = "3"
 
@@ -53,17 +53,18 @@ KINDS = (
     (NORMAL, terms.NORMAL),
     (DEVICE, terms.DEVICES),
     (FINDING, terms.FINDINGS),
-    (STATEMENT, terms.STATEMENTS),
-    (UNCERTAINTY, terms.UNCERTAINTIES),
-    (SEEN, terms.SEEN),
-    (NEGATION, terms.NEGATIONS),
-    (DENIAL, terms.DENIALS),
-    (SUGGESTION, terms.SUGGESTIONS),
-    (POST_NEGATION, terms.POST_NEGATIONS),
-    (POST_UNCERTAINTY, terms.POST_UNCERTAINTIES),
-    (NEUTRAL, terms.NEUTRAL),
-    (STOP, terms.STOPS),
+    (STATEMENT, triggers.STATEMENTS),
+    (UNCERTAINTY, triggers.UNCERTAINTIES),
+    (SEEN, triggers.SEEN),
+    (NEGATION, triggers.NEGATIONS),
+    (DENIAL, triggers.DENIALS),
+    (SUGGESTION, triggers.SUGGESTIONS),
+    (POST_NEGATION, triggers.POST_NEGATIONS),
+    (POST_UNCERTAINTY, triggers.POST_UNCERTAINTIES),
+    (NEUTRAL, triggers.NEUTRAL),
+    (STOP, triggers.STOPS),
 )
+
 
 def identity() -> str:
     """Return the name that annotations carry: two with equal names come from equal rules."""
@@ -86,14 +87,14 @@ def annotate(text: str) -> dict[str, Any]:
             begin = len(entities)
             found, links = _sentence(lowered, first, last, begin)
             entities += found
-            earliest = earlier if lowered[first] in terms.ANAPHORA else begin
+            earliest = earlier if lowered[first] in triggers.ANAPHORA else begin
             for link in links:
                 suggest(entities, earliest, begin + link)
             if found:
                 earlier = begin
         if last in headings:
             heading = tuple(lowered[max(first, last - 4) : last])
-        elif last > final or terms.HISTORY_HEADINGS.isdisjoint(heading):
+        elif last > final or triggers.HISTORY_HEADINGS.isdisjoint(heading):
             heading = ()
     return {
         "text": " ".join(tokens),
@@ -113,7 +114,7 @@ def annotate(text: str) -> dict[str, Any]:
 def _is_request(words: list[str], heading: tuple[str, ...]) -> bool:
     """Say whether the sentence that starts with `words` tells why or how, not what was found."""
     first = words[0] if words[0][0].isalnum() else words[-1]  # "// evaluate"
-    return first in terms.REQUESTS or not terms.REQUEST_HEADINGS.isdisjoint(heading)
+    return first in triggers.REQUESTS or not triggers.REQUEST_HEADINGS.isdisjoint(heading)
 
 
 def _label(entity: Entity) -> str:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from radquant.scoring import lexicon_terms as terms
+from radquant.scoring import lexicon_triggers as triggers
 
 FINDING, DEVICE, NORMAL, MODIFIER, ANATOMY, POSITION = "FDNMAP"
 HEADS = FINDING + DEVICE
@@ -65,9 +65,9 @@ def _gaps(words: list[str], entities: list[Entity]) -> list[int]:
             gaps.append(NOTHING)
         elif between == {"to"} and entity.kind == MODIFIER:  # "moderate to severely"
             gaps.append(JOINT)
-        elif between & terms.PREPOSITIONS:
+        elif between & triggers.PREPOSITIONS:
             gaps.append(PREPOSITION)
-        elif between & terms.VERBS:
+        elif between & triggers.VERBS:
             gaps.append(VERB)
         elif between & {",", "and", "or", "nor", "with", "without", "no", "versus", "vs"}:
             gaps.append(JOINT)

@@ -1,8 +1,8 @@
 """Words that are one slip of the keyboard away from the name of a finding.
 
-A slip is a letter too few, too many or wrong, or two letters in the wrong order (Damerau, A technique
-for computer detection and correction of spelling errors, Communications of the ACM 7, 1964). Only
-long names count: a short word is too often another word.
+A slip is a letter too few, too many or wrong, or two letters in the wrong order (Damerau, A
+technique for computer detection and correction of spelling errors, Communications of the ACM 7,
+1964). Only long names count: a short word is too often another word.
 """
 
 from functools import cache
@@ -11,7 +11,7 @@ from radquant.scoring import lexicon_terms as terms
 
 
 def correct(word: str) -> str:
-    """Return the name that `word` is one slip away from, or `word`; the time is that of its length."""
+    """Return the name that `word` is one slip away from, or `word` itself."""
     if len(word) < terms.SHORTEST_NAME - 1 or word in terms.NO_SLIPS or not word.isalpha():
         return word
     names = _names()
@@ -37,7 +37,7 @@ def _one_slip(word: str, name: str) -> bool:
         first, second = wrong
         swapped = word[first] == name[second] and word[second] == name[first]
         return swapped and second == first + 1
-    return len(wrong) == 1 and len(name) >= terms.LONG_NAME
+    return len(wrong) == 1 and len(name.removesuffix("s")) >= terms.LONG_NAME
 
 
 @cache

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from radquant.scoring import lexicon_terms as terms
+from radquant.scoring import lexicon_triggers as triggers
+from radquant.scoring.lexicon_clauses import clause_breaks
 from radquant.scoring.lexicon_relations import (
     ANATOMY,
     DEVICE,
@@ -61,6 +62,8 @@ def find_statuses(words: list[str], matches: list[Match]) -> tuple[list[Entity],
             joints = breaks
         else:
             joints = denied_breaks if scope.listing else commas
+        if kind == STOP and scope.status == ABSENT and _tells_which(words, start, end):
+            kind = NEUTRAL
         if kind == STOP or any(
             index in joints and (words[index] not in _WEAK or not _denies_all(scope))
             for index in range(position, start)
@@ -68,8 +71,13 @@ def find_statuses(words: list[str], matches: list[Match]) -> tuple[list[Entity],
             if scope.backward and scope.triggered == len(entities):  # "atelectasis is possible"
                 _apply(entities[scope.first :], scope.status)
             scope.restart(entities)
-            if "which" in words[start:end]:  # "effusion, which is no longer seen"
+            if words[start:end] == ["which"] and not triggers.OVER.isdisjoint(
+                words[end : end + REACH]
+            ):  # "effusion, which is no longer seen"
                 scope.first = _last_head(entities)
+            elif words[start : end + 1] in _BUT_PERSISTS:
+                for entity in entities[_last_head(entities) :]:  # "but present on the left"
+                    entity.status = PRESENT
         scope.joined = scope.joined or "with" in words[position:start]
         position = start
         if kind in ENTITIES:
@@ -77,24 +85,28 @@ def find_statuses(words: list[str], matches: list[Match]) -> tuple[list[Entity],
         elif kind in (NEGATION, DENIAL):
             _negate(words, start, end, kind, entities, scope)
         elif kind == SEEN:
-            if _is_denied(words, start, scope, terms.NOT) and not _formerly(words, end):
+            if _is_denied(words, start, scope, triggers.NOT) and not _formerly(words, end):
                 _deny(words, start, end, entities, scope)
         elif kind == POST_NEGATION:
             _negate_back(words, start, end, entities, links, scope)
         elif kind == POST_UNCERTAINTY:
             _doubt_back(words, start, end, entities, links, scope)
         elif kind in (UNCERTAINTY, SUGGESTION):
-            if _is_denied(words, start, scope) and words[end - 1] not in terms.EXCLUDING:
-                scope.set(ABSENT, entities)  # "does not suggest", "not likely"
+            denied = _is_denied(words, start, scope) and words[end - 1] not in triggers.EXCLUDING
+            if denied or (kind == SUGGESTION and _goes_on(words, start, entities, scope)):
+                scope.set(ABSENT, entities)  # "does not suggest", "no opacity to suggest"
                 kind = NEUTRAL
             else:
                 scope.set(UNCERTAIN, entities)
-            scope.backward = words[end - 1] in terms.BACKWARD
+            scope.backward = words[end - 1] in triggers.BACKWARD
         if kind in (STATEMENT, SUGGESTION) or (kind == UNCERTAINTY and _continues(words, start)):
             links.append(len(entities))
     if ":" in words:
         _join_headings(words, entities)
     return entities, links
+
+
+_BUT_PERSISTS = [["but", word] for word in triggers.PERSISTS]
 
 
 def _last_head(entities: list[Entity]) -> int:
@@ -175,7 +187,7 @@ def _negate(
         return
     scope.set(ABSENT, entities)
     scope.denied, scope.claim = end, words[end - 1] == "that"
-    scope.listing = words[start] not in terms.NOT and words[end - 1] != "t"
+    scope.listing = words[start] not in triggers.NOT and words[end - 1] != "t"
 
 
 def _turns_round(words: list[str], start: int, end: int, scope: Scope) -> bool:
@@ -194,12 +206,39 @@ def _is_denied(
         return False
     if any(not word[0].isalnum() for word in words[scope.denied : start]):
         return False
-    last = words[scope.denied - 1]
-    return by is None or last in by or (last == "be" and words[scope.denied - 2] != "no")
+    return by is None or words[scope.denied - 1] in by
+
+
+def _goes_on(words: list[str], start: int, entities: list[Entity], scope: Scope) -> bool:
+    """Say whether the suggestion at `start` is of what has just been denied.
+
+    "No opacity to suggest pneumonia" it is; "no effusion, opacity suggestive of pneumonia" states
+    the opacity.
+    """
+    if scope.status != ABSENT or len(entities) == scope.triggered:
+        return False
+    if "," in words[entities[-1].end : start]:
+        return False
+    joints = {",", "and"} if words[start] in triggers.MODALS else {","}
+    for index in range(len(entities) - 1, max(scope.triggered, len(entities) - REACH), -1):
+        between = words[entities[index - 1].end : entities[index].start]
+        if not joints.isdisjoint(between) and "or" not in between:
+            for entity in entities[index:]:
+                entity.status = PRESENT
+            return False
+    return True
+
+
+def _tells_which(words: list[str], start: int, end: int) -> bool:
+    """Say whether what follows tells which it is that is denied: "no lobe that is collapsed"."""
+    after = words[end] if end < len(words) else ""
+    return words[start:end] == ["that"] or (
+        words[start:end] == ["which"] and after in triggers.MODALS
+    )
 
 
 def _formerly(words: list[str], end: int) -> bool:
-    return not terms.FORMERLY.isdisjoint(words[end : end + REACH])
+    return not triggers.FORMERLY.isdisjoint(words[end : end + REACH])
 
 
 def _held_back(words: list[str], start: int) -> bool:
@@ -207,7 +246,7 @@ def _held_back(words: list[str], start: int) -> bool:
     for index in range(start - 1, max(start - 1 - REACH, -1), -1):
         if not words[index][0].isalnum() and words[index] not in ("'", "-"):
             return False
-        if words[index] in terms.ALMOST:
+        if words[index] in triggers.ALMOST:
             return True
     return False
 
@@ -220,8 +259,11 @@ def _negate_back(
         if entities and entities[-1].kind == DEVICE and entities[-1].end == start:
             entities[-1].status = ABSENT
         return
-    held = _held_back(words, start) or _is_denied(words, start, scope, terms.NOT)
-    if held and last in ("excluded", "out"):
+    if last in ("withdrawn", "pulled") and "".join(words[end : end + 1]).isdigit():
+        return  # by some centimetres
+    held = _held_back(words, start) or _is_denied(words, start, scope, triggers.NOT)
+    unsettled = not triggers.UNSETTLED.isdisjoint(words[max(start - 2, 0) : start])
+    if (held or unsettled) and last in ("excluded", "out"):
         _doubt_back(words, start, end, entities, links, scope)
     elif held:  # "has not resolved", "is not absent"
         scope.restart(entities)
@@ -231,6 +273,8 @@ def _negate_back(
 
 def _deny(words: list[str], start: int, end: int, entities: list[Entity], scope: Scope) -> None:
     """Deny what stands before in the clause; where nothing does, what follows."""
+    if words[start] == "none" and "".join(words[end : end + 1]) in triggers.PREPOSITIONS:
+        return  # "left effusion, none on the right"
     scope.first = max(scope.first, _after_predicate(words, entities, scope.first))
     before = entities[scope.first :]
     if _leads(words, start, end, before):
@@ -240,11 +284,11 @@ def _deny(words: list[str], start: int, end: int, entities: list[Entity], scope:
         return
     if scope.status == UNCERTAIN and scope.triggered == len(entities):  # "may have resolved"
         _apply(before, UNCERTAIN)
-    elif scope.claim and words[end - 1] in terms.GONE:
+    elif scope.claim and words[end - 1] in triggers.GONE:
         for entity in before:  # "no evidence that the effusion has resolved"
             entity.status = PRESENT
     else:
-        tips = [entity for entity in before if words[entity.end - 1] in terms.ENDS]
+        tips = [entity for entity in before if words[entity.end - 1] in triggers.ENDS]
         _apply(tips or before, ABSENT)
     scope.restart(entities)
 
@@ -268,7 +312,7 @@ def _leads(words: list[str], start: int, end: int, before: list[Entity]) -> bool
     if words[start - 1] not in (",", "and", "with") or end == len(words):
         return False
     after = words[end]
-    return after[0].isalnum() and after not in terms.VERBS and after not in terms.PREPOSITIONS
+    return after[0].isalnum() and after not in triggers.VERBS and after not in triggers.PREPOSITIONS
 
 
 def _doubt_back(
@@ -304,7 +348,7 @@ def _after_comma(words: list[str], entities: list[Entity], link: int) -> int:
 def _presupposes(words: list[str], end: int) -> bool:
     """Say whether what follows is there although the entity is not: "no change in effusion"."""
     after = words[end] if end < len(words) else ""
-    return words[end - 1] in terms.CHANGES and after in terms.OF_WHAT
+    return words[end - 1] in triggers.CHANGES and after in triggers.OF_WHAT
 
 
 def _continues(words: list[str], start: int) -> bool:
@@ -322,80 +366,3 @@ def _apply(entities: list[Entity], status: str) -> None:
     for entity in entities:
         if entity.status == PRESENT or status == UNCERTAIN:
             entity.status = status
-
-
-# After a comma or "and" these begin a statement of their own.
-_OPENERS = {"the", "there", "this", "these", "a", "an", "it", "its", "their"}
-_KNOWN = {
-    *("mild", "moderate", "severe", "stable", "unchanged", "persistent", "persisting", "residual"),
-    *("known", "remaining", "improved", "improving", "worsening", "increased", "decreased"),
-}
-_ASSERTIVE = {
-    ",": {"mild", "moderate", "severe", "stable", "unchanged", "persistent"},
-    "with": {"associated", "adjacent"},
-}
-_SIZES = {"small", "tiny", "trace", "minimal", "large"}
-# After a negation and a comma, in a list without "or": "no edema, small left effusion".
-_SIZED = _KNOWN | _SIZES | {"left", "right", "bilateral", "bibasilar", "healed", "old", "chronic"}
-# After a negation and "with": "no edema with stable effusion".
-_WITH = _SIZED | {"the", "this", "these", "its", "their", "there"}
-_IF_ANY = (["if", "any"], ["if", "present"])
-_GOES_ON = {"or", "and", *terms.VERBS}
-
-
-def clause_breaks(words: list[str]) -> tuple[set[int], set[int], set[int]]:
-    """Return the positions of commas and conjunctions at which a new clause begins: of those that
-    begin one anyway, of those that do after a negation, and of those that do after "not".
-
-    "No effusion, and the heart is large": what follows has a verb of its own. "No effusion and no
-    pneumothorax is seen": it has not, since the verb only says that nothing is seen.
-    """
-    breaks: set[int] = set()
-    denied: set[int] = set()
-    commas: set[int] = set()
-    verb = False  # a finite verb follows before the next joint
-    listed = False  # "or" follows in the clause
-    length = len(words)
-    for index in range(length - 1, -1, -1):
-        word = words[index]
-        if word in terms.VERBS:
-            verb = terms.PERCEPTION.isdisjoint(words[index + 1 : index + 3])
-        elif word in (",", "and", "with", "or"):
-            after = words[index + 1] if index + 1 < length else ""
-            opens = after in _OPENERS or after in _ASSERTIVE.get(word, ())
-            # "Effusions, if any, are small": the comma parts no clauses.
-            goes_on = after in _GOES_ON or words[max(index - 2, 0) : index] in _IF_ANY
-            parts = word != "or" and not goes_on and (verb or opens)
-            if parts:
-                breaks.add(index)
-            if word == "with":
-                grade = words[index + 2] if after in ("a", "an") and index + 2 < length else after
-                parts = not goes_on and (verb or grade in _WITH or words[index - 1] == ",")
-            elif word == ",":
-                parts = parts or (after in _SIZED and not listed)
-                if not listed and not goes_on:
-                    commas.add(index)
-            elif word == "and":
-                parts = parts or (after in _KNOWN | _SIZES and not listed)
-            if parts:
-                denied.add(index)
-            listed = (listed or word == "or") and not parts
-            verb = False if after not in ("and", "or") else verb
-        elif word in (";", ":"):
-            if not _goes_through(words, index):
-                breaks.add(index)
-                denied.add(index)
-            verb = listed = False
-        elif word in terms.AFTERWARDS:
-            denied.add(index)
-        elif word == "(" and "".join(words[index + 1 : index + 2]) in _OPENERS | _SIZES:
-            denied.add(index)
-    return breaks, denied, commas | denied
-
-
-def _goes_through(words: list[str], index: int) -> bool:
-    """Say whether no clause ends at the colon: "effusion: none", "no: effusion, edema"."""
-    before, after = words[max(index - 1, 0)], "".join(words[index + 1 : index + 2])
-    return words[index] == ":" and (
-        after in terms.ANSWERS or before in ("no", "of", "for", "without", "absent", "out")
-    )

@@ -2,7 +2,7 @@
 
 import re
 
-from radquant.scoring import lexicon_terms as terms
+from radquant.scoring import lexicon_triggers as triggers
 
 WORD = re.compile(r"\w+|[^\w\s]+")
 _SPLITS = ((").", ") ."), ("%.", "% ."), (".'", ". '"), ("%,", "% ,"), ("%)", "% )"))
@@ -73,7 +73,7 @@ def _ends_sentence(tokens: list[str], index: int) -> bool:
     if _is_answered(tokens, index):
         return False
     if token == ":":  # A heading such as FINDINGS: also ends what went before.
-        return before.isupper() or before.lower() in terms.HEADINGS
+        return before.isupper() or before.lower() in triggers.HEADINGS
     if not any(mark in token for mark in ".;?!"):
         return False
     if token == "." and before.lower() in _ABBREVIATIONS:
@@ -85,12 +85,12 @@ def _is_answered(tokens: list[str], index: int) -> bool:
     """Say whether an answer follows the colon or question mark: "PNEUMOTHORAX: None"."""
     if tokens[index] not in (":", "?") or index + 1 == len(tokens):
         return False
-    if index and tokens[index - 1].lower() in terms.HEADINGS:
+    if index and tokens[index - 1].lower() in triggers.HEADINGS:
         return False
     after = tokens[index + 1].lower()
     if after == "no":
         return _is_alone(tokens, index + 1)
-    return after in terms.ANSWERS or after[:3] in _SIGNS
+    return after in triggers.ANSWERS or after[:3] in _SIGNS
 
 
 def _is_alone(tokens: list[str], index: int) -> bool:
@@ -102,14 +102,17 @@ def _meant(tokens: list[str], leading: set[int]) -> list[str]:
     for index in leading:
         words[index] = "question"
     for index, word in enumerate(words):
-        if word[0] not in "(?’&" and word not in terms.SHORT:
+        if word[0] not in "(?’&" and word not in triggers.SHORT:
             continue
         before = words[index - 1] if index else ""
         after = words[index + 1] if index + 1 < len(words) else ""
         if word == "no":
             if _is_alone(words, index):
                 words[index] = "none"
-        elif word in terms.NONE:
+        elif word in ("n", "y"):
+            if before == ":":
+                words[index] = "none" if word == "n" else "yes"
+        elif word in triggers.NONE:
             if before and before[-1] in ":?=(-–—/":
                 words[index] = "none"
         elif word == "w" and after == "/":
@@ -120,7 +123,7 @@ def _meant(tokens: list[str], leading: set[int]) -> list[str]:
         elif word == "’":
             words[index] = "'"
         elif word[:3] in _SIGNS:
-            words[index] = "present" if word[1] == "+" else "none"
+            words[index] = "yes" if word[1] == "+" else "none"
         elif word[0] == "?" and _is_answered(words, index):
             words[index] = ":"
     return words
