@@ -4,7 +4,7 @@
 # them joined by +: the first is then part of the observation itself, the others are anywhere among
 # the observation, what modifies it, and where it is. The first finding that fits is the one.
 SPECIFIC = {
-    "pneumothorax": "pneumothora* hydropneumothora* ptx",
+    "pneumothorax": "pneumothora* hydropneumothora* pneumo ptx*",
     "pneumomediastinum": "pneumomediastin*",
     "free air": "pneumoperiton* air+free gas+free free+intraperiton*",
     "subcutaneous emphysema": "emphysema*+subcutan* gas+subcutan* air+subcutan*",
@@ -13,7 +13,7 @@ SPECIFIC = {
     "pneumonia": "pneumonia* pneumonic pneumonitis bronchopneumonia* infection* infectious pna",
     "tuberculosis": "tubercul* tb",
     "consolidation": "consolidat* consol",
-    "atelectasis": "atelecta* collaps* loss+volume",
+    "atelectasis": "atelecta* atx collaps* loss+volume",
     "low lung volumes": "low+volume* low+inflation* hypoinflat* hypoventil* hypoaerat* "
     "decreas*+volume* diminish*+volume* reduc*+volume* hypoexpan*",
     "heart failure": "chf failure",

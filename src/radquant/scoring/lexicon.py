@@ -175,15 +175,19 @@ def _corrected(word: str) -> str:
 def _matches(words: list[str]) -> list[Match]:
     """Return the longest matches in `words`, left to right, without overlap."""
     table = _lexicon()
-    singular = [_singular(word) for word in words]
+    singular = [_SINGULARS.get(word) or _singular(word) for word in words]
+    singular.append("")  # so that the last word has a next one
     matches: list[Match] = []
     index = 0
     while index < len(words):
         for term, kind in table.get(singular[index], ()):
-            end = index + len(term)
-            if len(term) == 1 or tuple(singular[index:end]) == term:
-                matches.append((index, end, kind))
-                index = end
+            if len(term) == 1 or (
+                # Nearly always decided by the second word alone, which is quicker.
+                term[1] == singular[index + 1]
+                and term == tuple(singular[index : index + len(term)])
+            ):
+                matches.append((index, index + len(term), kind))
+                index += len(term)
                 break
         else:
             if _looks_like_finding(singular[index]):

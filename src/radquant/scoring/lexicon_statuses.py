@@ -57,28 +57,19 @@ def find_statuses(words: list[str], matches: list[Match]) -> tuple[list[Entity],
     links: list[int] = []
     scope = Scope()
     position = 0
-    for start, end, kind in [*_answers(words, matches), (len(words), len(words), STOP)]:
-        if scope.status != ABSENT:
-            joints = breaks
-        else:
+    joining = "with" in words
+    if "negative" in words:
+        matches = list(_answers(words, matches))
+    for start, end, kind in [*matches, (len(words), len(words), STOP)]:
+        joints = breaks
+        if scope.status == ABSENT:
             joints = denied_breaks if scope.listing else commas
-        if kind == STOP and scope.status == ABSENT and _tells_which(words, start, end):
-            kind = NEUTRAL
-        if kind == STOP or any(
-            index in joints and (words[index] not in _WEAK or not _denies_all(scope))
-            for index in range(position, start)
-        ):
-            if scope.backward and scope.triggered == len(entities):  # "atelectasis is possible"
-                _apply(entities[scope.first :], scope.status)
-            scope.restart(entities)
-            if words[start:end] == ["which"] and not triggers.OVER.isdisjoint(
-                words[end : end + REACH]
-            ):  # "effusion, which is no longer seen"
-                scope.first = _last_head(entities)
-            elif words[start : end + 1] in _BUT_PERSISTS:
-                for entity in entities[_last_head(entities) :]:  # "but present on the left"
-                    entity.status = PRESENT
-        scope.joined = scope.joined or "with" in words[position:start]
+            if kind == STOP and _tells_which(words, start, end):
+                kind = NEUTRAL
+        if kind == STOP or (joints and _parts(words, position, start, joints, scope)):
+            _end_clause(words, start, end, entities, scope)
+        if joining and "with" in words[position:start]:
+            scope.joined = True
         position = start
         if kind in ENTITIES:
             _add(words, Entity(start, end, kind, scope.status), entities, scope)
@@ -107,6 +98,21 @@ def find_statuses(words: list[str], matches: list[Match]) -> tuple[list[Entity],
 
 
 _BUT_PERSISTS = [["but", word] for word in triggers.PERSISTS]
+
+
+def _end_clause(
+    words: list[str], start: int, end: int, entities: list[Entity], scope: Scope
+) -> None:
+    """Begin a new clause; it may still speak of what stood last in the one before it."""
+    if scope.backward and scope.triggered == len(entities):  # "atelectasis is possible"
+        _apply(entities[scope.first :], scope.status)
+    scope.restart(entities)
+    after = words[end : end + REACH]
+    if words[start:end] == ["which"] and not triggers.OVER.isdisjoint(after):
+        scope.first = _last_head(entities)  # "effusion, which is no longer seen"
+    elif words[start : end + 1] in _BUT_PERSISTS:
+        for entity in entities[_last_head(entities) :]:  # "but present on the left"
+            entity.status = PRESENT
 
 
 def _last_head(entities: list[Entity]) -> int:
@@ -139,15 +145,17 @@ def _join_headings(words: list[str], entities: list[Entity]) -> None:
         named.setdefault(name, entity.status)
 
 
-_WEAK = {"with", "and"}  # they part clauses after a finding only
+def _parts(words: list[str], position: int, start: int, joints: set[int], scope: Scope) -> bool:
+    """Say whether a clause begins between two matches.
 
-
-def _denies_all(scope: Scope) -> bool:
-    """Say whether a negation holds over "with", too: "no rib with a fracture".
-
-    It does where no finding stands between. "No edema with small effusions" denies the edema only.
+    A negation holds over "with" and "and" where no finding stands between: "no rib with a
+    fracture". "No edema with small effusions" denies the edema only.
     """
-    return scope.status == ABSENT and scope.denied >= 0
+    weak = ("with", "and") if scope.status == ABSENT and scope.denied >= 0 else ()
+    return any(
+        index in joints and words[index] not in weak  # few words stand between
+        for index in range(position, start)
+    )
 
 
 def _add(words: list[str], entity: Entity, entities: list[Entity], scope: Scope) -> None:
@@ -231,10 +239,10 @@ def _goes_on(words: list[str], start: int, entities: list[Entity], scope: Scope)
 
 def _tells_which(words: list[str], start: int, end: int) -> bool:
     """Say whether what follows tells which it is that is denied: "no lobe that is collapsed"."""
+    if start == len(words):
+        return False
     after = words[end] if end < len(words) else ""
-    return words[start:end] == ["that"] or (
-        words[start:end] == ["which"] and after in triggers.MODALS
-    )
+    return words[start] == "that" or (words[start] == "which" and after in triggers.MODALS)
 
 
 def _formerly(words: list[str], end: int) -> bool:
@@ -278,8 +286,8 @@ def _deny(words: list[str], start: int, end: int, entities: list[Entity], scope:
     scope.first = max(scope.first, _after_predicate(words, entities, scope.first))
     before = entities[scope.first :]
     if _leads(words, start, end, before):
+        scope.restart(entities)
         if words[start] != "none":
-            scope.restart(entities)
             scope.set(ABSENT, entities)
         return
     if scope.status == UNCERTAIN and scope.triggered == len(entities):  # "may have resolved"

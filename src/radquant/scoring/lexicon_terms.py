@@ -18,18 +18,18 @@ FINDINGS = listed("""
     abnormality abscess adenopathy adhesion aerated aeration air air-fluid_level air_bronchogram
     air_fluid_level air_trapping airspace_disease airtrapping anasarca anastomosis aneurysm
     anomaly ards arthritic arthritis arthropathy artifact asbestosis ascites aspiration asthma
-    asymmetry atelectasis atelectatic atherosclerosis azygous_lobe bleb bleeding blunted
+    asymmetry atelectasis atelectatic atherosclerosis atx azygous_lobe bleb bleeding blunted
     blunting bronchial_cuffing bronchiectasis bronchiectatic bronchiolar bronchiolitis
     bronchitis bronchogram bronchopneumonia bronchospasm bronchovascular_crowding bulge bulla
-    bullous bypass cabg calcific calcification calcified callus cancer carcinoma cardiomegaly
-    cardiomyopathy cavitary cavitation cavity cephalization chf cholecystectomy cholelithiasis
-    collapse collapsed collection compression congestion consol consolidated consolidation
-    constipation contusion copd crowding cuffing curvature cyst cystic deformed deformity
-    degeneration degenerative degenerative_change demineralization demineralized density
-    depression deviated deviation dextroconvex dextrocurvature dextroscoliosis dilatation
-    dilated dilation disc_disease disease dislocated dislocation displacement dissection
-    distended distension distention dyspnea ectasia ectatic edema eff effacement effusion
-    elevated elevation elongated elongation embolism embolization embolus emphysema
+    bullous bypass cabg calcific calcification calcified callus cancer carcinoma cardiomeg
+    cardiomegaly cardiomyopathy cavitary cavitation cavity cephalization chf cholecystectomy
+    cholelithiasis collapse collapsed collection compression congestion consol consolidated
+    consolidation constipation contusion copd crowding cuffing curvature cyst cystic deformed
+    deformity degeneration degenerative degenerative_change demineralization demineralized
+    density depression deviated deviation dextroconvex dextrocurvature dextroscoliosis
+    dilatation dilated dilation disc_disease disease dislocated dislocation displacement
+    dissection distended distension distention dyspnea ectasia ectatic edema eff effacement
+    effusion elevated elevation elongated elongation embolism embolization embolus emphysema
     emphysematous empyema engorged engorgement enlarged enlargement enlarging eventration
     exacerbation exaggeration extubated extubation failure fat_pad fibronodular fibrosis
     fibrotic finding flattened flattening fluid fluid_collection fluid_overload foreign_body
@@ -52,7 +52,7 @@ FINDINGS = listed("""
     opacified opacity osteoarthritis osteoarthrosis osteopenia osteopenic osteophyte
     osteophytosis osteoporosis osteoporotic overinflated overinflation overload pathology pectus
     perforation perivascular_haze plaque pleural_line pleural_thickening plugging pna
-    pneumatocele pneumobilia pneumomediastinum pneumonectomy pneumonia pneumonitis
+    pneumatocele pneumo pneumobilia pneumomediastinum pneumonectomy pneumonia pneumonitis
     pneumopericardium pneumoperitoneum pneumothoraces pneumothorax process prominence prominent
     pseudotumor ptx rarefaction reaction reactive_airways_disease redistribution resection
     reticulation reticulonodular retraction rotated rotation sarcoid sarcoidosis scar scarring

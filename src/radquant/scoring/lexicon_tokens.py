@@ -10,7 +10,6 @@ _SPLITS = ((").", ") ."), ("%.", "% ."), (".'", ". '"), ("%,", "% ,"), ("%)", "%
 _PARAGRAPH = re.compile(r"\n\s*\n|\n(?=\s*(?:\d+\s?[.)]|[-*•])\s)")
 # A question mark that leads: nothing stands before it, or a blank.
 _QUESTION_MARK = re.compile(r"(?P<leading>(?<![^\s([]))?\?")
-_SIGNS = ("(-)", "(–)", "(+)")
 # Not the end of a sentence, although a full stop follows.
 _ABBREVIATIONS = {"vs", "approx", "dr"}
 
@@ -47,7 +46,11 @@ def read(text: str) -> tuple[list[str], list[int], set[int], list[str]]:
         for index in range(begin, len(tokens)):
             if fresh:
                 starts.append(index)
-            fresh = index not in leading and _ends_sentence(tokens, index)
+            fresh = (
+                not tokens[index][0].isalnum()
+                and index not in leading
+                and _ends_sentence(tokens, index)
+            )
     return tokens, starts, paragraphs, _meant(tokens, leading)
 
 
@@ -66,11 +69,9 @@ def _leading(paragraph: str, tokens: list[str], begin: int) -> set[int]:
 
 def _ends_sentence(tokens: list[str], index: int) -> bool:
     token = tokens[index]
-    if token[0].isalnum() or not any(mark in token for mark in ".;?!:"):
-        return False
     before = tokens[index - 1] if index else ""
     after = tokens[index + 1] if index + 1 < len(tokens) else ""
-    if _is_answered(tokens, index):
+    if token in (":", "?") and _is_answered(tokens, index):
         return False
     if token == ":":  # A heading such as FINDINGS: also ends what went before.
         return before.isupper() or before.lower() in triggers.HEADINGS
@@ -83,14 +84,14 @@ def _ends_sentence(tokens: list[str], index: int) -> bool:
 
 def _is_answered(tokens: list[str], index: int) -> bool:
     """Say whether an answer follows the colon or question mark: "PNEUMOTHORAX: None"."""
-    if tokens[index] not in (":", "?") or index + 1 == len(tokens):
+    if index + 1 == len(tokens):
         return False
     if index and tokens[index - 1].lower() in triggers.HEADINGS:
         return False
     after = tokens[index + 1].lower()
     if after == "no":
         return _is_alone(tokens, index + 1)
-    return after in triggers.ANSWERS or after[:3] in _SIGNS
+    return after in triggers.ANSWERS or after[:3] in triggers.SIGNS
 
 
 def _is_alone(tokens: list[str], index: int) -> bool:
@@ -102,28 +103,23 @@ def _meant(tokens: list[str], leading: set[int]) -> list[str]:
     for index in leading:
         words[index] = "question"
     for index, word in enumerate(words):
-        if word[0] not in "(?’&" and word not in triggers.SHORT:
-            continue
-        before = words[index - 1] if index else ""
-        after = words[index + 1] if index + 1 < len(words) else ""
-        if word == "no":
-            if _is_alone(words, index):
-                words[index] = "none"
-        elif word in ("n", "y"):
-            if before == ":":
-                words[index] = "none" if word == "n" else "yes"
-        elif word in triggers.NONE:
-            if before and before[-1] in ":?=(-–—/":
-                words[index] = "none"
-        elif word == "w" and after == "/":
-            over = words[index + 2] if index + 2 < len(words) else ""
-            words[index] = "w" if over in ("o", "out") else "with"
-        elif word == "&":
-            words[index] = "and"
-        elif word == "’":
-            words[index] = "'"
-        elif word[:3] in _SIGNS:
-            words[index] = "yes" if word[1] == "+" else "none"
-        elif word[0] == "?" and _is_answered(words, index):
-            words[index] = ":"
+        if word in triggers.SHORT:
+            words[index] = _meaning(words, index)
     return words
+
+
+def _meaning(words: list[str], index: int) -> str:
+    word = words[index]
+    before = words[index - 1] if index else ""
+    if word == "no":
+        return "none" if _is_alone(words, index) else word
+    if word in ("n", "y"):
+        return triggers.SHORT[word] if before == ":" else word
+    if word in triggers.NONE:
+        return "none" if before and before[-1] in ":?=(-–—/" else word
+    if word == "w":
+        after = words[index + 1 : index + 3]
+        return "with" if after[:1] == ["/"] and after[1:] not in (["o"], ["out"]) else word
+    if word == "?":
+        return ":" if _is_answered(words, index) else word
+    return triggers.SHORT[word]

@@ -48,11 +48,10 @@ FORMERLY = words("before earlier formerly previous previously prior then")
 
 # "X has resolved": what stands before it in the clause is absent; where nothing does, what follows.
 POST_NEGATIONS = listed("""
-    absent been_discontinued been_extubated been_pulled been_taken_out
-    been_withdrawn cleared completely_cleared completely_excluded completely_resolved
-    completely_ruled_out disappeared excluded gone 
-    improbable is_lacking is_negative neg none removal
-    removed resolved ruled_out unlikely vanished was_pulled 
+    absent been_discontinued been_extubated been_pulled been_taken_out been_withdrawn cleared
+    completely_cleared completely_excluded completely_resolved completely_ruled_out disappeared
+    excluded gone improbable is_lacking is_negative neg none removal removed resolved ruled_out
+    unlikely vanished was_pulled
 """)
 # Of these, those that say that something was there. "No evidence that X has resolved": it is there.
 GONE = words("cleared disappeared extubated gone out pulled removed resolved vanished withdrawn")
@@ -73,10 +72,10 @@ UNCERTAINTIES = listed("""
     consider considerations_include correlate_for correlation_for could differential
     differential_considerations differential_diagnosis differential_includes doubt doubted
     doubtful equivocal equivocal_for evaluate_for exclude favor favored if likelihood_of likely
-    may maybe might must_be_considered not_exclude not_necessarily perhaps possible possibly
-    potential potentially presumably presumptive presumptively probability_of probable probably
-    query question question_of questionable r/o rule_out should_a should_an should_any
-    should_there suggestion_of suspect suspicion suspicion_of suspicious_of the_possibility_of
+    may maybe might must_be_considered not_exclude not_necessarily perhaps possibility_of
+    possible possibly potential potentially presumably presumptive presumptively probability_of
+    probable probably query question question_of questionable r/o rule_out should_a should_an
+    should_any should_there suggestion_of suspect suspicion suspicion_of suspicious_of
     unclear_if versus vs whether worry_for ±
 """)
 # Of these, those that a denial does not deny: "does not exclude X".
@@ -214,8 +213,14 @@ ANSWERS = NONE | words("""
     cannot doubtful likely n not possible present probable questionable removed resolved
     suspected unlikely y yes
 """)
-# What is read as another word: see `lexicon_tokens`.
-SHORT = NONE | words("n no w y")
+# "(-)" and "(+)" as an answer.
+SIGNS = {"(-)": "none", "(–)": "none", "(+)": "yes"}
+# What may be read as another word, and which; see `lexicon_tokens`.
+SHORT = {
+    **dict.fromkeys([*NONE, "no", "n", "w", "?"], "none"),
+    **{sign + mark: word for sign, word in SIGNS.items() for mark in ("", ",", ";", ".", ":")},
+    **{"y": "yes", "&": "and", "’": "'"},
+}
 
 # What changes, or since when, follows one of these.
 OF_WHAT = words("compared from in of since when with")
