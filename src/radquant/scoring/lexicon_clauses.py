@@ -59,6 +59,8 @@ def clause_breaks(words: list[str]) -> tuple[set[int], set[int], set[int]]:
                 denied.add(index)
             listed = (listed or word == "or") and not parts
             verb = False if after not in ("and", "or") else verb
+        elif word == "/":
+            listed = True
         elif word in (";", ":"):
             if not _goes_through(words, index):
                 breaks.add(index)

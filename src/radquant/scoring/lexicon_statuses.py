@@ -76,7 +76,7 @@ def find_statuses(words: list[str], matches: list[Match]) -> tuple[list[Entity],
         elif kind in (NEGATION, DENIAL):
             _negate(words, start, end, kind, entities, scope)
         elif kind == SEEN:
-            if _is_denied(words, start, scope, triggers.NOT) and not _formerly(words, end):
+            if _is_denied(words, start, scope, triggers.NOT) and not _still(words, start, end):
                 _deny(words, start, end, entities, scope)
         elif kind == POST_NEGATION:
             _negate_back(words, start, end, entities, links, scope)
@@ -227,8 +227,8 @@ def _goes_on(words: list[str], start: int, entities: list[Entity], scope: Scope)
         return False
     if "," in words[entities[-1].end : start]:
         return False
-    joints = {",", "and"} if words[start] in triggers.MODALS else {","}
-    for index in range(len(entities) - 1, max(scope.triggered, len(entities) - REACH), -1):
+    joints = {",", "("} | ({"and"} if words[start] in triggers.MODALS else set())
+    for index in range(len(entities) - 1, max(scope.triggered, len(entities) - 2 * REACH), -1):
         between = words[entities[index - 1].end : entities[index].start]
         if not joints.isdisjoint(between) and "or" not in between:
             for entity in entities[index:]:
@@ -245,8 +245,10 @@ def _tells_which(words: list[str], start: int, end: int) -> bool:
     return words[start] == "that" or (words[start] == "which" and after in triggers.MODALS)
 
 
-def _formerly(words: list[str], end: int) -> bool:
-    return not triggers.FORMERLY.isdisjoint(words[end : end + REACH])
+def _still(words: list[str], start: int, end: int) -> bool:
+    """Say whether what is not seen may be there: "not seen previously", "cannot be well seen"."""
+    formerly = not triggers.FORMERLY.isdisjoint(words[end : end + REACH])
+    return formerly or words[start - 1] in triggers.PARTLY
 
 
 def _held_back(words: list[str], start: int) -> bool:
@@ -356,7 +358,9 @@ def _after_comma(words: list[str], entities: list[Entity], link: int) -> int:
 def _presupposes(words: list[str], end: int) -> bool:
     """Say whether what follows is there although the entity is not: "no change in effusion"."""
     after = words[end] if end < len(words) else ""
-    return words[end - 1] in triggers.CHANGES and after in triggers.OF_WHAT
+    if words[end - 1] == "change" and after in triggers.SINCE:
+        return True
+    return words[end - 1] in triggers.CHANGES and after in ("in", "of")
 
 
 def _continues(words: list[str], start: int) -> bool:

@@ -86,12 +86,19 @@ def _is_answered(tokens: list[str], index: int) -> bool:
     """Say whether an answer follows the colon or question mark: "PNEUMOTHORAX: None"."""
     if index + 1 == len(tokens):
         return False
-    if index and tokens[index - 1].lower() in triggers.HEADINGS:
+    return _is_answer(tokens, index + 1)
+
+
+def _is_answer(tokens: list[str], index: int) -> bool:
+    """Say whether the word after a colon or question mark is no statement of its own."""
+    word = tokens[index].lower()
+    if index > 1 and tokens[index - 2].lower() in triggers.REQUEST_HEADINGS | triggers.HEADINGS:
         return False
-    after = tokens[index + 1].lower()
-    if after == "no":
-        return _is_alone(tokens, index + 1)
-    return after in triggers.ANSWERS or after[:3] in triggers.SIGNS
+    if word == "no":
+        return _is_alone(tokens, index)
+    if tokens[index + 1 : index + 2] in (["for"], ["of"]):  # "Shoulder: negative for fracture"
+        return False
+    return word in triggers.ANSWERS or word[:3] in triggers.SIGNS
 
 
 def _is_alone(tokens: list[str], index: int) -> bool:
@@ -116,7 +123,8 @@ def _meaning(words: list[str], index: int) -> str:
     if word in ("n", "y"):
         return triggers.SHORT[word] if before == ":" else word
     if word in triggers.NONE:
-        return "none" if before and before[-1] in ":?=(-–—/" else word
+        answers = before and before[-1] in ":?=(-–—/" and _is_answer(words, index)
+        return "none" if answers else word
     if word == "w":
         after = words[index + 1 : index + 3]
         return "with" if after[:1] == ["/"] and after[1:] not in (["o"], ["out"]) else word

@@ -30,11 +30,14 @@ NEGATIONS = listed("""
 
 # "X cannot be seen": they deny what is said of X, and nothing that follows.
 DENIALS = listed("""
-    can't can_no_longer can_not cannot could_no_longer could_not couldn't not_adequately
-    not_completely not_entirely not_fully not_optimally not_well unable_to won't
+    can't can_no_longer can_not cannot could_no_longer could_not couldn't not_adequately not_as
+    not_as_well not_completely not_entirely not_fully not_optimally not_well unable_to won't
 """)
 # What a denial ends with, so that what is seen after it is not: "not seen", "isn't seen".
 NOT = words("not cannot longer t never nor")
+
+# "Cannot be well seen": it is seen.
+PARTLY = words("adequately completely entirely fully optimally well")
 
 # Words of seeing: "X is not clearly seen" denies X.
 SEEN = listed("""
@@ -58,9 +61,9 @@ GONE = words("cleared disappeared extubated gone out pulled removed resolved van
 OVER = GONE | {"longer"}
 # "X has almost cleared", "partial resolution of X", "to document resolution of X": X is there.
 ALMOST = words("""
-    almost confirm confirming document documenting ensure ensuring eventual expected follow
-    further gradual incomplete incompletely largely mostly near nearly not ongoing partial
-    partially partly slow some substantial substantially t until verify
+    allow almost confirm confirming document documenting ensure ensuring eventual expected
+    follow further gradual incomplete incompletely largely mostly near nearly not ongoing
+    partial partially partly slow some substantial substantially t until verify
 """)
 
 # What is still to be excluded is not: "fracture must be excluded".
@@ -83,13 +86,13 @@ EXCLUDING = words("exclude excluding out necessarily")
 
 # "X cannot be excluded": what stands before it in the clause is uncertain.
 POST_UNCERTAINTIES = listed("""
-    ? are_also_possible are_presumed are_questioned are_suspected can_not_be_confirmed
-    cannot_be_confirmed could_also_be_considered could_be_considered could_be_present
-    difficult_to_exclude hard_to_exclude if_any if_present impossible_to_exclude
-    is_a_possibility is_also_a_possibility is_also_possible is_considered is_favored is_presumed
-    is_questioned is_suspected less_likely may_be_present might_be_present
-    must_also_be_considered must_be_considered not_certain presumed questioned
-    should_be_considered suspected uncertain would_be_difficult_to_exclude
+    ? are_also_possible are_presumed are_questioned are_suspected are_uncertain
+    can_not_be_confirmed cannot_be_confirmed could_also_be_considered could_be_considered
+    could_be_present difficult_to_exclude hard_to_exclude if_any if_present
+    impossible_to_exclude is_a_possibility is_also_a_possibility is_also_possible is_considered
+    is_favored is_presumed is_questioned is_suspected is_uncertain less_likely may_be_present
+    might_be_present must_also_be_considered must_be_considered not_certain presumed questioned
+    remains_uncertain should_be_considered suspected was_uncertain would_be_difficult_to_exclude
 """)
 
 # "A may represent B": A is suggestive of B, and B is uncertain. "Perhaps due to", "could also be".
@@ -156,8 +159,9 @@ NEUTRAL = listed("""
     consider_follow consider_further consider_obtaining consider_removal consider_removing
     consider_repeat consider_repositioning consider_retracting consider_retraction
     consider_withdrawal consider_withdrawing could_not_be_assessed gram_negative if_clinically
-    if_the if_these if_this no_doubt no_interval_removal not_appreciably not_assessed
-    not_evaluated not_markedly not_only not_significantly not_substantially without_doubt
+    if_desired if_indicated if_necessary if_needed if_the if_these if_this if_warranted no_doubt
+    no_interval_removal not_appreciably not_assessed not_evaluated not_markedly not_only
+    not_significantly not_substantially without_doubt
 """) + tuple(sorted({
     *phrases(
         words("can could may might should would"),
@@ -222,13 +226,15 @@ SHORT = {
     **{"y": "yes", "&": "and", "’": "'"},
 }
 
-# What changes, or since when, follows one of these.
-OF_WHAT = words("compared from in of since when with")
+# "No change since X": these do not go on with what is denied.
+SINCE = words("compared from since when with")
 
 # What follows one of these headings is why and how the examination was done.
 REQUEST_HEADINGS = words("indication history information comparison technique reason examination")
 # Headings that are known also where they are not written in capitals.
-HEADINGS = REQUEST_HEADINGS | words("conclusion exam findings impression")
+HEADINGS = words("""
+    conclusion exam examination findings history impression indication information reason
+""")
 # Of these, all of it up to the next heading or paragraph, not a sentence only.
 HISTORY_HEADINGS = words("indication history information reason")
 
