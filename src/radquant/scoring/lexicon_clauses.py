@@ -18,6 +18,7 @@ _SIZED = _KNOWN | _SIZES | {"left", "right", "bilateral", "bibasilar", "healed",
 # After a negation and "with": "no edema with stable effusion".
 _WITH = _SIZED | {"the", "this", "these", "its", "their", "there"}
 _IF_ANY = (["if", "any"], ["if", "present"])
+_PLURAL = {"are", "were", "have"}
 _GOES_ON = {"or", "and", *triggers.VERBS}
 
 
@@ -32,19 +33,25 @@ def clause_breaks(words: list[str]) -> tuple[set[int], set[int], set[int]]:
     denied: set[int] = set()
     commas: set[int] = set()
     verb = False  # a finite verb follows before the next joint
+    plural = False  # and is in the plural
+    first = next((index for index, word in enumerate(words) if word in triggers.VERBS), 0)
     listed = False  # "or" follows in the clause
     length = len(words)
     for index in range(length - 1, -1, -1):
         word = words[index]
         if word in triggers.VERBS:
-            verb = triggers.PERCEPTION.isdisjoint(words[index + 1 : index + 3])
+            verb = not _is_participle(words, index) and triggers.PERCEPTION.isdisjoint(
+                words[index + 1 : index + 3]
+            )
+            plural = word in _PLURAL
         elif word in (",", "and", "with", "or"):
             after = words[index + 1] if index + 1 < length else ""
             opens = after in _OPENERS or after in _ASSERTIVE.get(word, ())
             # "Effusions, if any, are small": the comma parts no clauses.
             goes_on = after in _GOES_ON or words[max(index - 2, 0) : index] in _IF_ANY
             parts = word != "or" and not goes_on and (verb or opens)
-            if parts:
+            # "Infiltrates and congestion have resolved": both have.
+            if parts and (opens or word != "and" or not plural or index > first):
                 breaks.add(index)
             if word == "with":
                 grade = words[index + 2] if after in ("a", "an") and index + 2 < length else after
@@ -69,6 +76,14 @@ def clause_breaks(words: list[str]) -> tuple[set[int], set[int], set[int]]:
         elif word in triggers.AFTERWARDS or (word == "(" and _opens(words, index)):
             denied.add(index)
     return breaks, denied, commas | denied
+
+
+def _is_participle(words: list[str], index: int) -> bool:
+    """Say whether "demonstrated" ends what is said: "no displaced fractures demonstrated"."""
+    if words[index] != "demonstrated":
+        return False
+    after = "".join(words[index + 1 : index + 2])
+    return not after[:1].isalnum() or after in triggers.PREPOSITIONS
 
 
 def _opens(words: list[str], index: int) -> bool:

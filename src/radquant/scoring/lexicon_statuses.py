@@ -230,7 +230,9 @@ def _goes_on(words: list[str], start: int, entities: list[Entity], scope: Scope)
     joints = {",", "("} | ({"and"} if words[start] in triggers.MODALS else set())
     for index in range(len(entities) - 1, max(scope.triggered, len(entities) - 2 * REACH), -1):
         between = words[entities[index - 1].end : entities[index].start]
-        if not joints.isdisjoint(between) and "or" not in between:
+        if "or" in between:
+            return True
+        if not joints.isdisjoint(between):
             for entity in entities[index:]:
                 entity.status = PRESENT
             return False
@@ -360,6 +362,8 @@ def _presupposes(words: list[str], end: int) -> bool:
     after = words[end] if end < len(words) else ""
     if words[end - 1] == "change" and after in triggers.SINCE:
         return True
+    if words[end - 1] == "changes" and after == "of":  # "no changes of emphysema"
+        return False
     return words[end - 1] in triggers.CHANGES and after in ("in", "of")
 
 

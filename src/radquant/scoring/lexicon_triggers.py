@@ -160,9 +160,13 @@ NEUTRAL = listed("""
     consider_repeat consider_repositioning consider_retracting consider_retraction
     consider_withdrawal consider_withdrawing could_not_be_assessed gram_negative if_clinically
     if_desired if_indicated if_necessary if_needed if_the if_these if_this if_warranted no_doubt
-    no_interval_removal not_appreciably not_assessed not_evaluated not_markedly not_only
-    not_significantly not_substantially without_doubt
+    no_interval_removal not_assessed not_evaluated not_only without_doubt
 """) + tuple(sorted({
+    *phrases(
+        words("not"),
+        words("appreciably markedly significantly substantially"),
+        words("changed decreased different improved increased worsened"),
+    ),
     *phrases(
         words("can could may might should would"),
         words("be_helpful be_obtained be_performed be_repeated be_useful help"),
