@@ -65,6 +65,8 @@ def _gaps(words: list[str], entities: list[Entity]) -> list[int]:
             gaps.append(NOTHING)
         elif between == {"to"} and entity.kind == MODIFIER:  # "moderate to severely"
             gaps.append(JOINT)
+        elif between & triggers.CONTRASTS:  # "volumes are low, but no infiltrates are present"
+            gaps.append(VERB)
         elif between & triggers.PREPOSITIONS:
             gaps.append(PREPOSITION)
         elif between & triggers.VERBS:

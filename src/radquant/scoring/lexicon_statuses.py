@@ -90,6 +90,8 @@ def find_statuses(words: list[str], matches: list[Match]) -> tuple[list[Entity],
             else:
                 scope.set(UNCERTAIN, entities)
             scope.backward = words[end - 1] in triggers.BACKWARD
+        elif kind == STATEMENT and _begins_anew(words, start, entities, scope):
+            scope.set(PRESENT, entities)  # "no effusion, findings compatible with emphysema"
         if kind in (STATEMENT, SUGGESTION) or (kind == UNCERTAINTY and _continues(words, start)):
             links.append(len(entities))
     if ":" in words:
@@ -237,6 +239,11 @@ def _goes_on(words: list[str], start: int, entities: list[Entity], scope: Scope)
                 entity.status = PRESENT
             return False
     return True
+
+
+def _begins_anew(words: list[str], start: int, entities: list[Entity], scope: Scope) -> bool:
+    stated = scope.status == ABSENT and len(entities) > scope.triggered
+    return stated and not _goes_on(words, start, entities, scope)
 
 
 def _tells_which(words: list[str], start: int, end: int) -> bool:

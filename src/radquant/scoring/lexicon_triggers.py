@@ -200,6 +200,9 @@ AFTERWARDS = words("after despite following just merely only")
 # Of a device, this may be out of sight while the device is not.
 ENDS = words("tip tips hole holes port ports")
 
+# Words between statements that have nothing to do with each other.
+CONTRASTS = words("although but however though whereas while")
+
 # Words that lead from a finding to where it is.
 PREPOSITIONS = words("""
     above across adjacent along around at behind below beneath between by for from in inside
