@@ -166,6 +166,8 @@ def _add(words: list[str], entity: Entity, entities: list[Entity], scope: Scope)
     if scope.status == ABSENT and scope.joined and entity.kind == DEVICE:
         # "No pneumothorax with a chest tube in place": nobody writes of a device that is not there.
         entity.status = scope.status = PRESENT
+    elif scope.status == ABSENT and entities and _is_placed(words, entities[-1], entity):
+        entity.status = scope.status = PRESENT
     if entity.kind in HEADS and words[max(entity.start - 3, 0) : entity.start] == _NONE_OF_THE:
         entity.status, presupposes = PRESENT, True
     entities.append(entity)
@@ -173,6 +175,18 @@ def _add(words: list[str], entity: Entity, entities: list[Entity], scope: Scope)
         scope.status = PRESENT
     if presupposes or entity.kind in HEADS:
         scope.denied = -1
+
+
+def _is_placed(words: list[str], before: Entity, entity: Entity) -> bool:
+    """Say whether a place shows that the entity is there: "no effusion, consolidation in the left
+    base", "no ETT, NGT in the stomach".
+    """
+    if entity.kind not in HEADS or "," not in words[before.end : entity.start]:
+        return False
+    place = words[entity.end : entity.end + REACH]
+    if not place or place[0] not in triggers.PREPOSITIONS or "or" in place:
+        return False
+    return entity.kind == DEVICE or not triggers.SIDES.isdisjoint(place)
 
 
 _NONE_OF_THE = ["none", "of", "the"]  # of opacities, for example, which then are there
@@ -328,7 +342,7 @@ def _leads(words: list[str], start: int, end: int, before: list[Entity]) -> bool
     """
     if all(entity.kind in (MODIFIER, POSITION) for entity in before):
         return True
-    if words[start - 1] not in (",", "and", "with") or end == len(words):
+    if words[start - 1] not in triggers.LEADING or end == len(words):
         return False
     after = words[end]
     return after[0].isalnum() and after not in triggers.VERBS and after not in triggers.PREPOSITIONS

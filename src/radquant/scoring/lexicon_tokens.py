@@ -102,6 +102,9 @@ def _is_answer(tokens: list[str], index: int) -> bool:
 
 
 def _is_alone(tokens: list[str], index: int) -> bool:
+    """Say whether nothing follows the word in its statement: "no." and "no evidence."."""
+    if tokens[index + 1 : index + 2] in (["evidence"], ["sign"], ["signs"]):
+        index += 1
     return index + 1 == len(tokens) or tokens[index + 1][0] in ".,;)"
 
 
@@ -124,7 +127,7 @@ def _meaning(words: list[str], index: int) -> str:
         return triggers.SHORT[word] if before == ":" else word
     if word in triggers.NONE:
         answers = before and before[-1] in ":?=(-–—/" and _is_answer(words, index)
-        return "none" if answers else word
+        return "none" if answers or (word == "nil" and _is_alone(words, index)) else word
     if word == "w":
         after = words[index + 1 : index + 3]
         return "with" if after[:1] == ["/"] and after[1:] not in (["o"], ["out"]) else word

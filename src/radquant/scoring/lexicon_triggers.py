@@ -19,10 +19,10 @@ NEGATIONS = listed("""
     disappearance_of doesn't don't evidence_against excludes excluding fail_to failed_to
     failing_to fails_to free_from free_of hasn't haven't incompatible_with inconsistent_with
     instead_of interval_clearing_of interval_removal_of interval_resolution_of isn't lack_of
-    lacked lacking lacks neg_for negative_for neither never no no_evidence_of no_evidence_that
-    no_indication_that no_longer no_sign_of non none_of nor not nothing rather_than removal_of
-    resolution_of rules_out sensitivity_for speak_against speaks_against to_detect unlikely_to
-    w/o w/out wasn't weren't without zero
+    lacked lacking lacks neg_for negative_for neither never nil no no_evidence_of
+    no_evidence_that no_indication_that no_longer no_sign_of non none_of nor not nothing
+    rather_than removal_of resolution_of rules_out sensitivity_for speak_against speaks_against
+    to_detect unlikely_to w/o w/out wasn't weren't without zero
 """) + tuple(sorted({
     *phrases(words("is was are were be being"), words("negative_for neg_for")),
     *phrases(words("no"), words("evidence_of_any radiographic_evidence_of")),
@@ -46,15 +46,15 @@ SEEN = listed("""
     noted observed occurred perceptible present reaccumulated reappeared recognizable recognized
     recurred returned seen suggested visible visualised visualized
 """)
-# "Not seen previously": it may be there now.
-FORMERLY = words("before earlier formerly previous previously prior then")
+# "Not seen previously": it may be there now. "Not seen beyond the clavicle": it is seen before.
+FORMERLY = words("before beyond earlier formerly past previous previously prior then")
 
 # "X has resolved": what stands before it in the clause is absent; where nothing does, what follows.
 POST_NEGATIONS = listed("""
-    absent been_discontinued been_extubated been_pulled been_taken_out been_withdrawn cleared
-    completely_cleared completely_excluded completely_resolved completely_ruled_out disappeared
-    excluded gone improbable is_lacking is_negative neg none removal removed resolved ruled_out
-    unlikely vanished was_pulled
+    absent are_negative been_discontinued been_extubated been_pulled been_taken_out
+    been_withdrawn cleared completely_cleared completely_excluded completely_resolved
+    completely_ruled_out disappeared excluded gone improbable is_lacking is_negative neg none
+    removal removed resolved ruled_out unlikely vanished was_negative was_pulled were_negative
 """)
 # Of these, those that say that something was there. "No evidence that X has resolved": it is there.
 GONE = words("cleared disappeared extubated gone out pulled removed resolved vanished withdrawn")
@@ -66,6 +66,8 @@ ALMOST = words("""
     partial partially partly slow some substantial substantially t until verify
 """)
 
+# After one of these, "resolved" is said of what follows.
+LEADING = words("a an and for from of suggesting suggests the with ,")
 # What is still to be excluded is not: "fracture must be excluded".
 UNSETTLED = words("must needs should to")
 
@@ -197,6 +199,7 @@ PERSISTS = words("persist persists persisting present remain remains seen still"
 # After a negation, these begin what is there: "no pneumothorax after placement of a line".
 AFTERWARDS = words("after despite following just merely only")
 
+SIDES = words("right left rul rml rll lul lll lingula")
 # Of a device, this may be out of sight while the device is not.
 ENDS = words("tip tips hole holes port ports")
 
