@@ -22,6 +22,9 @@ _PLURAL = {"are", "were", "have"}
 _GOES_ON = {"or", "and", *triggers.VERBS}
 
 
+_PARTING = triggers.VERBS | triggers.AFTERWARDS | {*",/;:(", "and", "with", "or"}
+
+
 def clause_breaks(words: list[str]) -> tuple[set[int], set[int], set[int]]:
     """Return the positions of commas and conjunctions at which a new clause begins: of those that
     begin one anyway, of those that do after a negation, and of those that do after "not".
@@ -34,12 +37,17 @@ def clause_breaks(words: list[str]) -> tuple[set[int], set[int], set[int]]:
     commas: set[int] = set()
     verb = False  # a finite verb follows before the next joint
     plural = False  # and is in the plural
-    first = next((index for index, word in enumerate(words) if word in triggers.VERBS), 0)
+    together = -1  # an "and" between two subjects of a verb
     listed = False  # "or" follows in the clause
     length = len(words)
     for index in range(length - 1, -1, -1):
         word = words[index]
+        if word not in _PARTING:
+            continue
         if word in triggers.VERBS:
+            if together >= 0:
+                breaks.add(together)
+                together = -1
             verb = not _is_participle(words, index) and triggers.PERCEPTION.isdisjoint(
                 words[index + 1 : index + 3]
             )
@@ -51,7 +59,9 @@ def clause_breaks(words: list[str]) -> tuple[set[int], set[int], set[int]]:
             goes_on = after in _GOES_ON or words[max(index - 2, 0) : index] in _IF_ANY
             parts = word != "or" and not goes_on and (verb or opens)
             # "Infiltrates and congestion have resolved": both have.
-            if parts and (opens or word != "and" or not plural or index > first):
+            if parts and word == "and" and plural and not opens:
+                together = index  # unless another verb stands before it
+            elif parts:
                 breaks.add(index)
             if word == "with":
                 grade = words[index + 2] if after in ("a", "an") and index + 2 < length else after
@@ -73,6 +83,7 @@ def clause_breaks(words: list[str]) -> tuple[set[int], set[int], set[int]]:
                 breaks.add(index)
                 denied.add(index)
             verb = listed = False
+            together = -1
         elif word in triggers.AFTERWARDS or (word == "(" and _opens(words, index)):
             denied.add(index)
     return breaks, denied, commas | denied
