@@ -5,11 +5,12 @@ technique for computer detection and correction of spelling errors, Communicatio
 1964). Only long names count: a short word is too often another word.
 """
 
-from functools import cache
+from functools import cache, lru_cache
 
 from radquant.scoring import lexicon_terms as terms
 
 
+@lru_cache(maxsize=50_000)  # bounded, because outputs may hold any number of different words
 def correct(word: str) -> str:
     """Return the name that `word` is one slip away from, or `word` itself."""
     if len(word) < terms.SHORTEST_NAME - 1 or word in terms.NO_SLIPS or not word.isalpha():
