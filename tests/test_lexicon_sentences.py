@@ -22,7 +22,7 @@ def sentences():
     return benchmark.read_sentences()
 
 
-@pytest.mark.parametrize(("half", "least"), [("tuning", 270), ("held", 1)])
+@pytest.mark.parametrize(("half", "least"), [("tuning", 275), ("held", 265)])
 def test_sentences_are_read_as_by_a_reader(sentences, half, least):
     chosen = [sentence for sentence in sentences if sentence.half == half]
     wrong = [sentence.text for sentence in chosen if benchmark.faults(sentence)]
