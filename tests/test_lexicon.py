@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from radquant.scoring import lexicon, lexicon_terms
 from radquant.scoring.lexicon import annotate
-from radquant.scoring.lexicon_statuses import ENTITIES
+from radquant.scoring.lexicon_relations import ENTITIES
 from radquant.scoring.lexicon_tokens import tokenize
 
 PRESENT, ABSENT, UNCERTAIN = "definitely present", "definitely absent", "uncertain"

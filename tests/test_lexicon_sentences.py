@@ -81,6 +81,10 @@ def test_halves_are_those_of_the_seed(sentences):
         ("Opacity, likely atelectasis, less likely pneumonia.",
          "atelectasis ?, opacity +, pneumonia +"),
         # Denied twice.
+        ("Neither the effusion nor the edema has changed.",
+         "pleural effusion +, pulmonary edema +"),
+        ("Neither lung has an effusion or edema.", "pleural effusion -, pulmonary edema -"),
+        ("Malignancy is not suspected but cannot be excluded.", "malignancy ?"),
         ("The lung is not free of edema.", "pulmonary edema +"),
         ("There is no evidence that the effusion has resolved.", "pleural effusion +"),
         ("Pneumonia could not be ruled out.", "pneumonia ?"),
@@ -93,6 +97,9 @@ def test_halves_are_those_of_the_seed(sentences):
         ("Heart not enlarged, lungs hyperinflated.",
          "cardiomegaly -, hyperinflation or emphysema +"),
         ("Effusion is absent on the right but present on the left.", "pleural effusion +"),
+        ("No ETT, NGT in the stomach.", "endotracheal tube -, enteric tube +"),
+        ("Consolidation, atelectasis, and effusion have cleared.",
+         "atelectasis -, consolidation -, pleural effusion -"),
         # Short and misspelt.
         ("No PTX/eff, RLL opacity c/f PNA.",
          "opacity +, pleural effusion -, pneumonia ?, pneumothorax -"),

@@ -20,7 +20,7 @@ SPECIFIC = {
     "pulmonary edema": "edema* oedema* kerley septal+line septal+lines",
     "vascular congestion": "congest* engorg* cephaliz* redistribut* overload* prominen*+vascul* "
     "prominen*+vessel* increas*+vascul* dilat*+vessel* distend*+vein* distent*+vein*",
-    "cardiomegaly": "cardiomegal* enlarg*+heart enlarg*+cardi* enlarg*+silhouette large+heart "
+    "cardiomegaly": "cardiomeg* enlarg*+heart enlarg*+cardi* enlarg*+silhouette large+heart "
     "large+cardi* prominen*+heart prominen*+cardi* increas*+heart increas*+cardi*",
     "widened mediastinum": "widen* enlarg*+mediast* prominen*+mediast*",
     "adenopathy or hilar enlargement": "adenopath* lymphadenopath* enlarg*+hil* prominen*+hil* "
@@ -70,8 +70,8 @@ SPECIFIC = {
 }
 # Words that many findings share: they name one only when no list above knows what modifies them.
 GENERAL = {
-    "opacity": "opaci* ggo ggos infiltrat* airspace density densities ground groundglass haz* "
-    "bronchogram* shadow*",
+    "opacity": "opaci* ggo ggos infil infiltrat* airspace density densities ground groundglass "
+    "haz* bronchogram* shadow*",
     "tube": "tube tubes",
 }
 CANONICAL = (*SPECIFIC, *GENERAL)

@@ -17,20 +17,14 @@ from radquant.scoring import lexicon_terms as terms
 from radquant.scoring import lexicon_triggers as triggers
 from radquant.scoring.lexicon_relations import (
     ANATOMY,
+    DENIAL,
     DEVICE,
     FINDING,
     MODIFIER,
-    NORMAL,
-    POSITION,
-    Entity,
-    relate,
-    suggest,
-)
-from radquant.scoring.lexicon_spelling import correct
-from radquant.scoring.lexicon_statuses import (
-    DENIAL,
     NEGATION,
     NEUTRAL,
+    NORMAL,
+    POSITION,
     POST_NEGATION,
     POST_UNCERTAINTY,
     SEEN,
@@ -38,9 +32,13 @@ from radquant.scoring.lexicon_statuses import (
     STOP,
     SUGGESTION,
     UNCERTAINTY,
+    Entity,
     Match,
-    find_statuses,
+    relate,
+    suggest,
 )
+from radquant.scoring.lexicon_spelling import correct
+from radquant.scoring.lexicon_statuses import find_statuses
 from radquant.scoring.lexicon_tokens import WORD, read
 
 VERSION = "3"

@@ -4,7 +4,15 @@ from dataclasses import dataclass, field
 
 from radquant.scoring import lexicon_triggers as triggers
 
+# Kinds of a match. Entities:
 FINDING, DEVICE, NORMAL, MODIFIER, ANATOMY, POSITION = "FDNMAP"
+# Triggers:
+NEGATION, DENIAL, SEEN, POST_NEGATION, UNCERTAINTY, POST_UNCERTAINTY = "-!o<?~"
+SUGGESTION, STATEMENT, STOP, NEUTRAL = ">=|."
+
+ENTITIES = FINDING + DEVICE + NORMAL + MODIFIER + ANATOMY + POSITION
+Match = tuple[int, int, str]  # first token, token after the last, kind
+
 HEADS = FINDING + DEVICE
 # How far, in entities, a modifier or a place may stand from what it belongs to. A bound keeps the
 # time linear in sentences without end.

@@ -1,31 +1,34 @@
 """Whether what a sentence names is present, absent or uncertain, from the triggers around it."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from radquant.scoring import lexicon_triggers as triggers
+from radquant.scoring.lexicon_answers import answers, join_headings
 from radquant.scoring.lexicon_clauses import clause_breaks
 from radquant.scoring.lexicon_relations import (
-    ANATOMY,
+    DENIAL,
     DEVICE,
-    FINDING,
+    ENTITIES,
     HEADS,
     MODIFIER,
-    NORMAL,
+    NEGATION,
+    NEUTRAL,
     POSITION,
+    POST_NEGATION,
+    POST_UNCERTAINTY,
+    SEEN,
+    STATEMENT,
+    STOP,
+    SUGGESTION,
+    UNCERTAINTY,
     Entity,
+    Match,
 )
 
 PRESENT, ABSENT, UNCERTAIN = "definitely present", "definitely absent", "uncertain"
 
-ENTITIES = FINDING + DEVICE + NORMAL + MODIFIER + ANATOMY + POSITION
-# Kinds of a match that are triggers:
-NEGATION, DENIAL, SEEN, POST_NEGATION, UNCERTAINTY, POST_UNCERTAINTY = "-!o<?~"
-SUGGESTION, STATEMENT, STOP, NEUTRAL = ">=|."
 # Over how many words a negation reaches the trigger that it turns round: "not at all free of".
 REACH = 4
-
-Match = tuple[int, int, str]  # first token, token after the last, kind
 
 
 @dataclass
@@ -59,7 +62,7 @@ def find_statuses(words: list[str], matches: list[Match]) -> tuple[list[Entity],
     position = 0
     joining = "with" in words
     if "negative" in words:
-        matches = list(_answers(words, matches))
+        matches = list(answers(words, matches))
     for start, end, kind in [*matches, (len(words), len(words), STOP)]:
         joints = breaks
         if scope.status == ABSENT:
@@ -89,13 +92,14 @@ def find_statuses(words: list[str], matches: list[Match]) -> tuple[list[Entity],
                 kind = NEUTRAL
             else:
                 scope.set(UNCERTAIN, entities)
-            scope.backward = words[end - 1] in triggers.BACKWARD
+            said = denied and words[start - 1] in triggers.NOT  # "edema is not favored"
+            scope.backward = said or words[end - 1] in triggers.BACKWARD
         elif kind == STATEMENT and _begins_anew(words, start, entities, scope):
             scope.set(PRESENT, entities)  # "no effusion, findings compatible with emphysema"
         if kind in (STATEMENT, SUGGESTION) or (kind == UNCERTAINTY and _continues(words, start)):
             links.append(len(entities))
     if ":" in words:
-        _join_headings(words, entities)
+        join_headings(words, entities)
     return entities, links
 
 
@@ -112,6 +116,8 @@ def _end_clause(
     after = words[end : end + REACH]
     if words[start:end] == ["which"] and not triggers.OVER.isdisjoint(after):
         scope.first = _last_head(entities)  # "effusion, which is no longer seen"
+    elif words[start:end] == ["but"] and "excluded" in after:
+        scope.first = _last_head(entities)  # "is not suspected but cannot be excluded"
     elif words[start : end + 1] in _BUT_PERSISTS:
         for entity in entities[_last_head(entities) :]:  # "but present on the left"
             entity.status = PRESENT
@@ -122,29 +128,6 @@ def _last_head(entities: list[Entity]) -> int:
         if entities[index].kind in HEADS:
             return index
     return len(entities)
-
-
-def _answers(words: list[str], matches: list[Match]) -> Iterator[Match]:
-    """Yield `matches`, "negative" beside a finding being a trigger, not a normal chest."""
-    for number, (start, end, kind) in enumerate(matches):
-        if kind == NORMAL and words[start] == "negative":
-            before = matches[number - 1] if number else (-1, -1, STOP)
-            after = matches[number + 1] if number + 1 < len(matches) else (-1, -1, STOP)
-            if before[1] == start and before[2] in HEADS:
-                kind = POST_NEGATION
-            elif after[0] == end and after[2] in FINDING + MODIFIER:
-                kind = NEGATION
-        yield start, end, kind
-
-
-def _join_headings(words: list[str], entities: list[Entity]) -> None:
-    """Let what a heading names be as it is called after it: "consolidation: no consolidation"."""
-    named: dict[tuple[str, ...], str] = {}
-    for entity in reversed(entities):
-        name = tuple(words[entity.start : entity.end])
-        if entity.kind in HEADS and words[entity.end : entity.end + 1] == [":"]:
-            entity.status = named.get(name, entity.status)
-        named.setdefault(name, entity.status)
 
 
 def _parts(words: list[str], position: int, start: int, joints: set[int], scope: Scope) -> bool:
@@ -175,6 +158,14 @@ def _add(words: list[str], entity: Entity, entities: list[Entity], scope: Scope)
         scope.status = PRESENT
     if presupposes or entity.kind in HEADS:
         scope.denied = -1
+    elif (
+        scope.claim
+        and words[entity.start - 1] in ("has", "have")
+        and words[entity.end - 1].endswith("ed")
+    ):
+        for other in entities[scope.triggered :]:  # "neither effusion nor edema has changed"
+            other.status = PRESENT
+        scope.restart(entities)
 
 
 def _is_placed(words: list[str], before: Entity, entity: Entity) -> bool:
@@ -205,12 +196,20 @@ def _negate(
         scope.set(UNCERTAIN if doubt else PRESENT, entities)
         scope.denied = -1
         return
+    if words[start - 3 : start - 1] == ["that", "there"] and not triggers.NOT.isdisjoint(
+        words[max(start - 8, 0) : start - 3]
+    ):
+        scope.set(UNCERTAIN, entities)  # "it cannot be said that there is no effusion"
+        return
     if words[end - 1] == "of" and _held_back(words, start):  # "partial resolution of"
         scope.set(PRESENT, entities)
         scope.denied = -1
         return
+    if words[start] == "nor" and scope.claim:
+        scope.denied = end
+        return
     scope.set(ABSENT, entities)
-    scope.denied, scope.claim = end, words[end - 1] == "that"
+    scope.denied, scope.claim = end, words[end - 1] in ("that", "neither")
     scope.listing = words[start] not in triggers.NOT and words[end - 1] != "t"
 
 
@@ -351,6 +350,10 @@ def _leads(words: list[str], start: int, end: int, before: list[Entity]) -> bool
 def _doubt_back(
     words: list[str], start: int, end: int, entities: list[Entity], links: list[int], scope: Scope
 ) -> None:
+    settled = words[start] != "?" and words[end - 1] not in ("excluded", "out")
+    if settled and _is_denied(words, start, scope, triggers.NOT):  # "is not suspected"
+        _deny(words, start, end, entities, scope)
+        return
     forward = words[start] not in ("?", "if") and words[start] != "less"
     if forward and _leads(words, start, end, entities[scope.first :]):
         scope.restart(entities)

@@ -39,8 +39,8 @@ FINDINGS = listed("""
     hydropneumothorax hydrothorax hyperaerated hyperaeration hyperdensity hyperexpanded
     hyperexpansion hyperinflated hyperinflation hyperlucency hyperlucent hypertension
     hypertrophy hypoaeration hypoinflated hypoinflation hypoventilated hypoventilation
-    hypoventilatory ild ileus indistinct indistinctness infarct infarction infection infiltrate
-    infiltration infiltrative inflammation inflammatory inflated inflation injury
+    hypoventilatory ild ileus indistinct indistinctness infarct infarction infection infil
+    infiltrate infiltration infiltrative inflammation inflammatory inflated inflation injury
     interstitial_abnormality interstitial_change interstitial_disease interstitial_lung_disease
     intubated intubation irregularity kerley_b_line kerley_line kyphoplasty kyphoscoliosis
     kyphosis kyphotic laminectomy leak lesion levocurvature levoscoliosis lobectomy lordosis

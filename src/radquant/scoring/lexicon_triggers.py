@@ -55,7 +55,9 @@ POST_NEGATIONS = listed("""
     been_withdrawn cleared completely_cleared completely_excluded completely_resolved
     completely_ruled_out disappeared excluded gone improbable is_lacking is_negative neg none
     removal removed resolved ruled_out unlikely vanished was_negative was_pulled were_negative
-""")
+""") + tuple(sorted(
+    phrases(words("is are"), words("considered felt thought"), words("improbable unlikely"))
+))  # fmt: skip
 # Of these, those that say that something was there. "No evidence that X has resolved": it is there.
 GONE = words("cleared disappeared extubated gone out pulled removed resolved vanished withdrawn")
 OVER = GONE | {"longer"}
@@ -89,12 +91,13 @@ EXCLUDING = words("exclude excluding out necessarily")
 # "X cannot be excluded": what stands before it in the clause is uncertain.
 POST_UNCERTAINTIES = listed("""
     ? are_also_possible are_presumed are_questioned are_suspected are_uncertain
-    can_not_be_confirmed cannot_be_confirmed could_also_be_considered could_be_considered
-    could_be_present difficult_to_exclude hard_to_exclude if_any if_present
+    can_not_be_confirmed cannot_be_confirmed cannot_be_proven could_also_be_considered
+    could_be_considered could_be_present difficult_to_exclude hard_to_exclude if_any if_present
     impossible_to_exclude is_a_possibility is_also_a_possibility is_also_possible is_considered
     is_favored is_presumed is_questioned is_suspected is_uncertain less_likely may_be_present
-    might_be_present must_also_be_considered must_be_considered not_certain presumed questioned
-    remains_uncertain should_be_considered suspected was_uncertain would_be_difficult_to_exclude
+    might_be_present must_also_be_considered must_be_considered not_certain not_proven presumed
+    questioned remains_uncertain should_be_considered suspected was_uncertain
+    would_be_difficult_to_exclude
 """)
 
 # "A may represent B": A is suggestive of B, and B is uncertain. "Perhaps due to", "could also be".
