@@ -24,6 +24,7 @@ import numpy as np
 from radquant.files import hash_path, write_json
 from radquant.scoring import lexicon
 from radquant.scoring.agreement import AGREEMENT
+from radquant.scoring.lexicon_tokens import tokenize
 from radquant.wheels import download_wheel
 
 REQUIREMENT = "radlabels==0.2.0"
@@ -179,7 +180,7 @@ def ceiling(reports: list[Report]) -> str:
         chosen = {match["disease"]: match for match in reversed(report.matches)
                   if match["label"] == report.labels[match["disease"]]}  # fmt: skip
         entities = list(lexicon.annotate(report.text)["entities"].values())
-        starts = [*lexicon.tokenize(report.text)[1], len(report.tokens)]
+        starts = [*tokenize(report.text)[1], len(report.tokens)]
         for match in chosen.values():
             if match["label"] == "definitely absent":
                 continue

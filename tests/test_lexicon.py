@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from radquant.scoring import lexicon, lexicon_terms
 from radquant.scoring.lexicon import annotate
+from radquant.scoring.lexicon_relations import ENTITIES
+from radquant.scoring.lexicon_tokens import tokenize
 
 PRESENT, ABSENT, UNCERTAIN = "definitely present", "definitely absent", "uncertain"
 
@@ -239,7 +241,7 @@ def package_utils() -> ModuleType:
 @given(text=TEXTS)
 def test_tokens_are_those_of_radgraph(package_utils, text):
     expected = package_utils.radgraph_xl_preprocess_report(text).split()
-    assert lexicon.tokenize(text)[0] == expected
+    assert tokenize(text)[0] == expected
 
 
 def test_blank_text_has_no_entities():
@@ -282,7 +284,7 @@ def test_terms_are_lower_case_and_in_one_list_of_entities():
     for _, names in lexicon.KINDS:
         assert all(name == name.lower() and name.strip() for name in names)
         assert len(names) == len(set(names))
-    entity_lists = [names for kind, names in lexicon.KINDS if kind in lexicon.ENTITIES]
+    entity_lists = [names for kind, names in lexicon.KINDS if kind in ENTITIES]
     flat = [name for names in entity_lists for name in names]
     assert sorted(name for name in set(flat) if flat.count(name) > 1) == []
 

@@ -106,7 +106,7 @@ PLACES = [
     ("src/radquant/corpus/formats/reading.py", "    check_ids(reports)\n", "reports"),
     ("src/radquant/corpus/pipeline.py", "    check_ids(raw)\n", "raw"),
     ("src/radquant/prompts.py", "    said = [*_said_by(", "row"),
-    ("src/radquant/scoring/lexicon.py", "    tokens, starts, paragraphs = tok", "text"),
+    ("src/radquant/scoring/lexicon.py", "    tokens, starts, paragraphs, lowered = read(", "text"),
     ("src/radquant/scoring/changes.py", "    before, after = describe(", "original_text"),
     ("src/radquant/reporting/explorer.py", "    yield dump(_head(run))", "run.reports.to_dict()"),
 ]

@@ -4,23 +4,23 @@
 # them joined by +: the first is then part of the observation itself, the others are anywhere among
 # the observation, what modifies it, and where it is. The first finding that fits is the one.
 SPECIFIC = {
-    "pneumothorax": "pneumothora* hydropneumothora* ptx",
+    "pneumothorax": "pneumothora* hydropneumothora* pneumo ptx*",
     "pneumomediastinum": "pneumomediastin*",
     "free air": "pneumoperiton* air+free gas+free free+intraperiton*",
     "subcutaneous emphysema": "emphysema*+subcutan* gas+subcutan* air+subcutan*",
     "pericardial effusion": "effusion*+pericard* fluid+pericard*",
-    "pleural effusion": "effusion* hydrothora* hemothora* empyema* fluid+pleura*",
+    "pleural effusion": "effusion* eff effs hydrothora* hemothora* empyema* fluid+pleura*",
     "pneumonia": "pneumonia* pneumonic pneumonitis bronchopneumonia* infection* infectious pna",
     "tuberculosis": "tubercul* tb",
-    "consolidation": "consolidat*",
-    "atelectasis": "atelecta* collaps* loss+volume",
+    "consolidation": "consolidat* consol",
+    "atelectasis": "atelecta* atx collaps* loss+volume",
     "low lung volumes": "low+volume* low+inflation* hypoinflat* hypoventil* hypoaerat* "
     "decreas*+volume* diminish*+volume* reduc*+volume* hypoexpan*",
     "heart failure": "chf failure",
     "pulmonary edema": "edema* oedema* kerley septal+line septal+lines",
     "vascular congestion": "congest* engorg* cephaliz* redistribut* overload* prominen*+vascul* "
     "prominen*+vessel* increas*+vascul* dilat*+vessel* distend*+vein* distent*+vein*",
-    "cardiomegaly": "cardiomegal* enlarg*+heart enlarg*+cardi* enlarg*+silhouette large+heart "
+    "cardiomegaly": "cardiomeg* enlarg*+heart enlarg*+cardi* enlarg*+silhouette large+heart "
     "large+cardi* prominen*+heart prominen*+cardi* increas*+heart increas*+cardi*",
     "widened mediastinum": "widen* enlarg*+mediast* prominen*+mediast*",
     "adenopathy or hilar enlargement": "adenopath* lymphadenopath* enlarg*+hil* prominen*+hil* "
@@ -30,12 +30,13 @@ SPECIFIC = {
     "aortic tortuosity or calcification": "atheroscl* atheroma* tortuo* unfold* uncoil* ectasia "
     "ectatic elongat*+aort* calcifi*+aort* calcifi*+arch calcifi*+knob dilat*+aort* "
     "enlarg*+aort* prominen*+aort*",
-    "malignancy": "malignan* cancer* carcinoma* metasta* neoplas* tumor* lymphoma*",
+    "malignancy": "malignan* mets cancer* carcinoma* metasta* neoplas* tumor* lymphoma*",
     "nodule": "nodul* micronodul*",
     "mass": "mass masses",
     "granuloma or calcification": "granulom* calcif* histoplasm*",
-    "fracture": "fractur*",
-    "interstitial disease": "interstit* opaci*+interstit* densit*+interstit* infiltrat*+interstit* "
+    "fracture": "fractur* fx fxs",
+    "interstitial disease": "interstit* ild opaci*+interstit* densit*+interstit* "
+    "infiltrat*+interstit* "
     "thicken*+interstit* abnormal*+interstit* disease*+interstit* fibrosis fibrotic reticul* "
     "honeycomb* prominen*+marking* "
     "increas*+marking* coarse*+marking* marking*+prominen* marking*+increas* marking*+coarse* "
@@ -73,8 +74,8 @@ SPECIFIC = {
 }
 # Words that many findings share: they name one only when no list above knows what modifies them.
 GENERAL = {
-    "opacity": "opaci* infiltrat* airspace disease+air density densities ground groundglass haz* "
-    "bronchogram* shadow*",
+    "opacity": "opaci* ggo ggos infil infiltrat* airspace disease+air density densities ground "
+    "groundglass haz* bronchogram* shadow*",
     "tube": "tube tubes",
 }
 CANONICAL = (*SPECIFIC, *GENERAL)

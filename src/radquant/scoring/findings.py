@@ -15,6 +15,7 @@ import numpy as np
 from radquant.scoring.attributes import Said, read
 from radquant.scoring.devices import CONTINUES, DEVICES
 from radquant.scoring.finding_names import finding_of
+from radquant.scoring.lexicon_spelling import correct
 from radquant.scoring.spans import Span, sentence_at, sentences, spans
 
 Record = dict[str, Any]
@@ -335,7 +336,7 @@ def _reached(modifiers_of: Mapping[str, list[str]], start: Iterable[str]) -> lis
 
 
 def _words(entity: Mapping[str, Any]) -> list[str]:
-    return _split(entity["tokens"].lower())
+    return [correct(word) for word in _split(entity["tokens"].lower())]
 
 
 def _split(text: str) -> list[str]:

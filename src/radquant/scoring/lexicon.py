@@ -8,27 +8,40 @@ order. The rules were tuned on one half of a corpus and measured on the other ha
 RadGraph F1.
 """
 
-import re
 from functools import cache
 from itertools import pairwise
 from typing import Any
 
 from radquant.code import digest
 from radquant.scoring import lexicon_terms as terms
-from radquant.scoring.lexicon_relations import HEADS, Entity, relate, suggest
+from radquant.scoring import lexicon_triggers as triggers
+from radquant.scoring.lexicon_relations import (
+    ANATOMY,
+    DENIAL,
+    DEVICE,
+    FINDING,
+    MODIFIER,
+    NEGATION,
+    NEUTRAL,
+    NORMAL,
+    POSITION,
+    POST_NEGATION,
+    POST_UNCERTAINTY,
+    SEEN,
+    STATEMENT,
+    STOP,
+    SUGGESTION,
+    UNCERTAINTY,
+    Entity,
+    Match,
+    relate,
+    suggest,
+)
+from radquant.scoring.lexicon_spelling import correct
+from radquant.scoring.lexicon_statuses import find_statuses
+from radquant.scoring.lexicon_tokens import WORD, read
 
-VERSION = "2"
-
-PRESENT, ABSENT, UNCERTAIN = "definitely present", "definitely absent", "uncertain"
-
-# Kinds of a match. Entities:
-FINDING, DEVICE, NORMAL, MODIFIER, ANATOMY, POSITION = "FDNMAP"
-# Triggers:
-NEGATION, POST_NEGATION, UNCERTAINTY, POST_UNCERTAINTY = "-<?~"
-SUGGESTION, STATEMENT, STOP, NEUTRAL = ">=|."
-
-ENTITIES = FINDING + DEVICE + NORMAL + MODIFIER + ANATOMY + POSITION
-STATUS = {NEGATION: ABSENT, UNCERTAINTY: UNCERTAIN, SUGGESTION: UNCERTAIN}
+VERSION = "3"
 
 # Where a term is in two lists, the later kind holds.
 KINDS = (
@@ -38,17 +51,17 @@ KINDS = (
     (NORMAL, terms.NORMAL),
     (DEVICE, terms.DEVICES),
     (FINDING, terms.FINDINGS),
-    (STATEMENT, terms.STATEMENTS),
-    (UNCERTAINTY, terms.UNCERTAINTIES),
-    (NEGATION, terms.NEGATIONS),
-    (SUGGESTION, terms.SUGGESTIONS),
-    (POST_NEGATION, terms.POST_NEGATIONS),
-    (POST_UNCERTAINTY, terms.POST_UNCERTAINTIES),
-    (NEUTRAL, terms.NEUTRAL),
-    (STOP, terms.STOPS),
+    (STATEMENT, triggers.STATEMENTS),
+    (UNCERTAINTY, triggers.UNCERTAINTIES),
+    (SEEN, triggers.SEEN),
+    (NEGATION, triggers.NEGATIONS),
+    (DENIAL, triggers.DENIALS),
+    (SUGGESTION, triggers.SUGGESTIONS),
+    (POST_NEGATION, triggers.POST_NEGATIONS),
+    (POST_UNCERTAINTY, triggers.POST_UNCERTAINTIES),
+    (NEUTRAL, triggers.NEUTRAL),
+    (STOP, triggers.STOPS),
 )
-
-Match = tuple[int, int, str]  # first token, token after the last, kind
 
 
 def identity() -> str:
@@ -58,8 +71,7 @@ def identity() -> str:
 
 def annotate(text: str) -> dict[str, Any]:
     """Return {"text", "entities"} of one report; the time grows linearly with its length."""
-    tokens, starts, paragraphs = tokenize(text)
-    lowered = [token.lower() for token in tokens]
+    tokens, starts, paragraphs, lowered = read(text)
     entities: list[Entity] = []
     heading: tuple[str, ...] = ()
     earlier = 0  # first entity of the sentence before
@@ -73,14 +85,14 @@ def annotate(text: str) -> dict[str, Any]:
             begin = len(entities)
             found, links = _sentence(lowered, first, last, begin)
             entities += found
-            earliest = earlier if lowered[first] in terms.ANAPHORA else begin
+            earliest = earlier if lowered[first] in triggers.ANAPHORA else begin
             for link in links:
                 suggest(entities, earliest, begin + link)
             if found:
                 earlier = begin
         if last in headings:
             heading = tuple(lowered[max(first, last - 4) : last])
-        elif last > final or terms.HISTORY_HEADINGS.isdisjoint(heading):
+        elif last > final or triggers.HISTORY_HEADINGS.isdisjoint(heading):
             heading = ()
     return {
         "text": " ".join(tokens),
@@ -100,7 +112,7 @@ def annotate(text: str) -> dict[str, Any]:
 def _is_request(words: list[str], heading: tuple[str, ...]) -> bool:
     """Say whether the sentence that starts with `words` tells why or how, not what was found."""
     first = words[0] if words[0][0].isalnum() else words[-1]  # "// evaluate"
-    return first in terms.REQUESTS or not terms.REQUEST_HEADINGS.isdisjoint(heading)
+    return first in triggers.REQUESTS or not triggers.REQUEST_HEADINGS.isdisjoint(heading)
 
 
 def _label(entity: Entity) -> str:
@@ -109,52 +121,13 @@ def _label(entity: Entity) -> str:
     return f"Observation::{entity.status}"
 
 
-_WORD = re.compile(r"\w+|[^\w\s]+")
-_SPLITS = ((").", ") ."), ("%.", "% ."), (".'", ". '"), ("%,", "% ,"), ("%)", "% )"))
-# A blank line or a list marker starts a new statement even without a full stop.
-_PARAGRAPH = re.compile(r"\n\s*\n|\n(?=\s*(?:\d+\s?[.)]|[-*•])\s)")
-
-
-def tokenize(text: str) -> tuple[list[str], list[int], set[int]]:
-    """Return RadGraph-XL's tokens and the positions at which sentences and paragraphs start."""
-    text = text.replace("\\n", "  ").replace("\\f", "  ").replace("\\u2122", "      ")
-    text = text.replace('\\"', "``")
-    tokens: list[str] = []
-    starts: list[int] = []
-    paragraphs: set[int] = set()
-    for paragraph in _PARAGRAPH.split(text):
-        joined = " ".join(_WORD.findall(paragraph))
-        for pair, apart in _SPLITS:
-            joined = joined.replace(pair, apart)
-        begin = len(tokens)
-        tokens += joined.split()
-        if begin < len(tokens):
-            paragraphs.add(begin)
-        fresh = True
-        for index in range(begin, len(tokens)):
-            if fresh:
-                starts.append(index)
-            fresh = _ends_sentence(tokens, index)
-    return tokens, starts, paragraphs
-
-
-def _ends_sentence(tokens: list[str], index: int) -> bool:
-    token = tokens[index]
-    if token[0].isalnum() or not any(mark in token for mark in ".;?!"):
-        # A heading such as FINDINGS: also ends what went before.
-        return token == ":" and index > 0 and tokens[index - 1].isupper()
-    before = tokens[index - 1] if index else ""
-    after = tokens[index + 1] if index + 1 < len(tokens) else ""
-    return not (token == "." and before.isdigit() and after.isdigit())  # 2.5 cm
-
-
 @cache
 def _lexicon() -> dict[str, list[tuple[tuple[str, ...], str]]]:
     """Return {first word: [(words, kind), …]}, longest terms first."""
     kinds: dict[tuple[str, ...], str] = {}
     for kind, names in KINDS:
         for name in names:
-            kinds[tuple(_WORD.findall(name))] = kind
+            kinds[tuple(WORD.findall(name))] = kind
     table: dict[str, list[tuple[tuple[str, ...], str]]] = {}
     for words, kind in kinds.items():
         table.setdefault(words[0], []).append((words, kind))
@@ -175,7 +148,7 @@ _SINGULARS: dict[str, str] = {}
 
 
 def _singular(word: str) -> str:
-    """Return the form of `word` that the lists hold, or `word`."""
+    """Return the form of `word` that the lists hold, also of a misspelt one, or `word`."""
     found = _SINGULARS.get(word)
     if found is None:
         vocabulary = _vocabulary()
@@ -186,24 +159,33 @@ def _singular(word: str) -> str:
             forms += [word[:-2], word[:-2] + "is"]
         if word.endswith("ies"):
             forms.append(word[:-3] + "y")
-        found = next((form for form in forms if form in vocabulary), word)
+        found = next((form for form in forms if form in vocabulary), "") or _corrected(word)
         if len(_SINGULARS) < 50_000:
             _SINGULARS[word] = found
     return found
 
 
+def _corrected(word: str) -> str:
+    name = correct(word)
+    return name if name == word else _singular(name)
+
+
 def _matches(words: list[str]) -> list[Match]:
     """Return the longest matches in `words`, left to right, without overlap."""
     table = _lexicon()
-    singular = [_singular(word) for word in words]
+    singular = [_SINGULARS.get(word) or _singular(word) for word in words]
+    singular.append("")  # so that the last word has a next one
     matches: list[Match] = []
     index = 0
     while index < len(words):
         for term, kind in table.get(singular[index], ()):
-            end = index + len(term)
-            if len(term) == 1 or tuple(singular[index:end]) == term:
-                matches.append((index, end, kind))
-                index = end
+            if len(term) == 1 or (
+                # Nearly always decided by the second word alone, which is quicker.
+                term[1] == singular[index + 1]
+                and term == tuple(singular[index : index + len(term)])
+            ):
+                matches.append((index, index + len(term), kind))
+                index += len(term)
                 break
         else:
             if _looks_like_finding(singular[index]):
@@ -225,7 +207,7 @@ def _sentence(
     """
     words = tokens[first:last]
     matches = _matches(words)
-    entities, links = _statuses(words, matches)
+    entities, links = find_statuses(words, matches)
     relate(words, entities, links, offset)
     for entity in entities:
         entity.sign = _is_sign(words, entity)
@@ -241,110 +223,3 @@ def _is_sign(words: list[str], entity: Entity) -> bool:
     return entity.kind == FINDING and not any(
         _singular(word) in terms.DISEASES for word in words[entity.start : entity.end]
     )
-
-
-def _statuses(words: list[str], matches: list[Match]) -> tuple[list[Entity], list[int]]:
-    """Return the entities with their status, and after how many of them a suggestion stands."""
-    breaks = _clause_breaks(words)
-    entities: list[Entity] = []
-    links: list[int] = []
-    status = PRESENT
-    backward = False
-    clause = 0  # first entity of the clause, as far as triggers look back
-    triggered = 0  # number of entities when `status` was set
-    position = 0
-    for start, end, kind in [*matches, (len(words), len(words), STOP)]:
-        if kind == STOP or any(index in breaks for index in range(position, start)):
-            if backward and triggered == len(entities):  # "atelectasis is possible"
-                _apply(entities[clause:], status)
-            status, clause = PRESENT, len(entities)
-        position = start
-        if kind in ENTITIES:
-            entities.append(Entity(start, end, kind, status))
-            if status == ABSENT and _presupposes(words, end):
-                status = PRESENT
-        elif kind in (POST_NEGATION, POST_UNCERTAINTY):
-            if kind == POST_UNCERTAINTY and links:
-                clause = max(clause, _after_comma(words, entities, links[-1]))
-            _apply(entities[clause:], ABSENT if kind == POST_NEGATION else UNCERTAIN)
-            if kind == POST_UNCERTAINTY and clause:  # "opacity, but edema is not excluded"
-                links.append(clause)
-            stated = any(entity.kind in HEADS for entity in entities[clause:])
-            status, clause = PRESENT, len(entities)
-            if words[start:end] == ["if", "any"] and not stated:  # "if any, a small effusion"
-                status, triggered, backward = UNCERTAIN, len(entities), False
-        elif kind in STATUS:
-            status, triggered = STATUS[kind], len(entities)
-            backward = kind == UNCERTAINTY and words[end - 1] in terms.BACKWARD
-        if kind in (STATEMENT, SUGGESTION) or (kind == UNCERTAINTY and _continues(words, start)):
-            links.append(len(entities))
-    return entities, links
-
-
-def _after_comma(words: list[str], entities: list[Entity], link: int) -> int:
-    """Return the first entity after the last comma, or after the suggestion where none is.
-
-    "Opacity, likely edema, pneumonia not excluded" doubts neither the opacity nor, again, edema.
-    """
-    for index in range(len(entities) - 1, link, -1):
-        if "," in words[entities[index - 1].end : entities[index].start]:
-            return index
-    return link
-
-
-def _presupposes(words: list[str], end: int) -> bool:
-    """Say whether what follows is there although the entity is not: "no change in effusion"."""
-    return words[end - 1] in terms.CHANGES and words[end : end + 1] in (["in"], ["of"])
-
-
-def _continues(words: list[str], start: int) -> bool:
-    """Say whether the adverb at `start` goes on from what stands before it.
-
-    "Opacity, likely edema" does; "opacity and a possible nodule" does not.
-    """
-    while start and words[start - 1] in ("a", "an", "the", "also", "new"):
-        start -= 1
-    return start > 0 and words[start - 1] not in ("and", "with", "or")
-
-
-def _apply(entities: list[Entity], status: str) -> None:
-    """Give `status` to entities that were stated; doubt also covers what was denied."""
-    for entity in entities:
-        if entity.status == PRESENT or status == UNCERTAIN:
-            entity.status = status
-
-
-# After a comma or "and" these begin a statement of their own.
-_OPENERS = {"the", "there", "this", "these", "a", "an", "it", "its", "their"}
-_ASSERTIVE = {
-    ",": {"mild", "moderate", "severe", "stable", "unchanged", "persistent"},
-    "with": {"associated", "adjacent"},
-}
-_GOES_ON = {"or", "and", *terms.VERBS}
-
-
-def _clause_breaks(words: list[str]) -> set[int]:
-    """Return the positions of commas and conjunctions at which a new clause begins.
-
-    "No effusion, and the heart is large": what follows has a verb of its own. "No effusion and no
-    pneumothorax is seen": it has not, since the verb only says that nothing is seen.
-    """
-    breaks: set[int] = set()
-    verb = False  # a finite verb follows before the next joint
-    length = len(words)
-    for index in range(length - 1, -1, -1):
-        word = words[index]
-        if word in terms.VERBS:
-            verb = terms.PERCEPTION.isdisjoint(words[index + 1 : index + 3])
-        elif word in (",", "and", "with", "or"):
-            after = words[index + 1] if index + 1 < length else ""
-            opens = after in _OPENERS or after in _ASSERTIVE.get(word, ())
-            # "Effusions, if any, are small": the comma parts no clauses.
-            goes_on = after in _GOES_ON or words[max(index - 2, 0) : index] == ["if", "any"]
-            if word != "or" and not goes_on and (verb or opens):
-                breaks.add(index)
-            verb = False if after not in ("and", "or") else verb
-        elif word in (";", ":"):
-            breaks.add(index)
-            verb = False
-    return breaks

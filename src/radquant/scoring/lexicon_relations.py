@@ -2,9 +2,17 @@
 
 from dataclasses import dataclass, field
 
-from radquant.scoring import lexicon_terms as terms
+from radquant.scoring import lexicon_triggers as triggers
 
+# Kinds of a match. Entities:
 FINDING, DEVICE, NORMAL, MODIFIER, ANATOMY, POSITION = "FDNMAP"
+# Triggers:
+NEGATION, DENIAL, SEEN, POST_NEGATION, UNCERTAINTY, POST_UNCERTAINTY = "-!o<?~"
+SUGGESTION, STATEMENT, STOP, NEUTRAL = ">=|."
+
+ENTITIES = FINDING + DEVICE + NORMAL + MODIFIER + ANATOMY + POSITION
+Match = tuple[int, int, str]  # first token, token after the last, kind
+
 HEADS = FINDING + DEVICE
 # How far, in entities, a modifier or a place may stand from what it belongs to. A bound keeps the
 # time linear in sentences without end.
@@ -65,9 +73,11 @@ def _gaps(words: list[str], entities: list[Entity]) -> list[int]:
             gaps.append(NOTHING)
         elif between == {"to"} and entity.kind == MODIFIER:  # "moderate to severely"
             gaps.append(JOINT)
-        elif between & terms.PREPOSITIONS:
+        elif between & triggers.CONTRASTS:  # "volumes are low, but no infiltrates are present"
+            gaps.append(VERB)
+        elif between & triggers.PREPOSITIONS:
             gaps.append(PREPOSITION)
-        elif between & terms.VERBS:
+        elif between & triggers.VERBS:
             gaps.append(VERB)
         elif between & {",", "and", "or", "nor", "with", "without", "no", "versus", "vs"}:
             gaps.append(JOINT)
