@@ -34,6 +34,9 @@ METRICS: dict[str, str] = {
     "identical": "radquant.scoring.metrics.identical",
     "radgraph1": "radquant.scoring.metrics.radgraph1",
     "rouge": "radquant.scoring.metrics.rouge",
+    "bleu": "radquant.scoring.metrics.bleu",
+    "chexpert": "radquant.scoring.metrics.chexpert",
+    "errors": "radquant.scoring.metrics.errors",
     "length": "radquant.scoring.metrics.length",
 }
 CORPUS_FORMATS: dict[str, str] = {

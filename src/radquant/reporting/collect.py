@@ -72,6 +72,7 @@ class Run:
     annotator: str  # 'lexicon 1 (sha256 …)'
     rewards: str  # which definitions of F1
     reports: pd.DataFrame  # id, reference of those that were written
+    patients: list[str] | None  # of each written report; None where none is known
     # Per precision and baseline: score_columns(), of CLINICAL those that the report reads.
     scores: dict[str, pd.DataFrame]
     generations: dict[str, pd.DataFrame]  # per precision, GENERATION_COLUMNS
@@ -157,6 +158,7 @@ def collect(results: str | Path, config: Mapping[str, Any]) -> Run:
         annotator=_annotator(scores, config["scoring"]["annotator"]),
         rewards=_only("rewards", scores),
         reports=reports,
+        patients=None,
         scores=scores,
         generations=generations,
         annotations=_read_annotations(results, config, evaluation, generations, scores),

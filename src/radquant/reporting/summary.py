@@ -18,6 +18,7 @@ from radquant.reporting import clinical_changes
 from radquant.reporting.collect import BASELINES, ORIGINAL, Run
 from radquant.reporting.performance import performance as performance_of
 from radquant.reporting.provenance import machine, provenance
+from radquant.reporting.rulers import rulers
 from radquant.reporting.verdict import state, verdict
 from radquant.scoring.agreement import agreement
 from radquant.scoring.metrics.columns import PRIMARY, averaged, primary, tested
@@ -78,6 +79,7 @@ def _quality(run: Run) -> dict[str, Any]:
         "findings": clinical_changes.findings(run),
         "examples": clinical_changes.examples(run, PRIMARY),
     }
+    quality["rulers"] = rulers(run, quality["differences"])
     return quality
 
 

@@ -99,7 +99,7 @@ def _of_finding(name: str, before: Finding | None, after: Finding | None) -> Ite
     if not before or not after or ABSENT in (before.status, after.status):
         return
     # What one of the texts does not say has not changed: it is only left out.
-    if _other_side(before, after) or _other_side(after, before):
+    if other_side(before, after) or other_side(after, before):
         yield _change("side", name, _side(before), _side(after))
     old = before.measurements.keys() - after.measurements.keys()
     new = after.measurements.keys() - before.measurements.keys()
@@ -125,7 +125,7 @@ def _side(finding: Finding) -> str:
     return "both" if len(finding.sides) > 1 else next(iter(finding.sides))
 
 
-def _other_side(one: Finding, other: Finding) -> bool:
+def other_side(one: Finding, other: Finding) -> bool:
     """Say whether `one` is on a side on which `other` is not, as far as all of `other` is known."""
     more = bool(one.sides and other.sides and one.sides - other.sides)
     return more and (not other.unsided or one.sides.isdisjoint(other.sides))
