@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from radquant.scoring.finding_terms import CANONICAL
 from radquant.scoring.findings import ABSENT, Mention, mentions
 from radquant.scoring.spans import Span, sentence_at, sentences
 
@@ -31,13 +32,15 @@ _PATTERNS = {
     rf"|\bdecreasing\b|\bdecreased?\s+(?:in\s+size|since|from|compared)\b|\bclearing\b"
     rf"|\b(?:has|have)\s+(?:\w+\s+)?(?:decreased|cleared|diminished)\b|\bre-?expan(?:ded|sion)\b"
     rf"|\binterval\s+(?:\w+\s+)?(?:decrease|reduction|clearance|removal)\b"
-    rf"|\b(?:decreased|diminished|smaller)\s+(?:\w+\s+){{0,3}}?{_GROWS}"
+    rf"|\b(?:decreased?(?:\s+in)?|diminished|smaller)\s+(?:\w+\s+){{0,3}}?{_GROWS}"
+    rf"|\bdecreased?\s+(?:in\s+)?(?:the\s+)?size\b"
     rf"|\bnow\s+(?:\w+\s+)?smaller\b|\bsmaller\s+(?:compared|since|than\s+(?:before|{_PRIOR}))",
     WORSE: rf"\bworse(?:n(?:ed|ing|s)?)?\b(?!\s+(?:on|in|at)\b)|\bprogress(?:ed|ion|ing|ive)\b"
     rf"|\bincreasing\b|\bincreased?\s+(?:in\s+size|since|from|compared)\b|\benlarging\b"
     rf"|\b(?:has|have)\s+(?:\w+\s+)?(?:increased|enlarged|progressed|developed)\b"
     rf"|\binterval\s+(?:\w+\s+)?(?:increase|progression|enlargement|development|placement)\b"
-    rf"|\b(?:increased|larger)\s+(?:\w+\s+){{0,3}}?{_GROWS}"
+    rf"|\b(?:increased?(?:\s+in)?|larger)\s+(?:\w+\s+){{0,3}}?{_GROWS}"
+    rf"|\bincreased?\s+(?:in\s+)?(?:the\s+)?size\b"
     rf"|\bnow\s+(?:\w+\s+)?larger\b|\blarger\s+(?:compared|since|than\s+(?:before|{_PRIOR}))"
     r"|\bnew(?:ly)?\b",
     COMPARED: rf"(?<!no )(?<!without )\b{_PRIOR}\s+(?:\w+\s+){{0,3}}?(?:exam\w*|stud(?:y|ies)"
@@ -64,7 +67,7 @@ def comparisons(record: Record, text: str) -> tuple[set[Claim], set[Claim]]:
         return set(), set()
     stated: dict[int, list[Mention]] = {}
     for mention in mentions(record, text):
-        if mention.span is not None:
+        if mention.span is not None and not is_change(mention.finding):
             stated.setdefault(sentence_at(bounds, mention.span[0]), []).append(mention)
     sure: set[Claim] = set()
     maybe: set[Claim] = set()
@@ -81,6 +84,11 @@ def comparisons(record: Record, text: str) -> tuple[set[Claim], set[Claim]]:
     changed = {finding for finding, course in sure if course in (BETTER, WORSE)}
     sure -= {(finding, course) for finding in changed for course in (SAME, COMPARED)}
     return sure, sure | maybe
+
+
+def is_change(finding: str) -> bool:
+    """Say whether what an annotator took for a finding of its own is a word of change."""
+    return finding not in CANONICAL and any(pattern.search(finding) for pattern in _COURSE.values())
 
 
 def _courses(sentence: str, start: int) -> Iterator[tuple[str, Span]]:

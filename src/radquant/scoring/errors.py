@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from radquant.scoring.changes import other_side
-from radquant.scoring.comparisons import COMPARED, SAME, Claim, comparisons
+from radquant.scoring.comparisons import COMPARED, SAME, Claim, comparisons, is_change
 from radquant.scoring.finding_terms import CANONICAL
 from radquant.scoring.findings import ABSENT, LABELS, UNCERTAIN, Finding, describe
 
@@ -25,14 +25,17 @@ KINDS = (FALSE, MISSED, PLACE, SEVERITY, FALSE_COMPARISON, MISSED_COMPARISON)
 WEIGHT, MINOR = 1.0, 0.5
 # Devices, and what is old or comes with age. So is a finding that no list knows (its weight is
 # unknown), one that is only possible, and a comparison that says that nothing has changed.
-MINOR_FINDINGS = frozenset(
+DEVICES = frozenset(
     (
-        *("aortic tortuosity or calcification", "granuloma or calcification", "hernia"),
-        *("scarring or pleural thickening", "degenerative change", "scoliosis or kyphosis"),
-        *("osteopenia", "postoperative change", "low lung volumes", "endotracheal tube"),
-        *("tracheostomy", "enteric tube", "chest tube", "tube", "pacemaker", "central line"),
+        *("endotracheal tube", "tracheostomy", "enteric tube", "chest tube", "tube"),
+        *("pacemaker", "central line"),
     )
 )
+MINOR_FINDINGS = DEVICES | {
+    *("aortic tortuosity or calcification", "granuloma or calcification", "hernia"),
+    *("scarring or pleural thickening", "degenerative change", "scoliosis or kyphosis"),
+    *("osteopenia", "postoperative change", "low lung volumes"),
+}
 # A finding that another one says as well, only less precisely: who writes "opacity" of what the
 # radiologist calls pneumonia has missed the pneumonia, and has not invented an opacity.
 SAID_BY = {
@@ -99,7 +102,11 @@ def _speaks(record: Record) -> bool:
 
 
 def _stated(findings: Mapping[str, Finding]) -> dict[str, Finding]:
-    return {name: finding for name, finding in findings.items() if finding.status != ABSENT}
+    return {
+        name: finding
+        for name, finding in findings.items()
+        if finding.status != ABSENT and not is_change(name)
+    }
 
 
 def _with_general(names: Collection[str]) -> set[str]:
@@ -110,14 +117,16 @@ def _with_general(names: Collection[str]) -> set[str]:
 
 def _of_both(name: str, true: Finding, said: Finding) -> Iterator[Error]:
     weight = max(_weight(name, true), _weight(name, said))
-    if other_side(true, said) or other_side(said, true):
-        yield Error(PLACE, name, weight)
-    degrees = true.severities and said.severities and true.severities.isdisjoint(said.severities)
     sizes = (
         true.measurements.keys() - said.measurements.keys()
         and said.measurements.keys() - true.measurements.keys()
     )
-    if degrees or sizes:
+    # What is measured of a device is where it ends.
+    moved = sizes and name in DEVICES
+    if other_side(true, said) or other_side(said, true) or moved:
+        yield Error(PLACE, name, weight)
+    degrees = true.severities and said.severities and true.severities.isdisjoint(said.severities)
+    if degrees or (sizes and not moved):
         yield Error(SEVERITY, name, weight)
 
 
