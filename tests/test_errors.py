@@ -39,6 +39,15 @@ PAIRS = [
     ("Right lower lobe opacity", "Right lower lobe pneumonia", "false", 1),
     ("Pulmonary edema.", "Vascular congestion.", "missed", 1),
     ("2 cm mass in the left upper lobe.", "2 cm nodule in the left upper lobe.", "severity", 1),
+    # What is said in two words is one finding.
+    (
+        "Left opacity concerning for pneumonia.",
+        "Right opacity concerning for pneumonia.",
+        "place",
+        1,
+    ),
+    ("Left lower lobe opacity concerning for pneumonia.", "No acute disease.", "missed", 1),
+    ("Compression fracture of T8.", "No acute disease.", "missed", 1),
     # Hedges reach the reader, and weigh half by themselves.
     ("Possible pneumonia.", "Pneumonia.", "", 0),
     ("Pneumonia.", "Possible pneumonia.", "", 0),

@@ -71,7 +71,7 @@ def changes(
     found = [
         change
         for name in sorted(before.keys() | after.keys())
-        for change in _of_finding(name, before.get(name), after.get(name))
+        for change in of_finding(name, before.get(name), after.get(name))
     ]
     if inputs is not None:
         known = {claim for claim, _ in _unsupported(original_text, inputs)}
@@ -92,14 +92,15 @@ def harm(found: Sequence[Change], flags: Collection[str]) -> int:
     return sum(weights) + len(kinds) * len(flags)
 
 
-def _of_finding(name: str, before: Finding | None, after: Finding | None) -> Iterator[Change]:
+def of_finding(name: str, before: Finding | None, after: Finding | None) -> Iterator[Change]:
+    """Yield the changes of one finding, each of another kind."""
     flip = _FLIPS.get((before.status if before else None, after.status if after else None))
     if flip:
         yield _change(flip, name, _quote(before), _quote(after))
     if not before or not after or ABSENT in (before.status, after.status):
         return
     # What one of the texts does not say has not changed: it is only left out.
-    if other_side(before, after) or other_side(after, before):
+    if _other_side(before, after) or _other_side(after, before):
         yield _change("side", name, _side(before), _side(after))
     old = before.measurements.keys() - after.measurements.keys()
     new = after.measurements.keys() - before.measurements.keys()
@@ -125,7 +126,7 @@ def _side(finding: Finding) -> str:
     return "both" if len(finding.sides) > 1 else next(iter(finding.sides))
 
 
-def other_side(one: Finding, other: Finding) -> bool:
+def _other_side(one: Finding, other: Finding) -> bool:
     """Say whether `one` is on a side on which `other` is not, as far as all of `other` is known."""
     more = bool(one.sides and other.sides and one.sides - other.sides)
     return more and (not other.unsided or one.sides.isdisjoint(other.sides))

@@ -5,11 +5,11 @@ automatic chest X-ray radiology report generation", doi:10.1016/j.patter.2023.10
 count them, on annotations of the two texts and on the texts: nobody has read the reports.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from radquant.scoring.changes import other_side
+from radquant.scoring.changes import of_finding
 from radquant.scoring.comparisons import COMPARED, SAME, Claim, comparisons, is_change
 from radquant.scoring.finding_terms import CANONICAL
 from radquant.scoring.findings import ABSENT, LABELS, UNCERTAIN, Finding, describe
@@ -53,6 +53,15 @@ SAID_BY = {
     "compression deformity": ("fracture",),
     "tube": ("endotracheal tube", "tracheostomy", "enteric tube", "chest tube"),
 }
+# The changes of a finding (`radquant.scoring.changes`) that are errors where both texts state it.
+# Its course is a comparison.
+KIND_OF = {
+    "side": PLACE,
+    "place": PLACE,
+    "device": PLACE,
+    "measurement": SEVERITY,
+    "severity": SEVERITY,
+}
 # One thing by its size: a mass that is called a nodule is one error, of its size.
 BY_SIZE = frozenset(("nodule", "mass"))
 
@@ -93,7 +102,17 @@ def errors(reference: Record, output: Record, reference_text: str, output_text: 
     old, new = comparisons(reference, reference_text), comparisons(output, output_text)
     found += _comparisons(FALSE_COMPARISON, new[0], old[1], counted)
     found += _comparisons(MISSED_COMPARISON, old[0], new[1], counted)
-    return sorted(found, key=lambda error: (KINDS.index(error.kind), error.finding))
+    return sorted(_once(found), key=lambda error: (KINDS.index(error.kind), error.finding))
+
+
+def _once(found: Sequence[Error]) -> Iterator[Error]:
+    """Yield each error once: a missed "opacity, concerning for pneumonia" is one that is missed."""
+    for error in found:
+        same = [other for other in found if other.kind == error.kind]
+        if any(other.finding in SAID_BY.get(error.finding, ()) for other in same):
+            continue
+        general = [e.weight for e in same if error.finding in SAID_BY.get(e.finding, ())]
+        yield replace(error, weight=max(error.weight, *general, 0))
 
 
 def _speaks(record: Record) -> bool:
@@ -117,17 +136,11 @@ def _with_general(names: Collection[str]) -> set[str]:
 
 def _of_both(name: str, true: Finding, said: Finding) -> Iterator[Error]:
     weight = max(_weight(name, true), _weight(name, said))
-    sizes = (
-        true.measurements.keys() - said.measurements.keys()
-        and said.measurements.keys() - true.measurements.keys()
-    )
+    changed = {change["kind"] for change in of_finding(name, true, said)}
     # What is measured of a device is where it ends.
-    moved = sizes and name in DEVICES
-    if other_side(true, said) or other_side(said, true) or moved:
-        yield Error(PLACE, name, weight)
-    degrees = true.severities and said.severities and true.severities.isdisjoint(said.severities)
-    if degrees or (sizes and not moved):
-        yield Error(SEVERITY, name, weight)
+    size = PLACE if name in DEVICES else SEVERITY
+    kinds = {size if kind == "measurement" else KIND_OF[kind] for kind in changed & KIND_OF.keys()}
+    yield from (Error(kind, name, weight) for kind in kinds)
 
 
 def _comparisons(
