@@ -64,6 +64,11 @@ rule report:
             ],
         ],
         scores=expand("results/scores/{system}.parquet", system=PRECISIONS + BASELINES),
+        rulers=expand(
+            "results/measures/{measure}/{system}.parquet",
+            measure=MEASURED,
+            system=PRECISIONS + BASELINES,
+        ),
     output:
         report="results/report.md",
         html="results/report.html",

@@ -39,6 +39,11 @@ METRICS: dict[str, str] = {
     "errors": "radquant.scoring.metrics.errors",
     "length": "radquant.scoring.metrics.length",
 }
+# Beside these, off unless configured: each has a section of `scoring` under its name.
+MEASURES: dict[str, str] = {
+    "meteor": "radquant.scoring.measures.meteor",
+    "bertscore": "radquant.scoring.measures.bertscore",
+}
 CORPUS_FORMATS: dict[str, str] = {
     "openi": "radquant.corpus.formats.openi",
     "table": "radquant.corpus.formats.table",

@@ -14,6 +14,7 @@ import pandas as pd
 
 from radquant.reporting.collect import BASELINES, ORIGINAL, Run
 from radquant.reporting.resampling import Statistic, intervals
+from radquant.scoring.measures.tables import kind
 from radquant.scoring.metrics.columns import PRIMARY, metrics
 from radquant.scoring.metrics.kind import GROUPS, About, Column, Pooled
 
@@ -40,7 +41,7 @@ def rulers(run: Run, differences: Mapping[str, Rows]) -> list[dict[str, Any]]:
     each ruler: name, label, group, better, over (how many labels a macro F1 is over, else None),
     systems ({name: value, None where there is none}) and differences ({precision: mean, interval}).
     """
-    known = list(_rulers())
+    known = list(_rulers(run))
     found = [_systems(ruler, run) for ruler in known]
     others = [ruler for ruler in known if ruler.of.name not in differences]
     compared = _compared(others, run) | {name: _short(rows) for name, rows in differences.items()}
@@ -49,9 +50,11 @@ def rulers(run: Run, differences: Mapping[str, Rows]) -> list[dict[str, Any]]:
     return found
 
 
-def _rulers() -> Iterator[Ruler]:
+def _rulers(run: Run) -> Iterator[Ruler]:
+    abouts = [metric.ABOUT for metric in metrics()]
+    abouts += [kind(name).ABOUT for name in run.measures]
     for group in GROUPS:
-        for about in (metric.ABOUT for metric in metrics()):
+        for about in abouts:
             if about.group != group:
                 continue
             shown = [each for each in about.columns if each.mean and each.ruler]

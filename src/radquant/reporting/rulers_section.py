@@ -15,6 +15,7 @@ from radquant.reporting.formatting import (
     prose,
     table,
 )
+from radquant.scoring.measures.tables import kind
 from radquant.scoring.metrics.columns import metrics
 
 Summary = Mapping[str, Any]
@@ -89,9 +90,13 @@ def _dependence(quality: Summary) -> Iterator[str]:
 
 
 def _remarks(quality: Summary) -> Iterator[str]:
-    for metric in metrics():
-        if metric.ABOUT.remark:
-            yield metric.ABOUT.remark.format(annotator=escape(quality["annotator"]))
+    abouts = [metric.ABOUT for metric in metrics()]
+    abouts += [kind(name).ABOUT for name in quality["measures"]]
+    for about in abouts:
+        if about.remark:
+            yield about.remark.format(annotator=escape(quality["annotator"]))
+    for name, identity in quality["measures"].items():
+        yield f"{kind(name).ABOUT.columns[0].label} was made with {escape(identity)}."
 
 
 def _listed(names: list[str]) -> str:

@@ -79,6 +79,7 @@ def _quality(run: Run) -> dict[str, Any]:
         "findings": clinical_changes.findings(run),
         "examples": clinical_changes.examples(run, PRIMARY),
     }
+    quality["measures"] = run.measures
     quality["rulers"] = rulers(run, quality["differences"])
     return quality
 

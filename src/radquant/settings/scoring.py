@@ -29,6 +29,25 @@ class RadGraph(Section):
     )
 
 
+class Meteor(Section):
+    """METEOR, beside the other rulers."""
+
+    directory: Annotated[FilePath | None, Option("meteor-directory")] = Field(
+        None, description="Folder of WordNet's database files (data.noun …); no METEOR if null"
+    )
+
+
+class BertScore(Section):
+    """BERTScore, beside the other rulers."""
+
+    directory: Annotated[FilePath | None, Option("bertscore-directory")] = Field(
+        None, description="Folder of a text encoder with its tokenizer; no BERTScore if null"
+    )
+    layer: Annotated[int | None, Option("bertscore-layer")] = Field(
+        None, ge=1, le=1000, description="Whose hidden states are compared; the last layer if null"
+    )
+
+
 class Scoring(Section):
     """Who finds the entities and relations."""
 
@@ -39,6 +58,8 @@ class Scoring(Section):
     radgraph: RadGraph = Field(
         RadGraph(), description="The trained annotator, used with annotator radgraph"
     )
+    meteor: Meteor = Field(Meteor(), description="METEOR, where its data are local")
+    bertscore: BertScore = Field(BertScore(), description="BERTScore, by a local model")
 
     def own(self) -> dict[str, Any]:
         """The settings of the chosen annotator alone; none for one that has no section."""

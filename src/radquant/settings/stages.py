@@ -1,6 +1,7 @@
 """On which settings each stage depends: its script has an option for each, and its rule hands over
 these and no others, so that an unrelated key reruns nothing."""
 
+from radquant import registry
 from radquant.settings.calibration import Calibration
 from radquant.settings.cleaning import Cleaning, Evaluation
 from radquant.settings.compute import Compute
@@ -78,8 +79,14 @@ CHECK_PROMPTS = (
     Part("generation", Generation, only=("examples", "examples_max_words")),
 )
 BASELINES = (Part("task", Task, only=("inputs", "target")), WRITTEN, SEED)
-ANNOTATE = (Part("scoring", Scoring), Part("compute", Compute, only=("threads",)))
+MEASURES = tuple(registry.MEASURES)
+ANNOTATE = (Part("scoring", Scoring, without=MEASURES), Part("compute", Compute, only=("threads",)))
 ANNOTATE_QUICKLY = (Part("scoring", Scoring, only=("annotator",)),)
 SCORE = (TARGET, WRITTEN)
+THREADS = Part("compute", Compute, only=("threads",))
+MEASURE = (TARGET, WRITTEN, THREADS, Part("scoring", Scoring, only=MEASURES))
+MEASURE_BY = {
+    name: (TARGET, WRITTEN, THREADS, Part("scoring", Scoring, only=(name,))) for name in MEASURES
+}
 # A server has an engine of its own to begin with.
 SERVE = (ROUNDING, Part("compute", Compute, without=("engine",)), CODE_OF_MODEL, DATE)
