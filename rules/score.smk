@@ -89,6 +89,11 @@ def measure_environment(wildcards):
     return [f"results/venvs/{environment}/ready.json"] if environment else []
 
 
+def needs_model(wildcards):
+    """Whether a trained model of up to 7 billion weights may be loaded."""
+    return bool(MEASURES[wildcards.measure].ENVIRONMENT)
+
+
 rule measure:
     input:
         code=code("measure.py"),
@@ -105,8 +110,10 @@ rule measure:
         measure=one_of(MEASURED),
     threads: THREADS
     resources:
-        mem_mb=memory(8000),
-        runtime=120,
+        mem_mb=lambda wildcards, attempt: (32000 if needs_model(wildcards) else 8000)
+        * attempt,
+        runtime=lambda wildcards: 600 if needs_model(wildcards) else 120,
+        gpu=lambda wildcards: GPUS if needs_model(wildcards) else 0,
     params:
         python=measure_python,
         options=lambda wildcards: settings_for(stages.MEASURE_BY[wildcards.measure]),

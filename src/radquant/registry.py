@@ -43,6 +43,13 @@ METRICS: dict[str, str] = {
 MEASURES: dict[str, str] = {
     "meteor": "radquant.scoring.measures.meteor",
     "bertscore": "radquant.scoring.measures.bertscore",
+    # Trained models, in environments of their own.
+    "chexbert": "radquant.scoring.measures.chexbert",
+    "ratescore": "radquant.scoring.measures.ratescore",
+    "radcliq": "radquant.scoring.measures.radcliq",
+    "green": "radquant.scoring.measures.green",
+    "crimson": "radquant.scoring.measures.crimson",
+    "cxrfescore": "radquant.scoring.measures.cxrfescore",
 }
 CORPUS_FORMATS: dict[str, str] = {
     "openi": "radquant.corpus.formats.openi",

@@ -1,11 +1,21 @@
 """Who finds the entities and relations, and how differences are judged."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from radquant import registry
-from radquant.settings.section import FilePath, Line, OneOf, Option, Section
+from radquant.settings.measures import (
+    BertScore,
+    CheXbert,
+    Crimson,
+    CxrfeScore,
+    Green,
+    Meteor,
+    RadCliQ,
+    RaTEScore,
+)
+from radquant.settings.section import FilePath, Line, OneOf, Option, Section, wrong
 
 RADGRAPH_MODELS = ("radgraph", "radgraph-xl", "modern-radgraph-xl")
 
@@ -29,25 +39,6 @@ class RadGraph(Section):
     )
 
 
-class Meteor(Section):
-    """METEOR, beside the other rulers."""
-
-    directory: Annotated[FilePath | None, Option("meteor-directory")] = Field(
-        None, description="Folder of WordNet's database files (data.noun …); no METEOR if null"
-    )
-
-
-class BertScore(Section):
-    """BERTScore, beside the other rulers."""
-
-    directory: Annotated[FilePath | None, Option("bertscore-directory")] = Field(
-        None, description="Folder of a text encoder with its tokenizer; no BERTScore if null"
-    )
-    layer: Annotated[int | None, Option("bertscore-layer")] = Field(
-        None, ge=1, le=1000, description="Whose hidden states are compared; the last layer if null"
-    )
-
-
 class Scoring(Section):
     """Who finds the entities and relations."""
 
@@ -60,6 +51,23 @@ class Scoring(Section):
     )
     meteor: Meteor = Field(Meteor(), description="METEOR, where its data are local")
     bertscore: BertScore = Field(BertScore(), description="BERTScore, by a local model")
+    chexbert: CheXbert = Field(CheXbert(), description="F1CheXbert, by its own model")
+    ratescore: RaTEScore = Field(RaTEScore(), description="RaTEScore, by its own models")
+    radcliq: RadCliQ = Field(RadCliQ(), description="RadCliQ-v1, with the first RadGraph model")
+    green: Green = Field(Green(), description="GREEN, by its own language model")
+    crimson: Crimson = Field(Crimson(), description="CRIMSON, by its own language model")
+    cxrfescore: CxrfeScore = Field(CxrfeScore(), description="CXRFEScore, by its own models")
+
+    @model_validator(mode="after")
+    def check_radcliq(self) -> Self:
+        first = self.annotator == "radgraph" and self.radgraph.model == "radgraph"
+        if self.radcliq.directory and not first:
+            raise wrong(
+                "holds the score of the first RadGraph model; set scoring.annotator: radgraph and "
+                "scoring.radgraph.model: radgraph, or set its directory to null",
+                "radcliq",
+            )
+        return self
 
     def own(self) -> dict[str, Any]:
         """The settings of the chosen annotator alone; none for one that has no section."""

@@ -16,11 +16,12 @@ from radquant.scoring.metrics.kind import About
 @dataclass(frozen=True)
 class Loaded:
     """A measure that is ready. `measure(pairs)` yields the columns' values of each (reference,
-    output), in their order; no text is blank."""
+    output), in their order; no text is blank, unless `blank` is None."""
 
     identity: str  # data, weights and versions: two with equal identities score alike
     measure: Callable[[Sequence[tuple[str, str]]], Iterator[tuple[float, ...]]]
-    blank: tuple[float, ...]  # of a pair of which a text is blank
+    # Of a pair of which a text is blank; None where `measure` takes these, too.
+    blank: tuple[float, ...] | None
 
 
 @runtime_checkable

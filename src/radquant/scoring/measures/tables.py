@@ -7,6 +7,7 @@ from typing import Any, cast
 import pandas as pd
 
 from radquant import registry
+from radquant.cli import progress
 from radquant.corpus.evaluation import written_reports
 from radquant.errors import UserError
 from radquant.files import read_table, sha256_text
@@ -43,9 +44,12 @@ def measured(
     ids = list(table["id"])
     outputs = read_generations(generations, ids)["output"].tolist()
     pairs = list(zip(table[target].tolist(), outputs, strict=True))
-    spoken = [pair for pair in dict.fromkeys(pairs) if all(text.strip() for text in pair)]
-    found = dict(zip(spoken, loaded.measure(spoken), strict=True))
-    rows = [found.get(pair, loaded.blank) for pair in pairs]
+    spoken = list(dict.fromkeys(pairs))
+    if loaded.blank is not None:
+        spoken = [pair for pair in spoken if all(text.strip() for text in pair)]
+    values = progress(loaded.measure(spoken), "measure", len(spoken), "texts")
+    found = dict(zip(spoken, values, strict=True))
+    rows = [found.get(pair, loaded.blank or ()) for pair in pairs]
     result = pd.DataFrame(
         {"id": ids, "text_hash": [hash_of(*pair) for pair in pairs], "measure": loaded.identity}
     )

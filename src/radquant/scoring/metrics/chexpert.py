@@ -6,6 +6,7 @@ that is not mentioned is negative. Macro is over the labels that some reference 
 that none has would have an F1 of 0 whatever is written.
 """
 
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -66,19 +67,26 @@ def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=whole > 0)
 
 
-def _pooled() -> tuple[Pooled, ...]:
+def pooled(
+    prefix: str,
+    title: str,
+    columns: Callable[[str], str],
+    all_labels: Sequence[str] = LABELS,
+    five: Sequence[str] = FIVE,
+) -> tuple[Pooled, ...]:
+    """Return the F1 of whoever gives labels: `columns(label)` holds its codes."""
     # One function a convention: what is equal is counted once.
     counts = {name: partial(count, positive) for name, positive in POSITIVE.items()}
     return tuple(
         Pooled(
-            f"chexpert{len(chosen)}_{name}_{convention.replace(' ', '_')}",
-            f"CheXpert-{len(chosen)} {name} F1, {convention}",
-            tuple(map(column_of, chosen)),
+            f"{prefix}{len(chosen)}_{name}_{convention.replace(' ', '_')}",
+            f"{title}-{len(chosen)} {name} F1, {convention}",
+            tuple(map(columns, chosen)),
             counts[convention],
             value,
             over=occurring if name == "macro" else None,
         )
-        for chosen in (LABELS, FIVE)
+        for chosen in (all_labels, five)
         for name, value in (("micro", micro), ("macro", macro))
         for convention in POSITIVE
     )
@@ -92,7 +100,7 @@ ABOUT = About(
     group="label",
     name="the CheXpert labels",
     annotations=True,
-    pooled=_pooled(),
+    pooled=pooled("chexpert", "CheXpert", column_of),
     remark=(
         "CheXpert labels are from {annotator}, not from the CheXpert labeler: its published F1 is "
         "not comparable. F1 is pooled over reports; macro is over the labels that occur in the "
