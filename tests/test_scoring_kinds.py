@@ -23,6 +23,7 @@ from radquant.reporting.recheck import recheck
 from radquant.reporting.sides import read_side
 from radquant.reporting.summary import summarize
 from radquant.scoring.annotators.kind import Annotator
+from radquant.scoring.measures.kind import Measure
 from radquant.scoring.metrics import columns
 from radquant.scoring.metrics.kind import Metric
 
@@ -271,7 +272,7 @@ def test_compared_runs_show_the_toys(results, toys, tmp_path):
     assert comparison.can_move(entry, "w4a8", {""}, a, b) == {"scores"}
 
 
-KINDS = [("ANNOTATORS", Annotator), ("METRICS", Metric)]
+KINDS = [("ANNOTATORS", Annotator), ("METRICS", Metric), ("MEASURES", Measure)]
 
 
 @pytest.mark.parametrize(("table", "protocol"), KINDS)

@@ -79,14 +79,17 @@ CHECK_PROMPTS = (
     Part("generation", Generation, only=("examples", "examples_max_words")),
 )
 BASELINES = (Part("task", Task, only=("inputs", "target")), WRITTEN, SEED)
-MEASURES = tuple(registry.MEASURES)
-ANNOTATE = (Part("scoring", Scoring, without=MEASURES), Part("compute", Compute, only=("threads",)))
+ANNOTATE = (
+    Part("scoring", Scoring, without=tuple(registry.MEASURES)),
+    Part("compute", Compute, only=("threads",)),
+)
 ANNOTATE_QUICKLY = (Part("scoring", Scoring, only=("annotator",)),)
 SCORE = (TARGET, WRITTEN)
 THREADS = Part("compute", Compute, only=("threads",))
-MEASURE = (TARGET, WRITTEN, THREADS, Part("scoring", Scoring, only=MEASURES))
+MEASURE = (TARGET, WRITTEN, THREADS, Part("scoring", Scoring, only=tuple(registry.MEASURES)))
 MEASURE_BY = {
-    name: (TARGET, WRITTEN, THREADS, Part("scoring", Scoring, only=(name,))) for name in MEASURES
+    name: (TARGET, WRITTEN, THREADS, Part("scoring", Scoring, only=(name,)))
+    for name in registry.MEASURES
 }
 # A server has an engine of its own to begin with.
 SERVE = (ROUNDING, Part("compute", Compute, without=("engine",)), CODE_OF_MODEL, DATE)
