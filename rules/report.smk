@@ -90,6 +90,11 @@ rule report:
         ],
         subgroups="results/data/subgroups.csv" if COLUMN_DIVISIONS else [],
         scores=expand("results/scores/{system}.parquet", system=PRECISIONS + BASELINES),
+        rulers=expand(
+            "results/measures/{measure}/{system}.parquet",
+            measure=MEASURED,
+            system=PRECISIONS + BASELINES,
+        ),
     output:
         report="results/report.md",
         html="results/report.html",

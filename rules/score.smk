@@ -73,6 +73,62 @@ rule annotate:
         " --texts {input.texts} --column output --output {output} 2>&1 | tee {log} >&2"
 
 
+# Rulers that need data or a model of their own, where the configuration says where these are.
+MEASURES = {name: registry.load_kind(registry.MEASURES, name) for name in registry.MEASURES}
+MEASURED = [
+    name
+    for name, kind in MEASURES.items()
+    if kind.on(getattr(SETTINGS.scoring, name).model_dump())
+]
+
+
+def measure_python(wildcards):
+    environment = MEASURES[wildcards.measure].ENVIRONMENT
+    return f"results/venvs/{environment}/bin/python" if environment else PYTHON
+
+
+def measure_environment(wildcards):
+    environment = MEASURES[wildcards.measure].ENVIRONMENT
+    return [f"results/venvs/{environment}/ready.json"] if environment else []
+
+
+def needs_model(wildcards):
+    """Whether a trained model of up to 7 billion weights may be loaded."""
+    return bool(MEASURES[wildcards.measure].ENVIRONMENT)
+
+
+rule measure:
+    input:
+        code=code("measure.py"),
+        eval="results/data/eval.csv",
+        generations=lambda wildcards: outputs_of(
+            wildcards.system, "generations", "parquet"
+        ),
+        environment=measure_environment,
+    output:
+        "results/measures/{measure}/{system}.parquet",
+    log:
+        "results/logs/measure/{measure}/{system}.log",
+    wildcard_constraints:
+        measure=one_of(MEASURED),
+    threads: THREADS
+    resources:
+        mem_mb=lambda wildcards, attempt: (32000 if needs_model(wildcards) else 8000)
+        * attempt,
+        runtime=lambda wildcards: 600 if needs_model(wildcards) else 120,
+        gpu=lambda wildcards: GPUS if needs_model(wildcards) else 0,
+    params:
+        python=measure_python,
+        options=lambda wildcards: settings_for(stages.MEASURE_BY[wildcards.measure]),
+        generations=lambda wildcards: pattern_of(
+            wildcards.system, "generations", "parquet"
+        ),
+    shell:
+        "{params.python} {input.code[0]:q} --measure {wildcards.measure}"
+        " --eval {input.eval} {params.options} --generations {params.generations}"
+        " --output {output} 2>&1 | tee {log} >&2"
+
+
 rule score:
     input:
         code=code("score.py"),

@@ -8,12 +8,17 @@ import pandas as pd
 from safetensors.numpy import save_file
 
 from radquant.files import read_json, read_table, sha256_text, write_json, write_jsonl, write_table
+from radquant.scoring.errors import KINDS
+from radquant.scoring.metrics.columns import columns
 from radquant.settings.precision import activations_of, as_values, kv_cache_of, lm_head_of
 from radquant.settings.recipe import Recipe, recipe_values
 
 ROOT = Path(__file__).parents[1]
 HOSTILE = "Clear | lungs <script>alert(1)</script>\n```\n# *no* effusion \x1b[31m & [x](y)"
 REPORTS = 24
+# Of the CheXpert labels and the kinds of errors.
+COUNTED = [column.name for column in columns() if column.name.startswith("chexpert_")]
+COUNTED += [f"errors_{kind.replace(' ', '_')}" for kind in KINDS]
 LAYERS = ["l.0", "l.1", "l.2"]
 PREFIX = [13, 2]  # token ids that a checkpoint with a prefix stores
 # By precision: mean and spread of the change of the combined F1, and change of the NLL per token.
@@ -158,6 +163,10 @@ def write_scores(folder, name, ids, combined):
             "rg1_mean": combined * 0.8,
             "rouge_l": 0.25,
             "rouge_l_original": 1.0 if same else 0.7,
+            "bleu_2": combined * 0.6,
+            "errors_weighted": 2 - combined,
+            "errors_significant": 1,
+            **{column: 0 for column in COUNTED},
             "identical": same,
             "output_words": 6,
             "empty": False,

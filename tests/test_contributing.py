@@ -17,6 +17,7 @@ KINDS = {
     "How to add a stored format": ("STORED_FORMATS", "StoredFormat"),
     "How to add an annotator": ("ANNOTATORS", "Annotator"),
     "How to add a metric": ("METRICS", "Metric"),
+    "How to add a measure": ("MEASURES", "Measure"),
     "How to add a corpus format": ("CORPUS_FORMATS", "CorpusFormat"),
     "How to add a model family": ("MODEL_FAMILIES", "Family"),
 }

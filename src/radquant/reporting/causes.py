@@ -57,6 +57,7 @@ STAGES: dict[str, tuple[frozenset[str], str]] = {
     "likelihood": (frozenset({"likelihood"}), ""),
     "annotate": (SCORES_ALONE, ""),
     "score": (SCORES_ALONE, ""),
+    "measure": (NOTHING, ""),  # its rulers are not among what two runs are compared by
     "build_env": (NOTHING, ""),  # what it installs stands in `environments`
     "write_config": (NOTHING, ""),
     "report": (NOTHING, ""),

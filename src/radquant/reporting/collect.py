@@ -27,6 +27,7 @@ from radquant.reporting.checks import (
     check_unique,
     first_id,
 )
+from radquant.reporting.measured import join_measures
 from radquant.scoring import records as annotation_records
 from radquant.scoring.annotators.kind import Annotator
 from radquant.scoring.metrics.columns import columns
@@ -71,8 +72,11 @@ class Run:
     precisions: list[str]  # the original first, then as the configuration has them
     annotator: str  # 'lexicon 1 (sha256 …)'
     rewards: str  # which definitions of F1
+    measures: dict[str, str]  # of each measure that was asked for, what it was made with
     reports: pd.DataFrame  # id, reference of those that were written
-    # Per precision and baseline: score_columns(), of CLINICAL those that the report reads.
+    patients: list[str] | None  # of each written report; None where none is known
+    # Per precision and baseline: score_columns(), of CLINICAL those that the report reads, and the
+    # columns of `measures`.
     scores: dict[str, pd.DataFrame]
     generations: dict[str, pd.DataFrame]  # per precision, GENERATION_COLUMNS
     annotations: dict[str, Records]  # of 'reference' and each precision, by id
@@ -144,6 +148,7 @@ def collect(results: str | Path, config: Mapping[str, Any]) -> Run:
     read = {name: _read_generations(results, name, config, ids) for name in precisions}
     generations = {name: table for name, (table, _) in read.items()}
     shards = {name: records for name, (_, records) in read.items()}
+    scores, measures = join_measures(results, config, scores, reports, generations)
     check_settings(shards)
     check_prompts(generations)
     likelihood = {name: _read_likelihood(results, name, every_id) for name in precisions}
@@ -156,7 +161,9 @@ def collect(results: str | Path, config: Mapping[str, Any]) -> Run:
         precisions=precisions,
         annotator=_annotator(scores, config["scoring"]["annotator"]),
         rewards=_only("rewards", scores),
+        measures=measures,
         reports=reports,
+        patients=None,
         scores=scores,
         generations=generations,
         annotations=_read_annotations(results, config, evaluation, generations, scores),

@@ -34,7 +34,16 @@ RAN = [
 STAGES = (
     *("fetch_model", "fetch_corpus", "clean", "fetch_texts", "calibration_set", "quantize"),
     *("check_model", "check_prompts"),
-    *("generate", "likelihood", "baselines", "build_env", "annotate", "score", "write_config"),
+    *(
+        "generate",
+        "likelihood",
+        "baselines",
+        "build_env",
+        "annotate",
+        "score",
+        "measure",
+        "write_config",
+    ),
     "report",
 )
 # Other packages and engines, in environments of their own, have scripts quantize_* and generate_*.

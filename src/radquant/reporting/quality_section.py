@@ -13,6 +13,7 @@ from radquant.reporting.formatting import (
     share,
     table,
 )
+from radquant.reporting.rulers_section import rulers_section
 from radquant.scoring.metrics.columns import PRIMARY, metrics, of_table, primary
 from radquant.scoring.metrics.kind import Column, Metric
 
@@ -54,7 +55,7 @@ def quality_section(summary: Summary) -> str:
             "difference between precisions says little about a model that is.**"
         )
     parts = [f"## Quality: {quality['measure']}", table(header, rows), bullets(*notes)]
-    return "\n\n".join([*parts, *_sections(quality)])
+    return "\n\n".join([*parts, *_sections(quality), rulers_section(quality)])
 
 
 def _rows(quality: Summary, columns: Sequence[Column]) -> list[list[str]]:

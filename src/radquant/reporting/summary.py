@@ -18,6 +18,7 @@ from radquant.reporting import clinical_changes
 from radquant.reporting.collect import BASELINES, ORIGINAL, Run
 from radquant.reporting.performance import performance as performance_of
 from radquant.reporting.provenance import machine, provenance
+from radquant.reporting.rulers import rulers
 from radquant.reporting.subgroups import subgroups
 from radquant.reporting.verdict import state, verdict
 from radquant.scoring.agreement import agreement
@@ -80,6 +81,8 @@ def _quality(run: Run) -> dict[str, Any]:
         "examples": clinical_changes.examples(run, PRIMARY),
         "subgroups": subgroups(run),
     }
+    quality["measures"] = run.measures
+    quality["rulers"] = rulers(run, quality["differences"])
     return quality
 
 

@@ -78,7 +78,7 @@ def changes(
     found = [
         change
         for name in sorted(before.keys() | after.keys())
-        for change in _of_finding(name, before.get(name), after.get(name))
+        for change in of_finding(name, before.get(name), after.get(name))
     ]
     if inputs is not None:
         known = {claim for claim, _ in _unsupported(original_text, inputs)}
@@ -99,7 +99,8 @@ def harm(found: Sequence[Change], flags: Collection[str]) -> int:
     return sum(weights) + len(kinds) * len(flags)
 
 
-def _of_finding(name: str, before: Finding | None, after: Finding | None) -> Iterator[Change]:
+def of_finding(name: str, before: Finding | None, after: Finding | None) -> Iterator[Change]:
+    """Yield the changes of one finding, each of another kind."""
     flip = _FLIPS.get((before.status if before else None, after.status if after else None))
     if flip:
         yield _change(flip, name, _quote(before), _quote(after))

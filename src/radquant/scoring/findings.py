@@ -381,3 +381,8 @@ def _measurements(
 def _distances(spans_of: np.ndarray, place: Span) -> np.ndarray:
     """Return how many characters stand between each of the spans, [N, 2], and `place`."""
     return np.maximum(spans_of[:, 0] - place[1], place[0] - spans_of[:, 1])
+
+
+def mentions(record: Record, text: str) -> list[Mention]:
+    """Return every observation of `text` that names a finding; `record` is its annotation."""
+    return _mentions(record, text, list(_named(record["entities"])))

@@ -17,6 +17,7 @@ def kinds(config: Mapping[str, Any]) -> dict[str, list[str]]:
     chosen = {
         "CORPUS_FORMATS": {config.get("corpus", {}).get("format")},
         "ANNOTATORS": {config.get("scoring", {}).get("annotator")},
+        "MEASURES": _measures(config.get("scoring") or {}),
         "ENGINES": meant,
     }
     # Of a kind that lies elsewhere, no code of this package counts.
@@ -24,4 +25,13 @@ def kinds(config: Mapping[str, Any]) -> dict[str, list[str]]:
     return {
         name: sorted(each for each in found if own[name].get(each, "").startswith("radquant."))
         for name, found in chosen.items()
+    }
+
+
+def _measures(scoring: Mapping[str, Any]) -> set[str]:
+    own = {name: scoring.get(name) for name in registry.MEASURES}
+    return {
+        name
+        for name, settings in own.items()
+        if settings and registry.load_kind(registry.MEASURES, name).on(settings)
     }

@@ -99,6 +99,11 @@ def check_kinds(run: Run) -> None:
         raise UserError(problem)
     annotator = registry.load_kind(registry.ANNOTATORS, run.scoring.annotator)
     annotator.check(run.scoring.own())
+    for name in registry.MEASURES:
+        measure = registry.load_kind(registry.MEASURES, name)
+        settings = getattr(run.scoring, name).model_dump()
+        if measure.on(settings):
+            measure.check(settings)
     engines.check_configuration(run.model_dump(mode="json"))
 
 

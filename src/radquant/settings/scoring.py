@@ -1,11 +1,21 @@
 """Who finds the entities and relations, and how differences are judged."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from radquant import registry
-from radquant.settings.section import FilePath, Line, Name, OneOf, Option, Section
+from radquant.settings.measures import (
+    BertScore,
+    CheXbert,
+    Crimson,
+    CxrfeScore,
+    Green,
+    Meteor,
+    RadCliQ,
+    RaTEScore,
+)
+from radquant.settings.section import FilePath, Line, Name, OneOf, Option, Section, wrong
 from radquant.settings.subgroups import Subgroups
 
 RADGRAPH_MODELS = ("radgraph", "radgraph-xl", "modern-radgraph-xl")
@@ -46,6 +56,25 @@ class Scoring(Section):
     radgraph: RadGraph = Field(
         RadGraph(), description="The trained annotator, used with annotator radgraph"
     )
+    meteor: Meteor = Field(Meteor(), description="METEOR, where its data are local")
+    bertscore: BertScore = Field(BertScore(), description="BERTScore, by a local model")
+    chexbert: CheXbert = Field(CheXbert(), description="F1CheXbert, by its own model")
+    ratescore: RaTEScore = Field(RaTEScore(), description="RaTEScore, by its own models")
+    radcliq: RadCliQ = Field(RadCliQ(), description="RadCliQ-v1, with the first RadGraph model")
+    green: Green = Field(Green(), description="GREEN, by its own language model")
+    crimson: Crimson = Field(Crimson(), description="CRIMSON, by its own language model")
+    cxrfescore: CxrfeScore = Field(CxrfeScore(), description="CXRFEScore, by its own models")
+
+    @model_validator(mode="after")
+    def check_radcliq(self) -> Self:
+        first = self.annotator == "radgraph" and self.radgraph.model == "radgraph"
+        if self.radcliq.directory and not first:
+            raise wrong(
+                "holds the score of the first RadGraph model; set scoring.annotator: radgraph and "
+                "scoring.radgraph.model: radgraph, or set its directory to null",
+                "radcliq",
+            )
+        return self
 
     def own(self) -> dict[str, Any]:
         """The settings of the chosen annotator alone; none for one that has no section."""

@@ -1,6 +1,7 @@
 """On which settings each stage depends: its script has an option for each, and its rule hands over
 these and no others, so that an unrelated key reruns nothing."""
 
+from radquant import registry
 from radquant.settings.calibration import Calibration
 from radquant.settings.cleaning import Cleaning, Evaluation
 from radquant.settings.compute import Compute
@@ -79,7 +80,7 @@ CHECK_PROMPTS = (
 )
 BASELINES = (Part("task", Task, only=("inputs", "target")), WRITTEN, SEED)
 ANNOTATE_OUTPUTS = (
-    Part("scoring", Scoring, without=("language",)),
+    Part("scoring", Scoring, without=("language", *registry.MEASURES)),
     Part("compute", Compute, only=("threads",)),
 )
 ANNOTATE_QUICKLY = (Part("scoring", Scoring, only=("annotator",)),)
@@ -89,10 +90,16 @@ LANGUAGE = (
     Part("task", Task, only=("inputs",)),
 )
 ANNOTATE = (
-    Part("scoring", Scoring),
+    Part("scoring", Scoring, without=tuple(registry.MEASURES)),
     Part("task", Task, only=("inputs",)),
     Part("compute", Compute, only=("threads",)),
 )
 SCORE = (TARGET, WRITTEN)
+THREADS = Part("compute", Compute, only=("threads",))
+MEASURE = (TARGET, WRITTEN, THREADS, Part("scoring", Scoring, only=tuple(registry.MEASURES)))
+MEASURE_BY = {
+    name: (TARGET, WRITTEN, THREADS, Part("scoring", Scoring, only=(name,)))
+    for name in registry.MEASURES
+}
 # A server has an engine of its own to begin with.
 SERVE = (ROUNDING, Part("compute", Compute, without=("engine",)), CODE_OF_MODEL, DATE)

@@ -13,6 +13,7 @@ ABOUT = About(
         Column("fidelity_complete", "fidelity", difference=False),
     ),
     citation="the levels of Delbrouck et al. (2022)",
+    group="",
     note=(
         "Fidelity is the combined F1 against the original model's own output, and identical the "
         "share of outputs that equal it."

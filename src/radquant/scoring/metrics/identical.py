@@ -5,6 +5,7 @@ from radquant.scoring.metrics.kind import About, Column, Pair
 ABOUT = About(
     columns=(Column("identical", "identical", kind=bool, difference=False, runs=False),),
     citation="none: a comparison of texts",
+    group="",
 )
 
 

@@ -4,9 +4,11 @@ A metric gives a report's output one or several numbers, each a column of `score
 module says of each column what it is called, which way is better, and where it is shown.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
 
 Annotation = dict[str, Any]
 
@@ -41,6 +43,7 @@ class Column:
     table: bool = True  # in the table of the systems
     difference: bool = True  # tested: the paired difference from the original, with its interval
     runs: bool = True  # in the table of scripts/compare_runs.py
+    ruler: bool = True  # in the report's table of rulers, where its metric has a group
 
     @property
     def heading(self) -> str:
@@ -56,6 +59,28 @@ class Section:
 
 
 @dataclass(frozen=True)
+class Pooled:
+    """A number of all reports together that is no mean over them, such as F1 over labels.
+
+    `value(count(x))` with the sums of `count(x)` over reports is the number: x is [reports,
+    columns], `count` gives [reports, counts], and `value` takes sums [..., counts] to [...], nan
+    where there is none. So it can be computed of any resample of reports.
+    """
+
+    name: str  # in summary.json
+    label: str
+    columns: tuple[str, ...]  # of the scores, in the order in which `count` reads them
+    count: Callable[[np.ndarray], np.ndarray]
+    value: Callable[[np.ndarray], np.ndarray]
+    better: Literal["more", "less"] = "more"
+    over: Callable[[np.ndarray], np.ndarray] | None = None  # how many labels, of the same sums
+
+
+# The groups of the report's table of rulers, in its order.
+GROUPS = ("overlap", "entity", "label", "errors", "model judge", "other")
+
+
+@dataclass(frozen=True)
 class About:
     """What a metric is. A note may name {measure}, {annotator} and {citation}."""
 
@@ -63,6 +88,11 @@ class About:
     citation: str
     note: str = ""  # below the table of the systems
     section: Section | None = None  # instead of a place in the table of the systems
+    group: str = "other"  # of GROUPS; "" for what is not held against the reference: no ruler
+    name: str = ""  # of the metric in a sentence: the first column's label, if empty
+    annotations: bool = False  # it reads the annotations, so that it errs where others do that do
+    pooled: tuple[Pooled, ...] = ()
+    remark: str = ""  # below the table of rulers
 
 
 @runtime_checkable

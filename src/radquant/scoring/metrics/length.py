@@ -16,6 +16,7 @@ ABOUT = About(
         ),
     ),
     citation="none: a count",
+    group="",
 )
 
 

@@ -15,11 +15,14 @@ from radquant.scoring.metrics.kind import About, Annotation, Column, Pair, Secti
 
 ABOUT = About(
     columns=(
-        Column("rg1_entities", "entity F1", difference=False, runs=False),
-        Column("rg1_relations", "relation F1", difference=False, runs=False),
-        Column("rg1_mean", "mean of both", difference=False, runs=False),
+        Column("rg1_entities", "ReXrank entity F1", "entity F1", difference=False, runs=False),
+        Column("rg1_relations", "ReXrank relation F1", "relation F1", difference=False, runs=False),
+        Column("rg1_mean", "ReXrank mean of both", "mean of both", difference=False, runs=False),
     ),
     citation="Jain et al. (2021); Yu et al. (2023)",
+    group="entity",
+    name="ReXrank's entity and relation F1",
+    annotations=True,
     section=Section(
         "By the definitions of ReXrank",
         "The same annotations scored as ReXrank does, by the definitions of RadGraph 1.0. These "

@@ -14,6 +14,9 @@ ABOUT = About(
         Column("complete", "combined", "combined (complete)"),
     ),
     citation="Delbrouck et al. (2022): RG_E, RG_ER and RG_ĒR",
+    group="entity",
+    name="the three levels",
+    annotations=True,
     note=(
         "Entities, relations and combined are the three levels of {measure} against "
         "the reference, by {annotator}: mean over reports, 0 to 1."

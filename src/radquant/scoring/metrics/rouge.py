@@ -21,9 +21,11 @@ ABOUT = About(
             table=False,
             difference=False,
             runs=False,
+            ruler=False,
         ),
     ),
     citation="Lin (2004), by rouge_score 0.1.2",
+    group="overlap",
 )
 
 

@@ -1,0 +1,104 @@
+"""Intervals of differences that are no means over reports, by a paired bootstrap of patients.
+
+A number of a system is `value(sums)` of what each report counts (`Pooled` in
+`radquant.scoring.metrics.kind`). Patients are drawn with all their reports and with what every
+system counts on them, so that the original's number and a precision's are of the same draw.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from scipy import stats
+
+from radquant.statistics import Interval
+
+# Numbers held in memory at a time: patients or counts × resamples.
+CHUNK = 4_000_000
+Statistic = Callable[[np.ndarray], np.ndarray]  # sums [..., counts] to [...]
+
+
+def intervals(
+    counts: np.ndarray,
+    statistics: Sequence[Statistic],
+    patients: Sequence[str] | None,
+    resamples: int,
+    confidence: float,
+    seed: int,
+) -> list[Interval | None]:
+    """Return an interval for each of `statistics` of the sums over reports, all of the same draws.
+
+    counts: [reports, counts]; patients: one label a report, None where each is its own. An interval
+    is None where there is no such number, and for fewer than two patients.
+    """
+    of_patient = _by_patient(np.asarray(counts, dtype=np.float64), patients)
+    total = of_patient.sum(axis=0)
+    drawn = _drawn(of_patient, statistics, resamples, seed)
+    without = total - of_patient
+    return [
+        _interval(float(of(total)), drawn[:, place], of(without), confidence)
+        for place, of in enumerate(statistics)
+    ]
+
+
+def _by_patient(counts: np.ndarray, patients: Sequence[str] | None) -> np.ndarray:
+    if patients is None:
+        return counts
+    labels, place = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
+    sums = np.zeros((len(labels), counts.shape[1]))
+    np.add.at(sums, place, counts)
+    return sums
+
+
+def _drawn(
+    of_patient: np.ndarray, statistics: Sequence[Statistic], resamples: int, seed: int
+) -> np.ndarray:
+    """Return the statistics of each resample, [resamples, statistics]."""
+    count, rng = len(of_patient), np.random.default_rng(seed)
+    rows = max(1, CHUNK // max(of_patient.shape))
+    found = np.empty((resamples, len(statistics)))
+    for start in range(0, resamples, rows):
+        many = min(rows, resamples - start)
+        chosen = rng.integers(count, size=(many, count)) + np.arange(many)[:, None] * count
+        times = np.bincount(chosen.ravel(), minlength=many * count).reshape(many, count)
+        sums = times.astype(np.float64) @ of_patient
+        for place, of in enumerate(statistics):
+            found[start : start + many, place] = of(sums)
+    return found
+
+
+def _interval(
+    estimate: float, drawn: np.ndarray, without: np.ndarray, confidence: float
+) -> Interval | None:
+    """Return the outer ends of BCa's interval and of Student's t with the jackknife's error.
+
+    BCa is at Hesterberg's expanded level; `radquant.statistics.bootstrap_interval` gives the
+    reasons. without: the statistic without each patient. Where the statistic is not defined, the
+    resample is left out.
+    """
+    drawn, without = drawn[np.isfinite(drawn)], without[np.isfinite(without)]
+    count = len(without)
+    if not np.isfinite(estimate) or not len(drawn) or count < 2:
+        return None
+    if np.ptp([drawn.min(), drawn.max(), estimate]) <= 1e-12:
+        return Interval(estimate, estimate, "constant")
+    distances = without.mean() - without
+    squares = float((distances**2).sum())
+    quantile = float(stats.t.ppf((1 + confidence) / 2, count - 1))
+    half = quantile * np.sqrt((count - 1) / count * squares)
+    tail = float(stats.norm.sf(quantile * np.sqrt(count / (count - 1))))
+    tails, method = np.array([tail, 1 - tail]), "percentile"
+    if squares:
+        bca = _bca_tails(drawn, estimate, (distances**3).sum() / (6 * squares**1.5), tail)
+        if not np.isnan(bca).any():
+            tails, method = bca, "BCa"
+    low, high = np.quantile(drawn, tails)
+    return Interval(float(min(low, estimate - half)), float(max(high, estimate + half)), method)
+
+
+def _bca_tails(drawn: np.ndarray, estimate: float, acceleration: float, tail: float) -> np.ndarray:
+    """Return which quantiles of `drawn` are BCa's ends (Efron 1987); nan where it is undefined."""
+    below = (np.count_nonzero(drawn < estimate) + np.count_nonzero(drawn <= estimate)) / 2
+    bias = stats.norm.ppf(below / len(drawn))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        z = bias + stats.norm.ppf(tail) * np.array([1, -1])
+        return np.asarray(stats.norm.cdf(bias + z / (1 - acceleration * z)))
