@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from scipy.stats import norm
 
-from radquant.reporting import clinical_changes
+from radquant.reporting import against_radiologist, clinical_changes
 from radquant.reporting.changes_section import changes_section, example_texts, examples_section
 from radquant.reporting.collect import CLINICAL
 from radquant.scoring import lexicon
@@ -62,6 +62,7 @@ def make_run(outputs):
         config={"statistics": {"resamples": 2000, "confidence": 0.95}, "seed": 3},
         precisions=list(outputs),
         quantized=list(outputs)[1:],
+        patients=None,
         reports=pd.DataFrame({"id": ids, "reference": REFERENCES}),
         scores=scores,
         generations=generations,
@@ -83,6 +84,7 @@ def summary(run):
         "changes": {name: clinical_changes.changes(run, name) for name in run.quantized},
         "outputs": {name: clinical_changes.outputs(run, name) for name in run.precisions},
         "findings": clinical_changes.findings(run),
+        "against_radiologist": against_radiologist.pooled(run),
         "examples": clinical_changes.examples(run, "complete"),
     }
     return {"quality": quality}

@@ -17,6 +17,7 @@ from radquant.reporting.method_sections import (
     reproduction_section,
 )
 from radquant.reporting.quality_section import quality_section
+from radquant.reporting.verdict_section import verdict_section
 
 Summary = Mapping[str, Any]
 
@@ -59,8 +60,7 @@ def _head(summary: Summary) -> str:
         "report.html holds the same and an explorer of every report; it holds report text: share "
         "it as you would the reports.",
     )
-    answer, *reasons = map(escape, summary["verdict"])
-    return "\n\n".join([title, about, "## Verdict", f"**{answer}**", *reasons])
+    return "\n\n".join([title, about, verdict_section(summary)])
 
 
 def _figures(summary: Summary, path: str) -> str:

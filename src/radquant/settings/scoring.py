@@ -7,6 +7,8 @@ from pydantic import Field
 from radquant import registry
 from radquant.settings.section import FilePath, Line, OneOf, Option, Section
 
+# What the margin of non-inferiority is counted in.
+SCORE, OF_ORIGINAL = "score", "original"
 RADGRAPH_MODELS = ("radgraph", "radgraph-xl", "modern-radgraph-xl")
 
 
@@ -54,5 +56,15 @@ class Statistics(Section):
     )
     confidence: float = Field(0.95, ge=0.5, le=0.9999, description="Coverage of the intervals")
     margin: float = Field(
-        0.01, gt=0, lt=1, description="Largest difference in F1 that still counts as equivalent"
+        0.01,
+        gt=0,
+        lt=1,
+        description="Largest loss that still counts as none, in units of margin_of",
+    )
+    margin_of: Annotated[str, OneOf((SCORE, OF_ORIGINAL))] = Field(
+        SCORE,
+        description="score (F1 points, of 1) or original (a share of the original's own score)",
+    )
+    margin_reason: Line | None = Field(
+        None, description="Why a loss below the margin is acceptable; the report prints it"
     )
