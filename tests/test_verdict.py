@@ -250,6 +250,7 @@ def qualities(draw):
         "precisions": ["original", *names],
         "settings": {"primary": "complete", "confidence": 0.95, "margin": margin},
         "reports": reports,
+        "references": draw(st.sampled_from([reports, reports + 1])),
         "fitness": found,
         "differences": {"complete": rows},
         "likelihood_differences": likelihood,
@@ -342,7 +343,8 @@ def test_what_is_lost_is_told_of_the_reports_that_could_lose_it(no_saving, hits,
 @pytest.fixture(scope="module")
 def fit_summary(tmp_path_factory):
     """All precisions of the invented run, of enough reports; original above its baselines."""
-    return summary_of(fit_run(tmp_path_factory.mktemp("fit"), CONFIG), CONFIG)
+    config = CONFIG | {"statistics": PAIR["statistics"]}
+    return summary_of(fit_run(tmp_path_factory.mktemp("fit"), config), config)
 
 
 def test_a_fit_run_has_words_of_its_own_for_each_precision(fit_summary):

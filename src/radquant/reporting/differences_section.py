@@ -126,8 +126,9 @@ def _difference_notes(quality: Summary) -> list[str]:
         margin_sentence(quality),
         f"Interval: bootstrap of the mean difference by {unit}, of at least "
         f"{settings['resamples']:,} resamples, and of more where its ends still move in the third "
-        "decimal; Student's t where that reaches further. It is not corrected for the number of "
-        "precisions.",
+        "decimal; Student's t where that reaches further. Where so few reports differ that a rare "
+        "large loss could be unseen, Gaffke's bound, which is named. It is not corrected for the "
+        "number of precisions.",
         f"p: two-sided sign-flip test by {unit}. All flips are counted where there are no more "
         f"than {settings['resamples']:,}, else as many are drawn.",
         "Holm: corrected for the number of precisions, level by level; the p-values of "
