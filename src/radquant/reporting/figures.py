@@ -93,7 +93,7 @@ def difference_figure(quality: Mapping[str, Any]) -> Figure:
             axis.tick_params(axis="x", labelsize=8.5)
         axes[len(axes) // 2].set_xlabel(
             f"difference in {quality['measure']} from the original ({coverage(quality)}; "
-            f"grey band: margin, ±{quality['margin']:.3g} of the combined level)"
+            f"grey band: ±margin, {quality['margin']:.3g} at the combined level)"
         )
         figure.tight_layout()
     return figure
