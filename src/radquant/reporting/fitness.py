@@ -139,16 +139,17 @@ def _of_score(facts: Facts) -> Iterator[Reason]:
     """The original's score at the floor, or no better than what needs no model."""
     scores, margin = facts["scores"], facts["margin"]
     original = scores[ORIGINAL]
-    above = max((scores[name], name) for name in BASELINES)
-    if scores[above[1]] >= original:
-        what = "repeating the input" if above[1] == BASELINES[0] else "one constant text"
+    copied, constant = (scores[name] for name in BASELINES)
+    best, what = (
+        (copied, "repeating the input") if copied > constant else (constant, "one constant text")
+    )
+    if best >= original:
         yield _reason(
             "no better than a baseline",
             f"this model is of no use for this task here, scoring {points(original)} where {what} "
-            f"scores {points(above[0])}.",
+            f"scores {points(best)}.",
             original=original,
-            baseline=above[0],
-            name=above[1],
+            baseline=best,
         )
     if original <= margin:
         yield _reason(
