@@ -55,17 +55,8 @@ def _of_run(facts: Facts) -> Iterator[Reason]:
     yield from _of_references(facts["references"], reports)
     yield from _of_outputs("the original", original, reports)
     yield from _of_score(facts)
-    stated, known = original["stated"], facts["references"]["stated"]
-    if stated < FEWEST_STATED <= known:
-        yield _reason(
-            "few findings written",
-            f"the original states a finding, definite or possible, in {stated:,} of {reports:,} "
-            f"reports, the radiologists in {known:,} reports.",
-            stated=stated,
-            reports=reports,
-            references=known,
-        )
     yield from _of_size(reports, facts["patients"])
+    yield from _of_findings(facts)
 
 
 def _of_references(row: Facts, reports: int) -> Iterator[Reason]:
@@ -85,14 +76,6 @@ def _of_references(row: Facts, reports: int) -> Iterator[Reason]:
             f"in {row['blind']:,} of {reports:,} references the annotator finds nothing that could "
             "be compared.",
             blind=row["blind"],
-            reports=reports,
-        )
-    if row["stated"] < FEWEST_STATED:
-        yield _reason(
-            "few findings",
-            f"{row['stated']:,} of {reports:,} references state a finding, definite or possible, "
-            "so that hardly any can be lost.",
-            stated=row["stated"],
             reports=reports,
         )
 
@@ -175,6 +158,29 @@ def _of_size(reports: int, patients: int | None) -> Iterator[Reason]:
             f"{FEWEST_PATIENTS} patients.",
             reports=reports,
             patients=patients,
+        )
+
+
+def _of_findings(facts: Facts) -> Iterator[Reason]:
+    """Whether enough findings are stated for one to be lost."""
+    reports, known = facts["reports"], facts["references"]["stated"]
+    stated = facts["systems"][ORIGINAL]["stated"]
+    if known < FEWEST_STATED:
+        yield _reason(
+            "few findings",
+            f"{known:,} of {reports:,} references state a finding, definite or possible, so that "
+            "hardly any can be lost.",
+            stated=known,
+            reports=reports,
+        )
+    elif stated < FEWEST_STATED:
+        yield _reason(
+            "few findings written",
+            f"the original states a finding, definite or possible, in {stated:,} of {reports:,} "
+            f"reports, the radiologists in {known:,} reports.",
+            stated=stated,
+            reports=reports,
+            references=known,
         )
 
 

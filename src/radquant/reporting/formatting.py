@@ -9,6 +9,7 @@ from typing import Any
 MINUS = "\u2212"
 DASH = "–"
 WIDTH = 100
+UNIT = " F1 points"
 
 
 def coverage(quality: Mapping[str, Any]) -> str:
@@ -44,7 +45,7 @@ def points(value: float, up: bool = False) -> str:
     digits = next((few for few in range(3, 7) if abs(value) >= 0.5 * 10**-few), 3)
     if up:
         value = math.ceil(value * 10**digits - 1e-9) / 10**digits
-    return f"{number(value, digits)} F1 points"
+    return f"{number(value, digits)}{UNIT}"
 
 
 def probability(value: float | None) -> str:

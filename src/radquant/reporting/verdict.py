@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from radquant.reporting.collect import ORIGINAL
-from radquant.reporting.formatting import points, size
+from radquant.reporting.formatting import UNIT, points, size
 from radquant.reporting.judgement import (
     BETTER,
     NO_WORSE,
@@ -88,7 +88,7 @@ def _unfit(reasons: Sequence[Mapping[str, Any]], follows: str = NOT_CALLED) -> s
 def _between(low: float, high: float) -> str:
     if points(low) == points(high):
         return points(low)
-    return f"{points(low)} to {points(high)}"
+    return f"{points(low).removesuffix(UNIT)} to {points(high)}"
 
 
 def _left(low: float, high: float) -> str:
@@ -160,15 +160,18 @@ def _disagreement(quality: Quality, name: str, row: Mapping[str, Any]) -> str:
     texts = f"the radiologists' {quality['references']:,} reports" if fewer else OF_RADIOLOGISTS
     times = f"(perplexity {_times(found['perplexity_ratio'])} the original's)"
     if shown and low > 0:
+        if not quality["changes"][name]["changed"]["reports"]:
+            return f"{name} finds {texts} less likely {times}, which changed none of its outputs."
         if row["state"] == BETTER or row["mean"] > 0:
             return (
                 f"{name}'s higher F1 is no proof of better reports: it finds {texts} less likely "
                 f"{times}."
             )
         if row["state"] != WORSE:
+            loss = "a small loss" if row["interval"]["high"] < 0 else "no loss beyond doubt"
             return (
-                f"F1 shows no loss beyond doubt, but {name} finds {texts} less likely {times}: "
-                "something was lost."
+                f"F1 shows {loss}, but {name} finds {texts} less likely {times}: F1 may miss "
+                "something."
             )
     if shown and high < 0 and row["mean"] < 0:
         return (
