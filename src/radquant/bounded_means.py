@@ -18,7 +18,7 @@ import numpy as np
 from scipy import optimize, special, stats
 
 NODES = 4_000_000  # complex numbers in memory at a time
-STEP = 0.05
+STEP = 0.1
 SLOPE = 0.7  # below 1, so that a normal sum's integrand falls along the path
 LEAST = 1e-300
 

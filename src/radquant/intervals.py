@@ -8,14 +8,16 @@ from scipy import special, stats
 
 from radquant.bounded_means import guarded_ends
 from radquant.errors import UserError
-from radquant.patient_units import Units, constant, standard_error, units
+from radquant.patient_units import Units, constant, standard_error, units, usual_and_different
 
 # Resampled patients held in memory at a time, as patients × resamples.
 CHUNK = 4_000_000
 MOST = 100_000  # resamples, where the ends still move in the third decimal
 DECIMAL = 0.0005  # half a unit of the third decimal
-# With fewer patients that differ from the others, a sample says too little about large losses.
+# Where a sample says too little about large losses: fewer patients differ from the others, or what
+# losses can be unseen would move the mean by more than so many half widths of Student's interval.
 FEW = 10
+BEYOND = 8
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,8 @@ def bootstrap_interval(
     doi:10.1080/00031305.2015.1089789). Still it covers too seldom where most values are 0 and the
     others symmetric, as a small sample's skewness misleads it, and t where values are skewed;
     differences of F1 come in both shapes. The outer ends keep their level in both
-    (benchmarks/statistics_simulation.py). Where fewer than `FEW` patients differ from the others
-    and `bounds` are given, Gaffke's bounds are taken.
+    (benchmarks/statistics_simulation.py). Where `bounds` are given and the sample says too little
+    about large losses (`says_too_little`), Gaffke's bounds are taken.
 
     BCa is undefined when every resampled mean lies on one side of the mean; the percentile
     interval of the same resamples then stands in, and `method` says so.
@@ -74,7 +76,7 @@ def interval_of(
     most: int | None,
 ) -> Interval:
     """Return the interval of `bootstrap_interval` for values that are added up already."""
-    if bounds is not None and too_few_differ(of):
+    if bounds is not None and says_too_little(of, bounds, confidence):
         tail = (1 - confidence) / 2
         low, high = guarded_ends(of.totals, of.weights, unseen_size(of), bounds, tail)
         return Interval(low, high, "Gaffke")
@@ -91,16 +93,29 @@ def interval_of(
     return Interval(float(min(low, mean - half)), float(max(high, mean + half)), method)
 
 
-def too_few_differ(of: Units) -> bool:
-    """Tell whether fewer than `FEW` patients differ from what most of them have in common."""
-    means = np.round(of.totals / of.weights, 12)
-    usual = np.unique(means, return_counts=True)[1].max()
-    return bool(of.count == 1 or (usual > 1 and of.count - usual < FEW))
+def says_too_little(of: Units, bounds: tuple[float, float] | None, confidence: float) -> bool:
+    """Tell whether the sample says too little about losses or gains as large as `bounds` allow.
+
+    So it is of one patient, where fewer than `FEW` patients differ from what most have in common,
+    and where the spread is so small that it would be lost beside what can be unseen: a loss that
+    1 report in n ÷ −ln(tail) has is missed by n reports with a chance of `tail`.
+    """
+    if bounds is None:
+        return False
+    different = usual_and_different(of)[1]
+    if of.count == 1 or different < min(FEW, of.count):
+        return True
+    tail = (1 - confidence) / 2
+    unseen = -np.log(tail) / of.reports * (bounds[1] - bounds[0]) / 2
+    return bool(unseen > BEYOND * stats.norm.isf(tail) * of.spread / np.sqrt(of.reports))
 
 
 def unseen_size(of: Units) -> float:
-    """Return the weight of the patient of a report drawn at random."""
-    return float((of.weights**2).sum() / of.weights.sum())
+    """Return the weight of a patient that was not seen: that of the largest which was.
+
+    With less the bounds would not hold where large patients alone lose.
+    """
+    return float(of.weights.max())
 
 
 def resampled(
@@ -188,13 +203,14 @@ def _t_half_width(of: Units, confidence: float) -> float:
 def spread_interval(of: Units, sd: float, confidence: float, high: float | None) -> Interval:
     """Return an interval for the standard deviation `sd` of a report, √reports × the mean's error.
 
-    By the delta method for its logarithm, from how much the patients' squared residuals vary.
+    By the delta method for its logarithm, from how much the patients' squared residuals vary. That
+    is itself too small of few patients; 1 + 3 ÷ patients makes up for it, by simulation.
     high: the most that it can be, where too few patients differ to tell.
     """
     squares = of.residuals**2
     if of.count < 2 or sd <= 0 or constant(squares):
         return Interval(sd, sd if high is None else high, "log-normal")
-    relative = squares.std(ddof=1) / squares.mean() / np.sqrt(of.count)
+    relative = squares.std(ddof=1) / squares.mean() / np.sqrt(of.count) * (1 + 3 / of.count)
     reach = float(stats.t.ppf((1 + confidence) / 2, of.count - 1) * relative / 2)
     return Interval(
         float(sd * np.exp(-reach)),

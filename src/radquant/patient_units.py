@@ -19,6 +19,7 @@ class Units:
 
     totals, weights: float64 [patients]. reports: how many there are in all. plain: each patient has
     one report of weight 1. alike: the share of the spread that a patient's reports have in common.
+    spread: the standard deviation of the reports, as if each were of another patient.
     """
 
     totals: np.ndarray
@@ -26,6 +27,7 @@ class Units:
     reports: int
     plain: bool
     alike: float
+    spread: float
 
     @property
     def count(self) -> int:
@@ -61,11 +63,12 @@ def units(
         raise UserError("a report has no weight above 0; delete results/likelihood and run again")
     codes = patient_codes(patients, len(x))
     count = int(codes.max()) + 1
+    spread = _spread(x, w)
     if count == len(x):
-        return Units(x, w, len(x), plain=weights is None, alike=0.0)
+        return Units(x, w, len(x), weights is None, 0.0 if weights is None else 1.0, spread)
     totals, sums = (np.bincount(codes, each, count) for each in (x, w))
     alike = _intraclass(x, codes) if weights is None else 1.0
-    return Units(totals, sums, len(x), plain=False, alike=alike)
+    return Units(totals, sums, len(x), False, alike, spread)
 
 
 def checked(values: Sequence[float] | np.ndarray) -> np.ndarray:
@@ -85,6 +88,16 @@ def constant(values: np.ndarray) -> bool:
     return bool(np.ptp(values) <= 1e-12 * max(1.0, np.abs(values).max()))
 
 
+def usual_and_different(of: Units) -> tuple[float, int]:
+    """Return the mean that most patients have in common, and how many have another.
+
+    Where no two have the same, none is usual: that is as many as there are.
+    """
+    means, counts = np.unique(np.round(of.totals / of.weights, 12), return_counts=True)
+    most = int(counts.max())
+    return float(means[counts.argmax()]), of.count - most if most > 1 else of.count
+
+
 def standard_error(of: Units) -> tuple[float, float]:
     """Return the mean's cluster-robust standard error and its degrees of freedom.
 
@@ -99,6 +112,16 @@ def standard_error(of: Units) -> tuple[float, float]:
     e = of.residuals
     factor, freedom = _moments(of)
     return float(np.sqrt((e**2).sum() * factor) / of.weights.sum()), freedom
+
+
+def _spread(x: np.ndarray, w: np.ndarray) -> float:
+    """Return √reports × the standard error of Σx ÷ Σw, each report being of another patient."""
+    e = x - w * (x.sum() / w.sum())
+    if constant(e):
+        return 0.0
+    if (w == 1).all():
+        return float(x.std(ddof=1))
+    return float(np.sqrt((e**2).sum() / (len(x) - 1)) / w.mean())
 
 
 def _moments(of: Units) -> tuple[float, float]:

@@ -5,10 +5,11 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from scipy import stats
 
-from radquant.bounded_means import guarded_p
+from radquant.bounded_means import guarded_p, share_p
 from radquant.errors import UserError
 from radquant.intervals import (
     CHUNK,
+    FEW,
     bias_and_acceleration,
     resampled,
     unseen_size,
@@ -20,6 +21,7 @@ from radquant.patient_units import (
     patient_codes,
     standard_error,
     units,
+    usual_and_different,
 )
 
 USUAL = 0.95  # the level at which it is judged whether resamples are enough
@@ -100,14 +102,15 @@ def noninferiority_p(
     margin − 1 for a score from 0 to 1. Compare with (1 − confidence) / 2: the claim then never
     contradicts the interval of the gains. most: as in `bootstrap_interval`.
 
-    The largest of three: the bootstrap's and Student's t, as in the interval, and Gaffke's, which
-    holds for every distribution from `worst` on, also where no large loss was seen. It is never 0.
+    The largest of these: the bootstrap's and Student's t, as in the interval; Gaffke's, which holds
+    for every distribution from `worst` on, also where no large loss was seen; and, where only few
+    patients differ from the others, Clopper & Pearson's of their share being so large that it
+    cancels the margin if each loses as much as it can. It is never 0.
     """
     of = units(gains, patients)
     if not np.isfinite(worst):
         raise UserError("what a report can lose has no bound here, so no margin can be kept")
-    guard = _guard(of, worst)
-    return max(guard, _t_p(of), _bootstrap_p(of, resamples, seed, most))
+    return _gain_p(of, worst, _means(of, resamples, seed, most))
 
 
 def equivalence_p(
@@ -126,15 +129,35 @@ def equivalence_p(
     report can have, as a number above 0. Each side is tested as in `noninferiority_p`.
     """
     d = checked(differences)
-    sides = (d + margin, margin - d)
-    return max(
-        noninferiority_p(gains, margin - worst, resamples, seed, patients, most=most)
-        for gains in sides
-    )
+    gains, other = units(d + margin, patients), units(margin - d, patients)
+    means = _means(gains, resamples, seed, most)
+    lowest = margin - worst
+    return max(_gain_p(gains, lowest, means), _gain_p(other, lowest, 2 * margin - means))
 
 
-def _guard(of: Units, worst: float) -> float:
-    return guarded_p(of.totals, worst * unseen_size(of))
+def _gain_p(of: Units, worst: float, means: np.ndarray) -> float:
+    size = unseen_size(of)
+    guards = (guarded_p(of.totals, worst * size), _few_p(of, worst, size))
+    return max(*guards, _t_p(of), _bootstrap_p(of, means))
+
+
+def _means(of: Units, resamples: int, seed: int, most: int | None) -> np.ndarray:
+    """Return the resampled means; none where nothing varies."""
+    if of.count < 2 or constant(of.residuals):
+        return np.empty(0)
+    return resampled(of, resamples, USUAL, seed, most)[0]
+
+
+def _few_p(of: Units, worst: float, size: float) -> float:
+    """Return the p of so many patients losing all that they can that the mean gain is gone.
+
+    0 where more than `FEW` differ from what most have in common.
+    """
+    usual, different = usual_and_different(of)
+    if different >= min(FEW, of.count) or usual <= worst:
+        return 0.0
+    relative = size * of.count / float(of.weights.sum())
+    return share_p(different, of.count, max(0.0, usual) / (usual - worst) / relative)
 
 
 def _t_p(of: Units) -> float:
@@ -147,11 +170,10 @@ def _t_p(of: Units) -> float:
     return float(stats.t.sf(of.mean / error, freedom))
 
 
-def _bootstrap_p(of: Units, resamples: int, seed: int, most: int | None) -> float:
+def _bootstrap_p(of: Units, means: np.ndarray) -> float:
     """Return the one-sided level at which BCa's lower end is 0, at least 1 ÷ (resamples + 1)."""
-    if of.count < 2 or constant(of.residuals):
+    if not len(means):
         return 0.0  # the others decide
-    means = resampled(of, resamples, USUAL, seed, most)[0]
     least = 1 / (len(means) + 1)
     share = (np.count_nonzero(means <= 0) + 1) * least
     z = stats.norm.ppf(min(share, 1 - least))

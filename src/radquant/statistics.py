@@ -17,11 +17,18 @@ from radquant.intervals import (
     bootstrap_interval,
     interval_of,
     proportion_interval,
+    says_too_little,
     spread_interval,
-    too_few_differ,
     unseen_size,
 )
-from radquant.patient_units import Units, checked, constant, standard_error, units
+from radquant.patient_units import (
+    Units,
+    checked,
+    constant,
+    standard_error,
+    units,
+    usual_and_different,
+)
 from radquant.sample_sizes import (
     chance_difference,
     detectable_difference,
@@ -111,7 +118,7 @@ def compare(
     """
     d = checked(differences)
     of = units(d, patients)
-    return _compared(of, d, None, resamples, confidence, seed, bounds, most)
+    return _compared(of, d, resamples, confidence, seed, bounds, most)
 
 
 def compare_pooled(
@@ -131,15 +138,13 @@ def compare_pooled(
     the interval holds what varies in either. `sd` ÷ √n is the ratio's standard error.
     """
     d = checked(differences)
-    w = checked(weights)
-    of = units(d, patients, w)
-    return _compared(of, d, w, resamples, confidence, seed, bounds, most)
+    of = units(d, patients, weights)
+    return _compared(of, d, resamples, confidence, seed, bounds, most)
 
 
 def _compared(
     of: Units,
     d: np.ndarray,
-    w: np.ndarray | None,
     resamples: int,
     confidence: float,
     seed: int,
@@ -148,19 +153,15 @@ def _compared(
 ) -> Comparison:
     n = len(d)
     interval = interval_of(of, resamples, confidence, seed, bounds, most)
-    alone = of if of.count == n else units(d, None, w)
-    if constant(alone.residuals):
-        sd, effect = 0.0, 1.0
-    elif of.count == 1:
-        sd, effect = float(standard_error(alone)[0] * n), float(n)
-    elif of.plain:
-        sd, effect = float(d.std(ddof=1)), 1.0
+    if of.count == 1:
+        sd, effect = float(of.spread * np.sqrt(n)), float(n)
+    elif of.plain or constant(of.residuals):
+        sd, effect = of.spread, 1.0
     else:
-        error = standard_error(of)[0]
-        sd = float(error * np.sqrt(n))
-        effect = 1.0 if of.count == n else float((error / standard_error(alone)[0]) ** 2)
+        sd = float(standard_error(of)[0] * np.sqrt(n))
+        effect = 1.0 if of.count == n else float((sd / of.spread) ** 2)
     high = None
-    if bounds is not None and too_few_differ(of):
+    if bounds is not None and says_too_little(of, bounds, confidence):
         high = _most_spread(of, bounds, confidence)
     return Comparison(
         n=n,
@@ -179,7 +180,7 @@ def _compared(
 def _most_spread(of: Units, bounds: tuple[float, float], confidence: float) -> float:
     """Return the largest spread in keeping with how few differ, each by as much as it can."""
     tail = (1 - confidence) / 2
-    share = upper_share(int(np.count_nonzero(of.residuals)), of.count, tail)
+    share = upper_share(min(usual_and_different(of)[1], of.count), of.count, tail)
     size = unseen_size(of) * of.count / of.weights.sum()
     reach = max(abs(bounds[0]), abs(bounds[1]))
     return float(reach * np.sqrt(share * size * of.reports / of.count))
