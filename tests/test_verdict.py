@@ -224,6 +224,7 @@ def qualities(draw):
         "reports": reports,
         "patients": draw(st.none() | st.integers(1, reports)),
         "margin": margin,
+        "at_floor": draw(st.integers(0, reports)),
         "scores": {name: draw(share) for name in ("original", "copy-input", "constant")},
         "references": {
             "blind": draw(count),
@@ -288,6 +289,9 @@ def test_every_sentence_is_short_measured_and_agrees_with_its_interval(no_saving
         assert low <= -row["margin"]
         assert said[0] >= -low - 1e-9
         assert said[1:] == [pytest.approx(row["margin"], abs=1e-3)]
+        # Never fewer reports than there are.
+        for count in re.findall(r"([\d,]+) reports", first):
+            assert int(count.replace(",", "")) > quality["reports"]
     elif "excludes a loss above" in first:
         assert low > -row["margin"]
         assert said[0] >= -low - 1e-9
@@ -451,6 +455,7 @@ FACTS = {
     "reports": 100,
     "patients": None,
     "margin": 0.01,
+    "at_floor": 70,
     "scores": {"original": 0.4, "copy-input": 0.1, "constant": 0.2},
     "references": {
         **{"blind": 0, "stated": 40, "english": True},
@@ -485,6 +490,8 @@ FACTS = {
         (("scores", "copy-input"), 0.5, "no better than a baseline"),
         (("scores", "original"), 0.0, "scores at the floor"),
         (("margin",), 0.4, "scores at the floor"),
+        (("at_floor",), 91, "scores at the floor"),
+        (("references", "stated"), 301, "few findings written"),
     ],
 )
 def test_each_reason_alone_makes_a_run_unfit(place, value, kind):

@@ -18,8 +18,10 @@ from radquant.scoring.language import ENGLISH, Language, language_of
 FEWEST_REPORTS, FEWEST_PATIENTS = 30, 10
 # References, and outputs, of which an annotator marks nothing.
 BLIND_REFERENCES, BLIND_OUTPUTS = 0.10, 0.25
-# Reports in which a finding is stated, possibly or definitely.
-FEWEST_STATED = 5
+# Reports in which a finding is stated, possibly or definitely; the original's, of the references'.
+FEWEST_STATED, FEWEST_WRITTEN = 5, 0.10
+# Reports in which the original scores 0, and can lose nothing.
+AT_FLOOR = 0.90
 # Outputs that are wrong by themselves, that were cut off, and that are one and the same.
 DEGENERATE, CUT_OFF, SAME = 0.25, 0.50, 0.80
 FAULTS = ("empty", "prompt echo", "repetition")
@@ -142,6 +144,14 @@ def _of_score(facts: Facts) -> Iterator[Reason]:
             original=original,
             margin=margin,
         )
+    elif facts["at_floor"] > AT_FLOOR * facts["reports"]:
+        yield _reason(
+            "scores at the floor",
+            f"in {facts['at_floor']:,} of {facts['reports']:,} reports the original scores 0 F1 "
+            "points, so that nothing can be lost there.",
+            at_floor=facts["at_floor"],
+            reports=facts["reports"],
+        )
 
 
 def _of_size(reports: int, patients: int | None) -> Iterator[Reason]:
@@ -173,7 +183,7 @@ def _of_findings(facts: Facts) -> Iterator[Reason]:
             stated=known,
             reports=reports,
         )
-    elif stated < FEWEST_STATED:
+    elif stated < max(FEWEST_STATED, FEWEST_WRITTEN * known):
         yield _reason(
             "few findings written",
             f"the original states a finding, definite or possible, in {stated:,} of {reports:,} "
@@ -211,6 +221,7 @@ def facts_of(run: Run, quality: Mapping[str, Any]) -> dict[str, Any]:
         "reports": len(references),
         "patients": quality["patients"] and len(set(run.patients or [])),
         "margin": quality["margin"],
+        "at_floor": int((run.scores[ORIGINAL][primary] <= 0).sum()),
         "scores": {name: quality["systems"][name][primary] for name in (ORIGINAL, *BASELINES)},
         "references": {
             "blind": _blind(run, "reference"),

@@ -66,7 +66,7 @@ def _first_line(quality: Quality) -> str:
     low, high = row["interval"]["low"], row["interval"]["high"]
     if row["state"] == UNFIT:
         return _unfit(
-            quality["fitness"]["precisions"][name], f"{name} is not called better or as good."
+            quality["fitness"]["precisions"][name], f"So {name} is not called better or as good."
         )
     if row["state"] == WORSE:
         even = "even " if len(rows) > 1 and all(x["state"] == WORSE for x in rows.values()) else ""
@@ -103,10 +103,13 @@ def _left(low: float, high: float) -> str:
 def _not_settled(quality: Quality, name: str, row: Mapping[str, Any]) -> str:
     """Say what is open. A loss is called possible only where the interval holds it."""
     low = row["interval"]["low"]
+    needed = _more_reports(row["reports_to_settle"], quality["reports"])
     if low <= -row["margin"]:
-        needed = row["reports_to_settle"]
+        margin = points(row["margin"])
         tell = (
-            f"; {_about(needed)} would tell if it exceeds {points(row['margin'])}" if needed else ""
+            f"; {needed} would tell if it exceeds {margin}"
+            if needed
+            else f", and the margin is {margin}"
         )
         return f"Not settled: {name} may lose up to {points(-low, up=True)}{tell}."
     if alone_within(row, quality["settings"]["confidence"]):
@@ -117,14 +120,21 @@ def _not_settled(quality: Quality, name: str, row: Mapping[str, Any]) -> str:
             "is too weak."
         )
     what = "any loss" if low >= 0 else f"a loss above {points(-low, up=True)}"
-    return (
-        f"Not settled: {name}'s interval excludes {what}, but the stricter test, which allows for "
-        "rare large losses, does not."
+    but = (
+        f"ruling out rare large losses takes {needed}"
+        if needed
+        else "the stricter test, which allows for rare large losses, does not"
     )
+    return f"Not settled: {name}'s interval excludes {what}, but {but}."
 
 
-def _about(needed: Mapping[str, int]) -> str:
+def _more_reports(needed: Mapping[str, int] | None, reports: int) -> str:
+    """Write how many reports would settle it; "" where no more than there are."""
+    if needed is None or needed["high"] <= reports:
+        return ""
     low, high = needed["low"], needed["high"]
+    if low <= reports:
+        return f"up to {high:,} reports"
     return f"{low:,} reports" if low == high else f"{low:,} to {high:,} reports"
 
 
