@@ -11,7 +11,7 @@ from typing import Any
 
 from radquant.reporting.clinical_changes import MENTIONED
 from radquant.reporting.collect import BASELINES, ORIGINAL, REFERENCES, Run
-from radquant.reporting.formatting import points
+from radquant.reporting.formatting import counted, points
 from radquant.scoring.language import ENGLISH, Language, language_of
 
 # Reports, and patients where they are known.
@@ -164,7 +164,7 @@ def _of_size(reports: int, patients: int | None) -> Iterator[Reason]:
     if patients is not None and patients < FEWEST_PATIENTS:
         yield _reason(
             "few patients",
-            f"{reports:,} reports come from {patients:,} patients: an answer takes at least "
+            f"{reports:,} reports come from {counted(patients, 'patient')}: an answer takes at least "
             f"{FEWEST_PATIENTS} patients.",
             reports=reports,
             patients=patients,

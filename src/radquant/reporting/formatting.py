@@ -48,6 +48,11 @@ def points(value: float, up: bool = False) -> str:
     return f"{number(value, digits)}{UNIT}"
 
 
+def counted(count: int, what: str) -> str:
+    """Write a number of things: '1 patient', '2 patients'."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
 def probability(value: float | None) -> str:
     if value is None:
         return DASH

@@ -6,6 +6,8 @@ from typing import Any
 
 import pandas as pd
 
+from radquant.reporting.formatting import counted as written
+
 
 def patients_of(evaluation: pd.DataFrame) -> list[str] | None:
     """Return a label of each report's patient, None where no report has one.
@@ -43,6 +45,6 @@ def patients_sentence(found: dict[str, Any] | None) -> str:
         f", {found['unknown']:,} of them taken as a patient of its own" if found["unknown"] else ""
     )
     return (
-        f"By patient: {found['reports']:,} reports of {found['patients']:,} patients, at most "
+        f"By patient: {found['reports']:,} reports of {written(found['patients'], 'patient')}, at most "
         f"{found['most_reports']:,} of one{own}."
     )
