@@ -537,7 +537,7 @@ def test_small_runs_and_few_patients_are_unfit(tmp_path):
     few = summary_of(fit_run(tmp_path, patients=[f"p{n % 9}" for n in range(REPORTS)]))
     is_unfit(few, "60 reports come from 9 patients: an answer takes at least 10 patients")
     one = summary_of(fit_run(tmp_path / "one", patients=["p"] * REPORTS))
-    is_unfit(one, "60 reports come from 1 patient: an answer takes at least 10 patients")
+    is_unfit(one, "60 reports come from one patient: an answer takes at least 10 patients")
     # From one patient nothing follows for others.
     assert one["quality"]["likelihood_differences"]["w4a16"]["p_holm"] == 1
 

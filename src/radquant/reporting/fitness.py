@@ -164,8 +164,8 @@ def _of_size(reports: int, patients: int | None) -> Iterator[Reason]:
     if patients is not None and patients < FEWEST_PATIENTS:
         yield _reason(
             "few patients",
-            f"{reports:,} reports come from {counted(patients, 'patient')}: an answer takes at least "
-            f"{FEWEST_PATIENTS} patients.",
+            f"{reports:,} reports come from {counted(patients, 'patient')}: an answer takes at "
+            f"least {FEWEST_PATIENTS} patients.",
             reports=reports,
             patients=patients,
         )

@@ -49,8 +49,8 @@ def points(value: float, up: bool = False) -> str:
 
 
 def counted(count: int, what: str) -> str:
-    """Write a number of things: '1 patient', '2 patients'."""
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
+    """Write a number of things: 'one patient', '2 patients'."""
+    return f"one {what}" if count == 1 else f"{count:,} {what}s"
 
 
 def probability(value: float | None) -> str:

@@ -45,6 +45,6 @@ def patients_sentence(found: dict[str, Any] | None) -> str:
         f", {found['unknown']:,} of them taken as a patient of its own" if found["unknown"] else ""
     )
     return (
-        f"By patient: {found['reports']:,} reports of {written(found['patients'], 'patient')}, at most "
-        f"{found['most_reports']:,} of one{own}."
+        f"By patient: {found['reports']:,} reports of {written(found['patients'], 'patient')}, at "
+        f"most {found['most_reports']:,} of one{own}."
     )
