@@ -62,6 +62,32 @@ def parse_arguments() -> argparse.Namespace:
         default=0.8,
         help="chance to find a true difference (%(default)s)",
     )
+    add(
+        "--precisions",
+        type=between("--precisions", int, 1, 1000),
+        metavar="N",
+        help="compared with the original at once; the pilot's own if left out, else 1",
+    )
+    add(
+        "--reports-per-patient",
+        type=number("--reports-per-patient", 1, 1e6),
+        metavar="K",
+        help="of the study that is planned; the pilot's own if left out, else 1",
+    )
+    add(
+        "--icc",
+        type=number("--icc", 0, 1),
+        metavar="R",
+        help="how alike a patient's differences are (intraclass correlation); with "
+        "--reports-per-patient, and only if the spread is one of single reports",
+    )
+    add(
+        "--largest-loss",
+        type=number("--largest-loss", 1e-6, 1e6),
+        default=1.0,
+        metavar="X",
+        help="that a report can have (%(default)s, the range of F1)",
+    )
     return parser.parse_args()
 
 
@@ -70,13 +96,23 @@ def main() -> None:
     from radquant.reporting import sample_size
 
     sample_size.check_levels(args.confidence, args.power, args.difference)
+    known = 1
     if args.summary:
-        spreads = sample_size.spread_of_pilot(args.summary, args.precision, args.reports)
+        spreads, known = sample_size.spread_of_pilot(args.summary, args.precision, args.reports)
     else:
         spreads = sample_size.spread_of_numbers(
             args.sd, args.interval, args.reports, args.confidence
         )
-    for line in sample_size.lines(spreads, args.difference, args.confidence, args.power):
+    spreads, per_patient = sample_size.planned(spreads, args.reports_per_patient, args.icc)
+    plan = sample_size.Plan(
+        args.difference,
+        args.confidence,
+        args.power,
+        args.precisions or known,
+        per_patient,
+        args.largest_loss,
+    )
+    for line in sample_size.lines(spreads, plan):
         print(line)
 
 

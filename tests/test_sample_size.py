@@ -41,6 +41,28 @@ def test_a_pilot_gives_the_spread_of_each_precision(tmp_path: Path) -> None:
     assert "same:\n  all differences are equal" in said
     one = ask("--summary", path, "--precision", "w4a16", "--reports", 785).stdout
     assert "785 reports find a true difference of 0.0100 or more" in one
+    # A pilot of 40 says little of the spread (χ² of 39), and Holm's correction is for both.
+    low, high = (0.1 * math.sqrt(39 / quantile) for quantile in (58.1201, 23.6543))
+    ends = [statistics.rounded(statistics.pairs_needed(0.01, sd)) for sd in (low, high)]
+    assert f"785 reports ({ends[0]:,} to {ends[1]:,})" in said
+    low, high = statistics.settle_range(0.01, (low, high), 2, 0.025, 0.8, 1)
+    assert f"{low:,} to {high:,} reports settle" in said
+    assert "Holm's correction for 2 precisions" in said
+
+
+def test_a_pilots_patients_count(tmp_path: Path) -> None:
+    row = {"sd": 0.0, "n": 60, "patients": 20, "spread": {"low": 0.0, "high": 0.3}}
+    quality = {"settings": {"primary": "complete"}, "differences": {"complete": {"w4": row}}}
+    path = tmp_path / "summary.json"
+    path.write_text(json.dumps({"quality": quality}))
+    said = ask("--summary", path).stdout
+    # Nothing varied in the pilot, which excludes no loss: 368 patients at least, of 3 reports each.
+    assert "60 reports of 20 patients" in said
+    assert f"{statistics.rounded(3 * 368):,} to " in said
+    wide = sample_size.by_patient(sample_size.Spread(0.1, 120, 0.09, 0.12, 120), 3, 0.3)
+    assert wide.sd == pytest.approx(0.1 * math.sqrt(1.6))
+    assert wide.patients == 40
+    assert "leave out --reports" in ask("--summary", path, "--icc", 0.3).stderr
 
 
 @pytest.mark.parametrize(
@@ -51,6 +73,8 @@ def test_a_pilot_gives_the_spread_of_each_precision(tmp_path: Path) -> None:
         (["--sd", 0.1, "--reports", 9, "--power", 1], "error: --power 1.0 does not lie between"),
         (["--interval", 0.1, 0.1, "--reports", 9], "error: an interval from 0.1 to 0.1 is none"),
         (["--summary", "nowhere.json"], "nowhere.json"),
+        (["--sd", 0.1, "--reports", 9, "--icc", 0.3], "error: --icc says nothing without"),
+        (["--sd", 0.1, "--reports", 9, "--reports-per-patient", 3], "error: --icc is missing"),
     ],
 )
 def test_a_mistake_gets_one_sentence(options: list[object], sentence: str) -> None:

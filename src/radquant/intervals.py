@@ -16,7 +16,7 @@ MOST = 100_000  # resamples, where the ends still move in the third decimal
 DECIMAL = 0.0005  # half a unit of the third decimal
 # Where a sample says too little about large losses: fewer patients differ from the others, or what
 # losses can be unseen would move the mean by more than so many half widths of Student's interval.
-FEW = 10
+FEW = 7
 BEYOND = 8
 
 
@@ -90,7 +90,10 @@ def interval_of(
     mean, half = of.mean, _t_half_width(of, confidence)
     means, tails, method = resampled(of, resamples, confidence, seed, most)
     low, high = np.quantile(means, tails)
-    return Interval(float(min(low, mean - half)), float(max(high, mean + half)), method)
+    low, high = float(min(low, mean - half)), float(max(high, mean + half))
+    if bounds is not None:
+        low, high = max(low, bounds[0]), min(high, bounds[1])
+    return Interval(low, high, method)
 
 
 def says_too_little(of: Units, bounds: tuple[float, float] | None, confidence: float) -> bool:

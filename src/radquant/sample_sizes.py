@@ -1,12 +1,14 @@
 """How many reports a comparison needs, and what a number of them can show."""
 
+import math
+
 import numpy as np
 from scipy import stats
 
 from radquant.errors import UserError
 
 MOST_ROOT = 1e150  # of a number of pairs: its square is still a number
-MOST_REPORTS = 2**62
+MOST_REPORTS = 2**200
 
 
 def detectable_difference(n: int, sd: float, alpha: float = 0.05, power: float = 0.8) -> float:
@@ -64,7 +66,7 @@ def reports_to_settle(
 
     def enough(n: int) -> bool:
         # The mean gain that is exceeded with a chance of `power`.
-        mean = margin - _z(power) * sd / np.sqrt(n)
+        mean = margin - _z(power) * sd / math.sqrt(n)
         return mean > 0 and _guard_p(n, mean, sd, size, worst - margin) <= level
 
     high = low
@@ -104,7 +106,8 @@ def rounded(number: int) -> int:
 
 def _guard_p(n: int, mean: float, sd: float, size: float, loss: float) -> float:
     """Return Gaffke's p of `n` gains of that mean and spread: P(normal sum ≤ exponential loss)."""
-    center, spread, rate = n * mean, np.sqrt(n * (sd**2 + size * mean**2)), loss * size
+    center, rate = n * mean, loss * size
+    spread = math.sqrt(n) * math.hypot(sd, math.sqrt(size) * mean)
     below = stats.norm.logcdf(-center / spread)
     beyond = (
         -center / rate
@@ -119,6 +122,13 @@ def implied_sd(low: float, high: float, n: int, confidence: float) -> float:
     if not low < high:
         raise UserError(f"an interval from {low} to {high} is none; give the lower end first")
     return float((high - low) / 2 * np.sqrt(n) / stats.t.ppf((1 + confidence) / 2, n - 1))
+
+
+def sd_interval(sd: float, n: int, confidence: float) -> tuple[float, float]:
+    """Return the χ² interval of a standard deviation of `n` values, which takes them for normal."""
+    tails = np.array([(1 + confidence) / 2, (1 - confidence) / 2])
+    low, high = sd * np.sqrt((n - 1) / stats.chi2.ppf(tails, n - 1))
+    return float(low), float(high)
 
 
 def chance_difference(difference: float, sd: float, n: int) -> float:

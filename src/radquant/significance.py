@@ -195,34 +195,80 @@ def interaction_p(
 ) -> float:
     """Return the p of the mean difference being equal in all subgroups.
 
-    groups: one label a report; a patient may have reports in several. What each report differs from
-    the common mean is flipped in sign, all of a patient's together (the wild bootstrap under the
-    null hypothesis, Cameron, Gelbach & Miller 2008). Counted is how often the subgroups' means then
-    lie as far apart as they did: Σ n·(mean − common mean)². With one group p is 1.
+    groups: one label a report; a patient may have reports in several. It is the largest of three.
+    Welch's (1951), with cluster-robust variances, allows for how little a small group's spread is
+    known. The others count how often the groups' means lie as far apart as they did, by
+    Σ n·(mean − common mean)². Once what each report differs from the common mean is flipped in
+    sign, all of a patient's together (the wild bootstrap under the null hypothesis, Cameron,
+    Gelbach & Miller 2008). And once the patients are dealt to the groups anew, where none has
+    reports in several: a small group may have no loss by chance.
+
+    With one group, or one of a single patient, nothing can be told, and p is 1.
     """
     d = checked(differences)
-    of = units(d, patients)
-    patient = patient_codes(patients, len(d))
     group = np.unique(np.asarray(list(map(str, groups))), return_inverse=True)[1]
     if len(group) != len(d):
         raise ValueError(f"{len(group)} groups of {len(d)} reports")
-    sizes = np.bincount(group)
-    e = d - d.mean()
-    if len(sizes) < 2 or of.count < 2 or constant(d):
+    patient = patient_codes(patients, len(d))
+    has = np.zeros((patient.max() + 1, group.max() + 1))
+    np.add.at(has, (patient, group), 1)
+    if has.shape[1] < 2 or (has > 0).sum(axis=0).min() < 2 or constant(d):
         return 1.0
-    sums = np.zeros((of.count, len(sizes)))
-    np.add.at(sums, (patient, group), e / np.abs(e).max())
+    totals = np.zeros_like(has)
+    np.add.at(totals, (patient, group), (d - d.mean()) / np.abs(d - d.mean()).max())
+    p = max(_welch_p(totals, has), _wild_p(totals, has.sum(axis=0), resamples, seed))
+    alone = ((has > 0).sum(axis=1) == 1).all()
+    return max(p, _dealt_p(totals, has, resamples, seed)) if alone else p
 
-    def apart(found: np.ndarray) -> np.ndarray:
-        return np.asarray((found**2 / sizes).sum(axis=-1) - found.sum(axis=-1) ** 2 / len(d))
 
-    observed = round(float(apart(sums.sum(axis=0))), 9)
+def _welch_p(totals: np.ndarray, has: np.ndarray) -> float:
+    """Return Welch's p. totals, has: sums and numbers of reports, [patients, groups]."""
+    sizes, members = has.sum(axis=0), (has > 0).sum(axis=0)
+    means = totals.sum(axis=0) / sizes
+    residuals = (totals - has * means) / sizes * np.sqrt(members / (members - 1))
+    covariance = residuals.T @ residuals
+    least = 1e-12 * max(float(np.trace(covariance)), 1e-300)
+    contrasts = np.eye(len(means))[1:] - np.eye(len(means))[0]
+    apart = contrasts @ means
+    within = contrasts @ covariance @ contrasts.T + least * np.eye(len(apart))
+    share = 1 / np.maximum(np.diag(covariance), least)
+    unsure = ((1 - share / share.sum()) ** 2 / (members - 1)).sum()
+    k = len(means)
+    statistic = apart @ np.linalg.solve(within, apart) / (k - 1)
+    statistic /= 1 + 2 * (k - 2) / (k**2 - 1) * unsure
+    return float(stats.f.sf(statistic, k - 1, (k**2 - 1) / (3 * unsure)))
+
+
+def _wild_p(totals: np.ndarray, sizes: np.ndarray, resamples: int, seed: int) -> float:
+    sums = totals.sum(axis=0)
+    observed = round(float(_apart(sums, sizes)), 9)
     extreme = count = 0
-    for flips in _flips(of.count, resamples, seed):
-        found = apart(sums.sum(axis=0) - 2 * (flips @ sums))
+    for flips in _flips(len(totals), resamples, seed):
+        found = _apart(sums - 2 * (flips @ totals), sizes)
         extreme += int(np.count_nonzero(np.round(found, 9) >= observed))
         count += len(flips)
-    return extreme / count if _exact(of.count, resamples) else (extreme + 1) / (count + 1)
+    return extreme / count if _exact(len(totals), resamples) else (extreme + 1) / (count + 1)
+
+
+def _dealt_p(totals: np.ndarray, has: np.ndarray, resamples: int, seed: int) -> float:
+    """Return the share of random assignments of patients to groups that lie as far apart."""
+    members = (has > 0).sum(axis=0)
+    starts = np.concatenate([[0], np.cumsum(members)[:-1]])
+    sums, sizes = totals.sum(axis=1), has.sum(axis=1)
+    observed = round(float(_apart(totals.sum(axis=0), has.sum(axis=0))), 9)
+    rng, rows, extreme = np.random.default_rng(seed), max(1, CHUNK // len(sums)), 0
+    for start in range(0, resamples, rows):
+        count = min(rows, resamples - start)
+        dealt = rng.permuted(np.tile(np.arange(len(sums)), (count, 1)), axis=1)
+        of_groups = (np.add.reduceat(each[dealt], starts, axis=1) for each in (sums, sizes))
+        extreme += int(np.count_nonzero(np.round(_apart(*of_groups), 9) >= observed))
+    return (extreme + 1) / (resamples + 1)
+
+
+def _apart(sums: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Return Σ n·(mean − common mean)² of groups of such sums and numbers of reports, [..., k]."""
+    common = sums.sum(axis=-1) ** 2 / sizes.sum(axis=-1)
+    return np.asarray((sums**2 / sizes).sum(axis=-1) - common)
 
 
 def _random_bits(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:

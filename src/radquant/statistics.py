@@ -12,6 +12,7 @@ import numpy as np
 
 from radquant.bounded_means import share_p, upper_share
 from radquant.intervals import (
+    FEW,
     MOST,
     Interval,
     bootstrap_interval,
@@ -37,6 +38,7 @@ from radquant.sample_sizes import (
     pairs_to_settle,
     reports_to_settle,
     rounded,
+    sd_interval,
     settle_range,
 )
 from radquant.significance import (
@@ -67,6 +69,7 @@ __all__ = [
     "proportion_interval",
     "reports_to_settle",
     "rounded",
+    "sd_interval",
     "settle_range",
     "share_p",
     "sign_flip_p",
@@ -178,12 +181,17 @@ def _compared(
 
 
 def _most_spread(of: Units, bounds: tuple[float, float], confidence: float) -> float:
-    """Return the largest spread in keeping with how few differ, each by as much as it can."""
-    tail = (1 - confidence) / 2
-    share = upper_share(min(usual_and_different(of)[1], of.count), of.count, tail)
+    """Return the largest spread in keeping with what was seen.
+
+    Where few differ from what most have in common, each may differ by as much as it can; else those
+    may that were not seen.
+    """
+    different = usual_and_different(of)[1]
+    hits = different if different < FEW else 0
+    share = upper_share(hits, of.count, (1 - confidence) / 2)
     size = unseen_size(of) * of.count / of.weights.sum()
     reach = max(abs(bounds[0]), abs(bounds[1]))
-    return float(reach * np.sqrt(share * size * of.reports / of.count))
+    return float(np.hypot(of.spread, reach * np.sqrt(share * size * of.reports / of.count)))
 
 
 def loss_bound(
