@@ -57,7 +57,7 @@ class Statistics(Section):
     confidence: float = Field(0.95, ge=0.5, le=0.9999, description="Coverage of the intervals")
     margin: float = Field(
         0.01,
-        gt=0,
+        ge=1e-6,
         lt=1,
         description="Largest loss that still counts as none, in units of margin_of",
     )
