@@ -51,18 +51,25 @@ CONFIG = {
 }
 
 
-def make_results(folder, config=CONFIG):
-    """Write a finished run under `folder` and return `folder`."""
-    rng = np.random.default_rng(0)
-    ids = [f"r{number:02d}" for number in rng.permutation(REPORTS)]
-    base = rng.uniform(0.2, 0.7, REPORTS)
+def make_results(
+    folder, config=CONFIG, reports=REPORTS, constant=0.05, patients=None, entities=None
+):
+    """Write a finished run under `folder` and return `folder`.
+
+    constant: what the constant text scores more than the original. patients: one of each report.
+    entities: what the annotator finds in every text; nothing for None.
+    """
+    rng, count = np.random.default_rng(0), reports
+    ids = [f"r{number:02d}" for number in rng.permutation(count)]
+    base = rng.uniform(0.2, 0.7, count)
     reports = pd.DataFrame({"id": ids, "impression": [f"Small nodule number {i}." for i in ids]})
-    write_table(folder / "data/eval.csv", reports.assign(findings="A nodule."))
+    group = [""] * count if patients is None else patients
+    write_table(folder / "data/eval.csv", reports.assign(group=group, findings="A nodule."))
     write_table(folder / "data/train.csv", reports.assign(id=[f"t{i}" for i in ids]))
     write_table(folder / "data/raw.parquet", reports)
     steps = [{"step": "read", "removed": 0, "left": 90}, {"step": "cut", "removed": 10, "left": 80}]
-    write_annotations(folder / "annotations/reference.jsonl", ids, reports["impression"])
-    cleaning = {"seed": 7, "steps": steps, "train": 56, "eval": REPORTS}
+    write_annotations(folder / "annotations/reference.jsonl", ids, reports["impression"], entities)
+    cleaning = {"seed": 7, "steps": steps, "train": 56, "eval": count}
     cleaning |= {"split": "by hash", "unit": "patient"}
     write_json(folder / "data/cleaning.json", cleaning)
     calibration = {
@@ -97,11 +104,11 @@ def make_results(folder, config=CONFIG):
             HOSTILE if i == ids[0] and name != "original" else f"Nodule {i} in {name}."
             for i in written
         ]
-        write_generations(folder, name, computed_as(config, name), written, outputs)
+        write_generations(folder, name, computed_as(config, name), written, outputs, entities)
         mean, spread, nats = EFFECTS[name]
-        combined = base + rng.normal(mean, spread, REPORTS)
+        combined = base + rng.normal(mean, spread, count)
         write_scores(folder, name, written, combined[: len(written)])
-        nll = (4 + nats) * 10 + rng.normal(0, 0.2, REPORTS)
+        nll = (4 + nats) * 10 + rng.normal(0, 0.2, count)
         likelihood = pd.DataFrame({"id": ids, "nll": nll, "tokens": 10}).sort_values("id")
         write_table(folder / "likelihood" / f"{name}.parquet", likelihood)
         record = {"precision": name, "wall_seconds": 2.0, "cpu_seconds": 1.5}
@@ -110,7 +117,7 @@ def make_results(folder, config=CONFIG):
         write_json(folder / "likelihood" / f"{name}.json", record)
     base = base[: len(written)]
     write_scores(folder, "copy-input", written, base - 0.1)
-    write_scores(folder, "constant", written, base + 0.05)
+    write_scores(folder, "constant", written, base + constant)
     (folder / "config.json").write_text(json.dumps(config))  # in the order of the precisions
     return folder
 
@@ -131,9 +138,9 @@ def computed_as(config, name):
     }
 
 
-def write_annotations(path, ids, texts):
-    """As an annotator writes them that found nothing."""
-    note = {"annotator": "lexicon 1 (sha256 0123456789ab)", "text": "", "entities": {}}
+def write_annotations(path, ids, texts, entities=None):
+    """As an annotator writes them that found `entities` in each text, or nothing."""
+    note = {"annotator": "lexicon 1 (sha256 0123456789ab)", "text": "", "entities": entities or {}}
     pairs = zip(ids, texts, strict=True)
     write_jsonl(path, [note | {"id": i, "text_hash": sha256_text(text)} for i, text in pairs])
 
@@ -170,7 +177,7 @@ def write_scores(folder, name, ids, combined):
             "identical": same,
             "output_words": 6,
             "empty": False,
-            "statuses": "{}",
+            "statuses": '{"mass": "present"}',
             "reference_statuses": '{"mass": "present"}',
             "changes": [json.dumps(lost if bad and i == ids[0] else []) for i in ids],
             "unsupported": "[]",
@@ -180,7 +187,7 @@ def write_scores(folder, name, ids, combined):
     write_table(folder / "scores" / f"{name}.parquet", table)
 
 
-def write_generations(folder, name, computed, ids, outputs):
+def write_generations(folder, name, computed, ids, outputs, entities=None):
     quantized = computed["layers_quantized"]
     table = pd.DataFrame(
         {
@@ -197,7 +204,7 @@ def write_generations(folder, name, computed, ids, outputs):
         part = table.iloc[number - 1 :: 2].iloc[::-1]  # in another order than eval.csv's
         write_table(folder / f"generations/{name}/shard-{number}-of-2.parquet", part)
         notes = folder / f"annotations/{name}/shard-{number}-of-2.jsonl"
-        write_annotations(notes, part["id"], part["output"])
+        write_annotations(notes, part["id"], part["output"], entities)
         record = {
             "precision": name,
             "shard": number,

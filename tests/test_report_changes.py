@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from scipy.stats import norm
 
-from radquant.reporting import clinical_changes
+from radquant.reporting import against_radiologist, clinical_changes
 from radquant.reporting.changes_section import changes_section, example_texts, examples_section
 from radquant.reporting.collect import CLINICAL
 from radquant.scoring import lexicon
@@ -16,6 +16,7 @@ from radquant.scoring.changes import KINDS
 from radquant.scoring.changes import changes as compare
 from radquant.scoring.changes import flags as flags_of
 from radquant.scoring.changes import unsupported as claims_of
+from radquant.scoring.finding_terms import CANONICAL
 from radquant.scoring.findings import statuses
 
 REFERENCES = ["Effusion."] * 6 + ["Mass."] * 2 + ["No mass.", "Clear."]
@@ -62,6 +63,7 @@ def make_run(outputs):
         config={"statistics": {"resamples": 2000, "confidence": 0.95}, "seed": 3},
         precisions=list(outputs),
         quantized=list(outputs)[1:],
+        patients=None,
         reports=pd.DataFrame({"id": ids, "reference": REFERENCES}),
         scores=scores,
         generations=generations,
@@ -83,6 +85,7 @@ def summary(run):
         "changes": {name: clinical_changes.changes(run, name) for name in run.quantized},
         "outputs": {name: clinical_changes.outputs(run, name) for name in run.precisions},
         "findings": clinical_changes.findings(run),
+        "against_radiologist": against_radiologist.pooled(run),
         "examples": clinical_changes.examples(run, "complete"),
     }
     return {"quality": quality}
@@ -153,7 +156,10 @@ def test_sensitivity_and_its_paired_difference(summary):
     difference = found["one"]["difference"]
     assert difference["mean"] == pytest.approx(-1 / 6)
     assert difference["interval"]["low"] < -1 / 6 < difference["interval"]["high"]
-    assert found["two"]["difference"]["interval"]["method"] == "constant"
+    # No report differs, which so few do not prove for all.
+    nothing = found["two"]["difference"]["interval"]
+    assert nothing["low"] < -0.2
+    assert nothing["high"] > 0.2
     assert effusion["flips"]["one"] == {
         "lost": 1,
         "negated": 1,
@@ -161,6 +167,24 @@ def test_sensitivity_and_its_paired_difference(summary):
         "hedged": 1,
         "asserted": 0,
     }
+
+
+def test_all_findings_together_against_the_radiologist(summary):
+    found = summary["quality"]["against_radiologist"]
+    # Six effusions and two masses; the original has five effusions, and both masses as uncertain.
+    counts = {
+        name: (row["sensitivity"]["count"], row["sensitivity"]["of"]) for name, row in found.items()
+    }
+    assert counts == {"original": (7, 8), "one": (6, 8), "two": (7, 8)}
+    # Only "one" has a finding that the reference has not: a fracture.
+    total = len(REFERENCES) * len(CANONICAL) - 8
+    assert found["original"]["specificity"]["of"] == total
+    wrong = {name: total - row["specificity"]["count"] for name, row in found.items()}
+    assert wrong == {"original": 0, "one": 1, "two": 0}
+    difference = found["one"]["sensitivity"]["difference"]
+    assert difference["mean"] == pytest.approx(-1 / 8)
+    assert difference["interval"]["low"] < -1 / 8 < difference["interval"]["high"]
+    assert "7 of 8: 87.5 %" in row_of(changes_section(summary), "two")[0]
 
 
 def test_findings_of_few_references_have_no_sensitivity_and_are_counted(summary):
@@ -182,15 +206,19 @@ def test_the_tables(summary):
     section = changes_section(summary)
     assert row_of(section, "invented") == [
         "–",
-        "3 in 3: 30 % (11 % to 60 %)",
-        "0: 0 % (0 % to 28 %)",
+        "3 in 3 of 10: 30 % (11 % to 60 %)",
+        "0 of 10: 0 % (0 % to 28 %)",
     ]
-    assert row_of(section, "unsupported prior")[0] == "1: 10 % (2 % to 40 %)"
+    # Of the reports in which the original states a finding, and then the radiologist.
+    assert row_of(section, "lost or negated")[1] == "2 of 5: 40 % (12 % to 77 %)"
+    assert row_of(section, "… where the radiologist states one")[1].startswith("2 of 8: 25 %")
+    assert row_of(section, "negated")[1].startswith("1 in 1 of 5: 20 %")
+    assert row_of(section, "unsupported prior")[0] == "1 of 10: 10 % (2 % to 40 %)"
     cells = row_of(section, "pleural effusion")
     assert cells[0] == "6"
     assert cells[1] == "0.83"
     assert cells[2].startswith("0.67 (−")
-    assert cells[3] == "0.83 (0.00 to 0.00)"
+    assert cells[3].startswith("0.83 (−0.")
     assert row_of(section, "other") == ["0", "0", "1", "0", "0"]
     for kind, meaning in KINDS.items():
         assert f"*{kind}*: {meaning}" in " ".join(section.split())

@@ -193,7 +193,7 @@ def test_of_how_many_reports_each_number_is(tmp_path):
         "The references' likelihood is over 24 reports.",
         "Perplexity is that of the references of all 24 evaluation reports: less is better.",
         "the first 10 by draw were written and scored",
-        "negative log-likelihood of all 24 evaluation reports, per report and token",
+        "negative log-likelihood of all 24 evaluation reports, pooled",
         "paired over the same 10 reports",
     ):
         assert sentence in report
@@ -207,7 +207,7 @@ def test_of_how_many_reports_each_number_is(tmp_path):
 def test_a_silent_loss_names_the_references_it_was_measured_on(tmp_path):
     config = fewer_config()
     summary = summarize(collect(make_results(tmp_path / "results", config), config))
-    assert "how well the model predicts the 24 reference reports" in summary["verdict"][1]
+    assert "finds the radiologists' 24 reports less likely" in summary["verdict"][1]
 
 
 def drop_a_likelihood(results):

@@ -94,6 +94,9 @@ def test_a_run_killed_twice_ends_with_the_bytes_of_an_undisturbed_one(
     assert len(expected) == 5
     assert contents(run, SCORES) == expected
     assert quality(run) == quality(finished_run)
+    # A handful of reports answers nothing, and says so before all else.
+    said = read_json(run / "results" / "summary.json")["verdict"][0]
+    assert said.startswith("Unfit to answer: ")
     assert not [path for path in results.rglob("*.part") if "downloads" not in path.parts]
 
 

@@ -5,6 +5,7 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any
 
+from radquant.reporting.against_radiologist import SENSITIVITY, SPECIFICITY
 from radquant.reporting.clinical_changes import FLIPS, OTHER
 from radquant.reporting.collect import ORIGINAL, Run
 from radquant.reporting.formatting import (
@@ -31,7 +32,7 @@ FLIPPED, WORST = 8, 2
 def changes_section(summary: Summary) -> str:
     quality = summary["quality"]
     parts = ["## What changed in the reports", _lead(quality), _counts_table(quality)]
-    parts += [bullets(*_notes(quality)), _sensitivity(quality), _flips(quality)]
+    parts += [bullets(*_notes(quality)), _pooled(quality), _sensitivity(quality), _flips(quality)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -39,13 +40,25 @@ def _lead(quality: Summary) -> str:
     return prose(
         f"Each output against the original model's output of the same report, {quality['reports']} "
         "reports, by the findings that the annotator marks. A cell holds how many changes in how "
-        f"many reports: their share (Wilson's {coverage(quality)}). The most harmful kind first:"
+        f"many reports, of how many: their share ({coverage(quality)}{_by_patient(quality)}). What "
+        "is lost, negated or hedged is counted out of those in which the original definitely "
+        "states a finding, in the third row out of those in which the radiologist does, the rest "
+        "out of all. The most harmful kind first:"
     )
+
+
+def _by_patient(quality: Summary) -> str:
+    return ", by patient" if quality.get("patients") else ""
 
 
 def _counts_table(quality: Summary) -> str:
     changes, outputs = quality["changes"], quality["outputs"]
     rows = [["changed output", *_cells(quality, lambda name: _reports(changes[name]["changed"]))]]
+    for key, label in (
+        ("losing", "lost or negated"),
+        ("losing_of_reference", "… where the radiologist states one"),
+    ):
+        rows.append([label, *_cells(quality, lambda name, k=key: _reports(changes[name][k]))])
     for kind in KINDS:
         rows.append([kind, *_cells(quality, lambda name, k=kind: _kind(changes[name]["kinds"][k]))])
     for flag in FLAGS:
@@ -66,8 +79,15 @@ def _kind(record: Summary) -> str:
 
 
 def _reports(record: Summary) -> str:
+    return f"{record['reports']} of {record['of']}{_share(record)}"
+
+
+def _share(record: Summary) -> str:
+    """A share with its interval; nothing where there was nothing to be hit."""
+    if record["share"] is None:
+        return ""
     low, high = record["interval"]["low"], record["interval"]["high"]
-    return f"{record['reports']}: {share(record['share'])} ({share(low)} to {share(high)})"
+    return f": {share(record['share'])} ({share(low)} to {share(high)})"
 
 
 def _notes(quality: Summary) -> list[str]:
@@ -88,6 +108,36 @@ def _notes(quality: Summary) -> list[str]:
                 f"{gone} findings lost or negated, and {known['invented']} of the {new} invented."
             )
     return notes
+
+
+def _pooled(quality: Summary) -> str:
+    """Return sensitivity and specificity over all findings, against the radiologist."""
+    rows = []
+    for name, row in quality["against_radiologist"].items():
+        cells = [_pooled_cells(row[kind]) for kind in (SENSITIVITY, SPECIFICITY)]
+        rows.append([escape(name), *(cell for pair in cells for cell in pair)])
+    lead = prose(
+        "All findings together, against the radiologist. *Sensitivity*: of the findings that a "
+        "reference definitely states, the share that the output has too, definitely or possibly. "
+        "*Specificity*: of the findings of our lists that a reference does not state, the share "
+        "that the output does not state either; it is near 100 %, as most findings are rare. "
+        f"Beside each its paired difference from the original ({coverage(quality)}s"
+        f"{_by_patient(quality) or ', by report'}):"
+    )
+    header = ["precision", "sensitivity", "difference", "specificity", "difference"]
+    return "\n\n".join([lead, table(header, rows)])
+
+
+def _pooled_cells(record: Summary) -> tuple[str, str]:
+    text = f"{record['count']:,} of {record['of']:,}"
+    if record["share"] is not None:
+        low, high = (share(record["interval"][end], 1) for end in ("low", "high"))
+        text += f": {share(record['share'], 1)} ({low} to {high})"
+    difference = record.get("difference")
+    if difference is None:
+        return text, DASH
+    low, high = (change(difference["interval"][end]) for end in ("low", "high"))
+    return text, f"{change(difference['mean'])} ({low} to {high})"
 
 
 def _sensitivity(quality: Summary) -> str:
@@ -115,8 +165,8 @@ def _sensitivity(quality: Summary) -> str:
         f"Findings that at least {fewest} references have definitely present; "
         f"{findings['too_few']} more occur in fewer and are left out. The most frequent are "
         f"shown, up to {FINDINGS}; summary.json holds all.",
-        "The interval is that of the paired differences: below some 20 references it is a little "
-        "too narrow, and where no report differs it has no width, which proves nothing.",
+        "The interval is that of the paired differences. Where few reports differ it is as wide as "
+        "differences allow that so few references would not show.",
     ]
     header = ["finding", "references", *map(escape, names)]
     return "\n\n".join(["### Findings", lead, table(header, rows[:FINDINGS]), bullets(*notes)])

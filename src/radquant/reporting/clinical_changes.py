@@ -7,10 +7,10 @@ import heapq
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import compress
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from radquant import statistics
 from radquant.reporting.collect import ORIGINAL, REFERENCES, Run
@@ -27,23 +27,40 @@ MENTIONED = (PRESENT, UNCERTAIN)  # definitely or possibly there
 FLIPS = ("lost", "negated", "invented", "hedged", "asserted")
 # What the original's output definitely has and this one not, and the other way round.
 LOSING, ADDING = ("lost", "negated"), ("invented", "asserted")
+# Kinds that need a finding which the original definitely states: these reports are counted out of.
+OF_STATED = (*LOSING, "hedged")
 
 
 def changes(run: Run, precision: str) -> dict[str, Any]:
     """Return how many changes of each kind a precision has, and in how many reports."""
     found = [_kinds(row) for row in run.clinical(precision, "changes")]
+    stated = {
+        "original": _stated(run, "statuses"),
+        "reference": _stated(run, REFERENCES),
+    }
     kinds = {}
     for kind in KINDS:
         counts = [row.count(kind) for row in found]
-        kinds[kind] = {"changes": sum(counts), **_share(run, [count > 0 for count in counts])}
+        among = stated["original"] if kind in OF_STATED else None
+        hits = [count > 0 for count in counts]
+        kinds[kind] = {"changes": sum(counts), **_share(run, hits, among)}
+    losing = _with_any(found, LOSING)
     return {
         "changed": _share(run, _changed(run, precision)),
         "kinds": kinds,
-        # The harms that a verdict speaks of, each report counted once.
-        "losing": _with_any(run, found, LOSING),
-        "adding": _with_any(run, found, ADDING),
+        # The harms that a verdict speaks of, each report counted once. What is lost can only be
+        # lost where the original states it; beside that, where the radiologist states a finding.
+        "losing": _share(run, losing, stated["original"]),
+        "losing_of_reference": _share(run, losing, stated["reference"]),
+        "adding": _share(run, _with_any(found, ADDING)),
         "in_reference": _in_reference(run, precision),
     }
+
+
+def _stated(run: Run, column: str) -> np.ndarray:
+    """Say of each report if the original's output, or the reference, has a definite finding."""
+    rows = (PRESENT in statuses.values() for statuses in run.clinical(ORIGINAL, column))
+    return np.fromiter(rows, dtype=bool, count=len(run.reports))
 
 
 def _changed(run: Run, precision: str) -> Iterator[bool]:
@@ -56,8 +73,8 @@ def _kinds(row: Sequence[Change]) -> tuple[str, ...]:
     return tuple(sys.intern(change["kind"]) for change in row)
 
 
-def _with_any(run: Run, found: Sequence[Sequence[str]], kinds: Sequence[str]) -> dict[str, Any]:
-    return _share(run, [any(kind in kinds for kind in row) for row in found])
+def _with_any(found: Sequence[Sequence[str]], kinds: Sequence[str]) -> list[bool]:
+    return [any(kind in kinds for kind in row) for row in found]
 
 
 def _in_reference(run: Run, precision: str) -> dict[str, int]:
@@ -89,8 +106,8 @@ def outputs(run: Run, precision: str) -> dict[str, Any]:
 
 def findings(run: Run) -> dict[str, Any]:
     """Return each finding's sensitivities and flips, the most frequent in the references first."""
-    has = _findings_of(run, ORIGINAL, REFERENCES, [PRESENT])
-    mentioned = {name: _findings_of(run, name, "statuses", MENTIONED) for name in run.precisions}
+    has = findings_of(run, ORIGINAL, REFERENCES, [PRESENT])
+    mentioned = {name: findings_of(run, name, "statuses", MENTIONED) for name in run.precisions}
     order = sorted(CANONICAL, key=lambda name: (-has[name].sum(), name))
     flips = {name: _flips(run, name) for name in run.quantized}
     rows: dict[str, dict[str, Any]] = {
@@ -135,14 +152,17 @@ def _sensitivities(
     if has.sum() < FEWEST_REFERENCES:
         return {}
     settings = run.config["statistics"]
+    patients = run.patients and list(compress(run.patients, has))
     found = {name: values[has] for name, values in mentioned.items()}
     result: dict[str, Any] = {}
     for name, values in found.items():
-        result[name] = _proportion(int(values.sum()), len(values), settings["confidence"])
+        result[name] = proportion(values, settings["confidence"], patients)
         if name != ORIGINAL:
             differences = values.astype(float) - found[ORIGINAL].astype(float)
             interval = statistics.bootstrap_interval(
-                differences, settings["resamples"], settings["confidence"], run.config["seed"]
+                *(differences, settings["resamples"], settings["confidence"], run.config["seed"]),
+                patients=patients,
+                bounds=(-1, 1),
             )
             result[name]["difference"] = {
                 "mean": float(differences.mean()),
@@ -151,7 +171,7 @@ def _sensitivities(
     return result
 
 
-def _findings_of(
+def findings_of(
     run: Run, precision: str, column: str, wanted: Sequence[str]
 ) -> dict[str, np.ndarray]:
     """Say of each finding and report whether it has one of the `wanted` statuses there."""
@@ -163,22 +183,32 @@ def _findings_of(
     return found
 
 
-def _share(run: Run, hits: Iterable[bool] | np.ndarray) -> dict[str, Any]:
-    """Return how many reports, which share, and its interval."""
-    count = sum(map(bool, hits))
-    found = _proportion(count, len(run.reports), run.config["statistics"]["confidence"])
-    return {"reports": count, "share": found["share"], "interval": found["interval"]}
+def _share(
+    run: Run, hits: Iterable[bool] | np.ndarray, among: np.ndarray | None = None
+) -> dict[str, Any]:
+    """Return how many reports, of how many, which share that is, and its interval.
+
+    among: which reports can be hit at all; every one for None.
+    """
+    chosen = np.fromiter(map(bool, hits), dtype=bool, count=len(run.reports))
+    patients = run.patients
+    if among is not None:
+        chosen = chosen[among]
+        patients = patients and list(compress(patients, among))
+    found = proportion(chosen, run.config["statistics"]["confidence"], patients)
+    return {"reports": found.pop("count"), **found}
 
 
-def _proportion(count: int, total: int, confidence: float) -> dict[str, Any]:
-    """Return a share with Wilson's score interval."""
-    interval = stats.binomtest(count, total).proportion_ci(confidence, method="wilson")
-    low, high = float(interval.low), float(interval.high)
-    return {
-        "count": count,
-        "share": count / total,
-        "interval": {"low": low, "high": high, "method": "Wilson"},
-    }
+def proportion(
+    hits: np.ndarray, confidence: float, patients: Sequence[str] | None
+) -> dict[str, Any]:
+    """Return a share with its score interval, by patient where these are known; None of nothing."""
+    total = len(hits)
+    known = {"count": int(hits.sum()), "of": total}
+    if not total:
+        return {**known, "share": None, "interval": None}
+    interval = statistics.proportion_interval(hits, confidence, patients)
+    return {**known, "share": known["count"] / total, "interval": vars(interval)}
 
 
 def examples(run: Run, level: str) -> list[dict[str, Any]]:

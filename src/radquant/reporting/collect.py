@@ -28,6 +28,7 @@ from radquant.reporting.checks import (
     first_id,
 )
 from radquant.reporting.measured import join_measures
+from radquant.reporting.patients import patients_of
 from radquant.scoring import records as annotation_records
 from radquant.scoring.annotators.kind import Annotator
 from radquant.scoring.metrics.columns import columns
@@ -74,7 +75,10 @@ class Run:
     rewards: str  # which definitions of F1
     measures: dict[str, str]  # of each measure that was asked for, what it was made with
     reports: pd.DataFrame  # id, reference of those that were written
-    patients: list[str] | None  # of each written report; None where none is known
+    # Of each written report, and of each evaluation report, its patient; None where none is known.
+    # A report without one is a patient of its own.
+    patients: list[str] | None
+    all_patients: list[str] | None
     # Per precision and baseline: score_columns(), of CLINICAL those that the report reads, and the
     # columns of `measures`.
     scores: dict[str, pd.DataFrame]
@@ -143,6 +147,7 @@ def collect(results: str | Path, config: Mapping[str, Any]) -> Run:
     evaluation = _read_reports(path, config["task"]["target"])
     reports = written_reports(evaluation, config["generation"].get("reports"), path)
     every_id, ids = evaluation["id"].tolist(), reports["id"].tolist()
+    patients = patients_of(evaluation)
     systems = [*precisions, *BASELINES]
     scores = {name: _read_scores(results / "scores", name, ids) for name in systems}
     read = {name: _read_generations(results, name, config, ids) for name in precisions}
@@ -162,8 +167,9 @@ def collect(results: str | Path, config: Mapping[str, Any]) -> Run:
         annotator=_annotator(scores, config["scoring"]["annotator"]),
         rewards=_only("rewards", scores),
         measures=measures,
-        reports=reports,
-        patients=None,
+        reports=reports[["id", "reference"]],
+        patients=None if patients is None else patients[: len(ids)],
+        all_patients=patients,
         scores=scores,
         generations=generations,
         annotations=_read_annotations(results, config, evaluation, generations, scores),
@@ -228,7 +234,9 @@ def _ordered_precisions(config: Mapping[str, Any]) -> list[str]:
 def _read_reports(path: Path, target: str) -> pd.DataFrame:
     table = read_table(path, require=["id", target])
     check_unique(table["id"], path)
-    return pd.DataFrame({"id": table["id"], "reference": table[target]})
+    # A table without the column is of a corpus that knows no patients.
+    group = table["group"] if "group" in table.columns else ""
+    return pd.DataFrame({"id": table["id"], "reference": table[target], "group": group})
 
 
 def _read_scores(folder: Path, system: str, ids: Sequence[str]) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from radquant.files import atomic_path
 from radquant.reporting.clinical_changes import ADDING, LOSING
 from radquant.reporting.collect import BASELINES, ORIGINAL
 from radquant.reporting.formatting import MINUS, change, coverage
-from radquant.scoring.metrics.columns import levels
+from radquant.scoring.metrics.columns import levels, primary
 
 STYLE = {
     "svg.hashsalt": "radquant",  # else ids in the SVG are random
@@ -79,19 +79,21 @@ def write_figures(summary: Mapping[str, Any], directory: str | Path) -> None:
 def difference_figure(quality: Mapping[str, Any]) -> Figure:
     """Draw a forest plot: one panel for each level of F1, one line for each precision."""
     names = [name for name in quality["precisions"] if name != ORIGINAL]
-    margin = quality["settings"]["margin"]
     with matplotlib.rc_context(STYLE):
         size = (9.5, 1.7 + 0.4 * len(names))
         shared = {"sharex": True, "sharey": True, "squeeze": False}
         figure, (axes,) = plt.subplots(1, len(levels()), figsize=size, **shared)
         for axis, level in zip(axes, levels(), strict=True):
+            rows = [quality["differences"][level.name][name] for name in names]
+            margin = rows[0]["margin"]
             axis.axvspan(-margin, margin, color="#DDDDDD", linewidth=0)
-            _forest(axis, [quality["differences"][level.name][name] for name in names], names)
-            axis.set_title(level.heading)
+            _forest(axis, rows, names)
+            kind = "primary" if level == primary() else "exploratory"
+            axis.set_title(f"{level.heading}: {kind}")
             axis.tick_params(axis="x", labelsize=8.5)
         axes[len(axes) // 2].set_xlabel(
             f"difference in {quality['measure']} from the original ({coverage(quality)}; "
-            f"grey band: margin ±{margin:g})"
+            f"grey band: ±margin, {quality['margin']:.3g} at the combined level)"
         )
         figure.tight_layout()
     return figure
@@ -125,7 +127,7 @@ def likelihood_figure(quality: Mapping[str, Any]) -> Figure:
             axis.set_xticks([], minor=True)
             scale = "; logarithmic above 1"
         axis.set_xlabel(
-            "change of the reference's negative log-likelihood, nats per token "
+            "change of the references' negative log-likelihood, nats per token of them all "
             f"({coverage(quality)}; right of 0 is worse{scale})"
         )
         figure.tight_layout()

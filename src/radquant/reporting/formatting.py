@@ -1,5 +1,6 @@
 """How numbers, tables and prose are written: Markdown that reads well in a terminal too."""
 
+import math
 import textwrap
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -8,6 +9,7 @@ from typing import Any
 MINUS = "\u2212"
 DASH = "–"
 WIDTH = 100
+UNIT = " F1 points"
 
 
 def coverage(quality: Mapping[str, Any]) -> str:
@@ -34,8 +36,21 @@ def interval(record: Mapping[str, Any], digits: int = 3, signed: bool = True) ->
     """Write an interval; a method other than BCa is named."""
     write = change if signed else number
     text = f"{write(record['low'], digits)} to {write(record['high'], digits)}"
-    notes = {"BCa": "", "percentile": " (percentile)", "constant": " (all equal)"}
-    return text + notes[record["method"]]
+    notes = {"BCa": "", "constant": " (all equal)"}
+    return text + notes.get(record["method"], f" ({record['method']})")
+
+
+def points(value: float, up: bool = False) -> str:
+    """Write an F1, or a part of one, with its unit; `up`: rounded up, for what is "up to"."""
+    digits = next((few for few in range(3, 7) if abs(value) >= 0.5 * 10**-few), 3)
+    if up:
+        value = math.ceil(value * 10**digits - 1e-9) / 10**digits
+    return f"{number(value, digits)}{UNIT}"
+
+
+def counted(count: int, what: str) -> str:
+    """Write a number of things: 'one patient', '2 patients'."""
+    return f"one {what}" if count == 1 else f"{count:,} {what}s"
 
 
 def probability(value: float | None) -> str:
@@ -54,8 +69,8 @@ def ratio(value: float) -> str:
     return f"{value:.2f}×"
 
 
-def share(value: float) -> str:
-    return f"{100 * value:.0f} %"
+def share(value: float, digits: int = 0) -> str:
+    return f"{100 * value:.{digits}f} %"
 
 
 def size(count: float | None) -> str:

@@ -18,6 +18,7 @@ from radquant.reporting.method_sections import (
 )
 from radquant.reporting.quality_section import quality_section
 from radquant.reporting.subgroups import subgroups_section
+from radquant.reporting.verdict_section import verdict_section
 
 Summary = Mapping[str, Any]
 
@@ -61,8 +62,7 @@ def _head(summary: Summary) -> str:
         "report.html holds the same and an explorer of every report; it holds report text: share "
         "it as you would the reports.",
     )
-    answer, *reasons = map(escape, summary["verdict"])
-    return "\n\n".join([title, about, "## Verdict", f"**{answer}**", *reasons])
+    return "\n\n".join([title, about, verdict_section(summary)])
 
 
 def _figures(summary: Summary, path: str) -> str:

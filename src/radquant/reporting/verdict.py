@@ -1,227 +1,246 @@
-"""The verdict: four sentences made from the statistics, and the word for one comparison."""
+"""The verdict: its first line, and at most three sentences: what quantizing costs, what it changes
+in the reports, what it saves.
+
+No sentence has more than 25 words, and no number is without its unit. What a sentence says of a
+loss is read off the interval that the report shows, so that it cannot contradict it.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from radquant.reporting.collect import ORIGINAL
-from radquant.reporting.formatting import (
-    change,
-    coverage,
-    interval,
-    number,
-    perplexity,
-    probability,
-    share,
-    size,
+from radquant.reporting.formatting import UNIT, points, size
+from radquant.reporting.judgement import (
+    BETTER,
+    NO_WORSE,
+    UNFIT,
+    WORSE,
+    alone_within,
 )
 from radquant.reporting.saving import saving
 
-# What a comparison with the original says, at the confidence level and after Holm's correction.
-WORSE, BETTER = "worse", "better"
-WORSE_WITHIN, BETTER_WITHIN = "worse, within the margin", "better, within the margin"
-EQUIVALENT, UNKNOWN = "equivalent", "cannot tell"
+Quality = Mapping[str, Any]
+OF_RADIOLOGISTS = "the radiologists' texts"
+NOT_CALLED = "No precision is called better or as good."
 
 
-def state(row: Mapping[str, Any], alpha: float, less_is_better: bool = False) -> str:
-    """Return the word for a comparison: is there a difference, and is it within the margin?"""
-    within = row["equivalence_p_holm"] is not None and row["equivalence_p_holm"] < alpha
-    if row["p_holm"] >= alpha:
-        return EQUIVALENT if within else UNKNOWN
-    if (row["mean"] < 0) != less_is_better:
-        return WORSE_WITHIN if within else WORSE
-    return BETTER_WITHIN if within else BETTER
+def verdict(quality: Quality, performance: Mapping[str, Any], text_input: bool = True) -> list[str]:
+    """Return the first line and the sentences under it.
 
-
-def verdict(
-    quality: Mapping[str, Any], performance: Mapping[str, Any], text_input: bool = True
-) -> list[str]:
-    """Return four sentences: the answer, what quantizing costs in F1, what changes in the reports,
-    and what it saves. text_input: whether the model is given text, and not an image alone."""
+    text_input: whether the model is given text, and not an image alone.
+    """
     if len(quality["precisions"]) == 1:
         return _original_alone(quality, performance, text_input)
-    return [
-        _answer(quality),
-        _clinical(quality),
+    found = [
+        _first_line(quality),
+        _cost(quality),
         _changes(quality),
         saving(quality["precisions"], performance, lambda names: best(quality, names)),
     ]
+    return [sentence for sentence in found if sentence]
 
 
-def _answer(quality: Mapping[str, Any]) -> str:
-    """Return what a head of department takes home, about the precision to speak of."""
-    settings = quality["settings"]
-    rows = quality["differences"][settings["primary"]]
-    name = best(quality, list(rows))
-    row, margin = rows[name], number(settings["margin"])
-    if row["state"] == WORSE:
-        if len(rows) == 1:
-            return f"Quantizing costs quality: {name} writes worse reports than the original."
-        return f"Quantizing costs quality: even {name} writes worse reports than the original."
-    judged = f"{name} writes reports that agree with the radiologists'"
-    words = {
-        EQUIVALENT: f"as well as the original's do, within ±{margin}",
-        WORSE_WITHIN: f"a little less than the original's do, by under {margin}",
-        BETTER: "better than the original's do",
-        BETTER_WITHIN: f"a little better than the original's do, by under {margin}",
-    }
-    if row["state"] in words:
-        return f"{judged} {words[row['state']]}."
-    return (
-        f"Not settled: {row['n']:,} reports are too few to tell whether {name} writes worse "
-        f"reports than the original{_still_possible(quality, row)}."
-    )
-
-
-def _still_possible(quality: Mapping[str, Any], row: Mapping[str, Any]) -> str:
-    """Say which loss is not excluded, and how many reports would settle it."""
-    if row["detectable"] is None:
-        return ""
-    loss = max(0.0, -row["interval"]["low"])
-    original = row["original"]
-    of_score = f", {share(loss / original)} of the original's score," if original else ""
-    return (
-        f": a loss of up to {number(loss)}{of_score} cannot be excluded, and about "
-        f"{row['pairs_to_settle']:,} reports would settle whether there is one of "
-        f"{number(quality['settings']['margin'])}"
-    )
-
-
-def best(quality: Mapping[str, Any], names: Sequence[str]) -> str:
-    """Return the one of `names` to speak of: not shown to be worse, and likeliest references.
+def best(quality: Quality, names: Sequence[str]) -> str:
+    """Return the one of `names` to speak of: neither worse nor unfit, the likeliest references.
 
     F1 itself is too noisy to choose by: among precisions that it cannot tell apart, the highest
     would be the luckiest.
     """
-    rows = quality["differences"][quality["settings"]["primary"]]
-    likelihood = quality["likelihood_differences"]
-    return min(names, key=lambda name: (rows[name]["state"] == WORSE, likelihood[name]["mean"]))
+    rows, likelihood = _rows(quality), quality["likelihood_differences"]
+    poor = {UNFIT: 1, WORSE: 2}
+    return min(names, key=lambda name: (poor.get(rows[name]["state"], 0), likelihood[name]["mean"]))
 
 
-def _clinical(quality: Mapping[str, Any]) -> str:
-    settings = quality["settings"]
-    rows = quality["differences"][settings["primary"]]
-    groups: dict[str, list[str]] = {}
-    for name, row in rows.items():
-        groups.setdefault(row["state"], []).append(name)
-    margin = f"±{number(settings['margin'])}"
-    clauses = []
-    for names, words in (
-        (groups.get(WORSE, []), "{} clearly worse"),
-        (groups.get(BETTER, []), "{} clearly better"),
-        (groups.get(WORSE_WITHIN, []), f"{{}} worse, but by less than {margin}"),
-        (groups.get(BETTER_WITHIN, []), f"{{}} better, but by less than {margin}"),
-        (groups.get(EQUIVALENT, []), f"{{}} equivalent within {margin}"),
-    ):
-        if names:
-            subject = f"{_list(names)} {'is' if len(names) == 1 else 'are'}"
-            clauses.append(f"{words.format(subject)} ({_estimates(quality, rows, names)})")
-    if unknown := groups.get(UNKNOWN, []):
-        clauses.append(_cannot_tell(quality, rows, unknown))
-    original = quality["systems"][ORIGINAL][settings["primary"]]
-    return (
-        f"Against the original model's combined {quality['measure']} of {number(original)} on the "
-        f"same {quality['reports']} reports, {_join(clauses)}{_likelihood(quality, rows)}."
-    )
+def _rows(quality: Quality) -> Mapping[str, Any]:
+    rows: Mapping[str, Any] = quality["differences"][quality["settings"]["primary"]]
+    return rows
 
 
-def _estimates(quality: Mapping[str, Any], rows: Mapping[str, Any], names: Sequence[str]) -> str:
-    if len(names) == 1:
-        row = rows[names[0]]
-        if row["interval"]["method"] == "constant" and row["mean"] == 0:
-            return "no difference in any report"
-        return f"{change(row['mean'])}, {coverage(quality)} {interval(row['interval'])}"
-    return ", ".join(f"{name} {change(rows[name]['mean'])}" for name in names)
-
-
-def _cannot_tell(quality: Mapping[str, Any], rows: Mapping[str, Any], names: Sequence[str]) -> str:
-    top = best(quality, names)
-    row = rows[top]
-    sensitivity = (
-        f"the smallest detectable difference is {number(row['detectable'])}{_relative(row)}"
-        if row["detectable"] is not None
-        else "all differences are equal"
-    )
-    lead = f"{top} " if len(names) > 1 else ""
-    return (
-        f"we cannot tell at n = {row['n']} whether {_list(names)} "
-        f"{'differs' if len(names) == 1 else 'differ'} from it ({lead}{change(row['mean'])}, "
-        f"{coverage(quality)} {interval(row['interval'])}, Holm-corrected p "
-        f"{probability(row['p_holm'])}; {sensitivity})"
-    )
-
-
-def _relative(row: Mapping[str, Any]) -> str:
-    if row["detectable_share"] is None:
-        return ""
-    return f", which is {share(row['detectable_share'])} of the original's score"
-
-
-def _likelihood(quality: Mapping[str, Any], rows: Mapping[str, Any]) -> str:
-    """Tell of a loss that the references' likelihood shows where F1 shows none."""
-    alpha = 1 - quality["settings"]["confidence"]
-    silent = [
-        name
-        for name, row in quality["likelihood_differences"].items()
-        if row["p_holm"] < alpha and row["mean"] > 0 and not rows[name]["state"].startswith(WORSE)
-    ]
-    if not silent:
-        return ""
-    systems = quality["systems"]
-    listed = ", ".join(f"{name} {perplexity(systems[name]['perplexity'])}" for name in silent)
-    before = perplexity(systems[ORIGINAL]["perplexity"])
-    count = "" if quality["references"] == quality["reports"] else f"{quality['references']:,} "
-    return (
-        f", though a more sensitive measure, how well the model predicts the {count}reference "
-        f"reports, did get worse (perplexity: original {before}, {listed})"
-    )
-
-
-def _changes(quality: Mapping[str, Any]) -> str:
-    """Tell in how many reports the precision to speak of says something clinically different."""
-    rows = quality["differences"][quality["settings"]["primary"]]
+def _first_line(quality: Quality) -> str:
+    """Return the word and its measure: what a head of department takes home."""
+    rows = _rows(quality)
+    if not quality["fitness"]["fit"]:
+        return _unfit(quality["fitness"]["reasons"])
     name = best(quality, list(rows))
+    row = rows[name]
+    low, high = row["interval"]["low"], row["interval"]["high"]
+    if row["state"] == UNFIT:
+        return _unfit(
+            quality["fitness"]["precisions"][name], f"So {name} is not called better or as good."
+        )
+    if row["state"] == WORSE:
+        even = "even " if len(rows) > 1 and all(x["state"] == WORSE for x in rows.values()) else ""
+        return (
+            f"Quantizing costs quality: {even}{name} is worse than the original, by "
+            f"{_between(-high, -low)}."
+        )
+    if row["state"] == BETTER:
+        return f"{name} is better than the original, by {_between(low, high)}."
+    if row["state"] == NO_WORSE:
+        return f"{name} is no worse than the margin of {points(row['margin'])}: {_left(low, high)}."
+    return _not_settled(quality, name, row)
+
+
+def _unfit(reasons: Sequence[Mapping[str, Any]], follows: str = NOT_CALLED) -> str:
+    return f"Unfit to answer: {reasons[0]['sentence']} {follows}"
+
+
+def _between(low: float, high: float) -> str:
+    if points(low) == points(high):
+        return points(low)
+    return f"{points(low).removesuffix(UNIT)} to {points(high)}"
+
+
+def _left(low: float, high: float) -> str:
+    """What the interval of one that is no worse than the margin leaves of a loss."""
+    if low >= 0:
+        return "no loss is left in its interval"
+    if high < 0:
+        return f"its loss is {_between(-high, -low)}"
+    return f"it loses {points(-low, up=True)} at the most"
+
+
+def _not_settled(quality: Quality, name: str, row: Mapping[str, Any]) -> str:
+    """Say what is open. A loss is called possible only where the interval holds it."""
+    low = row["interval"]["low"]
+    needed = _more_reports(row["reports_to_settle"], quality["reports"])
+    if low <= -row["margin"]:
+        margin = points(row["margin"])
+        tell = (
+            f"; {needed} would tell if it exceeds {margin}"
+            if needed
+            else f", and the margin is {margin}"
+        )
+        return f"Not settled: {name} may lose up to {points(-low, up=True)}{tell}."
+    if alone_within(row, quality["settings"]["confidence"]):
+        others = len(_rows(quality)) - 1
+        beside = "another precision" if others == 1 else f"{others} other precisions"
+        return (
+            f"Not settled: alone, {name} would pass as no worse, but beside {beside} the evidence "
+            "is too weak."
+        )
+    what = "any loss" if low >= 0 else f"a loss above {points(-low, up=True)}"
+    but = (
+        f"ruling out rare large losses takes {needed}"
+        if needed
+        else "the stricter test, which allows for rare large losses, does not"
+    )
+    return f"Not settled: {name}'s interval excludes {what}, but {but}."
+
+
+def _more_reports(needed: Mapping[str, int] | None, reports: int) -> str:
+    """Write how many reports would settle it; "" where no more than there are."""
+    if needed is None or needed["high"] <= reports:
+        return ""
+    low, high = needed["low"], needed["high"]
+    if low <= reports:
+        return f"up to {high:,} reports"
+    return f"{low:,} reports" if low == high else f"{low:,} to {high:,} reports"
+
+
+def _cost(quality: Quality) -> str:
+    """Return what quantizing costs, of the precision that is spoken of."""
+    rows = _rows(quality)
+    name = best(quality, list(rows))
+    row = rows[name]
+    disagreement = _disagreement(quality, name, row)
+    if disagreement or not quality["fitness"]["fit"]:
+        return disagreement or _of_unfit(rows)
+    return (
+        f"The original scores {points(row['original'])}, {name} {points(row['system'])}; full "
+        "agreement with the radiologists would be 1 F1 point."
+    )
+
+
+def _of_unfit(rows: Mapping[str, Any]) -> str:
+    """What holds even in an unfit run: a loss that is shown."""
+    worse = sum(row["state"] == WORSE for row in rows.values())
+    if not worse:
+        return ""
+    verb = "is" if worse == 1 else "are"
+    return f"{worse} of {len(rows)} precisions {verb} worse than the original all the same."
+
+
+def _disagreement(quality: Quality, name: str, row: Mapping[str, Any]) -> str:
+    """Say what it means that likelihood and F1 point in different directions; "" where not."""
+    found = quality["likelihood_differences"][name]
+    shown = found["p_holm"] < 1 - quality["settings"]["confidence"]
+    low, high = found["interval"]["low"], found["interval"]["high"]
+    fewer = quality["reports"] != quality["references"]
+    texts = f"the radiologists' {quality['references']:,} reports" if fewer else OF_RADIOLOGISTS
+    times = f"(perplexity {_times(found['perplexity_ratio'])} the original's)"
+    if shown and low > 0:
+        if not quality["changes"][name]["changed"]["reports"]:
+            return f"{name} finds {texts} less likely {times}, which changed none of its outputs."
+        if row["state"] == BETTER or row["mean"] > 0:
+            return (
+                f"{name}'s higher F1 is no proof of better reports: it finds {texts} less likely "
+                f"{times}."
+            )
+        if row["state"] != WORSE:
+            loss = "a small loss" if row["interval"]["high"] < 0 else "no loss beyond doubt"
+            return (
+                f"F1 shows {loss}, but {name} finds {texts} less likely {times}: F1 may miss "
+                "something."
+            )
+    if shown and high < 0 and row["mean"] < 0:
+        return (
+            f"{name} finds {texts} likelier {times} and yet scores lower: what it writes is what "
+            "counts."
+        )
+    return ""
+
+
+def _times(ratio: float) -> str:
+    """Write a ratio that is not 1 so that it does not read as 1."""
+    if ratio >= 1000:
+        return "over 1,000 times"
+    digits = next((few for few in range(2, 7) if float(f"{ratio:.{few}f}") != 1), 6)
+    return f"{ratio:.{digits}f} times"
+
+
+def _changes(quality: Quality) -> str:
+    """Tell in how many reports the precision to speak of loses or adds a finding."""
+    name = best(quality, list(_rows(quality)))
     row, reports = quality["changes"][name], quality["reports"]
     if not row["changed"]["reports"]:
         return f"{name} wrote all {reports:,} reports exactly as the original did."
+    losing, adding = row["losing"], row["adding"]
+    added = f"adds some in {adding['reports']:,} of {reports:,} reports"
+    if not losing["of"]:
+        return f"The original states no definite finding that could be lost; {name} {added}."
     return (
-        f"Compared with what the original wrote of the same reports, {name} leaves out or denies a "
-        f"definite finding in {_of(row['losing'], reports)} and states one that the original does "
-        f"not in {_of(row['adding'], reports)}; either may be right, which the score against the "
-        "radiologist's text judges."
+        f"{name} loses or denies definite findings in "
+        f"{_out_of(losing['reports'], losing['of'])} where the original states any, and {added}."
     )
 
 
-def _of(record: Mapping[str, Any], reports: int) -> str:
-    ends = record["interval"]
-    return (
-        f"{record['reports']:,} of {reports:,} ({share(record['share'])}; "
-        f"{share(ends['low'])} to {share(ends['high'])})"
-    )
+def _out_of(hits: int, total: int) -> str:
+    """'both of the 2 reports': a share whose denominator cannot be overlooked."""
+    if total == 1:
+        return "the only report" if hits else "none of the 1 report"
+    if not hits:
+        return f"none of the {total:,} reports"
+    if hits == total:
+        return f"both of the {total} reports" if total == 2 else f"all of the {total:,} reports"
+    return f"{hits:,} of the {total:,} reports"
 
 
 def _original_alone(
-    quality: Mapping[str, Any], performance: Mapping[str, Any], text_input: bool
+    quality: Quality, performance: Mapping[str, Any], text_input: bool
 ) -> list[str]:
     primary = quality["settings"]["primary"]
     systems, base = quality["systems"], performance["systems"][ORIGINAL]
     row = systems[ORIGINAL]
-    copied = f"{number(systems['copy-input'][primary])} for copying the input and "
+    ends = row[f"{primary}_interval"]
+    reasons = quality["fitness"]["reasons"]
+    copied = f"repeating the input {points(systems['copy-input'][primary])}, " if text_input else ""
     return [
-        "Only the original model was run, so nothing is said about quantizing it.",
-        f"Its combined {quality['measure']} on n = {quality['reports']} reports is "
-        f"{number(row[primary])} ({coverage(quality)} "
-        f"{interval(row[f'{primary}_interval'], signed=False)}), against "
-        f"{copied if text_input else ''}"
-        f"{number(systems['constant'][primary])} for one constant text.",
+        _unfit(reasons, "Only the original model was run.")
+        if reasons
+        else "Only the original model was run, so nothing is said about quantizing it.",
+        f"The original scores {points(row[primary])} ({_between(ends['low'], ends['high'])}), "
+        f"{copied}one constant text {points(systems['constant'][primary])}.",
         f"It takes {size(base['disk_bytes'])} on disk, {size(base['weight_bytes'])} for its "
-        f"weights in memory and {size(base['peak_process_bytes'])} for the whole process, and "
-        f"wrote {base['tokens_per_second']:,.1f} tokens/s.",
+        f"weights in memory and {size(base['peak_process_bytes'])} for the whole process.",
     ]
-
-
-def _list(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def _join(clauses: Sequence[str]) -> str:
-    return "; ".join(clauses[:-1]) + ("; and " if len(clauses) > 1 else "") + clauses[-1]

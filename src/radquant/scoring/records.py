@@ -77,6 +77,7 @@ class Records(Mapping[str, Record]):
         # Of each row: its file, where its line begins there, and its text's hash.
         self._file, self._start = array("i"), array("q")
         self._hashes = bytearray()
+        self._bare = bytearray()  # 1 of each row whose record has no entity
         self._open: tuple[int, BinaryIO] | None = None
 
     def add_file(self, path: str | Path) -> None:
@@ -105,6 +106,7 @@ class Records(Mapping[str, Record]):
         self._file.append(len(self._files) - 1)
         self._start.append(start)
         self._hashes += _digest(record["text_hash"])
+        self._bare.append(not record["entities"])
 
     def __getitem__(self, name: str) -> Record:
         row = self._rows[name]
@@ -126,6 +128,10 @@ class Records(Mapping[str, Record]):
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    def without_entities(self, name: str) -> bool:
+        """Say whether the annotator marked nothing in a text."""
+        return bool(self._bare[self._rows[name]])
 
     def is_of(self, name: str, text: str) -> bool:
         """Say whether a record is the annotation of `text`."""

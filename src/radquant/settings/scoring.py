@@ -18,6 +18,8 @@ from radquant.settings.measures import (
 from radquant.settings.section import FilePath, Line, Name, OneOf, Option, Section, wrong
 from radquant.settings.subgroups import Subgroups
 
+# What the margin of non-inferiority is counted in.
+SCORE, OF_ORIGINAL = "score", "original"
 RADGRAPH_MODELS = ("radgraph", "radgraph-xl", "modern-radgraph-xl")
 LANGUAGES = ("en", "any")
 
@@ -90,7 +92,17 @@ class Statistics(Section):
     )
     confidence: float = Field(0.95, ge=0.5, le=0.9999, description="Coverage of the intervals")
     margin: float = Field(
-        0.01, gt=0, lt=1, description="Largest difference in F1 that still counts as equivalent"
+        0.01,
+        ge=1e-6,
+        lt=1,
+        description="Largest loss that still counts as none, in units of margin_of",
+    )
+    margin_of: Annotated[str, OneOf((SCORE, OF_ORIGINAL))] = Field(
+        SCORE,
+        description="score (F1 points, of 1) or original (a share of the original's own score)",
+    )
+    margin_reason: Line | None = Field(
+        None, description="Why a loss below the margin is acceptable; the report prints it"
     )
     subgroups: dict[Name, Subgroups] = Field(
         {}, description="Divisions of the reports that are also judged apart, by name"

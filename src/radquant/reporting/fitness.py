@@ -1,0 +1,281 @@
+"""Whether a run can answer at all: judged before any comparison is.
+
+Every threshold stands here, and why it was chosen in docs/report.md. A sentence names what was
+counted, of how many, and leaves the verdict to say what follows.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from radquant.reporting.clinical_changes import MENTIONED
+from radquant.reporting.collect import BASELINES, ORIGINAL, REFERENCES, Run
+from radquant.reporting.formatting import counted, points
+from radquant.scoring.language import ENGLISH, Language, language_of
+
+# Reports, and patients where they are known.
+FEWEST_REPORTS, FEWEST_PATIENTS = 30, 10
+# References, and outputs, of which an annotator marks nothing.
+BLIND_REFERENCES, BLIND_OUTPUTS = 0.10, 0.25
+# Reports in which a finding is stated, possibly or definitely; the original's, of the references'.
+FEWEST_STATED, FEWEST_WRITTEN = 5, 0.10
+# Reports in which the original scores 0, and can lose nothing.
+AT_FLOOR = 0.90
+# Outputs that are wrong by themselves, that were cut off, and that are one and the same.
+DEGENERATE, CUT_OFF, SAME = 0.25, 0.50, 0.80
+FAULTS = ("empty", "prompt echo", "repetition")
+# Outputs that differ from the original's, of all; scores that differ, of these.
+OTHER_OUTPUTS, OTHER_SCORES = 0.05, 0.10
+
+# What a sentence is made of: kind, sentence of at most 22 words, the numbers in it.
+Reason = dict[str, Any]
+Facts = Mapping[str, Any]
+
+
+def fitness(facts: Facts) -> dict[str, Any]:
+    """Return whether the run is fit to answer, and why not; of each precision its own reasons.
+
+    facts: what `facts_of` returns.
+    """
+    reasons = list(_of_run(facts))
+    own = {
+        name: [*_of_outputs(name, row, facts["reports"]), *_of_changes(name, row, facts["reports"])]
+        for name, row in facts["systems"].items()
+        if name != ORIGINAL
+    }
+    return {"fit": not reasons, "reasons": reasons, "precisions": own, "facts": facts}
+
+
+def _reason(kind: str, sentence: str, **numbers: Any) -> Reason:
+    return {"kind": kind, "sentence": sentence, "numbers": numbers}
+
+
+def _of_run(facts: Facts) -> Iterator[Reason]:
+    """The reasons of the run, what is most wrong first."""
+    reports, original = facts["reports"], facts["systems"][ORIGINAL]
+    yield from _of_references(facts["references"], reports)
+    yield from _of_outputs("the original", original, reports)
+    yield from _of_score(facts)
+    yield from _of_size(reports, facts["patients"])
+    yield from _of_findings(facts)
+
+
+def _of_references(row: Facts, reports: int) -> Iterator[Reason]:
+    if row["known_words"] < ENGLISH:
+        yield _not_english("the references", row)
+    elif not row["english"]:
+        yield _reason(
+            "language",
+            f"{row['foreign']:,} of {row['judged']:,} references are not in English, and the "
+            "annotator reads English alone.",
+            foreign=row["foreign"],
+            judged=row["judged"],
+        )
+    if row["blind"] > BLIND_REFERENCES * reports:
+        yield _reason(
+            "nothing seen in the references",
+            f"in {row['blind']:,} of {reports:,} references the annotator finds nothing that could "
+            "be compared.",
+            blind=row["blind"],
+            reports=reports,
+        )
+
+
+def _not_english(whose: str, row: Facts) -> Reason:
+    return _reason(
+        "language",
+        f"{100 * row['known_words']:.0f} % of the words in {whose} are known English words, and "
+        "the annotator reads English alone.",
+        known_words=row["known_words"],
+    )
+
+
+def _of_outputs(name: str, row: Facts, reports: int) -> Iterator[Reason]:
+    """What is wrong with one system's outputs, so that it cannot be called good."""
+    if row["known_words"] < ENGLISH:
+        yield _not_english(f"{_of(name)} outputs", row)
+    for kind, count, most, sentence in (
+        ("nothing seen in the outputs", row["blind"], BLIND_OUTPUTS, "the annotator finds nothing"),
+        ("degenerate outputs", row["faulty"], DEGENERATE, "the text is empty or repeats itself"),
+        ("outputs cut off", row["cut_off"], CUT_OFF, "the text is cut off at the limit of tokens"),
+    ):
+        if count > most * reports:
+            yield _reason(
+                kind,
+                f"in {count:,} of {reports:,} outputs of {name} {sentence}.",
+                count=count,
+                reports=reports,
+            )
+    if row["same"] > SAME * reports and row["same"] >= 2 * row["same_references"]:
+        yield _reason(
+            "the same output",
+            f"{name} writes one and the same text for {row['same']:,} of {reports:,} reports.",
+            count=row["same"],
+            reports=reports,
+        )
+
+
+def _of(name: str) -> str:
+    return "the original's" if name == "the original" else f"{name}'s"
+
+
+def _of_score(facts: Facts) -> Iterator[Reason]:
+    """The original's score at the floor, or no better than what needs no model."""
+    scores, margin = facts["scores"], facts["margin"]
+    original = scores[ORIGINAL]
+    copied, constant = (scores[name] for name in BASELINES)
+    best, what = (
+        (copied, "repeating the input") if copied > constant else (constant, "one constant text")
+    )
+    if best >= original:
+        yield _reason(
+            "no better than a baseline",
+            f"this model is of no use for this task here, scoring {points(original)} where {what} "
+            f"scores {points(best)}.",
+            original=original,
+            baseline=best,
+        )
+    if original <= margin:
+        yield _reason(
+            "scores at the floor",
+            f"the original scores {points(original)}, and losing {points(margin)} would count as "
+            "no loss.",
+            original=original,
+            margin=margin,
+        )
+    elif facts["at_floor"] > AT_FLOOR * facts["reports"]:
+        yield _reason(
+            "scores at the floor",
+            f"in {facts['at_floor']:,} of {facts['reports']:,} reports the original scores 0 F1 "
+            "points, so that nothing can be lost there.",
+            at_floor=facts["at_floor"],
+            reports=facts["reports"],
+        )
+
+
+def _of_size(reports: int, patients: int | None) -> Iterator[Reason]:
+    if reports < FEWEST_REPORTS:
+        yield _reason(
+            "few reports",
+            f"{reports:,} reports are too few: an answer takes at least {FEWEST_REPORTS} reports.",
+            reports=reports,
+        )
+    if patients is not None and patients < FEWEST_PATIENTS:
+        yield _reason(
+            "few patients",
+            f"{reports:,} reports come from {counted(patients, 'patient')}: an answer takes at "
+            f"least {FEWEST_PATIENTS} patients.",
+            reports=reports,
+            patients=patients,
+        )
+
+
+def _of_findings(facts: Facts) -> Iterator[Reason]:
+    """Whether enough findings are stated for one to be lost."""
+    reports, known = facts["reports"], facts["references"]["stated"]
+    stated = facts["systems"][ORIGINAL]["stated"]
+    if known < FEWEST_STATED:
+        yield _reason(
+            "few findings",
+            f"{known:,} of {reports:,} references state a finding, definite or possible, so that "
+            "hardly any can be lost.",
+            stated=known,
+            reports=reports,
+        )
+    elif stated < max(FEWEST_STATED, FEWEST_WRITTEN * known):
+        yield _reason(
+            "few findings written",
+            f"the original states a finding, definite or possible, in {stated:,} of {reports:,} "
+            f"reports, the radiologists in {known:,} reports.",
+            stated=stated,
+            reports=reports,
+            references=known,
+        )
+
+
+def _of_changes(name: str, row: Facts, reports: int) -> Iterator[Reason]:
+    """Whether the score can see that a precision writes something else."""
+    written, moved = row["other_outputs"], row["other_scores"]
+    if written > OTHER_OUTPUTS * reports and moved < OTHER_SCORES * written:
+        yield _reason(
+            "differences not seen",
+            f"{name} writes {written:,} of {reports:,} reports otherwise, and the score differs in "
+            f"{moved:,} reports: F1 hardly sees the change.",
+            outputs=written,
+            scores=moved,
+            reports=reports,
+        )
+
+
+# ------------------------------------------------------------------------------------- counting
+
+
+def facts_of(run: Run, quality: Mapping[str, Any]) -> dict[str, Any]:
+    """Count what `fitness` judges by. quality: what the summary has of means and differences."""
+    primary = quality["settings"]["primary"]
+    references = run.reports["reference"].tolist()
+    same = _most_frequent(references)
+    rows = quality["differences"][primary]
+    return {
+        "reports": len(references),
+        "patients": quality["patients"] and len(set(run.patients or [])),
+        "margin": quality["margin"],
+        "at_floor": int((run.scores[ORIGINAL][primary] <= 0).sum()),
+        "scores": {name: quality["systems"][name][primary] for name in (ORIGINAL, *BASELINES)},
+        "references": {
+            "blind": _blind(run, "reference"),
+            "stated": _stating(run, ORIGINAL, REFERENCES),
+            **_language(language_of(references)),
+        },
+        "systems": {
+            name: {
+                **_counts(run, name),
+                "same_references": same,
+                "other_outputs": quality["changes"][name]["changed"]["reports"]
+                if name != ORIGINAL
+                else 0,
+                "other_scores": rows[name]["changed"] if name != ORIGINAL else 0,
+            }
+            for name in run.precisions
+        },
+    }
+
+
+def _counts(run: Run, name: str) -> dict[str, Any]:
+    outputs = run.generations[name]["output"].tolist()
+    flags = list(run.clinical(name, "flags"))
+    return {
+        "blind": _blind(run, name),
+        "stated": _stating(run, name, "statuses"),
+        "faulty": sum(any(flag in row for flag in FAULTS) for row in flags),
+        "cut_off": sum("cut off" in row for row in flags),
+        "same": _most_frequent(outputs),
+        **_language(language_of(outputs)),
+    }
+
+
+def _blind(run: Run, name: str) -> int:
+    """In how many of the written reports the annotator found no entity."""
+    notes = run.annotations[name]
+    return sum(notes.without_entities(report) for report in run.reports["id"])
+
+
+def _stating(run: Run, name: str, column: str) -> int:
+    rows = run.clinical(name, column)
+    return sum(any(status in MENTIONED for status in statuses.values()) for statuses in rows)
+
+
+def _language(found: Language) -> dict[str, Any]:
+    return {
+        "english": found.english,
+        "known_words": found.share,
+        "foreign": len(found.foreign),
+        "judged": found.judged,
+    }
+
+
+def _most_frequent(texts: Sequence[str]) -> int:
+    """How many texts are the same, capitals, marks and numbers aside."""
+    plain = Counter(" ".join(re.findall(r"[^\W\d_]+", text.lower())) for text in texts)
+    return max(plain.values())

@@ -1,0 +1,72 @@
+"""The report's first section: the verdict, and each precision's word with its measure beside it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from radquant.reporting.collect import ORIGINAL
+from radquant.reporting.differences_section import margin_sentence, times
+from radquant.reporting.formatting import (
+    bullets,
+    change,
+    coverage,
+    escape,
+    interval,
+    table,
+)
+from radquant.reporting.patients import patients_sentence
+
+Summary = Mapping[str, Any]
+
+
+def verdict_section(summary: Summary) -> str:
+    quality = summary["quality"]
+    answer, *sentences = map(escape, summary["verdict"])
+    parts = ["## Verdict", f"**{answer}**", *sentences, _further_reasons(quality)]
+    if len(quality["precisions"]) > 1:
+        parts += [_words(quality), bullets(*_notes(quality))]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _further_reasons(quality: Summary) -> str:
+    """What else makes the run unfit, the first being in the first line."""
+    reasons = quality["fitness"]["reasons"][1:]
+    if not reasons:
+        return ""
+    lead = "It is unfit for this, too:" if len(reasons) == 1 else "It is unfit for these, too:"
+    return "\n\n".join([lead, bullets(*(escape(reason["sentence"]) for reason in reasons))])
+
+
+def _words(quality: Summary) -> str:
+    header = [
+        *("precision", "verdict", "difference in F1 points", coverage(quality)),
+        *("lost or denied findings", "perplexity, ratio"),
+    ]
+    rows = []
+    for name, row in quality["differences"][quality["settings"]["primary"]].items():
+        losing = quality["changes"][name]["losing"]
+        likelihood = quality["likelihood_differences"][name]
+        rows.append(
+            [
+                escape(name),
+                row["state"],
+                change(row["mean"]),
+                interval(row["interval"]),
+                f"{losing['reports']} of {losing['of']}",
+                times(likelihood["perplexity_ratio"]),
+            ]
+        )
+    return table(header, rows, left=2)
+
+
+def _notes(quality: Summary) -> list[str]:
+    """What the table needs to be read, and why a precision is unfit where the run is not."""
+    own = quality["fitness"]["precisions"].values()
+    reasons = [escape(found[0]["sentence"]) for found in own if found]
+    return [
+        "F1 points go from 0 to 1, full agreement with the radiologists; a difference is to the "
+        f"{ORIGINAL}. Findings lost or denied: in how many of the reports in which the original "
+        "definitely states one.",
+        margin_sentence(quality),
+        patients_sentence(quality["patients"]),
+        *([f"Unfit: {' '.join(reasons)}"] if reasons and quality["fitness"]["fit"] else []),
+    ]
