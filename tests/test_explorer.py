@@ -13,12 +13,12 @@ from statistics import median
 import browsing
 import numpy as np
 import pytest
-from explorer_reports import REPORTS, page
+from explorer_reports import REPORTS, made_payload, page
 
 from radquant.reporting.explorer import marks
 from radquant.reporting.html import ASSETS
 from radquant.scoring import lexicon
-from radquant.scoring.changes import FLAGS, KINDS, harm
+from radquant.scoring.changes import KINDS, harm
 
 # Milliseconds of the page's thread for 3,000 reports in six precisions, five times and more of what
 # they take on one core of a server.
@@ -145,11 +145,7 @@ def hostile(tmp_path_factory):
         {"id": name, "reference": add(text), "outputs": [output("No effusion."), output(text)]}
         for name, text in HOSTILE.items()
     ]
-    payload = {
-        **{"systems": ["original", "</script><b>w4"], "measure": "F1"},
-        **{"kinds": [[k, d] for k, d in KINDS.items()], "flags": list(FLAGS)},
-        **{"reports": reports, "texts": texts},
-    }
+    payload = made_payload(["original", "</script><b>w4"], reports, texts)
     file = tmp_path_factory.mktemp("hostile") / "report.html"
     file.write_text(page("# Title\n\n## Verdict\n\n**Words.**\n", {}, payload), encoding="utf-8")
     return file, payload
@@ -191,11 +187,7 @@ def large(tmp_path_factory):
             )
         outputs[0] |= {"changes": [], "flags": [], "harm": 0}
         reports.append({"id": f"r{number:04d}", "reference": add(words), "outputs": outputs})
-    payload = {
-        **{"systems": ["original", *(f"p{i}" for i in range(1, 7))], "measure": "F1"},
-        **{"kinds": [[k, d] for k, d in KINDS.items()], "flags": list(FLAGS)},
-        **{"reports": reports, "texts": texts},
-    }
+    payload = made_payload(["original", *(f"p{i}" for i in range(1, 7))], reports, texts)
     file = tmp_path_factory.mktemp("large") / "report.html"
     file.write_text(page("# Title\n\n## Verdict\n\n**Words.**\n", {}, payload), encoding="utf-8")
     return file, payload

@@ -8,7 +8,7 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from explorer_reports import CONFIG, REPORTS, embed, page
+from explorer_reports import CONFIG, REPORTS, embed, made_payload, page
 
 from radquant.reporting.explorer import marks
 from radquant.reporting.formatting import escape
@@ -22,7 +22,7 @@ HOSTILE = [
     *("[x](javascript:alert(1))", "![x](https://example.org/x.png)", "\U0001f9e0 שלום"),
 ]
 TABLE = {"table", "thead", "tbody", "tr", "th", "td"}
-EMPTY = {"systems": ["original"], "kinds": [], "flags": [], "reports": [], "texts": []}
+EMPTY = made_payload(["original"], [], [])
 
 
 class Reader(HTMLParser):
@@ -142,7 +142,7 @@ def test_only_this_style_and_this_script_may_run(shown):
 
 
 def test_no_script_writes_markup():
-    script = (ASSETS / "explorer.js").read_text()
+    script = "".join(path.read_text() for path in ASSETS.glob("*.js"))
     for name in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("):
         assert name not in script
     assert "fetch(" not in script
