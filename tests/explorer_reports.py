@@ -6,6 +6,7 @@ memory and likelihood are invented.
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -211,6 +212,33 @@ def made_payload(
         "reports": [{"inputs": [], "images": [], "cut": False, **report} for report in reports],
         "texts": [{"findings": {}, **text} for text in texts],
     }
+
+
+def pictured(run: Run, folder: Path) -> tuple[Run, list[Path]]:
+    """Return `run` as one that was shown images alone, and the files in the order of the reports.
+
+    Every fourth report has a large PNG; every third has two images, of which one is a DICOM file.
+    """
+    from tiny_images import random_gray, write_dicom, write_png
+
+    files, cells = [], []
+    for number, name in enumerate(run.reports["id"]):
+        shape = (1500, 1200) if number % 4 == 0 else (400, 320)
+        mine = [write_png(folder / "images" / f"{name}-a.png", random_gray(number, shape))]
+        if number % 3 == 0:
+            gray = random_gray(number + 100, shape=(400, 320), levels=4096)
+            mine.append(write_dicom(folder / "images" / f"{name}-b.dcm", gray))
+        files += mine
+        cells.append(";".join(file.name for file in mine))
+    table = pd.DataFrame({"id": run.reports["id"], "impression": run.reports["reference"]})
+    write_table(folder / "data/eval.csv", table.assign(images=cells))
+    config = {**run.config, "task": {**run.config["task"], "inputs": [], "image_column": "image"}}
+    config["corpus"] = {**config["corpus"], "image_root": str(folder / "images")}
+    config["generation"] = {
+        **config["generation"],
+        "prompt": str(Path(__file__).parents[1] / "prompts/findings-from-image.txt"),
+    }
+    return replace(run, folder=folder, config=config), files
 
 
 def embed(payload: Mapping[str, Any]) -> str:

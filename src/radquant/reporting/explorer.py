@@ -180,5 +180,5 @@ class _Texts:
 
     def _findings(self, system: str, row: int) -> dict[str, str]:
         whose, column = (ORIGINAL, REFERENCES) if system == REFERENCE else (system, "statuses")
-        found: dict[str, str] = json.loads(self._run.scores[whose][column].iat[row])
+        found: dict[str, str] = json.loads(str(self._run.scores[whose][column].iat[row]))
         return found

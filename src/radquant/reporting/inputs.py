@@ -32,7 +32,7 @@ def read_inputs(run: Run) -> pd.DataFrame:
     if run.config["task"].get("image_column"):
         names.append(COLUMN)
     table = read_table(run.folder / "data" / "eval.csv", require=["id", *names])
-    return table.set_index("id").loc[run.reports["id"], names]
+    return table.set_index("id", drop=False).loc[run.reports["id"], names]
 
 
 def text_columns(inputs: pd.DataFrame) -> list[str]:
@@ -41,7 +41,7 @@ def text_columns(inputs: pd.DataFrame) -> list[str]:
 
 def image_numbers(inputs: pd.DataFrame) -> dict[str, int]:
     """Return {file as it is named: its number on the page}; none where models are shown none."""
-    cells = inputs.get(COLUMN, [])
+    cells: list[str] = inputs[COLUMN].tolist() if COLUMN in inputs else []
     names = [name for cell in cells for name in image_names(cell)]
     return {name: number for number, name in enumerate(dict.fromkeys(names))}
 

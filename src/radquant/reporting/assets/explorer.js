@@ -304,6 +304,9 @@
       event.preventDefault();
       searchNow();
     });
+    search.addEventListener("keydown", (event) => {
+      if (event.key === "Enter") searchNow(); // a form with a second text submits nothing by itself
+    });
     find("choices").addEventListener("change", ({ target }) => {
       if (target.type === "checkbox") filter({ [target.name]: checked(target.name) });
       else if (target.id === "status") filter({ status: target.value });

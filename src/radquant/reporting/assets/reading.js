@@ -230,12 +230,10 @@
 
   function chips(name, type, values) {
     find(name).append(
-      ...values.map(([value, text, meaning]) => {
+      ...values.map(([value, text]) => {
         const box = node("input");
         Object.assign(box, { type, name, value });
-        const label = node("label", "chip", box, node("span", "", text));
-        label.title = meaning;
-        return label;
+        return node("label", "chip", box, node("span", "", text));
       }),
     );
   }
@@ -314,9 +312,11 @@
   function open() {
     data = radquant.load();
     const { acceptability, harm, errors } = data.scales;
-    chips("acceptability", "radio", acceptability.map((meaning, place) => [place + 1, `${place + 1} ${meaning}`, ""]));
-    chips("harm", "radio", harm.map(([name, meaning]) => [name, name, meaning]));
-    chips("errors", "checkbox", errors.map(([name, meaning]) => [name, name, meaning]));
+    chips("acceptability", "radio", acceptability.map((meaning, place) => [place + 1, `${place + 1} ${meaning}`]));
+    chips("harm", "radio", harm.map(([name]) => [name, name]));
+    chips("errors", "checkbox", errors.map(([name]) => [name, name]));
+    for (const [name, meaning] of [...harm, ...errors])
+      find("meanings").append(node("dt", "", name), node("dd", "", meaning));
     find("reading-count").max = data.reports.length;
     find("reading-count").value = Math.min(COUNT, data.reports.length);
     find("reading-images").textContent = radquant.aboutImages(data);
