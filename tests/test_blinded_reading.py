@@ -14,6 +14,8 @@ from radquant.reporting.reading import ERRORS, HARM, order, run_id
 __all__ = ["browser", "invented", "visit"]
 
 SYSTEMS = ["original", "w4a16", "w4a8", "w4a4"]
+# What is not stored is asked for before the page is closed, and a test would wait.
+QUIET = "addEventListener('beforeunload', (e) => e.stopImmediatePropagation(), true)"
 KINDS, HARMS = list(ERRORS), list(HARM)
 
 
@@ -153,6 +155,17 @@ def test_a_reading_goes_on_where_it_was_left(visit, invented):
     opened.page.click("#begin button")
     assert "of 4," in opened.page.text_content("#reading-place")
     assert browsing.export(opened.page)["ratings"] == written["ratings"]
+    # What another window changes is not overwritten by this one.
+    other = opened.context.new_page()
+    other.goto(opened.page.url)
+    other.get_by_role("button", name="Go on with the reading of A").click()
+    other.keyboard.press("8")
+    opened.page.wait_for_selector("#reading-warning:not([hidden])")
+    assert "in another window" in opened.page.text_content("#reading-warning")
+    changed = opened.page.evaluate("({...localStorage})")
+    opened.page.keyboard.press("7")
+    assert opened.page.evaluate("({...localStorage})") == changed
+    other.close()
     opened.page.click("#reading-leave")
     for name in ("Delete the reading of A", "Really delete the reading of A"):
         opened.page.get_by_role("button", name=name).click()
@@ -244,10 +257,7 @@ def test_without_storage_the_reader_is_warned(visit, invented):
     written = browsing.fill_reading(opened.page, invented_ratings(5), count=1)
     assert len(written["ratings"]) == 4
     assert "export before you close it" in opened.page.text_content("#reading-warning")
-    # The page asks before it is closed, which a test would wait for.
-    opened.page.evaluate(
-        "addEventListener('beforeunload', (e) => e.stopImmediatePropagation(), true)"
-    )
+    opened.page.evaluate(QUIET)
 
 
 def test_the_x_ray_is_shown_to_who_explores_and_who_reads(visit, invented_run, tmp_path):
@@ -275,3 +285,33 @@ def test_the_x_ray_is_shown_to_who_explores_and_who_reads(visit, invented_run, t
     assert opened.page.eval_on_selector_all("#reading-given img", loaded)
     shown_text = opened.page.locator("#reading-given .text").all_text_contents()
     assert shown_text == [REPORTS[report["id"]][1]]  # the radiologist's; there is no other input
+
+
+def test_the_readers_copy_names_nobody(visit, invented, tmp_path):
+    file = invented[0]
+    opened = visit(file, "#reading")
+    opened.page.fill("#reading-count", "2")
+    opened.page.select_option("#reading-reference", "blinded")
+    with opened.page.expect_download() as download:
+        opened.page.click("#save-copy")
+    copy = tmp_path / download.value.suggested_filename
+    download.value.save_as(copy)
+    text = copy.read_text(encoding="utf-8")
+    for secret in ("w4a", "RadGraph", "Verdict", REPORTS["case-04"][0]):
+        assert secret in file.read_text(encoding="utf-8")
+        assert secret not in text
+    reader = visit(copy)
+    assert reader.page.locator("#reading-count").is_disabled()
+    reader.page.fill("#reader", "A")
+    reader.page.click("#begin button")
+    for _ in range(10):
+        for key in ("3", "6", "Enter"):
+            reader.page.keyboard.press(key)
+    written = browsing.export(reader.page)
+    assert written["finished"]
+    assert (written["count"], written["reference"]) == (2, "blinded")
+    assert len(written["ratings"]) == 2 * 5
+    reader.page.reload()
+    assert reader.page.get_by_role("button", name="Go on with the reading of A").is_visible()
+    assert choose(opened, written) == ""
+    assert browsing.export(opened.page) == written
