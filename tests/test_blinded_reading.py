@@ -1,7 +1,9 @@
 """The blinded reading of report.html in a browser: what is shown, kept, exported, taken back."""
 
+import base64
 import json
 import re
+from pathlib import Path
 
 import browsing
 import numpy as np
@@ -280,6 +282,11 @@ def test_the_x_ray_is_shown_to_who_explores_and_who_reads(visit, invented_run, t
     opened.page.locator("#given button").first.click()
     assert opened.page.locator("#given img").first.bounding_box()["height"] > small
     assert opened.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    opened.go("#reading").page.fill("#reading-count", "1")
+    with opened.page.expect_download() as download:
+        opened.page.click("#save-copy")
+    copied = re.findall(r'id="image-(\d+)"', Path(download.value.path()).read_text())
+    assert list(map(int, copied)) == report["images"]  # those of the one report to be read
     written = browsing.fill_reading(opened.page, invented_ratings(6), count=1, reference="shown")
     assert {row["report"] for row in written["ratings"]} == {report["id"]}
     assert opened.page.eval_on_selector_all("#reading-given img", loaded)
@@ -287,11 +294,40 @@ def test_the_x_ray_is_shown_to_who_explores_and_who_reads(visit, invented_run, t
     assert shown_text == [REPORTS[report["id"]][1]]  # the radiologist's; there is no other input
 
 
+def encoded(opened, count, reference):
+    """What a readers' copy says of its reports: {id: [inputs, reference, outputs]}."""
+    opened.page.fill("#reading-count", str(count))
+    opened.page.select_option("#reading-reference", reference)
+    with opened.page.expect_download() as download:
+        opened.page.click("#save-copy")
+    text = Path(download.value.path()).read_text(encoding="utf-8")
+    (held,) = re.findall(r'<script type="text/plain" id="payload">([^<]*)</script>', text)
+    payload = json.loads(base64.b64decode(held))
+    assert payload["choices"] == {"count": count, "reference": reference}
+    assert len(payload["reports"]) == count
+    return reading_of(payload, count, reference)
+
+
+def reading_of(payload, count, reference):
+    texts = [entry["text"] for entry in payload["texts"]]
+    drawn = [payload["reports"][place] for place in payload["order"][:count]]
+    return [
+        [
+            report["id"],
+            [texts[number] for number in report["inputs"]],
+            None if reference == "hidden" else texts[report["reference"]],
+            [texts[output["text"]] for output in report["outputs"]],
+        ]
+        for report in drawn
+    ]
+
+
 def test_the_readers_copy_names_nobody(visit, invented, tmp_path):
     file = invented[0]
     opened = visit(file, "#reading")
-    opened.page.fill("#reading-count", "2")
-    opened.page.select_option("#reading-reference", "blinded")
+    # The copy has what is chosen: this one not the radiologist's text, and no other report.
+    assert encoded(opened, 1, "hidden") == reading_of(invented[1], 1, "hidden")
+    assert encoded(opened, 2, "blinded") == reading_of(invented[1], 2, "blinded")
     with opened.page.expect_download() as download:
         opened.page.click("#save-copy")
     copy = tmp_path / download.value.suggested_filename

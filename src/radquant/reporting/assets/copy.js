@@ -13,14 +13,27 @@
     return btoa(parts.join(""));
   }
 
-  // Return what a reading needs of the payload. `choices` are those of the study, for all readers.
+  // Return what a reading with these choices needs of the payload: the reports to be read, what the
+  // models were given, the outputs, and the radiologist's text if readers see it.
   function reduced(data, choices) {
-    const { systems, run, order, scales, target, inputs, images, side } = data;
-    const reports = data.reports.map((report) => ({
-      ...report,
-      outputs: report.outputs.map(({ text }) => ({ text })),
-    }));
-    const texts = data.texts.map(({ text }) => ({ text }));
+    const { systems, run, scales, target, inputs, side } = data;
+    const places = data.order.slice(0, choices.count).sort((a, b) => a - b);
+    const order = data.order.slice(0, choices.count).map((place) => places.indexOf(place));
+    const numbers = new Map();
+    const texts = [];
+    const text = (old) => {
+      if (!numbers.has(old)) numbers.set(old, texts.push({ text: data.texts[old].text }) - 1);
+      return numbers.get(old);
+    };
+    const reports = places.map((place) => {
+      const { id, cut, images, ...report } = data.reports[place];
+      return {
+        ...{ id, cut, images, inputs: report.inputs.map(text) },
+        reference: choices.reference === "hidden" ? null : text(report.reference),
+        outputs: report.outputs.map((output) => ({ text: text(output.text) })),
+      };
+    });
+    const images = new Set(reports.flatMap((report) => report.images)).size;
     return { systems, run, order, scales, target, inputs, images, side, reports, texts, choices };
   }
 
@@ -31,7 +44,10 @@
     for (const id of ["report", "explorer", "views"]) place(id).replaceChildren();
     for (const id of ["report", "explorer"]) place(id).hidden = true;
     place("reading").replaceWith(blank.cloneNode(true));
-    const payload = node("script", "", encoded(reduced(data, choices)));
+    const kept = reduced(data, choices);
+    const images = new Set(kept.reports.flatMap((report) => report.images.map((image) => `image-${image}`)));
+    for (const image of copy.querySelectorAll("script[id^=image-]")) if (!images.has(image.id)) image.remove();
+    const payload = node("script", "", encoded(kept));
     payload.type = "text/plain";
     payload.id = "payload";
     place("payload").replaceWith(payload);

@@ -71,7 +71,8 @@
   }
 
   function beginNew() {
-    const name = find("reader").value.trim();
+    // Spaces of all kinds, and what is not seen, are one space: names are compared and printed.
+    const name = find("reader").value.replace(/[\p{C}\p{Z}]+/gu, " ").trim();
     if (!name) throw new Error("Enter your name first.");
     const { count, reference } = choices();
     const asked = readings.begin(data, name, count, reference);
@@ -249,7 +250,7 @@
     const steps = target.matches("input[type=radio]") ? {} : { ArrowRight: 1, ArrowLeft: -1 };
     if (/^[1-9]$/.test(key)) choices[Number(key) - 1]?.click();
     else if (key in steps) go(steps[key]);
-    else if (key === "Enter" && !target.matches("button, a, input")) go(1);
+    else if (key === "Enter" && !target.matches("button, a, input, summary")) go(1);
     else return;
     event.preventDefault();
   }
