@@ -351,3 +351,26 @@ def test_the_readers_copy_names_nobody(visit, invented, tmp_path):
     assert reader.page.get_by_role("button", name="Go on with the reading of A").is_visible()
     assert choose(opened, written) == ""
     assert browsing.export(opened.page) == written
+
+
+def test_seconds_are_those_in_which_the_text_was_in_view_until_it_was_rated(visit, invented):
+    opened = visit(invented[0])
+    clock, press = opened.page.clock, opened.page.keyboard.press
+    clock.install(time=0)
+    opened.go("#reading").page.fill("#reader", "A")
+    clock.pause_at(1_000_000)
+    opened.page.click("#begin button")
+    for wait, *keys in [
+        (5_000, "4"),
+        (2_500, "6"),
+        (60_000, "Enter"),  # not counted: nothing changed
+        (1_000, "5", "7", "ArrowLeft"),
+        (3_000, "3"),
+        (9_000, "ArrowRight"),
+    ]:
+        clock.run_for(wait)
+        for key in keys:
+            press(key)
+    rows = browsing.export(opened.page)["ratings"]
+    # Systems with the same text have the same seconds.
+    assert {row["seconds"] for row in rows} == {10.5, 1}
