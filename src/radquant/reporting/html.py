@@ -22,6 +22,11 @@ from markdown_it.token import Token
 from markdown_it.utils import OptionsDict
 
 ASSETS = Path(__file__).with_name("assets")
+# In this order: each uses what those before it define. They are one script, with one hash.
+SCRIPTS = (
+    *("page.js", "differences.js", "cards.js", "findings.js", "explorer.js"),
+    *("ratings.js", "copy.js", "reading.js", "views.js"),
+)
 # The only raw HTML that report.md has.
 FOLDS = re.compile(r"(?:<details><summary>[^<>&]*</summary>|</details>)\n?")
 AFTER_HEADING = 3  # a heading is three tokens: its start, what it says, its end
@@ -37,16 +42,22 @@ class Section:
 
 
 def pieces(
-    markdown: str, figures: Mapping[str, str], count: int, payload: Iterable[str]
+    markdown: str,
+    figures: Mapping[str, str],
+    count: int,
+    payload: Iterable[str],
+    images: Iterable[tuple[int, str]] = (),
 ) -> Iterator[str]:
     """Yield report.html of `count` reports.
 
     `figures` holds the SVG behind each path to which `markdown` refers; `payload` is the explorer's
-    (see explorer.py), as pieces of its JSON.
+    (see explorer.py), as pieces of its JSON, and `images` are the numbers and data URIs of its
+    images, which stand apart so that the page reads each when it is shown.
     """
     title, head, sections = _sections(markdown, figures)
-    style, script = _asset("explorer.css"), _asset("explorer.js")
-    before, after = _asset("page.html").split("$payload")
+    style, script = _asset("explorer.css"), "".join(map(_asset, SCRIPTS))
+    before, rest = _asset("page.html").split("$payload")
+    between, after = rest.split("$images")
     fields = dict(
         policy=html.escape(_policy(style, script)),
         name=re.sub("<.*?>", "", title),
@@ -60,6 +71,9 @@ def pieces(
     )
     yield Template(before).substitute(fields)
     yield from map(escape_json, payload)
+    yield between
+    for number, uri in images:
+        yield f'<script type="text/plain" id="image-{number}">{html.escape(uri)}</script>\n'
     yield Template(after).substitute(fields)
 
 
@@ -188,13 +202,13 @@ def _render(parser: MarkdownIt, tokens: Sequence[Token], name: str) -> str:
 
 def _dress_tables(tokens: Sequence[Token], name: str) -> None:
     """Name each table, give numbers a class, and rows and columns their headers."""
-    tables, cell, body = 0, 0, False
-    for token in tokens:
+    tables, headed, body, cell = 0, False, False, ""
+    for place, token in enumerate(tokens):
         if token.type == "table_open":
             tables += 1
             token.meta["label"] = f"{re.sub('<.*?>', '', name)}, table {tables}"
         elif token.type == "tr_open":
-            cell = 0
+            headed = False
         elif token.type in ("tbody_open", "tbody_close"):
             body = token.type == "tbody_open"
         elif token.type in ("th_open", "td_open"):
@@ -203,11 +217,13 @@ def _dress_tables(tokens: Sequence[Token], name: str) -> None:
                 token.attrs["class"] = "number"
             if not body:
                 token.attrs["scope"] = "col"
-            elif cell == 0:
-                token.tag, token.attrs["scope"] = "th", "row"
+            elif (
+                not headed and tokens[place + 1].content.strip()
+            ):  # a group's name stands in its first row
+                token.tag, token.attrs["scope"], headed = "th", "row", True
+            cell = token.tag
         elif token.type == "td_close":
-            token.tag = "th" if cell == 0 else "td"
-            cell += 1
+            token.tag = cell
 
 
 def _dress_figures(tokens: Sequence[Token]) -> None:
