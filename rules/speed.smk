@@ -3,6 +3,9 @@
 # In an environment of its own an engine loads the model for every call: no speed is measured there.
 TIMED = bool(SETTINGS.speed.repeats) and not ENGINE
 SPEED = "results/speed.json"
+# All cores that there are, so that no other job of the run is beside it; the model has compute.threads
+# of them. A cluster gives what is asked for, and docs/cluster.md says how to keep others away.
+UNDISTURBED = workflow.resource_settings.cores or THREADS
 
 
 def timed_precisions():
@@ -35,8 +38,7 @@ rule measure_speed:
         SPEED,
     log:
         "results/logs/measure_speed.log",
-    # All that there are, so that no other job runs beside it; the models use compute.threads.
-    threads: workflow.cores or THREADS
+    threads: max(UNDISTURBED, THREADS)
     resources:
         mem_mb=memory(8000),
         runtime=240,

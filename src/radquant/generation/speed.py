@@ -28,7 +28,7 @@ from radquant.generation.tasks import Done, Task
 from radquant.kernels.choice import KERNEL_ACTIVATIONS
 from radquant.model_files import weight_files
 from radquant.settings import engines
-from radquant.settings.precision import same_rounding
+from radquant.settings.precision import as_values, same_rounding
 from radquant.settings.speed import Speed
 
 # Models whose files are larger together are loaded anew for each timing.
@@ -84,7 +84,7 @@ def measure(
                 release()
             again = replace(wanted[name])  # the model of the last time stays with its own
             held[name] = get_ready(engine_name, again, reading, speed.tokens, batch_size)
-        known.setdefault(name, described(held[name]))
+        known.setdefault(name, {"precision": name, **described(held[name])})
         reasons[name] = held[name].why_not
         if reasons[name] is None:
             rounds[name].append({"round": number, **timed(held[name], passes)})
@@ -219,9 +219,14 @@ def read_tokens(task: Task, done: Done) -> int:
 
 def described(ready: Ready) -> dict[str, Any]:
     computed, prompts = ready.done.computed, ready.task.prompts
+    wanted = ready.opened.wanted
     return {
         "engine": ready.opened.engine,
         "kernel": computed.kernel,
+        "layers_quantized": computed.layers_quantized,
+        "activation_layers": computed.activation_layers,
+        **{key: as_values(getattr(wanted, key)) for key in ("activations", "kv_cache", "lm_head")},
+        "stored_prefix_tokens": len(ready.opened.stored),
         "device": computed.device,
         "device_name": computed.device_name,
         "dtype": computed.dtype,

@@ -214,8 +214,7 @@ def _original_alone(
         f"{copied if text_input else ''}"
         f"{number(systems['constant'][primary])} for one constant text.",
         f"It takes {size(base['disk_bytes'])} on disk, {size(base['weight_bytes'])} for its "
-        f"weights in memory and {size(base['peak_process_bytes'])} for the whole process, and "
-        f"wrote {base['tokens_per_second']:,.1f} tokens/s.",
+        f"weights in memory and {size(base['peak_process_bytes'])} for the whole process.",
     ]
 
 
