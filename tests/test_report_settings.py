@@ -140,15 +140,15 @@ def test_columns_in_which_nothing_stands_are_left_out(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("rounded", "what"),
+    "rounded",
     [
-        ({"activations": {"bits": 8}}, "activations"),
-        ({"kv_cache": {"bits": 8}}, "KV cache"),
-        ({"activations": {"bits": 8}, "kv_cache": {"bits": 8}}, "activations and KV cache"),
-        ({"lm_head": {"bits": 8}}, "head"),
+        {"activations": {"bits": 8}},
+        {"kv_cache": {"bits": 8}},
+        {"activations": {"bits": 8}, "kv_cache": {"bits": 8}},
+        {"lm_head": {"bits": 8}},
     ],
 )
-def test_rounding_at_run_time_is_simulated_and_has_no_speed(tmp_path, rounded, what):
+def test_rounding_at_run_time_is_simulated_and_has_no_speed(tmp_path, rounded):
     config = copy.deepcopy(CONFIG)
     config["precisions"] = {
         "original": {"checkpoint": "original"},

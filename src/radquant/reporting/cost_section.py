@@ -14,7 +14,8 @@ from radquant.reporting.formatting import (
     size,
     table,
 )
-from radquant.reporting.speed import FIGURES, OTHER_ENGINE, SAME, told_apart, why_no_speed
+from radquant.reporting.speed import BUSY, FIGURES, OTHER_ENGINE, SAME, told_apart, why_no_speed
+from radquant.settings.speed import LEAST_REPEATS
 
 Summary = Mapping[str, Any]
 
@@ -61,8 +62,9 @@ def speed_table(performance: Mapping[str, Any]) -> str:
     rows = []
     for name, row in performance["speed"]["systems"].items():
         cells = [escape(name) + (" (simulated)" if systems[name]["simulated"] else "")]
+        busy = row["why_not"] is None and row["seconds_per_report"] is None
         for key, (_, compared) in SPEED_COLUMNS.items():
-            cells.append(_spread(row[key]))
+            cells.append(BUSY if busy and key == "seconds_per_report" else _spread(row[key]))
             if compared:
                 cells.append(_compared(row["ratios"][key], name))
         rows.append(cells)
@@ -87,7 +89,7 @@ def _significant(value: float) -> str:
 def _compared(found: Mapping[str, Any] | None, name: str) -> str:
     if name == ORIGINAL:
         return ratio(1.0)
-    if found is None:
+    if found is None or found["state"] == BUSY:
         return DASH
     if not told_apart(found):
         return str(found["state"])
@@ -104,8 +106,8 @@ def speed_notes(performance: Mapping[str, Any]) -> list[str]:
         "end token ended nothing, and loading is not timed.",
         f"All were timed in turn, {settings['repeats']} rounds, in an order that was rotated. A "
         "cell is the median of the rounds, with the least and the most in brackets.",
-        "Ratios are of speed, each of the two timings of one round: below 1.00× is slower. Where "
-        f"their range holds 1.00×, {SAME}.",
+        "A ratio compares two timings of one round; below 1.00× is slower. If the range of all "
+        f"rounds holds 1.00×, no ratio is given, but *{SAME}*.",
         "*Decode* is all tokens behind the first of each report. The tokens with which all prompts "
         "begin are read, and counted, once.",
         _engines_and_kernels(timed),
@@ -144,7 +146,8 @@ def _busy_notes(speed: Mapping[str, Any], timed: Mapping[str, Any]) -> list[str]
         )
         found.append(
             f"**The machine was busy**: in some timings threads waited for a core for over {share} "
-            f"of the time ({listed}). Ratios leave these rounds out, and need three others."
+            f"of the time ({listed}). They are left out; where fewer than {LEAST_REPEATS} others "
+            "remain, no speed is given. CPU seconds are of all."
         )
     elif not all(row["waiting_known"] for row in timed.values()):
         found.append("Whether threads had to wait for a core is not known on this system.")

@@ -17,7 +17,7 @@ def performance(run: Run) -> dict[str, Any]:
             for key in ("peak_process_bytes", "weight_bytes", "disk_bytes")
         }
     return {
-        "speed": None if run.speed is None else speed_of(run.speed),
+        "speed": None if run.speed is None else speed_of(run.speed, run.precisions),
         "systems": systems,
         "quantization": {
             name: {

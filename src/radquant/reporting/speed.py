@@ -18,13 +18,15 @@ BUSY_SHARE = 0.1
 FASTER, SLOWER, SAME, BUSY = "faster", "slower", "no difference measured", "machine busy"
 OTHER_ENGINE = "another engine"
 
+CPU = "cpu_seconds_per_report"
+
 Timing = Mapping[str, Any]
 # What is told of a timing, and whether less of it is faster.
 FIGURES: dict[str, tuple[Callable[[Timing], float | None], bool]] = {
     "seconds_per_report": (lambda t: t["wall_seconds"] / t["reports"], True),
     "prompt_tokens_per_second": (lambda t: _rate(t["prompt_tokens"], t["prompt_seconds"]), False),
     "decode_tokens_per_second": (lambda t: _rate(t["decode_tokens"], t["decode_seconds"]), False),
-    "cpu_seconds_per_report": (lambda t: t["cpu_seconds"] / t["reports"], True),
+    CPU: (lambda t: t["cpu_seconds"] / t["reports"], True),
 }
 
 
@@ -38,26 +40,27 @@ def why_no_speed(config: Mapping[str, Any]) -> str | None:
     return None
 
 
-def speed_of(record: Mapping[str, Any]) -> dict[str, Any]:
+def speed_of(record: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     """What the record of the timed section says: the figures of each precision, and its ratios.
 
-    Ratios are of speed: above 1 is faster, whatever the figure. Of each its median over the rounds,
-    the least and the most; `state` is one of FASTER, SLOWER, SAME and BUSY.
+    Of each figure its median over the rounds, the least and the most; None where the machine was
+    busy in so many that fewer than LEAST_REPEATS are left. Ratios are of speed: above 1 is faster,
+    whatever the figure. Their `state` is one of FASTER, SLOWER, SAME and BUSY.
+
+    names: of the precisions, in the order in which they are told.
     """
     precisions = record["precisions"]
     return {
         "settings": {key: value for key, value in record.items() if key != "precisions"},
         "busy_share": BUSY_SHARE,
-        "systems": {
-            name: _system(name, each, precisions[ORIGINAL]) for name, each in precisions.items()
-        },
+        "systems": {name: _system(name, precisions[name], precisions[ORIGINAL]) for name in names},
     }
 
 
 def _system(name: str, own: Mapping[str, Any], original: Mapping[str, Any]) -> dict[str, Any]:
     timings = own["rounds"]
     quiet = [timing for timing in timings if not is_busy(timing)]
-    shown = quiet if len(quiet) >= LEAST_REPEATS else timings
+    shown = quiet if len(quiet) >= LEAST_REPEATS else []
     why_not = own["why_not"]
     compared = why_not is None and original["why_not"] is None and name != ORIGINAL
     no_ratio = why_not
@@ -73,6 +76,7 @@ def _system(name: str, own: Mapping[str, Any], original: Mapping[str, Any]) -> d
         "waiting_known": all(timing["waited_seconds"] is not None for timing in timings),
         "too_large_batches": sorted({n for timing in timings for n in timing["too_large_batches"]}),
         **{key: _spread([of(timing) for timing in shown]) for key, (of, _) in FIGURES.items()},
+        CPU: _spread([FIGURES[CPU][0](timing) for timing in timings]),  # it suffers less
         "ratios": {
             key: _ratio(timings, original["rounds"], of, less) if compared else None
             for key, (of, less) in FIGURES.items()
