@@ -26,6 +26,7 @@ from radquant.files import read_json, write_json
 from radquant.generation import speed as timing
 from radquant.generation.measures import waited_seconds
 from radquant.reporting.collect import collect
+from radquant.reporting.cost_section import speed_notes, speed_table
 from radquant.reporting.markdown import render
 from radquant.reporting.speed import BUSY, FASTER, OTHER_ENGINE, SAME, SLOWER, speed_of
 from radquant.reporting.summary import summarize
@@ -147,6 +148,12 @@ def test_an_engine_that_writes_what_it_likes_is_not_timed(
     record = run_script(data, tmp_path / "speed.json", "--engine", "toy")
     row = record["precisions"]["original"]
     assert (row["why_not"], row["rounds"]) == (timing.OTHER_LENGTH, [])
+    found = speed_of(record, ["original", "w4a16"])
+    systems = {name: {"simulated": False} for name in found["systems"]}
+    performance = {"speed": found, "systems": systems}
+    rows = speed_table(performance).splitlines()[2:]
+    assert {cell.strip() for row in rows for cell in row.strip("|").split("|")[1:]} == {"–"}
+    assert any("Not timed: original, w4a16" in note for note in speed_notes(performance))
 
 
 @pytest.mark.skipif(waited_seconds() is None, reason="the system does not say")

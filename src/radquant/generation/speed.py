@@ -86,7 +86,9 @@ def measure(
             held[name] = get_ready(engine_name, again, reading, speed.tokens, batch_size)
         known.setdefault(name, {"precision": name, **described(held[name])})
         reasons[name] = held[name].why_not
-        if reasons[name] is None:
+        if reasons[name] is not None:
+            del held[name]
+        else:
             rounds[name].append({"round": number, **timed(held[name], passes)})
 
     def play(numbers: Sequence[int], passes: int) -> None:

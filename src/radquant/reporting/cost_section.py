@@ -66,7 +66,8 @@ def speed_table(performance: Mapping[str, Any]) -> str:
         for key, (_, compared) in SPEED_COLUMNS.items():
             cells.append(BUSY if busy and key == "seconds_per_report" else _spread(row[key]))
             if compared:
-                cells.append(_compared(row["ratios"][key], name))
+                own = name == ORIGINAL and row[key] is not None
+                cells.append(ratio(1.0) if own else _compared(row["ratios"][key]))
         rows.append(cells)
     return table(header, rows)
 
@@ -86,9 +87,7 @@ def _significant(value: float) -> str:
     return f"{value:#.3g}"
 
 
-def _compared(found: Mapping[str, Any] | None, name: str) -> str:
-    if name == ORIGINAL:
-        return ratio(1.0)
+def _compared(found: Mapping[str, Any] | None) -> str:
     if found is None or found["state"] == BUSY:
         return DASH
     if not told_apart(found):
@@ -110,7 +109,7 @@ def speed_notes(performance: Mapping[str, Any]) -> list[str]:
         f"rounds holds 1.00×, no ratio is given, but *{SAME}*.",
         "*Decode* is all tokens behind the first of each report. The tokens with which all prompts "
         "begin are read, and counted, once.",
-        _engines_and_kernels(timed),
+        *([_engines_and_kernels(timed)] if timed else []),
         *_busy_notes(speed, timed),
     ]
     if untimed := [name for name, row in rows.items() if row["why_not"] is not None]:
