@@ -362,6 +362,10 @@ def test_timings_that_are_missing_or_of_another_rounding_are_refused(tmp_path: P
     write_json(path, record)
     with pytest.raises(UserError, match=r"speed\.json, precision w4a16 had 3 layers .*; delete it"):
         collect(run.folder, run.config)
+    del record["precisions"]["w4a16"]["rounds"][1]["cpu_seconds"]
+    write_json(path, record)
+    with pytest.raises(UserError, match=r"speed\.json: precision w4a16 lacks cpu_seconds"):
+        collect(run.folder, run.config)
 
 
 # --------------------------------------------------------------------------------- the rule

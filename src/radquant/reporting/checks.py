@@ -25,6 +25,12 @@ COMPUTED_AS = {
     "lm_head": "a head of {}",
     "stored_prefix_tokens": "a stored prefix of {} tokens",
 }
+# What the timed section says of a precision that was timed, and of each timing.
+TIMED_KEYS = ["why_not", "rounds", "precision", "engine", "kernel", *COMPUTED_AS]
+TIMING_KEYS = [
+    *("round", "wall_seconds", "cpu_seconds", "waited_seconds", "prompt_seconds", "decode_seconds"),
+    *("reports", "prompt_tokens", "output_tokens", "decode_tokens", "too_large_batches"),
+]
 ROUNDING = {
     "activations": in_words.activations,
     "kv_cache": in_words.kv_cache,
@@ -151,10 +157,21 @@ def check_speed(path: Path, record: Mapping[str, Any], config: Mapping[str, Any]
         if found != asked:
             raise UserError(f"{path} was measured with other {key}; delete it and run again")
     for name, each in record["precisions"].items():
+        place = f"{path}: precision {name}"
+        if lacking := _lacking(each):
+            raise UserError(f"{place} lacks {min(lacking)}; delete it and run again")
         count = 0 if each["why_not"] else speed["repeats"]
         lengths = {timing["output_tokens"] / timing["reports"] for timing in each["rounds"]}
         if len(each["rounds"]) != count or lengths - {speed["tokens"]}:
             raise UserError(
-                f"{path}: precision {name} should have {count} timings of {speed['tokens']} tokens "
-                "a report; delete it and run again"
+                f"{place} should have {count} timings of {speed['tokens']} tokens a report; delete "
+                "it and run again"
             )
+
+
+def _lacking(timed: Mapping[str, Any]) -> set[str]:
+    """The keys that the record of a precision in the timed section should have and has not."""
+    asked = ["why_not", "rounds"] if timed.get("why_not") else TIMED_KEYS
+    timings = timed.get("rounds", [])
+    of_timings = {key for key in TIMING_KEYS if any(key not in timing for timing in timings)}
+    return {key for key in asked if key not in timed} | of_timings

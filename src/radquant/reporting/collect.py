@@ -356,7 +356,7 @@ def _read_calibration(
 def _read_speed(path: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
     if why_no_speed(config) is not None:
         return None
-    record = _read_record(path, ["precisions", "reports", "tokens", "repeats"])
+    record = _read_record(path, ["precisions", "reports", "tokens", "repeats", "batch_size"])
     check_speed(path, record, config)
     return record
 
