@@ -149,7 +149,7 @@ def test_an_engine_that_writes_what_it_likes_is_not_timed(
     row = record["precisions"]["original"]
     assert (row["why_not"], row["rounds"]) == (timing.OTHER_LENGTH, [])
     found = speed_of(record, ["original", "w4a16"])
-    systems = {name: {"simulated": False} for name in found["systems"]}
+    systems = {name: {"simulated": False, "engine": "toy"} for name in found["systems"]}
     performance = {"speed": found, "systems": systems}
     rows = speed_table(performance).splitlines()[2:]
     assert {cell.strip() for row in rows for cell in row.strip("|").split("|")[1:]} == {"–"}

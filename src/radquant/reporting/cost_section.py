@@ -54,6 +54,12 @@ def cost_section(summary: Summary) -> str:
     return "\n\n".join(parts)
 
 
+def cost_notes(summary: Summary) -> list[str]:
+    """All notes below the section's tables."""
+    timed = [] if summary["performance"]["speed"] is None else speed_notes(summary["performance"])
+    return [*timed, *size_notes(summary), *generation_notes(summary)]
+
+
 def speed_table(performance: Mapping[str, Any]) -> str:
     header = ["precision"]
     for title, compared in SPEED_COLUMNS.values():
@@ -109,7 +115,7 @@ def speed_notes(performance: Mapping[str, Any]) -> list[str]:
         f"rounds holds 1.00×, no ratio is given, but *{SAME}*.",
         "*Decode* is all tokens behind the first of each report. The tokens with which all prompts "
         "begin are read, and counted, once.",
-        *([_engines_and_kernels(timed)] if timed else []),
+        *_other_engines(timed, systems),
         *_busy_notes(speed, timed),
     ]
     if untimed := [name for name, row in rows.items() if row["why_not"] is not None]:
@@ -121,16 +127,6 @@ def speed_notes(performance: Mapping[str, Any]) -> list[str]:
         notes.append(
             "Engines differ, as no other could run some precisions: a ratio is given only where "
             "the engine is the original's."
-        )
-    if any(row["kernel"] == "reference" for row in timed.values()):
-        notes.append(
-            "The kernel *reference* unpacks the weights for every use. A dedicated kernel would be "
-            "faster."
-        )
-    if any(row["simulated"] for row in systems.values()):
-        notes.append(
-            "*Simulated*: what is rounded at run time is rounded to its grid and computed with as "
-            "before, at extra cost. Its quality is meant; it has no speed."
         )
     return notes
 
@@ -160,10 +156,23 @@ def _busy_notes(speed: Mapping[str, Any], timed: Mapping[str, Any]) -> list[str]
     return found
 
 
-def _engines_and_kernels(timed: Mapping[str, Any]) -> str:
+def _engines_and_kernels(systems: Mapping[str, Any]) -> str:
     """'Engine and kernel for packed weights: original transformers, none; …'."""
-    each = [f"{escape(name)} {row['engine']}, {row['kernel']}" for name, row in timed.items()]
+    each = [f"{escape(name)} {row['engine']}, {row['kernel']}" for name, row in systems.items()]
     return f"Engine and kernel for packed weights: {'; '.join(each)}."
+
+
+def _other_engines(timed: Mapping[str, Any], systems: Mapping[str, Any]) -> list[str]:
+    """Tell of what was timed in another way than it wrote the reports."""
+    keys = ("engine", "kernel")
+    other = {
+        name: row
+        for name, row in timed.items()
+        if [row[key] for key in keys] != [systems[name][key] for key in keys]
+    }
+    if not other:
+        return []
+    return [f"**Timed otherwise than the reports were written.** {_engines_and_kernels(other)}"]
 
 
 def size_table(systems: Mapping[str, Any]) -> str:
@@ -194,11 +203,10 @@ def size_notes(summary: Summary) -> list[str]:
 
 
 def generation_table(systems: Mapping[str, Any]) -> str:
-    header = ["precision", "engine", "wall s", "CPU s", "output tokens", "s per batch"]
+    header = ["precision", "wall s", "CPU s", "output tokens", "s per batch"]
     rows = [
         [
             escape(name) + (" (simulated)" if row["simulated"] else ""),
-            escape(row["engine"]),
             number(row["wall_seconds"], 1),
             number(row["cpu_seconds"], 1),
             f"{row['output_tokens']:,}",
@@ -206,12 +214,25 @@ def generation_table(systems: Mapping[str, Any]) -> str:
         ]
         for name, row in systems.items()
     ]
-    return table(header, rows, left=2)
+    return table(header, rows)
 
 
 def generation_notes(summary: Summary) -> list[str]:
     systems, machine = summary["performance"]["systems"], summary["machine"]
-    notes = ["Loading is left out. Shards may have run side by side, and other jobs beside them."]
+    notes = [
+        _engines_and_kernels(systems),
+        "Loading is left out. Shards may have run side by side, and other jobs beside them.",
+    ]
+    if any(row["kernel"] == "reference" for row in systems.values()):
+        notes.append(
+            "The kernel *reference* unpacks the weights for every use. A dedicated kernel would be "
+            "faster."
+        )
+    if any(row["simulated"] for row in systems.values()):
+        notes.append(
+            "*Simulated*: what is rounded at run time is rounded to its grid and computed with as "
+            "before, at extra cost. Its quality is meant; it has no speed."
+        )
     for name, row in systems.items():
         if row["too_large_batches"]:
             sizes = " and ".join(map(str, row["too_large_batches"]))
