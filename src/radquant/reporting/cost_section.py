@@ -142,7 +142,8 @@ def _busy_notes(speed: Mapping[str, Any], timed: Mapping[str, Any]) -> list[str]
         found.append(
             f"**The machine was busy**: in some timings threads waited for a core for over {share} "
             f"of the time ({listed}). They are left out; where fewer than {LEAST_REPEATS} others "
-            "remain, no speed is given. CPU seconds are of all."
+            "remain, no speed is given. CPU seconds are of all. `snakemake --forcerun "
+            "measure_speed` times again."
         )
     elif not all(row["waiting_known"] for row in timed.values()):
         found.append("Whether threads had to wait for a core is not known on this system.")
