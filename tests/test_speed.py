@@ -293,7 +293,7 @@ def test_what_does_not_compare_has_no_ratio() -> None:
 
 
 PACES = {"original": [2.0, 2.1, 2.0], "w4a16": [1.0, 1.1, 0.9], "w4a16-rtn": [2.1, 2.0, 2.0]}
-SETTINGS = {"repeats": 3, "prompts": 8, "tokens": 32, "seconds": 1.0}
+SETTINGS = {"repeats": 3, "prompts": 8, "tokens": 32, "seconds": 0.5}
 
 
 def speed_run(folder: Path, paces: dict[str, Any], **values: Any) -> Any:

@@ -33,7 +33,7 @@ class Speed(Section):
         description="Tokens written for each, exactly; an end token does not end them",
     )
     seconds: float = Field(
-        1.0,
+        0.5,
         gt=0,
         le=86_400,
         description="Least wall seconds of a timing; the prompts are written several times until "
