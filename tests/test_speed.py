@@ -156,6 +156,24 @@ def test_an_engine_that_writes_what_it_likes_is_not_timed(
     assert any("Not timed: original, w4a16" in note for note in speed_notes(performance))
 
 
+def test_other_prompts_stop_the_timing(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    real = timing.described
+
+    def longer(ready: Any) -> Any:
+        found = real(ready)
+        packed = found["layers_quantized"] > 0
+        return {**found, "prompt_lengths": [n + packed for n in found["prompt_lengths"]]}
+
+    monkeypatch.setattr(timing, "described", longer)
+    with pytest.raises(SystemExit):
+        run_script(data, tmp_path / "speed.json")
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("error: precision w4a16 reads other prompts than original")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.skipif(waited_seconds() is None, reason="the system does not say")
 def test_waiting_for_a_core_is_seen() -> None:
     """One core for two that compute: each waits for about half of the time."""

@@ -58,7 +58,7 @@ def measure(
     speed: Speed,
     batch_size: int,
 ) -> dict[str, Any]:
-    """The record of all timings of the precisions in `wanted`, the original first.
+    """The record of all timings of the precisions in `wanted`.
 
     Loading is part of none. A precision that is simulated is not timed, and the record says so.
     """
@@ -84,7 +84,9 @@ def measure(
                 release()
             again = replace(wanted[name])  # the model of the last time stays with its own
             held[name] = get_ready(engine_name, again, reading, speed.tokens, batch_size)
-        known.setdefault(name, {"precision": name, **described(held[name])})
+        if name not in known:
+            known[name] = {"precision": name, **described(held[name])}
+            check_same_prompts(known)
         reasons[name] = held[name].why_not
         if reasons[name] is not None:
             del held[name]
@@ -103,7 +105,6 @@ def measure(
         for each in rounds.values():
             each.clear()
     play(range(1 if passes > 1 else 2, speed.repeats + 1), passes)
-    check_same_prompts(known)
     return {
         "reports": count,
         "tokens": speed.tokens,
