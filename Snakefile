@@ -74,6 +74,7 @@ include: "rules/data.smk"
 include: "rules/calibration.smk"
 include: "rules/quantize.smk"
 include: "rules/generate.smk"
+include: "rules/speed.smk"
 include: "rules/score.smk"
 include: "rules/report.smk"
 

@@ -80,6 +80,7 @@ rule report:
             precision=PRECISIONS,
             suffix=["parquet", "json"],
         ),
+        speed=SPEED if TIMED else [],
         annotations=[
             "results/annotations/reference.jsonl",
             *[

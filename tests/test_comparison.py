@@ -181,6 +181,7 @@ ENGINE = {"outputs", "likelihood"}
         ("src/radquant/registry.py", set(), set(), set()),
         ("src/radquant/environments.py", set(), set(), set()),
         ("rules/report.smk", set(), set(), set()),
+        ("rules/speed.smk", set(), set(), set()),
         ("src/radquant/kernels/cpu.py", ENGINE, ENGINE, set()),
         ("src/radquant/kernels/cpp/linear.cpp", ENGINE, ENGINE, set()),
         ("src/radquant/generation/likelihood.py", {"likelihood"}, {"likelihood"}, set()),

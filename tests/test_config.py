@@ -579,6 +579,7 @@ def test_the_default_run_is_planned(repository: Path) -> None:
         "baselines": 1,
         "annotate_reference": 1,
         "annotate": precisions * shards + 2,
+        "measure_speed": 1,
         "score": precisions + 2,
         "write_config": 1,
         "report": 1,

@@ -264,6 +264,7 @@ def test_the_workflow_shows_images(tmp_path: Path) -> None:
             "shards": 1,
         },
         "statistics": {"resamples": 100},
+        "speed": {"repeats": 0},
     }
     (run / "own.yaml").write_text(yaml.safe_dump(config))
     finish(run, "--cores", "1", "--configfile", "own.yaml")

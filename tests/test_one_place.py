@@ -80,6 +80,7 @@ CONFIG = {
     "generation": {"examples": 1, "batch_size": 2, "max_new_tokens": 8},
     "scoring": {"annotator": "toy"},
     "statistics": {"resamples": 200},
+    "speed": {"repeats": 0},
     "compute": {"engine": "toy"},
 }
 

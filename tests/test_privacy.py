@@ -62,6 +62,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "precisions": {"original": {"checkpoint": "original"}, "w4a16": {"checkpoint": "w4"}},
         "generation": {"examples": 1, "batch_size": 2, "shards": 1, "max_new_tokens": 4},
         "statistics": {"resamples": 200},
+        "speed": {"repeats": 3, "prompts": 2, "tokens": 3, "seconds": 0.01},
         "compute": {"device": "cpu"},
     }
     (folder / "tiny.yaml").write_text(yaml.safe_dump(config))

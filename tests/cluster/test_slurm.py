@@ -30,6 +30,7 @@ CONFIG = {
     "precisions": {"original": {"checkpoint": "original"}, "w4a16": {"checkpoint": "w4"}},
     "generation": {"examples": 1, "batch_size": 2, "shards": 2, "max_new_tokens": 4},
     "statistics": {"resamples": 200},
+    "speed": {"repeats": 0},
     "compute": {"device": "cpu"},
 }
 

@@ -23,6 +23,7 @@ CONFIG = {
     "precisions": {"original": {"checkpoint": "original"}, "w4a16": {"checkpoint": "w4"}},
     "generation": {"examples": 1, "batch_size": 2, "shards": 1, "max_new_tokens": 8},
     "statistics": {"resamples": 200},
+    "speed": {"repeats": 0},
     "compute": {"device": "cpu"},
 }
 # In the order of a run: a rule, the log of one of its jobs, and a file that this job writes.

@@ -106,7 +106,7 @@ def write(lean: LeanDecoder, tokenizer: Any, task: Task, stored: StoredPrefix | 
     count = len(task.prompts)
     done = iter(progress(range(count + 1), task.label, count, "reports"))
     next(done)
-    settings = Settings(task.max_new_tokens, frozenset(task.end_ids), task.stop)
+    settings = Settings(task.max_new_tokens, frozenset(task.end_ids or ()), task.stop)
     written = generate(lean, tokenizer, task.prompts, settings, task.batch_size, lambda: next(done))
     written.pace.prefill_seconds += before
     return Work(

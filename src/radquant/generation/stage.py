@@ -39,8 +39,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_inputs(parser: argparse.ArgumentParser) -> None:
     """Add what names the files that a stage reads."""
+    help_text = "original model or checkpoint"
+    parser.add_argument("--model", type=Path, required=True, metavar="DIR", help=help_text)
+    add_reports(parser)
+
+
+def add_reports(parser: argparse.ArgumentParser) -> None:
+    """Add what names the reports and the prompt."""
     add = parser.add_argument
-    add("--model", type=Path, required=True, metavar="DIR", help="original model or checkpoint")
     add("--train", type=Path, required=True, metavar="CSV", help="reports to draw examples from")
     add("--eval", type=Path, required=True, metavar="CSV", help="reports to evaluate")
     prompt = parser.add_mutually_exclusive_group(required=True)

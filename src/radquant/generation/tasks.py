@@ -18,7 +18,7 @@ class Task:
     longest: int  # tokens of the longest sequence, with its answer
     batch_size: int
     max_new_tokens: int = 0
-    end_ids: tuple[int, ...] = ()
+    end_ids: tuple[int, ...] | None = ()  # None: nothing ends an answer but its length
     stop: tuple[str, ...] = ()
 
     @property
@@ -84,11 +84,14 @@ class Done:
     computed: Computed
 
 
-def check_ends(max_new_tokens: int, end_ids: Sequence[int]) -> None:
-    """Raise UserError unless an answer can hold a token, and something can end it."""
+def check_ends(max_new_tokens: int, end_ids: Sequence[int] | None) -> None:
+    """Raise UserError unless an answer can hold a token, and something can end it.
+
+    end_ids: as in a `Task`.
+    """
     if max_new_tokens < 1:
         raise UserError(f"max_new_tokens is {max_new_tokens}; it must be at least 1")
-    if not end_ids:
+    if end_ids is not None and not end_ids:
         raise UserError(
             "the model names no token that ends an answer; set eos_token_id in its "
             "generation_config.json"

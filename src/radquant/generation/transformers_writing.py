@@ -19,7 +19,9 @@ from radquant.prompts import Prompt
 from radquant.token_texts import padding_id
 
 
-def greedy_config(model: Any, max_new_tokens: int, end_ids: Sequence[int], pad_id: int) -> Any:
+def greedy_config(
+    model: Any, max_new_tokens: int, end_ids: Sequence[int] | None, pad_id: int
+) -> Any:
     """Return a configuration for greedy decoding and make it the model's own.
 
     generate() fills what is unset from the checkpoint's generation_config.json, which may ask for
@@ -32,7 +34,7 @@ def greedy_config(model: Any, max_new_tokens: int, end_ids: Sequence[int], pad_i
         do_sample=False,
         num_beams=1,
         max_new_tokens=max_new_tokens,
-        eos_token_id=list(end_ids),
+        eos_token_id=None if end_ids is None else list(end_ids),
         pad_token_id=pad_id,
         use_cache=True,
     )
@@ -81,7 +83,7 @@ def generate_batch(
         raise not_finite(prompts[int(watch.broken.int().argmax())].id)
     rows = sequences[:, start:].tolist()
     ended = time.perf_counter()
-    outputs = [read_output(tokenizer, row, set(config.eos_token_id), stop) for row in rows]
+    outputs = [read_output(tokenizer, row, set(config.eos_token_id or ()), stop) for row in rows]
     if pace is not None and first.seen is not None:
         pace.prefill_seconds += first.seen - started
         pace.decode_seconds += ended - first.seen

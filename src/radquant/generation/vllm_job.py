@@ -94,7 +94,7 @@ def write(opened: Opened, task: Task) -> Done:
             f"vLLM computes {done['layers_quantized']} linear layers of {wanted.model} from packed "
             f"weights, which holds {packed}; use engine transformers"
         )
-    ends = set(task.end_ids)
+    ends = set(task.end_ids or ())
     return Done(
         work=Work(
             results=[read_output(opened.tokenizer, ids, ends, task.stop) for ids in done["tokens"]],

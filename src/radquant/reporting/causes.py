@@ -19,9 +19,9 @@ NOTHING: frozenset[str] = frozenset()
 # what lies between, if the entry acts through nothing else: where that is equal in both runs, the
 # entry has moved nothing.
 EFFECTS: list[tuple[str, frozenset[str], str]] = [
-    ("config statistics|config (model|corpus) name|config generation shards", NOTHING, ""),
+    ("config (statistics|speed)|config (model|corpus) name|config generation shards", NOTHING, ""),
     # What the schema decides stands in the configuration, what a file of envs/ in `environments`.
-    ("code (commit|changed|config/schema\\.yaml|rules/report\\.smk)", NOTHING, ""),
+    ("code (commit|changed|config/schema\\.yaml|rules/(report|speed)\\.smk)", NOTHING, ""),
     ("config scoring|annotator|rewards", SCORES_ALONE, ""),
     ("code rules/score\\.smk", SCORES_ALONE, ""),
     ("code rules/data\\.smk", ALL, "fetched"),
@@ -49,6 +49,7 @@ STAGES: dict[str, tuple[frozenset[str], str]] = {
     "fetch_model": (MODEL, "original"),
     "check_model": (NOTHING, ""),  # these stop a run or leave it as it is
     "check_prompts": (NOTHING, ""),
+    "measure_speed": (NOTHING, ""),  # speed is no quality
     "fetch_texts": (MODEL, "checkpoint"),
     "calibration_set": (MODEL, "checkpoint"),
     "quantize": (MODEL, "checkpoint"),

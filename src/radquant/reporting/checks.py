@@ -25,6 +25,12 @@ COMPUTED_AS = {
     "lm_head": "a head of {}",
     "stored_prefix_tokens": "a stored prefix of {} tokens",
 }
+# What the timed section says of a precision that was timed, and of each timing.
+TIMED_KEYS = ["why_not", "rounds", "precision", "engine", "kernel", *COMPUTED_AS]
+TIMING_KEYS = [
+    *("round", "wall_seconds", "cpu_seconds", "waited_seconds", "prompt_seconds", "decode_seconds"),
+    *("reports", "prompt_tokens", "output_tokens", "decode_tokens", "too_large_batches"),
+]
 ROUNDING = {
     "activations": in_words.activations,
     "kv_cache": in_words.kv_cache,
@@ -104,12 +110,17 @@ def check_tokens(likelihood: Mapping[str, pd.DataFrame]) -> None:
 
 
 def check_computed(
-    precision: str, records: Mapping[str, Mapping[str, Any]], expected: Mapping[str, Any]
+    precision: str,
+    records: Mapping[str, Mapping[str, Any]],
+    expected: Mapping[str, Any],
+    remedy: str = "",
 ) -> None:
     """Refuse a precision that did not compute as its configuration and its checkpoint say.
 
     records: by what they are called. expected: what each must say, by the keys of COMPUTED_AS.
+    remedy: what to do, if it is not to compute the precision again.
     """
+    again = f"delete results/generations/{precision} and results/likelihood/{precision}.*"
     for place, record in records.items():
         if record["precision"] != precision:
             raise UserError(
@@ -120,8 +131,7 @@ def check_computed(
             if not (got == wanted or _round_alike(key, got, wanted)):
                 raise UserError(
                     f"{place} had {words.format(_shown(key, got))} instead of "
-                    f"{_shown(key, wanted)}; delete results/generations/{precision} and "
-                    f"results/likelihood/{precision}.* and run again"
+                    f"{_shown(key, wanted)}; {remedy or again} and run again"
                 )
 
 
@@ -134,3 +144,34 @@ def _shown(key: str, value: Any) -> str:
     if key not in ROUNDING:
         return str(value)
     return "full precision" if value is None else ROUNDING[key](value)
+
+
+def check_speed(path: Path, record: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """Refuse timings of other precisions, lengths or repeats than the configuration asks for."""
+    speed = config["speed"]
+    for key, asked, found in (
+        ("precisions", set(config["precisions"]), set(record["precisions"])),
+        ("repeats", speed["repeats"], record["repeats"]),
+        ("tokens", speed["tokens"], record["tokens"]),
+    ):
+        if found != asked:
+            raise UserError(f"{path} was measured with other {key}; delete it and run again")
+    for name, each in record["precisions"].items():
+        place = f"{path}: precision {name}"
+        if lacking := _lacking(each):
+            raise UserError(f"{place} lacks {min(lacking)}; delete it and run again")
+        count = 0 if each["why_not"] else speed["repeats"]
+        lengths = {timing["output_tokens"] / timing["reports"] for timing in each["rounds"]}
+        if len(each["rounds"]) != count or lengths - {speed["tokens"]}:
+            raise UserError(
+                f"{place} should have {count} timings of {speed['tokens']} tokens a report; delete "
+                "it and run again"
+            )
+
+
+def _lacking(timed: Mapping[str, Any]) -> set[str]:
+    """The keys that the record of a precision in the timed section should have and has not."""
+    asked = ["why_not", "rounds"] if timed.get("why_not") else TIMED_KEYS
+    timings = timed.get("rounds", [])
+    of_timings = {key for key in TIMING_KEYS if any(key not in timing for timing in timings)}
+    return {key for key in asked if key not in timed} | of_timings

@@ -23,12 +23,14 @@ from radquant.reporting.checks import (
     check_prompts,
     check_same_reports,
     check_settings,
+    check_speed,
     check_tokens,
     check_unique,
     first_id,
 )
 from radquant.reporting.measured import join_measures
 from radquant.reporting.patients import patients_of
+from radquant.reporting.speed import why_no_speed
 from radquant.scoring import records as annotation_records
 from radquant.scoring.annotators.kind import Annotator
 from radquant.scoring.metrics.columns import columns
@@ -91,6 +93,7 @@ class Run:
     quantization: dict[str, dict[str, Any]]  # per quantized checkpoint, quantization.json
     disk_bytes: dict[str, int]  # per checkpoint, its weight files
     stored_dtypes: list[str]  # of the original's weight files: 'F16', 'BF16' …
+    speed: dict[str, Any] | None  # speed.json; None where none is measured
     cleaning: dict[str, Any]
     calibration: dict[str, Any] | None  # set.json; None where no checkpoint needs calibration
     source: dict[str, Any]  # models/original/source.json
@@ -185,6 +188,7 @@ def collect(results: str | Path, config: Mapping[str, Any]) -> Run:
             **{name: _weight_bytes(results / "checkpoints" / name) for name in used},
         },
         stored_dtypes=_stored_dtypes(results / "models" / ORIGINAL),
+        speed=_read_speed(results / "speed.json", config),
         cleaning=_read_record(
             results / "data" / "cleaning.json", ["steps", "train", "eval", "split", "unit"]
         ),
@@ -197,6 +201,9 @@ def collect(results: str | Path, config: Mapping[str, Any]) -> Run:
         records = {f"generations/{name}, shard {number}": record for number, record in numbered}
         records[f"likelihood/{name}"] = run.likelihood_costs[name]
         check_computed(name, records, _computed_as(run, name))
+        if run.speed and "engine" in (timed := run.speed["precisions"][name]):
+            place = f"speed.json, precision {name}"
+            check_computed(name, {place: timed}, _computed_as(run, name), "delete it")
     return run
 
 
@@ -359,6 +366,14 @@ def _read_calibration(
         results / "calibration" / "set.json",
         ["samples", "tokens", "texts", "packed", "source", "prompt_hash"],
     )
+
+
+def _read_speed(path: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
+    if why_no_speed(config) is not None:
+        return None
+    record = _read_record(path, ["precisions", "reports", "tokens", "repeats", "batch_size"])
+    check_speed(path, record, config)
+    return record
 
 
 def _read_record(path: Path, require: Sequence[str]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from radquant.files import atomic_path
 from radquant.reporting.clinical_changes import ADDING, LOSING
 from radquant.reporting.collect import BASELINES, ORIGINAL
 from radquant.reporting.formatting import MINUS, change, coverage
+from radquant.reporting.speed import BUSY
 from radquant.scoring.metrics.columns import levels, primary
 
 STYLE = {
@@ -47,7 +48,8 @@ def figures(summary: Mapping[str, Any]) -> dict[str, tuple[Callable[[], Figure],
         )
     drawn["tradeoff"] = (
         lambda: tradeoff_figure(summary),
-        f"Combined {quality['measure']} of each precision against memory and speed",
+        f"Combined {quality['measure']} of each precision against memory"
+        + (" and seconds per report" if _seconds(summary["performance"]) else ""),
     )
     if several and _flipped(quality):
         drawn["flips"] = (
@@ -150,23 +152,39 @@ def _forest(axis: Axes, rows: Sequence[Mapping[str, Any]], names: Sequence[str])
 
 
 def tradeoff_figure(summary: Mapping[str, Any]) -> Figure:
-    """Draw quality against memory and against speed, the baselines as horizontal lines."""
-    quality, systems = summary["quality"], summary["performance"]["systems"]
-    names = quality["precisions"]
-    # A simulation's speed is nobody's speed, and another engine's is no effect of quantizing.
-    real = [name for name in names if systems[name]["comparable"]]
+    """Draw quality against memory and, where it was timed, speed; baselines as horizontal lines."""
+    quality, performance = summary["quality"], summary["performance"]
+    systems, seconds = performance["systems"], _seconds(performance)
     with matplotlib.rc_context(STYLE):
-        figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.9), sharey=True)
-        memory = _apart({name: systems[name]["weight_bytes"] / 1e6 for name in names})
-        _scatter(axes[0], memory, quality)
-        _scatter(axes[1], {name: systems[name]["tokens_per_second"] for name in real}, quality)
+        panels = 2 if seconds else 1
+        shared: dict[str, Any] = {"figsize": (9.5, 3.9), "sharey": True, "squeeze": False}
+        figure, (axes,) = plt.subplots(1, panels, **shared)
+        weights = {name: systems[name]["weight_bytes"] / 1e6 for name in quality["precisions"]}
+        _scatter(axes[0], _apart(weights), quality)
         axes[0].set_ylabel(f"combined {quality['measure']}")
         axes[0].set_xlabel("weights in memory, MB (equal sizes are drawn side by side)")
-        axes[1].set_xlabel("speed, tokens/s (of the original's engine, nothing simulated)")
+        if seconds:
+            _scatter(axes[1], seconds, quality)
+            axes[1].set_xlabel("seconds per report, as timed (left is faster)")
         handles, labels = axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="upper center", ncols=4, frameon=False)
         figure.tight_layout(rect=(0, 0, 1, 0.88))
     return figure
+
+
+def _seconds(performance: Mapping[str, Any]) -> dict[str, float]:
+    """Seconds per report of what was timed on the original's engine; {} where nothing was.
+
+    Another engine's speed is no effect of quantizing, and that of a busy machine is none at all.
+    """
+    if performance["speed"] is None:
+        return {}
+    found = {}
+    for name, row in performance["speed"]["systems"].items():
+        ratio = row["ratios"]["seconds_per_report"]
+        if row["seconds_per_report"] and (name == ORIGINAL or (ratio and ratio["state"] != BUSY)):
+            found[name] = row["seconds_per_report"]["median"]
+    return found
 
 
 def _flipped(quality: Mapping[str, Any]) -> list[str]:

@@ -1,26 +1,23 @@
-"""What each precision takes: bytes, seconds and tokens, and their ratios to the original's."""
+"""What each precision takes: its speed where it was timed, bytes, and what generation took."""
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from radquant.reporting.collect import ORIGINAL, Run
+from radquant.reporting.speed import speed_of
 
 
 def performance(run: Run) -> dict[str, Any]:
-    systems = {name: _speed(run, name) for name in run.precisions}
+    systems = {name: _system(run, name) for name in run.precisions}
     base = systems[ORIGINAL]
     for row in systems.values():
         # Another engine's speed says nothing about what quantizing saves.
         row["comparable"] = not row["simulated"] and row["engine"] == base["engine"]
         row["ratios"] = {
             key: row[key] / base[key]
-            for key in ("tokens_per_second", "peak_process_bytes", "weight_bytes", "disk_bytes")
+            for key in ("peak_process_bytes", "weight_bytes", "disk_bytes")
         }
-        written, of_original = row["decode_tokens_per_second"], base["decode_tokens_per_second"]
-        row["ratios"]["decode_tokens_per_second"] = (
-            written / of_original if written and of_original else None
-        )
     return {
+        "speed": None if run.speed is None else speed_of(run.speed, run.precisions),
         "systems": systems,
         "quantization": {
             name: {
@@ -35,7 +32,7 @@ def performance(run: Run) -> dict[str, Any]:
     }
 
 
-def _speed(run: Run, precision: str) -> dict[str, Any]:
+def _system(run: Run, precision: str) -> dict[str, Any]:
     shards = run.shards[precision]
 
     def total(key: str) -> float:
@@ -64,9 +61,6 @@ def _speed(run: Run, precision: str) -> dict[str, Any]:
         "wall_seconds": total("wall_seconds"),
         "cpu_seconds": total("cpu_seconds"),
         "load_seconds": total("load_seconds"),
-        "tokens_per_second": _ratio(total("output_tokens"), total("wall_seconds")),
-        "decode_tokens_per_second": _decode_speed(shards),
-        "cpu_seconds_per_token": _ratio(total("cpu_seconds"), total("output_tokens")),
         "batch_seconds_mean": _ratio(
             sum(latency["mean"] * batches for latency, batches in latencies), total("batches")
         ),
@@ -77,14 +71,6 @@ def _speed(run: Run, precision: str) -> dict[str, Any]:
         "disk_bytes": run.disk_bytes[run.checkpoint(precision)],
         "shards": shards,
     }
-
-
-def _decode_speed(shards: Sequence[Mapping[str, Any]]) -> float | None:
-    """Return tokens/s behind the first of each answer; None where no engine told it apart."""
-    if any(shard["decode_seconds"] is None for shard in shards):
-        return None
-    seconds = sum(shard["decode_seconds"] for shard in shards)
-    return sum(shard["decode_tokens"] for shard in shards) / seconds if seconds else None
 
 
 def _ratio(a: float, b: float) -> float:

@@ -33,17 +33,9 @@ RAN = [
 # The scripts that a run calls, a stage each.
 STAGES = (
     *("fetch_model", "fetch_corpus", "clean", "fetch_texts", "calibration_set", "quantize"),
-    *("check_model", "check_prompts"),
-    *(
-        "generate",
-        "likelihood",
-        "baselines",
-        "build_env",
-        "annotate",
-        "score",
-        "measure",
-        "write_config",
-    ),
+    *("check_model", "check_prompts", "measure_speed"),
+    *("generate", "likelihood", "baselines", "build_env", "annotate", "score", "measure"),
+    *("subgroups", "write_config"),
     "report",
 )
 # Other packages and engines, in environments of their own, have scripts quantize_* and generate_*.

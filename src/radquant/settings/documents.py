@@ -26,6 +26,7 @@ from radquant.settings import (
     run,
     scoring,
     sources,
+    speed,
     subgroups,
     task,
 )
@@ -39,7 +40,7 @@ HEAD = """\
 """
 MODULES = (
     *(calibration, cleaning, compute, corpus, generation, model, precision, recipe, run),
-    *(scoring, sources, subgroups, task),
+    *(scoring, sources, speed, subgroups, task),
 )
 # A table of keys in a page: <!-- keys: Recipe --> … <!-- end of keys -->
 TABLE = re.compile(r"(<!-- keys: (\w+)((?: \w+)*) -->\n).*?(<!-- end of keys -->)", re.S)

@@ -15,6 +15,7 @@ from radquant.settings.recipe import Checkpoint, needs_calibration
 from radquant.settings.scoring import Scoring, Statistics
 from radquant.settings.section import LARGEST, Name, Section, wrong
 from radquant.settings.sentences import cut, nearest
+from radquant.settings.speed import Speed
 from radquant.settings.task import Task
 
 ORIGINAL = "original"
@@ -67,6 +68,7 @@ class Run(Seeded):
     statistics: Statistics = Field(
         Statistics(), description="Intervals and tests of the paired differences"
     )
+    speed: Speed = Field(Speed(), description="How speed is measured")
     compute: Compute = Field(Compute(), description="Where the models run")
 
     @model_validator(mode="after")

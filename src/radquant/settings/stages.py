@@ -14,6 +14,7 @@ from radquant.settings.recipe import Checkpoint
 from radquant.settings.run import Seeded
 from radquant.settings.scoring import Scoring
 from radquant.settings.sources import HubTexts
+from radquant.settings.speed import Speed
 from radquant.settings.task import Task
 
 SEED = Part("run", Seeded, only=("seed",))
@@ -72,6 +73,11 @@ LIKELIHOOD = (
 GENERATE = (
     *(part for part in LIKELIHOOD if part.name != "generation"),
     Part("generation", Generation, without=("prompt",)),
+)
+# The lengths of what it writes are its own: they change with no other setting.
+MEASURE_SPEED = (
+    Part("speed", Speed),
+    *(part for part in LIKELIHOOD if part.name != "precision"),
 )
 CHECK_MODEL = (MACHINE, CODE_OF_MODEL)
 CHECK_PROMPTS = (

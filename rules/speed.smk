@@ -1,0 +1,53 @@
+"""How fast each precision is, all timed in one job."""
+
+# In an environment of its own an engine loads the model for every call: no speed is measured there.
+TIMED = bool(SETTINGS.speed.repeats) and not ENGINE
+SPEED = "results/speed.json"
+# All cores that there are, so that no other job of the run is beside it; the model has compute.threads
+# of them. A cluster gives what is asked for, and docs/cluster.md says how to keep others away.
+UNDISTURBED = workflow.resource_settings.cores or THREADS
+
+
+def timed_precisions():
+    """Return the options that name the precisions, their models and what they round."""
+    found = []
+    for name, precision in SETTINGS.precisions.items():
+        found.append(options(timed=f"{name}={model_directory(precision.checkpoint)}"))
+        rounded = precision.model_dump(mode="json", exclude={"checkpoint"})
+        rounded = {key: value for key, value in rounded.items() if value is not None}
+        if rounded:
+            found.append(
+                options(rounding=f"{name}={json.dumps(rounded, sort_keys=True)}")
+            )
+    return " ".join(found)
+
+
+rule measure_speed:
+    input:
+        code=code("measure_speed.py"),
+        checked=CHECKED_PROMPTS,
+        models=[
+            file
+            for name in ["original", *SETTINGS.used_checkpoints]
+            for file in model_files(name)
+        ],
+        train="results/data/train.csv",
+        eval="results/data/eval.csv",
+        prompt=SETTINGS.generation.prompt,
+    output:
+        SPEED,
+    log:
+        "results/logs/measure_speed.log",
+    threads: max(UNDISTURBED, THREADS)
+    resources:
+        mem_mb=memory(8000),
+        runtime=240,
+        gpu=GPUS,
+    params:
+        versions=versions(),
+        precisions=timed_precisions(),
+        options=lambda wildcards: settings_for(stages.MEASURE_SPEED),
+    shell:
+        "export OMP_NUM_THREADS={THREADS}; {PYTHON} {input.code[0]:q} {params.precisions}"
+        " --train {input.train} --eval {input.eval} --prompt {input.prompt:q} {params.options}"
+        " --output {output} 2>&1 | tee {log} >&2"
