@@ -61,6 +61,7 @@ localrules:
     build_env,
     fetch_corpus,
     fetch_model,
+    readers,
     report,
     score,
     write_config,

@@ -24,6 +24,7 @@ def run_script(results, folder):
     command += ["--html", str(folder / "report.html")]
     command += ["--summary", str(folder / "summary.json"), "--figures", str(folder / "figures")]
     command += ["--provenance", str(folder / "provenance.json")]
+    command += ["--reporting", str(folder / "reporting.md")]
     return subprocess.run(command, capture_output=True, text=True)
 
 

@@ -19,7 +19,7 @@ NOTHING: frozenset[str] = frozenset()
 # what lies between, if the entry acts through nothing else: where that is equal in both runs, the
 # entry has moved nothing.
 EFFECTS: list[tuple[str, frozenset[str], str]] = [
-    ("config statistics|config (model|corpus) name|config generation shards", NOTHING, ""),
+    ("config (statistics|study)|config (model|corpus) name|config generation shards", NOTHING, ""),
     # What the schema decides stands in the configuration, what a file of envs/ in `environments`.
     ("code (commit|changed|config/schema\\.yaml|rules/report\\.smk)", NOTHING, ""),
     ("config scoring|annotator|rewards", SCORES_ALONE, ""),
@@ -59,6 +59,7 @@ STAGES: dict[str, tuple[frozenset[str], str]] = {
     "score": (SCORES_ALONE, ""),
     "build_env": (NOTHING, ""),  # what it installs stands in `environments`
     "write_config": (NOTHING, ""),
+    "readers": (NOTHING, ""),
     "report": (NOTHING, ""),
 }
 OF_BASELINES = {"fetch_corpus", "clean", "baselines", "annotate", "score"}

@@ -26,6 +26,7 @@ from radquant.settings import (
     run,
     scoring,
     sources,
+    study,
     task,
 )
 from radquant.settings.section import OneOf, Section, kinds_of
@@ -38,7 +39,7 @@ HEAD = """\
 """
 MODULES = (
     *(calibration, cleaning, compute, corpus, generation, model, precision, recipe, run),
-    *(scoring, sources, task),
+    *(scoring, sources, study, task),
 )
 # A table of keys in a page: <!-- keys: Recipe --> … <!-- end of keys -->
 TABLE = re.compile(r"(<!-- keys: (\w+)((?: \w+)*) -->\n).*?(<!-- end of keys -->)", re.S)

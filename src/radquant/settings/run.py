@@ -15,6 +15,7 @@ from radquant.settings.recipe import Checkpoint, needs_calibration
 from radquant.settings.scoring import Scoring, Statistics
 from radquant.settings.section import LARGEST, Name, Section, wrong
 from radquant.settings.sentences import cut, nearest
+from radquant.settings.study import Study
 from radquant.settings.task import Task
 
 ORIGINAL = "original"
@@ -68,6 +69,9 @@ class Run(Seeded):
         Statistics(), description="Intervals and tests of the paired differences"
     )
     compute: Compute = Field(Compute(), description="Where the models run")
+    study: Study = Field(
+        Study(), description="What the authors say of the study, and who read its outputs"
+    )
 
     @model_validator(mode="after")
     def check_paths(self) -> Self:
@@ -80,6 +84,7 @@ class Run(Seeded):
             "generation.prompt": self.generation.prompt,
             "calibration.prompt": calibration.prompt,
         }
+        paths |= {f"study.readings.{n}": path for n, path in enumerate(self.study.readings)}
         for key, path in paths.items():
             if path and any(brace in path for brace in "{}"):
                 raise wrong(f"{key} is {path}; rename it, because a path may hold no braces")
