@@ -76,7 +76,7 @@ def _flow(summary: Summary) -> Iterator[str]:
 def _leak(summary: Summary) -> Iterator[str]:
     facts, missing = leak_statement(summary["config"])
     yield "## Is the corpus in the model's training data?"
-    yield prose(*filter(None, [escape(facts), _open(missing)]))
+    yield prose(*filter(None, [escape(facts), _open(escape(missing))]))
 
 
 def _list(checklist: Checklist, found: Mapping[str, Answer]) -> str:

@@ -120,7 +120,7 @@ def data_answers(summary: Summary) -> dict[str, Answer]:
             "to the run.",
             "say why these data were chosen",
         ),
-        "leak": Answer(escape(facts), missing),
+        "leak": Answer(escape(facts), escape(missing)),
         "numbers": Answer(
             f"Training split: {train:,} reports{_groups(cleaning, 'train_groups', unit)}. "
             f"Evaluation split: {held:,} reports{_groups(cleaning, 'eval_groups', unit)}. Split "

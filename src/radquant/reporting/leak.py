@@ -28,7 +28,9 @@ def known_leak(config: Mapping[str, Any]) -> str | None:
 def leak_statement(config: Mapping[str, Any]) -> tuple[str, str]:
     """Return what can be said, and what the authors still have to say: '' if nothing."""
     study = config.get("study", {})
-    said, note, known = study.get("leak", UNKNOWN), study.get("leak_note"), known_leak(config)
+    said, known = study.get("leak", UNKNOWN), known_leak(config)
+    note = (study.get("leak_note") or "").strip()
+    note = "" if note.lower() == UNKNOWN else note
     model, corpus = config["model"]["name"], config["corpus"]["name"]
     why = f" Note by the authors: {note}" if note else ""
     if said == YES:
@@ -37,14 +39,15 @@ def leak_statement(config: Mapping[str, Any]) -> tuple[str, str]:
     if said == NO:
         facts = f"The training data of {model} do not hold {corpus}, by the configuration.{why}"
         if known:
-            return f"{facts} But {known}.", "say why no evaluated report is among them"
+            missing = "" if note else "say why no evaluated report is among them"
+            return f"{facts} But {known}.", missing
         return facts, "" if note else "say how that is known"
     missing = f"say whether the training data of {model} hold {corpus} (config key study: leak)"
-    return (f"{known}. {TOO_HIGH}{why}" if known else note or ""), missing
+    return (f"{known}. {TOO_HIGH}{why}" if known else note), missing
 
 
 TOO_HIGH = (
-    "Scores of reports that a model was trained on are too high, those of every precision alike. "
+    "Scores of reports that a model was trained on tend to be too high, in every precision. "
     "What quantizing costs on new reports may differ."
 )
 
