@@ -210,7 +210,8 @@ def statistics(folder: Path, sizes: list[int]) -> None:
         code = (
             "import numpy as np; from radquant import statistics; "
             f"d = np.random.default_rng(0).normal(0, 0.3, {reports}).round(2); "
-            "statistics.compare(d, 10_000, 0.95, 7); statistics.equivalence_p(d, 0.01)"
+            "statistics.compare(d, 10_000, 0.95, 7); "
+            "statistics.equivalence_p(d, 0.01, 1, 10_000, 7)"
         )
         row(f"{reports:,}", *costs(measured([sys.executable, "-c", code])))
 

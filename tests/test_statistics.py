@@ -16,7 +16,7 @@ from statistics_simulation import (
     students_t,
 )
 
-from radquant import statistics
+from radquant import intervals, statistics
 from radquant.errors import UserError
 
 
@@ -117,7 +117,7 @@ skewed = st.floats(-5, 5).map(np.exp)
 def test_bca_is_scipys(values, seed):
     d = np.array(values)
     # A half width that makes t's interval the inner one, whatever BCa's.
-    with mock.patch.object(statistics, "_t_half_width", return_value=-np.inf):
+    with mock.patch.object(intervals, "_t_half_width", return_value=-np.inf):
         found = statistics.bootstrap_interval(d, 200, 0.95, seed)
     if found.method == "constant":
         assert found.low == found.high == d[0]
@@ -209,7 +209,7 @@ def test_pairs_needed_is_the_inverse_of_the_detectable_difference(difference, sd
 def test_pairs_to_settle_show_equivalence_four_times_in_five():
     rng = np.random.default_rng(11)
     n = statistics.pairs_to_settle(0.05, 0.2)
-    found = [statistics.equivalence_p(d, 0.05) < 0.05 for d in rng.normal(0, 0.2, (2000, n))]
+    found = [statistics.equivalence_p(d, 0.05, 1, 10_000, 1) < 0.05 for d in rng.normal(0, 0.2, (2000, n))]
     assert np.mean(found) == pytest.approx(0.8, abs=0.03)
     assert n > statistics.pairs_needed(0.05, 0.2)
 
@@ -232,7 +232,7 @@ def test_equivalence_means_that_the_90_percent_interval_lies_within_the_margin()
     for seed in range(20):
         d = np.random.default_rng(seed).normal(0.004, 0.03, 60)
         low, high = stats.ttest_1samp(d, 0).confidence_interval(0.90)
-        assert (statistics.equivalence_p(d, 0.01) < 0.05) == (low > -0.01 and high < 0.01)
+        assert (statistics.equivalence_p(d, 0.01, 1, 10_000, 1) < 0.05) == (low > -0.01 and high < 0.01)
 
 
 def test_equivalence_without_variation():
@@ -256,5 +256,5 @@ def test_six_precisions_on_three_thousand_reports_take_under_ten_seconds():
     started = time.process_time()
     for d in draws:
         statistics.compare(d, 10_000, 0.95, 1)
-        statistics.equivalence_p(d, 0.01)
+        statistics.equivalence_p(d, 0.01, 1, 10_000, 1)
     assert time.process_time() - started < 10

@@ -122,7 +122,9 @@ def _differences(run: Run, column: Column) -> dict[str, Any]:
             sizes = (margin, rows[name]["sd"], alpha, POWER)
             rows[name]["pairs_for_margin"] = statistics.pairs_needed(*sizes)
             rows[name]["pairs_to_settle"] = statistics.pairs_to_settle(*sizes)
-            equivalence[name] = rows[name]["equivalence_p"] = statistics.equivalence_p(d, margin)
+            equivalence[name] = rows[name]["equivalence_p"] = statistics.equivalence_p(
+                d, margin, high - low, settings["resamples"], run.config["seed"]
+            )
     adjusted = statistics.holm({name: row["p"] for name, row in rows.items()})
     adjusted_equivalence = statistics.holm(equivalence)
     for name, row in rows.items():

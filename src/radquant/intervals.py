@@ -1,0 +1,239 @@
+"""Confidence intervals: of a mean by patient, of its spread, and of a share."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import special, stats
+
+from radquant.bounded_means import guarded_ends
+from radquant.errors import UserError
+from radquant.patient_units import Units, constant, standard_error, units
+
+# Resampled patients held in memory at a time, as patients × resamples.
+CHUNK = 4_000_000
+MOST = 100_000  # resamples, where the ends still move in the third decimal
+DECIMAL = 0.0005  # half a unit of the third decimal
+# With fewer patients that differ from the others, a sample says too little about large losses.
+FEW = 10
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A confidence interval, and the `method` that it comes from.
+
+    'BCa' and 'percentile' are bootstraps, widened to Student's t where that reaches further.
+    'Gaffke' holds for every distribution in a range. 'constant' says that nothing varied, and is
+    only given where no range is known. 'Wilson' is of a share.
+    """
+
+    low: float
+    high: float
+    method: str
+
+
+def bootstrap_interval(
+    values: Sequence[float] | np.ndarray,
+    resamples: int,
+    confidence: float,
+    seed: int,
+    patients: Sequence[str] | None = None,
+    *,
+    bounds: tuple[float, float] | None = None,
+    most: int | None = None,
+) -> Interval:
+    """Return an interval for the mean of `values`, one a report, resampled by patient.
+
+    patients: one label a report. bounds: the least and the greatest value that a report can have;
+    −1 and 1 for differences of scores from 0 to 1. Without them an interval of equal values has no
+    width. most: resamples to go up to where the ends still move in the third decimal.
+
+    It takes the outer ends of BCa's and of Student's t. The bias-corrected and accelerated
+    bootstrap (Efron 1987, doi:10.1080/01621459.1987.10478410) is at the level that makes up for the
+    bootstrap's too small standard error (expanded percentiles, Hesterberg 2015,
+    doi:10.1080/00031305.2015.1089789). Still it covers too seldom where most values are 0 and the
+    others symmetric, as a small sample's skewness misleads it, and t where values are skewed;
+    differences of F1 come in both shapes. The outer ends keep their level in both
+    (benchmarks/statistics_simulation.py). Where fewer than `FEW` patients differ from the others
+    and `bounds` are given, Gaffke's bounds are taken.
+
+    BCa is undefined when every resampled mean lies on one side of the mean; the percentile
+    interval of the same resamples then stands in, and `method` says so.
+
+    Raises UserError for fewer than two reports, and for one patient where no bounds are given.
+    """
+    return interval_of(units(values, patients), resamples, confidence, seed, bounds, most)
+
+
+def interval_of(
+    of: Units,
+    resamples: int,
+    confidence: float,
+    seed: int,
+    bounds: tuple[float, float] | None,
+    most: int | None,
+) -> Interval:
+    """Return the interval of `bootstrap_interval` for values that are added up already."""
+    if bounds is not None and too_few_differ(of):
+        tail = (1 - confidence) / 2
+        low, high = guarded_ends(of.totals, of.weights, unseen_size(of), bounds, tail)
+        return Interval(low, high, "Gaffke")
+    if of.count < 2:
+        raise UserError(
+            f"all {of.reports} reports are of one patient, from whom nothing follows for others; "
+            "evaluate reports of at least 2 patients"
+        )
+    if constant(of.residuals):
+        return Interval(of.mean, of.mean, "constant")
+    mean, half = of.mean, _t_half_width(of, confidence)
+    means, tails, method = resampled(of, resamples, confidence, seed, most)
+    low, high = np.quantile(means, tails)
+    return Interval(float(min(low, mean - half)), float(max(high, mean + half)), method)
+
+
+def too_few_differ(of: Units) -> bool:
+    """Tell whether fewer than `FEW` patients differ from what most of them have in common."""
+    means = np.round(of.totals / of.weights, 12)
+    usual = np.unique(means, return_counts=True)[1].max()
+    return bool(of.count == 1 or (usual > 1 and of.count - usual < FEW))
+
+
+def unseen_size(of: Units) -> float:
+    """Return the weight of the patient of a report drawn at random."""
+    return float((of.weights**2).sum() / of.weights.sum())
+
+
+def resampled(
+    of: Units, resamples: int, confidence: float, seed: int, most: int | None
+) -> tuple[np.ndarray, np.ndarray, str]:
+    """Return the resampled means, which of their quantiles are the ends, and the method's name."""
+    rng = np.random.default_rng(seed)
+    tail = (1 - _expanded(confidence, of)) / 2
+    means = _resampled_means(of, resamples, rng)
+    tails, method = _tails(of, means, tail)
+    if most is not None and most > resamples and _moves(means, tails):
+        means = np.append(means, _resampled_means(of, most - resamples, rng))
+        tails, method = _tails(of, means, tail)
+    return means, tails, method
+
+
+def _resampled_means(of: Units, resamples: int, rng: np.random.Generator) -> np.ndarray:
+    """Return the means of as many draws of as many patients, with replacement."""
+    count, rows = of.count, max(1, CHUNK // of.count)
+    parts = []
+    for start in range(0, resamples, rows):
+        drawn = rng.integers(0, count, (min(rows, resamples - start), count))
+        if of.plain:
+            parts.append(of.totals[drawn].mean(axis=-1))
+        else:
+            parts.append(of.totals[drawn].sum(axis=-1) / of.weights[drawn].sum(axis=-1))
+    return np.concatenate(parts)
+
+
+def _tails(of: Units, means: np.ndarray, tail: float) -> tuple[np.ndarray, str]:
+    tails = _bca_tails(of, means, tail)
+    if np.isnan(tails).any():
+        return np.array([tail, 1 - tail]), "percentile"
+    return tails, "BCa"
+
+
+def _moves(means: np.ndarray, tails: np.ndarray) -> bool:
+    """Tell whether two standard errors of an end, as a quantile of draws, reach the third decimal.
+
+    As many draws fall below a quantile as of a binomial distribution, whose standard deviation on
+    either side spans two standard errors of it.
+    """
+    spread = np.sqrt(tails * (1 - tails) / len(means))
+    wide = np.quantile(means, np.clip([tails - spread, tails + spread], 0, 1))
+    return bool(np.max(wide[1] - wide[0]) >= DECIMAL)
+
+
+def bias_and_acceleration(of: Units, means: np.ndarray) -> tuple[float, float]:
+    """Return BCa's bias z₀, infinite where it is undefined, and its acceleration.
+
+    `scipy.stats.bootstrap` finds the acceleration by leaving out each value once, in time that
+    grows with the square of their number. As leaving out a patient moves the mean in proportion to
+    the residual total e, to first order where weights differ and exactly where they are equal, it
+    is Σe³ / (6 (Σe²)^1.5) (Efron 1987).
+    """
+    mean = of.mean
+    distances = of.totals - mean if of.plain else of.residuals
+    acceleration = (distances**3).sum() / (6 * (distances**2).sum() ** 1.5)
+    # A resample whose mean is the sample's counts as half below it.
+    below = (np.count_nonzero(means < mean) + np.count_nonzero(means <= mean)) / 2
+    return float(stats.norm.ppf(below / len(means))), float(acceleration)
+
+
+def _bca_tails(of: Units, means: np.ndarray, tail: float) -> np.ndarray:
+    """Return which quantiles of the resampled `means` are BCa's ends; nan where it is undefined."""
+    bias, acceleration = bias_and_acceleration(of, means)
+    # ∞ − ∞ or ∞ ÷ ∞ where it is undefined.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        z = bias + stats.norm.ppf(tail) * np.array([1, -1])
+        return np.asarray(stats.norm.cdf(bias + z / (1 - acceleration * z)))
+
+
+def _expanded(confidence: float, of: Units) -> float:
+    """Return the level whose normal quantile is √(G / (G − 1)) times t's at `confidence`."""
+    count, freedom = of.count, standard_error(of)[1]
+    quantile = stats.t.ppf((1 + confidence) / 2, freedom) * np.sqrt(count / (count - 1))
+    return float(2 * stats.norm.cdf(quantile) - 1)
+
+
+def _t_half_width(of: Units, confidence: float) -> float:
+    error, freedom = standard_error(of)
+    return float(stats.t.ppf((1 + confidence) / 2, freedom) * error)
+
+
+def spread_interval(of: Units, sd: float, confidence: float, high: float | None) -> Interval:
+    """Return an interval for the standard deviation `sd` of a report, √reports × the mean's error.
+
+    By the delta method for its logarithm, from how much the patients' squared residuals vary.
+    high: the most that it can be, where too few patients differ to tell.
+    """
+    squares = of.residuals**2
+    if of.count < 2 or sd <= 0 or constant(squares):
+        return Interval(sd, sd if high is None else high, "log-normal")
+    relative = squares.std(ddof=1) / squares.mean() / np.sqrt(of.count)
+    reach = float(stats.t.ppf((1 + confidence) / 2, of.count - 1) * relative / 2)
+    return Interval(
+        float(sd * np.exp(-reach)),
+        float(sd * np.exp(min(reach, 50)) if high is None else max(high, sd)),
+        "log-normal",
+    )
+
+
+def proportion_interval(
+    hits: Sequence[bool] | np.ndarray, confidence: float, patients: Sequence[str] | None = None
+) -> Interval:
+    """Return Wilson's score interval (1927) of the share of `hits`, one a report.
+
+    With patients the number of reports is divided by the design effect, and by the square of what
+    t's quantile of the patients is wider than that of the reports (Korn & Graubard 1998). Where all
+    reports agree no design effect can be measured, and each patient counts once.
+
+    Raises UserError if there is no report.
+    """
+    x = np.asarray(hits, dtype=np.float64)
+    if x.size < 1:
+        raise UserError("a share of no reports has no interval; evaluate at least 1")
+    count = _effective_number(x, confidence, patients)
+    z, share = stats.norm.ppf((1 + confidence) / 2), float(x.mean())
+    middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
+    half = z / (1 + z**2 / count) * np.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
+    low = 0.0 if share == 0 else max(0.0, float(middle - half))
+    return Interval(low, 1.0 if share == 1 else min(1.0, float(middle + half)), "Wilson")
+
+
+def _effective_number(x: np.ndarray, confidence: float, patients: Sequence[str] | None) -> float:
+    if len(x) == 1:
+        return 1.0
+    of = units(x, patients)
+    if of.plain or of.count == 1:
+        return float(of.count)
+    if constant(x):
+        return float(of.count)
+    error, freedom = standard_error(of)
+    effect = max(1.0, error**2 / (x.var(ddof=1) / len(x)))
+    quantiles = special.stdtrit([len(x) - 1, freedom], (1 + confidence) / 2)
+    return float(len(x) / effect * (quantiles[0] / quantiles[1]) ** 2)
