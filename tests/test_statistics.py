@@ -209,7 +209,10 @@ def test_pairs_needed_is_the_inverse_of_the_detectable_difference(difference, sd
 def test_pairs_to_settle_show_equivalence_four_times_in_five():
     rng = np.random.default_rng(11)
     n = statistics.pairs_to_settle(0.05, 0.2)
-    found = [statistics.equivalence_p(d, 0.05, 1, 10_000, 1) < 0.05 for d in rng.normal(0, 0.2, (2000, n))]
+    found = [
+        statistics.equivalence_p(d, 0.05, 1, 10_000, 1) < 0.05
+        for d in rng.normal(0, 0.2, (2000, n))
+    ]
     assert np.mean(found) == pytest.approx(0.8, abs=0.03)
     assert n > statistics.pairs_needed(0.05, 0.2)
 
@@ -232,7 +235,9 @@ def test_equivalence_means_that_the_90_percent_interval_lies_within_the_margin()
     for seed in range(20):
         d = np.random.default_rng(seed).normal(0.004, 0.03, 60)
         low, high = stats.ttest_1samp(d, 0).confidence_interval(0.90)
-        assert (statistics.equivalence_p(d, 0.01, 1, 10_000, 1) < 0.05) == (low > -0.01 and high < 0.01)
+        assert (statistics.equivalence_p(d, 0.01, 1, 10_000, 1) < 0.05) == (
+            low > -0.01 and high < 0.01
+        )
 
 
 def test_equivalence_without_variation():

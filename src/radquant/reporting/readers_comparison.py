@@ -171,29 +171,18 @@ def _together(
         "difference": float(d.mean()) if len(d) else None,
         "interval": None,
         "p": None,
-        "unchanged_bound": None,
     }
-    if row["patients"] < 2:
+    if len(d) < 2:
         return row
     labels = [patients[report] for report in differences]
     found = statistics.compare(
-        d, settings.resamples, settings.confidence, settings.seed, patients=labels
+        *(d, settings.resamples, settings.confidence, settings.seed, labels), bounds=(-1, 1)
     )
-    interval = found.interval
-    row["p"] = found.p
-    if row["changed"]:
-        row["interval"] = {"low": interval.low, "high": interval.high, "method": interval.method}
-    else:
-        row["unchanged_bound"] = unseen(row["patients"], settings.confidence)
-    return row
-
-
-def unseen(patients: int, confidence: float) -> float:
-    """Return the share of patients that may differ although none of `patients` does.
-
-    The upper end of Clopper and Pearson's interval (1934, doi:10.1093/biomet/26.4.404) for 0 of n.
-    """
-    return float(1 - ((1 - confidence) / 2) ** (1 / patients))
+    ends = found.interval
+    return row | {
+        "p": found.p,
+        "interval": {"low": ends.low, "high": ends.high, "method": ends.method},
+    }
 
 
 def _adjust(rows: Sequence[dict[str, Any] | None]) -> None:

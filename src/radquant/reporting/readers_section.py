@@ -8,7 +8,6 @@ from radquant.reporting.formatting import (
     bullets,
     change,
     escape,
-    interval,
     number,
     probability,
     prose,
@@ -61,22 +60,19 @@ def _answers(record: Record) -> Iterator[str]:
     for name, found in record["comparisons"].items():
         for system, row in found["systems"].items():
             if system != REFERENCE:
-                says = _answer(record, name, found["good"], row["together"])
+                says = _answer(record, found["good"], row["together"])
                 yield f"{escape(system)}, {name} ({found['question']}): {says}"
 
 
-def _answer(record: Record, name: str, good: bool, row: Record) -> str:
-    unit = f"{record['unit']}s"
+def _answer(record: Record, good: bool, row: Record) -> str:
     if row["difference"] is None:
         return "not compared, as no reader rated both it and the original."
-    if row["patients"] < 2:
-        return f"not compared, as all ratings are of one {record['unit']}."
-    if row["unchanged_bound"] is not None:
-        return (
-            f"as often as the original in each of {row['patients']} {unit}. A change in up to "
-            f"{_percent(row['unchanged_bound'])} of {unit} cannot be excluded."
-        )
-    numbers = f"{_points(row)}, {_coverage(record)} {_ends(row)}, p {probability(row['p_holm'])}"
+    if row["p"] is None:
+        return "not compared, as readers rated both of one report alone."
+    numbers = f"{_points(row)}, {_coverage(record)} {_ends(row)}"
+    if not row["changed"]:
+        return f"as often as the original in every report ({numbers})."
+    numbers += f", p {probability(row['p_holm'])}"
     if row["p_holm"] < 1 - record["settings"]["confidence"]:
         word = "more" if row["difference"] > 0 else "less"
         verdict = "better" if (row["difference"] > 0) == good else "worse"
@@ -153,13 +149,18 @@ def _comparisons(record: Record) -> Iterator[str]:
         for system, row in found["systems"].items():
             both = row["together"]
             cells = [both["reports"], both["patients"], both["pairs"], both["changed"]]
-            ends = DASH if both["interval"] is None else interval(both["interval"])
+            ends = DASH if both["interval"] is None else _interval(both["interval"])
             last = [change(both["difference"]), ends, probability(both["p"])]
             last.append(probability(both.get("p_holm")))
             rows.append([NAMES.get(system, escape(system)), *map(str, cells), *last])
         yield table(header, rows)
         yield "McNemar's exact test, which takes reports as independent:"
         yield table(*_mcnemar(found["systems"]), left=2)
+
+
+def _interval(record: Record) -> str:
+    text = f"{change(record['low'])} to {change(record['high'])}"
+    return text if record["method"] == "BCa" else f"{text} ({record['method']})"
 
 
 def _coverage(record: Record) -> str:
@@ -230,9 +231,9 @@ def _notes(record: Record) -> Iterator[str]:
     settings = record["settings"]
     yield (
         "The difference is the mean over reports of the mean over their readers: the share of the "
-        "text minus that of the original. Interval and p come from a bootstrap and sign flips by "
-        f"{record['unit']} ({settings['resamples']:,} resamples). The readers are taken as they "
-        "are: what is found holds for these readers."
+        f"text minus that of the original. Interval and p are by {record['unit']}, from at least "
+        f"{settings['resamples']:,} resamples; Gaffke's interval stands where few differ. The "
+        "readers are taken as they are: what is found holds for these readers."
     )
     yield (
         "p (Holm) is corrected for the number of precisions, within one judgement. Most readers: "
