@@ -224,6 +224,7 @@ def report(folder: Path, sizes: list[int], resamples: int = 10_000) -> None:
         words: list[object] = ["--results", results, "--config", results / "config.json"]
         words += ["--output", folder / "report.md", "--html", folder / "report.html"]
         words += ["--summary", folder / "summary.json", "--provenance", folder / "provenance.json"]
+        words += ["--reporting", folder / "reporting.md"]
         used = measured(script("report.py", *words, "--figures", folder / "figures"))
         size = (folder / "report.html").stat().st_size
         row(f"{reports:,}", *costs(used), f"{size / 1e6:,.0f} MB")

@@ -157,6 +157,17 @@ def test_changing_a_checkpoints_transform(run: Path, recipe: dict[str, Any]) -> 
 
 
 @pytest.mark.slow
+def test_what_authors_and_readers_say_reruns_the_report_alone(run: Path) -> None:
+    assert jobs(run, 'study={"leak": "no", "ethics": "Waived."}') == {
+        "write_config": 1,
+        "report": 1,
+    }
+    (run / "a reader's file.json").write_text("{}")
+    readings = """study={"readings": ["a reader's file.json"]}"""
+    assert jobs(run, readings) == {"write_config": 1, "readers": 1, "report": 1}
+
+
+@pytest.mark.slow
 def test_writing_fewer_reports_measures_no_likelihood_again(run: Path) -> None:
     assert jobs(run, 'generation={"reports": 4}') == {
         **{"write_config": 1, "baselines": 1, "report": 1},
@@ -266,7 +277,7 @@ def test_a_lost_file_is_made_again_where_it_is_needed(run: Path, file: str, rule
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("file", ["report.md", "report.html", "summary.json"])
+@pytest.mark.parametrize("file", ["report.md", "report.html", "reporting.md"])
 def test_a_lost_result_is_made_again(run: Path, file: str) -> None:
     (run / "results" / file).unlink()
     assert jobs(run) == {"report": 1}
@@ -302,7 +313,8 @@ def test_editing_an_environment_rebuilds_it_and_reruns_its_users(run: Path) -> N
 def test_the_code_inputs_of_each_rule_are_all_that_its_script_imports(tmp_path: Path) -> None:
     run = copy_repository(tmp_path / "run")
     radgraph = 'scoring={"annotator": "radgraph", "radgraph": {"directory": "somewhere"}}'
-    found = dry_run(run, "--config", radgraph).code_inputs
+    readings = 'study={"readings": ["config.yaml"]}'
+    found = dry_run(run, "--config", radgraph, readings).code_inputs
     engines = ["lean", "transformers"]
     chosen = {"CORPUS_FORMATS": ["openi"], "ANNOTATORS": ["radgraph"], "ENGINES": engines}
     found.pop("all")

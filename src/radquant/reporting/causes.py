@@ -19,7 +19,11 @@ NOTHING: frozenset[str] = frozenset()
 # what lies between, if the entry acts through nothing else: where that is equal in both runs, the
 # entry has moved nothing.
 EFFECTS: list[tuple[str, frozenset[str], str]] = [
-    ("config (statistics|speed)|config (model|corpus) name|config generation shards", NOTHING, ""),
+    (
+        "config (statistics|speed|study)|config (model|corpus) name|config generation shards",
+        NOTHING,
+        "",
+    ),
     # What the schema decides stands in the configuration, what a file of envs/ in `environments`.
     ("code (commit|changed|config/schema\\.yaml|rules/(report|speed)\\.smk)", NOTHING, ""),
     ("config scoring|annotator|rewards", SCORES_ALONE, ""),
@@ -61,6 +65,8 @@ STAGES: dict[str, tuple[frozenset[str], str]] = {
     "measure": (NOTHING, ""),  # its rulers are not among what two runs are compared by
     "build_env": (NOTHING, ""),  # what it installs stands in `environments`
     "write_config": (NOTHING, ""),
+    "readers": (NOTHING, ""),
+    "subgroups": (NOTHING, ""),
     "report": (NOTHING, ""),
 }
 OF_BASELINES = {"fetch_corpus", "clean", "baselines", "annotate", "score"}

@@ -17,6 +17,7 @@ from radquant.reporting.method_sections import (
     reproduction_section,
 )
 from radquant.reporting.quality_section import quality_section
+from radquant.reporting.readers_section import readers_section
 from radquant.reporting.subgroups import subgroups_section
 from radquant.reporting.verdict_section import verdict_section
 
@@ -35,6 +36,7 @@ def render(summary: Summary, texts: Mapping[tuple[str, str], str], figures_path:
         cost_section(summary),
         differences_section(summary),
         subgroups_section(summary),
+        readers_section(summary.get("readers")),
         _figures(summary, figures_path),
         changes_section(summary),
         examples_section(summary, texts),

@@ -17,6 +17,7 @@ from radquant.reporting.formatting import (
     table,
     without_absent,
 )
+from radquant.reporting.leak import leak_warning
 from radquant.settings.recipe import WHOLE_ROW, other_values
 
 Summary = Mapping[str, Any]
@@ -39,6 +40,8 @@ def data_section(summary: Summary) -> str:
             f"Of these, the first {quality['reports']:,} by draw were written and scored; the "
             f"likelihood is that of all {quality['references']:,} references."
         )
+    if warning := leak_warning(summary["config"]):
+        sentences.append(f"**{escape(warning)}**")
     if ways := cleaning.get("images"):
         counts = (f"{way['images']:,} ({', '.join(way['steps'])})" for way in ways)
         sentences.append(

@@ -35,8 +35,7 @@ STAGES = (
     *("fetch_model", "fetch_corpus", "clean", "fetch_texts", "calibration_set", "quantize"),
     *("check_model", "check_prompts", "measure_speed"),
     *("generate", "likelihood", "baselines", "build_env", "annotate", "score", "measure"),
-    *("subgroups", "write_config"),
-    "report",
+    *("subgroups", "write_config", "readers", "report"),
 )
 # Other packages and engines, in environments of their own, have scripts quantize_* and generate_*.
 IN_ENVIRONMENTS = ("quantize", "generate")

@@ -38,6 +38,7 @@ def resolve(config: Mapping[str, Any]) -> Run:
         check_kinds(run)
         check_prompt(run, "generation", run.generation.prompt)
         check_recipes(run)
+        check_readings(run)
         if run.calibrated_checkpoints and not (run.calibration.table or run.calibration.hub):
             check_prompt(run, "calibration", run.calibration.prompt)
     except UserError as error:
@@ -105,6 +106,15 @@ def check_kinds(run: Run) -> None:
         if measure.on(settings):
             measure.check(settings)
     engines.check_configuration(run.model_dump(mode="json"))
+
+
+def check_readings(run: Run) -> None:
+    """The reading files are there; whether they are of this run is known when it has finished."""
+    for path in run.study.readings:
+        if not os.path.isfile(path):
+            raise UserError(
+                f"study.readings names {path}, which does not exist; correct the path or remove it"
+            )
 
 
 def check_recipes(run: Run) -> None:

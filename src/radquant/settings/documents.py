@@ -27,6 +27,7 @@ from radquant.settings import (
     scoring,
     sources,
     speed,
+    study,
     subgroups,
     task,
 )
@@ -40,7 +41,7 @@ HEAD = """\
 """
 MODULES = (
     *(calibration, cleaning, compute, corpus, generation, model, precision, recipe, run),
-    *(scoring, sources, speed, subgroups, task),
+    *(scoring, sources, speed, study, subgroups, task),
 )
 # A table of keys in a page: <!-- keys: Recipe --> … <!-- end of keys -->
 TABLE = re.compile(r"(<!-- keys: (\w+)((?: \w+)*) -->\n).*?(<!-- end of keys -->)", re.S)

@@ -16,6 +16,7 @@ from radquant.settings.scoring import Scoring, Statistics
 from radquant.settings.section import LARGEST, Name, Section, wrong
 from radquant.settings.sentences import cut, nearest
 from radquant.settings.speed import Speed
+from radquant.settings.study import Study
 from radquant.settings.task import Task
 
 ORIGINAL = "original"
@@ -70,6 +71,9 @@ class Run(Seeded):
     )
     speed: Speed = Field(Speed(), description="How speed is measured")
     compute: Compute = Field(Compute(), description="Where the models run")
+    study: Study = Field(
+        Study(), description="What the authors say of the study, and who read its outputs"
+    )
 
     @model_validator(mode="after")
     def check_paths(self) -> Self:
@@ -82,6 +86,7 @@ class Run(Seeded):
             "generation.prompt": self.generation.prompt,
             "calibration.prompt": calibration.prompt,
         }
+        paths |= {f"study.readings.{n}": path for n, path in enumerate(self.study.readings)}
         for key, path in paths.items():
             if path and any(brace in path for brace in "{}"):
                 raise wrong(f"{key} is {path}; rename it, because a path may hold no braces")

@@ -1,0 +1,91 @@
+"""The outputs that a reader study is about, read from a finished run."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from radquant.corpus.evaluation import written_reports
+from radquant.errors import UserError
+from radquant.files import read_json, read_table
+from radquant.reporting.checks import ORIGINAL, check_same_reports, check_unique
+from radquant.reporting.collect import Run
+from radquant.reporting.readers import FORMAT, Study
+from radquant.reporting.readers_files import REFERENCE
+
+
+def read_study(results: str | Path, config: Mapping[str, Any]) -> Study:
+    """Read ids, patients and texts of the run under `results`; raises UserError as a report does.
+
+    Scores and measures are not read: a study is about texts.
+    """
+    results, target = Path(results), config["task"]["target"]
+    path = results / "data" / "eval.csv"
+    reports = written_reports(
+        read_table(path, require=["id", target]), config["generation"].get("reports"), path
+    )
+    check_unique(reports["id"], path)
+    ids = reports["id"].tolist()
+    groups = reports["group"].tolist() if "group" in reports else [""] * len(ids)
+    names = [ORIGINAL, *(name for name in config["precisions"] if name != ORIGINAL)]
+    outputs = {name: _outputs(results, name, config, ids) for name in names}
+    columns = {REFERENCE: reports[target].tolist(), **outputs}
+    return Study(
+        run=run_id(ids, columns, names),
+        precisions=names,
+        unit="patient" if any(groups) else "report",
+        patients={
+            report: f"patient {group}" if group else f"report {report}"
+            for report, group in zip(ids, groups, strict=True)
+        },
+        texts={
+            report: {name: column[row] for name, column in columns.items()}
+            for row, report in enumerate(ids)
+        },
+    )
+
+
+def read_record(path: Path | None, run: Run) -> dict[str, Any] | None:
+    """Read the readers.json of `run`, None without a path; raises UserError for another run's."""
+    if path is None:
+        return None
+    record: dict[str, Any] = read_json(path)
+    if record.get("format") != FORMAT:
+        raise UserError(f"{path} comes from another version; make it again with scripts/readers.py")
+    texts = {name: table["output"].tolist() for name, table in run.generations.items()}
+    texts[REFERENCE] = run.reports["reference"].tolist()
+    if record.get("run") != run_id(run.reports["id"].tolist(), texts, run.precisions):
+        raise UserError(
+            f"{path} is of another run's texts; make it again with scripts/readers.py from the "
+            "reading files of this run"
+        )
+    return record
+
+
+def run_id(
+    ids: Sequence[str], texts: Mapping[str, Sequence[str]], precisions: Sequence[str]
+) -> str:
+    """Return what reading files call a run: 16 hex digits of the SHA-256 of names and texts.
+
+    ids, and the texts of each system and of the reference, are in the order of the run.
+    """
+    digest = hashlib.sha256(json.dumps(list(precisions)).encode())
+    columns = [ids, texts[REFERENCE], *(texts[name] for name in precisions)]
+    for row in zip(*columns, strict=True):
+        digest.update(json.dumps(row).encode())
+    return digest.hexdigest()[:16]
+
+
+def _outputs(
+    results: Path, precision: str, config: Mapping[str, Any], ids: Sequence[str]
+) -> list[str]:
+    folder, count = results / "generations" / precision, config["generation"]["shards"]
+    shards = [folder / f"shard-{number}-of-{count}.parquet" for number in range(1, count + 1)]
+    table = pd.concat([read_table(path, ["id", "output"]) for path in shards], ignore_index=True)
+    check_unique(table["id"], folder)
+    check_same_reports(sorted(table["id"]), sorted(ids), folder)
+    found: list[str] = table.set_index("id").loc[list(ids), "output"].tolist()
+    return found
