@@ -1,7 +1,7 @@
 """Which findings a text compares with an earlier examination, and how they have changed since."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from radquant.scoring.finding_terms import CANONICAL
@@ -63,7 +63,8 @@ def comparisons(record: Record, text: str) -> tuple[set[Claim], set[Claim]]:
     claims nothing, and nor does what is new, grown or unchanged about a finding that is denied.
     """
     bounds = sentences(text)
-    if not bounds:
+    claims = {place: found for place, span in enumerate(bounds) if (found := _courses(text, span))}
+    if not claims:
         return set(), set()
     stated: dict[int, list[Mention]] = {}
     for mention in mentions(record, text):
@@ -71,15 +72,12 @@ def comparisons(record: Record, text: str) -> tuple[set[Claim], set[Claim]]:
             stated.setdefault(sentence_at(bounds, mention.span[0]), []).append(mention)
     sure: set[Claim] = set()
     maybe: set[Claim] = set()
-    for place, (start, end) in enumerate(bounds):
-        sentence = text[start:end]
-        if _ADVICE.search(sentence):
-            continue
-        found = list(_courses(sentence, start))
-        own = {_claim(course, span, stated.get(place, [])) for course, span in found} - {None}
-        sure |= own  # type: ignore[arg-type]
+    for place, found in claims.items():
+        here = stated.get(place, [])
+        own = (_claim(course, span, here) for course, span in found)
+        sure |= {claim for claim in own if claim is not None}
         if len({course for course, _ in found}) == 1:
-            maybe |= {(m.finding, found[0][0]) for m in stated.get(place, [])}
+            maybe |= {(m.finding, found[0][0]) for m in here}
     # "Persistent, but improved" has changed.
     changed = {finding for finding, course in sure if course in (BETTER, WORSE)}
     sure -= {(finding, course) for finding in changed for course in (SAME, COMPARED)}
@@ -91,16 +89,21 @@ def is_change(finding: str) -> bool:
     return finding not in CANONICAL and any(pattern.search(finding) for pattern in _COURSE.values())
 
 
-def _courses(sentence: str, start: int) -> Iterator[tuple[str, Span]]:
-    """Yield each course of a sentence with its place in the text; COMPARED only by itself."""
-    left, any_course = sentence, False
+def _courses(text: str, bounds: Span) -> list[tuple[str, Span]]:
+    """Return each course of a sentence with its place in the text; COMPARED only by itself."""
+    start, end = bounds
+    left = text[start:end]
+    if _ADVICE.search(left):
+        return []
+    found: list[tuple[str, Span]] = []
     for course, pattern in _COURSE.items():
-        if course == COMPARED and any_course:
-            return
-        for match in pattern.finditer(left):
-            any_course = True
-            yield course, (start + match.start(), start + match.end())
-        left = pattern.sub(lambda match: "\0" * len(match[0]), left)
+        if course == COMPARED and found:
+            break
+        own = list(pattern.finditer(left))
+        found += [(course, (start + match.start(), start + match.end())) for match in own]
+        if own:
+            left = pattern.sub(lambda match: "\0" * len(match[0]), left)
+    return found
 
 
 def _claim(course: str, span: Span, here: Sequence[Mention]) -> Claim | None:
