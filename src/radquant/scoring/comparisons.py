@@ -34,6 +34,8 @@ _PATTERNS = {
     rf"|\binterval\s+(?:\w+\s+)?(?:decrease|reduction|clearance|removal)\b"
     rf"|\b(?:decreased?(?:\s+in)?|diminished|smaller)\s+(?:\w+\s+){{0,3}}?{_GROWS}"
     rf"|\bdecreased?\s+(?:in\s+)?(?:the\s+)?size\b"
+    r"|\b(?:shrunk(?:en)?|shrink(?:ing|age)|regress(?:ed|ing|ion))\b"
+    r"|\b(?:is|are)\s+(?:\w+\s+)?smaller\b(?!\s+(?:on|than)\b)"
     rf"|\bnow\s+(?:\w+\s+)?smaller\b|\bsmaller\s+(?:compared|since|than\s+(?:before|{_PRIOR}))",
     WORSE: rf"\bworse(?:n(?:ed|ing|s)?)?\b(?!\s+(?:on|in|at)\b)|\bprogress(?:ed|ion|ing|ive)\b"
     rf"|\bincreasing\b|\bincreased?\s+(?:in\s+size|since|from|compared)\b|\benlarging\b"
@@ -41,6 +43,7 @@ _PATTERNS = {
     rf"|\binterval\s+(?:\w+\s+)?(?:increase|progression|enlargement|development|placement)\b"
     rf"|\b(?:increased?(?:\s+in)?|larger)\s+(?:\w+\s+){{0,3}}?{_GROWS}"
     rf"|\bincreased?\s+(?:in\s+)?(?:the\s+)?size\b"
+    r"|\bgrow(?:n|ing|th)\b|\b(?:is|are)\s+(?:\w+\s+)?larger\b(?!\s+(?:on|than)\b)"
     rf"|\bnow\s+(?:\w+\s+)?larger\b|\blarger\s+(?:compared|since|than\s+(?:before|{_PRIOR}))"
     r"|\bnew(?:ly)?\b",
     COMPARED: rf"(?<!no )(?<!without )\b{_PRIOR}\s+(?:\w+\s+){{0,3}}?(?:exam\w*|stud(?:y|ies)"
@@ -80,8 +83,8 @@ def comparisons(record: Record, text: str) -> tuple[set[Claim], set[Claim]]:
             maybe |= {(m.finding, found[0][0]) for m in here}
     # "Persistent, but improved" has changed.
     changed = {finding for finding, course in sure if course in (BETTER, WORSE)}
-    sure -= {(finding, course) for finding in changed for course in (SAME, COMPARED)}
-    return sure, sure | maybe
+    lesser = {(finding, course) for finding in changed for course in (SAME, COMPARED)}
+    return sure - lesser, sure | maybe
 
 
 def is_change(finding: str) -> bool:
@@ -111,7 +114,7 @@ def _claim(course: str, span: Span, here: Sequence[Mention]) -> Claim | None:
     if not here:
         return "", course
     nearest = min(here, key=lambda m: (_distance(m.span, span), m.finding))
-    if nearest.status == ABSENT and course != BETTER:
+    if nearest.status == ABSENT and course in (WORSE, SAME):
         return None
     return nearest.finding, course
 
