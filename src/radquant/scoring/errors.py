@@ -28,7 +28,7 @@ WEIGHT, MINOR = 1.0, 0.5
 DEVICES = frozenset(
     (
         *("endotracheal tube", "tracheostomy", "enteric tube", "chest tube", "tube"),
-        *("pacemaker", "central line"),
+        *("pacemaker", "central line", "aortic balloon pump"),
     )
 )
 MINOR_FINDINGS = DEVICES | {
