@@ -5,6 +5,7 @@ import pytest
 
 from radquant.scoring import lexicon
 from radquant.scoring.chexpert import FIVE, LABEL_OF, LABELS, OTHER_DISEASE, labels
+from radquant.scoring.errors import DEVICES
 from radquant.scoring.finding_terms import CANONICAL
 from radquant.scoring.metrics import chexpert
 from radquant.scoring.metrics.kind import Pair
@@ -49,7 +50,7 @@ def test_labels_of_a_report(text):
 def test_every_finding_has_a_place():
     known = {*LABEL_OF, *OTHER_DISEASE}
     assert set(CANONICAL) - known == {"low lung volumes", "postoperative change"}
-    assert known <= set(CANONICAL)
+    assert known <= {*CANONICAL, *DEVICES}
     assert set(LABEL_OF.values()) | {"No Finding"} == set(LABELS)
     assert len(LABELS) == 14
     assert set(FIVE) <= set(LABELS)

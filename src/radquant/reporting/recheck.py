@@ -13,7 +13,7 @@ from radquant.reporting.collect import BASELINES, ORIGINAL, Run
 from radquant.scoring import records, rewards
 from radquant.scoring.metrics.columns import measure
 from radquant.scoring.metrics.kind import Pair
-from radquant.scoring.scores import read_generations
+from radquant.scoring.outputs import read_generations
 
 ROWS = 50  # of each system; all have the same, evenly spaced
 

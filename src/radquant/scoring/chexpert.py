@@ -46,7 +46,7 @@ LABEL_OF = {
     **dict.fromkeys(
         ("endotracheal tube", "tracheostomy", "enteric tube", "chest tube", "tube"), DEVICES
     ),
-    **dict.fromkeys(("pacemaker", "central line"), DEVICES),
+    **dict.fromkeys(("pacemaker", "central line", "aortic balloon pump"), DEVICES),
 }
 # Findings without a label that still are findings: `phrases/mention/no_finding.txt`, whose words
 # take No Finding away, and what is disease by any reading. The labeler's list is closed as well.

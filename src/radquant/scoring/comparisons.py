@@ -1,7 +1,7 @@
 """Which findings a text compares with an earlier examination, and how they have changed since."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from radquant.scoring.finding_terms import CANONICAL
@@ -34,6 +34,8 @@ _PATTERNS = {
     rf"|\binterval\s+(?:\w+\s+)?(?:decrease|reduction|clearance|removal)\b"
     rf"|\b(?:decreased?(?:\s+in)?|diminished|smaller)\s+(?:\w+\s+){{0,3}}?{_GROWS}"
     rf"|\bdecreased?\s+(?:in\s+)?(?:the\s+)?size\b"
+    r"|\b(?:shrunk(?:en)?|shrink(?:ing|age)|regress(?:ed|ing|ion))\b"
+    r"|\b(?:is|are)\s+(?:\w+\s+)?smaller\b(?!\s+(?:on|than)\b)"
     rf"|\bnow\s+(?:\w+\s+)?smaller\b|\bsmaller\s+(?:compared|since|than\s+(?:before|{_PRIOR}))",
     WORSE: rf"\bworse(?:n(?:ed|ing|s)?)?\b(?!\s+(?:on|in|at)\b)|\bprogress(?:ed|ion|ing|ive)\b"
     rf"|\bincreasing\b|\bincreased?\s+(?:in\s+size|since|from|compared)\b|\benlarging\b"
@@ -41,6 +43,7 @@ _PATTERNS = {
     rf"|\binterval\s+(?:\w+\s+)?(?:increase|progression|enlargement|development|placement)\b"
     rf"|\b(?:increased?(?:\s+in)?|larger)\s+(?:\w+\s+){{0,3}}?{_GROWS}"
     rf"|\bincreased?\s+(?:in\s+)?(?:the\s+)?size\b"
+    r"|\bgrow(?:n|ing|th)\b|\b(?:is|are)\s+(?:\w+\s+)?larger\b(?!\s+(?:on|than)\b)"
     rf"|\bnow\s+(?:\w+\s+)?larger\b|\blarger\s+(?:compared|since|than\s+(?:before|{_PRIOR}))"
     r"|\bnew(?:ly)?\b",
     COMPARED: rf"(?<!no )(?<!without )\b{_PRIOR}\s+(?:\w+\s+){{0,3}}?(?:exam\w*|stud(?:y|ies)"
@@ -63,7 +66,8 @@ def comparisons(record: Record, text: str) -> tuple[set[Claim], set[Claim]]:
     claims nothing, and nor does what is new, grown or unchanged about a finding that is denied.
     """
     bounds = sentences(text)
-    if not bounds:
+    claims = {place: found for place, span in enumerate(bounds) if (found := _courses(text, span))}
+    if not claims:
         return set(), set()
     stated: dict[int, list[Mention]] = {}
     for mention in mentions(record, text):
@@ -71,19 +75,16 @@ def comparisons(record: Record, text: str) -> tuple[set[Claim], set[Claim]]:
             stated.setdefault(sentence_at(bounds, mention.span[0]), []).append(mention)
     sure: set[Claim] = set()
     maybe: set[Claim] = set()
-    for place, (start, end) in enumerate(bounds):
-        sentence = text[start:end]
-        if _ADVICE.search(sentence):
-            continue
-        found = list(_courses(sentence, start))
-        own = {_claim(course, span, stated.get(place, [])) for course, span in found} - {None}
-        sure |= own  # type: ignore[arg-type]
+    for place, found in claims.items():
+        here = stated.get(place, [])
+        own = (_claim(course, span, here) for course, span in found)
+        sure |= {claim for claim in own if claim is not None}
         if len({course for course, _ in found}) == 1:
-            maybe |= {(m.finding, found[0][0]) for m in stated.get(place, [])}
+            maybe |= {(m.finding, found[0][0]) for m in here}
     # "Persistent, but improved" has changed.
     changed = {finding for finding, course in sure if course in (BETTER, WORSE)}
-    sure -= {(finding, course) for finding in changed for course in (SAME, COMPARED)}
-    return sure, sure | maybe
+    lesser = {(finding, course) for finding in changed for course in (SAME, COMPARED)}
+    return sure - lesser, sure | maybe
 
 
 def is_change(finding: str) -> bool:
@@ -91,16 +92,21 @@ def is_change(finding: str) -> bool:
     return finding not in CANONICAL and any(pattern.search(finding) for pattern in _COURSE.values())
 
 
-def _courses(sentence: str, start: int) -> Iterator[tuple[str, Span]]:
-    """Yield each course of a sentence with its place in the text; COMPARED only by itself."""
-    left, any_course = sentence, False
+def _courses(text: str, bounds: Span) -> list[tuple[str, Span]]:
+    """Return each course of a sentence with its place in the text; COMPARED only by itself."""
+    start, end = bounds
+    left = text[start:end]
+    if _ADVICE.search(left):
+        return []
+    found: list[tuple[str, Span]] = []
     for course, pattern in _COURSE.items():
-        if course == COMPARED and any_course:
-            return
-        for match in pattern.finditer(left):
-            any_course = True
-            yield course, (start + match.start(), start + match.end())
-        left = pattern.sub(lambda match: "\0" * len(match[0]), left)
+        if course == COMPARED and found:
+            break
+        own = list(pattern.finditer(left))
+        found += [(course, (start + match.start(), start + match.end())) for match in own]
+        if own:
+            left = pattern.sub(lambda match: "\0" * len(match[0]), left)
+    return found
 
 
 def _claim(course: str, span: Span, here: Sequence[Mention]) -> Claim | None:
@@ -108,7 +114,7 @@ def _claim(course: str, span: Span, here: Sequence[Mention]) -> Claim | None:
     if not here:
         return "", course
     nearest = min(here, key=lambda m: (_distance(m.span, span), m.finding))
-    if nearest.status == ABSENT and course != BETTER:
+    if nearest.status == ABSENT and course in (WORSE, SAME):
         return None
     return nearest.finding, course
 

@@ -28,7 +28,7 @@ WEIGHT, MINOR = 1.0, 0.5
 DEVICES = frozenset(
     (
         *("endotracheal tube", "tracheostomy", "enteric tube", "chest tube", "tube"),
-        *("pacemaker", "central line"),
+        *("pacemaker", "central line", "aortic balloon pump"),
     )
 )
 MINOR_FINDINGS = DEVICES | {
@@ -135,8 +135,10 @@ def _with_general(names: Collection[str]) -> set[str]:
 
 
 def _of_both(name: str, true: Finding, said: Finding) -> Iterator[Error]:
-    weight = max(_weight(name, true), _weight(name, said))
     changed = {change["kind"] for change in of_finding(name, true, said)}
+    weight = max(_weight(name, true), _weight(name, said))
+    if "device" in changed:  # that a tube is in the wrong place is not minor
+        weight = WEIGHT
     # What is measured of a device is where it ends.
     size = PLACE if name in DEVICES else SEVERITY
     kinds = {size if kind == "measurement" else KIND_OF[kind] for kind in changed & KIND_OF.keys()}

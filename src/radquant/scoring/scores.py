@@ -16,6 +16,7 @@ from radquant.scoring.changes import changes, flags, unsupported
 from radquant.scoring.findings import statuses
 from radquant.scoring.metrics.columns import measure
 from radquant.scoring.metrics.kind import Pair
+from radquant.scoring.outputs import check_ids, names_of, read_generations
 
 
 def score(
@@ -48,7 +49,7 @@ def score(
     whole = read_table(evaluation, require=("id", target))
     check_template(template, list(whole.columns), target, images)
     every_id = list(whole["id"])
-    _check_ids(every_id, every_id, str(evaluation))
+    check_ids(every_id, every_id, str(evaluation))
     references = pd.Series(list(whole[target]), index=every_id, dtype=object)
     table = written_reports(whole, reports, evaluation)
     used = columns_of(template)
@@ -66,8 +67,8 @@ def score(
     annotator = _one_annotator(
         {
             str(reference): reference_notes,
-            _names(annotations): output_notes,
-            _names(original_annotations): original_notes,
+            names_of(annotations): output_notes,
+            names_of(original_annotations): original_notes,
         }
     )
     fixed = fixed_texts(template)
@@ -89,23 +90,6 @@ def score(
     scores.insert(1, "annotator", annotator)
     scores.insert(2, "rewards", rewards.identity())
     return scores
-
-
-def read_generations(paths: Sequence[str | Path], ids: Sequence[str]) -> pd.DataFrame:
-    """Return output and finish_reason of all shards together, by id, in the order of `ids`.
-
-    The baselines, which no model writes, have no finish_reason: None.
-    """
-    tables = [read_table(path, require=("id", "output")) for path in paths]
-    table = pd.concat(tables, ignore_index=True)
-    _check_ids(list(table["id"]), ids, _names(paths))
-    for name, output in zip(table["id"], table["output"], strict=True):
-        if not isinstance(output, str):
-            raise UserError(
-                f"{_names(paths)}, column 'output', report {name!r}: not a text; generate again"
-            )
-    table = table.reindex(columns=["id", "output", "finish_reason"]).astype(object)
-    return table.set_index("id").loc[list(ids)]
 
 
 def _clinical(
@@ -130,30 +114,9 @@ def _json(value: Any) -> str:
 
 def _read_annotations(paths: Sequence[str | Path], texts: pd.Series, what: str) -> records.Records:
     notes = records.read(paths)
-    _check_ids(list(notes), list(texts.index), _names(paths))
+    check_ids(list(notes), list(texts.index), names_of(paths))
     records.check_texts(notes, texts, what)
     return notes
-
-
-def _check_ids(ids: Sequence[str], expected: Sequence[str], place: str) -> None:
-    seen: set[str] = set()
-    for name in ids:
-        if name in seen:
-            raise UserError(f"{place}: report {name!r} occurs twice; every report has one row")
-        seen.add(name)
-    missing = [name for name in expected if name not in seen]
-    if missing:
-        raise UserError(
-            f"{place}: {len(missing)} of the {len(expected)} evaluation reports are missing "
-            f"(the first is {missing[0]!r}); all systems are scored on the same reports, "
-            "so make this file again"
-        )
-    unknown = sorted(seen.difference(expected))
-    if unknown:
-        raise UserError(
-            f"{place}: {len(unknown)} reports are not among the {len(expected)} evaluation "
-            f"reports (the first is {unknown[0]!r}); make this file again"
-        )
 
 
 def _one_annotator(notes: dict[str, records.Records]) -> str:
@@ -168,7 +131,3 @@ def _one_annotator(notes: dict[str, records.Records]) -> str:
             f"same one; found {found}"
         )
     return next(iter(places))
-
-
-def _names(paths: Sequence[str | Path]) -> str:
-    return ", ".join(map(str, paths))

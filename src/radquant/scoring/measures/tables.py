@@ -13,7 +13,7 @@ from radquant.errors import UserError
 from radquant.files import read_table, sha256_text
 from radquant.scoring.measures.kind import Loaded, Measure
 from radquant.scoring.metrics.kind import Column
-from radquant.scoring.scores import read_generations
+from radquant.scoring.outputs import read_generations
 
 
 def asked_for(scoring: Mapping[str, Any]) -> list[str]:
