@@ -108,6 +108,13 @@ def test_a_claim_agrees_with_the_interval() -> None:
     assert claims > 5
 
 
+def test_a_small_spread_widens_only_what_shows_no_difference() -> None:
+    noise = np.random.default_rng(3).normal(0, 0.005, 60)
+    assert statistics.bootstrap_interval(noise, 500, 0.95, 1, bounds=(-1, 1)).method == "Gaffke"
+    shown = statistics.bootstrap_interval(noise - 0.02, 500, 0.95, 1, bounds=(-1, 1))
+    assert (shown.method, shown.high < 0) == ("BCa", True)
+
+
 def test_an_unbounded_loss_keeps_no_margin() -> None:
     with pytest.raises(UserError, match="no bound"):
         statistics.noninferiority_p([0.1, 0.2], -np.inf, 100, 1)

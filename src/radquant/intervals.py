@@ -15,7 +15,7 @@ CHUNK = 4_000_000
 MOST = 100_000  # resamples, where the ends still move in the third decimal
 DECIMAL = 0.0005  # half a unit of the third decimal
 # Where a sample says too little about large losses: fewer patients differ from the others, or what
-# losses can be unseen would move the mean by more than so many half widths of Student's interval.
+# can be lost unseen would move the mean by more than so many half widths of Student's interval.
 FEW = 7
 BEYOND = 8
 
@@ -56,8 +56,10 @@ def bootstrap_interval(
     doi:10.1080/00031305.2015.1089789). Still it covers too seldom where most values are 0 and the
     others symmetric, as a small sample's skewness misleads it, and t where values are skewed;
     differences of F1 come in both shapes. The outer ends keep their level in both
-    (benchmarks/statistics_simulation.py). Where `bounds` are given and the sample says too little
-    about large losses (`says_too_little`), Gaffke's bounds are taken.
+    (benchmarks/statistics_simulation.py). With `bounds`, Gaffke's bounds are taken where the
+    sample says too little about large losses: where fewer than `FEW` patients differ from the
+    others, and where no difference is shown but the spread is so small that a loss which can be
+    unseen would outweigh it (`BEYOND`).
 
     BCa is undefined when every resampled mean lies on one side of the mean; the percentile
     interval of the same resamples then stands in, and `method` says so.
@@ -76,10 +78,8 @@ def interval_of(
     most: int | None,
 ) -> Interval:
     """Return the interval of `bootstrap_interval` for values that are added up already."""
-    if bounds is not None and says_too_little(of, bounds, confidence):
-        tail = (1 - confidence) / 2
-        low, high = guarded_ends(of.totals, of.weights, unseen_size(of), bounds, tail)
-        return Interval(low, high, "Gaffke")
+    if bounds is not None and few_differ(of):
+        return _guarded(of, bounds, confidence)
     if of.count < 2:
         raise UserError(
             f"all {of.reports} reports are of one patient, from whom nothing follows for others; "
@@ -91,23 +91,29 @@ def interval_of(
     means, tails, method = resampled(of, resamples, confidence, seed, most)
     low, high = np.quantile(means, tails)
     low, high = float(min(low, mean - half)), float(max(high, mean + half))
-    if bounds is not None:
-        low, high = max(low, bounds[0]), min(high, bounds[1])
-    return Interval(low, high, method)
-
-
-def says_too_little(of: Units, bounds: tuple[float, float] | None, confidence: float) -> bool:
-    """Tell whether the sample says too little about losses or gains as large as `bounds` allow.
-
-    So it is of one patient, where fewer than `FEW` patients differ from what most have in common,
-    and where the spread is so small that it would be lost beside what can be unseen: a loss that
-    1 report in n ÷ −ln(tail) has is missed by n reports with a chance of `tail`.
-    """
     if bounds is None:
-        return False
-    different = usual_and_different(of)[1]
-    if of.count == 1 or different < min(FEW, of.count):
-        return True
+        return Interval(low, high, method)
+    if low <= 0 <= high and _hardly_varies(of, bounds, confidence):
+        return _guarded(of, bounds, confidence)
+    return Interval(max(low, bounds[0]), min(high, bounds[1]), method)
+
+
+def _guarded(of: Units, bounds: tuple[float, float], confidence: float) -> Interval:
+    tail = (1 - confidence) / 2
+    low, high = guarded_ends(of.totals, of.weights, unseen_size(of), bounds, tail)
+    return Interval(low, high, "Gaffke")
+
+
+def few_differ(of: Units) -> bool:
+    """Tell whether fewer than `FEW` patients differ from what most have in common, or it is one."""
+    return of.count == 1 or usual_and_different(of)[1] < min(FEW, of.count)
+
+
+def _hardly_varies(of: Units, bounds: tuple[float, float], confidence: float) -> bool:
+    """Tell whether the spread is so small that it would be lost beside what can be unseen.
+
+    A loss that 1 report in n ÷ −ln(tail) has is missed by n reports with a chance of `tail`.
+    """
     tail = (1 - confidence) / 2
     unseen = -np.log(tail) / of.reports * (bounds[1] - bounds[0]) / 2
     return bool(unseen > BEYOND * stats.norm.isf(tail) * of.spread / np.sqrt(of.reports))

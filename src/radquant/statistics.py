@@ -18,7 +18,6 @@ from radquant.intervals import (
     bootstrap_interval,
     interval_of,
     proportion_interval,
-    says_too_little,
     spread_interval,
     unseen_size,
 )
@@ -165,7 +164,7 @@ def _compared(
         sd = float(standard_error(of)[0] * np.sqrt(n))
         effect = 1.0 if of.count == n else float((sd / of.spread) ** 2)
     high = None
-    if bounds is not None and says_too_little(of, bounds, confidence):
+    if bounds is not None and interval.method == "Gaffke":
         high = _most_spread(of, bounds, confidence)
     return Comparison(
         n=n,
