@@ -80,6 +80,7 @@ def test_halves_are_those_of_the_seed(sentences):
         ("Atelectasis vs. pneumonia.", "atelectasis +, pneumonia ?"),
         ("Opacity, likely atelectasis, less likely pneumonia.",
          "atelectasis ?, opacity +, pneumonia +"),
+        ("It is possible that there is a small effusion.", "pleural effusion ?"),
         # Denied twice.
         ("Neither the effusion nor the edema has changed.",
          "pleural effusion +, pulmonary edema +"),

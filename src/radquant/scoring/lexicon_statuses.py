@@ -67,8 +67,8 @@ def find_statuses(words: list[str], matches: list[Match]) -> tuple[list[Entity],
         joints = breaks
         if scope.status == ABSENT:
             joints = denied_breaks if scope.listing else commas
-            if kind == STOP and _tells_which(words, start, end):
-                kind = NEUTRAL
+        if kind == STOP and _tells_which(words, start, end, entities, scope):
+            kind = NEUTRAL
         if kind == STOP or (joints and _parts(words, position, start, joints, scope)):
             _end_clause(words, start, end, entities, scope)
         if joining and "with" in words[position:start]:
@@ -259,12 +259,17 @@ def _begins_anew(words: list[str], start: int, entities: list[Entity], scope: Sc
     return stated and not _goes_on(words, start, entities, scope)
 
 
-def _tells_which(words: list[str], start: int, end: int) -> bool:
-    """Say whether what follows tells which it is that is denied: "no lobe that is collapsed"."""
-    if start == len(words):
-        return False
-    after = words[end] if end < len(words) else ""
-    return words[start] == "that" or (words[start] == "which" and after in triggers.MODALS)
+def _tells_which(
+    words: list[str], start: int, end: int, entities: list[Entity], scope: Scope
+) -> bool:
+    """Say whether what follows tells what is denied or doubted: "no lobe that is collapsed", "it is
+    possible that there is an effusion".
+    """
+    if words[start:end] == ["which"]:
+        modal = end < len(words) and words[end] in triggers.MODALS
+        return scope.status == ABSENT and modal
+    doubted = scope.status == UNCERTAIN and scope.triggered == len(entities)
+    return words[start:end] == ["that"] and (scope.status == ABSENT or doubted)
 
 
 def _still(words: list[str], start: int, end: int) -> bool:

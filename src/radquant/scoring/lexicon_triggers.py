@@ -18,8 +18,8 @@ NEGATIONS = listed("""
     clear_from clear_of clearance_of cleared_of clearing_of denies detection_of devoid_of didn't
     disappearance_of doesn't don't evidence_against excludes excluding fail_to failed_to
     failing_to fails_to free_from free_of hasn't haven't incompatible_with inconsistent_with
-    instead_of interval_clearing_of interval_removal_of interval_resolution_of isn't lack_of
-    lacked lacking lacks neg_for negative_for neither never nil no no_evidence_of
+    instead_of interval_clearing_of interval_removal_of interval_resolution_of isn't lack
+    lack_of lacked lacking lacks neg_for negative_for neither never nil no no_evidence_of
     no_evidence_that no_indication_that no_longer no_sign_of non none_of nor not nothing
     rather_than removal_of resolution_of rules_out sensitivity_for speak_against speaks_against
     to_detect unlikely_to w/o w/out wasn't weren't without zero
@@ -78,26 +78,28 @@ UNCERTAINTIES = listed("""
     +/- can_not_exclude can_not_rule_out cannot_exclude cannot_rule_out concern_for concern_of
     consider considerations_include correlate_for correlation_for could differential
     differential_considerations differential_diagnosis differential_includes doubt doubted
-    doubtful equivocal equivocal_for evaluate_for exclude favor favored if likelihood_of likely
-    may maybe might must_be_considered not_exclude not_necessarily perhaps possibility_of
-    possible possibly potential potentially presumably presumptive presumptively probability_of
-    probable probably query question question_of questionable r/o rule_out should_a should_an
-    should_any should_there suggestion_of suspect suspicion suspicion_of suspicious_of
-    unclear_if versus vs whether worry_for ±
+    doubtful equivocal equivocal_for evaluate_for exclude favor favored if in_case_of
+    likelihood_of likely may maybe might must_be_considered not_exclude not_necessarily perhaps
+    possibility_of possible possibly potential potentially presumably presumptive presumptively
+    probability_of probable probably query question question_of questionable r/o rule_out
+    should_a should_an should_any should_there suggestion_of suspect suspicion suspicion_of
+    suspicious_of unclear_if versus vs whether worry_for ±
 """)
 # Of these, those that a denial does not deny: "does not exclude X".
 EXCLUDING = words("exclude excluding out necessarily")
 
 # "X cannot be excluded": what stands before it in the clause is uncertain.
 POST_UNCERTAINTIES = listed("""
-    ? are_also_possible are_presumed are_questioned are_suspected are_uncertain
-    can_not_be_confirmed cannot_be_confirmed cannot_be_proven could_also_be_considered
-    could_be_considered could_be_present difficult_to_exclude hard_to_exclude if_any if_present
-    impossible_to_exclude is_a_possibility is_also_a_possibility is_also_possible is_considered
-    is_favored is_presumed is_questioned is_suspected is_uncertain less_likely may_be_present
-    might_be_present must_also_be_considered must_be_considered not_certain not_proven presumed
-    questioned remains_uncertain should_be_considered suspected was_uncertain
-    would_be_difficult_to_exclude
+    ? are_also_possible are_considerations are_presumed are_questioned are_suspected
+    are_uncertain can_not_be_confirmed cannot_be_confirmed cannot_be_proven
+    could_also_be_considered could_be_considered could_be_present difficult_to_exclude
+    difficult_to_rule_out hard_to_exclude hard_to_rule_out if_any if_present
+    impossible_to_exclude in_the_differential is_a_concern is_a_consideration is_a_possibility
+    is_also_a_possibility is_also_possible is_considered is_favored is_presumed is_questioned
+    is_suspected is_uncertain less_likely may_be_present might_be_present
+    must_also_be_considered must_be_considered not_certain not_proven presumed questioned
+    remains_a_consideration remains_a_possibility remains_uncertain should_be_considered
+    suspected was_uncertain would_be_difficult_to_exclude
 """)
 
 # "A may represent B": A is suggestive of B, and B is uncertain. "Perhaps due to", "could also be".
