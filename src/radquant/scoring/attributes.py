@@ -47,16 +47,17 @@ def read(sentence: str, mentions: Sequence[Said], following: str = "") -> None:
     alone = len(known) == 1
     places = _Places(sentence, known)
     texts = _parts(sentence, mentions) if alone else [mention.related for mention in mentions]
-    courses_of: dict[tuple[str, str], set[str]] = {}  # each text is read once
+    # Each text is read once for a finding. Mentions may share one: by its identity, since hashing a
+    # long text for each of its mentions would take time with the square of its length.
+    done: dict[tuple[str, int], tuple[set[str], set[str]]] = {}
     tension = bool(_TENSION.search(_NO_TENSION.sub(" ", sentence)))
     words = re.findall(r"\w+", sentence) if alone and len(mentions) == 1 else ()
     for mention, text in zip(mentions, texts, strict=True):
         mention.words = words
-        key = (mention.finding, text)
-        if key not in courses_of:
-            courses_of[key] = courses(key[1], mention.finding)
-        mention.course = courses_of[key]
-        mention.places = places.of(mention, text)
+        key = (mention.finding, id(text))
+        if key not in done:
+            done[key] = courses(text, mention.finding), places.of(mention.finding, text)
+        mention.course, mention.places = done[key]
         mention.tension = tension and mention.finding == "pneumothorax"
     _share_predicate(sentence, mentions)
     _devices(sentence, [m for m in mentions if m.finding in DEVICES], following)
@@ -66,24 +67,27 @@ class _Places:
     """The places that a sentence names, each read once, and whose they are."""
 
     def __init__(self, sentence: str, findings: Collection[str]) -> None:
-        self.lists, self.bones = zone_lists(sentence), bones(sentence)
-        self.zones: set[str] = set().union(*self.lists)
+        self.listed: dict[str, set[str]] = {}  # each label: what is listed with it
+        for labels in zone_lists(sentence):
+            for label in labels:
+                self.listed.setdefault(label, set()).update(labels)
+        self.zones, self.bones = set(self.listed), bones(sentence)
         self.alone = len(findings) == 1
         self.one_in_lung = len(set(findings) - NOT_IN_LUNG) == 1
 
-    def of(self, mention: Said, text: str) -> set[str]:
+    def of(self, finding: str, text: str) -> set[str]:
         """Its own words, with what they are listed with; those of the sentence if it has none."""
-        if mention.finding in ON_BONES:
+        if finding in ON_BONES:
             own = bones(text)
             return own if self.alone else own or self.bones
-        if mention.finding in NOT_IN_LUNG:
+        if finding in NOT_IN_LUNG:
             return set()
         own = zones(text)
         if self.alone:
             return own
         if self.one_in_lung and not own:
             return self.zones
-        return own.union(*(each for each in self.lists if each & own))
+        return own.union(*(self.listed.get(label, ()) for label in own))
 
 
 def _parts(sentence: str, mentions: Sequence[Said]) -> list[str]:
@@ -98,7 +102,8 @@ def _parts(sentence: str, mentions: Sequence[Said]) -> list[str]:
             bounds.append(joints[-1].start())
         firsts.append(len(bounds) - 1)
     bounds.append(len(sentence))
-    return [sentence[bounds[first] : bounds[first + 1]] for first in firsts]
+    parts = [sentence[start:end] for start, end in pairwise(bounds)]
+    return [parts[first] for first in firsts]
 
 
 def _share_predicate(sentence: str, mentions: Sequence[Said]) -> None:
