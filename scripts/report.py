@@ -40,6 +40,7 @@ def main() -> None:
     from radquant.reporting.explorer import payload_pieces
     from radquant.reporting.figures import write_figures
     from radquant.reporting.html import pieces, read_figures
+    from radquant.reporting.inputs import images
     from radquant.reporting.markdown import render
     from radquant.reporting.readers_study import read_record
     from radquant.reporting.recheck import recheck
@@ -57,7 +58,8 @@ def main() -> None:
     write_text(arguments.reporting, reporting_page(summary))
     write_text(arguments.output, report)
     figures = read_figures(arguments.figures, figures_path)
-    page = pieces(report, figures, len(results.reports), payload_pieces(results))
+    payload = payload_pieces(results)
+    page = pieces(report, figures, len(results.reports), payload, images(results))
     with atomic_path(arguments.html) as part, open(part, "w", encoding="utf-8") as file:
         file.writelines(page)
 

@@ -5,7 +5,8 @@ memory and likelihood are invented.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,12 @@ from radquant.reporting.changes_section import example_texts
 from radquant.reporting.collect import Run
 from radquant.reporting.figures import write_figures
 from radquant.reporting.html import escape_json, pieces, read_figures
+from radquant.reporting.inputs import SIDE
 from radquant.reporting.markdown import render
+from radquant.reporting.reading import order, scales
 from radquant.reporting.summary import summarize
 from radquant.scoring import records
+from radquant.scoring.changes import FLAGS, KINDS
 from radquant.scoring.scores import score
 from radquant.settings.recipe import Recipe, recipe_values
 
@@ -196,14 +200,61 @@ def payload(run: Run) -> dict[str, Any]:
     return {**explorer._head(run), "reports": reports, "texts": list(texts.shown())}
 
 
+def made_payload(
+    systems: Sequence[str], reports: list[dict[str, Any]], texts: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """A payload of reports without input and of texts, whatever they lack of what a run has."""
+    return {
+        **{"systems": list(systems), "measure": "F1"},
+        **{"kinds": [[k, d] for k, d in KINDS.items()], "flags": list(FLAGS)},
+        **{"run": "0123456789abcdef", "order": order("run", [report["id"] for report in reports])},
+        **{"scales": scales(), "target": "impression", "inputs": [], "images": 0, "side": SIDE},
+        "reports": [{"inputs": [], "images": [], "cut": False, **report} for report in reports],
+        "texts": [{"findings": {}, **text} for text in texts],
+    }
+
+
+def pictured(run: Run, folder: Path) -> tuple[Run, list[Path]]:
+    """Return `run` as one that was shown images alone, and the files in the order of the reports.
+
+    Every fourth report has a large PNG; every third has two images, of which one is a DICOM file.
+    """
+    from tiny_images import random_gray, write_dicom, write_png
+
+    files, cells = [], []
+    for number, name in enumerate(run.reports["id"]):
+        shape = (1500, 1200) if number % 4 == 0 else (400, 320)
+        mine = [write_png(folder / "images" / f"{name}-a.png", random_gray(number, shape))]
+        if number % 3 == 0:
+            gray = random_gray(number + 100, shape=(400, 320), levels=4096)
+            mine.append(write_dicom(folder / "images" / f"{name}-b.dcm", gray))
+        files += mine
+        cells.append(";".join(file.name for file in mine))
+    table = pd.DataFrame({"id": run.reports["id"], "impression": run.reports["reference"]})
+    write_table(folder / "data/eval.csv", table.assign(images=cells))
+    config = {**run.config, "task": {**run.config["task"], "inputs": [], "image_column": "image"}}
+    config["corpus"] = {**config["corpus"], "image_root": str(folder / "images")}
+    config["generation"] = {
+        **config["generation"],
+        "prompt": str(Path(__file__).parents[1] / "prompts/findings-from-image.txt"),
+    }
+    return replace(run, folder=folder, config=config), files
+
+
 def embed(payload: Mapping[str, Any]) -> str:
     """`payload` as it stands in report.html."""
     return escape_json(explorer.dump(payload))
 
 
-def page(markdown: str, figures: Mapping[str, str], payload: Mapping[str, Any]) -> str:
+def page(
+    markdown: str,
+    figures: Mapping[str, str],
+    payload: Mapping[str, Any],
+    images: Sequence[tuple[int, str]] = (),
+) -> str:
     """report.html, whole."""
-    return "".join(pieces(markdown, figures, len(payload["reports"]), [explorer.dump(payload)]))
+    written = [explorer.dump(payload)]
+    return "".join(pieces(markdown, figures, len(payload["reports"]), written, images))
 
 
 def page_parts(run: Run, figures: Path) -> tuple[str, dict[str, str], dict[str, Any]]:

@@ -4,21 +4,22 @@ Needs Chromium; without one these tests are skipped, except where CI=true says t
 """
 
 import json
-import os
 import re
 from itertools import accumulate, pairwise
 from pathlib import Path
 from statistics import median
 
-import browsing
 import numpy as np
 import pytest
-from explorer_reports import REPORTS, page
+from browser_fixtures import browser, invented, visit
+from explorer_reports import REPORTS, made_payload, page
 
 from radquant.reporting.explorer import marks
 from radquant.reporting.html import ASSETS
 from radquant.scoring import lexicon
-from radquant.scoring.changes import FLAGS, KINDS, harm
+from radquant.scoring.changes import KINDS, harm
+
+__all__ = ["browser", "invented", "visit"]
 
 # Milliseconds of the page's thread for 3,000 reports in six precisions, five times and more of what
 # they take on one core of a server.
@@ -43,90 +44,6 @@ HOSTILE = {
 
 
 @pytest.fixture(scope="module")
-def browser():
-    program = browsing.find_program()
-    if program is None:
-        message = f"no browser: none of {', '.join(browsing.NAMES)} is on the PATH"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
-    with browsing.browser(program) as chromium:
-        yield chromium
-
-
-class Opened:
-    """A page that is open, and all that it said and asked for."""
-
-    def __init__(self, browser, file, **options):
-        options.setdefault("viewport", {"width": 1280, "height": 900})
-        self.context = browser.new_context(**options)
-        self.page = self.context.new_page()
-        self.page.set_default_timeout(60_000)
-        self.said, self.asked = [], []
-        self.page.on("console", lambda message: self.said.append(message.text))
-        self.page.on("pageerror", lambda error: self.said.append(str(error)))
-        self.page.on("dialog", lambda dialog: self.said.append(dialog.message))
-        self.page.on("request", lambda request: self.asked.append(request.url))
-        self.url = file.as_uri()
-
-    def go(self, fragment=""):
-        self.page.goto(self.url + fragment)
-        return self
-
-    def ids(self):
-        return self.page.eval_on_selector_all("#list bdi", "all => all.map(x => x.textContent)")
-
-    def listed(self, count):
-        """Wait until the list has `count` rows."""
-        from playwright.sync_api import expect
-
-        expect(self.page.locator("#list li")).to_have_count(count)
-
-    def title(self):
-        return self.page.text_content("#detail-title").removeprefix("Report ")
-
-    def check(self, *names):
-        for name in names:
-            self.page.locator("#choices").get_by_label(re.compile(f"^{name}(,|$)")).check()
-
-    def cards(self):
-        """Return {title: text} of the cards, without the words that are struck out."""
-        return dict(
-            self.page.eval_on_selector_all(
-                ".card",
-                """cards => cards.map(card => {
-                    const text = card.querySelector(".text").cloneNode(true);
-                    for (const gone of text.querySelectorAll(".gone")) gone.remove();
-                    return [card.querySelector("h3").textContent, text.textContent];
-                })""",
-            )
-        )
-
-
-@pytest.fixture
-def visit(browser):
-    opened = []
-
-    def visit(file, fragment="", **options):
-        opened.append(Opened(browser, file, **options).go(fragment))
-        return opened[-1]
-
-    yield visit
-    for one in opened:
-        one.context.close()
-        assert one.said == []
-        assert {url.partition("#")[0] for url in one.asked if url[:5] != "data:"} == {one.url}
-
-
-@pytest.fixture(scope="module")
-def invented(invented_parts, tmp_path_factory):
-    """report.html of the invented reports, and its payload."""
-    file = tmp_path_factory.mktemp("page") / "report.html"
-    file.write_text(page(*invented_parts), encoding="utf-8")
-    return file, invented_parts[2]
-
-
-@pytest.fixture(scope="module")
 def hostile(tmp_path_factory):
     texts = []
 
@@ -145,11 +62,7 @@ def hostile(tmp_path_factory):
         {"id": name, "reference": add(text), "outputs": [output("No effusion."), output(text)]}
         for name, text in HOSTILE.items()
     ]
-    payload = {
-        **{"systems": ["original", "</script><b>w4"], "measure": "F1"},
-        **{"kinds": [[k, d] for k, d in KINDS.items()], "flags": list(FLAGS)},
-        **{"reports": reports, "texts": texts},
-    }
+    payload = made_payload(["original", "</script><b>w4"], reports, texts)
     file = tmp_path_factory.mktemp("hostile") / "report.html"
     file.write_text(page("# Title\n\n## Verdict\n\n**Words.**\n", {}, payload), encoding="utf-8")
     return file, payload
@@ -166,7 +79,8 @@ def large(tmp_path_factory):
         text = " ".join(words)
         starts = list(accumulate((len(word) + 1 for word in words), initial=0))
         spans = [[starts[i], starts[i] + len(words[i]), "present"] for i in range(0, len(words), 5)]
-        texts.append({"text": text, "spans": spans})
+        found = {word: "present" for word in words if not word.startswith("word")}
+        texts.append({"text": text, "spans": spans, "findings": found})
         return len(texts) - 1
 
     kinds = list(KINDS)
@@ -191,17 +105,26 @@ def large(tmp_path_factory):
             )
         outputs[0] |= {"changes": [], "flags": [], "harm": 0}
         reports.append({"id": f"r{number:04d}", "reference": add(words), "outputs": outputs})
-    payload = {
-        **{"systems": ["original", *(f"p{i}" for i in range(1, 7))], "measure": "F1"},
-        **{"kinds": [[k, d] for k, d in KINDS.items()], "flags": list(FLAGS)},
-        **{"reports": reports, "texts": texts},
-    }
+    payload = made_payload(["original", *(f"p{i}" for i in range(1, 7))], reports, texts)
     file = tmp_path_factory.mktemp("large") / "report.html"
     file.write_text(page("# Title\n\n## Verdict\n\n**Words.**\n", {}, payload), encoding="utf-8")
     return file, payload
 
 
-def expected(payload, precision=(), kind=(), flag=(), q="", sort="harm"):
+def stands(payload, report, output, finding, status):
+    """Whether a finding stands in an output as the filter asks, from the payload alone."""
+    texts = (output["text"], report["outputs"][0]["text"], report["reference"])
+    here, original, reference = (payload["texts"][text]["findings"].get(finding) for text in texts)
+    if status == "":
+        return bool(here or reference)
+    if status.endswith("reference") and status.split()[0] != "other":
+        return reference == status.split()[0]
+    if status.endswith("an output"):
+        return here == status.split()[0]
+    return here != (original if status.startswith("changed") else reference)
+
+
+def expected(payload, precision=(), kind=(), flag=(), q="", sort="harm", finding="", status=""):
     """The ids that the explorer should list, worked out from the payload alone."""
     systems = [payload["systems"].index(name) for name in precision]
     systems = systems or list(range(1, len(payload["systems"])))
@@ -214,6 +137,7 @@ def expected(payload, precision=(), kind=(), flag=(), q="", sort="harm"):
             for output in outputs
             if (not kind or {change["kind"] for change in output["changes"]} & set(kind))
             and (not flag or set(output["flags"]) & set(flag))
+            and (not finding or stands(payload, report, output, finding, status))
         ]
         said = [
             texts[report["reference"]],
@@ -221,6 +145,7 @@ def expected(payload, precision=(), kind=(), flag=(), q="", sort="harm"):
             report["id"].lower(),
         ]
         said += [texts[output["text"]] for output in outputs]
+        said += [texts[number] for number in report["inputs"]]
         if here and any(q.lower() in text for text in said):
             harms = [output["harm"] for output in outputs]
             rows.append((-max(harms), -sum(harms), place, report["id"]))
@@ -345,6 +270,14 @@ FILTERS = [
     {"q": "nowhere to be found"},
     {"sort": "order"},
     {"sort": "order", "kind": ["invented"]},
+    {"q": "air bronchograms"},  # of an input
+    {"finding": "pleural effusion"},
+    {"finding": "pleural effusion", "status": "present in the reference"},
+    {"finding": "pneumothorax", "status": "absent in an output", "precision": ["w4a8"]},
+    {"finding": "pneumonia", "status": "uncertain in an output"},
+    {"finding": "pneumonia", "status": "changed against the original's output", "kind": ["lost"]},
+    {"finding": "pneumothorax", "status": "other than in the reference", "sort": "order"},
+    {"finding": "constructor"},
 ]
 
 
@@ -356,6 +289,11 @@ def test_filters_list_what_the_payload_says(visit, invented):
         opened.go("#explorer")
         opened.check(*chosen.get("precision", []), *chosen.get("kind", []), *chosen.get("flag", []))
         opened.page.select_option("#sort", chosen.get("sort", "harm"))
+        if "finding" in chosen:
+            opened.page.fill("#finding", f" {chosen['finding'].title()} ")
+            opened.page.keyboard.press("Enter")
+        if "status" in chosen:
+            opened.page.select_option("#status", chosen["status"])
         if "q" in chosen:
             opened.page.fill("#search", chosen["q"])
             opened.page.keyboard.press("Enter")
@@ -573,6 +511,8 @@ DO = """async ([what, value]) => {
         check: () => find(value).click(),
         sort: () => { find("#sort").value = value;
                       find("#sort").dispatchEvent(new Event("change", {bubbles: true})); },
+        find: () => { find("#finding").value = value;
+                      find("#finding").dispatchEvent(new Event("change", {bubbles: true})); },
         search: () => { find("#search").value = value; find("#filters").requestSubmit(); },
         press: () => document.body.dispatchEvent(
             new KeyboardEvent("keydown", {key: value, bubbles: true})),
@@ -619,6 +559,9 @@ def test_three_thousand_reports_stay_responsive(visit, large, record_property):
     wanted = expected(payload, kind=["negated"], precision=["p3"], sort="order")
     assert opened.ids() == wanted[:50]
     opened.page.get_by_role("button", name="Clear filters").click()
+    times["filter by finding"] = timed("find", "edema")
+    assert opened.ids() == expected(payload, finding="edema", sort="order")[:50]
+    timed("find", "")
     times["search"] = timed("search", "word17 ")
     assert opened.ids() == expected(payload, q="word17 ", sort="order")[:50]
     times["second search"] = timed("search", "word171 ")

@@ -3,16 +3,24 @@
 import base64
 import hashlib
 import html
+import io
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
-from explorer_reports import CONFIG, REPORTS, embed, page
+from explorer_reports import CONFIG, REPORTS, embed, made_payload, page, payload, pictured
+from PIL import Image
 
+from radquant.errors import UserError
+from radquant.image_files import decode
+from radquant.reporting import inputs
 from radquant.reporting.explorer import marks
 from radquant.reporting.formatting import escape
 from radquant.reporting.html import ASSETS
+from radquant.reporting.reading import order, run_id
 from radquant.reporting.summary import summarize
 from radquant.scoring import lexicon
 
@@ -22,7 +30,7 @@ HOSTILE = [
     *("[x](javascript:alert(1))", "![x](https://example.org/x.png)", "\U0001f9e0 שלום"),
 ]
 TABLE = {"table", "thead", "tbody", "tr", "th", "td"}
-EMPTY = {"systems": ["original"], "kinds": [], "flags": [], "reports": [], "texts": []}
+EMPTY = made_payload(["original"], [], [])
 
 
 class Reader(HTMLParser):
@@ -142,7 +150,7 @@ def test_only_this_style_and_this_script_may_run(shown):
 
 
 def test_no_script_writes_markup():
-    script = (ASSETS / "explorer.js").read_text()
+    script = "".join(path.read_text() for path in ASSETS.glob("*.js"))
     for name in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("):
         assert name not in script
     assert "fetch(" not in script
@@ -237,3 +245,93 @@ def test_words_of_normality_are_not_coloured_as_findings():
         ("effusion", "absent"),
         ("Nodule", "present"),
     ]
+
+
+def test_the_input_is_what_the_prompt_shows(invented_run, invented_parts, tmp_path):
+    shown = invented_parts[2]
+    texts = [entry["text"] for entry in shown["texts"]]
+    assert shown["inputs"] == ["findings"]
+    for report in shown["reports"]:
+        assert [texts[number] for number in report["inputs"]] == [REPORTS[report["id"]][0]]
+    prompt = tmp_path / "prompt.txt"
+    prompt.write_text("{impression} of {id}")
+    settings = {**CONFIG, "generation": {**CONFIG["generation"], "prompt": str(prompt)}}
+    other = payload(replace(invented_run, config=settings))
+    assert other["inputs"] == ["impression", "id"]
+    number, name = other["reports"][4]["inputs"]
+    # It is a reference too, and has the marks of one.
+    assert other["texts"][number]["spans"]
+    assert number == other["reports"][4]["reference"]
+    assert other["texts"][name] == {"text": "case-05", "spans": [], "findings": {}}
+
+
+def test_findings_are_those_of_the_scores(invented_run, invented_parts):
+    shown = invented_parts[2]
+    for at, system in enumerate(shown["systems"]):
+        scores = invented_run.scores[system]
+        for row, report in zip(scores.itertuples(), shown["reports"], strict=True):
+            number = report["outputs"][at]["text"]
+            assert shown["texts"][number]["findings"] == json.loads(row.statuses)
+            if at == 0:
+                expected = json.loads(row.reference_statuses)
+                assert shown["texts"][report["reference"]]["findings"] == expected
+    assert shown["texts"][shown["reports"][0]["reference"]]["findings"]["pleural effusion"]
+
+
+def test_a_reading_belongs_to_the_texts_and_not_to_their_scores(invented_run):
+    name = run_id(invented_run)
+    scores = {key: table.assign(complete=0.5) for key, table in invented_run.scores.items()}
+    assert run_id(replace(invented_run, scores=scores)) == name
+    table = invented_run.generations["w4a8"]
+    outputs = table["output"].where(table["id"] != "case-07", "No change.")
+    changed = invented_run.generations | {"w4a8": table.assign(output=outputs)}
+    assert run_id(replace(invented_run, generations=changed)) != name
+    # A shorter list is the beginning of a longer one, but for who is missing.
+    ids = [f"r{number}" for number in range(200)]
+    drawn = [ids[place] for place in order(name, ids)]
+    half = [ids[place] for place in order(name, ids[:100])]
+    assert sorted(drawn) == sorted(ids)
+    assert half == [one for one in drawn if one in ids[:100]]
+    assert drawn != ids
+
+
+def test_images_are_embedded_as_the_model_is_shown_them(invented_run, tmp_path):
+    run, files = pictured(invented_run, tmp_path)
+    shown = payload(run)
+    assert (shown["inputs"], shown["images"], shown["side"]) == ([], len(files), 1024)
+    held = dict(inputs.images(run))
+    assert sorted(held) == list(range(len(files)))
+    for report in shown["reports"]:
+        assert [files[number].stem for number in report["images"]] == [
+            f"{report['id']}-{view}" for view in ("a", "b")[: len(report["images"])]
+        ]
+    for number, file in enumerate(files):
+        kind, _, data = held[number].partition(",")
+        assert kind == "data:image/jpeg;base64"
+        written = base64.b64decode(data)
+        assert b"Doe" not in written  # the header of the file stays outside
+        image, model = Image.open(io.BytesIO(written)), decode(file.read_bytes())
+        assert image.mode == "L"
+        assert max(image.size) <= 1024
+        if max(model.size) <= 1024:
+            assert image.size == model.size
+            error = np.abs(np.asarray(image, float) - np.asarray(model.convert("L"), float))
+            assert error.mean() < 3
+        else:
+            assert max(image.size) == 1024
+            assert image.width / image.height == pytest.approx(model.width / model.height, abs=0.01)
+
+
+def test_the_images_are_bounded_and_those_come_first_that_are_read_first(invented_run, tmp_path):
+    run, files = pictured(invented_run, tmp_path)
+    shown, everything = payload(run), dict(inputs.images(run))
+    first = shown["reports"][shown["order"][0]]["images"]
+    room = sum(len(everything[number]) for number in first)
+    assert [number for number, _ in inputs.images(run, room)] == first
+    assert [number for number, _ in inputs.images(run, room - 1)] == first[:-1]
+    whole = page("# T\n\n## P\n\nx\n", {}, shown, list(inputs.images(run, room)))
+    found = re.findall(r'<script type="text/plain" id="image-(\d+)">([^<]*)</script>', whole)
+    assert [(int(number), uri) for number, uri in found] == list(inputs.images(run, room))
+    files[0].unlink()
+    with pytest.raises(UserError, match=rf"{files[0].name}, named in column 'images' of report"):
+        list(inputs.images(run))

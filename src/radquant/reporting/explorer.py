@@ -3,18 +3,33 @@
 The payload, as JSON in report.html:
 {"systems": [the precisions, the original first], "measure": what F1 is called,
  "kinds": [[kind, description], ...] in the order of harm, "flags": [...],
- "reports": [{"id", "reference": text, "outputs": [one per system: {"text": text, "f1",
+ "run": see reading.run_id, "order": see reading.order, "scales": see reading.scales,
+ "target": what the models had to write, "inputs": [the columns that the prompt shows],
+ "images": how many there are, "side": pixels of the longest of an image,
+ "reports": [{"id", "inputs": [one text per column], "images": [numbers], "cut": whether the prompt
+   was shortened, "reference": text, "outputs": [one per system: {"text": text, "f1",
    "changes": [{"kind", "finding", "before", "after"}], "flags", "unsupported", "harm"}]}],
- "texts": [{"text", "spans": [[start, end, status], ...]}]}
+ "texts": [{"text", "spans": [[start, end, status], ...], "findings": {finding: status}}]}
 A text is its number in "texts", where equal texts stand once. Spans are the annotator's entities,
-in order and apart from each other, and count UTF-16 units as JavaScript does.
+in order and apart from each other, and count UTF-16 units as JavaScript does. Inputs are not
+annotated: they have spans and findings only where an output or a reference is the same text.
 """
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from radquant.reporting.collect import Run
+from radquant.image_files import COLUMN
+from radquant.reporting.checks import ORIGINAL
+from radquant.reporting.collect import REFERENCES, Run
+from radquant.reporting.inputs import (
+    SIDE,
+    image_numbers,
+    numbers_of,
+    read_inputs,
+    text_columns,
+)
+from radquant.reporting.reading import order, run_id, scales
 from radquant.scoring.changes import FLAGS, KINDS, harm
 from radquant.scoring.finding_terms import NOT_FINDINGS
 from radquant.scoring.metrics.columns import PRIMARY
@@ -22,6 +37,7 @@ from radquant.scoring.records import Record
 from radquant.scoring.spans import spans
 
 REFERENCE = "reference"
+INPUT = ""  # no system has this name
 STATUSES = {
     **{"definitely present": "present", "definitely absent": "absent", "uncertain": "uncertain"},
     **{"DP": "present", "DA": "absent", "U": "uncertain"},  # as RadGraph 1 writes them
@@ -48,16 +64,27 @@ def _joined(values: Iterable[Any]) -> Iterator[str]:
 
 
 def _head(run: Run) -> dict[str, Any]:
+    inputs, name = read_inputs(run), run_id(run)
     return {
         "systems": run.precisions,
         "measure": run.measure,
         "kinds": [[kind, description] for kind, description in KINDS.items()],
         "flags": list(FLAGS),
+        "run": name,
+        "order": order(name, run.reports["id"].tolist()),
+        "scales": scales(),
+        "target": run.config["task"]["target"],
+        "inputs": text_columns(inputs),
+        "images": len(image_numbers(inputs)),
+        "side": SIDE,
     }
 
 
 def _reports(run: Run, texts: "_Texts") -> Iterator[dict[str, Any]]:
     columns = {name: _columns(run, name) for name in run.precisions}
+    inputs = read_inputs(run)
+    names, numbers = text_columns(inputs), image_numbers(inputs)
+    shortened = (run.generations[ORIGINAL]["truncated_tokens"] > 0).tolist()
     for row, (name, reference) in enumerate(
         zip(run.reports["id"], run.reports["reference"], strict=True)
     ):
@@ -74,8 +101,15 @@ def _reports(run: Run, texts: "_Texts") -> Iterator[dict[str, Any]]:
                     "harm": harm(changes, flags),
                 }
             )
-        number = texts.number(reference, REFERENCE, row)
-        yield {"id": name, "reference": number, "outputs": outputs}
+        given = inputs.iloc[row]
+        yield {
+            "id": name,
+            "inputs": [texts.number(given[column], INPUT, row) for column in names],
+            "images": numbers_of(given[COLUMN], numbers) if numbers else [],
+            "cut": shortened[row],
+            "reference": texts.number(reference, REFERENCE, row),
+            "outputs": outputs,
+        }
 
 
 def marks(text: str, note: Record) -> list[list[Any]]:
@@ -124,13 +158,27 @@ class _Texts:
         self._first: list[tuple[str, int]] = []  # whose, and of which report
 
     def number(self, text: str, system: str, row: int) -> int:
-        if text not in self._numbers:
-            self._numbers[text] = len(self._first)
+        number = self._numbers.setdefault(text, len(self._first))
+        if number == len(self._first):
             self._first.append((system, row))
-        return self._numbers[text]
+        elif self._first[number][0] == INPUT:  # which nobody annotated
+            self._first[number] = (system, row)
+        return number
 
     def shown(self) -> Iterator[dict[str, Any]]:
         ids = self._run.reports["id"].tolist()
         for text, (system, row) in zip(self._numbers, self._first, strict=True):
+            if system == INPUT:
+                yield {"text": text, "spans": [], "findings": {}}
+                continue
             note = self._run.annotations[system][ids[row]]
-            yield {"text": text, "spans": marks(text, note)}
+            yield {
+                "text": text,
+                "spans": marks(text, note),
+                "findings": self._findings(system, row),
+            }
+
+    def _findings(self, system: str, row: int) -> dict[str, str]:
+        whose, column = (ORIGINAL, REFERENCES) if system == REFERENCE else (system, "statuses")
+        found: dict[str, str] = json.loads(str(self._run.scores[whose][column].iat[row]))
+        return found

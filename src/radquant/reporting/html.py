@@ -22,6 +22,11 @@ from markdown_it.token import Token
 from markdown_it.utils import OptionsDict
 
 ASSETS = Path(__file__).with_name("assets")
+# In this order: each uses what those before it define. They are one script, with one hash.
+SCRIPTS = (
+    *("page.js", "differences.js", "cards.js", "findings.js", "explorer.js"),
+    *("ratings.js", "reading.js", "views.js"),
+)
 # The only raw HTML that report.md has.
 FOLDS = re.compile(r"(?:<details><summary>[^<>&]*</summary>|</details>)\n?")
 AFTER_HEADING = 3  # a heading is three tokens: its start, what it says, its end
@@ -37,16 +42,22 @@ class Section:
 
 
 def pieces(
-    markdown: str, figures: Mapping[str, str], count: int, payload: Iterable[str]
+    markdown: str,
+    figures: Mapping[str, str],
+    count: int,
+    payload: Iterable[str],
+    images: Iterable[tuple[int, str]] = (),
 ) -> Iterator[str]:
     """Yield report.html of `count` reports.
 
     `figures` holds the SVG behind each path to which `markdown` refers; `payload` is the explorer's
-    (see explorer.py), as pieces of its JSON.
+    (see explorer.py), as pieces of its JSON, and `images` are the numbers and data URIs of its
+    images, which stand apart so that the page reads each when it is shown.
     """
     title, head, sections = _sections(markdown, figures)
-    style, script = _asset("explorer.css"), _asset("explorer.js")
-    before, after = _asset("page.html").split("$payload")
+    style, script = _asset("explorer.css"), "".join(map(_asset, SCRIPTS))
+    before, rest = _asset("page.html").split("$payload")
+    between, after = rest.split("$images")
     fields = dict(
         policy=html.escape(_policy(style, script)),
         name=re.sub("<.*?>", "", title),
@@ -60,6 +71,9 @@ def pieces(
     )
     yield Template(before).substitute(fields)
     yield from map(escape_json, payload)
+    yield between
+    for number, uri in images:
+        yield f'<script type="text/plain" id="image-{number}">{html.escape(uri)}</script>\n'
     yield Template(after).substitute(fields)
 
 

@@ -1,37 +1,16 @@
-// The explorer of report.html. It reads the JSON in #payload (see explorer.py) and builds every
-// node with createElement and text: nothing that a report says is ever parsed as HTML.
-// What is shown follows from the address alone: #explorer?report=…&precision=…&kind=…&flag=…&q=…
-"use strict";
+// The explorer of report.html: filters, list and one report.
+// What is shown follows from the address alone:
+// #explorer?report=…&precision=…&kind=…&flag=…&finding=…&status=…&q=…&sort=…
 (() => {
+  const { find, node, isolated, number, plural, card, outputCard, marked } = radquant;
   const PAGE = 50; // reports in the list at a time
-  const CELLS = 250000; // largest table of word pairs for which differences are computed
   const PAUSE = 120; // milliseconds without a key before a search starts
 
-  const find = (id) => document.getElementById(id);
   let data = null; // the payload, read when the explorer is first opened
   let lowered = null; // its texts in lower case, made by the first search
   let state = null; // what the address says: the report and the filters
   let shown = []; // the numbers of the reports that pass the filters, in the order of the list
   let listed = ""; // the filters that `shown` and the list were made with
-
-  // ---- Nodes -------------------------------------------------------------------------------
-
-  function node(tag, className, ...children) {
-    const made = document.createElement(tag);
-    if (className) made.className = className;
-    made.append(...children);
-    return made;
-  }
-
-  // Text of a report inside a sentence of ours: its direction must not reorder what surrounds it.
-  function isolated(text) {
-    const made = node("bdi", "", text);
-    made.dir = "auto";
-    return made;
-  }
-
-  const number = (value) => value.toLocaleString("en");
-  const plural = (count, word) => `${number(count)} ${word}${count === 1 ? "" : "s"}`;
 
   // ---- The address -------------------------------------------------------------------------
 
@@ -46,6 +25,8 @@
       precision: known("precision", data.systems),
       kind: known("kind", data.kinds.map(([kind]) => kind)),
       flag: known("flag", data.flags),
+      finding: parameters.get("finding") || "",
+      status: known("status", radquant.STATUSES)[0] || "",
       q: parameters.get("q") || "",
       sort: parameters.get("sort") === "order" ? "order" : "harm",
     };
@@ -56,7 +37,8 @@
     if (wanted.report !== null) parameters.set("report", wanted.report);
     for (const name of ["precision", "kind", "flag"])
       for (const value of wanted[name]) parameters.append(name, value);
-    if (wanted.q) parameters.set("q", wanted.q);
+    for (const name of ["finding", "status", "q"])
+      if (wanted[name]) parameters.set(name, wanted[name]);
     if (wanted.sort !== "harm") parameters.set("sort", wanted.sort);
     const text = parameters.toString();
     return `#explorer${text ? `?${text}` : ""}`;
@@ -84,7 +66,8 @@
     return data.systems.length > 1 ? data.systems.slice(1).map((_, at) => at + 1) : [0];
   }
 
-  function passes(output) {
+  function passes(report, output) {
+    if (state.finding && !radquant.stands(data, report, output, state.finding, state.status)) return false;
     if (state.kind.length && !output.changes.some((change) => state.kind.includes(change.kind)))
       return false;
     return !state.flag.length || output.flags.some((flag) => state.flag.includes(flag));
@@ -107,10 +90,11 @@
     const searched = [...new Set([0, ...systems])];
     shown = [];
     data.reports.forEach((report, place) => {
-      if (!systems.some((at) => passes(report.outputs[at]))) return;
+      if (!systems.some((at) => passes(report, report.outputs[at]))) return;
       if (
         hits &&
         !hits[report.reference] &&
+        !report.inputs.some((text) => hits[text]) &&
         !searched.some((at) => hits[report.outputs[at].text]) &&
         !report.id.toLowerCase().includes(wanted)
       )
@@ -162,7 +146,11 @@
       box.checked = state[box.name].includes(box.value);
     if (find("search").value !== state.q) find("search").value = state.q;
     find("sort").value = state.sort;
+    find("finding").value = state.finding;
+    find("status").value = state.status;
+    find("status").disabled = !state.finding;
     const chosen = [...state.precision, ...state.kind, ...state.flag];
+    if (state.finding) chosen.push([state.finding, state.status].filter(Boolean).join(" "));
     find("chosen").textContent = chosen.length ? `(chosen: ${chosen.join(", ")})` : "";
     find("reset").disabled = !chosen.length && !state.q;
   }
@@ -226,186 +214,12 @@
       list.scrollTop = above + row.offsetHeight - list.clientHeight;
   }
 
-  // ---- Differences -------------------------------------------------------------------------
-
-  // Return where the words, numbers and marks of `text` stand, as [start, end].
-  function words(text) {
-    const word = /\p{N}+(?:[.,]\p{N}+)+|[\p{L}\p{N}\p{M}_]+|[^\s\p{L}\p{N}\p{M}_]/gu; // 2.5 is one
-    return [...text.matchAll(word)].map((match) => [
-      match.index,
-      match.index + match[0].length,
-    ]);
-  }
-
-  // Return {added: [[start, end]…] in `after`, removed: [[place in `after`, text]…]}, by the longest
-  // common subsequence of words. Texts too long for that are compared at both ends only.
-  function difference(before, after) {
-    const a = words(before);
-    const b = words(after);
-    const left = a.map(([start, end]) => before.slice(start, end));
-    const right = b.map(([start, end]) => after.slice(start, end));
-    let head = 0;
-    while (head < a.length && head < b.length && left[head] === right[head]) head++;
-    let tail = 0;
-    while (
-      tail < a.length - head &&
-      tail < b.length - head &&
-      left[a.length - 1 - tail] === right[b.length - 1 - tail]
-    )
-      tail++;
-    const kept = joined(left.slice(head, a.length - tail), right.slice(head, b.length - tail));
-    const steps = [...kept.map(([i, j]) => [i + head, j + head]), [a.length - tail, b.length - tail]];
-    const added = [];
-    const removed = [];
-    let [i, j] = [head, head];
-    for (const [nextI, nextJ] of steps) {
-      if (nextI > i) {
-        const place = j > 0 ? b[j - 1][1] : 0;
-        removed.push([place, before.slice(a[i][0], a[nextI - 1][1])]);
-      }
-      if (nextJ > j) added.push([b[j][0], b[nextJ - 1][1]]);
-      [i, j] = [nextI + 1, nextJ + 1];
-    }
-    return { added, removed };
-  }
-
-  // Return the pairs of places of words that both lists have, in their order. A mark alone between
-  // two changes is no pair: a comma kept would only cut a changed sentence in pieces.
-  function joined(left, right) {
-    const pairs = common(left, right);
-    const beside = ([i, j], [nextI, nextJ]) => nextI === i + 1 && nextJ === j + 1;
-    return pairs.filter(
-      (pair, at) =>
-        /[\p{L}\p{N}]/u.test(left[pair[0]]) ||
-        beside(pairs[at - 1] || [-1, -1], pair) ||
-        beside(pair, pairs[at + 1] || [left.length, right.length]),
-    );
-  }
-
-  // Return the pairs of places of a longest common subsequence of two lists of words.
-  function common(left, right) {
-    const columns = right.length + 1;
-    if (left.length * right.length === 0 || left.length * right.length > CELLS) return [];
-    const longest = new Uint16Array((left.length + 1) * columns);
-    for (let i = left.length - 1; i >= 0; i--)
-      for (let j = right.length - 1; j >= 0; j--)
-        longest[i * columns + j] =
-          left[i] === right[j]
-            ? longest[(i + 1) * columns + j + 1] + 1
-            : Math.max(longest[(i + 1) * columns + j], longest[i * columns + j + 1]);
-    const pairs = [];
-    for (let i = 0, j = 0; i < left.length && j < right.length; ) {
-      if (left[i] === right[j]) pairs.push([i++, j++]);
-      else if (longest[(i + 1) * columns + j] >= longest[i * columns + j + 1]) i++;
-      else j++;
-    }
-    return pairs;
-  }
-
-  // ---- One report --------------------------------------------------------------------------
-
-  // Return a paragraph with the text's entities and, given a text before it, what differs.
-  function marked(entry, before) {
-    const { text, spans } = entry;
-    const { added, removed } = before === null ? { added: [], removed: [] } : difference(before, text);
-    const cuts = new Set([0, text.length]);
-    for (const [start, end] of [...spans, ...added]) cuts.add(start).add(end);
-    for (const [place] of removed) cuts.add(place);
-    const places = [...cuts].sort((a, b) => a - b);
-    const paragraph = node("p", text.trim() ? "text" : "text blank");
-    paragraph.dir = "auto";
-    let [span, add, out] = [0, 0, 0];
-    places.forEach((start, at) => {
-      while (out < removed.length && removed[out][0] === start) {
-        const lost = node("del", "", removed[out++][1]);
-        const gone = start > 0 ? node("span", "gone", " ", lost) : node("span", "gone", lost, " ");
-        gone.dir = "auto"; // so that the paragraph's direction is that of its own words
-        paragraph.append(gone);
-      }
-      const end = places[at + 1];
-      if (end === undefined) return;
-      while (span < spans.length && spans[span][1] <= start) span++;
-      while (add < added.length && added[add][1] <= start) add++;
-      let piece = text.slice(start, end);
-      if (span < spans.length && spans[span][0] <= start) {
-        const status = spans[span][2];
-        piece = node("span", `entity ${status}`, piece);
-        piece.title = status;
-      }
-      if (add < added.length && added[add][0] <= start) piece = node("ins", "", piece);
-      paragraph.append(piece);
-    });
-    return paragraph;
-  }
-
-  function card(className, name, facts, flags, ...children) {
-    const title = node("h3", "", isolated(name));
-    const header = node("header", "", title, ...facts.map((fact) => node("span", "", fact)));
-    header.append(...flags.map((flag) => node("span", "flag", flag)));
-    const made = node("article", `card ${className}`, header, ...children);
-    made.setAttribute("aria-label", name);
-    return made;
-  }
-
-  function changeItem(change) {
-    const made = node("li", "", node("span", "kind", change.kind));
-    made.firstChild.title = new Map(data.kinds).get(change.kind) || "";
-    if (change.finding) made.append(" ", isolated(change.finding));
-    made.append(node("span", "words", side(change.before), " → ", side(change.after)));
-    return made;
-  }
-
-  function side(text) {
-    return text ? isolated(text) : node("i", "", "nothing");
-  }
-
-  function signed(value) {
-    const text = Math.abs(value).toFixed(3);
-    if (Number(text) === 0) return "±0.000";
-    return (value < 0 ? "−" : "+") + text;
-  }
-
-  function outputCard(report, at) {
-    const output = report.outputs[at];
-    const original = report.outputs[0];
-    const entry = data.texts[output.text];
-    const facts = [`F1 ${output.f1.toFixed(3)}`];
-    const parts = [];
-    if (at > 0) {
-      facts[0] += ` (${signed(output.f1 - original.f1)})`;
-      facts.push(`harm ${number(output.harm)}`);
-      if (output.text === original.text) parts.push(node("p", "same", "The same text as the original's."));
-      else if (!output.changes.length)
-        parts.push(node("p", "same", "Other words, but no change of a kind that is looked for."));
-    }
-    if (output.changes.length)
-      parts.push(
-        node("h4", "", "Original → this output"),
-        node("ul", "changes", ...output.changes.map(changeItem)),
-      );
-    const told = new Set(output.changes.map((change) => change.after));
-    const phrases = output.unsupported.filter((phrase) => !told.has(phrase));
-    if (phrases.length)
-      parts.push(
-        node("h4", "", "Speaks of an earlier examination that the input does not speak of"),
-        node("ul", "changes", ...phrases.map((phrase) => node("li", "words", isolated(phrase)))),
-      );
-    const before = at > 0 ? data.texts[original.text].text : null;
-    return card(
-      at === 0 ? "original" : "",
-      data.systems[at],
-      facts,
-      output.flags,
-      marked(entry, before),
-      ...parts,
-    );
-  }
-
   function showReport(place, position) {
     const title = find("detail-title");
     if (place === null) {
       title.textContent = "No report passes these filters";
       find("place").textContent = "";
+      find("given-parts").replaceChildren();
       find("cards").replaceChildren();
     } else {
       const report = data.reports[place];
@@ -413,11 +227,13 @@
       const where = position < 0 ? "not in the list" : `${number(position + 1)} of ${number(shown.length)}`;
       find("place").textContent = where;
       const systems = state.precision.length ? considered().filter((at) => at > 0) : data.systems.map((_, at) => at).slice(1);
+      find("given-parts").replaceChildren(...radquant.given(data, report));
       find("cards").replaceChildren(
         card("reference", "reference", [], [], marked(data.texts[report.reference], null)),
-        ...[0, ...systems].map((at) => outputCard(report, at)),
+        ...[0, ...systems].map((at) => outputCard(data, report, at)),
       );
     }
+    find("given").hidden = !find("given-parts").children.length;
     find("before").disabled = position <= 0;
     find("after").disabled = position + 1 >= shown.length;
   }
@@ -488,14 +304,19 @@
       event.preventDefault();
       searchNow();
     });
-    find("choices").addEventListener("change", (event) =>
-      filter({ [event.target.name]: checked(event.target.name) }),
-    );
+    search.addEventListener("keydown", (event) => {
+      if (event.key === "Enter") searchNow(); // a form with a second text submits nothing by itself
+    });
+    find("choices").addEventListener("change", ({ target }) => {
+      if (target.type === "checkbox") filter({ [target.name]: checked(target.name) });
+      else if (target.id === "status") filter({ status: target.value });
+      else filter({ finding: target.value.trim().toLowerCase() });
+    });
     find("sort").addEventListener("change", (event) => go({ sort: event.target.value, report: null }));
     find("reset").addEventListener("click", () => {
       clearTimeout(timer);
       search.value = "";
-      filter({ precision: [], kind: [], flag: [], q: "" });
+      filter({ precision: [], kind: [], flag: [], finding: "", status: "", q: "" });
       search.focus();
     });
     find("before").addEventListener("click", () => step(-1));
@@ -531,7 +352,7 @@
       if (event.key === "Escape") search.blur();
       return;
     }
-    if (!find("use-keys").checked || event.target.matches("select")) return;
+    if (!find("use-keys").checked || event.target.matches("select, #finding")) return;
     const inList = find("list").contains(event.target);
     const steps = { j: 1, ArrowRight: 1, k: -1, ArrowLeft: -1 };
     if (inList) Object.assign(steps, { ArrowDown: 1, ArrowUp: -1 });
@@ -546,7 +367,7 @@
   }
 
   function open() {
-    data = JSON.parse(find("payload").textContent);
+    data = radquant.load();
     const descriptions = new Map(data.kinds);
     chips("precisions", "precision", data.systems, () => "");
     chips("kinds", "kind", data.kinds.map(([kind]) => kind), (kind) => descriptions.get(kind));
@@ -558,42 +379,15 @@
         node("div", "", node("dt", "", `${kind}, ${most - at}`), node("dd", "", description)),
       ),
     );
+    radquant.offerFindings(data);
+    find("about-images").textContent = radquant.aboutImages(data);
     if (matchMedia("(max-width: 60rem)").matches) find("choices").open = false;
     find("explorer-app").hidden = false;
     listen();
   }
 
-  // #explorer… shows the explorer, every other address the report.
-  function route() {
-    const explorer = /^#explorer(\?|$)/.test(location.hash);
-    find("report").hidden = explorer;
-    find("explorer").hidden = !explorer;
-    for (const link of document.querySelectorAll(".top nav a")) {
-      if ((link.dataset.view === "explorer") === explorer) link.setAttribute("aria-current", "page");
-      else link.removeAttribute("aria-current");
-    }
-    if (!explorer) {
-      document.getElementById(location.hash.slice(1))?.scrollIntoView();
-      return;
-    }
+  radquant.showExplorer = () => {
     if (data === null) open();
     show(readAddress());
-  }
-
-  // What is folded away is printed too.
-  let folded = [];
-  addEventListener("beforeprint", () => {
-    folded = [...document.querySelectorAll("#report details:not([open])")];
-    for (const details of folded) details.open = true;
-  });
-  addEventListener("afterprint", () => {
-    for (const details of folded) details.open = false;
-  });
-  // The link past the header must not change the address, which would leave the explorer.
-  document.querySelector(".skip").addEventListener("click", (event) => {
-    event.preventDefault();
-    find(find("explorer").hidden ? "content" : "detail-title").focus();
-  });
-  addEventListener("hashchange", route);
-  route();
+  };
 })();

@@ -1,0 +1,164 @@
+// One report as cards: what the models were given, the reference, and each output.
+(() => {
+  const { find, node, isolated, number, plural } = radquant;
+
+  // Return a paragraph with the text's entities and, given a text before it, what differs.
+  function marked(entry, before) {
+    const { text, spans } = entry;
+    const { added, removed } = before === null ? { added: [], removed: [] } : radquant.difference(before, text);
+    const cuts = new Set([0, text.length]);
+    for (const [start, end] of [...spans, ...added]) cuts.add(start).add(end);
+    for (const [place] of removed) cuts.add(place);
+    const places = [...cuts].sort((a, b) => a - b);
+    const paragraph = node("p", text.trim() ? "text" : "text blank");
+    paragraph.dir = "auto";
+    let [span, add, out] = [0, 0, 0];
+    places.forEach((start, at) => {
+      while (out < removed.length && removed[out][0] === start) {
+        const lost = node("del", "", removed[out++][1]);
+        const gone = start > 0 ? node("span", "gone", " ", lost) : node("span", "gone", lost, " ");
+        gone.dir = "auto"; // so that the paragraph's direction is that of its own words
+        paragraph.append(gone);
+      }
+      const end = places[at + 1];
+      if (end === undefined) return;
+      while (span < spans.length && spans[span][1] <= start) span++;
+      while (add < added.length && added[add][1] <= start) add++;
+      let piece = text.slice(start, end);
+      if (span < spans.length && spans[span][0] <= start) {
+        const status = spans[span][2];
+        piece = node("span", `entity ${status}`, piece);
+        piece.title = status;
+      }
+      if (add < added.length && added[add][0] <= start) piece = node("ins", "", piece);
+      paragraph.append(piece);
+    });
+    return paragraph;
+  }
+
+  function card(className, name, facts, flags, ...children) {
+    const title = node("h3", "", isolated(name));
+    const header = node("header", "", title, ...facts.map((fact) => node("span", "", fact)));
+    header.append(...flags.map((flag) => node("span", "flag", flag)));
+    const made = node("article", `card ${className}`, header, ...children);
+    made.setAttribute("aria-label", name);
+    return made;
+  }
+
+  function changeItem(kinds, change) {
+    const made = node("li", "", node("span", "kind", change.kind));
+    made.firstChild.title = kinds.get(change.kind) || "";
+    if (change.finding) made.append(" ", isolated(change.finding));
+    made.append(node("span", "words", side(change.before), " → ", side(change.after)));
+    return made;
+  }
+
+  function side(text) {
+    return text ? isolated(text) : node("i", "", "nothing");
+  }
+
+  function signed(value) {
+    const text = Math.abs(value).toFixed(3);
+    if (Number(text) === 0) return "±0.000";
+    return (value < 0 ? "−" : "+") + text;
+  }
+
+  function outputCard(data, report, at) {
+    const output = report.outputs[at];
+    const original = report.outputs[0];
+    const entry = data.texts[output.text];
+    const kinds = new Map(data.kinds);
+    const facts = [`F1 ${output.f1.toFixed(3)}`];
+    const parts = [];
+    if (at > 0) {
+      facts[0] += ` (${signed(output.f1 - original.f1)})`;
+      facts.push(`harm ${number(output.harm)}`);
+      if (output.text === original.text) parts.push(node("p", "same", "The same text as the original's."));
+      else if (!output.changes.length)
+        parts.push(node("p", "same", "Other words, but no change of a kind that is looked for."));
+    }
+    if (output.changes.length)
+      parts.push(
+        node("h4", "", "Original → this output"),
+        node("ul", "changes", ...output.changes.map((change) => changeItem(kinds, change))),
+      );
+    const told = new Set(output.changes.map((change) => change.after));
+    const phrases = output.unsupported.filter((phrase) => !told.has(phrase));
+    if (phrases.length)
+      parts.push(
+        node("h4", "", "Speaks of an earlier examination that the input does not speak of"),
+        node("ul", "changes", ...phrases.map((phrase) => node("li", "words", isolated(phrase)))),
+      );
+    const before = at > 0 ? data.texts[original.text].text : null;
+    return card(
+      at === 0 ? "original" : "",
+      data.systems[at],
+      facts,
+      output.flags,
+      marked(entry, before),
+      ...parts,
+    );
+  }
+
+  // ---- What the models were given ------------------------------------------------------------
+
+  // Return a text of the input, or of a reader's desk, without any mark.
+  function plain(text) {
+    const paragraph = node("p", text.trim() ? "text" : "text blank", text);
+    paragraph.dir = "auto";
+    return paragraph;
+  }
+
+  // Return the images of a report, each of which a click enlarges. Some may not be in the file.
+  function pictures(report) {
+    const many = report.images.length;
+    const parts = [];
+    report.images.forEach((image, at) => {
+      const held = find(`image-${image}`);
+      if (!held) return;
+      const name = many > 1 ? `image ${at + 1} of ${many}` : "the image";
+      const shown = node("img");
+      shown.src = held.textContent;
+      shown.alt = `X-ray, ${name} of this report`;
+      const button = node("button", "xray", shown);
+      button.type = "button";
+      button.title = `Enlarge ${name}, or make it small again`;
+      button.setAttribute("aria-pressed", "false");
+      button.addEventListener("click", () => {
+        const large = button.classList.toggle("enlarged");
+        button.setAttribute("aria-pressed", String(large));
+      });
+      parts.push(button);
+    });
+    const missing = many - parts.length;
+    if (missing)
+      parts.push(
+        node("p", "same", `${plural(missing, "image")} of this report not in this file, which would be too large.`),
+      );
+    return parts;
+  }
+
+  // Return the parts of a card with all that the models were given of a report.
+  function given(data, report) {
+    const parts = pictures(report);
+    report.inputs.forEach((text, at) =>
+      parts.push(node("h4", "", data.inputs[at]), plain(data.texts[text].text)),
+    );
+    if (report.cut)
+      parts.push(node("p", "same", "Too long for the model: it was not shown the beginning of its prompt."));
+    return parts;
+  }
+
+  // What is to be said of the images of this file; empty where models are shown none.
+  function aboutImages(data) {
+    if (!data.images) return "";
+    const held = document.querySelectorAll("script[id^=image-]").length;
+    const all = held === data.images ? "All" : number(held);
+    return (
+      `${all} of ${plural(data.images, "image")} in this file, as the model was shown them, but as JPEG and ` +
+      `with at most ${number(data.side)} pixels a side.`
+    );
+  }
+
+  Object.assign(radquant, { marked, card, outputCard, plain, given, aboutImages });
+})();

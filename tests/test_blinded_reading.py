@@ -1,0 +1,277 @@
+"""The blinded reading of report.html in a browser: what is shown, kept, exported, taken back."""
+
+import json
+import re
+
+import browsing
+import numpy as np
+from browser_fixtures import browser, invented, visit
+from explorer_reports import REPORTS, page, payload, pictured
+
+from radquant.reporting import inputs
+from radquant.reporting.reading import ERRORS, HARM, order, run_id
+
+__all__ = ["browser", "invented", "visit"]
+
+SYSTEMS = ["original", "w4a16", "w4a8", "w4a4"]
+KINDS, HARMS = list(ERRORS), list(HARM)
+
+
+def invented_ratings(seed):
+    """One rating for each report and system; equal texts of a report get equal ones."""
+    rng = np.random.default_rng(seed)
+    ratings = {}
+    for name, (_, reference, *outputs) in REPORTS.items():
+        by_text = {}
+        for system, text in zip([*SYSTEMS, "reference"], [*outputs, reference], strict=True):
+            drawn = {
+                "acceptability": int(rng.integers(1, 6)),
+                "harm": HARMS[rng.integers(4)],
+                "errors": [kind for kind in KINDS if rng.random() < 0.3],
+                "comment": str(rng.choice(["", 'a "word" of mine, <b>'])),
+            }
+            ratings[name, system] = by_text.setdefault(text, drawn)
+    return ratings
+
+
+def pairs(written):
+    return {(row["report"], row["system"]): row for row in written["ratings"]}
+
+
+def test_a_reading_is_exported_as_it_was_entered(visit, invented, invented_run):
+    opened = visit(invented[0])
+    ratings = invented_ratings(1)
+    written = browsing.fill_reading(opened.page, ratings, "Dr. Åse Ø.", reference="blinded")
+    head = {key: value for key, value in written.items() if key != "ratings"}
+    assert head.pop("created") <= head.pop("finished")
+    assert 0 <= head.pop("seed") < 2**32
+    assert head == {
+        **{"format": 1, "run": run_id(invented_run), "reader": "Dr. Åse Ø.", "count": 12},
+        **{"reference": "blinded", "systems": [*SYSTEMS, "reference"]},
+    }
+    found = pairs(written)
+    assert list(found) == list(ratings)
+    for key, row in found.items():
+        assert {name: row[name] for name in ratings[key]} == ratings[key]
+        assert 0 <= row["seconds"] < 60
+    assert "hand it in" in opened.page.text_content("#reading-progress")
+
+
+def test_nobody_can_tell_who_wrote_a_text(visit, invented):
+    """No name of a system and no trace of its place is in the document while somebody reads."""
+    file, payload = invented
+    opened = visit(file, "#explorer?precision=w4a8")
+    opened.go("#reading")
+    opened.page.fill("#reader", "A")
+    opened.page.click("#begin button")
+    orders, shapes = [], set()
+    texts = [entry["text"] for entry in payload["texts"]]
+    reports = {report["id"]: report for report in payload["reports"]}
+    many = 0
+    for last in (False,) * 36 + (True,):
+        # The page's own script has no name either: it is the same for all runs.
+        whole = opened.page.content()
+        for name in payload["systems"][1:]:
+            assert name not in whole
+        assert "original" not in opened.page.locator("#reading").evaluate("x => x.outerHTML")
+        assert "precision=" not in opened.page.url
+        report, text = opened.page.evaluate(browsing.SEEN)
+        outputs = [texts[output["text"]] for output in reports[report]["outputs"]]
+        orders.append((report, outputs.index(text)))
+        marks = opened.page.eval_on_selector_all(
+            "#reading *", "all => all.map(x => [...x.attributes].map(a => a.name + a.value)).flat()"
+        )
+        shapes.add(tuple(sorted(set(marks))))
+        assert re.search(r"text [A-D] of", opened.page.text_content("#reading-place"))
+        assert (
+            opened.page.locator("#reading :is(ins, del, .entity, .flag:not([hidden]))").count() == 0
+        )
+        assert opened.page.locator("#reading-after").is_disabled() is last
+        if not last:
+            opened.page.keyboard.press("ArrowRight")
+        many += 1
+    assert many == sum(len(set(outputs)) for _, _, *outputs in REPORTS.values())
+    # Only the first and the last text may look otherwise: their buttons are disabled.
+    assert len(shapes) <= 3
+    # Neither reports nor systems come in the order of the run.
+    names = list(dict.fromkeys(report for report, _ in orders))
+    assert set(names) == set(REPORTS)
+    assert names != list(REPORTS)
+    firsts = [next(at for report, at in orders if report == name) for name in names]
+    assert len(set(firsts)) > 1
+    opened.page.click("#reading-leave")
+    assert "w4a8" not in opened.page.content()
+    opened.page.get_by_role("link", name="Back to the report").click()
+    assert opened.page.locator("#verdict").is_visible()
+    opened.page.get_by_role("link", name="Explorer").click()
+    assert len(opened.ids()) == 12
+
+
+def test_readers_get_the_same_reports_in_orders_of_their_own(visit, invented, invented_run):
+    opened = visit(invented[0])
+    ratings = invented_ratings(2)
+    found = {}
+    for reader in ("A", "B"):
+        written = browsing.fill_reading(opened.page, ratings, reader, count=4)
+        found[reader] = ({report for report, _ in pairs(written)}, written["seed"])
+    ids = list(REPORTS)
+    first = {ids[place] for place in order(run_id(invented_run), ids)[:4]}
+    assert found["A"][0] == found["B"][0] == first
+    assert found["A"][1] != found["B"][1]
+
+
+def test_a_reading_goes_on_where_it_was_left(visit, invented):
+    opened = visit(invented[0], "#reading")
+    press = opened.page.keyboard.press
+    opened.page.fill("#reader", "A")
+    opened.page.fill("#reading-count", "3")
+    press("Enter")
+    for key in ("2", "9", "Enter", "5"):  # the second text is not rated to its end
+        press(key)
+    opened.page.get_by_label("missed finding").check()
+    opened.page.fill("#comment", "later 123")
+    press("1")  # a letter of the comment
+    second = opened.page.evaluate(browsing.SEEN)
+    opened.page.reload()
+    opened.page.get_by_role("button", name="Go on with the reading of A").click()
+    assert opened.page.evaluate(browsing.SEEN) == second
+    assert opened.page.input_value("#comment") == "later 1231"
+    assert opened.page.locator("[name=acceptability]:checked").input_value() == "5"
+    assert opened.page.locator("[name=errors]:checked").input_value() == "missed finding"
+    assert opened.page.text_content("#reading-progress").startswith("1 of ")
+    written = browsing.export(opened.page)
+    assert {(row["acceptability"], row["harm"]) for row in written["ratings"]} == {(2, "severe")}
+    assert written["finished"] is None
+    # The same name goes on, with more reports; another use of the radiologist's text is refused.
+    opened.page.click("#reading-leave")
+    opened.page.fill("#reader", "A")
+    opened.page.fill("#reading-count", "4")
+    opened.page.select_option("#reading-reference", "shown")
+    opened.page.click("#begin button")
+    assert "delete the one here first" in opened.page.text_content("#reading-message")
+    opened.page.select_option("#reading-reference", "hidden")
+    opened.page.click("#begin button")
+    assert "of 4," in opened.page.text_content("#reading-place")
+    assert browsing.export(opened.page)["ratings"] == written["ratings"]
+    opened.page.click("#reading-leave")
+    for name in ("Delete the reading of A", "Really delete the reading of A"):
+        opened.page.get_by_role("button", name=name).click()
+    assert opened.page.evaluate("localStorage.length") == 0
+
+
+def choose(opened, written):
+    text = written if isinstance(written, str) else json.dumps(written)
+    file = {"name": "a.json", "mimeType": "application/json", "buffer": text.encode()}
+    opened.page.set_input_files("#reading-file", [file])
+    # A file is read after the event.
+    opened.page.wait_for_function(
+        "() => document.querySelector('#reading-message:not(:empty), #desk:not([hidden])')"
+    )
+    return opened.page.text_content("#reading-message")
+
+
+def test_files_that_are_no_reading_of_this_run_are_refused(visit, invented):
+    opened = visit(invented[0])
+    written = browsing.fill_reading(opened.page, invented_ratings(3), count=2)
+    opened.page.click("#reading-leave")
+    before = opened.page.evaluate("({...localStorage})")
+    rows = written["ratings"]
+
+    def changed(**values):
+        return written | {"ratings": [rows[0] | values, *rows[1:]]}
+
+    bad = {
+        "{": "is not JSON",
+        "null": "no reading of format 1",
+        json.dumps(written | {"format": 2}): "no reading of format 1",
+        json.dumps(written | {"run": "fedcba9876543210"}): "of run fedcba9876543210",
+        json.dumps(written | {"reader": " "}): '"reader" is no name',
+        json.dumps(written | {"seed": 0.5}): '"seed" is no whole number',
+        json.dumps(written | {"count": 13}): '"count" is no number from 1 to 12',
+        json.dumps(written | {"systems": ["original"]}): '"systems" are not those',
+        json.dumps(written | {"ratings": [*rows, rows[0]]}): "a second time",
+        json.dumps(changed(acceptability=6)): 'in rating 1, "acceptability"',
+        json.dumps(changed(harm="some")): 'in rating 1, "harm" is none of',
+        json.dumps(changed(harm=None)): 'in rating 1, "harm" is none of',
+        json.dumps(changed(errors=["typo"])): '"errors" does not hold',
+        json.dumps(changed(comment=7)): '"comment" is no text',
+        json.dumps(changed(seconds=-1)): '"seconds" is neither',
+        json.dumps(changed(report="case-99")): "none of those to be read",
+        json.dumps(changed(system="w2")): "the system is none",
+    }
+    for text, sentence in bad.items():
+        said = choose(opened, text)
+        assert said.startswith("a.json cannot be used: "), (text[:80], said)
+        assert sentence in said
+        assert said.endswith(".")
+        opened.page.evaluate("document.querySelector('#reading-message').textContent = ''")
+    assert opened.page.evaluate("({...localStorage})") == before
+
+
+def test_a_file_overwrites_nothing_unasked(visit, invented):
+    opened, other = visit(invented[0]), visit(invented[0], "#reading")
+    written = browsing.fill_reading(opened.page, invented_ratings(4), count=2)
+    # In another browser, the whole reading comes back from the file.
+    assert choose(other, written) == ""
+    assert browsing.export(other.page) == written
+    # Where ratings differ, the reader is asked.
+    row = written["ratings"][0]
+    same = [x for x in written["ratings"] if x["report"] == row["report"]]
+    texts = dict(zip(SYSTEMS, REPORTS[row["report"]][2:], strict=True))
+    same = [x for x in same if texts[x["system"]] == texts[row["system"]]]
+    better = row["acceptability"] % 5 + 1
+    changed = written | {
+        "ratings": [
+            x | ({"acceptability": better} if x in same else {}) for x in written["ratings"]
+        ]
+    }
+    opened.page.click("#reading-leave")
+    assert choose(opened, changed).startswith("1 of the file's ratings differ")
+    opened.page.click("#take-kept")
+    assert browsing.export(opened.page) == written
+    opened.page.click("#reading-leave")
+    choose(opened, changed)
+    opened.page.click("#take-file")
+    assert browsing.export(opened.page)["ratings"] == changed["ratings"]
+
+
+def test_without_storage_the_reader_is_warned(visit, invented):
+    opened = visit(invented[0])
+    opened.page.add_init_script(
+        "Object.defineProperty(window, 'localStorage', {get() { throw new Error('denied'); }})"
+    )
+    opened.page.reload()
+    written = browsing.fill_reading(opened.page, invented_ratings(5), count=1)
+    assert len(written["ratings"]) == 4
+    assert "export before you close it" in opened.page.text_content("#reading-warning")
+    # The page asks before it is closed, which a test would wait for.
+    opened.page.evaluate(
+        "addEventListener('beforeunload', (e) => e.stopImmediatePropagation(), true)"
+    )
+
+
+def test_the_x_ray_is_shown_to_who_explores_and_who_reads(visit, invented_run, tmp_path):
+    run, _ = pictured(invented_run, tmp_path)
+    shown = payload(run)
+    place = shown["order"][0]
+    report = shown["reports"][place]
+    held = [pair for pair in inputs.images(run) if pair[0] != shown["reports"][0]["images"][1]]
+    file = tmp_path / "report.html"
+    file.write_text(page("# T\n\n## Verdict\n\nx\n", {}, shown, held), encoding="utf-8")
+    opened = visit(file, "#explorer?sort=order")
+    loaded = "all => Promise.all(all.map(x => x.decode().then(() => x.naturalWidth)))"
+    assert opened.page.eval_on_selector_all("#given img", loaded) == [819]  # of 1200 × 1500
+    assert "1 image of this report not in this file" in opened.page.text_content("#given")
+    about = opened.page.text_content("#about-images")
+    assert about.startswith(f"{len(held)} of {len(held) + 1} images in this file")
+    opened.go(f"#explorer?report={report['id']}")
+    assert opened.page.locator("#given img").count() == len(report["images"])
+    small = opened.page.locator("#given img").first.bounding_box()["height"]
+    opened.page.locator("#given button").first.click()
+    assert opened.page.locator("#given img").first.bounding_box()["height"] > small
+    assert opened.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    written = browsing.fill_reading(opened.page, invented_ratings(6), count=1, reference="shown")
+    assert {row["report"] for row in written["ratings"]} == {report["id"]}
+    assert opened.page.eval_on_selector_all("#reading-given img", loaded)
+    shown_text = opened.page.locator("#reading-given .text").all_text_contents()
+    assert shown_text == [REPORTS[report["id"]][1]]  # the radiologist's; there is no other input
