@@ -3,8 +3,6 @@
 import json
 import subprocess
 import sys
-from collections import Counter
-from itertools import combinations
 from math import comb
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +12,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from reader_agreement import alpha_by_hand, nominal, ordinal
 from report_run import CONFIG, change_table, make_results
 
 from radquant.errors import UserError
@@ -182,29 +181,6 @@ def write(folder, *records):
     for path, record in zip(paths, records, strict=True):
         path.write_text(json.dumps(record))
     return paths
-
-
-def alpha_by_hand(values, distance):
-    """1 - observed ÷ expected disagreement, summed over all pairs one by one. values: a list of
-    ratings for each unit."""
-    paired = [unit for unit in values if len(unit) > 1]
-    pool = [each for unit in paired for each in unit]
-    observed = sum(
-        2 * sum(distance(a, b, pool) for a, b in combinations(unit, 2)) / (len(unit) - 1)
-        for unit in paired
-    ) / len(pool)
-    expected = 2 * sum(distance(a, b, pool) for a, b in combinations(pool, 2))
-    return 1 - observed / (expected / (len(pool) * (len(pool) - 1)))
-
-
-def nominal(a, b, pool):
-    return float(a != b)
-
-
-def ordinal(a, b, pool):
-    counts, low, high = Counter(pool), min(a, b), max(a, b)
-    between = sum(counts[each] for each in range(low, high + 1))
-    return (between - (counts[low] + counts[high]) / 2) ** 2
 
 
 def test_a_study_has_the_agreement_of_the_definition(study, tmp_path):

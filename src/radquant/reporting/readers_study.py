@@ -25,20 +25,21 @@ def read_study(results: str | Path, config: Mapping[str, Any]) -> Study:
     results, target = Path(results), config["task"]["target"]
     path = results / "data" / "eval.csv"
     reports = written_reports(
-        read_table(path, require=["id", "group", target]), config["generation"].get("reports"), path
+        read_table(path, require=["id", target]), config["generation"].get("reports"), path
     )
     check_unique(reports["id"], path)
     ids = reports["id"].tolist()
+    groups = reports["group"].tolist() if "group" in reports else [""] * len(ids)
     names = [ORIGINAL, *(name for name in config["precisions"] if name != ORIGINAL)]
     outputs = {name: _outputs(results, name, config, ids) for name in names}
     columns = {REFERENCE: reports[target].tolist(), **outputs}
     return Study(
         run=run_id(ids, columns, names),
         precisions=names,
-        unit="patient" if reports["group"].any() else "report",
+        unit="patient" if any(groups) else "report",
         patients={
             report: f"patient {group}" if group else f"report {report}"
-            for report, group in zip(ids, reports["group"], strict=True)
+            for report, group in zip(ids, groups, strict=True)
         },
         texts={
             report: {name: column[row] for name, column in columns.items()}
