@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from browser_fixtures import browser, invented, visit
 from explorer_reports import REPORTS, page, payload, pictured
-
 from reader_agreement import alpha_by_hand, nominal, ordinal
 
 from radquant.reporting import inputs
@@ -136,7 +135,10 @@ def test_readers_get_the_same_reports_in_orders_of_their_own(
     for key, value, distance in (
         ("acceptability", lambda rating: rating["acceptability"], ordinal),
         ("harm", lambda rating: HARMS.index(rating["harm"]), ordinal),
-        *((kind, lambda rating, kind=kind: int(kind in rating["errors"]), nominal) for kind in KINDS),
+        *(
+            (kind, lambda rating, kind=kind: int(kind in rating["errors"]), nominal)
+            for kind in KINDS
+        ),
     ):
         scale = [[value(each[unit]) for each in rated] for unit in units]
         expected = alpha_by_hand(scale, distance)
