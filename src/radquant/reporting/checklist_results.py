@@ -102,9 +102,10 @@ def _readers(summary: Summary) -> Answer:
         )
     background = (summary["config"].get("study", {}).get("reader_background") or "").strip()
     alpha = record["agreement"]["alpha"].get("acceptability", {}).get("value")
+    people = "One reader" if len(record["readers"]) == 1 else f"{len(record['readers'])} readers"
     facts = (
-        f"{len(record['readers'])} readers rated outputs of {record['reports']:,} reports, blinded "
-        f"to the precision. Krippendorff's alpha of acceptability: {number(alpha)}."
+        f"{people} rated outputs of {record['reports']:,} reports, blinded to the precision. "
+        f"Krippendorff's alpha of acceptability: {number(alpha)}."
     )
     if not background:
         return Answer(facts, "say who the readers were (config key study: reader_background)")
