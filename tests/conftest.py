@@ -28,7 +28,7 @@ TOGETHER = [
     ("test_radgraph", "test_radgraph_workflow"),
     ("test_slurm",),
     ("test_architectures",),
-    ("test_explorer", "test_html"),
+    ("test_explorer", "test_html", "test_blinded_reading"),
     ("test_kills", "test_damage"),
 ]
 PLACES = {name: place for place, files in enumerate(TOGETHER) for name in files}
@@ -39,7 +39,7 @@ PLACES = {name: place for place, files in enumerate(TOGETHER) for name in files}
 SLOW_FIXTURES = {"finished_run", "downloads", "radgraph_python", "tool_pythons"}
 SLOW_FILES = {
     *("test_slurm", "test_kills", "test_damage"),  # a cluster; runs that are killed or damaged
-    "test_explorer",  # a browser
+    *("test_explorer", "test_blinded_reading"),  # a browser
     "test_environments",
     *("test_privacy", "test_workflow_runs"),  # runs of their own
     *("test_radgraph_fetching", "test_recheck"),

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from image_writers import random_gray, write_dicom, write_png
 from report_run import computed_as, write_generations, write_weights
 
 from radquant import registry
@@ -219,8 +220,6 @@ def pictured(run: Run, folder: Path) -> tuple[Run, list[Path]]:
 
     Every fourth report has a large PNG; every third has two images, of which one is a DICOM file.
     """
-    from tiny_images import random_gray, write_dicom, write_png
-
     files, cells = [], []
     for number, name in enumerate(run.reports["id"]):
         shape = (1500, 1200) if number % 4 == 0 else (400, 320)

@@ -1,7 +1,9 @@
 """The blinded reading of report.html in a browser: what is shown, kept, exported, taken back."""
 
+import base64
 import json
 import re
+from pathlib import Path
 
 import browsing
 import numpy as np
@@ -19,6 +21,8 @@ from radquant.reporting.reading import ERRORS, HARM, order, run_id
 __all__ = ["browser", "invented", "visit"]
 
 SYSTEMS = ["original", "w4a16", "w4a8", "w4a4"]
+# What is not stored is asked for before the page is closed, and a test would wait.
+QUIET = "addEventListener('beforeunload', (e) => e.stopImmediatePropagation(), true)"
 KINDS, HARMS = list(ERRORS), list(HARM)
 
 
@@ -178,6 +182,17 @@ def test_a_reading_goes_on_where_it_was_left(visit, invented):
     opened.page.click("#begin button")
     assert "of 4," in opened.page.text_content("#reading-place")
     assert browsing.export(opened.page)["ratings"] == written["ratings"]
+    # What another window changes is not overwritten by this one.
+    other = opened.context.new_page()
+    other.goto(opened.page.url)
+    other.get_by_role("button", name="Go on with the reading of A").click()
+    other.keyboard.press("8")
+    opened.page.wait_for_selector("#reading-warning:not([hidden])")
+    assert "in another window" in opened.page.text_content("#reading-warning")
+    changed = opened.page.evaluate("({...localStorage})")
+    opened.page.keyboard.press("7")
+    assert opened.page.evaluate("({...localStorage})") == changed
+    other.close()
     opened.page.click("#reading-leave")
     for name in ("Delete the reading of A", "Really delete the reading of A"):
         opened.page.get_by_role("button", name=name).click()
@@ -269,10 +284,7 @@ def test_without_storage_the_reader_is_warned(visit, invented):
     written = browsing.fill_reading(opened.page, invented_ratings(5), count=1)
     assert len(written["ratings"]) == 4
     assert "export before you close it" in opened.page.text_content("#reading-warning")
-    # The page asks before it is closed, which a test would wait for.
-    opened.page.evaluate(
-        "addEventListener('beforeunload', (e) => e.stopImmediatePropagation(), true)"
-    )
+    opened.page.evaluate(QUIET)
 
 
 def test_the_x_ray_is_shown_to_who_explores_and_who_reads(visit, invented_run, tmp_path):
@@ -295,8 +307,95 @@ def test_the_x_ray_is_shown_to_who_explores_and_who_reads(visit, invented_run, t
     opened.page.locator("#given button").first.click()
     assert opened.page.locator("#given img").first.bounding_box()["height"] > small
     assert opened.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    opened.go("#reading").page.fill("#reading-count", "1")
+    with opened.page.expect_download() as download:
+        opened.page.click("#save-copy")
+    copied = re.findall(r'id="image-(\d+)"', Path(download.value.path()).read_text())
+    assert list(map(int, copied)) == report["images"]  # those of the one report to be read
     written = browsing.fill_reading(opened.page, invented_ratings(6), count=1, reference="shown")
     assert {row["report"] for row in written["ratings"]} == {report["id"]}
     assert opened.page.eval_on_selector_all("#reading-given img", loaded)
     shown_text = opened.page.locator("#reading-given .text").all_text_contents()
     assert shown_text == [REPORTS[report["id"]][1]]  # the radiologist's; there is no other input
+
+
+def encoded(opened, count, reference):
+    """What a readers' copy says of its reports: {id: [inputs, reference, outputs]}."""
+    opened.page.fill("#reading-count", str(count))
+    opened.page.select_option("#reading-reference", reference)
+    with opened.page.expect_download() as download:
+        opened.page.click("#save-copy")
+    text = Path(download.value.path()).read_text(encoding="utf-8")
+    (held,) = re.findall(r'<script type="text/plain" id="payload">([^<]*)</script>', text)
+    payload = json.loads(base64.b64decode(held))
+    assert payload["choices"] == {"count": count, "reference": reference}
+    assert len(payload["reports"]) == count
+    return reading_of(payload, count, reference)
+
+
+def reading_of(payload, count, reference):
+    texts = [entry["text"] for entry in payload["texts"]]
+    drawn = [payload["reports"][place] for place in payload["order"][:count]]
+    return [
+        [
+            report["id"],
+            [texts[number] for number in report["inputs"]],
+            None if reference == "hidden" else texts[report["reference"]],
+            [texts[output["text"]] for output in report["outputs"]],
+        ]
+        for report in drawn
+    ]
+
+
+def test_the_readers_copy_names_nobody(visit, invented, tmp_path):
+    file = invented[0]
+    opened = visit(file, "#reading")
+    # The copy has what is chosen: this one not the radiologist's text, and no other report.
+    assert encoded(opened, 1, "hidden") == reading_of(invented[1], 1, "hidden")
+    assert encoded(opened, 2, "blinded") == reading_of(invented[1], 2, "blinded")
+    with opened.page.expect_download() as download:
+        opened.page.click("#save-copy")
+    copy = tmp_path / download.value.suggested_filename
+    download.value.save_as(copy)
+    text = copy.read_text(encoding="utf-8")
+    for secret in ("w4a", "RadGraph", "Verdict", REPORTS["case-04"][0]):
+        assert secret in file.read_text(encoding="utf-8")
+        assert secret not in text
+    reader = visit(copy)
+    assert reader.page.locator("#reading-count").is_disabled()
+    reader.page.fill("#reader", "A")
+    reader.page.click("#begin button")
+    for _ in range(10):
+        for key in ("3", "6", "Enter"):
+            reader.page.keyboard.press(key)
+    written = browsing.export(reader.page)
+    assert written["finished"]
+    assert (written["count"], written["reference"]) == (2, "blinded")
+    assert len(written["ratings"]) == 2 * 5
+    reader.page.reload()
+    assert reader.page.get_by_role("button", name="Go on with the reading of A").is_visible()
+    assert choose(opened, written) == ""
+    assert browsing.export(opened.page) == written
+
+
+def test_seconds_are_those_in_which_the_text_was_in_view_until_it_was_rated(visit, invented):
+    opened = visit(invented[0])
+    clock, press = opened.page.clock, opened.page.keyboard.press
+    clock.install(time=0)
+    opened.go("#reading").page.fill("#reader", "A")
+    clock.pause_at(1_000_000)
+    opened.page.click("#begin button")
+    for wait, *keys in [
+        (5_000, "4"),
+        (2_500, "6"),
+        (60_000, "Enter"),  # not counted: nothing changed
+        (1_000, "5", "7", "ArrowLeft"),
+        (3_000, "3"),
+        (9_000, "ArrowRight"),
+    ]:
+        clock.run_for(wait)
+        for key in keys:
+            press(key)
+    rows = browsing.export(opened.page)["ratings"]
+    # Systems with the same text have the same seconds.
+    assert {row["seconds"] for row in rows} == {10.5, 1}

@@ -1,14 +1,11 @@
-"""Image files as tests need them, and a tiny random Gemma 3 with images and its real processor."""
+"""A tiny random Gemma 3 with images and its real processor; image files are from image_writers."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
-from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
+from image_writers import random_gray, write_dicom, write_png
 from tiny_architectures import tiny_model
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
@@ -17,6 +14,8 @@ from transformers import (
     GenerationConfig,
     PreTrainedTokenizerFast,
 )
+
+__all__ = ["plain_inputs", "random_gray", "tiny_vision_model", "write_dicom", "write_png"]
 
 SPECIAL = ["<start_of_image>", "<end_of_image>", "<start_of_turn>", "<end_of_turn>"]
 IMAGE = "<image_soft_token>"
@@ -71,46 +70,6 @@ def tiny_vision_model(directory: Path, **changed: Any) -> Path:
     )
     processor.save_pretrained(directory)
     return directory
-
-
-def random_gray(seed: int, shape: tuple[int, int] = (40, 32), levels: int = 256) -> np.ndarray:
-    """Blocks of random gray, which survive resizing."""
-    blocks = np.random.default_rng(seed).integers(0, levels, (5, 4))
-    kind = np.uint8 if levels <= 256 else np.uint16
-    return np.kron(blocks, np.ones((shape[0] // 5, shape[1] // 4))).astype(kind)
-
-
-def write_png(path: Path, pixels: np.ndarray) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path)
-    return path
-
-
-def write_dicom(path: Path, pixels: np.ndarray, bits: int = 12, **elements: Any) -> Path:
-    """Write one grayscale image, with the name of a patient in its header.
-
-    pixels: [height, width] of up to 16 bits, or signed. elements: more of the header, by keyword.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    meta = FileMetaDataset()
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
-    meta.MediaStorageSOPInstanceUID = generate_uid()
-    data = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
-    data.SOPClassUID, data.SOPInstanceUID = SecondaryCaptureImageStorage, generate_uid()
-    data.PatientName = "Doe^Jane"
-    data.Rows, data.Columns = pixels.shape[-2:]
-    data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
-    wide = bits > 8
-    data.BitsAllocated, data.BitsStored, data.HighBit = 16 if wide else 8, bits, bits - 1
-    data.PixelRepresentation = int(np.issubdtype(pixels.dtype, np.signedinteger))
-    kind = np.uint16 if wide else np.uint8
-    data.PixelData = pixels.astype(np.int16 if data.PixelRepresentation else kind).tobytes()
-    data["PixelData"].VR = "OW"
-    for name, value in elements.items():
-        setattr(data, name, value)
-    data.save_as(path, enforce_file_format=True)
-    return path
 
 
 def plain_inputs(processor: Any, images: Sequence[Any], text: str) -> dict[str, torch.Tensor]:

@@ -25,7 +25,7 @@ ASSETS = Path(__file__).with_name("assets")
 # In this order: each uses what those before it define. They are one script, with one hash.
 SCRIPTS = (
     *("page.js", "differences.js", "cards.js", "findings.js", "explorer.js"),
-    *("ratings.js", "reading.js", "views.js"),
+    *("ratings.js", "copy.js", "reading.js", "views.js"),
 )
 # The only raw HTML that report.md has.
 FOLDS = re.compile(r"(?:<details><summary>[^<>&]*</summary>|</details>)\n?")

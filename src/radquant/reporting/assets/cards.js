@@ -124,10 +124,13 @@
       button.type = "button";
       button.title = `Enlarge ${name}, or make it small again`;
       button.setAttribute("aria-pressed", "false");
-      button.addEventListener("click", () => {
-        const large = button.classList.toggle("enlarged");
+      const enlarge = (large) => {
+        button.classList.toggle("enlarged", large);
         button.setAttribute("aria-pressed", String(large));
-      });
+      };
+      button.addEventListener("click", () => enlarge(!button.classList.contains("enlarged")));
+      button.addEventListener("keydown", (event) => event.key === "Escape" && enlarge(false));
+      button.addEventListener("blur", () => enlarge(false)); // what has the focus is to be seen
       parts.push(button);
     });
     const missing = many - parts.length;
@@ -153,10 +156,10 @@
   function aboutImages(data) {
     if (!data.images) return "";
     const held = document.querySelectorAll("script[id^=image-]").length;
-    const all = held === data.images ? "All" : number(held);
+    const many = plural(data.images, "image");
     return (
-      `${all} of ${plural(data.images, "image")} in this file, as the model was shown them, but as JPEG and ` +
-      `with at most ${number(data.side)} pixels a side.`
+      `${held === data.images ? "All" : `${number(held)} of`} ${many} in this file, as the model was shown ` +
+      `them, but as JPEG and with at most ${number(data.side)} pixels a side.`
     );
   }
 

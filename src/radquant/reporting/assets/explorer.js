@@ -294,7 +294,7 @@
     const search = find("search");
     const searchNow = () => {
       clearTimeout(timer);
-      if (search.value !== state.q) filter({ q: search.value });
+      if (!find("explorer").hidden && search.value !== state.q) filter({ q: search.value });
     };
     search.addEventListener("input", () => {
       clearTimeout(timer);

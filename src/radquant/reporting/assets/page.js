@@ -3,6 +3,7 @@
 "use strict";
 const radquant = (() => {
   const find = (id) => document.getElementById(id);
+  const isCopy = find("payload").type === "text/plain"; // a readers' copy, see copy.js
   let data = null;
 
   function node(tag, className, ...children) {
@@ -22,11 +23,23 @@ const radquant = (() => {
   const number = (value) => value.toLocaleString("en");
   const plural = (count, word) => `${number(count)} ${word}${count === 1 ? "" : "s"}`;
 
-  // The payload, read when a view first needs it.
+  // The payload, read when a view first needs it. That of a readers' copy is base64.
   function load() {
-    data ??= JSON.parse(find("payload").textContent);
+    if (data) return data;
+    const text = find("payload").textContent;
+    const decoded = () => new TextDecoder().decode(Uint8Array.from(atob(text), (one) => one.charCodeAt(0)));
+    data = JSON.parse(isCopy ? decoded() : text);
     return data;
   }
 
-  return { find, node, isolated, number, plural, load };
+  // Let the browser save `text` as a file.
+  function save(name, text, type) {
+    const link = node("a");
+    link.href = URL.createObjectURL(new Blob([text], { type }));
+    link.download = name;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+  }
+
+  return { find, node, isolated, number, plural, load, save, isCopy };
 })();

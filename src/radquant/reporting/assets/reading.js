@@ -64,12 +64,18 @@
     }
   }
 
+  function choices() {
+    const count = find("reading-count");
+    if (!count.reportValidity()) throw new Error(`Choose from 1 to ${number(data.reports.length)} reports.`);
+    return { count: Number(count.value), reference: find("reading-reference").value };
+  }
+
   function beginNew() {
-    const name = find("reader").value.trim();
-    const count = Number(find("reading-count").value);
-    const mode = find("reading-reference").value;
+    // Spaces of all kinds, and what is not seen, are one space: names are compared and printed.
+    const name = find("reader").value.replace(/[\p{C}\p{Z}]+/gu, " ").trim();
     if (!name) throw new Error("Enter your name first.");
-    const asked = readings.begin(data, name, count, mode);
+    const { count, reference } = choices();
+    const asked = readings.begin(data, name, count, reference);
     const here = keptOf(name);
     if (here === null) return sit(asked);
     readings.merge(data, here, asked, "");
@@ -219,11 +225,8 @@
   function download() {
     save();
     const written = JSON.stringify(readings.write(data, reading, true), null, 1);
-    const link = node("a");
-    link.href = URL.createObjectURL(new Blob([written], { type: "application/json" }));
-    link.download = `reading-${reading.reader.replace(/[^\p{L}\p{N}]+/gu, "-")}-${data.run.slice(0, 8)}.json`;
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+    const name = `reading-${reading.reader.replace(/[^\p{L}\p{N}]+/gu, "-")}-${data.run.slice(0, 8)}.json`;
+    radquant.save(name, written, "application/json");
   }
 
   // ---- Everything together -----------------------------------------------------------------
@@ -247,7 +250,7 @@
     const steps = target.matches("input[type=radio]") ? {} : { ArrowRight: 1, ArrowLeft: -1 };
     if (/^[1-9]$/.test(key)) choices[Number(key) - 1]?.click();
     else if (key in steps) go(steps[key]);
-    else if (key === "Enter" && !target.matches("button, a, input")) go(1);
+    else if (key === "Enter" && !target.matches("button, a, input, summary")) go(1);
     else return;
     event.preventDefault();
   }
@@ -282,6 +285,12 @@
     find("unrated").addEventListener("click", () => showText(flat.findIndex(([, , one]) => !rated(one))));
     find("reading-export").addEventListener("click", download);
     find("reading-leave").addEventListener("click", pause);
+    find("save-copy")?.addEventListener("click", () =>
+      attempt(() => {
+        const copy = radquant.readersCopy(data, choices());
+        radquant.save(`reading-${data.run.slice(0, 8)}.html`, copy, "text/html");
+      }),
+    );
     document.addEventListener("keydown", press);
     document.addEventListener("visibilitychange", () => {
       if (!reading) return;
@@ -318,7 +327,9 @@
     for (const [name, meaning] of [...harm, ...errors])
       find("meanings").append(node("dt", "", name), node("dd", "", meaning));
     find("reading-count").max = data.reports.length;
-    find("reading-count").value = Math.min(COUNT, data.reports.length);
+    find("reading-count").value = data.choices?.count ?? Math.min(COUNT, data.reports.length);
+    find("reading-reference").value = data.choices?.reference ?? "hidden";
+    for (const id of ["reading-count", "reading-reference"]) find(id).disabled = Boolean(data.choices);
     find("reading-images").textContent = radquant.aboutImages(data);
     find("reading-app").hidden = false;
     listen();

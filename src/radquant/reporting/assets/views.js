@@ -22,7 +22,8 @@
   }
 
   function route() {
-    const view = location.hash.match(/^#(explorer|reading)(\?|$)/)?.[1] ?? "report";
+    const asked = location.hash.match(/^#(explorer|reading)(\?|$)/)?.[1] ?? "report";
+    const view = radquant.isCopy ? "reading" : asked;
     for (const name of ["report", "explorer", "reading"]) find(name).hidden = name !== view;
     if (view === "reading") {
       takeAway();
