@@ -18,40 +18,11 @@ rule write_config:
         " 2>&1 | tee {log} >&2"
 
 
-# What people said of the outputs, where the configuration names their files.
-READINGS = list(SETTINGS.study.readings)
-
-
-rule readers:
-    input:
-        code=code("readers.py"),
-        config="results/config.json",
-        data="results/data/eval.csv",
-        generations=[
-            file
-            for precision in PRECISIONS
-            for file in outputs_of(precision, "generations", "parquet")
-        ],
-        readings=READINGS,
-    output:
-        record="results/readers.json",
-        page="results/readers.md",
-    log:
-        "results/logs/readers.log",
-    resources:
-        mem_mb=memory(4000),
-        runtime=30,
-    shell:
-        "{PYTHON} {input.code[0]:q} --results results --config {input.config}"
-        " --readings {input.readings:q} --output {output.record} --markdown {output.page}"
-        " 2>&1 | tee {log} >&2"
-
-
 rule report:
     input:
         code=code("report.py"),
         config="results/config.json",
-        readers="results/readers.json" if READINGS else [],
+        readers="results/readers.json" if SETTINGS.study.readings else [],
         prompt=SETTINGS.generation.prompt,
         model=model_files("original"),
         data=expand(
@@ -107,10 +78,36 @@ rule report:
         mem_mb=memory(4000),
         runtime=30,
     params:
-        readers=options(readers="results/readers.json" if READINGS else None),
+        readers=options(readers="results/readers.json" if SETTINGS.study.readings else None),
     shell:
         "{PYTHON} {input.code[0]:q} --results results --config {input.config}"
         " {params.readers} --output {output.report} --html {output.html}"
         " --summary {output.summary} --provenance {output.provenance}"
         " --reporting {output.reporting} --figures {output.figures}"
+        " 2>&1 | tee {log} >&2"
+
+
+# What people said of the outputs, where the configuration names their files.
+rule readers:
+    input:
+        code=code("readers.py"),
+        config="results/config.json",
+        data="results/data/eval.csv",
+        generations=[
+            file
+            for precision in PRECISIONS
+            for file in outputs_of(precision, "generations", "parquet")
+        ],
+        readings=SETTINGS.study.readings,
+    output:
+        record="results/readers.json",
+        page="results/readers.md",
+    log:
+        "results/logs/readers.log",
+    resources:
+        mem_mb=memory(4000),
+        runtime=30,
+    shell:
+        "{PYTHON} {input.code[0]:q} --results results --config {input.config}"
+        " --readings {input.readings:q} --output {output.record} --markdown {output.page}"
         " 2>&1 | tee {log} >&2"
