@@ -78,7 +78,9 @@ rule report:
         mem_mb=memory(4000),
         runtime=30,
     params:
-        readers=options(readers="results/readers.json" if SETTINGS.study.readings else None),
+        readers=options(
+            readers="results/readers.json" if SETTINGS.study.readings else None
+        ),
     shell:
         "{PYTHON} {input.code[0]:q} --results results --config {input.config}"
         " {params.readers} --output {output.report} --html {output.html}"
