@@ -90,12 +90,16 @@ def test_quadratic_kappa_is_lins_concordance(pairs):
 
 
 def test_resamples_share_their_patients_and_keep_their_number():
-    tables = {"one": np.ones((5, 2, 2)), "other": np.arange(5.0).reshape(5, 1)}
-    drawn = agreeing.resampled(tables, 300, 7)
-    assert (drawn["one"] == 5).all()
-    assert drawn["other"].shape == (300, 1)
-    assert abs(drawn["other"].mean() - 10) < 0.5
-    assert 0 < drawn["other"].std() < 5
+    def total(sums):
+        return sums.reshape(len(sums), -1).sum(axis=1)
+
+    places = np.arange(5.0).reshape(5, 1)
+    measures = {"count": (np.ones((5, 2, 2)), total), "sum": (places, total)}
+    drawn = agreeing.resampled(measures | {"again": (places, total)}, 300, 7)
+    assert (drawn["count"] == 20).all()
+    assert (drawn["sum"] == drawn["again"]).all()
+    assert abs(drawn["sum"].mean() - 10) < 0.5
+    assert drawn["sum"].std() > 1
 
 
 def test_mcnemar_of_a_published_table():
@@ -243,6 +247,16 @@ def test_a_precision_that_readers_reject_is_worse_and_an_equal_one_is_not(study,
     for reader in ("R0", "R1", "R2"):
         row = found["w4a8"]["readers"][reader]
         assert row["p_holm"] == pytest.approx(min(1, 2 * row["p"]))
+
+
+def test_readers_who_say_the_same_of_all_are_not_told_to_disagree(study, tmp_path):
+    files = write(tmp_path, *(reading(study, each, lambda *_: (5, "none", [])) for each in "AB"))
+    record = readers_record(study, files, SETTINGS)
+    assert record["agreement"]["alpha"]["harm"]["value"] is None
+    assert record["agreement"]["pairs"][0]["harm"]["quadratic"]["value"] is None
+    page = readers_page(record)
+    assert "agree too little" not in page
+    assert "w4a8, harmful (harm moderate or severe): as often as the original" in page
 
 
 def test_one_reader_alone_and_ratings_that_are_missing(study, tmp_path):

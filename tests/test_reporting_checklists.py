@@ -112,6 +112,16 @@ def test_what_the_authors_say_is_printed_and_no_longer_open(summary, key):
     assert unknown == before
 
 
+def test_no_result_of_an_unfit_run_stands_without_saying_so(summary):
+    reason = {"sentence": "in 24 of 24 references the annotator finds nothing."}
+    quality = {**summary["quality"], "fitness": {"fit": False, "reasons": [reason]}}
+    page = " ".join(reporting_page({**summary, "quality": quality}).split())
+    for start in ("**17** Performance", "**38** Results", "**40** Discussion"):
+        item = page.partition(start)[2].partition("- **")[0]
+        assert "The run is unfit to answer" in item
+        assert reason["sentence"] in item
+
+
 MEDGEMMA = {"name": "MedGemma 1.5 4B", "hub": {"id": "google/medgemma-1.5-4b-it"}}
 MIMIC = {"name": "MIMIC-CXR", "format": "mimic-sectioned"}
 

@@ -1,6 +1,6 @@
 """What a run knows of the items of reporting checklists: measures, tests and results."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from radquant.reporting.checklist_facts import ORIGINAL, Answer, Summary, quantized
@@ -38,7 +38,8 @@ def measure_answers(summary: Summary) -> dict[str, Answer]:
         ),
         "readers": _readers(summary),
         "statistics": Answer(
-            f"Paired differences by report, {settings['resamples']:,} resamples, "
+            f"Paired differences by {'patient' if quality.get('patients') else 'report'}, "
+            f"{settings['resamples']:,} resamples, "
             f"{100 * settings['confidence']:g} % intervals, sign-flip tests, Holm's correction "
             "over the precisions. docs/report.md defines each."
         ),
@@ -48,7 +49,8 @@ def measure_answers(summary: Summary) -> dict[str, Answer]:
             "say how the number of reports was chosen before the run",
         ),
         "robustness": Answer(
-            f"{len(quality['precisions'])} precisions on the same reports and prompts.",
+            f"{len(quality['precisions'])} precisions on the same reports and prompts."
+            + _subgroups(quality),
             "say whether other prompts, seeds or corpora were tried",
         ),
         "explainability": Answer("Not applicable: no method of explanation is used."),
@@ -71,11 +73,16 @@ def _annotator_agreement(quality: Mapping[str, Any]) -> tuple[str, str]:
     )
 
 
+def _subgroups(quality: Mapping[str, Any]) -> str:
+    divisions = quality.get("subgroups")
+    return f" Subgroups, as exploration: {', '.join(map(escape, divisions))}." if divisions else ""
+
+
 def _margin(summary: Summary) -> Answer:
     settings = summary["config"]["statistics"]
     reason = (settings.get("margin_reason") or "").strip()
-    kind = settings.get("margin_kind")
-    facts = f"Margin {number(settings['margin'])}{f' ({escape(kind)})' if kind else ''}"
+    of = " of the original's own score, as a share" * (settings.get("margin_of") == "original")
+    facts = f"Margin {number(settings['margin'])}{of}"
     if not reason:
         return Answer(f"{facts}.", "give the reason of the margin")
     return Answer(f"{facts}: {escape(reason)}")
@@ -117,7 +124,7 @@ def result_answers(summary: Summary) -> dict[str, Answer]:
     quality, cleaning = summary["quality"], summary["cleaning"]
     return {
         "analysed": Answer(_analysed(quality, cleaning)),
-        "performance": Answer(_performance(quality)),
+        "performance": Answer(" ".join([*_unfit(quality), _performance(quality)])),
         "updating": Answer("Each quantized version is an updated model: see performance."),
         "failures": Answer(
             f"Findings lost or denied against the original's output: {_changed(quality)}. "
@@ -166,6 +173,14 @@ def _performance(quality: Mapping[str, Any]) -> str:
     return f"{escape(primary().label)}, mean and differences from it: {'; '.join(told)}."
 
 
+def _unfit(quality: Mapping[str, Any]) -> Iterator[str]:
+    """Why the run cannot answer, before any number of it."""
+    fitness = quality.get("fitness") or {"fit": True}
+    if not fitness["fit"]:
+        yield "The run is unfit to answer, so its differences show neither loss nor equality:"
+        yield from (escape(reason["sentence"]) for reason in fitness["reasons"])
+
+
 def _changed(quality: Mapping[str, Any]) -> str:
     rows = quality["changes"]
     told = [f"{escape(name)} {_lost(rows[name])}" for name in rows]
@@ -177,12 +192,13 @@ def _lost(row: Mapping[str, Any]) -> int:
     return sum(int(kinds[kind]["changes"]) for kind in ("lost", "negated"))
 
 
-def _limitations(summary: Summary) -> Iterable[str]:
+def _limitations(summary: Summary) -> Iterator[str]:
     quality = summary["quality"]
     yield f"{quality['reports']:,} reports of one corpus, one prompt and greedy decoding."
     yield "Scores are against one radiologist's text; other texts may be as right."
     if not summary.get("readers"):
         yield "No person judged the outputs."
+    yield from _unfit(quality)
     if any(row["simulated"] for row in summary["performance"]["systems"].values()):
         yield "The speed of simulated precisions is not measured."
     if warning := leak_warning(summary["config"]):

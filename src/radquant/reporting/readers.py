@@ -6,8 +6,9 @@ text.
 
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from radquant.reporting.readers_agreement import (
     LEVELS,
     MISSING,
     WEIGHTS,
+    Measure,
     agreement,
     alpha,
     by_patient,
@@ -129,37 +131,26 @@ def _agreement(study: Study, readings: Sequence[Reading], settings: Settings) ->
     units = _units(study, readings)
     if len(readings) < 2 or not units:
         return {"units": len(units), "alpha": {}, "pairs": []}
-    tables = _tables(readings, units)
     names = sorted({study.patients[report] for report, _ in units})
     place = {name: number for number, name in enumerate(names)}
     patients = np.array([place[study.patients[report]] for report, _ in units])
-    sums = {name: by_patient(table, patients) for name, table in tables.items()}
-    draws = resampled(sums, settings.resamples, settings.seed)
+    counts, measures = _measures(readings, units, patients)
+    draws = resampled(measures, settings.resamples, settings.seed)
 
-    def measured(key: str, function: Any, *about: Any) -> dict[str, Any]:
-        n = int(tables[key].any(axis=(-2, -1)).sum())
-        value, values = function(sums[key].sum(axis=0), *about), function(draws[key], *about)
-        return asdict(agreement(n, float(value), values, settings.confidence))
+    def found(name: str) -> dict[str, Any]:
+        tables, measure = measures[name]
+        value = float(measure(tables.sum(axis=0)))
+        return asdict(agreement(counts[name], value, draws[name], settings.confidence))
 
     return {
         "units": len(units),
-        "alpha": {
-            **{scale: measured(scale, alpha, ORDINAL) for scale in SCALES},
-            **{kind: measured(kind, alpha, NOMINAL) for kind in ERRORS},
-        },
+        "alpha": {name: found(name) for name in (*SCALES, *ERRORS)},
         "pairs": [
             {
                 "readers": [readings[one].reader, readings[other].reader],
                 **{
-                    scale: {
-                        weights: measured(
-                            f"{scale} {one} {other}",
-                            weighted_kappa,
-                            disagreement(weights, categories),
-                        )
-                        for weights in WEIGHTS
-                    }
-                    for scale, categories in SCALES.items()
+                    scale: {each: found(f"{scale} {each} {one} {other}") for each in WEIGHTS}
+                    for scale in SCALES
                 },
             }
             for one, other in combinations(range(len(readings)), 2)
@@ -189,25 +180,47 @@ def _units(study: Study, readings: Sequence[Reading]) -> Units:
     return units
 
 
-def _tables(readings: Sequence[Reading], units: Units) -> dict[str, np.ndarray]:
-    """{what: table of each unit}: coincidences of all readers, and those of each pair crossed."""
+def _measures(
+    readings: Sequence[Reading], units: Units, patients: np.ndarray
+) -> tuple[dict[str, int], dict[str, Measure]]:
+    """Alpha of each scale and kind of error, kappa of each pair of readers: {name: units that it is
+    from} and {name: tables of the patients, and what is measured of their sum}."""
 
-    def values(answer: Any) -> np.ndarray:
+    def values(answer: Callable[[Rating], int]) -> np.ndarray:
         rows = [
             [answer(given[number]) if number in given else MISSING for given in units.values()]
             for number in range(len(readings))
         ]
         return np.array(rows, dtype=np.int64)
 
+    counts: dict[str, int] = {}
+    measures: dict[str, Measure] = {}
+
+    def add(tables: np.ndarray, **named: Callable[[np.ndarray], np.ndarray]) -> None:
+        sums, n = by_patient(tables, patients), int(tables.any(axis=(-2, -1)).sum())
+        for name, measure in named.items():
+            counts[name], measures[name] = n, (sums, measure)
+
     scales = {
         "acceptability": values(lambda rating: rating.acceptability - ACCEPTABILITY[0]),
         "harm": values(lambda rating: rating.harm),
     }
-    tables = {scale: coincidences(found, SCALES[scale]) for scale, found in scales.items()}
+    for scale, found in scales.items():
+        add(coincidences(found, SCALES[scale]), **{scale: partial(alpha, level=ORDINAL)})
     for kind in ERRORS:
-        tables[kind] = coincidences(values(lambda rating, kind=kind: int(kind in rating.errors)), 2)
+        named = values(partial(_names, kind))
+        add(coincidences(named, 2), **{kind: partial(alpha, level=NOMINAL)})
     for one, other in combinations(range(len(readings)), 2):
         for scale, found in scales.items():
-            crossing = crossed(found[one], found[other], SCALES[scale])
-            tables[f"{scale} {one} {other}"] = crossing
-    return tables
+            kappas = {
+                f"{scale} {each} {one} {other}": partial(
+                    weighted_kappa, disagreement=disagreement(each, SCALES[scale])
+                )
+                for each in WEIGHTS
+            }
+            add(crossed(found[one], found[other], SCALES[scale]), **kappas)
+    return counts, measures
+
+
+def _names(kind: str, rating: Rating) -> int:
+    return int(kind in rating.errors)

@@ -5,7 +5,7 @@ output of one report. Both measures are ratios of sums over units, so a table of
 patient is all that a bootstrap by patient needs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -109,28 +109,25 @@ def by_patient(tables: np.ndarray, patients: np.ndarray) -> np.ndarray:
     return sums
 
 
-def resampled(tables: Mapping[str, np.ndarray], resamples: int, seed: int) -> dict[str, np.ndarray]:
-    """Draw as many patients as there are, with replacement, and sum their tables.
+Measure = tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]
 
-    tables: {name: [patients, ...]}, all of the same patients; they share their resamples. Returns
-    {name: [resamples, ...]}.
+
+def resampled(measures: Mapping[str, Measure], resamples: int, seed: int) -> dict[str, np.ndarray]:
+    """Draw as many patients as there are, with replacement, and measure the sums of their tables.
+
+    measures: {name: (tables [patients, ...], what is measured of sums [n, ...])}, all of the same
+    patients; they share their resamples. Returns {name: [resamples]}.
     """
-    patients = len(next(iter(tables.values())))
-    flat = np.concatenate([table.reshape(patients, -1) for table in tables.values()], axis=1)
-    rng = np.random.default_rng(seed)
+    patients = len(next(iter(measures.values()))[0])
+    rng, chances = np.random.default_rng(seed), np.full(patients, 1 / patients)
+    found = {name: np.empty(resamples) for name in measures}
     step = max(1, CHUNK // patients)
-    chances = np.full(patients, 1 / patients)
-    drawn = np.concatenate(
-        [
-            rng.multinomial(patients, chances, size=min(step, resamples - start)) @ flat
-            for start in range(0, resamples, step)
-        ]
-    )
-    found, start = {}, 0
-    for name, table in tables.items():
-        width = table[0].size
-        found[name] = drawn[:, start : start + width].reshape(resamples, *table.shape[1:])
-        start += width
+    for start in range(0, resamples, step):
+        part = slice(start, min(start + step, resamples))
+        drawn = rng.multinomial(patients, chances, size=part.stop - start).astype(np.float64)
+        for name, (tables, measure) in measures.items():
+            sums = drawn @ tables.reshape(patients, -1)
+            found[name][part] = measure(sums.reshape(-1, *tables.shape[1:]))
     return found
 
 

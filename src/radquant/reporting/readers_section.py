@@ -95,11 +95,12 @@ def _percent(value: float | None) -> str:
 
 def _warnings(record: Record) -> Iterator[str]:
     for scale, found in record["agreement"]["alpha"].items():
-        if scale in ("acceptability", "harm") and (found["value"] or 0) < LEAST_ALPHA:
-            value = "not defined" if found["value"] is None else f"{number(found['value'])}"
+        value = found["value"]  # None where all ratings are equal, which is no disagreement
+        if scale in ("acceptability", "harm") and value is not None and value < LEAST_ALPHA:
             yield (
-                f"Readers agree too little on {scale} (alpha {value}, at least {LEAST_ALPHA} is "
-                "asked for): differences between precisions can be those between readers."
+                f"Readers agree too little on {scale} (alpha {number(value)}, at least "
+                f"{LEAST_ALPHA} is asked for): differences between precisions can be those between "
+                "readers."
             )
     if len({row["reference"] for row in record["readers"].values()}) > 1:
         yield (
