@@ -93,7 +93,7 @@ REPORTS = {
         "Endotracheal tube 5.5 cm above the carina. Moderate pulmonary edema.",
         "Endotracheal tube 5.0 cm above the carina. Moderate pulmonary edema.",
         "Endotracheal tube 5.5 cm above the carina. Severe pulmonary edema.",
-        "Severe pulmonary edema.",
+        "Endotracheal tube in the right main bronchus. Severe pulmonary edema.",
     ),
     "case-06": (
         "A large right pneumothorax is present. Subcutaneous emphysema on the right.",
@@ -133,7 +133,7 @@ REPORTS = {
         "Left lower lobe pneumonia.",
         "Left lower lobe consolidation, consistent with pneumonia.",
         "Left lower lobe consolidation, consistent with pneumonia.",
-        "Left lower lobe consolidation.",
+        "Left upper lobe consolidation.",
         "Consolidation consolidation in the lobe.",
     ),
     "case-11": (
@@ -145,12 +145,12 @@ REPORTS = {
         "Granuloma in the upper lobe. Large mass.",
     ),
     "case-12": (
-        "Moderate right pleural effusion with adjacent atelectasis, larger than expected.",
-        "Moderate right pleural effusion with atelectasis.",
-        "Moderate right pleural effusion with adjacent atelectasis.",
-        "Moderate right pleural effusion with adjacent atelectasis.",
-        "Moderate bilateral pleural effusions with adjacent atelectasis.",
-        "Moderate pleural effusion.",
+        "Moderate right pleural effusion with atelectasis, increased since the prior study.",
+        "Increased moderate right pleural effusion with atelectasis.",
+        "Increased moderate right pleural effusion with adjacent atelectasis.",
+        "Increased moderate right pleural effusion with adjacent atelectasis.",
+        "Increased moderate bilateral pleural effusions with adjacent atelectasis.",
+        "Decreased moderate pleural effusion.",
     ),
 }
 

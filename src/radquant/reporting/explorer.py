@@ -83,7 +83,9 @@ def _head(run: Run) -> dict[str, Any]:
 def _reports(run: Run, texts: "_Texts") -> Iterator[dict[str, Any]]:
     columns = {name: _columns(run, name) for name in run.precisions}
     inputs = read_inputs(run)
-    names, numbers = text_columns(inputs), image_numbers(inputs)
+    numbers = image_numbers(inputs)
+    given = [inputs[column].tolist() for column in text_columns(inputs)]
+    pictured = inputs[COLUMN].tolist() if numbers else [""] * len(inputs)
     shortened = (run.generations[ORIGINAL]["truncated_tokens"] > 0).tolist()
     for row, (name, reference) in enumerate(
         zip(run.reports["id"], run.reports["reference"], strict=True)
@@ -101,11 +103,10 @@ def _reports(run: Run, texts: "_Texts") -> Iterator[dict[str, Any]]:
                     "harm": harm(changes, flags),
                 }
             )
-        given = inputs.iloc[row]
         yield {
             "id": name,
-            "inputs": [texts.number(given[column], INPUT, row) for column in names],
-            "images": numbers_of(given[COLUMN], numbers) if numbers else [],
+            "inputs": [texts.number(column[row], INPUT, row) for column in given],
+            "images": numbers_of(pictured[row], numbers),
             "cut": shortened[row],
             "reference": texts.number(reference, REFERENCE, row),
             "outputs": outputs,

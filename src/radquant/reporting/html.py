@@ -202,13 +202,13 @@ def _render(parser: MarkdownIt, tokens: Sequence[Token], name: str) -> str:
 
 def _dress_tables(tokens: Sequence[Token], name: str) -> None:
     """Name each table, give numbers a class, and rows and columns their headers."""
-    tables, cell, body = 0, 0, False
-    for token in tokens:
+    tables, headed, body, cell = 0, False, False, ""
+    for place, token in enumerate(tokens):
         if token.type == "table_open":
             tables += 1
             token.meta["label"] = f"{re.sub('<.*?>', '', name)}, table {tables}"
         elif token.type == "tr_open":
-            cell = 0
+            headed = False
         elif token.type in ("tbody_open", "tbody_close"):
             body = token.type == "tbody_open"
         elif token.type in ("th_open", "td_open"):
@@ -217,11 +217,13 @@ def _dress_tables(tokens: Sequence[Token], name: str) -> None:
                 token.attrs["class"] = "number"
             if not body:
                 token.attrs["scope"] = "col"
-            elif cell == 0:
-                token.tag, token.attrs["scope"] = "th", "row"
+            elif (
+                not headed and tokens[place + 1].content.strip()
+            ):  # a group's name stands in its first row
+                token.tag, token.attrs["scope"], headed = "th", "row", True
+            cell = token.tag
         elif token.type == "td_close":
-            token.tag = "th" if cell == 0 else "td"
-            cell += 1
+            token.tag = cell
 
 
 def _dress_figures(tokens: Sequence[Token]) -> None:
