@@ -7,10 +7,15 @@ from pathlib import Path
 
 import browsing
 import numpy as np
+import pytest
 from browser_fixtures import browser, invented, visit
 from explorer_reports import REPORTS, page, payload, pictured
+from reader_agreement import alpha_by_hand, nominal, ordinal
 
 from radquant.reporting import inputs
+from radquant.reporting.readers import readers_record
+from radquant.reporting.readers_comparison import Settings
+from radquant.reporting.readers_study import read_study
 from radquant.reporting.reading import ERRORS, HARM, order, run_id
 
 __all__ = ["browser", "invented", "visit"]
@@ -111,17 +116,37 @@ def test_nobody_can_tell_who_wrote_a_text(visit, invented):
     assert len(opened.ids()) == 12
 
 
-def test_readers_get_the_same_reports_in_orders_of_their_own(visit, invented, invented_run):
+def test_readers_get_the_same_reports_in_orders_of_their_own(
+    visit, invented, invented_run, tmp_path
+):
     opened = visit(invented[0])
-    ratings = invented_ratings(2)
-    found = {}
-    for reader in ("A", "B"):
-        written = browsing.fill_reading(opened.page, ratings, reader, count=4)
+    found, files = {}, []
+    for reader, seed in (("A", 2), ("B", 3)):
+        written = browsing.fill_reading(opened.page, invented_ratings(seed), reader, count=4)
+        files.append(tmp_path / f"{reader}.json")
+        files[-1].write_text(json.dumps(written))
         found[reader] = ({report for report, _ in pairs(written)}, written["seed"])
     ids = list(REPORTS)
     first = {ids[place] for place in order(run_id(invented_run), ids)[:4]}
     assert found["A"][0] == found["B"][0] == first
     assert found["A"][1] != found["B"][1]
+    # scripts/readers.py gives the agreement that the definition gives, each text counted once.
+    study = read_study(invented_run.folder, invented_run.config)
+    record = readers_record(study, files, Settings(100, 0.95, 7))
+    rated = [invented_ratings(seed) for seed in (2, 3)]
+    texts = {(name, text): system for name in first for system, text in study.texts[name].items()}
+    units = [(name, system) for (name, _), system in texts.items() if system != "reference"]
+    for key, value, distance in (
+        ("acceptability", lambda rating: rating["acceptability"], ordinal),
+        ("harm", lambda rating: HARMS.index(rating["harm"]), ordinal),
+        *(
+            (kind, lambda rating, kind=kind: int(kind in rating["errors"]), nominal)
+            for kind in KINDS
+        ),
+    ):
+        scale = [[value(each[unit]) for each in rated] for unit in units]
+        expected = alpha_by_hand(scale, distance)
+        assert record["agreement"]["alpha"][key]["value"] == pytest.approx(expected)
 
 
 def test_a_reading_goes_on_where_it_was_left(visit, invented):

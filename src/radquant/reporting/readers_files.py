@@ -15,17 +15,12 @@ from typing import Any
 
 from radquant.errors import UserError
 from radquant.files import require_file, sha256_file
+from radquant.reporting import reading
+from radquant.reporting.reading import FORMAT, REFERENCES
 
-FORMAT = 1
 REFERENCE = "reference"  # the radiologist's text, where it is rated as one of the texts
-REFERENCE_SHOWN = ("hidden", "shown", "blinded")
-ACCEPTABILITY = (1, 2, 3, 4, 5)
-HARM = ("none", "mild", "moderate", "severe")
-# The kinds of error of ReXVal (Yu et al. 2023, doi:10.1016/j.patter.2023.100802).
-ERRORS = (
-    *("false finding", "missed finding", "wrong place", "wrong severity"),
-    *("false comparison", "missed comparison"),
-)
+ACCEPTABILITY = tuple(range(1, len(reading.ACCEPTABILITY) + 1))
+HARM, ERRORS = tuple(reading.HARM), tuple(reading.ERRORS)
 MOST_BYTES = 500_000_000
 LONGEST_NAME = 100
 KEYS = (
@@ -72,13 +67,13 @@ def read_readings(
         raise UserError("no reading file is given; name those that report.html exported")
     readings: list[Reading] = []
     for path in paths:
-        reading = _read(Path(path), run, set(reports), [*precisions, REFERENCE])
+        found = _read(Path(path), run, set(reports), [*precisions, REFERENCE])
         for other in readings:
-            if other.reader.casefold() == reading.reader.casefold():
+            if other.reader.casefold() == found.reader.casefold():
                 raise UserError(
                     f"{path} is of the same reader as {other.path}; give one file for each reader"
                 )
-        readings.append(reading)
+        readings.append(found)
     return readings
 
 
@@ -104,7 +99,7 @@ def _read(path: Path, run: str, reports: set[str], systems: Sequence[str]) -> Re
         sha256=sha256_file(path),
         reader=_reader(path, record["reader"]),
         count=_count(path, record["count"], len(reports)),
-        reference=_one_of(path, "reference", record["reference"], REFERENCE_SHOWN),
+        reference=_one_of(path, "reference", record["reference"], REFERENCES),
         systems=tuple(named),
         finished=_time(path, record),
         ratings=_ratings(path, record, reports, named),

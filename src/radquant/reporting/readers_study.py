@@ -1,8 +1,7 @@
 """The outputs that a reader study is about, read from a finished run."""
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +11,22 @@ from radquant.corpus.evaluation import written_reports
 from radquant.errors import UserError
 from radquant.files import read_json, read_table
 from radquant.reporting.checks import ORIGINAL, check_same_reports, check_unique
-from radquant.reporting.collect import Run
 from radquant.reporting.readers import FORMAT, Study
 from radquant.reporting.readers_files import REFERENCE
+from radquant.reporting.reading import Texts, run_id
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Without scores and measures: a study is about texts."""
+
+    precisions: list[str]
+    reports: pd.DataFrame
+    generations: dict[str, pd.DataFrame]
 
 
 def read_study(results: str | Path, config: Mapping[str, Any]) -> Study:
-    """Read ids, patients and texts of the run under `results`; raises UserError as a report does.
-
-    Scores and measures are not read: a study is about texts.
-    """
+    """Read ids, patients and texts of the run under `results`; raises UserError as reports do."""
     results, target = Path(results), config["task"]["target"]
     path = results / "data" / "eval.csv"
     reports = written_reports(
@@ -32,9 +37,11 @@ def read_study(results: str | Path, config: Mapping[str, Any]) -> Study:
     groups = reports["group"].tolist() if "group" in reports else [""] * len(ids)
     names = [ORIGINAL, *(name for name in config["precisions"] if name != ORIGINAL)]
     outputs = {name: _outputs(results, name, config, ids) for name in names}
-    columns = {REFERENCE: reports[target].tolist(), **outputs}
+    written = pd.DataFrame({"id": ids, "reference": reports[target].tolist()})
+    columns = {REFERENCE: written["reference"].tolist()}
+    columns |= {name: table["output"].tolist() for name, table in outputs.items()}
     return Study(
-        run=run_id(ids, columns, names),
+        run=run_id(Outputs(names, written, outputs)),
         precisions=names,
         unit="patient" if any(groups) else "report",
         patients={
@@ -48,16 +55,14 @@ def read_study(results: str | Path, config: Mapping[str, Any]) -> Study:
     )
 
 
-def read_record(path: Path | None, run: Run) -> dict[str, Any] | None:
+def read_record(path: Path | None, run: Texts) -> dict[str, Any] | None:
     """Read the readers.json of `run`, None without a path; raises UserError for another run's."""
     if path is None:
         return None
     record: dict[str, Any] = read_json(path)
     if record.get("format") != FORMAT:
         raise UserError(f"{path} comes from another version; make it again with scripts/readers.py")
-    texts = {name: table["output"].tolist() for name, table in run.generations.items()}
-    texts[REFERENCE] = run.reports["reference"].tolist()
-    if record.get("run") != run_id(run.reports["id"].tolist(), texts, run.precisions):
+    if record.get("run") != run_id(run):
         raise UserError(
             f"{path} is of another run's texts; make it again with scripts/readers.py from the "
             "reading files of this run"
@@ -65,27 +70,12 @@ def read_record(path: Path | None, run: Run) -> dict[str, Any] | None:
     return record
 
 
-def run_id(
-    ids: Sequence[str], texts: Mapping[str, Sequence[str]], precisions: Sequence[str]
-) -> str:
-    """Return what reading files call a run: 16 hex digits of the SHA-256 of names and texts.
-
-    ids, and the texts of each system and of the reference, are in the order of the run.
-    """
-    digest = hashlib.sha256(json.dumps(list(precisions)).encode())
-    columns = [ids, texts[REFERENCE], *(texts[name] for name in precisions)]
-    for row in zip(*columns, strict=True):
-        digest.update(json.dumps(row).encode())
-    return digest.hexdigest()[:16]
-
-
 def _outputs(
     results: Path, precision: str, config: Mapping[str, Any], ids: Sequence[str]
-) -> list[str]:
+) -> pd.DataFrame:
     folder, count = results / "generations" / precision, config["generation"]["shards"]
     shards = [folder / f"shard-{number}-of-{count}.parquet" for number in range(1, count + 1)]
     table = pd.concat([read_table(path, ["id", "output"]) for path in shards], ignore_index=True)
     check_unique(table["id"], folder)
     check_same_reports(sorted(table["id"]), sorted(ids), folder)
-    found: list[str] = table.set_index("id").loc[list(ids), "output"].tolist()
-    return found
+    return table.set_index("id").loc[list(ids)].reset_index()

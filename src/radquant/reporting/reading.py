@@ -6,10 +6,10 @@ et al., Patterns 2023). docs/reading.md describes the file that a reader hands i
 
 import hashlib
 import json
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
-from radquant.reporting.collect import Run
+import pandas as pd
 
 FORMAT = 1
 # From the worst to the best: 1 to 5.
@@ -40,7 +40,20 @@ HIDDEN, SHOWN, BLINDED = "hidden", "shown", "blinded"
 REFERENCES = (HIDDEN, SHOWN, BLINDED)
 
 
-def run_id(run: Run) -> str:
+class Texts(Protocol):
+    """The part of a `Run` that readers see."""
+
+    @property
+    def precisions(self) -> list[str]: ...  # the original first
+
+    @property
+    def reports(self) -> pd.DataFrame: ...  # id, reference
+
+    @property
+    def generations(self) -> Mapping[str, pd.DataFrame]: ...  # output, in the order of reports
+
+
+def run_id(run: Texts) -> str:
     """Return 16 hex digits that stand for the names of the systems and all texts they wrote.
 
     Scores and measures count for nothing here: the same texts, scored again, keep their readings.
