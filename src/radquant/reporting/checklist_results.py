@@ -177,8 +177,9 @@ def _unfit(quality: Mapping[str, Any]) -> Iterator[str]:
     """Why the run cannot answer, before any number of it."""
     fitness = quality.get("fitness") or {"fit": True}
     if not fitness["fit"]:
-        yield "The run is unfit to answer, so its differences show neither loss nor equality:"
-        yield from (escape(reason["sentence"]) for reason in fitness["reasons"])
+        yield "The run is unfit to answer: its differences show neither loss nor equality."
+        for reason in fitness["reasons"]:
+            yield escape(reason["sentence"][:1].upper() + reason["sentence"][1:])
 
 
 def _changed(quality: Mapping[str, Any]) -> str:
