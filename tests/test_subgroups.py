@@ -13,9 +13,7 @@ from radquant.corpus.formats.kind import Source
 from radquant.errors import UserError
 from radquant.files import read_table, write_table
 from radquant.reporting.collect import collect
-from radquant.reporting.markdown import render
-from radquant.reporting.subgroups import subgroups
-from radquant.reporting.summary import summarize
+from radquant.reporting.subgroups import subgroups, subgroups_section
 from radquant.scoring.subgroup_names import check_subgroups
 from radquant.settings.configuration import resolve
 from radquant.settings.subgroups import Subgroups
@@ -182,13 +180,12 @@ def test_a_loss_in_one_group_alone_is_an_interaction(results: Path) -> None:
 def test_the_report_has_a_table_for_each_division(results: Path) -> None:
     config = divided(results, sex={"column": "sex"}, normality={"finding": "any"})
     run = collect(results, config)
-    summary = summarize(run)
-    texts = {
-        (system, row["id"]): ""
-        for row in summary["quality"]["examples"]
-        for system in ("reference", *run.precisions)
+    quality = {
+        "subgroups": subgroups(run),
+        "precisions": run.precisions,
+        "measure": run.measure,
+        "settings": config["statistics"],
     }
-    report = render(summary, texts, "figures")
-    section = report[report.index("## Subgroups") :].partition("\n## ")[0]
+    section = subgroups_section({"quality": quality})
     for word in ("| sex ", "| F ", "| M ", "not known", "abnormal", "groups differ"):
         assert word in section

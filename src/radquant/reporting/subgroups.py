@@ -138,13 +138,16 @@ def _group(
     judged: bool,
 ) -> dict[str, Any]:
     settings = run.config["statistics"]
+    low, high = primary().range
     sizes = (settings["resamples"], settings["confidence"], run.config["seed"])
     patients = _patients(run, chosen)
     rows = {}
     for name, d in differences.items():
         ends = None
         if judged:
-            found = statistics.bootstrap_interval(d[chosen], *sizes, patients=patients)
+            found = statistics.bootstrap_interval(
+                d[chosen], *sizes, patients=patients, bounds=(low - high, high - low)
+            )
             ends = {"low": found.low, "high": found.high, "method": found.method}
         rows[name] = {"mean": float(d[chosen].mean()), "interval": ends}
     return {
