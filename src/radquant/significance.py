@@ -227,6 +227,8 @@ def _welch_p(totals: np.ndarray, has: np.ndarray) -> float:
     means = totals.sum(axis=0) / sizes
     residuals = (totals - has * means) / sizes * np.sqrt(members / (members - 1))
     covariance = residuals.T @ residuals
+    if not np.trace(covariance):  # groups that differ in nothing but their means
+        return 0.0 if np.ptp(means) else 1.0
     least = 1e-12 * max(float(np.trace(covariance)), 1e-300)
     contrasts = np.eye(len(means))[1:] - np.eye(len(means))[0]
     apart = contrasts @ means
