@@ -74,7 +74,9 @@ rule annotate:
 
 
 # Rulers that need data or a model of their own, where the configuration says where these are.
-MEASURES = {name: registry.load_kind(registry.MEASURES, name) for name in registry.MEASURES}
+MEASURES = {
+    name: registry.load_kind(registry.MEASURES, name) for name in registry.MEASURES
+}
 MEASURED = [
     name
     for name, kind in MEASURES.items()
