@@ -24,18 +24,6 @@ def pairs_needed(difference: float, sd: float, alpha: float = 0.05, power: float
     return _whole(_z_sum(alpha, power) * sd / difference)
 
 
-def pairs_to_settle(margin: float, sd: float, alpha: float = 0.05, power: float = 0.8) -> int:
-    """Return how many pairs show, with `power`, either a difference of `margin` or equivalence.
-
-    Equivalence within ±`margin` of systems that do not differ at all takes ((z_{1−α} +
-    z_{(1+power)/2}) · sd / margin)² pairs (two one-sided tests, normal approximation), always a few
-    more than the difference does; at least 2.
-    """
-    z = stats.norm.ppf(1 - alpha) + stats.norm.ppf((1 + power) / 2)
-    equivalence = _whole(z * sd / margin)
-    return max(equivalence, pairs_needed(margin, sd, alpha, power))
-
-
 def reports_to_settle(
     margin: float,
     sd: float,

@@ -132,7 +132,10 @@ def _with_ones(values: np.ndarray) -> np.ndarray:
 
 
 def _mean(sums: np.ndarray) -> np.ndarray:
-    return np.asarray(sums[..., 0] / sums[..., 1])
+    reports = sums[..., 1]  # none where the only patient is left out
+    return np.divide(
+        sums[..., 0], reports, out=np.full(np.shape(reports), np.nan), where=reports > 0
+    )
 
 
 def _number(value: np.ndarray) -> float | None:
