@@ -1,12 +1,17 @@
 """scripts/sample_size.py, and that docs/sample-size.md says what it prints."""
 
+import contextlib
+import io
 import json
 import math
 import re
+import runpy
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -19,8 +24,22 @@ REPOSITORY = Path(__file__).parents[1]
 
 
 def ask(*options: object) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, REPOSITORY / "scripts" / "sample_size.py", *options]
-    return subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
+    """Run the script in this process: a Python that starts anew takes two seconds."""
+    command = [str(REPOSITORY / "scripts" / "sample_size.py"), *map(str, options)]
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    before = signal.getsignal(signal.SIGTERM)
+    with (
+        mock.patch.object(sys, "argv", command),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        try:
+            runpy.run_path(command[0], run_name="__main__")
+        except SystemExit as end:
+            code = int(end.code or 0)
+        finally:
+            signal.signal(signal.SIGTERM, before)
+    return subprocess.CompletedProcess(command, code, out.getvalue(), err.getvalue())
 
 
 def test_the_documentation_shows_what_its_command_prints() -> None:
