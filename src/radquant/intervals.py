@@ -112,11 +112,13 @@ def few_differ(of: Units) -> bool:
 def _hardly_varies(of: Units, bounds: tuple[float, float], confidence: float) -> bool:
     """Tell whether the spread is so small that it would be lost beside what can be unseen.
 
-    A loss that 1 report in n ÷ −ln(tail) has is missed by n reports with a chance of `tail`.
+    A loss that 1 patient in n ÷ −ln(tail) has is missed by n patients with a chance of `tail`. It
+    weighs as much as the largest of them.
     """
     tail = (1 - confidence) / 2
-    unseen = -np.log(tail) / of.reports * (bounds[1] - bounds[0]) / 2
-    return bool(unseen > BEYOND * stats.norm.isf(tail) * of.spread / np.sqrt(of.reports))
+    share = unseen_size(of) / of.weights.sum()
+    unseen = -np.log(tail) * share * (bounds[1] - bounds[0]) / 2
+    return bool(unseen > BEYOND * stats.norm.isf(tail) * standard_error(of)[0])
 
 
 def unseen_size(of: Units) -> float:
