@@ -91,7 +91,7 @@ def _to_settle(
         alpha=(1 - run.config["statistics"]["confidence"]) / 2,
         power=POWER,
         worst=column.range[1] - column.range[0],
-        reports_per_patient=found.n / found.patients,
+        reports_per_patient=found.largest,
     )
     return {"low": low, "high": high}
 
