@@ -672,6 +672,17 @@ def test_the_precision_that_a_verdict_speaks_of(first, second, named):
     assert verdict_module.best(pair_of(first, second), ["a", "b"]) == named
 
 
+def test_a_gain_of_likelihood_is_held_against_a_loss_that_is_shown_alone():
+    quality = pair_of(NO_WORSE, WORSE) | {"reports": 40, "references": 40}
+    likelier = {"p_holm": 0.001, "interval": {"low": -0.2, "high": -0.1}}
+    quality["likelihood_differences"]["a"] |= likelier | {"perplexity_ratio": 0.001}
+    noise = row_of(-0.005, 0.004) | {"state": NO_WORSE}
+    assert verdict_module._disagreement(quality, "a", noise) == ""
+    lost = row_of(-0.2, -0.1) | {"state": WORSE}
+    found = verdict_module._disagreement(quality, "a", lost)
+    assert "likelier (perplexity less than 0.01 times the original's)" in found
+
+
 def test_what_saves_is_said_to_be_worse_where_the_verdict_spoke_of_another():
     quality = pair_of(WORSE, NOT_SETTLED)
     assert verdict_module._apart(quality, "a") == "a, which is worse,"

@@ -230,7 +230,7 @@ def _of_changes(name: str, row: Facts, reports: int) -> Iterator[Reason]:
         yield _reason(
             "differences not seen",
             f"{name} writes {written:,} of {reports:,} reports otherwise, and the score differs in "
-            f"{moved:,} reports: F1 hardly sees the change.",
+            f"{counted(moved, 'report')}: F1 hardly sees the change.",
             outputs=written,
             scores=moved,
             reports=reports,

@@ -186,6 +186,8 @@ def _of_unfit(rows: Mapping[str, Any]) -> str:
     worse = sum(row["state"] == WORSE for row in rows.values())
     if not worse:
         return ""
+    if len(rows) == 1:
+        return f"{next(iter(rows))} is worse than the original all the same."
     verb = "is" if worse == 1 else "are"
     return f"{worse} of {len(rows)} precisions {verb} worse than the original all the same."
 
@@ -201,7 +203,7 @@ def _disagreement(quality: Quality, name: str, row: Mapping[str, Any]) -> str:
     if _less_likely(quality, name):
         if not quality["changes"][name]["changed"]["reports"]:
             return f"{name} finds {texts} less likely {times}, which changed none of its outputs."
-        if row["state"] == BETTER or row["mean"] > 0:
+        if row["state"] == BETTER or round(row["mean"], 3) > 0:
             return (
                 f"{name}'s higher F1 is no proof of better reports: it finds {texts} less likely "
                 f"{times}."
@@ -215,7 +217,7 @@ def _disagreement(quality: Quality, name: str, row: Mapping[str, Any]) -> str:
                 f"F1 shows {loss}, but {name} finds {texts} less likely {times}: F1 may miss "
                 "something."
             )
-    if shown and high < 0 and row["mean"] < 0 and row["state"] != UNFIT:
+    if shown and high < 0 and row["interval"]["high"] < 0 and row["state"] != UNFIT:
         return (
             f"{name} finds {texts} likelier {times} and yet scores lower: what it writes is what "
             "counts."
@@ -227,6 +229,8 @@ def _times(ratio: float) -> str:
     """Write a ratio that is not 1 so that it does not read as 1."""
     if ratio >= 1000:
         return "over 1,000 times"
+    if ratio < 0.01:
+        return "less than 0.01 times"
     digits = next((few for few in range(2, 7) if float(f"{ratio:.{few}f}") != 1), 6)
     return f"{ratio:.{digits}f} times"
 

@@ -56,7 +56,7 @@ def _words(quality: Summary) -> str:
                 interval(row["interval"]),
                 DASH
                 if findings_unread(quality, name)
-                else f"{losing['reports']} of {losing['of']}",
+                else f"{losing['reports']:,} of {losing['of']:,}",
                 times(likelihood["perplexity_ratio"]),
             ]
         )
