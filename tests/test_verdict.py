@@ -223,6 +223,7 @@ def qualities(draw):
     facts = {
         "reports": reports,
         "patients": draw(st.none() | st.integers(1, reports)),
+        "most_reports": draw(st.none() | st.integers(1, reports)),
         "margin": margin,
         "at_floor": draw(st.integers(0, reports)),
         "scores": {name: draw(share) for name in ("original", "copy-input", "constant")},
@@ -462,6 +463,7 @@ def test_two_findings_of_which_both_are_lost_are_told_so(tmp_path):
 FACTS = {
     "reports": 100,
     "patients": None,
+    "most_reports": None,
     "margin": 0.01,
     "at_floor": 70,
     "scores": {"original": 0.4, "copy-input": 0.1, "constant": 0.2},
@@ -485,6 +487,7 @@ FACTS = {
     [
         (("reports",), 29, "few reports"),
         (("patients",), 9, "few patients"),
+        (("most_reports",), 31, "one patient"),
         (("references", "known_words"), 0.5, "language"),
         (("references", "english"), False, "language"),
         (("references", "blind"), 11, "nothing seen in the references"),
@@ -600,6 +603,17 @@ def test_patients_make_intervals_wider_where_their_reports_are_alike(tmp_path):
     assert known["patients"] == {"patients": 20, "reports": 60, "most_reports": 3, "unknown": 0}
     losing = [x["changes"]["w4a16"]["changed"]["interval"] for x in (without, known)]
     assert losing[1]["low"] < losing[0]["low"]
+
+
+def test_the_number_of_reports_allows_for_the_patient_who_has_most(tmp_path):
+    """All of whose reports may be lost together, however few the others have."""
+    alone = summary_of(fit_run(tmp_path / "alone"))["quality"]
+    patients = ["p"] * 15 + [f"p{n}" for n in range(REPORTS - 15)]
+    uneven = summary_of(fit_run(tmp_path / "uneven", patients=patients))["quality"]
+    few, many = (
+        x["differences"]["complete"]["w4a16"]["reports_to_settle"]["low"] for x in (alone, uneven)
+    )
+    assert many > 10 * few
 
 
 def test_a_report_without_a_patient_is_its_own(tmp_path):

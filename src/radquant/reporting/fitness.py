@@ -16,6 +16,8 @@ from radquant.scoring.language import ENGLISH, Language, language_of
 
 # Reports, and patients where they are known.
 FEWEST_REPORTS, FEWEST_PATIENTS = 30, 10
+# Reports of one patient, of all.
+MOST_OF_ONE = 0.30
 # References, and outputs, of which an annotator marks nothing.
 BLIND_REFERENCES, BLIND_OUTPUTS = 0.10, 0.25
 # Reports in which a finding is stated, possibly or definitely; the original's, of the references'.
@@ -65,7 +67,7 @@ def _of_run(facts: Facts) -> Iterator[Reason]:
     if not references:
         yield from _of_baselines(facts)
     yield from _of_score(facts)
-    yield from _of_size(reports, facts["patients"])
+    yield from _of_size(reports, facts["patients"], facts["most_reports"])
     if not unread([*references, *outputs]):
         yield from _of_findings(facts)
 
@@ -174,7 +176,7 @@ def _of_score(facts: Facts) -> Iterator[Reason]:
         )
 
 
-def _of_size(reports: int, patients: int | None) -> Iterator[Reason]:
+def _of_size(reports: int, patients: int | None, most: int | None) -> Iterator[Reason]:
     if reports < FEWEST_REPORTS:
         yield _reason(
             "few reports",
@@ -188,6 +190,14 @@ def _of_size(reports: int, patients: int | None) -> Iterator[Reason]:
             f"least {FEWEST_PATIENTS} patients.",
             reports=reports,
             patients=patients,
+        )
+    elif most is not None and most > MOST_OF_ONE * reports:
+        yield _reason(
+            "one patient",
+            f"{most:,} of {reports:,} reports come from one patient, from whom hardly anything "
+            "follows for other patients.",
+            reports=reports,
+            most_reports=most,
         )
 
 
@@ -250,6 +260,7 @@ def facts_of(run: Run, quality: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "reports": len(references),
         "patients": quality["patients"] and len(set(run.patients or [])),
+        "most_reports": quality["patients"] and quality["patients"]["most_reports"],
         "margin": quality["margin"],
         "at_floor": int((run.scores[ORIGINAL][primary] <= 0).sum()),
         "scores": {name: quality["systems"][name][primary] for name in (ORIGINAL, *BASELINES)},

@@ -132,7 +132,8 @@ def _with_ones(values: np.ndarray) -> np.ndarray:
 
 
 def _mean(sums: np.ndarray) -> np.ndarray:
-    return np.asarray(sums[..., 0] / sums[..., 1])
+    with np.errstate(invalid="ignore"):  # of one patient nothing is left without it
+        return np.asarray(sums[..., 0] / sums[..., 1])
 
 
 def _number(value: np.ndarray) -> float | None:
