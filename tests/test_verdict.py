@@ -398,7 +398,7 @@ def test_a_table_of_another_language_is_unfit_in_the_first_line(tmp_path, senten
     is_unfit(summary, "the annotator reads English alone")
     assert not {"no better than a baseline", "few findings"} & set(kinds(summary))
     text = " ".join([*summary["verdict"], verdict_section(summary)])
-    assert "cannot be told: the annotator does not read these texts" in text
+    assert "cannot be told: the annotator does not read all of these texts" in text
     assert "definite finding that could be lost" not in text
     assert "| 0 of 0 |" not in " ".join(text.split())
 

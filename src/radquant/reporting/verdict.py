@@ -243,8 +243,8 @@ def _changes(quality: Quality) -> str:
         return f"{name} wrote all {reports:,} reports exactly as the original did."
     if findings_unread(quality, name):
         return (
-            "Which findings were lost or added cannot be told: the annotator does not read these "
-            "texts."
+            "Which findings were lost or added cannot be told: the annotator does not read all of "
+            "these texts."
         )
     losing, adding = row["losing"], row["adding"]
     added = f"adds some in {adding['reports']:,} of {reports:,} reports"
