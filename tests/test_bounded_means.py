@@ -40,6 +40,28 @@ def test_gaffkes_p_is_the_share_of_dirichlet_weights() -> None:
         assert share_below_zero(values) == pytest.approx(np.mean(means <= 0), abs=0.012)
 
 
+@pytest.mark.parametrize(
+    ("reports", "lost", "margin"), [(400, 7, 0.02), (1000, 9, 0.01), (1000, 4, 0.005)]
+)
+def test_gaffkes_p_of_a_loss_that_is_just_the_margin(reports, lost, margin) -> None:
+    # The path of integration leads uphill there, as the values nearly add up to 0.
+    values = np.repeat([margin - 1, margin], [lost, reports - lost])
+    expected = stats.binom.cdf(lost, reports, margin)
+    assert guarded_p(values, margin - 1) == pytest.approx(expected, rel=1e-6)
+
+
+def test_gaffkes_ends_move_with_every_loss() -> None:
+    means = np.linspace(-0.012, 0.01, 23)
+    shares = [share_below_zero(np.repeat([x, x + 1, x - 1], [396, 4, 1])) for x in means]
+    assert (np.diff(shares) < 0).all()
+    for reports in (400, 1000):
+        d = [-np.repeat([1.0, 0.0], [lost, reports - lost]) for lost in range(7)]
+        found = [statistics.bootstrap_interval(x, 100, 0.95, 1, bounds=(-1, 1)) for x in d]
+        assert (np.diff([[each.low, each.high] for each in found], axis=0) < 0).all()
+        p = [statistics.noninferiority_p(x + 0.01, -0.99, 100, 1) for x in d]
+        assert (np.diff(p) > 0).all()
+
+
 def test_gaffkes_p_comes_to_students_for_many_reports() -> None:
     gains = np.random.default_rng(2).normal(0.02, 0.3, 4000)
     expected = stats.ttest_1samp(gains, 0, alternative="greater").pvalue
@@ -113,6 +135,18 @@ def test_a_small_spread_widens_only_what_shows_no_difference() -> None:
     assert statistics.bootstrap_interval(noise, 500, 0.95, 1, bounds=(-1, 1)).method == "Gaffke"
     shown = statistics.bootstrap_interval(noise - 0.02, 500, 0.95, 1, bounds=(-1, 1))
     assert (shown.method, shown.high < 0) == ("BCa", True)
+
+
+def test_an_interval_by_patient_holds_a_loss_of_one_large_patient() -> None:
+    # Half of all reports are of one patient; 1 patient in 50 loses 0.5 in all reports.
+    held, patients = 0, ["0"] * 100 + [str(row) for row in range(1, 101)]
+    codes = np.array(list(map(int, patients)))
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        d = np.where((rng.random(101) < 0.02)[codes], -0.5, rng.normal(0, 0.01, 200))
+        found = statistics.bootstrap_interval(d, 100, 0.95, seed, patients, bounds=(-1, 1))
+        held += found.low <= -0.01 <= found.high
+    assert held >= 56
 
 
 def test_an_unbounded_loss_keeps_no_margin() -> None:

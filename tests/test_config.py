@@ -320,6 +320,8 @@ MISTAKES = [
     ("generation/prompt", "prompts/{x}.txt", "a path may hold no braces"),
     ("task/inputs", ["impression"], "task.inputs holds impression, which is the target"),
     ("cleaning", {"min_words": 3, "max_words": 2}, "must not exceed"),
+    ("statistics/confidence", 0.5, "statistics.confidence is 0.5 and must be at least 0.9"),
+    ("statistics/resamples", 100, "statistics.resamples is 100, of which no p is small enough"),
     ("generation/reports", 0, "generation.reports is 0 and must be at least 1"),
     ("generation/reports", 41, "generation.reports is 41 and must not exceed evaluation.reports"),
     ("evaluation/reports", 0, "evaluation.reports is 0 and must be at least 1"),

@@ -223,6 +223,7 @@ def qualities(draw):
     facts = {
         "reports": reports,
         "patients": draw(st.none() | st.integers(1, reports)),
+        "most_reports": draw(st.none() | st.integers(1, reports)),
         "margin": margin,
         "at_floor": draw(st.integers(0, reports)),
         "scores": {name: draw(share) for name in ("original", "copy-input", "constant")},
@@ -239,7 +240,7 @@ def qualities(draw):
                 key: draw(count)
                 for key in (
                     *("blind", "stated", "faulty", "cut_off", "same", "same_references"),
-                    *("other_outputs", "other_scores"),
+                    *("other_outputs", "other_scores", "losing", "losing_of"),
                 )
             }
             | {"known_words": draw(share)}
@@ -331,6 +332,7 @@ def test_what_is_lost_is_told_of_the_reports_that_could_lose_it(no_saving, hits,
         "differences": {"complete": {"w": row_of(-0.02, 0.02) | {"state": NOT_SETTLED}}},
         "likelihood_differences": {"w": {"mean": 0}},
         "settings": {"primary": "complete"},
+        "fitness": {"fit": True, "reasons": [], "precisions": {"w": []}},
         "reports": 40,
         "changes": {
             "w": {
@@ -389,9 +391,16 @@ def is_unfit(summary, words):
 @pytest.mark.parametrize("sentence", [GERMAN, FRENCH])
 def test_a_table_of_another_language_is_unfit_in_the_first_line(tmp_path, sentence):
     results = fit_run(tmp_path)
-    rewrite(results, ["reference", "original", "w4a16"], lambda n: f"{sentence} {n}.", {})
+    rewrite(results, ["reference", "original"], lambda n: f"{sentence} {n}.", {})
+    rewrite(results, ["w4a16"], lambda n: f"{n}. {sentence}.", {})
     score_all(results, ["original", "w4a16", "copy-input", "constant"], 0.0)
-    is_unfit(summary_of(results), "the annotator reads English alone")
+    summary = summary_of(results)
+    is_unfit(summary, "the annotator reads English alone")
+    assert not {"no better than a baseline", "few findings"} & set(kinds(summary))
+    text = " ".join([*summary["verdict"], verdict_section(summary)])
+    assert "cannot be told: the annotator does not read all of these texts" in text
+    assert "definite finding that could be lost" not in text
+    assert "| 0 of 0 |" not in " ".join(text.split())
 
 
 def test_an_annotator_that_finds_nothing_is_unfit_in_the_first_line(tmp_path):
@@ -454,6 +463,7 @@ def test_two_findings_of_which_both_are_lost_are_told_so(tmp_path):
 FACTS = {
     "reports": 100,
     "patients": None,
+    "most_reports": None,
     "margin": 0.01,
     "at_floor": 70,
     "scores": {"original": 0.4, "copy-input": 0.1, "constant": 0.2},
@@ -465,6 +475,7 @@ FACTS = {
         name: {
             **{"blind": 0, "stated": 30, "faulty": 2, "cut_off": 3, "same": 20},
             **{"same_references": 10, "known_words": 0.99, "other_outputs": 50, "other_scores": 20},
+            **{"losing": 3, "losing_of": 20},
         }
         for name in ("original", "w4a16")
     },
@@ -476,6 +487,7 @@ FACTS = {
     [
         (("reports",), 29, "few reports"),
         (("patients",), 9, "few patients"),
+        (("most_reports",), 31, "one patient"),
         (("references", "known_words"), 0.5, "language"),
         (("references", "english"), False, "language"),
         (("references", "blind"), 11, "nothing seen in the references"),
@@ -515,6 +527,10 @@ def test_each_reason_alone_makes_a_run_unfit(place, value, kind):
         ({"faulty": 60}, "degenerate outputs"),
         ({"blind": 60}, "nothing seen in the outputs"),
         ({"same": 95}, "the same output"),
+        # Half of the references are one text, and the precision writes no other.
+        ({"same": 90, "same_references": 50}, "the same output"),
+        # F1 hardly moves where few reports state a finding, though most of these are lost.
+        ({"losing": 3, "losing_of": 5}, "findings lost"),
     ],
 )
 def test_a_precision_can_be_unfit_in_a_fit_run(changed, kind):
@@ -529,6 +545,19 @@ def test_a_precision_that_writes_what_the_original_does_is_no_unfit_one():
     facts = copy.deepcopy(FACTS)
     facts["systems"]["w4a16"] |= {"other_outputs": 2, "other_scores": 0}
     assert not fitness(facts)["precisions"]["w4a16"]
+    # Nine in ten references are "Normal.", and so are as many outputs.
+    facts["systems"]["w4a16"] |= {"same": 94, "same_references": 90}
+    assert not fitness(facts)["precisions"]["w4a16"]
+
+
+def test_what_the_annotator_cannot_read_says_nothing_of_the_model():
+    facts = copy.deepcopy(FACTS)
+    facts["references"] |= {"known_words": 0.1, "stated": 0}
+    facts["scores"]["constant"] = 0.9
+    assert [each["kind"] for each in fitness(facts)["reasons"]] == ["language"]
+    facts = copy.deepcopy(FACTS)
+    facts["systems"]["original"] |= {"known_words": 0.1, "stated": 0}
+    assert [each["kind"] for each in fitness(facts)["reasons"]] == ["language"]
 
 
 def test_small_runs_and_few_patients_are_unfit(tmp_path):
@@ -576,6 +605,17 @@ def test_patients_make_intervals_wider_where_their_reports_are_alike(tmp_path):
     assert losing[1]["low"] < losing[0]["low"]
 
 
+def test_the_number_of_reports_allows_for_the_patient_who_has_most(tmp_path):
+    """All of whose reports may be lost together, however few the others have."""
+    alone = summary_of(fit_run(tmp_path / "alone"))["quality"]
+    patients = ["p"] * 15 + [f"p{n}" for n in range(REPORTS - 15)]
+    uneven = summary_of(fit_run(tmp_path / "uneven", patients=patients))["quality"]
+    few, many = (
+        x["differences"]["complete"]["w4a16"]["reports_to_settle"]["low"] for x in (alone, uneven)
+    )
+    assert many > 10 * few
+
+
 def test_a_report_without_a_patient_is_its_own(tmp_path):
     patients = [f"p{n % 20}" if n < 40 else "" for n in range(REPORTS)]
     results = fit_run(tmp_path, patients=patients)
@@ -616,6 +656,52 @@ def test_perplexities_and_the_pooled_difference_belong_together(fit_summary):
         assert np.exp(row["mean"]) == pytest.approx(ratio)
         assert row["perplexity_ratio"] == pytest.approx(ratio)
         assert row["interval"]["low"] <= row["mean"] <= row["interval"]["high"]
+
+
+def pair_of(first, second):
+    """A quality of two precisions with these states, the first with the likelier references."""
+    rows = {
+        "a": row_of(-0.02, 0.02) | {"state": first},
+        "b": row_of(-0.02, 0.02) | {"state": second},
+    }
+    nats = {"mean": 0.1, "p_holm": 0.001, "interval": {"low": 0.05, "high": 0.15}}
+    return {
+        "settings": {"primary": "complete", "confidence": 0.95},
+        "differences": {"complete": rows},
+        "likelihood_differences": {"a": nats | {"mean": 0.05}, "b": nats},
+    }
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "named"),
+    [
+        (NOT_SETTLED, NO_WORSE, "b"),  # what is settled is no longer called not settled
+        (NOT_SETTLED, BETTER, "a"),  # whose likelihood says otherwise
+        (NO_WORSE, NO_WORSE, "a"),
+        (UNFIT, NOT_SETTLED, "b"),
+        (WORSE, UNFIT, "b"),
+    ],
+)
+def test_the_precision_that_a_verdict_speaks_of(first, second, named):
+    assert verdict_module.best(pair_of(first, second), ["a", "b"]) == named
+
+
+def test_a_gain_of_likelihood_is_held_against_a_loss_that_is_shown_alone():
+    quality = pair_of(NO_WORSE, WORSE) | {"reports": 40, "references": 40}
+    likelier = {"p_holm": 0.001, "interval": {"low": -0.2, "high": -0.1}}
+    quality["likelihood_differences"]["a"] |= likelier | {"perplexity_ratio": 0.001}
+    noise = row_of(-0.005, 0.004) | {"state": NO_WORSE}
+    assert verdict_module._disagreement(quality, "a", noise) == ""
+    lost = row_of(-0.2, -0.1) | {"state": WORSE}
+    found = verdict_module._disagreement(quality, "a", lost)
+    assert "likelier (perplexity less than 0.01 times the original's)" in found
+
+
+def test_what_saves_is_said_to_be_worse_where_the_verdict_spoke_of_another():
+    quality = pair_of(WORSE, NOT_SETTLED)
+    assert verdict_module._apart(quality, "a") == "a, which is worse,"
+    assert verdict_module._apart(quality, "b") == "b"
+    assert verdict_module._apart(pair_of(WORSE, WORSE), "a") == "a"
 
 
 def test_only_the_combined_level_is_primary(fit_summary):

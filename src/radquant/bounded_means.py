@@ -12,7 +12,8 @@ it says (Learned-Miller & Thomas 2019, arXiv:1905.06208; Phan, Thomas & Learned-
 arXiv:2106.03163).
 """
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from scipy import optimize, special, stats
@@ -21,6 +22,8 @@ NODES = 4_000_000  # complex numbers in memory at a time
 STEP = 0.1
 SLOPE = 0.7  # below 1, so that a normal sum's integrand falls along the path
 LEAST = 1e-300
+# The integrand's logarithm: what counts as rising, and what is so small that it may rise.
+RISE, NOTHING = 1e-6, -45.0
 
 
 def share_below_zero(values: np.ndarray, counts: np.ndarray | None = None) -> float:
@@ -32,7 +35,8 @@ def share_below_zero(values: np.ndarray, counts: np.ndarray | None = None) -> fl
     It is the integral of M(s) ÷ −s from −i∞ to i∞, where M(s) = Π 1 ÷ (1 − s·aᵢ) is the sum's
     moment-generating function. The path goes through the saddle point and bends as the steepest
     descent does there (Daniels 1987, "Tail probability approximations"), so that the integrand
-    neither oscillates nor cancels. The trapezoid rule in sinh⁻¹ then converges exponentially.
+    neither oscillates nor cancels. The trapezoid rule in sinh⁻¹ then converges exponentially. Where
+    that path leads uphill again, it is the vertical line.
     """
     if counts is None:
         values, counts = np.unique(values, return_counts=True)
@@ -50,6 +54,22 @@ def share_below_zero(values: np.ndarray, counts: np.ndarray | None = None) -> fl
 
     # The slope runs from −∞ at the pole to +∞ at 0, and grows all the way.
     s = optimize.brentq(slope, -1 + 1e-15, -1e-15 / max(1.0, most / -least), xtol=1e-300, rtol=1e-9)
+    height = float(np.exp(-(counts * np.log1p(-s * a)).sum() - np.log(-s)))
+    found = _bent(a, counts, s)
+    return float(np.clip(height * (_straight(a, counts, s) if found is None else found), LEAST, 1))
+
+
+def _logs(a: np.ndarray, counts: np.ndarray, s: float, z: np.ndarray) -> np.ndarray:
+    """Return the integrand's logarithm at `z`, 0 at the saddle point `s`."""
+    relative = (1 - z[:, None] * a) / (1 - s * a)
+    return np.asarray(-(np.log(relative) @ counts) - np.log(z / s))
+
+
+def _bent(a: np.ndarray, counts: np.ndarray, s: float) -> float | None:
+    """Integrate along a path that bends as the steepest descent does at the saddle point `s`.
+
+    None where the integrand rises again further out, as it can with values of both signs.
+    """
     ratios = a / (1 - s * a)
     second, third = (
         (counts * ratios**2).sum() + 1 / s**2,
@@ -58,23 +78,46 @@ def share_below_zero(values: np.ndarray, counts: np.ndarray | None = None) -> fl
     width, bend = 1 / np.sqrt(second), third / (6 * second)
     # A hyperbola: the parabola of the steepest descent leaves the valley further out.
     reach = SLOPE / max(2 * abs(bend), 1e-300)
-    height = -(counts * np.log1p(-s * a)).sum() - np.log(-s)
-    rows = int(min(64, max(1, NODES // len(a))))
-    total, step = 0.0, 0
-    while True:
-        u = STEP * np.arange(step, step + rows)
+    total, last = 0.0, 0.0
+    for places in _places(len(a)):
+        u = STEP * places
         y = width * np.sinh(u)
         root = np.hypot(reach, y)
         # √(r² + y²) − r, without cancelling.
         z = s + 1j * y + np.sign(bend) * SLOPE * y**2 / (root + reach)
-        logs = -(np.log(1 - z[:, None] * a) @ counts) - np.log(-z) - height
+        logs = _logs(a, counts, s, z)
+        heights = np.append(last, logs.real)
+        if ((np.diff(heights) > RISE) & (heights[1:] > NOTHING)).any():
+            return None
+        last = float(heights[-1])
         parts = np.exp(logs) * (1 - 1j * np.sign(bend) * SLOPE * y / root) * np.cosh(u)
         parts[u == 0] /= 2  # the line's other half is its mirror image
         total += float(parts.real.sum())
-        step += rows
         if abs(parts[-1]) < 1e-17:
             break
-    return float(np.clip(np.exp(height) * total * width * STEP / np.pi, LEAST, 1))
+    return total * width * STEP / np.pi
+
+
+def _straight(a: np.ndarray, counts: np.ndarray, s: float) -> float:
+    """Integrate along the vertical line through `s`, on which the integrand falls all the way.
+
+    It oscillates there, so the steps are even and short beside the way to the nearest pole, which
+    is at −1 or at 0: the trapezoid rule's error is e to the power of −2π × way ÷ step.
+    """
+    step, total = min(-s, 1 + s) / 5, 0.0
+    for places in _places(len(a)):
+        parts = np.exp(_logs(a, counts, s, s + 1j * step * places))
+        parts[places == 0] /= 2
+        total += float(parts.real.sum())
+        if abs(parts[-1]) * places[-1] < 1e-10:
+            break
+    return total * step / np.pi
+
+
+def _places(values: int) -> Iterator[np.ndarray]:
+    """Yield 0, 1, 2 … in arrays that fit into memory for each of so many values."""
+    rows = int(min(64, max(1, NODES // values)))
+    return (np.arange(start, start + rows, dtype=float) for start in itertools.count(0, rows))
 
 
 def guarded_p(totals: np.ndarray, worst: float) -> float:

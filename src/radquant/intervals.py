@@ -15,9 +15,10 @@ CHUNK = 4_000_000
 MOST = 100_000  # resamples, where the ends still move in the third decimal
 DECIMAL = 0.0005  # half a unit of the third decimal
 # Where a sample says too little about large losses: fewer patients differ from the others, or what
-# can be lost unseen would move the mean by more than so many half widths of Student's interval.
+# can be lost unseen would move the mean by more than so many half widths of Student's interval: by
+# one report, or by the largest patient, whose reports are seldom all lost together.
 FEW = 7
-BEYOND = 8
+BEYOND, BEYOND_PATIENT = 8, 12
 
 
 @dataclass(frozen=True)
@@ -112,11 +113,16 @@ def few_differ(of: Units) -> bool:
 def _hardly_varies(of: Units, bounds: tuple[float, float], confidence: float) -> bool:
     """Tell whether the spread is so small that it would be lost beside what can be unseen.
 
-    A loss that 1 report in n ÷ −ln(tail) has is missed by n reports with a chance of `tail`.
+    A loss that 1 report in n ÷ −ln(tail) has is missed by n reports with a chance of `tail`. If it
+    is of patients, one of them weighs as much as the largest.
     """
     tail = (1 - confidence) / 2
     unseen = -np.log(tail) / of.reports * (bounds[1] - bounds[0]) / 2
-    return bool(unseen > BEYOND * stats.norm.isf(tail) * of.spread / np.sqrt(of.reports))
+    alone = BEYOND * stats.norm.isf(tail) * of.spread / np.sqrt(of.reports)
+    if unseen > alone or of.plain:
+        return bool(unseen > alone)
+    of_patient = unseen * unseen_size(of) * of.reports / of.weights.sum()
+    return bool(of_patient > BEYOND_PATIENT * stats.norm.isf(tail) * standard_error(of)[0])
 
 
 def unseen_size(of: Units) -> float:

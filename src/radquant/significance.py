@@ -11,6 +11,7 @@ from radquant.intervals import (
     CHUNK,
     FEW,
     bias_and_acceleration,
+    few_differ,
     resampled,
     unseen_size,
 )
@@ -105,7 +106,8 @@ def noninferiority_p(
     The largest of these: the bootstrap's and Student's t, as in the interval; Gaffke's, which holds
     for every distribution from `worst` on, also where no large loss was seen; and, where only few
     patients differ from the others, Clopper & Pearson's of their share being so large that it
-    cancels the margin if each loses as much as it can. It is never 0.
+    cancels the margin if each loses as much as it can. Then the bootstrap, of which too few values
+    make a step, is left out. It is never 0.
     """
     of = units(gains, patients)
     if not np.isfinite(worst):
@@ -138,7 +140,8 @@ def equivalence_p(
 def _gain_p(of: Units, worst: float, means: np.ndarray) -> float:
     size = unseen_size(of)
     guards = (guarded_p(of.totals, worst * size), _few_p(of, worst, size))
-    return max(*guards, _t_p(of), _bootstrap_p(of, means))
+    # As in the interval: of a few that differ, resamples tell less than the bounds do.
+    return max(*guards, _t_p(of), 0.0 if few_differ(of) else _bootstrap_p(of, means))
 
 
 def _means(of: Units, resamples: int, seed: int, most: int | None) -> np.ndarray:

@@ -16,6 +16,8 @@ from radquant.scoring.language import ENGLISH, Language, language_of
 
 # Reports, and patients where they are known.
 FEWEST_REPORTS, FEWEST_PATIENTS = 30, 10
+# Reports of one patient, of all.
+MOST_OF_ONE = 0.30
 # References, and outputs, of which an annotator marks nothing.
 BLIND_REFERENCES, BLIND_OUTPUTS = 0.10, 0.25
 # Reports in which a finding is stated, possibly or definitely; the original's, of the references'.
@@ -24,6 +26,9 @@ FEWEST_STATED, FEWEST_WRITTEN = 5, 0.10
 AT_FLOOR = 0.90
 # Outputs that are wrong by themselves, that were cut off, and that are one and the same.
 DEGENERATE, CUT_OFF, SAME = 0.25, 0.50, 0.80
+# Reports that state a definite finding and lose one, of all that state one; and how many at least.
+LOST, FEWEST_LOST = 0.50, 2
+UNREAD = ("language", "nothing seen in the references", "nothing seen in the outputs")
 FAULTS = ("empty", "prompt echo", "repetition")
 # Outputs that differ from the original's, of all; scores that differ, of these.
 OTHER_OUTPUTS, OTHER_SCORES = 0.05, 0.10
@@ -54,11 +59,22 @@ def _reason(kind: str, sentence: str, **numbers: Any) -> Reason:
 def _of_run(facts: Facts) -> Iterator[Reason]:
     """The reasons of the run, what is most wrong first."""
     reports, original = facts["reports"], facts["systems"][ORIGINAL]
-    yield from _of_references(facts["references"], reports)
-    yield from _of_outputs("the original", original, reports)
+    references = list(_of_references(facts["references"], reports))
+    outputs = list(_of_outputs("the original", original, reports))
+    yield from references
+    yield from outputs
+    # What the annotator cannot read says nothing of the model.
+    if not references:
+        yield from _of_baselines(facts)
     yield from _of_score(facts)
-    yield from _of_size(reports, facts["patients"])
-    yield from _of_findings(facts)
+    yield from _of_size(reports, facts["patients"], facts["most_reports"])
+    if not unread([*references, *outputs]):
+        yield from _of_findings(facts)
+
+
+def unread(reasons: Sequence[Facts]) -> bool:
+    """Whether, for one of these reasons, nothing is known of the findings in the texts."""
+    return any(reason["kind"] in UNREAD for reason in reasons)
 
 
 def _of_references(row: Facts, reports: int) -> Iterator[Reason]:
@@ -107,7 +123,8 @@ def _of_outputs(name: str, row: Facts, reports: int) -> Iterator[Reason]:
                 count=count,
                 reports=reports,
             )
-    if row["same"] > SAME * reports and row["same"] >= 2 * row["same_references"]:
+    others, known = reports - row["same"], reports - row["same_references"]
+    if row["same"] > SAME * reports and 2 * others < known:
         yield _reason(
             "the same output",
             f"{name} writes one and the same text for {row['same']:,} of {reports:,} reports.",
@@ -120,9 +137,9 @@ def _of(name: str) -> str:
     return "the original's" if name == "the original" else f"{name}'s"
 
 
-def _of_score(facts: Facts) -> Iterator[Reason]:
-    """The original's score at the floor, or no better than what needs no model."""
-    scores, margin = facts["scores"], facts["margin"]
+def _of_baselines(facts: Facts) -> Iterator[Reason]:
+    """The original's score being no better than what needs no model."""
+    scores = facts["scores"]
     original = scores[ORIGINAL]
     copied, constant = (scores[name] for name in BASELINES)
     best, what = (
@@ -136,6 +153,11 @@ def _of_score(facts: Facts) -> Iterator[Reason]:
             original=original,
             baseline=best,
         )
+
+
+def _of_score(facts: Facts) -> Iterator[Reason]:
+    """The original's score at the floor."""
+    original, margin = facts["scores"][ORIGINAL], facts["margin"]
     if original <= margin:
         yield _reason(
             "scores at the floor",
@@ -154,7 +176,7 @@ def _of_score(facts: Facts) -> Iterator[Reason]:
         )
 
 
-def _of_size(reports: int, patients: int | None) -> Iterator[Reason]:
+def _of_size(reports: int, patients: int | None, most: int | None) -> Iterator[Reason]:
     if reports < FEWEST_REPORTS:
         yield _reason(
             "few reports",
@@ -168,6 +190,14 @@ def _of_size(reports: int, patients: int | None) -> Iterator[Reason]:
             f"least {FEWEST_PATIENTS} patients.",
             reports=reports,
             patients=patients,
+        )
+    elif most is not None and most > MOST_OF_ONE * reports:
+        yield _reason(
+            "one patient",
+            f"{most:,} of {reports:,} reports come from one patient, from whom hardly anything "
+            "follows for other patients.",
+            reports=reports,
+            most_reports=most,
         )
 
 
@@ -195,13 +225,22 @@ def _of_findings(facts: Facts) -> Iterator[Reason]:
 
 
 def _of_changes(name: str, row: Facts, reports: int) -> Iterator[Reason]:
-    """Whether the score can see that a precision writes something else."""
+    """Whether the score can see that a precision writes something else, and loses findings."""
+    lost, stated = row["losing"], row["losing_of"]
+    if lost >= FEWEST_LOST and lost > LOST * stated:
+        yield _reason(
+            "findings lost",
+            f"{name} loses or denies definite findings in {lost:,} of the {stated:,} reports where "
+            "the original states any.",
+            lost=lost,
+            stated=stated,
+        )
     written, moved = row["other_outputs"], row["other_scores"]
     if written > OTHER_OUTPUTS * reports and moved < OTHER_SCORES * written:
         yield _reason(
             "differences not seen",
             f"{name} writes {written:,} of {reports:,} reports otherwise, and the score differs in "
-            f"{moved:,} reports: F1 hardly sees the change.",
+            f"{counted(moved, 'report')}: F1 hardly sees the change.",
             outputs=written,
             scores=moved,
             reports=reports,
@@ -217,9 +256,11 @@ def facts_of(run: Run, quality: Mapping[str, Any]) -> dict[str, Any]:
     references = run.reports["reference"].tolist()
     same = _most_frequent(references)
     rows = quality["differences"][primary]
+    losing = {name: row["losing"] for name, row in quality["changes"].items()}
     return {
         "reports": len(references),
         "patients": quality["patients"] and len(set(run.patients or [])),
+        "most_reports": quality["patients"] and quality["patients"]["most_reports"],
         "margin": quality["margin"],
         "at_floor": int((run.scores[ORIGINAL][primary] <= 0).sum()),
         "scores": {name: quality["systems"][name][primary] for name in (ORIGINAL, *BASELINES)},
@@ -236,6 +277,8 @@ def facts_of(run: Run, quality: Mapping[str, Any]) -> dict[str, Any]:
                 if name != ORIGINAL
                 else 0,
                 "other_scores": rows[name]["changed"] if name != ORIGINAL else 0,
+                "losing": losing[name]["reports"] if name != ORIGINAL else 0,
+                "losing_of": losing[name]["of"] if name != ORIGINAL else 0,
             }
             for name in run.precisions
         },

@@ -9,12 +9,16 @@ from radquant.reporting.speed import told_apart
 
 
 def saving(
-    precisions: Sequence[str], performance: Mapping[str, Any], best: Callable[[Sequence[str]], str]
+    precisions: Sequence[str],
+    performance: Mapping[str, Any],
+    best: Callable[[Sequence[str]], str],
+    named: Callable[[str], str],
 ) -> str:
     """Return what quantizing saves in one sentence of at most 25 words; "" if nothing is quantized.
 
     It is said of the precision that `best` chooses among those that really run on the original's
-    engine, or of all if there is none. A speed is named only if it was told from the original's.
+    engine, or of all if there is none; `named` says its name, and that it is a poor one. A speed is
+    named only if it was told from the original's.
     """
     quantized = [name for name in precisions if name != ORIGINAL]
     if not quantized:
@@ -23,7 +27,7 @@ def saving(
     real = [name for name in quantized if systems[name]["comparable"]]
     name = best(real or quantized)
     row, base = systems[name], systems[ORIGINAL]
-    takes = f"{name} needs {_against(row, base, 'weight_bytes')} of memory for its weights"
+    takes = f"{named(name)} needs {_against(row, base, 'weight_bytes')} of memory for its weights"
     pace = seconds_per_report(performance, name)
     if pace is None:
         return f"{takes}, and {_against(row, base, 'disk_bytes')} on disk."

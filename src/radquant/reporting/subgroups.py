@@ -123,8 +123,8 @@ def _division(run: Run, groups: np.ndarray) -> dict[str, Any]:
 
 
 def _in_order(name: str) -> tuple[float, str]:
-    """'below 40' before '40 to below 65': by the first number, if there is one."""
-    if name.startswith("below "):
+    """'below 40' before '40 to below 65', 'up to 9 words' before 'over 9 words'."""
+    if name.startswith(("below ", "up to ")):
         return -np.inf, name
     numbers = [word for word in name.split() if word.replace(".", "").replace("-", "").isdigit()]
     return (float(numbers[0]), name) if numbers else (np.inf, name)

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from radquant.reporting.collect import ORIGINAL
+from radquant.reporting.fitness import unread
 from radquant.reporting.formatting import UNIT, points, size
 from radquant.reporting.judgement import (
     BETTER,
@@ -35,20 +36,48 @@ def verdict(quality: Quality, performance: Mapping[str, Any], text_input: bool =
         _first_line(quality),
         _cost(quality),
         _changes(quality),
-        saving(quality["precisions"], performance, lambda names: best(quality, names)),
+        saving(
+            quality["precisions"],
+            performance,
+            lambda names: best(quality, names),
+            lambda name: _apart(quality, name),
+        ),
     ]
     return [sentence for sentence in found if sentence]
 
 
 def best(quality: Quality, names: Sequence[str]) -> str:
-    """Return the one of `names` to speak of: neither worse nor unfit, the likeliest references.
+    """Return the one of `names` to speak of: what is settled, then the likeliest references.
 
-    F1 itself is too noisy to choose by: among precisions that it cannot tell apart, the highest
-    would be the luckiest.
+    First comes what is no worse, then what is not settled, unfit, and worse. *Better* without a
+    likelihood that agrees is as good as not settled. F1 itself is too noisy to choose by: among
+    precisions that it cannot tell apart, the highest would be the luckiest.
     """
     rows, likelihood = _rows(quality), quality["likelihood_differences"]
-    poor = {UNFIT: 1, WORSE: 2}
-    return min(names, key=lambda name: (poor.get(rows[name]["state"], 0), likelihood[name]["mean"]))
+    ranks = {NO_WORSE: 0, UNFIT: 2, WORSE: 3}
+
+    def place(name: str) -> tuple[int, float]:
+        state = rows[name]["state"]
+        sure = state == BETTER and not _less_likely(quality, name)
+        return (0 if sure else ranks.get(state, 1), likelihood[name]["mean"])
+
+    return min(names, key=place)
+
+
+def _less_likely(quality: Quality, name: str) -> bool:
+    """Whether it is shown that a precision finds the references less likely."""
+    found = quality["likelihood_differences"][name]
+    shown = found["p_holm"] < 1 - quality["settings"]["confidence"]
+    return bool(shown and found["interval"]["low"] > 0)
+
+
+def _apart(quality: Quality, name: str) -> str:
+    """What to say of a precision that is worse or unfit, where the verdict spoke of another."""
+    rows = _rows(quality)
+    state = rows[name]["state"]
+    if state not in (WORSE, UNFIT) or name == best(quality, list(rows)):
+        return name
+    return f"{name}, which is {state},"
 
 
 def _rows(quality: Quality) -> Mapping[str, Any]:
@@ -157,6 +186,8 @@ def _of_unfit(rows: Mapping[str, Any]) -> str:
     worse = sum(row["state"] == WORSE for row in rows.values())
     if not worse:
         return ""
+    if len(rows) == 1:
+        return f"{next(iter(rows))} is worse than the original all the same."
     verb = "is" if worse == 1 else "are"
     return f"{worse} of {len(rows)} precisions {verb} worse than the original all the same."
 
@@ -165,25 +196,28 @@ def _disagreement(quality: Quality, name: str, row: Mapping[str, Any]) -> str:
     """Say what it means that likelihood and F1 point in different directions; "" where not."""
     found = quality["likelihood_differences"][name]
     shown = found["p_holm"] < 1 - quality["settings"]["confidence"]
-    low, high = found["interval"]["low"], found["interval"]["high"]
+    high = found["interval"]["high"]
     fewer = quality["reports"] != quality["references"]
     texts = f"the radiologists' {quality['references']:,} reports" if fewer else OF_RADIOLOGISTS
     times = f"(perplexity {_times(found['perplexity_ratio'])} the original's)"
-    if shown and low > 0:
+    if _less_likely(quality, name):
         if not quality["changes"][name]["changed"]["reports"]:
             return f"{name} finds {texts} less likely {times}, which changed none of its outputs."
-        if row["state"] == BETTER or row["mean"] > 0:
+        if row["state"] == BETTER or round(row["mean"], 3) > 0:
             return (
                 f"{name}'s higher F1 is no proof of better reports: it finds {texts} less likely "
                 f"{times}."
             )
+        if row["state"] == UNFIT:
+            return f"{name} finds {texts} less likely {times}, whatever the annotator reads."
         if row["state"] != WORSE:
-            loss = "a small loss" if row["interval"]["high"] < 0 else "no loss beyond doubt"
+            within = row["interval"]["high"] < 0
+            loss = "a loss within the margin" if within else "no loss beyond doubt"
             return (
                 f"F1 shows {loss}, but {name} finds {texts} less likely {times}: F1 may miss "
                 "something."
             )
-    if shown and high < 0 and row["mean"] < 0:
+    if shown and high < 0 and row["interval"]["high"] < 0 and row["state"] != UNFIT:
         return (
             f"{name} finds {texts} likelier {times} and yet scores lower: what it writes is what "
             "counts."
@@ -195,6 +229,8 @@ def _times(ratio: float) -> str:
     """Write a ratio that is not 1 so that it does not read as 1."""
     if ratio >= 1000:
         return "over 1,000 times"
+    if ratio < 0.01:
+        return "less than 0.01 times"
     digits = next((few for few in range(2, 7) if float(f"{ratio:.{few}f}") != 1), 6)
     return f"{ratio:.{digits}f} times"
 
@@ -205,6 +241,11 @@ def _changes(quality: Quality) -> str:
     row, reports = quality["changes"][name], quality["reports"]
     if not row["changed"]["reports"]:
         return f"{name} wrote all {reports:,} reports exactly as the original did."
+    if findings_unread(quality, name):
+        return (
+            "Which findings were lost or added cannot be told: the annotator does not read all of "
+            "these texts."
+        )
     losing, adding = row["losing"], row["adding"]
     added = f"adds some in {adding['reports']:,} of {reports:,} reports"
     if not losing["of"]:
@@ -213,6 +254,13 @@ def _changes(quality: Quality) -> str:
         f"{name} loses or denies definite findings in "
         f"{_out_of(losing['reports'], losing['of'])} where the original states any, and {added}."
     )
+
+
+def findings_unread(quality: Quality, name: str) -> bool:
+    """Whether the annotator cannot tell which findings a precision lost."""
+    found = quality["fitness"]
+    own = [each for each in found["precisions"][name] if each["kind"] == "language"]
+    return unread([*found["reasons"], *own])
 
 
 def _out_of(hits: int, total: int) -> str:

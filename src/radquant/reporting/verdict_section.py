@@ -6,6 +6,7 @@ from typing import Any
 from radquant.reporting.collect import ORIGINAL
 from radquant.reporting.differences_section import margin_sentence, times
 from radquant.reporting.formatting import (
+    DASH,
     bullets,
     change,
     coverage,
@@ -13,7 +14,9 @@ from radquant.reporting.formatting import (
     interval,
     table,
 )
+from radquant.reporting.judgement import UNFIT
 from radquant.reporting.patients import patients_sentence
+from radquant.reporting.verdict import findings_unread
 
 Summary = Mapping[str, Any]
 
@@ -51,7 +54,9 @@ def _words(quality: Summary) -> str:
                 row["state"],
                 change(row["mean"]),
                 interval(row["interval"]),
-                f"{losing['reports']} of {losing['of']}",
+                DASH
+                if findings_unread(quality, name)
+                else f"{losing['reports']:,} of {losing['of']:,}",
                 times(likelihood["perplexity_ratio"]),
             ]
         )
@@ -60,13 +65,22 @@ def _words(quality: Summary) -> str:
 
 def _notes(quality: Summary) -> list[str]:
     """What the table needs to be read, and why a precision is unfit where the run is not."""
-    own = quality["fitness"]["precisions"].values()
-    reasons = [escape(found[0]["sentence"]) for found in own if found]
     return [
         "F1 points go from 0 to 1, full agreement with the radiologists; a difference is to the "
         f"{ORIGINAL}. Findings lost or denied: in how many of the reports in which the original "
         "definitely states one.",
         margin_sentence(quality),
         patients_sentence(quality["patients"]),
-        *([f"Unfit: {' '.join(reasons)}"] if reasons and quality["fitness"]["fit"] else []),
+        *(_own_reasons(quality) if quality["fitness"]["fit"] else []),
     ]
+
+
+def _own_reasons(quality: Summary) -> list[str]:
+    """Why each precision is unfit, or what is wrong with one that is worse besides."""
+    rows = quality["differences"][quality["settings"]["primary"]]
+    notes = []
+    for name, reasons in quality["fitness"]["precisions"].items():
+        lead = "unfit" if rows[name]["state"] == UNFIT else "besides"
+        said = "; ".join(each["sentence"].rstrip(".") for each in reasons)
+        notes += [escape(f"{name}, {lead}: {said}.")] if reasons else []
+    return notes

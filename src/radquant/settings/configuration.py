@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -39,6 +40,7 @@ def resolve(config: Mapping[str, Any]) -> Run:
         check_prompt(run, "generation", run.generation.prompt)
         check_recipes(run)
         check_readings(run)
+        check_resamples(run)
         if run.calibrated_checkpoints and not (run.calibration.table or run.calibration.hub):
             check_prompt(run, "calibration", run.calibration.prompt)
     except UserError as error:
@@ -81,6 +83,18 @@ def check_size(run: Run) -> None:
         raise UserError(
             f"with every default it has {size} bytes, and a command line takes {MOST_BYTES}; give "
             "shorter texts, or fewer precisions, checkpoints or strings in one run"
+        )
+
+
+def check_resamples(run: Run) -> None:
+    """A p of so many resamples can be small enough after Holm, one-sided, too."""
+    settings, compared = run.statistics, len(run.precisions) - 1
+    least = math.ceil(2 * compared / (1 - settings.confidence))
+    if settings.resamples < least:
+        raise UserError(
+            f"statistics.resamples is {settings.resamples}, of which no p is small enough to "
+            f"settle anything of {compared} precisions at a confidence of "
+            f"{settings.confidence:g}; give at least {least}"
         )
 
 

@@ -90,7 +90,7 @@ class Statistics(Section):
     resamples: int = Field(
         10_000, ge=100, le=1_000_000, description="Bootstrap resamples and sign-flip permutations"
     )
-    confidence: float = Field(0.95, ge=0.5, le=0.9999, description="Coverage of the intervals")
+    confidence: float = Field(0.95, ge=0.9, le=0.9999, description="Coverage of the intervals")
     margin: float = Field(
         0.01,
         ge=1e-6,
