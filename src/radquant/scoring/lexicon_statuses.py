@@ -201,7 +201,10 @@ def _negate(
     ):
         scope.set(UNCERTAIN, entities)  # "it cannot be said that there is no effusion"
         return
-    if words[end - 1] == "of" and _held_back(words, start):  # "partial resolution of"
+    if words[end - 1] == "of" and (  # "partial resolution of", "slight clearing of"
+        _held_back(words, start)
+        or (words[end - 2] in triggers.GOING and words[start - 1] in triggers.LITTLE)
+    ):
         scope.set(PRESENT, entities)
         scope.denied = -1
         return
@@ -292,6 +295,8 @@ def _negate_back(
     words: list[str], start: int, end: int, entities: list[Entity], links: list[int], scope: Scope
 ) -> None:
     last = words[end - 1]
+    if last in triggers.GONE and not triggers.NOT_WHOLLY.isdisjoint(words[end : end + 1]):
+        return  # "has resolved partially"
     if last == "removal":  # "chest tube removal"
         if entities and entities[-1].kind == DEVICE and entities[-1].end == start:
             entities[-1].status = ABSENT

@@ -68,6 +68,12 @@ ALMOST = words("""
     partial partially partly slow some substantial substantially t until verify
 """)
 
+# "Slight clearing of X", "X has cleared somewhat": X is there, too. Before "resolved" they would be
+# said of X itself.
+LITTLE = words("minimal mild moderate modest slight")
+GOING = words("clearance clearing disappearance resolution")
+NOT_WHOLLY = words("incompletely largely mostly nearly partially partly slightly somewhat")
+
 # After one of these, "resolved" is said of what follows.
 LEADING = words("a an and for from of suggesting suggests the with ,")
 # What is still to be excluded is not: "fracture must be excluded".
