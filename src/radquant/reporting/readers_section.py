@@ -51,7 +51,7 @@ def _lead(record: Record) -> Iterator[str]:
     readers = record["readers"]
     people = "One reader" if len(readers) == 1 else f"{len(readers)} readers"
     yield f"{people} rated outputs of {record['reports']} of {record['of_reports']} reports."
-    yield "They did not know which precision wrote a text."
+    yield "The page for reading did not name the precision that wrote a text."
     if record["unit"] == "patient":
         yield f"The reports are of {record['patients']} patients."
 
@@ -71,7 +71,10 @@ def _answer(record: Record, good: bool, row: Record) -> str:
         return "not compared, as readers rated both of one report alone."
     numbers = f"{_points(row)}, {_coverage(record)} {_ends(row)}"
     if not row["changed"]:
-        return f"as often as the original in every report ({numbers})."
+        return (
+            "as often as the original in every report, on average over the readers "
+            f"({numbers}); the table below has each reader."
+        )
     numbers += f", p {probability(row['p_holm'])}"
     if row["p_holm"] < 1 - record["settings"]["confidence"]:
         word = "more" if row["difference"] > 0 else "less"

@@ -35,7 +35,8 @@ def _further_reasons(quality: Summary) -> str:
     reasons = quality["fitness"]["reasons"][1:]
     if not reasons:
         return ""
-    lead = "It is unfit for this, too:" if len(reasons) == 1 else "It is unfit for these, too:"
+    more = "One more reason" if len(reasons) == 1 else f"{len(reasons)} more reasons"
+    lead = f"The run as a whole is unfit, not one precision. {more}:"
     return "\n\n".join([lead, bullets(*(escape(reason["sentence"]) for reason in reasons))])
 
 
