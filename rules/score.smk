@@ -86,7 +86,10 @@ MEASURED = [
 
 def measure_python(wildcards):
     environment = MEASURES[wildcards.measure].ENVIRONMENT
-    return f"results/venvs/{environment}/bin/python" if environment else PYTHON
+    python = f"results/venvs/{environment}/bin/python" if environment else PYTHON
+    # A measure takes a GPU that it sees.
+    hidden = "CUDA_VISIBLE_DEVICES= " if SETTINGS.compute.device == "cpu" else ""
+    return hidden + python
 
 
 def measure_environment(wildcards):

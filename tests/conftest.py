@@ -48,9 +48,9 @@ SLOW_FILES = {
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     help_text = "how many generated texts test_hostile_texts.py tries (default: %(default)s)"
-    parser.addoption("--texts", type=int, default=5_000, metavar="N", help=help_text)
+    parser.addoption("--texts", type=int, default=10_000, metavar="N", help=help_text)
     help_text = "how often faults/test_kills.py kills a run (default: %(default)s)"
-    parser.addoption("--kills", type=int, default=3, metavar="N", help=help_text)
+    parser.addoption("--kills", type=int, default=5, metavar="N", help=help_text)
     help_text = "let faults/test_damage.py damage every kind of file in every way, not a few"
     parser.addoption("--all-damages", action="store_true", help=help_text)
 

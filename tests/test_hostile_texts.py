@@ -129,7 +129,7 @@ def seconds_to_read(text: str) -> float:
 
 @pytest.mark.slow
 def test_generated_texts(pytestconfig: pytest.Config) -> None:
-    """5,000 texts in CI. Those that fail are made as small as possible and printed."""
+    """10,000 texts in CI. Those that fail are made as small as possible and printed."""
 
     @settings(
         max_examples=pytestconfig.getoption("texts"),

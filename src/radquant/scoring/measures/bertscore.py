@@ -6,13 +6,13 @@ cosine of their hidden states; the special tokens at the ends can be matched and
 themselves.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from radquant.errors import UserError
 from radquant.files import sha256_file
-from radquant.scoring.measures.kind import Loaded
+from radquant.scoring.measures.kind import Loaded, Pairs
 from radquant.scoring.metrics.kind import About, Column
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def load(settings: Mapping[str, Any], threads: int) -> Loaded:
     model.eval()
     digest = sha256_file(folder / WEIGHTS[0])[:12]
 
-    def measure(pairs: Sequence[tuple[str, str]]) -> Iterator[tuple[float, ...]]:
+    def measure(pairs: Pairs) -> Iterator[tuple[float, ...]]:
         for start in range(0, len(pairs), BATCH):
             batch = pairs[start : start + BATCH]
             texts = list(dict.fromkeys(text for pair in batch for text in pair))

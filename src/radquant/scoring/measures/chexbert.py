@@ -6,14 +6,14 @@ annotator, so that the two stand side by side; with *uncertain* as positive it i
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from radquant.errors import UserError
 from radquant.scoring.chexpert import FIVE
 from radquant.scoring.measures import folders
-from radquant.scoring.measures.kind import Loaded
+from radquant.scoring.measures.kind import Loaded, Pairs
 from radquant.scoring.metrics.chexpert import pooled
 from radquant.scoring.metrics.kind import About, Column
 
@@ -46,11 +46,7 @@ ABOUT = About(
     pooled=pooled("chexbert", "CheXbert", column_of, LABELS, FIVE),
     remark="CheXbert labels are by the CheXbert model itself, through f1chexbert.",
 )
-Pairs = Sequence[tuple[str, str]]
-
-
-def on(settings: Mapping[str, Any]) -> bool:
-    return folders.on(settings)
+on = folders.on
 
 
 def check(settings: Mapping[str, Any]) -> None:

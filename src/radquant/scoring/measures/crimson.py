@@ -6,11 +6,11 @@ the package puts into other models' prompts; they are left out here as there.
 
 import contextlib
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from radquant.scoring.measures import folders
-from radquant.scoring.measures.kind import Loaded
+from radquant.scoring.measures.kind import Loaded, Pairs
 from radquant.scoring.metrics.kind import About, Column
 
 PACKAGE = "crimson-score"
@@ -25,11 +25,7 @@ ABOUT = About(
     group="model judge",
     remark="An answer of CRIMSON that cannot be read counts as -1; their share is said, too.",
 )
-Pairs = Sequence[tuple[str, str]]
-
-
-def on(settings: Mapping[str, Any]) -> bool:
-    return folders.on(settings)
+on = folders.on
 
 
 def check(settings: Mapping[str, Any]) -> None:

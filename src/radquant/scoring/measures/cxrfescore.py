@@ -1,11 +1,11 @@
 """CXRFEScore: facts by a trained extractor, compared by their embeddings (Messina et al. 2024)."""
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from radquant.scoring.measures import folders
-from radquant.scoring.measures.kind import Loaded
+from radquant.scoring.measures.kind import Loaded, Pairs
 from radquant.scoring.metrics.kind import About, Column
 
 PACKAGE = "cxrfescore"
@@ -22,11 +22,7 @@ ABOUT = About(
     group="model judge",
     remark="CXRFEScore is 0 where a text holds no fact.",
 )
-Pairs = Sequence[tuple[str, str]]
-
-
-def on(settings: Mapping[str, Any]) -> bool:
-    return folders.on(settings)
+on = folders.on
 
 
 def check(settings: Mapping[str, Any]) -> None:

@@ -5,11 +5,11 @@ as there, and is counted here.
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from radquant.scoring.measures import folders
-from radquant.scoring.measures.kind import Loaded
+from radquant.scoring.measures.kind import Loaded, Pairs
 from radquant.scoring.metrics.kind import About, Column
 
 PACKAGE = "radeval"
@@ -26,11 +26,7 @@ ABOUT = About(
     remark="An answer of GREEN that cannot be read counts as 0; their share is said, too.",
 )
 PARTS = ("[Clinically Significant Errors]:", "[Matched Findings]:")
-Pairs = Sequence[tuple[str, str]]
-
-
-def on(settings: Mapping[str, Any]) -> bool:
-    return folders.on(settings)
+on = folders.on
 
 
 def check(settings: Mapping[str, Any]) -> None:

@@ -12,6 +12,8 @@ from typing import Any, Protocol, runtime_checkable
 
 from radquant.scoring.metrics.kind import About
 
+Pairs = Sequence[tuple[str, str]]  # (reference, output)
+
 
 @dataclass(frozen=True)
 class Loaded:
@@ -19,7 +21,7 @@ class Loaded:
     output), in their order; no text is blank, unless `blank` is None."""
 
     identity: str  # data, weights and versions: two with equal identities score alike
-    measure: Callable[[Sequence[tuple[str, str]]], Iterator[tuple[float, ...]]]
+    measure: Callable[[Pairs], Iterator[tuple[float, ...]]]
     # Of a pair of which a text is blank; None where `measure` takes these, too.
     blank: tuple[float, ...] | None
 

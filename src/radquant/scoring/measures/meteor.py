@@ -5,14 +5,14 @@ stand, by stem, and as synonyms. Words are cut by nltk's `wordpunct_tokenize`.
 """
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from radquant.errors import UserError
 from radquant.failures import loading
 from radquant.files import sha256_file
-from radquant.scoring.measures.kind import Loaded
+from radquant.scoring.measures.kind import Loaded, Pairs
 from radquant.scoring.metrics.kind import About, Column
 
 ABOUT = About(
@@ -56,7 +56,7 @@ def load(settings: Mapping[str, Any], threads: int) -> Loaded:
         wordnet.synsets("heart")  # damage shows at the first look
     digest = sha256_file(folder / "data.noun")[:12]
 
-    def measure(pairs: Sequence[tuple[str, str]]) -> Iterator[tuple[float, ...]]:
+    def measure(pairs: Pairs) -> Iterator[tuple[float, ...]]:
         from nltk.tokenize import wordpunct_tokenize
         from nltk.translate.meteor_score import single_meteor_score
 

@@ -8,7 +8,7 @@ different references and the published baseline), and the cosine of CheXbert's e
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from radquant.scoring.measures import folders
 from radquant.scoring.measures.chexbert import load_labeler
-from radquant.scoring.measures.kind import Loaded
+from radquant.scoring.measures.kind import Loaded, Pairs
 from radquant.scoring.metrics.kind import About, Column, Pooled
 
 PACKAGE = "bert-score"
@@ -61,11 +61,7 @@ ABOUT = About(
 )
 
 
-Pairs = Sequence[tuple[str, str]]
-
-
-def on(settings: Mapping[str, Any]) -> bool:
-    return folders.on(settings)
+on = folders.on
 
 
 def check(settings: Mapping[str, Any]) -> None:

@@ -1,10 +1,10 @@
 """RaTEScore: entities by a trained model, compared by their embeddings (Zhao et al. 2024)."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from radquant.scoring.measures import folders
-from radquant.scoring.measures.kind import Loaded
+from radquant.scoring.measures.kind import Loaded, Pairs
 from radquant.scoring.metrics.kind import About, Column
 
 PACKAGE = "RaTEScore"
@@ -22,11 +22,7 @@ ABOUT = About(
         "sentence has 0 here."
     ),
 )
-Pairs = Sequence[tuple[str, str]]
-
-
-def on(settings: Mapping[str, Any]) -> bool:
-    return folders.on(settings)
+on = folders.on
 
 
 def check(settings: Mapping[str, Any]) -> None:
