@@ -6,11 +6,20 @@ from compressed_tensors.compressors.mxfp4.base import MXFP4PackedCompressor
 from compressed_tensors.compressors.naive_quantized.base import FloatQuantizationCompressor
 from compressed_tensors.compressors.nvfp4.base import NVFP4PackedCompressor
 from compressed_tensors.quantization import preset_name_to_scheme
-from compressed_tensors.quantization.utils import calculate_qparams, generate_gparam
+from compressed_tensors.quantization.lifecycle.forward import fake_quantize
+from compressed_tensors.quantization.utils import (
+    calculate_qparams,
+    compute_dynamic_scales_and_zp,
+    generate_gparam,
+)
 from torch import Tensor
 
 from radquant.packed import float4
 from radquant.packed.types import fp8, mxfp4, nvfp4
+from radquant.runtime.activations import Grid, quantize_activations
+from radquant.runtime.float_values import static_scale
+from radquant.runtime.kv_cache import quantize_states
+from radquant.settings.precision import Activations, KVCache, activations_of, kv_cache_of
 from radquant.settings.recipe import Recipe
 
 RECIPE = Recipe()
@@ -162,3 +171,67 @@ def test_zeros_and_extremes_keep_finite(kind):
         assert bool(rounded.isfinite().all())
         if size > 1e-20:
             assert float((rounded - groups).double().norm() / groups.double().norm()) < 0.15
+
+
+@pytest.mark.parametrize(
+    ("scheme", "given"),
+    [
+        ("FP8_DYNAMIC", {"type": "fp8"}),
+        ("FP8", {"type": "fp8", "granularity": "tensor", "range": "static"}),
+        ("FP8_BLOCK", {"type": "fp8", "granularity": "group", "group_size": 128}),
+        ("MXFP4", {"type": "mxfp4"}),
+        ("NVFP4", {"type": "nvfp4", "range": "static"}),
+    ],
+)
+def test_activations_are_rounded_as_theirs(scheme: str, given: dict):
+    settings = activations_of(given)
+    args = preset_name_to_scheme(scheme, ["Linear"]).input_activations
+    torch.manual_seed(1)
+    x = torch.randn(2, 40, 256) * torch.logspace(-3, 2, 40)[:, None]
+    x[0, 3, :64] = 0
+    x[1, 2] = 0
+    seen = x[:, :35]  # what comes later may be larger than all of calibration
+    scale = static_scale(seen.flatten(0, 1), settings.type) if "range" in given else None
+    static = None if scale is None else Grid(scale, torch.zeros(1), 0, 0)
+    if scheme == "FP8":
+        theirs = fake_quantize(x, scale, None, args)
+        assert torch.equal(scale, calculate_qparams(seen.min(), seen.max(), args)[0])
+    else:
+        shared = None if scale is None else generate_gparam(seen.min(), seen.max())
+        theirs_scale, _ = compute_dynamic_scales_and_zp(x, args, None, shared)
+        theirs = torch.stack(
+            [
+                fake_quantize(one, of_one, None, args, global_scale=shared)
+                for one, of_one in zip(x, theirs_scale, strict=True)
+            ]
+        )
+    assert same_bits(quantize_activations(x, settings, static=static) + 0.0, theirs + 0.0)
+
+
+@pytest.mark.parametrize("kind", ["fp8", "nvfp4"])
+def test_a_dynamic_scale_of_a_tensor_is_of_its_real_tokens(kind: str):
+    settings = Activations(type=kind, **({"granularity": "tensor"} if kind == "fp8" else {}))
+    x = torch.randn(2, 6, 32)
+    real = torch.ones(2, 6, dtype=torch.bool)
+    real[0, :2] = False
+    padded = x.masked_fill(~real[..., None], 1e6)
+    alone = quantize_activations(x[:1, 2:], settings)
+    assert torch.equal(quantize_activations(padded, settings, real)[:1, 2:], alone)
+    assert float((alone - x[:1, 2:]).norm() / x[:1, 2:].norm()) < 0.12
+
+
+def test_keys_and_values_in_eight_bits():
+    """By tensor as vLLM's cache: one fixed scale. By head with a scale of each token's own."""
+    x = torch.randn(2, 3, 5, 64) * 100
+    fixed = kv_cache_of({"type": "fp8", "granularity": "tensor"})
+    assert torch.equal(
+        quantize_states(x, fixed), x.clamp(-448, 448).to(torch.float8_e4m3fn).float()
+    )
+    halves = quantize_states(x, fixed, 0.5)
+    assert torch.equal(halves, (x * 2).clamp(-448, 448).to(torch.float8_e4m3fn).float() / 2)
+    own = quantize_states(x, KVCache(type="fp8"))
+    scale = x.abs().amax(-1, keepdim=True) / 448
+    assert torch.equal(own, (x / scale).to(torch.float8_e4m3fn).float() * scale)
+    for kind in ("mxfp4", "nvfp4"):
+        rounded = quantize_states(x, KVCache(type=kind))
+        assert 0.05 < float((rounded - x).norm() / x.norm()) < 0.13

@@ -35,10 +35,13 @@ def outer(groups: Tensor, recipe: Recipe) -> Tensor | None:
 def find_grid(
     groups: Tensor, recipe: Recipe, keep: float = 1.0, outer: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Scales that put the largest magnitude of each row at 448; zeros are 0. Scales are float32."""
+    """Scales that put the largest magnitude of each row at 448; zeros are 0.
+
+    Rounded to bfloat16: readers differ in whether they keep float32, and transformers does not.
+    """
     import torch
 
-    scale = (groups.abs().amax(-1) * keep / LARGEST).clamp(min=LEAST_SCALE)
+    scale = (groups.abs().amax(-1) * keep / LARGEST).clamp(min=LEAST_SCALE).bfloat16().float()
     return scale, torch.zeros_like(scale)
 
 
