@@ -95,7 +95,7 @@ def test_a_share_of_the_rows_finds_nearly_the_same_scale(monkeypatch: pytest.Mon
         total = 0.0
         for weight in weights:
             scaled = awq.by_group(weight * scale, RECIPE.group_size)
-            rounded = awq.round_to_grid(scaled, *awq.find_grid(scaled, RECIPE), RECIPE.bits)
+            rounded = awq.round_to_grid(scaled, *awq.find_grid(scaled, RECIPE), RECIPE)
             total += awq.output_error(rounded.flatten(-2) / scale - weight, statistics.gram)
         return total
 

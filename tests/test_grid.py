@@ -103,7 +103,7 @@ def test_error_is_at_most_half_a_step(
 def test_what_is_searched_is_what_is_stored(recipe: Recipe, seed: int, keep: float) -> None:
     weight = torch.randn(6, 128, generator=torch.Generator().manual_seed(seed))
     groups = by_group(weight, recipe.group_size)
-    searched = round_to_grid(groups, *find_grid(groups, recipe, keep), recipe.bits).flatten(-2)
+    searched = round_to_grid(groups, *find_grid(groups, recipe, keep), recipe).flatten(-2)
     share = torch.full(groups.shape[:2], keep)
     assert torch.equal(quantize(weight, recipe, share).dequantize(), searched)
 

@@ -50,6 +50,8 @@ if TYPE_CHECKING:
 NAME = "toy"
 METHOD = "toy-bytes"
 BITS: tuple[int, ...] = (3, 4)
+TYPES: tuple[str, ...] = ("int",)
+VALUES = False
 SUFFIXES: tuple[str, ...] = ("toy_bytes", "toy_zeros", "toy_scales")
 
 

@@ -17,6 +17,10 @@ ENGINES: dict[str, str] = {
     "transformers": "radquant.generation.engines.transformers_engine",
     "vllm": "radquant.generation.engines.vllm",
 }
+# How a weight is stored as a number.
+NUMBER_TYPES: dict[str, str] = {
+    "int": "radquant.packed.types.integer",
+}
 STORED_FORMATS: dict[str, str] = {
     "gemm": "radquant.packed.formats.gemm",
     "gptq": "radquant.packed.formats.gptq",

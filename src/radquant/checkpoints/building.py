@@ -17,12 +17,11 @@ from radquant.packed.formats import (
     Settings,
     check_tensors,
     field_bits,
-    in_memory,
     settings_of,
     suffixes_of,
 )
-from radquant.packed.in_memory import packed_layer
-from radquant.packed.linear import PackedLinear
+from radquant.packed.in_memory import quantized_layer
+from radquant.packed.linear import PackedLinear, QuantizedLinear
 from radquant.packed.packing import WORD
 from radquant.runtime.activations import ends_in
 from radquant.runtime.hadamard import rotate_input
@@ -31,13 +30,17 @@ from radquant.runtime.runtime_file import online_rotations, weights_config
 
 def packed_layers(names: Iterable[str], settings: Settings) -> dict[str, dict[str, str]]:
     """The packed linear layers among a checkpoint's tensors: {layer: {suffix: tensor's name}}."""
-    suffixes = suffixes_of(settings)
     layers: dict[str, dict[str, str]] = {}
     for name in names:
         layer, _, suffix = name.rpartition(".")
-        if suffix in suffixes:
+        own = settings.of(layer)
+        if own is not None and suffix in suffixes_of(own):
             layers.setdefault(layer, {})[suffix] = name
-    return {layer: found for layer, found in sorted(layers.items()) if suffixes[0] in found}
+    return {
+        layer: found
+        for layer, found in sorted(layers.items())
+        if (own := settings.of(layer)) is not None and suffixes_of(own)[0] in found
+    }
 
 
 def read_settings(directory: Path, quantization: Mapping[str, Any]) -> Settings:
@@ -97,6 +100,7 @@ def dense_like_packed(
     layers = sorted(name.removesuffix(".weight") for name in plain if name.endswith(".weight"))
     for layer in layers:
         named = any(re.match(pattern, layer) for pattern in settings.left_out)
+        named = named or settings.of(layer) is None
         if kind(layer) in kinds and not named:
             return layer
     return None
@@ -126,9 +130,11 @@ def build_packed_model(
     check_tied(model, stored, names, doubles)
     for layer, suffixes in packed.items():
         tensors = {suffix: stored[name] for suffix, name in suffixes.items()}
-        place(model, names.get(f"{layer}.weight"), tensors, settings, f"{directory}: layer {layer}")
+        own = settings.of(layer)
+        assert own is not None
+        place(model, names.get(f"{layer}.weight"), tensors, own, f"{directory}: layer {layer}")
     for name, module in model.named_modules():
-        if isinstance(module, PackedLinear) and ends_in(name, online):
+        if isinstance(module, QuantizedLinear) and ends_in(name, online):
             module.register_forward_pre_hook(rotate_input)
     assign(model, {names[name]: stored[name] for name in plain if name in names}, dtype, directory)
     use_generation_config(model, directory)
@@ -159,12 +165,12 @@ def place(
     try:
         tensors = {suffix: tensor.load() for suffix, tensor in stored.items()}
         check_tensors(tensors, settings, linear.in_features, linear.out_features)
-        tensors = in_memory(tensors, settings)
-        check_zeros(tensors["qzeros"], settings)
+        size = (linear.in_features, linear.out_features)
+        layer = quantized_layer(tensors, settings, *size, linear.bias is not None)
+        if isinstance(layer, PackedLinear):
+            check_zeros(layer.qzeros, settings)
     except UserError as error:
         raise UserError(f"{where} cannot be read: {error}") from None
-    size = (linear.in_features, linear.out_features)
-    layer = packed_layer(tensors, settings, *size, linear.bias is not None)
     parent, _, child = name.rpartition(".")
     setattr(model.get_submodule(parent), child, layer)
 

@@ -10,7 +10,7 @@ from radquant.errors import UserError
 from radquant.failures import loading
 from radquant.finite import first_not_finite, is_finite
 from radquant.model_files import StoredTensor, stored_tensors
-from radquant.packed.linear import PackedLinear
+from radquant.packed.linear import QuantizedLinear
 
 
 def load_finite(stored: StoredTensor) -> Tensor:
@@ -54,9 +54,9 @@ def require_finite_model(model: nn.Module, directory: Path, dtype: torch.dtype) 
 
 
 def packed_parts(model: nn.Module) -> Iterable[tuple[str, Tensor]]:
-    """Scales and biases of packed layers, which are buffers."""
+    """Scales, values and biases of quantized layers, which are buffers."""
     for name, module in model.named_modules():
-        if isinstance(module, PackedLinear):
+        if isinstance(module, QuantizedLinear):
             yield from ((f"{name}.{own}", buffer) for own, buffer in module.named_buffers())
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from radquant.checkpoints.building import build_packed_model
+from radquant.checkpoints.building import build_packed_model, read_settings
 from radquant.checkpoints.finite_weights import require_finite_model
 from radquant.checkpoints.fitting import (
     check_fit,
@@ -21,7 +21,7 @@ from radquant.errors import UserError
 from radquant.failures import loading
 from radquant.families.lookup import check_dtype
 from radquant.model_checks import check_model
-from radquant.packed.linear import PackedLinear
+from radquant.packed.linear import PackedLinear, QuantizedLinear, ValueLinear
 from radquant.runtime import activations
 from radquant.runtime.head import round_head
 from radquant.runtime.runtime_file import Runtime, read_runtime
@@ -45,12 +45,13 @@ class Loaded:
     kv_cache: KVCache | None  # how keys and values are rounded when they enter the cache
     simulation: activations.ActivationQuantization | None = None  # what rounds activations
     lm_head: PackedLinear | None = None  # the rounded head; `model` holds its values unpacked
+    values: int = 0  # quantized layers that lie in memory as values, not packed
 
 
 def is_simulated(loaded: Loaded) -> bool:
     """Whether something is rounded that takes as much time and memory as if it were not."""
     rounds = (loaded.simulation, loaded.kv_cache, loaded.lm_head)
-    return any(each is not None for each in rounds)
+    return loaded.values > 0 or any(each is not None for each in rounds)
 
 
 def resolve_device(name: str) -> torch.device:
@@ -114,6 +115,9 @@ def load(
     if quantization:
         with loading(directory):
             runtime = read_runtime(directory, quantization)
+            said = read_settings(directory, quantization)
+            rounding = as_stored(said.activations, rounding, "activations", directory)
+            kv_cache = as_stored(said.kv_cache, kv_cache, "kv_cache", directory)
             model = build_packed_model(config, directory, dtype, trust_remote_code)
     else:
         check_fit(empty_model(config, trust_remote_code), stored, directory)
@@ -133,7 +137,7 @@ def load(
             )
     require_finite_model(model, directory, dtype)
     model = model.eval().requires_grad_(False).to(device)
-    packed = {name: m for name, m in model.named_modules() if isinstance(m, PackedLinear)}
+    packed = {name: m for name, m in model.named_modules() if isinstance(m, QuantizedLinear)}
     touched, simulation = 0, None
     if rounding is not None:
         touched, simulation = attach_activations(model, packed, rounding, runtime, directory)
@@ -152,12 +156,23 @@ def load(
         runtime=runtime,
         kv_cache=kv_cache,
         lm_head=None if lm_head is None else round_head(model, lm_head),
+        values=sum(isinstance(each, ValueLinear) for each in packed.values()),
+    )
+
+
+def as_stored(own: Any, asked: Any, key: str, directory: Path) -> Any:
+    """What is rounded at run time: what the checkpoint says, or else what is asked for."""
+    if own is None or asked is None or same_rounding(own, asked):
+        return asked if own is None else own
+    raise UserError(
+        f"{directory} says itself how its {key} are rounded, and the precision says otherwise; "
+        f"leave {key} out"
     )
 
 
 def attach_activations(
     model: nn.Module,
-    packed: dict[str, PackedLinear],
+    packed: dict[str, QuantizedLinear],
     rounding: Activations,
     runtime: Runtime,
     directory: Path,

@@ -17,7 +17,7 @@ from radquant.families.lookup import family_of
 from radquant.finite import norm, relative
 from radquant.kernels import cpu
 from radquant.kernels.choice import KERNEL_ACTIVATIONS
-from radquant.packed.linear import PackedLinear
+from radquant.packed.linear import PackedLinear, ValueLinear
 from radquant.settings.precision import Activations, same_rounding
 
 ACTIVE = {"silu": False, "gelu_pytorch_tanh": True}  # activation function: whether it is gelu
@@ -112,11 +112,11 @@ def unfit_layers(layers: Any, rounding: Activations | None) -> str | None:
         if layer.self_attn.head_dim % ALIGNED:
             return f"heads of {layer.self_attn.head_dim} channels are no multiple of {ALIGNED}"
         for linear in (layer.get_submodule(name) for names in PRODUCTS for name in names):
-            if not isinstance(linear, nn.Linear | PackedLinear):
+            if not isinstance(linear, nn.Linear | PackedLinear | ValueLinear):
                 return f"it does not know layers of class {type(linear).__name__}"
             if linear.in_features % ALIGNED:
                 return f"a width of {linear.in_features} is no multiple of {ALIGNED}"
-            if isinstance(linear, nn.Linear):
+            if not isinstance(linear, PackedLinear):
                 if rounding is not None:
                     return "a layer is not packed, whose activations are to be rounded"
                 continue
@@ -288,7 +288,7 @@ class Part:
     bias: Tensor | None  # [out]
 
 
-def packed(linear: nn.Linear | PackedLinear) -> Part:
+def packed(linear: nn.Linear | PackedLinear | ValueLinear) -> Part:
     if isinstance(linear, PackedLinear):
         data, kind = cpu.repack_packed(linear)
         group = linear.group_size

@@ -1,8 +1,8 @@
-"""The grid of a uniform quantizer, by groups of input channels.
+"""The grid that weights are rounded to, by groups of input channels, whatever their number type.
 
-An integer q in [0, 2^bits − 1] stands for the weight (q − zero)·scale, with one scale and one zero
-for `group_size` input channels of one output channel (AWQ, Lin et al. 2023, eq. 1). The channels of
-a group are neighbours, unless GPTQ formed the groups in order of activation.
+A group of `group_size` input channels of one output channel has one scale and one zero; what a code
+then stands for, its type says (`packed/types`). The channels of a group are neighbours, unless GPTQ
+formed the groups in order of activation.
 """
 
 from dataclasses import dataclass
@@ -13,9 +13,10 @@ from torch import Tensor
 from radquant.errors import UserError
 from radquant.finite import norm
 from radquant.packed import progressive_grid
+from radquant.packed.types.integer import LEAST_SCALE
+from radquant.packed.types.kind import INT, number_type
 from radquant.settings.recipe import WHOLE_ROW, Recipe
 
-LEAST_SCALE = 1e-5
 # The most that rounding may cost a layer because its weights are too small for the least scale, as
 # a share of their length: 4 bits cost a tenth by themselves.
 MOST_LOST = 0.25
@@ -23,20 +24,45 @@ MOST_LOST = 0.25
 
 @dataclass(frozen=True)
 class QuantizedWeight:
-    """Integers and grid of one linear layer, as they are stored."""
+    """Codes and grid of one linear layer, as they are stored."""
 
-    integers: Tensor  # [out, in] uint8
-    scales: Tensor  # [out, groups] float16; progressive: uint8 multiples of the channel scales
-    zeros: Tensor  # [out, groups] uint8
+    integers: Tensor  # [out, in] uint8: integers, or the codes of another type
+    # [out, groups] float16, float32 of other types; progressive: uint8 multiples of channel scales
+    scales: Tensor
+    zeros: Tensor  # [out, groups] uint8; other types: float32
     group_index: Tensor | None = None  # [in] int32, each channel's group; None: in runs
     channel_scales: Tensor | None = None  # [out] float16; None: not progressive
+    type: str = INT
+    outer: Tensor | None = None  # as `shared_by_rows` has it; not for integers
 
     def dequantize(self) -> Tensor:
-        """The weights that these integers stand for, [out, in] float32."""
+        """The weights that these codes stand for, [out, in] float32."""
+        if self.type != INT:
+            size = self.integers.shape[-1] // self.scales.shape[-1]
+            codes = by_group(self.integers, size).float()
+            kind = number_type(self.type)
+            return kind.values(codes, self.scales[..., None], self.zeros[..., None]).flatten(-2)
         scales = self.scales.float()
         if self.channel_scales is not None:
             scales = scales * self.channel_scales.float()[:, None]
         return dequantize(self.integers, scales, self.zeros, self.group_index)
+
+    def rows(self, rows: slice) -> "QuantizedWeight":
+        """Some output channels, as copies: a tensor that goes into a file may not be a part of
+        another."""
+
+        def some(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor[rows].clone()
+
+        return QuantizedWeight(
+            self.integers[rows],
+            self.scales[rows].clone(),
+            self.zeros[rows].clone(),
+            None if self.group_index is None else self.group_index.clone(),
+            some(self.channel_scales),
+            self.type,
+            some(self.outer),
+        )
 
 
 def by_group(weight: Tensor, group_size: int) -> Tensor:
@@ -44,46 +70,66 @@ def by_group(weight: Tensor, group_size: int) -> Tensor:
     return weight.unflatten(-1, (1, -1) if group_size == WHOLE_ROW else (-1, group_size))
 
 
+def shared_by_rows(groups: Tensor, recipe: Recipe) -> Tensor | None:
+    """What groups share, [out, groups or 1, …]; None if nothing. groups: [out, groups, group]."""
+    return number_type(recipe.type).outer(groups, recipe)
+
+
+def of_group(outer: Tensor | None, group: int) -> Tensor | None:
+    """One group's part of `shared_by_rows`, [out, …]."""
+    return None if outer is None else outer[:, min(group, outer.shape[1] - 1)]
+
+
 def find_grid(
-    groups: Tensor, recipe: Recipe, keep: float = 1.0, channel: Tensor | None = None
+    groups: Tensor, recipe: Recipe, keep: float = 1.0, outer: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Scale and zero of each group, [..., group] float32 -> two [...] float32.
+    """Scale and zero of each group, [..., group] float32 -> two [...] float32, as can be stored.
 
-    `keep` shrinks the covered range to that share of it: what lies outside is clipped. The scale is
-    already as it can be stored, so what is searched is what is kept: rounded to float16 or, if
-    progressive, a whole multiple of `channel`, the rows' INT8 scales (None: `groups` are all
-    groups of their rows, which give them; else [...]). The range always holds 0, which keeps the
-    zero inside the integers' range.
+    keep: the share of the range to cover. outer: `shared_by_rows` of the rows that `groups` belong
+    to, or `of_group` of it for one group; None: `groups` are all of their rows.
     """
-    if recipe.progressive:
-        if channel is None:
-            channel = progressive_grid.channel_scales(groups)[..., None]
-        return progressive_grid.find_grid(groups, channel, keep)
-    largest = 2**recipe.bits - 1
-    if recipe.zero_point:
-        low = groups.amin(-1).clamp(max=0) * keep
-        high = groups.amax(-1).clamp(min=0) * keep
-        scale = storable((high - low) / largest)
-        return scale, (-low / scale).round().clamp(0, largest)
-    half = 2 ** (recipe.bits - 1)
-    scale = storable(groups.abs().amax(-1) * keep / (half - 1))
-    return scale, torch.full_like(scale, half)
+    return number_type(recipe.type).find_grid(groups, recipe, keep, outer)
 
 
-def storable(scale: Tensor) -> Tensor:
-    """Round scales to float16, away from the zero that an empty group would give."""
-    return scale.clamp(min=LEAST_SCALE).half().float()
-
-
-def find_kept_grid(groups: Tensor, recipe: Recipe, keep: Tensor | None) -> tuple[Tensor, Tensor]:
+def find_kept_grid(
+    groups: Tensor, recipe: Recipe, keep: Tensor | None, outer: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """`find_grid` of [out, groups, group] weights with each group's own `keep`, [out, groups]."""
-    scale, zero = find_grid(groups, recipe)
+    if outer is None:
+        outer = shared_by_rows(groups, recipe)
+    scale, zero = find_grid(groups, recipe, outer=outer)
     if keep is not None:
         for share in keep.unique().tolist():
-            scale_kept, zero_kept = find_grid(groups, recipe, share)
+            scale_kept, zero_kept = find_grid(groups, recipe, share, outer)
             scale = torch.where(keep == share, scale_kept, scale)
             zero = torch.where(keep == share, zero_kept, zero)
     return scale, zero
+
+
+def stored(
+    codes: Tensor,
+    grid: tuple[Tensor, Tensor],
+    groups: Tensor,
+    recipe: Recipe,
+    group_index: Tensor | None = None,
+    outer: Tensor | None = None,
+) -> QuantizedWeight:
+    """What is stored of [out, in] codes and the scales and zeros that were found on `groups`.
+
+    grid: scale and zero, [out, groups] float32. groups: the weights, [out, groups, group].
+    Raises UserError for scales that float16 does not hold.
+    """
+    scale, zero = grid
+    codes = codes.to(torch.uint8)
+    if recipe.type != INT:
+        if not torch.isfinite(scale).all():
+            raise UserError(
+                f"its weights reach {float(groups.abs().max()):.3g}, which type {recipe.type} "
+                "cannot scale; look for broken weights, or take type int"
+            )
+        return QuantizedWeight(codes, scale, zero, type=recipe.type, outer=outer)
+    scales, channel = stored_scales(scale, groups, recipe)
+    return QuantizedWeight(codes, scales, zero.to(torch.uint8), group_index, channel)
 
 
 def stored_scales(scale: Tensor, groups: Tensor, recipe: Recipe) -> tuple[Tensor, Tensor | None]:
@@ -106,9 +152,13 @@ def stored_scales(scale: Tensor, groups: Tensor, recipe: Recipe) -> tuple[Tensor
 def require_fine_enough(weight: Tensor, rounded: Tensor, recipe: Recipe) -> None:
     """Raise UserError if weights are lost because they are too small for the least scale.
 
+    Of integers; other types say themselves what they cannot scale.
+
     weight, rounded: [out, in] float32, before and after rounding. A few small groups among large
     ones lose nothing that counts; where all are small, rounding may leave zeros.
     """
+    if recipe.type != INT:
+        return
     groups = by_group(weight, recipe.group_size)
     wide = (groups.amax(-1).clamp(min=0) - groups.amin(-1).clamp(max=0)) / (2**recipe.bits - 1)
     small = wide < LEAST_SCALE
@@ -121,29 +171,27 @@ def require_fine_enough(weight: Tensor, rounded: Tensor, recipe: Recipe) -> None
         )
 
 
-def nearest_integers(weight: Tensor, scale: Tensor, zero: Tensor, bits: int) -> Tensor:
-    """The integers in [0, 2^bits − 1] whose grid points are nearest, as a new float tensor."""
-    return (weight / scale).round_().add_(zero).clamp_(0, 2**bits - 1)
+def nearest(weight: Tensor, scale: Tensor, zero: Tensor, recipe: Recipe) -> Tensor:
+    """The codes whose grid points are nearest, as a new float tensor; scale and zero broadcast."""
+    return number_type(recipe.type).nearest(weight, scale, zero, recipe)
 
 
-def round_to_grid(groups: Tensor, scale: Tensor, zero: Tensor, bits: int) -> Tensor:
+def round_to_grid(groups: Tensor, scale: Tensor, zero: Tensor, recipe: Recipe) -> Tensor:
     """Nearest grid points of [..., group] weights, still as floats: what the model will compute."""
-    scale, zero = scale[..., None], zero[..., None]
-    return nearest_integers(groups, scale, zero, bits).sub_(zero).mul_(scale)
+    kind, scale, zero = number_type(recipe.type), scale[..., None], zero[..., None]
+    return kind.values(kind.nearest(groups, scale, zero, recipe), scale, zero, recipe)
 
 
 def quantize(weight: Tensor, recipe: Recipe, keep: Tensor | None = None) -> QuantizedWeight:
     """Round [out, in] weights to nearest; `keep` is the share of each group's range, [out, groups].
 
-    Works for every bit width and group size, whatever the recipe's method.
+    Works for every type, bit width and group size, whatever the recipe's method.
     """
     groups = by_group(weight.float(), recipe.group_size)
-    scale, zero = find_kept_grid(groups, recipe, keep)
-    integers = nearest_integers(groups, scale[..., None], zero[..., None], recipe.bits)
-    scales, channel = stored_scales(scale, groups, recipe)
-    return QuantizedWeight(
-        integers.flatten(-2).to(torch.uint8), scales, zero.to(torch.uint8), channel_scales=channel
-    )
+    outer = shared_by_rows(groups, recipe)
+    scale, zero = find_kept_grid(groups, recipe, keep, outer)
+    codes = nearest(groups, scale[..., None], zero[..., None], recipe)
+    return stored(codes.flatten(-2), (scale, zero), groups, recipe, outer=outer)
 
 
 def dequantize(

@@ -5,9 +5,9 @@ from torch import Tensor
 
 from radquant.errors import UserError
 from radquant.packed import packing
-from radquant.packed.formats.kind import Settings, field_bits
+from radquant.packed.formats import Settings, field_bits, stored_format
 from radquant.packed.grid import QuantizedWeight
-from radquant.packed.linear import PackedLinear
+from radquant.packed.linear import PackedLinear, QuantizedLinear, ValueLinear
 from radquant.packed.progressive_linear import ProgressiveLinear
 
 
@@ -49,6 +49,16 @@ def packed_layer(
         tensors = tensors | {"scales": in_float16(tensors["scales"])}
     layer.load_state_dict(tensors, strict=False, assign=True)
     return layer
+
+
+def quantized_layer(
+    tensors: dict[str, Tensor], settings: Settings, inputs: int, outputs: int, bias: bool = False
+) -> QuantizedLinear:
+    """The linear layer of a stored layer's tensors; its bias, if any, is yet to be set."""
+    form = stored_format(settings.format)
+    if form.VALUES:
+        return ValueLinear(form.unpack(tensors, settings).dequantize(), bias)
+    return packed_layer(form.in_memory(tensors, settings), settings, inputs, outputs, bias)
 
 
 def in_float16(scales: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The packed linear layer in plain PyTorch: every other kernel is held against this one."""
+"""Quantized linear layers in plain PyTorch: every other kernel is held against these."""
 
 import torch
 from torch import Tensor, nn
@@ -6,7 +6,48 @@ from torch import Tensor, nn
 from radquant.packed.packing import unpack_columns
 
 
-class PackedLinear(nn.Module):
+class QuantizedLinear(nn.Module):
+    """A linear layer with quantized weights, however they lie in memory."""
+
+    in_features: int
+    out_features: int
+    bias: Tensor | None  # [out]
+
+    def dequantize(self) -> Tensor:
+        """The weights, [in, out] float32."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:  # [..., in] -> [..., out], in x's dtype
+        raise NotImplementedError
+
+
+class ValueLinear(QuantizedLinear):
+    """A linear layer that holds exactly the values that its stored codes stand for.
+
+    For formats that have no kernel here: what is computed is right, and neither its memory nor its
+    speed says anything of the format.
+    """
+
+    weight: Tensor  # [out, in] float32, whatever the model's dtype
+
+    def __init__(self, weight: Tensor, bias: bool = False) -> None:
+        super().__init__()
+        self.out_features, self.in_features = weight.shape
+        self.register_buffer("weight", weight.float().contiguous())
+        self.register_buffer("bias", torch.zeros(self.out_features) if bias else None)
+
+    def dequantize(self) -> Tensor:
+        return self.weight.T
+
+    def forward(self, x: Tensor) -> Tensor:
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        return nn.functional.linear(x, self.weight.to(x.dtype), bias)
+
+    def extra_repr(self) -> str:
+        return f"in_features={self.in_features}, out_features={self.out_features}"
+
+
+class PackedLinear(QuantizedLinear):
     """A linear layer whose weights stay packed in memory, in AutoAWQ's GEMM format.
 
     Integers of 2 and 3 bits sit in 4-bit fields. Where groups are not runs of neighbouring input

@@ -21,8 +21,7 @@ from radquant.errors import UserError
 from radquant.families.architectures import Group, Norm
 from radquant.families.inspection import linear_of, row_range
 from radquant.finite import OVERFLOWING
-from radquant.packed.grid import by_group, find_grid, round_to_grid
-from radquant.packed.progressive_grid import channel_scales
+from radquant.packed.grid import by_group, find_grid, of_group, round_to_grid, shared_by_rows
 from radquant.quantization.calibration_statistics import (
     InputStatistics,
     activations_for,
@@ -111,7 +110,7 @@ def scaled_rounding(gram: Tensor, recipe: Recipe) -> Callable[[Tensor, Tensor], 
 
     def nearest(weight: Tensor, scale: Tensor) -> Tensor:
         groups = by_group(weight * scale, recipe.group_size)
-        rounded = round_to_grid(groups, *find_grid(groups, recipe), recipe.bits)
+        rounded = round_to_grid(groups, *find_grid(groups, recipe), recipe)
         return rounded.flatten(-2).div_(scale)
 
     return nearest
@@ -207,18 +206,26 @@ def search_clip(weight: Tensor, gram: Tensor, recipe: Recipe) -> Tensor:
     through once more, each with the errors of the row's others as they then are: errors of groups
     whose inputs go together can cancel. No row's tr(δ·H·δᵀ) grows by it.
     """
+    outer = shared_by_rows(by_group(weight, recipe.group_size), recipe)
     parts = weight.split(CLIP_ROWS)
-    return torch.cat([search_clip_of_rows(part, gram, recipe) for part in parts])
+    shared = [None] * len(parts) if outer is None else list(torch.split(outer, CLIP_ROWS))
+    return torch.cat(
+        [
+            search_clip_of_rows(part, gram, recipe, own)
+            for part, own in zip(parts, shared, strict=True)
+        ]
+    )
 
 
-def search_clip_of_rows(weight: Tensor, gram: Tensor, recipe: Recipe) -> Tensor:
-    """`search_clip` of a few rows."""
+def search_clip_of_rows(
+    weight: Tensor, gram: Tensor, recipe: Recipe, outer: Tensor | None
+) -> Tensor:
+    """`search_clip` of a few rows; outer: what their groups share."""
     groups = by_group(weight, recipe.group_size)
     count, size = groups.shape[1:]
     blocks = gram.unflatten(0, (count, size)).split(size, dim=-1)
-    channel = channel_scales(groups) if recipe.progressive else None
     alone = [
-        clip_group(groups[:, group], block[group], None, recipe, channel)
+        clip_group(groups[:, group], block[group], None, recipe, of_group(outer, group))
         for group, block in enumerate(blocks)
     ]
     kept = torch.stack([keep for keep, _ in alone], 1)
@@ -227,27 +234,28 @@ def search_clip_of_rows(weight: Tensor, gram: Tensor, recipe: Recipe) -> Tensor:
     delta = torch.cat([error for _, error in alone], 1)
     for group, own in enumerate(delta.split(size, dim=1)):
         block = blocks[group][group]
-        of_group = gram[group * size : (group + 1) * size]
-        others = nn.functional.linear(delta, of_group) - own @ block
-        kept[:, group], own[:] = clip_group(groups[:, group], block, others, recipe, channel)
+        columns = gram[group * size : (group + 1) * size]
+        others = nn.functional.linear(delta, columns) - own @ block
+        shared = of_group(outer, group)
+        kept[:, group], own[:] = clip_group(groups[:, group], block, others, recipe, shared)
     return kept
 
 
 def clip_group(
-    weight: Tensor, block: Tensor, others: Tensor | None, recipe: Recipe, channel: Tensor | None
+    weight: Tensor, block: Tensor, others: Tensor | None, recipe: Recipe, outer: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """The share of one group's range to keep, [out], and the weight errors it leaves, [out, group].
 
     weight: the group's, [out, group]. block: its own part of H, [group, group].
     others: the other groups' weight errors times their part of H, [out, group].
-    channel: the rows' INT8 scales of a progressive grid, [out].
+    outer: what the group shares with others, [out, …].
     """
     kept, least = weight.new_ones(len(weight)), weight.new_full((len(weight),), torch.inf)
     best = torch.zeros_like(weight)
     for step in range(CLIP_STEPS):
         keep = 1 - step * CLIP_STEP
-        grid = find_grid(weight, recipe, keep, channel)
-        delta = round_to_grid(weight, *grid, recipe.bits) - weight
+        grid = find_grid(weight, recipe, keep, outer)
+        delta = round_to_grid(weight, *grid, recipe) - weight
         product = delta @ block if others is None else torch.addmm(others, delta, block, beta=2)
         error = (product * delta).sum(-1)
         better = error < least

@@ -21,12 +21,12 @@ from radquant.finite import NOT_FINITE
 from radquant.packed.grid import (
     QuantizedWeight,
     by_group,
-    dequantize,
     find_grid,
     find_kept_grid,
-    nearest_integers,
-    stored_scales,
+    shared_by_rows,
+    stored,
 )
+from radquant.packed.types.kind import NumberType, number_type
 from radquant.settings.recipe import WHOLE_ROW, Recipe
 
 BLOCK = 128  # columns that get the earlier columns' feedback in one product, as in the paper
@@ -82,8 +82,9 @@ def round_scaled(
     integers = round_columns(
         weight.T[columns], factor, columns // size, grid, recipe, scale[columns]
     )
-    scaled = dequantize(integers[columns.argsort()].T, *grid)
-    return scaled.div_(scale)
+    codes = by_group(integers[columns.argsort()].T, size).float()
+    scaled = number_type(recipe.type).values(codes, grid[0][..., None], grid[1][..., None], recipe)
+    return scaled.flatten(-2).div_(scale)
 
 
 def quantize_gptq(
@@ -111,23 +112,18 @@ def quantize_gptq(
     if recipe.desc_act:
         groups = torch.arange(width - 1, -1, -1, device=gram.device) // group_size
     by_groups = by_group(weight, group_size)
-    scales, zeros = find_kept_grid(by_groups, recipe, keep)
+    outer = shared_by_rows(by_groups, recipe)
+    grid = find_kept_grid(by_groups, recipe, keep, outer)
     integers = round_columns(
         weight.T[columns],
         factorize(gram, columns, recipe.damp_percent),
         groups,
-        (scales, zeros),
+        grid,
         recipe,
     )
     places = columns.argsort()
-    stored, channel = stored_scales(scales, by_groups, recipe)
-    return QuantizedWeight(
-        integers[places].T.contiguous(),
-        stored,
-        zeros.to(torch.uint8),
-        groups[places].to(torch.int32) if recipe.desc_act else None,
-        channel,
-    )
+    index = groups[places].to(torch.int32) if recipe.desc_act else None
+    return stored(integers[places].T.contiguous(), grid, by_groups, recipe, index, outer)
 
 
 def round_columns(
@@ -138,7 +134,7 @@ def round_columns(
     recipe: Recipe,
     divisors: Tensor | None = None,
 ) -> Tensor:
-    """The integers of weights given with their columns as `rows`, [in, out] uint8.
+    """The codes of weights given with their columns as `rows`, [in, out] uint8.
 
     rows: the weights in reversed order of processing, [in, out]; used up.
     groups: each row's group, [in] int64.
@@ -146,6 +142,7 @@ def round_columns(
     divisors: [in], by which the grid is finer for each row.
     """
     width, (scales, zeros) = len(rows), grid
+    kind = number_type(recipe.type)
     # A group that must know its weights' feedback when it begins must begin with a block.
     finds_grid = recipe.desc_act and scales.shape[1] > 1
     block = width // scales.shape[1] if finds_grid else BLOCK
@@ -160,11 +157,11 @@ def round_columns(
             weights = compensated(targets, rows[start:end], feedback[:size])
             scales[:, group], zeros[:, group] = find_grid(weights.T, recipe)
         of_block = groups[start:end]
-        steps = scales.T[of_block]
+        steps, offsets = scales.T[of_block], zeros.T[of_block]
         if divisors is not None:
-            steps /= divisors[start:end, None]
+            steps, offsets = kind.narrowed(steps, offsets, divisors[start:end, None])
         integers[start:end] = round_block(
-            targets, rows[start:end], feedback[:size], (steps, zeros.T[of_block]), recipe.bits
+            targets, rows[start:end], feedback[:size], (steps, offsets), kind, recipe
         )
     return integers
 
@@ -182,9 +179,14 @@ def compensated(targets: Tensor, rows: Tensor, feedback: Tensor) -> Tensor:
 
 
 def round_block(
-    targets: Tensor, rows: Tensor, feedback: Tensor, grid: tuple[Tensor, Tensor], bits: int
+    targets: Tensor,
+    rows: Tensor,
+    feedback: Tensor,
+    grid: tuple[Tensor, Tensor],
+    kind: NumberType,
+    recipe: Recipe,
 ) -> Tensor:
-    """Round a block's columns from the last to the first; returns the integers, [block, out].
+    """Round a block's columns from the last to the first; returns the codes, [block, out].
 
     targets: the weights with the feedback of all blocks before, [block, out].
     rows: the original weights, [block, out]; replaced by their distance from the rounded ones.
@@ -196,6 +198,6 @@ def round_block(
         done = slice(column + 1, None)
         target = torch.addmv(targets[column], rows[done].T, feedback[done, column])
         scale, zero = grid[0][column], grid[1][column]
-        integers[column] = nearest_integers(target, scale, zero, bits)
-        rows[column] -= (integers[column] - zero).mul_(scale)
+        integers[column] = kind.nearest(target, scale, zero, recipe)
+        rows[column] -= kind.values(integers[column].clone(), scale, zero, recipe)
     return integers

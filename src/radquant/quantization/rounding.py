@@ -106,19 +106,7 @@ def round_group(
     start = 0
     for name, weight in weights.items():
         rows = slice(start, start + len(weight))
-        # Copies: a tensor that goes into a file may not be a part of another.
-        yield (
-            name,
-            QuantizedWeight(
-                rounded.integers[rows],
-                rounded.scales[rows].clone(),
-                rounded.zeros[rows].clone(),
-                rounded.group_index.clone() if rounded.group_index is not None else None,
-                rounded.channel_scales[rows].clone()
-                if rounded.channel_scales is not None
-                else None,
-            ),
-        )
+        yield name, rounded.rows(rows)
         start = rows.stop
 
 

@@ -19,7 +19,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from radquant.errors import UserError
-from radquant.packed.grid import round_to_grid
+from radquant.packed.types.integer import round_to_integers
 from radquant.runtime.hadamard import rotate as hadamard
 from radquant.settings.precision import GROUP, TOKEN, KVCache
 
@@ -41,7 +41,7 @@ def quantize_states(x: Tensor, settings: KVCache) -> Tensor:
         states = states.unflatten(-1, (-1, settings.group_size))
     elif settings.granularity == TOKEN:
         states = states.transpose(1, 2).flatten(2)  # [batch, tokens, heads · head_dim]
-    rounded = round_to_grid(states, *ranges(states, settings), settings.bits)
+    rounded = round_to_integers(states, *ranges(states, settings), settings.bits)
     if settings.granularity == TOKEN:
         rounded = rounded.unflatten(-1, (x.shape[1], x.shape[3])).transpose(1, 2)
     return rounded.reshape(x.shape).to(x.dtype)

@@ -3,6 +3,7 @@
 Nothing here needs PyTorch, so that a configuration is checked before anything heavy is imported.
 """
 
+import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
@@ -16,7 +17,11 @@ from radquant.settings.sentences import made
 
 NONE, SMOOTH, HADAMARD, AUTO = "none", "smooth", "hadamard", "auto"
 WHOLE_ROW = -1  # the group size that stands for one group a row, "per channel"
-GROUP_SIZES = (32, 64, 128, WHOLE_ROW)
+GROUP_SIZES = (16, 32, 64, 128, WHOLE_ROW)
+# Of integers. Other types of numbers say themselves how many channels share a scale.
+INTEGER_GROUP_SIZES = (32, 64, 128, WHOLE_ROW)
+INT = "int"
+FIXED_BY_TYPE = ("bits", "group_size", "zero_point")
 # Who can carry out a recipe. Each other package has a script and an environment of its name.
 OWN = "radquant"
 OTHER_PACKAGES = ("autoawq", "gptqmodel")
@@ -29,6 +34,11 @@ class Recipe(Section):
         "awq",
         description="awq (activation-aware), gptq, or rtn (plain rounding, which by itself needs "
         "no calibration)",
+    )
+    type: Annotated[str, OneOf(registry.NUMBER_TYPES)] = Field(
+        INT,
+        description="How a weight is stored as a number; any but int fixes bits, group_size and "
+        "zero_point",
     )
     bits: Annotated[int, OneOf((2, 3, 4, 8))] = Field(
         4, description="Bits of a weight; 2 not with awq"
@@ -93,9 +103,18 @@ class Recipe(Section):
         rounding = values.get("rounding", "nearest")
         return {**values, "rounding": "gptq" if rounding == "nearest" else rounding}
 
+    @model_validator(mode="before")
+    @classmethod
+    def with_values_of_type(cls, values: Any) -> Any:
+        """What a type of numbers fixes need not be said."""
+        if not isinstance(values, Mapping) or values.get("type", INT) not in registry.NUMBER_TYPES:
+            return values
+        return {**fixed_by_type(values.get("type", INT)), **values}
+
     @model_validator(mode="after")
     def check_values(self) -> Self:
         """Refuse values that exclude each other."""
+        check_type(self)
         if self.method == "awq" and self.bits == 2:
             raise wrong(": method awq cannot do 2 bits; use 3, 4 or 8 bits, or method gptq")
         if self.method == "rtn" and self.rounding == "gptq":
@@ -112,6 +131,31 @@ class Recipe(Section):
         if self.progressive:
             check_progressive(self)
         return self
+
+
+def fixed_by_type(name: str) -> dict[str, Any]:
+    """What a type of numbers says of a recipe's other values."""
+    kind = registry.load_kind(registry.NUMBER_TYPES, name)
+    said = {key: getattr(kind, key.upper()) for key in FIXED_BY_TYPE}
+    return {key: value for key, value in said.items() if value is not None}
+
+
+def check_type(recipe: Recipe) -> None:
+    """Refuse a type of numbers with values that it does not go with."""
+    for key, value in fixed_by_type(recipe.type).items():
+        if getattr(recipe, key) != value:
+            raise wrong(
+                f": type {recipe.type} has {key} {json.dumps(value)}, not "
+                f"{json.dumps(getattr(recipe, key))}; leave {key} out"
+            )
+    if recipe.type == INT and recipe.group_size not in INTEGER_GROUP_SIZES:
+        sizes = ", ".join(map(str, INTEGER_GROUP_SIZES))
+        raise wrong(f": type int has no groups of {recipe.group_size}; use one of {sizes}")
+    if recipe.type != INT and (recipe.desc_act or recipe.progressive):
+        key = "desc_act" if recipe.desc_act else "progressive"
+        raise wrong(f": {key} does not go with type {recipe.type}; leave it out, or use type int")
+    if problem := registry.load_kind(registry.NUMBER_TYPES, recipe.type).problem(recipe):
+        raise wrong(f": {problem}")
 
 
 def check_progressive(recipe: Recipe) -> None:
@@ -162,7 +206,7 @@ def recipe_values(recipe: Recipe) -> dict[str, Any]:
 # Keys that cards and reports have words of their own for.
 WORDED = frozenset(
     (
-        *("method", "bits", "group_size", "zero_point", "rounding", "clip", "desc_act"),
+        *("method", "type", "bits", "group_size", "zero_point", "rounding", "clip", "desc_act"),
         *("damp_percent", "transform", "smooth_attention", "prefix", "activations", "progressive"),
     )
 )
@@ -207,10 +251,18 @@ def format_name(recipe: Recipe, asked: str | None = None) -> str:
     formats = {
         name: registry.load_kind(registry.STORED_FORMATS, name) for name in registry.STORED_FORMATS
     }
-    if asked is None:
-        asked = next(name for name, form in formats.items() if form.usual_for(recipe))
-    if asked not in formats:
+    if asked is not None and asked not in formats:
         raise UserError(f"there is no format {asked!r}; use one of {', '.join(formats)}")
+    of_type = [name for name, form in formats.items() if recipe.type in form.TYPES]
+    if not of_type:
+        raise UserError(f"no format can hold type {recipe.type}")
+    if asked is None:
+        asked = next(name for name in of_type if formats[name].usual_for(recipe))
+    if asked not in of_type:
+        raise UserError(
+            f"format {asked} cannot hold type {recipe.type}; use {' or '.join(of_type)}, or leave "
+            "format out"
+        )
     if recipe.bits not in formats[asked].BITS:
         able = [name for name, form in formats.items() if recipe.bits in form.BITS]
         raise UserError(

@@ -96,7 +96,8 @@ def recipes_of(form: StoredFormat) -> Iterator[Recipe]:
         Recipe(method="gptq", bits=4, group_size=GROUP_SIZE, rounding="gptq", desc_act=True),
     ]
     for recipe in recipes:
-        if recipe.bits in form.BITS and form.problem(recipe) is None:
+        fits = recipe.bits in form.BITS and recipe.type in form.TYPES
+        if fits and form.problem(recipe) is None:
             yield recipe
 
 

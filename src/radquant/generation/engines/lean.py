@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from radquant.generation.engines.kind import Address, Command, Engine, Opened, Wanted
 from radquant.generation.tasks import Done, Task
+from radquant.settings.precision import Activations
 
 SCORES = True
 
@@ -21,15 +22,21 @@ def why_not(wanted: Wanted) -> str | None:
     from radquant.generation.lean_decoder import unsupported
 
     images = "it shows no images" if wanted.images else None
-    reason = images or unsupported(wanted.loaded, wanted.activations)
+    reason = images or unsupported(wanted.loaded, rounding(wanted))
     return reason and f"the lean engine cannot run this: {reason}; use engine auto"
+
+
+def rounding(wanted: Wanted) -> Activations | None:
+    """Of activations, as the precision asks or the checkpoint itself says."""
+    simulation = wanted.loaded.simulation
+    return wanted.activations if simulation is None else simulation.settings
 
 
 def load(wanted: Wanted) -> Opened:
     from radquant.generation.lean_decoder import take_over
     from radquant.generation.loaded_models import opened_here
 
-    return opened_here(wanted, held=take_over(wanted.loaded, wanted.activations))
+    return opened_here(wanted, held=take_over(wanted.loaded, rounding(wanted)))
 
 
 def write(opened: Opened, task: Task) -> Done:

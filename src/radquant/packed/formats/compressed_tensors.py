@@ -50,6 +50,8 @@ if TYPE_CHECKING:
 NAME = "compressed-tensors"
 METHOD = "compressed-tensors"
 BITS: tuple[int, ...] = (2, 4, 8)
+TYPES: tuple[str, ...] = ("int",)
+VALUES = False
 SUFFIXES: tuple[str, ...] = (
     "weight_packed",
     "weight_scale",
@@ -76,7 +78,7 @@ def problem(recipe: Recipe) -> str | None:
 
 
 def usual_for(recipe: Recipe) -> bool:
-    return False
+    return recipe.type != "int"
 
 
 def config(recipe: Recipe, left_out: Sequence[str]) -> dict[str, Any]:

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 NAME = "gemm"
 METHOD = "awq"
 BITS: tuple[int, ...] = (4, 8)
+TYPES: tuple[str, ...] = ("int",)
+VALUES = False
 SUFFIXES: tuple[str, ...] = ("qweight", "qzeros", "scales")
 APPLIED = frozenset(
     {"quant_method", "bits", "w_bit", "group_size", "q_group_size", "zero_point", "version"}

@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 NAME = "gptq"
 METHOD = "gptq"
 BITS: tuple[int, ...] = (2, 3, 4, 8)
+TYPES: tuple[str, ...] = ("int",)
+VALUES = False
 SUFFIXES: tuple[str, ...] = ("qweight", "qzeros", "scales", "g_idx")
 VLLM_BITS = (4, 8)
 APPLIED = frozenset(

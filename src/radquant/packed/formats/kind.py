@@ -9,12 +9,14 @@ imports torch, and what needs torch, inside its functions.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from radquant.errors import UserError
-from radquant.settings.recipe import WHOLE_ROW, Recipe, in_order_of_activation
+from radquant.settings.precision import Activations, KVCache
+from radquant.settings.recipe import INT, WHOLE_ROW, Recipe, in_order_of_activation
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,6 +44,20 @@ class Settings:
     left_out: tuple[str, ...] = field(default=(), compare=False)
     packs_head: bool = field(default=False, compare=False)
     packs_all: bool = field(default=True, compare=False)  # of a kind, but for what is left out
+    type: str = INT  # a name of registry.NUMBER_TYPES
+    # What it says of the inputs of its layers and of keys and values: that is what runs.
+    activations: Activations | None = None
+    kv_cache: KVCache | None = None
+    # Layers that differ: regular expressions of their names and what holds for these, None if they
+    # are not packed. The first that matches a name's beginning counts.
+    others: tuple[tuple[str, Settings | None], ...] = field(default=(), compare=False)
+
+    def of(self, layer: str) -> Settings | None:
+        """What holds for a layer by its name; None: it is not packed."""
+        for pattern, settings in self.others:
+            if re.match(pattern, layer):
+                return settings
+        return self
 
 
 @dataclass(frozen=True)
@@ -61,6 +77,9 @@ class StoredFormat(Protocol):
     NAME: str  # as in registry.STORED_FORMATS
     METHOD: str  # `quant_method` in the `quantization_config` of config.json
     BITS: tuple[int, ...]  # of a weight
+    TYPES: tuple[str, ...]  # of numbers, names of registry.NUMBER_TYPES
+    VALUES: bool  # whether layers lie in memory as the values that `unpack` gives: `in_memory` is
+    # not called then
     SUFFIXES: tuple[str, ...]  # of a packed layer's tensors; a layer without the first is none
 
     def problem(self, recipe: Recipe) -> str | None:

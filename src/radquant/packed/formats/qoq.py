@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 NAME = "qoq"
 METHOD = "radquant-qoq"  # a name that no other tool takes for a format of its own
 BITS: tuple[int, ...] = (4,)
+TYPES: tuple[str, ...] = ("int",)
+VALUES = False
 SUFFIXES: tuple[str, ...] = ("qweight", "group_scales", "group_zeros", "channel_scales")
 
 
