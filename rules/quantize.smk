@@ -146,7 +146,7 @@ for GIVEN in [n for n, it in SETTINGS.checkpoints.items() if isinstance(it, Give
         params:
             directory=model_directory(GIVEN),
             options=settings_for(
-                stages.TAKE_CHECKPOINT, checkpoint=SETTINGS.checkpoints[GIVEN]
+                stages.TAKE_CHECKPOINT, given=SETTINGS.checkpoints[GIVEN]
             ),
         shell:
             "{ONLINE} {PYTHON} {input.code[0]:q} --original results/models/original"

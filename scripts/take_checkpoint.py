@@ -29,7 +29,7 @@ def main() -> None:
     from radquant.checkpoints.given import take_checkpoint
 
     code = settings.model.trust_remote_code
-    take_checkpoint(settings.checkpoint, args.original, args.downloads, args.output, code)
+    take_checkpoint(settings.given, args.original, args.downloads, args.output, code)
 
 
 if __name__ == "__main__":

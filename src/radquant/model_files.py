@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CONFIG = "config.json"
+GGUF = "gguf"  # `quant_method` where config.json stands beside a GGUF file
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 SHARD = re.compile(r"(pytorch_)?model-\d+-of-\d+\.safetensors")
 # Of peft; of MLX; of LLaVA and of diffusers' trainers.

