@@ -14,6 +14,7 @@ from radquant.errors import UserError
 from radquant.model_files import CONFIG
 from radquant.tokenizer_files import PROBE, read_tokenizer
 
+OTHER_TEMPLATE = "Its chat template is not the original's, which every precision is given here."
 # Of a configuration, what changes no output of the weights, or is the original's in any case.
 NOT_COMPARED = frozenset(
     (
@@ -88,7 +89,7 @@ def check_tokenizers(original: Path, given: Path, code: bool = False) -> list[st
             f"{len(texts):,} short texts otherwise; {AGAIN}"
         )
     if ours.chat_template != theirs.chat_template:
-        return ["Its chat template is not the original's, which every precision is given here."]
+        return [OTHER_TEMPLATE]
     return []
 
 

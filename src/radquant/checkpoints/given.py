@@ -11,6 +11,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from radquant.checkpoints.building import (
 )
 from radquant.checkpoints.compatible import check_architecture, check_tokenizers
 from radquant.checkpoints.fitting import empty_model, found_names, open_config
+from radquant.checkpoints.given_gguf import take_file, write_config
 from radquant.checkpoints.writing import CARD, RECORD, copy_rest, verify
 from radquant.errors import UserError
 from radquant.fetching import clone_or_copy, hub_snapshot
@@ -38,6 +40,8 @@ from radquant.model_files import (
     INDEX,
     LEGAL_FILES,
     StoredTensor,
+    gguf_file,
+    is_gguf,
     matching,
     quantization_of,
     read_config,
@@ -69,11 +73,11 @@ def take_checkpoint(
     with tempfile.TemporaryDirectory() as scratch:
         place, source = locate(given, downloads, Path(scratch))
         if given.is_gguf:
-            from radquant.checkpoints.given_gguf import take_file as take
+            take = partial(take_file, name=GGUF_FILE)
         else:
-            take = take_directory
+            take = partial(take_directory, weights=given.weights)
         with atomic_directory(output) as part:
-            record = take(place, original, part, given.weights, trust_remote_code)
+            record = take(place, original, part, code=trust_remote_code)
             if not given.is_gguf:  # what lies beside a file may be anything
                 copy_legal(place, part)
             files = hash_directory(part, exclude=[RECORD])
@@ -127,6 +131,9 @@ def take_directory(
 ) -> dict[str, Any]:
     """Copy a quantized Hugging Face directory into `part`; the record's part that tells of it."""
     stored, quantization = check_directory(directory, original, weights, code)
+    if is_gguf(quantization):
+        file = gguf_file(directory, quantization)
+        return take_file(file, original, part, file.name, code)
     settings = read_settings(directory, quantization)
     packed = packed_layers(stored, settings)
     inside = {name for layer in packed.values() for name in layer.values()}
@@ -135,7 +142,8 @@ def take_directory(
     check_parts(directory, stored, packed, plain, code)
     notes = check_tokenizers(original, directory, code)
     own = read_json(directory / RECORD) if (directory / RECORD).is_file() else {}
-    write_config(original, part, read_config(directory))
+    own_config = read_config(directory)
+    write_config(original, part, {key: own_config[key] for key in OF_ITS_OWN if key in own_config})
     for path in weight_files(directory):
         clone_or_copy(path.resolve(), part / path.name)
     for name in (INDEX, RUNTIME):
@@ -204,12 +212,6 @@ def check_parts(
             )
 
 
-def write_config(original: Path, part: Path, own: Mapping[str, Any]) -> None:
-    """Write the original's configuration with what is the checkpoint's own."""
-    kept = {key: own[key] for key in OF_ITS_OWN if key in own}
-    write_json(part / CONFIG, read_json(original / CONFIG) | kept)
-
-
 def layers_of(own: Mapping[str, Any], packed: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The packed layers; those of this program's own record with their errors."""
     known = {layer["name"]: layer for layer in own.get("layers", []) if "name" in layer}
@@ -226,10 +228,11 @@ def origin_hashes(place: Path, files: Mapping[str, str]) -> dict[str, str]:
     """{file: sha256} of what was given; weights were hashed where they are now."""
     if place.is_file():
         return {place.name: files[GGUF_FILE]}
+    weights = (".safetensors", ".gguf")
     found = {}
     for path in sorted(place.iterdir()):
         if path.is_file() and path.name not in (CARD, RECORD):
-            same = path.suffix == ".safetensors" and path.name in files
+            same = path.suffix in weights and path.name in files
             if same or path.suffix in (".json", ".jinja", ".model", ".txt"):
                 found[path.name] = files[path.name] if same else sha256_file(path)
     return found

@@ -15,7 +15,7 @@ from radquant import registry
 from radquant.corpus.evaluation import written_reports
 from radquant.errors import UserError
 from radquant.files import read_json, read_table, require_file, sha256_file, sha256_text
-from radquant.model_files import GGUF
+from radquant.model_files import is_gguf
 from radquant.packed.formats import settings_of
 from radquant.reporting.checks import (
     COMPUTED_AS,
@@ -378,7 +378,7 @@ def _stated(folder: Path) -> dict[str, Any]:
     """What a checkpoint's config.json says of activations and cache."""
     config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
     quantization = config.get("quantization_config")
-    if not quantization or quantization.get("quant_method") == GGUF:  # which speaks of weights
+    if not quantization or is_gguf(quantization):  # which speaks of weights alone
         return {}
     settings = settings_of(quantization.get("weights", quantization))
     return {
@@ -421,7 +421,9 @@ def _read_record(path: Path, require: Sequence[str]) -> dict[str, Any]:
 def _weight_files(folder: Path) -> list[Path]:
     files = sorted([*folder.glob("*.safetensors"), *folder.glob("*.gguf")])
     if not files:
-        raise UserError(f"{folder} holds no model*.safetensors or .gguf; run the workflow to make it")
+        raise UserError(
+            f"{folder} holds no model*.safetensors or .gguf; run the workflow to make it"
+        )
     return files
 
 
