@@ -60,17 +60,32 @@ def model_from_hub(
     Where the cache lies, which token is used and whether the network may be reached
     (HF_HUB_OFFLINE) are the user's settings. source.json records the commit found.
     """
+    snapshot = hub_snapshot(model_id, revision, code=trust_remote_code)
+    record = {"kind": "hub", "id": model_id, "revision": snapshot.name}
+    take = (Path(output), record, _link_or_copy, check)
+    _copy_model(snapshot, weights, trust_remote_code, *take)
+
+
+def hub_snapshot(
+    model_id: str, revision: str, files: Sequence[str] | None = None, code: bool = False
+) -> Path:
+    """The folder of a hub model in the user's own cache, named after the commit.
+
+    files: those to fetch, or else all that belong to a Hugging Face directory. code: also the
+    program code that it brings.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    code = CODE_FILES if trust_remote_code else ()
+    if files is None:
+        wanted = [*SMALL_FILES, *LEGAL_FILES, "*.safetensors", INDEX, *(CODE_FILES if code else ())]
+        # Folders hold other formats; "consolidated" is a second copy of the same weights.
+        ignored = ["*/*", "consolidated*"]
+    else:
+        wanted, ignored = list(files), []
     try:
         snapshot = snapshot_download(
-            model_id,
-            revision=revision,
-            allow_patterns=[*SMALL_FILES, *LEGAL_FILES, "*.safetensors", INDEX, *code],
-            # Folders hold other formats; "consolidated" is a second copy of the same weights.
-            ignore_patterns=["*/*", "consolidated*"],
+            model_id, revision=revision, allow_patterns=wanted, ignore_patterns=ignored
         )
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise UserError(
@@ -78,9 +93,7 @@ def model_from_hub(
             f"({type(error).__name__}); check the name, the revision, the network, and that your "
             "account has accepted the model's terms and is logged in (hf auth login)"
         ) from error
-    record = {"kind": "hub", "id": model_id, "revision": Path(snapshot).name}
-    take = (Path(output), record, _link_or_copy, check)
-    _copy_model(Path(snapshot), weights, trust_remote_code, *take)
+    return Path(snapshot)
 
 
 def model_from_directory(
@@ -99,7 +112,7 @@ def model_from_directory(
     if not source.is_dir():
         raise UserError(f"the model directory {path} does not exist or is not a directory")
     record = {"kind": "path", "path": str(source.resolve())}
-    take = (Path(output), record, _clone_or_copy, check)
+    take = (Path(output), record, clone_or_copy, check)
     _copy_model(source, weights, trust_remote_code, *take)
 
 
@@ -131,7 +144,8 @@ def _link_or_copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _clone_or_copy(source: Path, target: Path) -> None:
+def clone_or_copy(source: Path, target: Path) -> None:
+    """Copy a file; where the file system can, the copy shares its blocks."""
     with open(source, "rb") as original, open(target, "wb") as clone:
         try:
             fcntl.ioctl(clone, FICLONE, original.fileno())

@@ -7,6 +7,7 @@ from radquant.settings.cleaning import Cleaning, Evaluation
 from radquant.settings.compute import Compute
 from radquant.settings.corpus import Corpus
 from radquant.settings.generation import Generation
+from radquant.settings.given import Given
 from radquant.settings.model import Model
 from radquant.settings.options import Part
 from radquant.settings.precision import Precision
@@ -61,6 +62,7 @@ QUANTIZE_GPTQMODEL = (
     CODE_OF_MODEL,
 )
 QUANTIZE_WITH = {"autoawq": QUANTIZE_AUTOAWQ, "gptqmodel": QUANTIZE_GPTQMODEL}
+TAKE_CHECKPOINT = (Part("given", Given), CODE_OF_MODEL)
 LIKELIHOOD = (
     ROUNDING,
     TARGET_AND_DATE,
