@@ -88,12 +88,27 @@ def hub_snapshot(
             model_id, revision=revision, allow_patterns=wanted, ignore_patterns=ignored
         )
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise UserError(
-            f"the hub model {model_id!r} at revision {revision!r} could not be fetched "
-            f"({type(error).__name__}); check the name, the revision, the network, and that your "
-            "account has accepted the model's terms and is logged in (hf auth login)"
-        ) from error
+        raise _not_fetched(model_id, revision, error) from error
     return Path(snapshot)
+
+
+def hub_listing(model_id: str, revision: str) -> tuple[str, list[str]]:
+    """The commit that a revision of a hub model stands for, and the names of its files."""
+    from huggingface_hub import HfApi
+
+    try:
+        found = HfApi().model_info(model_id, revision=revision)
+    except Exception as error:  # of whichever client it asks through; no report is near
+        raise _not_fetched(model_id, revision, error) from error
+    return str(found.sha), sorted(each.rfilename for each in found.siblings or ())
+
+
+def _not_fetched(model_id: str, revision: str, error: Exception) -> UserError:
+    return UserError(
+        f"the hub model {model_id!r} at revision {revision!r} could not be fetched "
+        f"({type(error).__name__}); check the name, the revision, the network, and that your "
+        "account has accepted the model's terms and is logged in (hf auth login)"
+    )
 
 
 def model_from_directory(

@@ -87,7 +87,6 @@ def take_checkpoint(
                 "cpu_seconds": time.process_time(),
                 "peak_process_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
             }
-            record["notes"] += size_notes(original, part)
             write_json(part / RECORD, {**record, **costs, "files": files})
 
 
@@ -236,21 +235,3 @@ def origin_hashes(place: Path, files: Mapping[str, str]) -> dict[str, str]:
             if same or path.suffix in (".json", ".jinja", ".model", ".txt"):
                 found[path.name] = files[path.name] if same else sha256_file(path)
     return found
-
-
-def size_notes(original: Path, part: Path) -> list[str]:
-    """A sentence if the checkpoint is no smaller than the original."""
-    sizes = [
-        sum(path.stat().st_size for path in folder.glob("*") if is_weights(path))
-        for folder in (original, part)
-    ]
-    if sizes[1] < sizes[0]:
-        return []
-    return [
-        f"Its weight files have {sizes[1]:,} bytes and the original's {sizes[0]:,}: it saves no "
-        "space."
-    ]
-
-
-def is_weights(path: Path) -> bool:
-    return path.suffix in (".safetensors", ".gguf")
