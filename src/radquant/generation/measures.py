@@ -1,13 +1,10 @@
 """What a stage cost: wall and CPU seconds, latency, peak memory."""
 
 import functools
-import resource
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -36,24 +33,6 @@ def stopwatch(device: torch.device) -> Iterator[Spent]:
 def synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def waited_seconds() -> float | None:
-    """Seconds for which this process's threads were ready to run and no core was free, added up.
-
-    None where the system does not say. Linux does (Documentation/scheduler/sched-stats.rst).
-    """
-    try:
-        files = [task / "schedstat" for task in Path("/proc/self/task").iterdir()]
-        return sum(int(file.read_text().split()[1]) for file in files) / 1e9
-    except (OSError, IndexError):
-        return None
-
-
-def peak_process_bytes() -> int:
-    """Return the largest resident size of this process so far, in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # kernels differ in the unit
 
 
 def peak_device_bytes(device: torch.device) -> int | None:

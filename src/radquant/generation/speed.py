@@ -20,8 +20,8 @@ from radquant.code import processor
 from radquant.errors import UserError
 from radquant.generation.engines.kind import Engine, Opened, Wanted
 from radquant.generation.generate import Writing, task_of
-from radquant.generation.measures import waited_seconds
 from radquant.generation.opening import open_precision
+from radquant.generation.process_costs import waited_seconds
 from radquant.generation.prompting import prompts_of
 from radquant.generation.stage import Reading
 from radquant.generation.tasks import Done, Task
