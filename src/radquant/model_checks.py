@@ -16,6 +16,7 @@ from radquant.model_files import (
     INDEX,
     StoredTensor,
     check_links,
+    is_gguf,
     quantization_of,
     read_config,
     read_object,
@@ -36,7 +37,7 @@ PARSED = ("generation_config.json", "tokenizer_config.json", "special_tokens_map
 
 
 def check_model(directory: Path) -> dict[str, StoredTensor]:
-    """The tensors of the model in a folder, original or packed.
+    """The tensors of the model in a folder, original or packed; but for those in a GGUF file.
 
     Raises UserError, with the file's name, unless its files go together.
     """
@@ -51,6 +52,8 @@ def check_model(directory: Path) -> dict[str, StoredTensor]:
         if (directory / name).exists():
             read_object(directory / name)
     stored = stored_tensors(directory)
+    if is_gguf(quantization):  # whose own header says what it holds
+        return stored
     if not stored:
         raise UserError(f"{directory} holds no tensor; {AGAIN}")
     if quantization is None:
