@@ -44,7 +44,11 @@ def device_name(device: torch.device) -> str:
     """Return the model name of the GPU or of the CPU."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return torch.backends.cpu.get_cpu_capability() + " CPU" if not _cpu_model() else _cpu_model()
+    return cpu_name()
+
+
+def cpu_name() -> str:
+    return _cpu_model() or f"{torch.backends.cpu.get_cpu_capability()} CPU"
 
 
 @functools.cache
