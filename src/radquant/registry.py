@@ -16,6 +16,7 @@ ENGINES: dict[str, str] = {
     "lean": "radquant.generation.engines.lean",
     "transformers": "radquant.generation.engines.transformers_engine",
     "vllm": "radquant.generation.engines.vllm",
+    "llama.cpp": "radquant.generation.engines.llama_cpp",
 }
 # How a weight is stored as a number.
 NUMBER_TYPES: dict[str, str] = {
