@@ -27,6 +27,23 @@ OWN = "radquant"
 OTHER_PACKAGES = ("autoawq", "gptqmodel")
 
 
+# Of a weight. A mixture takes those that its method rounds to and its format holds.
+WIDTHS = (2, 3, 4, 8)
+MIXED_WIDTHS = (3, 4, 8)
+MIXED_FORMATS = ("compressed-tensors", "gptq")  # those that say bits layer by layer
+
+
+class MixedBits(Section):
+    """Bits that differ between layers: more for those where rounding costs the most."""
+
+    average: float = Field(
+        gt=min(MIXED_WIDTHS),
+        lt=max(MIXED_WIDTHS),
+        description="Bits that a weight of the linear layers has on average, at most; scales and "
+        "zero points are not counted, as they are not in bits",
+    )
+
+
 class Recipe(Section):
     """How the weights of a checkpoint are quantized."""
 
@@ -40,8 +57,10 @@ class Recipe(Section):
         description="How a weight is stored as a number; any but int fixes bits, group_size and "
         "zero_point",
     )
-    bits: Annotated[int, OneOf((2, 3, 4, 8))] = Field(
-        4, description="Bits of a weight; 2 not with awq"
+    bits: Annotated[int | MixedBits, OneOf(WIDTHS, section=MixedBits)] = Field(
+        4,
+        description="Bits of a weight; 2 not with awq. {average: 4.25} gives each layer 4 or 8, "
+        "with gptq also 3, by what rounding it costs",
     )
     group_size: Annotated[int, OneOf(GROUP_SIZES)] = Field(
         128,
