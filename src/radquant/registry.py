@@ -20,6 +20,9 @@ ENGINES: dict[str, str] = {
 # How a weight is stored as a number.
 NUMBER_TYPES: dict[str, str] = {
     "int": "radquant.packed.types.integer",
+    "fp8": "radquant.packed.types.fp8",
+    "mxfp4": "radquant.packed.types.mxfp4",
+    "nvfp4": "radquant.packed.types.nvfp4",
 }
 STORED_FORMATS: dict[str, str] = {
     "gemm": "radquant.packed.formats.gemm",

@@ -1,5 +1,6 @@
 """What happens to activations, KV cache and head at run time."""
 
+import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
@@ -14,12 +15,42 @@ LARGEST_GROUP = 1_000_000
 LEAST_CLIP_RATIO = 0.01
 DYNAMIC, STATIC = "dynamic", "static"
 ACTIVATION_GRANULARITIES = (TENSOR, TOKEN, GROUP)
-CACHE_GRANULARITIES = (TOKEN, HEAD, GROUP)
+CACHE_GRANULARITIES = (TENSOR, TOKEN, HEAD, GROUP)
+INT, FP8, MXFP4, NVFP4 = "int", "fp8", "mxfp4", "nvfp4"
+ROUNDED_TO = (INT, FP8, MXFP4, NVFP4)
+# What floating-point types say themselves, of activations and of keys and values.
+FIXED_BY_TYPE: dict[str, dict[str, Any]] = {
+    FP8: {"bits": 8, "symmetric": True},
+    MXFP4: {"bits": 4, "symmetric": True, "granularity": GROUP, "group_size": 32},
+    NVFP4: {"bits": 4, "symmetric": True, "granularity": GROUP, "group_size": 16},
+}
+
+
+def with_values_of_type(values: Any) -> Any:
+    """What a type of numbers fixes need not be said."""
+    if not isinstance(values, Mapping) or not isinstance(values.get("type", INT), str):
+        return values
+    return {**FIXED_BY_TYPE.get(values.get("type", INT), {}), **values}
+
+
+def check_values_of_type(settings: Any) -> None:
+    """Refuse a type of numbers with values that it does not go with."""
+    for key, value in FIXED_BY_TYPE.get(settings.type, {}).items():
+        if getattr(settings, key) != value:
+            raise wrong(
+                f": type {settings.type} has {key} {json.dumps(value)}, not "
+                f"{json.dumps(getattr(settings, key))}; leave {key} out"
+            )
 
 
 class Activations(Section):
     """Rounding of the input of each quantized linear layer."""
 
+    type: Annotated[str, OneOf(ROUNDED_TO)] = Field(
+        INT,
+        description="What values are rounded to; fp8 (E4M3), mxfp4 and nvfp4 fix bits and "
+        "symmetric, and the two of 4 bits fix the groups",
+    )
     bits: Annotated[int, OneOf((4, 8))] = Field(description="Bits of an activation")
     granularity: Annotated[str, OneOf(ACTIVATION_GRANULARITIES)] = Field(
         TOKEN,
@@ -49,8 +80,17 @@ class Activations(Section):
         "(down_proj)",
     )
 
+    _of_type = model_validator(mode="before")(with_values_of_type)
+
     @model_validator(mode="after")
     def check_range(self) -> Self:
+        check_values_of_type(self)
+        if self.type == MXFP4 and self.range == STATIC:
+            raise wrong(": type mxfp4 has no static range: a power of two is taken of each group")
+        if self.type != INT and self.clip_ratio != 1:
+            raise wrong(f": clip_ratio does not go with type {self.type}; leave it out")
+        if self.type == FP8 and self.range == STATIC and self.granularity == GROUP:
+            raise wrong(": type fp8 has static ranges by tensor; use granularity tensor")
         if self.range == STATIC and self.granularity == TOKEN:
             raise wrong(
                 ": a static range cannot be of a token, which calibration has not seen; "
@@ -69,11 +109,16 @@ class Activations(Section):
 class KVCache(Section):
     """Rounding of keys and values when they enter the cache, each token by itself."""
 
+    type: Annotated[str, OneOf(ROUNDED_TO)] = Field(
+        INT,
+        description="What values are rounded to; fp8 (E4M3), mxfp4 and nvfp4 fix bits and "
+        "symmetric, and the two of 4 bits fix the groups",
+    )
     bits: Annotated[int, OneOf((4, 8))] = Field(description="Bits of a key's or value's channel")
     granularity: Annotated[str, OneOf(CACHE_GRANULARITIES)] = Field(
         HEAD,
         description="What shares a scale; token (all its heads), head, or group of a head's "
-        "channels",
+        "channels; fp8 only: tensor (one fixed scale a layer: the checkpoint's, or 1)",
     )
     group_size: int = Field(
         64,
@@ -84,6 +129,18 @@ class KVCache(Section):
     symmetric: bool = Field(
         False, description="A grid about 0, or one from the least to the largest value"
     )
+
+    _of_type = model_validator(mode="before")(with_values_of_type)
+
+    @model_validator(mode="after")
+    def check_type(self) -> Self:
+        check_values_of_type(self)
+        if self.granularity == TENSOR and self.type != FP8:
+            raise wrong(
+                ": granularity tensor, one fixed scale a layer, is for type fp8; use head, token "
+                "or group"
+            )
+        return self
 
 
 class LMHead(Section):
