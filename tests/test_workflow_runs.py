@@ -83,7 +83,7 @@ def test_a_run_killed_twice_ends_with_the_bytes_of_an_undisturbed_one(
     tests/faults kills in every stage, and test_streaming within a quantization.
     """
     results = run / "results"
-    for written in ("generations", "annotations", "scores", "logs"):
+    for written in ("generations/w4a8", "annotations/w4a8", "scores", "logs"):
         shutil.rmtree(results / written)
     (results / "report.md").unlink()
     shard = "w4a8/shard-2-of-2"

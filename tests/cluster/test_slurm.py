@@ -132,7 +132,10 @@ def test_jobs_were_killed_and_all_others_ended_well_on_both_nodes(run: Path) -> 
 
 def test_scores_are_those_of_a_local_run(run: Path, tmp_path: Path) -> None:
     local = tiny_run(tmp_path / "run")
-    finish(local, *TINY, "--cores", "2")
+    systems = ["original", "w4a16", "copy-input", "constant"]
+    wanted = [f"results/scores/{name}.parquet" for name in systems]
+    wanted += [f"results/likelihood/{name}.parquet" for name in systems[:2]]
+    finish(local, *wanted, *TINY, "--cores", "2")
     found, expected = contents(run, RESULTS), contents(local, RESULTS)
     assert len([name for name in expected if "/scores/" in name]) == 4
     assert found.keys() == expected.keys()
