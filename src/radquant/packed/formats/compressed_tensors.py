@@ -382,11 +382,15 @@ def plain_values(packed: dict[str, Tensor], recipe: Recipe) -> tuple[Table, Tabl
 
 
 def vllm_problem(settings: Settings, on_cpu: bool) -> str | None:
+    if settings.type != INT:
+        return floats.vllm_problem(settings, on_cpu)
     lacking = other_programs.vllm_lacks_bits(settings, VLLM_BITS, on_cpu)
     return lacking or other_programs.vllm_lacks_order(settings)
 
 
 def loading(settings: Settings, dtype: str) -> list[str]:
+    if settings.type != INT:
+        return floats.loading(settings, dtype)
     kind = "" if settings.symmetric else " of the Hopper kind, for 8 bits with zero points"
     hindrance = other_programs.vllm_hindrance(settings)
     return [
