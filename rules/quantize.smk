@@ -7,7 +7,11 @@ CALIBRATION_RECORD = "results/calibration/set.json"
 
 
 def checkpoints_of(*tools):
-    return [name for name, it in SETTINGS.checkpoints.items() if it.tool in tools]
+    return [
+        name
+        for name, it in SETTINGS.checkpoints.items()
+        if not isinstance(it, Given) and it.tool in tools
+    ]
 
 
 def recipe(wildcards):
@@ -110,3 +114,41 @@ rule quantize_with_tool:
         " --calibration {input.calibration[0]} --calibration-record {input.calibration[1]}"
         " {params.options}"
         " --output results/checkpoints/{wildcards.checkpoint} 2>&1 | tee {log} >&2"
+
+
+def given_files(checkpoint):
+    """Return the files of a checkpoint that lies on this machine."""
+    path = checkpoint.path
+    if not path or checkpoint.is_gguf:
+        return existing(path)
+    names = ["config.json", *checkpoint.weights]
+    return existing(*(f"{path}/{name}" for name in names))
+
+
+# Each in a rule of its own: their weight files have names of their own.
+for GIVEN in [n for n, it in SETTINGS.checkpoints.items() if isinstance(it, Given)]:
+
+    rule:
+        name:
+            f"take_{GIVEN}"
+        localrule: True
+        input:
+            code=code("take_checkpoint.py"),
+            original=model_files("original"),
+            given=given_files(SETTINGS.checkpoints[GIVEN]),
+        output:
+            model_files(GIVEN),
+        log:
+            f"results/logs/take/{GIVEN}.log",
+        resources:
+            mem_mb=memory(4000),
+            runtime=60,
+        params:
+            directory=model_directory(GIVEN),
+            options=settings_for(
+                stages.TAKE_CHECKPOINT, given=SETTINGS.checkpoints[GIVEN]
+            ),
+        shell:
+            "{ONLINE} {PYTHON} {input.code[0]:q} --original results/models/original"
+            " {params.options} --downloads {DOWNLOADS} --output {params.directory}"
+            " 2>&1 | tee {log} >&2"

@@ -20,6 +20,7 @@ from radquant.settings import (
     corpus,
     corpus_sources,
     generation,
+    given,
     model,
     precision,
     recipe,
@@ -40,7 +41,7 @@ HEAD = """\
 # src/radquant/settings/; change it there.
 """
 MODULES = (
-    *(calibration, cleaning, compute, corpus, generation, model, precision, recipe, run),
+    *(calibration, cleaning, compute, corpus, generation, given, model, precision, recipe, run),
     *(scoring, sources, speed, study, subgroups, task),
 )
 # A table of keys in a page: <!-- keys: Recipe --> … <!-- end of keys -->

@@ -9,9 +9,10 @@ from radquant.settings.cleaning import Cleaning, Evaluation
 from radquant.settings.compute import Compute
 from radquant.settings.corpus import Corpus
 from radquant.settings.generation import Generation
+from radquant.settings.given import AnyCheckpoint, Given
 from radquant.settings.model import Model
 from radquant.settings.precision import STATIC, Precision, same_rounding
-from radquant.settings.recipe import Checkpoint, needs_calibration
+from radquant.settings.recipe import needs_calibration
 from radquant.settings.scoring import Scoring, Statistics
 from radquant.settings.section import LARGEST, Name, Section, wrong
 from radquant.settings.sentences import cut, nearest
@@ -57,8 +58,10 @@ class Run(Seeded):
         description="The texts that quantization is fitted to; training reports, unless table or "
         "hub gives others",
     )
-    checkpoints: dict[Name, Checkpoint] = Field(
-        {}, description="Stored weights by name; one that no precision names is not built"
+    checkpoints: dict[Name, AnyCheckpoint] = Field(
+        {},
+        description="Stored weights by name, made by a recipe, or given as path, hub or wheel; one "
+        "that no precision names is not built",
     )
     precisions: dict[Name, Precision] = Field(
         {ORIGINAL: Precision(checkpoint=ORIGINAL)},
@@ -85,6 +88,11 @@ class Run(Seeded):
         paths |= {
             "generation.prompt": self.generation.prompt,
             "calibration.prompt": calibration.prompt,
+        }
+        paths |= {
+            f"checkpoints.{name}.path": checkpoint.path
+            for name, checkpoint in self.checkpoints.items()
+            if isinstance(checkpoint, Given)
         }
         paths |= {f"study.readings.{n}": path for n, path in enumerate(self.study.readings)}
         for key, path in paths.items():
@@ -208,7 +216,10 @@ class Run(Seeded):
             rounding = precision.activations
             if rounding is None or rounding.range != STATIC:
                 continue
-            stored = self.checkpoints[precision.checkpoint].activations
+            checkpoint = self.checkpoints[precision.checkpoint]
+            if isinstance(checkpoint, Given):  # what it has stored is known when it is loaded
+                continue
+            stored = checkpoint.activations
             if not same_rounding(stored, rounding):
                 raise wrong(
                     f"precisions.{name}.activations has range static, whose ranges are stored with "
@@ -226,4 +237,5 @@ class Run(Seeded):
     @property
     def calibrated_checkpoints(self) -> list[str]:
         """Those of the used checkpoints that need calibration texts."""
-        return [name for name in self.used_checkpoints if needs_calibration(self.checkpoints[name])]
+        made = [(name, self.checkpoints[name]) for name in self.used_checkpoints]
+        return [name for name, it in made if not isinstance(it, Given) and needs_calibration(it)]
