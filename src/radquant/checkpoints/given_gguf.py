@@ -89,7 +89,8 @@ def kind_of(file: GGUFModel) -> str:
     known = {int(each): each.name for each in LlamaFileType}
     if said in known:
         return known[said].removeprefix(MOSTLY)
-    return ", ".join(sorted({tensor.type for tensor in file.tensors.values()}))
+    found = {tensor.type for tensor in file.tensors.values()}
+    return ", ".join(sorted(found - set(FLOAT_TYPES) or found))
 
 
 def bits_of(tensors: Any) -> float:
