@@ -65,6 +65,16 @@ class QuantizedWeight:
         )
 
 
+@dataclass(frozen=True)
+class StoredValues:
+    """The weights of a layer in a format of which no more is asked than its values."""
+
+    values: Tensor  # [out, in] float32
+
+    def dequantize(self) -> Tensor:
+        return self.values
+
+
 def by_group(weight: Tensor, group_size: int) -> Tensor:
     """View [out, in] as [out, groups, in / groups]; group size -1 makes one group."""
     return weight.unflatten(-1, (1, -1) if group_size == WHOLE_ROW else (-1, group_size))
@@ -182,13 +192,16 @@ def round_to_grid(groups: Tensor, scale: Tensor, zero: Tensor, recipe: Recipe) -
     return kind.values(kind.nearest(groups, scale, zero, recipe), scale, zero, recipe)
 
 
-def quantize(weight: Tensor, recipe: Recipe, keep: Tensor | None = None) -> QuantizedWeight:
+def quantize(
+    weight: Tensor, recipe: Recipe, keep: Tensor | None = None, outer: Tensor | None = None
+) -> QuantizedWeight:
     """Round [out, in] weights to nearest; `keep` is the share of each group's range, [out, groups].
 
-    Works for every type, bit width and group size, whatever the recipe's method.
+    Works for every type, bit width and group size, whatever the recipe's method. outer:
+    `shared_by_rows`, where it is shared with more rows than these.
     """
     groups = by_group(weight.float(), recipe.group_size)
-    outer = shared_by_rows(groups, recipe)
+    outer = shared_by_rows(groups, recipe) if outer is None else outer
     scale, zero = find_kept_grid(groups, recipe, keep, outer)
     codes = nearest(groups, scale[..., None], zero[..., None], recipe)
     return stored(codes.flatten(-2), (scale, zero), groups, recipe, outer=outer)

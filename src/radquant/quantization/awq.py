@@ -21,6 +21,7 @@ from radquant.errors import UserError
 from radquant.families.architectures import Group, Norm
 from radquant.families.inspection import linear_of, row_range
 from radquant.finite import OVERFLOWING
+from radquant.packed.gguf_blocks import recipe_for_width
 from radquant.packed.grid import by_group, find_grid, of_group, round_to_grid, shared_by_rows
 from radquant.quantization.calibration_statistics import (
     InputStatistics,
@@ -199,14 +200,18 @@ def rounded_input_loss(
     return loss
 
 
-def search_clip(weight: Tensor, gram: Tensor, recipe: Recipe) -> Tensor:
+def search_clip(
+    weight: Tensor, gram: Tensor, recipe: Recipe, outer: Tensor | None = None
+) -> Tensor:
     """The share of each group's range to keep, [out, in / group_size], by least output error.
 
     At first each group's error is looked at by itself, as in AutoAWQ. Then the groups are gone
     through once more, each with the errors of the row's others as they then are: errors of groups
-    whose inputs go together can cancel. No row's tr(δ·H·δᵀ) grows by it.
+    whose inputs go together can cancel. No row's tr(δ·H·δᵀ) grows by it. outer: as in
+    `grid.quantize`.
     """
-    outer = shared_by_rows(by_group(weight, recipe.group_size), recipe)
+    if outer is None:
+        outer = shared_by_rows(by_group(weight, recipe.group_size), recipe)
     parts = weight.split(CLIP_ROWS)
     shared = [None] * len(parts) if outer is None else list(torch.split(outer, CLIP_ROWS))
     return torch.cat(
@@ -324,6 +329,7 @@ def scale_group(
     if group.source is None:
         return
     weights = [linear_of(layer, name).weight for name in group.linears]
+    recipe = recipe_for_width(recipe, weights[0].shape[1])
     if isinstance(group.source, Norm):
         norm = layer.get_submodule(group.source.name)
         assert isinstance(norm.weight, Tensor)

@@ -12,7 +12,14 @@ from radquant.errors import UserError
 from radquant.families.architectures import Architecture
 from radquant.finite import OVERFLOWING, relative, relative_change
 from radquant.packed.formats import StoredFormat, settings_for, unpack
-from radquant.packed.grid import QuantizedWeight, quantize, require_fine_enough
+from radquant.packed.gguf_blocks import recipe_for_width
+from radquant.packed.grid import (
+    QuantizedWeight,
+    by_group,
+    quantize,
+    require_fine_enough,
+    shared_by_rows,
+)
 from radquant.quantization.awq import output_error, rows_for_loss, search_clip
 from radquant.quantization.calibration_statistics import (
     InputStatistics,
@@ -21,7 +28,7 @@ from radquant.quantization.calibration_statistics import (
     rounded_error,
 )
 from radquant.quantization.gptq import quantize_gptq
-from radquant.settings.recipe import Recipe, uses_gptq_rounding
+from radquant.settings.recipe import INT, Recipe, uses_gptq_rounding
 
 
 @contextmanager
@@ -66,13 +73,15 @@ def round_layer(
                     each: best_weights(weight, inputs, recipe.damp_percent)
                     for each, weight in weights.items()
                 }
-        for linear_name, rounded in round_group(aims, name, gram, recipe):
+        width = next(iter(weights.values())).shape[1]
+        own = recipe_for_width(recipe, width)
+        for linear_name, rounded in round_group(aims, name, gram, own):
             weight, full_name = weights[linear_name], f"{name}.{linear_name}"
-            packed = form.pack(rounded, recipe)
+            packed = form.pack(rounded, own)
             packed = {key: value.cpu().contiguous() for key, value in packed.items()}
             evaluated = rounded.dequantize()
             with naming(full_name):
-                require_fine_enough(weight, evaluated, recipe)
+                require_fine_enough(weight, evaluated, own)
             if not torch.equal(unpack(packed, settings).dequantize(), evaluated.cpu()):
                 raise UserError(f"unpacking {full_name} does not give the quantized weights back")
             records.append(linear_record(full_name, weight, evaluated, exact, inputs))
@@ -88,15 +97,16 @@ def round_group(
     layer: their decoder layer, for messages.
     """
 
-    def kept(weight: Tensor) -> Tensor | None:
+    def kept(weight: Tensor, outer: Tensor | None = None) -> Tensor | None:
         if gram is None or not recipe.clip or recipe.desc_act:  # whose groups are not known yet
             return None
-        return search_clip(weight, gram, recipe)
+        return search_clip(weight, gram, recipe, outer)
 
     if gram is None or not uses_gptq_rounding(recipe):
+        shared = shared_by_layers(weights, recipe)
         for name, weight in weights.items():
             with naming(f"{layer}.{name}"):
-                rounded = quantize(weight, recipe, kept(weight))
+                rounded = quantize(weight, recipe, kept(weight, shared.get(name)), shared.get(name))
             yield name, rounded
         return
     # Together: they have the same factor, and rows are rounded each by itself.
@@ -108,6 +118,21 @@ def round_group(
         rows = slice(start, start + len(weight))
         yield name, rounded.rows(rows)
         start = rows.stop
+
+
+def shared_by_layers(weights: Mapping[str, Tensor], recipe: Recipe) -> dict[str, Tensor]:
+    """What the groups of layers that share an input share, by the layers' names; {}: nothing.
+
+    Of all their rows together: some of it (NVFP4's global scale) is one number of them all, and
+    engines multiply such layers in one product.
+    """
+    if recipe.type == INT:  # whose rows share nothing with other rows
+        return {}
+    outer = shared_by_rows(by_group(torch.cat(list(weights.values())), recipe.group_size), recipe)
+    if outer is None:
+        return {}
+    parts = outer.split([len(weight) for weight in weights.values()])
+    return dict(zip(weights, parts, strict=True))
 
 
 def linear_record(

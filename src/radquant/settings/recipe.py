@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from radquant import registry
 from radquant.errors import UserError
-from radquant.settings.precision import Activations
+from radquant.settings.precision import STATIC, Activations
 from radquant.settings.section import Off, OneOf, Section, wrong
 from radquant.settings.sentences import made
 
@@ -20,11 +20,29 @@ WHOLE_ROW = -1  # the group size that stands for one group a row, "per channel"
 GROUP_SIZES = (16, 32, 64, 128, WHOLE_ROW)
 # Of integers. Other types of numbers say themselves how many channels share a scale.
 INTEGER_GROUP_SIZES = (32, 64, 128, WHOLE_ROW)
+INTEGER_BITS = (2, 3, 4, 8)
 INT = "int"
 FIXED_BY_TYPE = ("bits", "group_size", "zero_point")
 # Who can carry out a recipe. Each other package has a script and an environment of its name.
 OWN = "radquant"
 OTHER_PACKAGES = ("autoawq", "gptqmodel")
+
+
+# Of a weight. A mixture takes those that its method rounds to and its format holds.
+WIDTHS = (2, 3, 4, 5, 6, 8)
+MIXED_WIDTHS = (3, 4, 8)
+MIXED_FORMATS = ("compressed-tensors", "gptq")  # those that say bits layer by layer
+
+
+class MixedBits(Section):
+    """Bits that differ between layers: more for those where rounding costs the most."""
+
+    average: float = Field(
+        gt=min(MIXED_WIDTHS),
+        lt=max(MIXED_WIDTHS),
+        description="Bits that a weight of the linear layers has on average, at most; scales and "
+        "zero points are not counted, as they are not in bits",
+    )
 
 
 class Recipe(Section):
@@ -40,8 +58,10 @@ class Recipe(Section):
         description="How a weight is stored as a number; any but int fixes bits, group_size and "
         "zero_point",
     )
-    bits: Annotated[int, OneOf((2, 3, 4, 8))] = Field(
-        4, description="Bits of a weight; 2 not with awq"
+    bits: Annotated[int | MixedBits, OneOf(WIDTHS, section=MixedBits)] = Field(
+        4,
+        description="Bits of a weight; 2 not with awq, 5 and 6 only with types that have them. "
+        "{average: 4.25} gives each layer 4 or 8, with gptq also 3, by what rounding it costs",
     )
     group_size: Annotated[int, OneOf(GROUP_SIZES)] = Field(
         128,
@@ -151,9 +171,18 @@ def check_type(recipe: Recipe) -> None:
     if recipe.type == INT and recipe.group_size not in INTEGER_GROUP_SIZES:
         sizes = ", ".join(map(str, INTEGER_GROUP_SIZES))
         raise wrong(f": type int has no groups of {recipe.group_size}; use one of {sizes}")
+    if recipe.type == INT and recipe.bits not in INTEGER_BITS and isinstance(recipe.bits, int):
+        bits = ", ".join(map(str, INTEGER_BITS))
+        raise wrong(f": type int has no {recipe.bits} bits; use one of {bits}")
     if recipe.type != INT and (recipe.desc_act or recipe.progressive):
         key = "desc_act" if recipe.desc_act else "progressive"
         raise wrong(f": {key} does not go with type {recipe.type}; leave it out, or use type int")
+    inputs = recipe.activations
+    if recipe.type == INT and inputs and inputs.type != INT and inputs.range == STATIC:
+        raise wrong(
+            f": static activations of type {inputs.type} are stored with weights of that type; "
+            f"use type {inputs.type}, or range dynamic"
+        )
     if problem := registry.load_kind(registry.NUMBER_TYPES, recipe.type).problem(recipe):
         raise wrong(f": {problem}")
 
