@@ -30,6 +30,12 @@ STORED_FORMATS: dict[str, str] = {
     "compressed-tensors": "radquant.packed.formats.compressed_tensors",
     "qoq": "radquant.packed.formats.qoq",
 }
+# Formats of other programs that are read and never written.
+READ_FORMATS: dict[str, str] = {
+    "fp8": "radquant.packed.formats.fp8",
+    "bitsandbytes-4bit": "radquant.packed.formats.bitsandbytes_4bit",
+    "bitsandbytes-8bit": "radquant.packed.formats.bitsandbytes_8bit",
+}
 ANNOTATORS: dict[str, str] = {
     "lexicon": "radquant.scoring.annotators.lexicon",
     "radgraph": "radquant.scoring.annotators.radgraph",
