@@ -25,7 +25,7 @@ INT = "int"
 FIXED_BY_TYPE = ("bits", "group_size", "zero_point")
 # Who can carry out a recipe. Each other package has a script and an environment of its name.
 OWN = "radquant"
-OTHER_PACKAGES = ("autoawq", "gptqmodel")
+OTHER_PACKAGES = ("autoawq", "gptqmodel", "llmcompressor")
 
 
 # Of a weight. A mixture takes those that its method rounds to and its format holds.

@@ -27,6 +27,8 @@ __all__ = [
     "field_bits",
     "format_for",
     "in_memory",
+    "marks_of",
+    "readable_formats",
     "settings_for",
     "settings_of",
     "stored_format",
@@ -36,12 +38,21 @@ __all__ = [
 
 
 def stored_format(name: str) -> StoredFormat:
-    """The format of this name; raises UserError if there is none."""
-    return cast(StoredFormat, registry.load_kind(registry.STORED_FORMATS, name))
+    """The format of this name; raises UserError if there is none.
+
+    Of one that is read only, no more is there than `ReadFormat` names.
+    """
+    known = registry.STORED_FORMATS | registry.READ_FORMATS
+    return cast(StoredFormat, registry.load_kind(known, name))
 
 
 def all_formats() -> list[StoredFormat]:
+    """Those that are written, too."""
     return [stored_format(name) for name in registry.STORED_FORMATS]
+
+
+def readable_formats() -> list[StoredFormat]:
+    return [*all_formats(), *map(stored_format, registry.READ_FORMATS)]
 
 
 def format_for(recipe: Recipe, asked: str | None = None) -> StoredFormat:
@@ -54,9 +65,9 @@ def settings_of(config: Mapping[str, Any]) -> Settings:
 
     Raises UserError if it announces a format that this program does not read.
     """
-    form = next((each for each in all_formats() if each.recognises(config)), None)
+    form = next((each for each in readable_formats() if each.recognises(config)), None)
     if form is None:
-        methods = dict.fromkeys(each.METHOD for each in all_formats())
+        methods = dict.fromkeys(each.METHOD for each in readable_formats())
         raise UserError(
             f"checkpoints with quant_method {config.get('quant_method')!r} cannot be read; those "
             f"with {', '.join(map(repr, methods))} can"
@@ -82,8 +93,14 @@ def settings_for(recipe: Recipe, form: StoredFormat) -> Settings:
 
 
 def suffixes_of(settings: Settings) -> Sequence[str]:
-    """Of a packed layer's tensors; a layer without the first is none."""
+    """Of a packed layer's tensors."""
     return stored_format(settings.format).SUFFIXES
+
+
+def marks_of(settings: Settings) -> Sequence[str]:
+    """The suffixes of which a packed layer has at least one."""
+    form = stored_format(settings.format)
+    return getattr(form, "MARKS", form.SUFFIXES[:1])
 
 
 def check_tensors(
@@ -100,11 +117,11 @@ def check_tensors(
             raise UserError(f"its {suffix} is missing")
         tensor = tensors[suffix]
         dtype = str(tensor.dtype).removeprefix("torch.")
-        if tuple(tensor.shape) not in (stored.shape, *stored.also):
+        if stored.shape is not None and tuple(tensor.shape) not in (stored.shape, *stored.also):
             raise UserError(
                 f"its {suffix} has shape {list(tensor.shape)}, not {list(stored.shape)}"
             )
-        if tensor.is_floating_point() != stored.floating:
+        if stored.floating not in (None, tensor.is_floating_point()):
             raise UserError(f"its {suffix} holds {tensor.dtype}")
         if stored.dtypes and dtype not in stored.dtypes:
             raise UserError(f"its {suffix} holds {dtype}, not {stored.dtypes[0]}")

@@ -239,7 +239,7 @@ def read_group(group: Mapping[str, Any], form: str | None) -> Settings:
             "not hold; fetch the checkpoint again"
         )
     if own.type == INT:
-        own = replace(own, layout=form)
+        own = replace(own, layout="" if form == PACKED else form)
     return replace(own, activations=floats.read_activations(group.get("input_activations")))
 
 
@@ -268,7 +268,7 @@ def layer_tensors(settings: Settings, inputs: int, outputs: int) -> dict[str, St
     if settings.type != INT:
         return floats.layer_tensors(settings, inputs, outputs)
     groups, bits = groups_of(settings, inputs), settings.bits
-    if settings.layout not in ("", PACKED):
+    if settings.layout:
         return unpacked_tensors(settings, inputs, outputs)
     zeros = {"weight_zero_point": Stored((words_for(outputs, bits), groups), dtypes=WORDS)}
     return {
@@ -338,7 +338,7 @@ def unpack(tensors: dict[str, Tensor], settings: Settings) -> QuantizedWeight | 
 
     if settings.type != INT:
         return floats.unpack(tensors, settings)
-    if settings.layout not in ("", PACKED):
+    if settings.layout:
         return unpack_bytes(tensors, settings)
     bits, (outputs, inputs) = settings.bits, tensors["weight_shape"].tolist()
     words = tensors["weight_packed"].shape[-1]

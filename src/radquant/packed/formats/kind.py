@@ -67,12 +67,35 @@ class Settings:
 class Stored:
     """How one tensor of a packed layer must look."""
 
-    shape: tuple[int, ...]
+    shape: tuple[int, ...] | None  # None: `unpack` finds out
     also: tuple[tuple[int, ...], ...] = ()  # other shapes that say the same
-    floating: bool = False
+    floating: bool | None = False  # None: either
     optional: bool = False
     dtypes: tuple[str, ...] = ()  # that it may have; any of its sort if none is named
     values: tuple[int, ...] | None = None  # what it must hold; None: that is not known before
+
+
+class ReadFormat(Protocol):
+    """The names of a module for a format that is read and never written, as below."""
+
+    NAME: str  # as in registry.READ_FORMATS
+    METHOD: str
+    BITS: tuple[int, ...]
+    VALUES: bool
+    SUFFIXES: tuple[str, ...]
+    MARKS: tuple[str, ...]  # a layer without any of these suffixes is none
+
+    def recognises(self, config: Mapping[str, Any]) -> bool: ...
+
+    def read_config(self, config: Mapping[str, Any]) -> Settings: ...
+
+    def layer_tensors(self, settings: Settings, inputs: int, outputs: int) -> dict[str, Stored]: ...
+
+    def unpack(self, tensors: dict[str, Tensor], settings: Settings) -> StoredValues: ...
+
+    def vllm_problem(self, settings: Settings, on_cpu: bool) -> str | None: ...
+
+    def loading(self, settings: Settings, dtype: str) -> list[str]: ...
 
 
 class StoredFormat(Protocol):
