@@ -36,7 +36,8 @@ from radquant.packed.formats.kind import (
     whole,
     words_for,
 )
-from radquant.settings.recipe import WHOLE_ROW, Recipe
+from radquant.packed.formats.mixtures import by_bits, patterns
+from radquant.settings.recipe import WHOLE_ROW, Recipe, mixture, uses_gptq_rounding
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -72,8 +73,8 @@ def problem(recipe: Recipe) -> str | None:
 
 
 def usual_for(recipe: Recipe) -> bool:
-    """For all that gemm does not take."""
-    return not recipe.progressive
+    """For all that gemm does not take, but mixtures of AWQ's usual widths."""
+    return not recipe.progressive and (mixture(recipe) is None or uses_gptq_rounding(recipe))
 
 
 def config(recipe: Recipe, left_out: Sequence[str]) -> dict[str, Any]:
@@ -94,6 +95,19 @@ def config(recipe: Recipe, left_out: Sequence[str]) -> dict[str, Any]:
     }
     others: dict[str, Any] = {f"-:.*{re.escape(name)}.*": {} for name in left_out if name != HEAD}
     return config | ({"dynamic": others} if others else {})
+
+
+def mixed_config(recipes: Mapping[str, Recipe], left_out: Sequence[str]) -> dict[str, Any]:
+    """The recipe of most layers, and GPTQModel's `dynamic` for those that have other bits."""
+    (usual, _), *others = by_bits(recipes)
+    found = config(usual, left_out)
+    of_others = {
+        f"+:{pattern}": {"bits": recipe.bits}
+        for recipe, layers in others
+        for pattern in patterns(layers)
+    }
+    dynamic = {**found.pop("dynamic", {}), **of_others}
+    return found | ({"dynamic": dynamic} if dynamic else {})
 
 
 def pack(weight: QuantizedWeight, recipe: Recipe) -> dict[str, Tensor]:

@@ -138,6 +138,15 @@ class StoredFormat(Protocol):
         """
 
 
+class MixedFormat(StoredFormat, Protocol):
+    """One that says bits layer by layer has another name."""
+
+    def mixed_config(
+        self, recipes: Mapping[str, Recipe], left_out: Sequence[str]
+    ) -> dict[str, Any]:
+        """As `config`, of layers with recipes of their own that differ in bits, by their names."""
+
+
 def need(config: Mapping[str, Any], *names: str) -> Any:
     """The value of the first of `names` that is there."""
     for name in names:
