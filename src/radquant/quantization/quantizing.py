@@ -1,6 +1,7 @@
 """From a model, a recipe and calibration samples to a packed checkpoint."""
 
 import shutil
+import sys
 from pathlib import Path
 
 import torch
@@ -17,7 +18,7 @@ from radquant.quantization.original_model import (
     require_finite_original,
 )
 from radquant.runtime import runtime_file
-from radquant.settings.recipe import AUTO, Recipe, mixture, recipe_values
+from radquant.settings.recipe import AUTO, Recipe, known_poor, mixture, recipe_values
 
 
 def quantize(job: Job, recipe: Recipe, asked: str | None = None, work: Path | None = None) -> None:
@@ -28,6 +29,8 @@ def quantize(job: Job, recipe: Recipe, asked: str | None = None, work: Path | No
     Raises UserError if the recipe, the model, the samples and the format do not go together.
     """
     torch.set_num_threads(job.threads)
+    if caution := known_poor(recipe_values(recipe)):
+        print(f"warning: {caution}", file=sys.stderr, flush=True)
     device = resolve_device(job.device)
     form = format_for(recipe, asked)
     samples = layerwise.check_calibration(recipe, job.calibration)

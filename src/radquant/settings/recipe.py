@@ -283,6 +283,20 @@ def recipe_values(recipe: Recipe) -> dict[str, Any]:
     return recipe.model_dump(mode="json", include=set(Recipe.model_fields))
 
 
+def known_poor(values: Mapping[str, Any]) -> str | None:
+    """What is known of a recipe's plain values that makes its model useless; None: nothing is."""
+    if (
+        values.get("type", INT) == INT
+        and values["bits"] == 2
+        and not values.get("zero_point", True)
+    ):
+        return (
+            "2 bits on a grid about 0 leave each group -2, -1, 0 and 1 times one scale; a model so "
+            "quantized was worse than guessing; set zero_point to true, or take 3 bits"
+        )
+    return None
+
+
 # Keys that cards and reports have words of their own for.
 WORDED = frozenset(
     (

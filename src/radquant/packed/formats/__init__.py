@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from radquant import registry
 from radquant.errors import UserError
 from radquant.packed.formats.kind import HEAD, MixedFormat, Settings, StoredFormat, field_bits
-from radquant.settings.recipe import WHOLE_ROW, Recipe, format_name, with_bits
+from radquant.settings.recipe import WHOLE_ROW, Recipe, format_name, mixture, widths, with_bits
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -70,8 +70,9 @@ def settings_of(config: Mapping[str, Any]) -> Settings:
             f"its quantization_config for {form.METHOD} is built in a way that is not known "
             f"({kind}); fetch the checkpoint again"
         ) from None
-    if settings.bits not in form.BITS:
-        raise UserError(f"{settings.bits}-bit checkpoints in {settings.format} cannot be read")
+    for bits in settings.all_bits:
+        if bits not in form.BITS:
+            raise UserError(f"{bits}-bit checkpoints in {settings.format} cannot be read")
     if settings.group_size != WHOLE_ROW and settings.group_size < 1:
         raise UserError(f"group_size {settings.group_size} in quantization_config makes no sense")
     return settings
@@ -94,8 +95,12 @@ def config_for(
 
 
 def settings_for(recipe: Recipe, form: StoredFormat) -> Settings:
-    """What a checkpoint of `recipe` in the format `form` will say."""
-    return settings_of(form.config(recipe, []))
+    """What a checkpoint of `recipe` in the format `form` will say: of bits that differ between
+    layers, that there may be all of them."""
+    bits = None
+    if mixture(recipe) is not None:
+        bits = {f"layers.{each}.linear": each for each in widths(recipe, form.BITS)}
+    return settings_of(config_for(recipe, form, [], bits))
 
 
 def suffixes_of(settings: Settings) -> Sequence[str]:

@@ -55,6 +55,12 @@ class Settings:
     # are not packed. The first that matches a name's beginning counts.
     others: tuple[tuple[str, Settings | None], ...] = field(default=(), compare=False)
 
+    @property
+    def all_bits(self) -> tuple[int, ...]:
+        """The bits that layers have, by their number."""
+        others = (settings.bits for _, settings in self.others if settings is not None)
+        return tuple(sorted({self.bits, *others}))
+
     def of(self, layer: str) -> Settings | None:
         """What holds for a layer by its name; None: it is not packed."""
         for pattern, settings in self.others:

@@ -9,11 +9,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from radquant.settings.recipe import Recipe
 
 # The layers that serving engines fuse, under the name of the first.
 FUSED = {"q_proj": "qkv_proj", "gate_proj": "gate_up_proj"}
+
+
+def split(layer: str) -> tuple[str, int, str]:
+    """`model.layers.3.mlp.up_proj` as (layers, 3, mlp.up_proj)."""
+    found = re.fullmatch(r"(?:.*\.)?(\w+)\.(\d+)\.(.+)", layer)
+    assert found is not None
+    return found[1], int(found[2]), found[3]
 
 
 def patterns(layers: Iterable[str]) -> list[str]:
@@ -24,9 +32,8 @@ def patterns(layers: Iterable[str]) -> list[str]:
     """
     numbers: dict[tuple[str, str], list[int]] = {}
     for layer in layers:
-        found = re.fullmatch(r"(?:.*\.)?(\w+)\.(\d+)\.(.+)", layer)
-        assert found is not None
-        numbers.setdefault((found[1], found[3]), []).append(int(found[2]))
+        parent, number, inside = split(layer)
+        numbers.setdefault((parent, inside), []).append(number)
     made = []
     for (parent, inside), which in sorted(numbers.items()):
         path, dot, last = inside.rpartition(".")
@@ -42,3 +49,23 @@ def by_bits(recipes: Mapping[str, Recipe]) -> list[tuple[Recipe, list[str]]]:
     for name, recipe in recipes.items():
         layers.setdefault(recipe, []).append(name)
     return sorted(layers.items(), key=lambda each: (-len(each[1]), each[0].bits))
+
+
+def layers_in_words(layers: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Which linear layers have how many bits, one line for each number of bits but the commonest:
+    '8 bits: mlp.down_proj of 0, 11, 29; self_attn.o_proj of 0'.
+
+    layers: their records in quantization.json.
+    """
+    found: dict[int, dict[str, list[int]]] = {}
+    for record in layers:
+        _, number, inside = split(record["name"])
+        found.setdefault(record["bits"], {}).setdefault(inside, []).append(number)
+    counts = {bits: sum(map(len, kinds.values())) for bits, kinds in found.items()}
+    usual = max(sorted(counts), key=lambda bits: counts[bits])
+    lines = [f"{usual} bits: all other linear layers of the decoder ({counts[usual]})"]
+    for bits, kinds in sorted(found.items()):
+        if bits != usual:
+            places = [f"{kind} of {', '.join(map(str, n))}" for kind, n in sorted(kinds.items())]
+            lines.append(f"{bits} bits: {'; '.join(places)}")
+    return lines
