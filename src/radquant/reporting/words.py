@@ -5,7 +5,7 @@ from typing import Any
 
 from radquant.reporting.formatting import DASH
 from radquant.settings.precision import DYNAMIC, GROUP, INT, LLAMA_CPP_TYPES
-from radquant.settings.recipe import HADAMARD, NONE, SMOOTH, other_values
+from radquant.settings.recipe import HADAMARD, NONE, SMOOTH, bits_in_words, other_values
 
 Settings = Mapping[str, Any]
 TRANSFORMS = {SMOOTH: "SmoothQuant", HADAMARD: "Hadamard rotation"}
@@ -68,6 +68,8 @@ def stored(record: Settings) -> Settings:
 
 def bits(record: Settings) -> str:
     """'4', or what the weights take on average: '4.85'."""
+    if record["recipe"]:
+        return bits_in_words(record["recipe"])
     value = stored(record).get("bits")
     return DASH if value is None else f"{value:.3g}"
 
