@@ -69,4 +69,5 @@ def computed(opened: Opened, device: torch.device) -> Computed:
         load_seconds=opened.load_seconds,
         peak_process_bytes=measures.peak_process_bytes(),
         peak_device_bytes=measures.peak_device_bytes(device),
+        value_layers=loaded.values,
     )
