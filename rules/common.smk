@@ -1,6 +1,7 @@
 """What all rule files share: the code that a rule depends on, quoting, and names."""
 
 import fcntl
+import functools
 import json
 import os
 import re
@@ -99,23 +100,29 @@ onstart:
         workflow.scheduler.job_rate_limiter = None
 
 
-def code(script):
+def kinds_with(engine=None):
+    """Return the kinds whose code counts; engine: of a precision that names one of its own."""
+    return {**KINDS, "ENGINES": [engine]} if engine else KINDS
+
+
+def code(script, engine=None):
     """Return a script and all local files that it depends on, transitively, as inputs of a rule.
 
     `radquant.code` says which these are; of the kinds that a run chooses, the chosen ones. With
     these files as inputs, which Snakemake compares by checksum, an edit reruns the stages that use
     the module and no others.
     """
-    return list(map(str, radquant.code.files(REPOSITORY / "scripts" / script, KINDS)))
+    return list(map(str, radquant.code.files(REPOSITORY / "scripts" / script, kinds_with(engine))))
 
 
-def code_hash(script):
+@functools.cache
+def code_hash(script, engine=None):
     """Return the sha256 of what `code` returns, as a parameter of a rule; only the script itself is
     an input then.
 
     For rules with thousands of jobs: a plan takes half as long as with 40 files of code for each.
     """
-    return radquant.code.digest(REPOSITORY / "scripts" / script, KINDS)
+    return radquant.code.digest(REPOSITORY / "scripts" / script, kinds_with(engine))
 
 
 def versions():

@@ -103,7 +103,11 @@ def says(**values: object) -> Change:
 
 CACHE = {"num_bits": 8, "type": "float"}
 UNAPPLIED: dict[str, tuple[str, Change, str]] = {
-    "cache": ("compressed-tensors", says(kv_cache_scheme=CACHE), "says kv_cache_scheme: {'num_b"),
+    "cache": (
+        "compressed-tensors",
+        says(kv_cache_scheme={"num_bits": 8, "type": "int"}),
+        "a cache of 8 bits of type int",
+    ),
     "cache of awq": ("gemm", says(kv_cache_scheme=CACHE), "says kv_cache_scheme"),
     "sparse": (
         "compressed-tensors",

@@ -115,3 +115,19 @@ def test_the_report_says_so(tmp_path: Path) -> None:
     assert [note.partition(" did")[0] for note in warnings] == ["**w4a16: batches of 10 and 20"]
     kernels = next(note for note in notes if note.startswith("Engine and kernel"))
     assert "original transformers, none; w4a16 transformers, reference; " in kernels
+
+
+def test_memory_of_a_format_without_a_kernel_is_not_told(tmp_path: Path) -> None:
+    run = make_results(tmp_path / "results")
+    for number in (1, 2):
+        change_record(run / f"generations/w4a16/shard-{number}-of-2.json", value_layers=14)
+    weights = run / "checkpoints" / "awq-w4" / "model.safetensors"
+    original = sum(path.stat().st_size for path in (run / "models/original").glob("*.safetensors"))
+    weights.write_bytes(bytes(original + 1))
+    summary = summarize(collect(run, CONFIG))
+    notes = cost_notes(summary)
+    assert [note for note in notes if note.startswith("w4a16: there is no kernel here")]
+    assert [note for note in notes if "more than the original's" in note]
+    row = summary["performance"]["systems"]["w4a16"]
+    assert (row["weight_bytes"], row["ratios"]["weight_bytes"]) == (None, None)
+    assert not any("of memory for its weights" in line for line in summary["verdict"])

@@ -16,10 +16,14 @@ ENGINES: dict[str, str] = {
     "lean": "radquant.generation.engines.lean",
     "transformers": "radquant.generation.engines.transformers_engine",
     "vllm": "radquant.generation.engines.vllm",
+    "llama.cpp": "radquant.generation.engines.llama_cpp",
 }
 # How a weight is stored as a number.
 NUMBER_TYPES: dict[str, str] = {
     "int": "radquant.packed.types.integer",
+    "fp8": "radquant.packed.types.fp8",
+    "mxfp4": "radquant.packed.types.mxfp4",
+    "nvfp4": "radquant.packed.types.nvfp4",
     # Of GGUF files.
     "q4_0": "radquant.packed.types.q4_0",
     "q4_1": "radquant.packed.types.q4_1",

@@ -118,7 +118,9 @@ def build_packed_model(
     del config.quantization_config
     config.dtype = dtype
     stored = check_model(directory)
+    stored, cache_scales = without_cache_scales(stored, settings, directory)
     model = empty_model(config, trust_remote_code)
+    model.cache_scales = cache_scales  # type: ignore[assignment]
     packed = packed_layers(stored, settings)
     plain = stored.keys() - {name for layer in packed.values() for name in layer.values()}
     check_packed(packed, plain, settings, directory)
@@ -139,6 +141,29 @@ def build_packed_model(
     assign(model, {names[name]: stored[name] for name in plain if name in names}, dtype, directory)
     use_generation_config(model, directory)
     return model
+
+
+def without_cache_scales(
+    stored: Mapping[str, StoredTensor], settings: Settings, directory: Path
+) -> tuple[dict[str, StoredTensor], dict[int, tuple[float, float]]]:
+    """The tensors but for the fixed scales of a rounded cache, and those by decoder layer.
+
+    Where a checkpoint that rounds its cache has none for a layer, its scales are 1, as in vLLM.
+    """
+    rest, found = dict(stored), dict[int, dict[str, float]]()
+    for name in stored if settings.kv_cache is not None else ():
+        place = re.search(r"\.(\d+)\.self_attn\.(k|v)(_proj\.output)?_scale$", name)
+        if place is None:
+            continue
+        value = rest.pop(name).load()
+        if value.numel() != 1 or not float(value) > 0 or not bool(value.isfinite().all()):
+            raise UserError(
+                f"{directory}: {name} is no positive number; fetch the checkpoint again"
+            )
+        found.setdefault(int(place[1]), {})[place[2]] = float(value)
+    return rest, {
+        layer: (scales.get("k", 1.0), scales.get("v", 1.0)) for layer, scales in found.items()
+    }
 
 
 def zero_biases(packed: Iterable[str], stored: Mapping[str, StoredTensor]) -> set[str]:

@@ -1,6 +1,7 @@
 """Loading a model, original or packed, ready to generate."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from radquant.packed.linear import PackedLinear, QuantizedLinear, ValueLinear
 from radquant.runtime import activations
 from radquant.runtime.head import round_head
 from radquant.runtime.runtime_file import Runtime, read_runtime
-from radquant.settings.precision import STATIC, Activations, KVCache, LMHead, same_rounding
+from radquant.settings.precision import INT, STATIC, Activations, KVCache, LMHead, same_rounding
 from radquant.tokenizer_files import read_tokenizer
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -126,6 +127,8 @@ def load(
             rounding = as_stored(said.activations, rounding, "activations", directory)
             kv_cache = as_stored(said.kv_cache, kv_cache, "kv_cache", directory)
             model = build_packed_model(config, directory, dtype, trust_remote_code)
+            scales: Any = model.cache_scales
+            runtime = replace(runtime, cache_scales=scales)
     else:
         check_fit(empty_model(config, trust_remote_code), stored, directory)
         with loading(directory):
@@ -190,7 +193,9 @@ def attach_activations(
             "name a quantized checkpoint for this precision"
         )
     static = None
-    if rounding.range == STATIC:
+    if rounding.range == STATIC and rounding.type != INT:
+        static = stored_beside(packed, directory)
+    elif rounding.range == STATIC:
         if not same_rounding(runtime.activations, rounding):
             raise UserError(
                 f"{directory} has no static ranges for these activations; give its checkpoint the "
@@ -207,6 +212,22 @@ def attach_activations(
             "this architecture's layers are not all called as modules"
         )
     return touched, simulation
+
+
+def stored_beside(
+    layers: Mapping[str, QuantizedLinear], directory: Path
+) -> dict[str, activations.Grid]:
+    """The static scales of inputs that lie beside the weights."""
+    found = {}
+    for name, layer in layers.items():
+        scale = getattr(layer, "input_scale", None)
+        if scale is None:
+            raise UserError(
+                f"{directory} has no static range for the input of {name}; give its checkpoint the "
+                "same activations as the precision"
+            )
+        found[name] = activations.Grid(scale, torch.zeros_like(scale), 0, 0)
+    return found
 
 
 def weight_bytes(model: nn.Module) -> int:

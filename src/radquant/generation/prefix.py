@@ -58,7 +58,8 @@ def begin(loaded: Loaded, longest: int) -> Prefix:
         return NOTHING
     config = model.config.get_text_config()
     check_switch(config, longest)
-    cache = new_cache(config, loaded.kv_cache, loaded.runtime.rotate_keys)
+    runtime = loaded.runtime
+    cache = new_cache(config, loaded.kv_cache, runtime.rotate_keys, runtime.cache_scales)
     if stored is None:
         return Prefix(0, cache)
     check_window(config, longest)

@@ -71,6 +71,9 @@ class Computed:
     load_seconds: float
     peak_process_bytes: int
     peak_device_bytes: int | None  # None on a CPU
+    # Of the quantized layers, those in memory as the values of their weights: the format has no
+    # kernel here, so that memory and time say nothing of it.
+    value_layers: int = 0
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,8 @@ class Done:
     wall_seconds: float
     cpu_seconds: float
     computed: Computed
+    # How long threads of another process, which did it, had no core; None: it was this one.
+    waited_seconds: float | None = None
 
 
 def check_ends(max_new_tokens: int, end_ids: Sequence[int] | None) -> None:

@@ -182,13 +182,16 @@ def round_to_grid(groups: Tensor, scale: Tensor, zero: Tensor, recipe: Recipe) -
     return kind.values(kind.nearest(groups, scale, zero, recipe), scale, zero, recipe)
 
 
-def quantize(weight: Tensor, recipe: Recipe, keep: Tensor | None = None) -> QuantizedWeight:
+def quantize(
+    weight: Tensor, recipe: Recipe, keep: Tensor | None = None, outer: Tensor | None = None
+) -> QuantizedWeight:
     """Round [out, in] weights to nearest; `keep` is the share of each group's range, [out, groups].
 
-    Works for every type, bit width and group size, whatever the recipe's method.
+    Works for every type, bit width and group size, whatever the recipe's method. outer:
+    `shared_by_rows`, where it is shared with more rows than these.
     """
     groups = by_group(weight.float(), recipe.group_size)
-    outer = shared_by_rows(groups, recipe)
+    outer = shared_by_rows(groups, recipe) if outer is None else outer
     scale, zero = find_kept_grid(groups, recipe, keep, outer)
     codes = nearest(groups, scale[..., None], zero[..., None], recipe)
     return stored(codes.flatten(-2), (scale, zero), groups, recipe, outer=outer)

@@ -9,6 +9,7 @@ from radquant.packed.formats import Settings, field_bits, stored_format
 from radquant.packed.grid import QuantizedWeight
 from radquant.packed.linear import PackedLinear, QuantizedLinear, ValueLinear
 from radquant.packed.progressive_linear import ProgressiveLinear
+from radquant.packed.types.kind import INT
 
 
 def packed_tensors(weight: QuantizedWeight, bits: int) -> dict[str, Tensor]:
@@ -56,8 +57,10 @@ def quantized_layer(
 ) -> QuantizedLinear:
     """The linear layer of a stored layer's tensors; its bias, if any, is yet to be set."""
     form = stored_format(settings.format)
-    if form.VALUES:
-        return ValueLinear(form.unpack(tensors, settings).dequantize(), bias)
+    if form.VALUES or settings.type != INT:
+        layer = ValueLinear(form.unpack(tensors, settings).dequantize(), bias)
+        layer.keep_input_scale(tensors)
+        return layer
     return packed_layer(form.in_memory(tensors, settings), settings, inputs, outputs, bias)
 
 

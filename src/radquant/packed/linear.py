@@ -1,5 +1,7 @@
 """Quantized linear layers in plain PyTorch: every other kernel is held against these."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -29,12 +31,21 @@ class ValueLinear(QuantizedLinear):
     """
 
     weight: Tensor  # [out, in] float32, whatever the model's dtype
+    input_scale: Tensor | None  # [1] float32: of a static range that is stored beside the weights
 
     def __init__(self, weight: Tensor, bias: bool = False) -> None:
         super().__init__()
         self.out_features, self.in_features = weight.shape
         self.register_buffer("weight", weight.float().contiguous())
         self.register_buffer("bias", torch.zeros(self.out_features) if bias else None)
+        self.register_buffer("input_scale", None)
+
+    def keep_input_scale(self, stored: Mapping[str, Tensor]) -> None:
+        """Take over the static scale of the input among a stored layer's tensors, if there is one:
+        FP8's scale or NVFP4's global scale."""
+        for name in ("input_scale", "input_global_scale"):
+            if name in stored:
+                self.input_scale = stored[name].float().reshape(1)
 
     def dequantize(self) -> Tensor:
         return self.weight.T

@@ -200,14 +200,18 @@ def rounded_input_loss(
     return loss
 
 
-def search_clip(weight: Tensor, gram: Tensor, recipe: Recipe) -> Tensor:
+def search_clip(
+    weight: Tensor, gram: Tensor, recipe: Recipe, outer: Tensor | None = None
+) -> Tensor:
     """The share of each group's range to keep, [out, in / group_size], by least output error.
 
     At first each group's error is looked at by itself, as in AutoAWQ. Then the groups are gone
     through once more, each with the errors of the row's others as they then are: errors of groups
-    whose inputs go together can cancel. No row's tr(δ·H·δᵀ) grows by it.
+    whose inputs go together can cancel. No row's tr(δ·H·δᵀ) grows by it. outer: as in
+    `grid.quantize`.
     """
-    outer = shared_by_rows(by_group(weight, recipe.group_size), recipe)
+    if outer is None:
+        outer = shared_by_rows(by_group(weight, recipe.group_size), recipe)
     parts = weight.split(CLIP_ROWS)
     shared = [None] * len(parts) if outer is None else list(torch.split(outer, CLIP_ROWS))
     return torch.cat(

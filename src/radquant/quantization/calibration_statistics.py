@@ -20,7 +20,8 @@ from radquant.runtime.activations import (
     quantize_activations,
     round_to,
 )
-from radquant.settings.precision import GROUP, STATIC, Activations
+from radquant.runtime.float_values import static_scale
+from radquant.settings.precision import GROUP, INT, STATIC, Activations
 
 # Tokens whose inputs are kept whole, in whole sequences: how they are rounded depends on the scale
 # that is searched, which no Gram matrix can follow.
@@ -257,8 +258,12 @@ def search_range(values: Tensor, settings: Activations, every: int = 1) -> Grid:
     """The static range of a group's input with the least squared error of rounding.
 
     values: [tokens, in] float32, of calibration. Scale and zero are [1] or, by group, [groups].
-    every: look at one in so many of the shares.
+    every: look at one in so many of the shares. Floating-point types keep the largest magnitude,
+    because what they round small values to hardly depends on it.
     """
+    if settings.type != INT:
+        scale = static_scale(values, settings.type)
+        return Grid(scale, torch.zeros_like(scale), 0, 0)
     parts = by_channel_group(values, settings)  # [tokens, in] or [tokens, groups, group_size]
     if settings.granularity != GROUP:
         parts = parts[:, None]

@@ -58,8 +58,10 @@ from radquant.quantization.rotation import (
 )
 from radquant.quantization.rounding import naming, round_layer
 from radquant.runtime import runtime_file
+from radquant.settings.precision import FP8, NVFP4
 from radquant.settings.recipe import HADAMARD, SMOOTH, Recipe, needs_calibration
 
+STATIC_SCALES = {FP8: "input_scale", NVFP4: "input_global_scale"}
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
@@ -148,7 +150,7 @@ def quantize_layer(
         fitted.rounded_inputs,
     )
     named = {}
-    for own, tensor in tensors.items():
+    for own, tensor in (tensors | fitted.beside).items():
         linear_name, _, suffix = own.rpartition(".")
         named[f"{places[f'{linear_name}.weight'].removesuffix('weight')}{suffix}"] = tensor
     weights = {f"{linear}.weight" for linear in layer_linears(layer, architecture)}
@@ -173,6 +175,8 @@ class Fitted:
     statistics: list[InputStatistics] = field(default_factory=list)
     rounded_inputs: list[RoundedStatistics | None] = field(default_factory=list)
     runtime: dict[str, Tensor] = field(default_factory=dict)  # ranges and prefix, to be stored
+    # Scales of inputs that the weights' format itself has a place for, by names inside the layer.
+    beside: dict[str, Tensor] = field(default_factory=dict)
     change: float = 0.0  # of the layer's output, before anything is rounded
 
 
@@ -220,7 +224,10 @@ def fit_layer(
         for group, grid in zip(architecture.groups, ranges, strict=True):
             for linear in group.linears if grid is not None else ():
                 assert grid is not None
-                fitted.runtime |= runtime_file.grid_tensors(f"{name}.{linear}", grid)
+                if (place := STATIC_SCALES.get(recipe.activations.type)) is not None:
+                    fitted.beside[f"{linear}.{place}"] = grid.scale.cpu().clone()
+                else:
+                    fitted.runtime |= runtime_file.grid_tensors(f"{name}.{linear}", grid)
         if recipe.method != "rtn":
             fitted.rounded_inputs = collect_rounded(
                 layer, architecture, inputs, recipe.activations, ranges

@@ -13,7 +13,13 @@ from radquant.families.architectures import Architecture
 from radquant.finite import OVERFLOWING, relative, relative_change
 from radquant.packed.formats import StoredFormat, settings_for, unpack
 from radquant.packed.gguf_blocks import recipe_for_width
-from radquant.packed.grid import QuantizedWeight, quantize, require_fine_enough
+from radquant.packed.grid import (
+    QuantizedWeight,
+    by_group,
+    quantize,
+    require_fine_enough,
+    shared_by_rows,
+)
 from radquant.quantization.awq import output_error, rows_for_loss, search_clip
 from radquant.quantization.calibration_statistics import (
     InputStatistics,
@@ -22,7 +28,7 @@ from radquant.quantization.calibration_statistics import (
     rounded_error,
 )
 from radquant.quantization.gptq import quantize_gptq
-from radquant.settings.recipe import Recipe, uses_gptq_rounding
+from radquant.settings.recipe import INT, Recipe, uses_gptq_rounding
 
 
 @contextmanager
@@ -91,15 +97,16 @@ def round_group(
     layer: their decoder layer, for messages.
     """
 
-    def kept(weight: Tensor) -> Tensor | None:
+    def kept(weight: Tensor, outer: Tensor | None = None) -> Tensor | None:
         if gram is None or not recipe.clip or recipe.desc_act:  # whose groups are not known yet
             return None
-        return search_clip(weight, gram, recipe)
+        return search_clip(weight, gram, recipe, outer)
 
     if gram is None or not uses_gptq_rounding(recipe):
+        shared = shared_by_layers(weights, recipe)
         for name, weight in weights.items():
             with naming(f"{layer}.{name}"):
-                rounded = quantize(weight, recipe, kept(weight))
+                rounded = quantize(weight, recipe, kept(weight, shared.get(name)), shared.get(name))
             yield name, rounded
         return
     # Together: they have the same factor, and rows are rounded each by itself.
@@ -111,6 +118,21 @@ def round_group(
         rows = slice(start, start + len(weight))
         yield name, rounded.rows(rows)
         start = rows.stop
+
+
+def shared_by_layers(weights: Mapping[str, Tensor], recipe: Recipe) -> dict[str, Tensor]:
+    """What the groups of layers that share an input share, by the layers' names; {}: nothing.
+
+    Of all their rows together: some of it (NVFP4's global scale) is one number of them all, and
+    engines multiply such layers in one product.
+    """
+    if recipe.type == INT:  # whose rows share nothing with other rows
+        return {}
+    outer = shared_by_rows(by_group(torch.cat(list(weights.values())), recipe.group_size), recipe)
+    if outer is None:
+        return {}
+    parts = outer.split([len(weight) for weight in weights.values()])
+    return dict(zip(weights, parts, strict=True))
 
 
 def linear_record(

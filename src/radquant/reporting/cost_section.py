@@ -194,12 +194,36 @@ def size_notes(summary: Summary) -> list[str]:
         f"The original's weights are stored in {' and '.join(summary['stored_dtypes'])}; "
         f"everything computes in {machine['dtype']}. The lean engine holds weights as they are "
         "stored, transformers holds them in that dtype.",
+        *_as_values(systems),
+        *_larger(systems),
         "Only linear layers are packed: embeddings, a large part of a small model, are not."
         if not any(row["lm_head"] for row in systems.values())
         else "Linear layers are packed, and heads where a precision rounds them, with embeddings "
         "that are the same table.",
         "Peak memory is that of the largest process that wrote, Python and libraries included. A "
         "simulated precision takes more than it would.",
+    ]
+
+
+def _as_values(systems: Mapping[str, Any]) -> list[str]:
+    """Of formats without a kernel here."""
+    names = [escape(name) for name, row in systems.items() if row["value_layers"]]
+    if not names:
+        return []
+    return [
+        f"{' and '.join(names)}: there is no kernel here for how these weights are stored. They "
+        "were computed with as exactly the values that they stand for, in float32: quality is "
+        "meant, and memory and speed are not those of the format."
+    ]
+
+
+def _larger(systems: Mapping[str, Any]) -> list[str]:
+    original = systems[ORIGINAL]["disk_bytes"]
+    return [
+        f"**{escape(name)} takes {size(row['disk_bytes'])} on disk, more than the original's "
+        f"{size(original)}: quantizing it saves no space.**"
+        for name, row in systems.items()
+        if row["disk_bytes"] > original
     ]
 
 

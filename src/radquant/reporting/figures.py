@@ -159,10 +159,13 @@ def tradeoff_figure(summary: Mapping[str, Any]) -> Figure:
         panels = 2 if seconds else 1
         shared: dict[str, Any] = {"figsize": (9.5, 3.9), "sharey": True, "squeeze": False}
         figure, (axes,) = plt.subplots(1, panels, **shared)
-        weights = {name: systems[name]["weight_bytes"] / 1e6 for name in quality["precisions"]}
+        # Of a format without a kernel here, memory says nothing.
+        known = all(systems[name]["weight_bytes"] for name in quality["precisions"])
+        key, where = ("weight_bytes", "in memory") if known else ("disk_bytes", "on disk")
+        weights = {name: systems[name][key] / 1e6 for name in quality["precisions"]}
         _scatter(axes[0], _apart(weights), quality)
         axes[0].set_ylabel(f"combined {quality['measure']}")
-        axes[0].set_xlabel("weights in memory, MB (equal sizes are drawn side by side)")
+        axes[0].set_xlabel(f"weights {where}, MB (equal sizes are drawn side by side)")
         if seconds:
             _scatter(axes[1], seconds, quality)
             axes[1].set_xlabel("seconds per report, as timed (left is faster)")

@@ -65,8 +65,8 @@ def perplexity(value: float | None) -> str:
     return f"{value:,.1f}" if value < 100_000 else f"{value:.2e}"
 
 
-def ratio(value: float) -> str:
-    return f"{value:.2f}×"
+def ratio(value: float | None) -> str:
+    return DASH if value is None else f"{value:.2f}×"
 
 
 def share(value: float, digits: int = 0) -> str:

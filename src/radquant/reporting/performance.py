@@ -13,7 +13,7 @@ def performance(run: Run) -> dict[str, Any]:
         # Another engine's speed says nothing about what quantizing saves.
         row["comparable"] = not row["simulated"] and row["engine"] == base["engine"]
         row["ratios"] = {
-            key: row[key] / base[key]
+            key: None if row[key] is None else row[key] / base[key]
             for key in ("peak_process_bytes", "weight_bytes", "disk_bytes")
         }
     return {
@@ -39,13 +39,14 @@ def _system(run: Run, precision: str) -> dict[str, Any]:
         return sum(shard[key] for shard in shards)
 
     def most(key: str) -> float | None:
-        values = [shard[key] for shard in shards if shard[key] is not None]
+        values = [shard[key] for shard in shards if shard.get(key) is not None]
         return max(values) if values else None
 
     # A shard may have no batch, and then no latency either.
     latencies = [
         (shard["latency_seconds"], shard["batches"]) for shard in shards if shard["batches"]
     ]
+    as_values = most("value_layers")
     return {
         "simulated": any(shard["simulated"] for shard in shards),
         "activations": shards[0]["activations"],
@@ -67,7 +68,8 @@ def _system(run: Run, precision: str) -> dict[str, Any]:
         "batch_seconds_max": max(latency["max"] for latency, _ in latencies),
         "peak_process_bytes": most("peak_process_bytes"),
         "peak_device_bytes": most("peak_device_bytes"),
-        "weight_bytes": most("weight_bytes"),
+        "value_layers": as_values,
+        "weight_bytes": None if as_values else most("weight_bytes"),
         "disk_bytes": run.disk_bytes[run.checkpoint(precision)],
         "shards": shards,
     }

@@ -27,8 +27,10 @@ def saving(
     real = [name for name in quantized if systems[name]["comparable"]]
     name = best(real or quantized)
     row, base = systems[name], systems[ORIGINAL]
-    takes = f"{named(name)} needs {_against(row, base, 'weight_bytes')} of memory for its weights"
     pace = seconds_per_report(performance, name)
+    if row["weight_bytes"] is None:  # as values, which no program would keep
+        return f"{named(name)} takes {_against(row, base, 'disk_bytes')} on disk."
+    takes = f"{named(name)} needs {_against(row, base, 'weight_bytes')} of memory for its weights"
     if pace is None:
         return f"{takes}, and {_against(row, base, 'disk_bytes')} on disk."
     own, original = pace

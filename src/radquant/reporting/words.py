@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from radquant.reporting.formatting import DASH
-from radquant.settings.precision import DYNAMIC, GROUP
+from radquant.settings.precision import DYNAMIC, GROUP, LLAMA_CPP_TYPES
 from radquant.settings.recipe import HADAMARD, NONE, SMOOTH
 
 Settings = Mapping[str, Any]
@@ -27,6 +27,8 @@ def kv_cache(settings: Settings | None) -> str:
     """'4 bits, per head, asymmetric'."""
     if settings is None:
         return DASH
+    if settings.get("type") in LLAMA_CPP_TYPES:
+        return f"llama.cpp's {settings['type']}"
     return ", ".join([f"{settings['bits']} bits", _shared_by(settings), _form(settings)])
 
 

@@ -18,14 +18,19 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from radquant.errors import UserError
-from radquant.settings.precision import GROUP, STATIC, TENSOR, Activations
+from radquant.packed.types.fp8 import LARGEST as LARGEST_FP8
+from radquant.runtime.float_values import largest_to_global, round_values
+from radquant.settings.precision import GROUP, INT, NVFP4, STATIC, TENSOR, Activations
 
 TINY = 1e-12  # the least range, so that a tensor of zeros has a scale
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Where values are rounded to: (q − zero)·scale for integers q in [low, high]."""
+    """Where values are rounded to: (q − zero)·scale for integers q in [low, high].
+
+    Of a floating-point type only `scale` counts: FP8's scale, or NVFP4's global scale.
+    """
 
     scale: Tensor
     zero: Tensor
@@ -108,6 +113,8 @@ def quantize_activations(
     static: the grid of a static range, scale and zero [1] or [groups].
     """
     values = by_channel_group(x, settings)
+    if settings.type != INT:
+        return round_floats(values, settings, real_tokens, static).view(x.shape).to(x.dtype)
     if static is None:
         low, high = extremes(values, settings, real_tokens)
         keep = settings.clip_ratio
@@ -117,6 +124,23 @@ def quantize_activations(
     else:
         grid = static
     return round_to(values, grid).view(x.shape)
+
+
+def round_floats(
+    values: Tensor, settings: Activations, real_tokens: Tensor | None, static: Grid | None
+) -> Tensor:
+    """Round to a floating-point type, float32; arguments as in `quantize_activations`."""
+    values = values.float()
+    shared = None if static is None else static.scale
+    if shared is None and settings.type == NVFP4:
+        low, high = extremes(
+            values.flatten(-2), settings.model_copy(update={"granularity": TENSOR}), real_tokens
+        )
+        shared = largest_to_global(torch.maximum(-low, high))
+    elif shared is None and settings.granularity == TENSOR:
+        low, high = extremes(values, settings, real_tokens)
+        shared = torch.maximum(-low, high)[..., 0] / LARGEST_FP8
+    return round_values(values, settings.type, shared)
 
 
 def quantized_layers(names: list[str], settings: Activations) -> list[str]:

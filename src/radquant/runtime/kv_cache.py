@@ -11,7 +11,7 @@ in a call changes nothing. Values are rounded to the grid and stay floating-poin
 and speed say nothing; scales are float32, where engines store half precision.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -20,16 +20,22 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from radquant.errors import UserError
 from radquant.packed.types.integer import round_to_integers
+from radquant.runtime.float_values import round_values
 from radquant.runtime.hadamard import rotate as hadamard
-from radquant.settings.precision import GROUP, TOKEN, KVCache
+from radquant.settings.precision import FP8, GROUP, INT, TENSOR, TOKEN, KVCache
+
+ONE = (1.0, 1.0)
 
 
-def quantize_states(x: Tensor, settings: KVCache) -> Tensor:
+def quantize_states(x: Tensor, settings: KVCache, fixed: float = 1.0) -> Tensor:
     """Round keys or values [batch, heads, tokens, head_dim] to their grid, each token by itself.
 
     Symmetric: 2·(2^(bits−1) − 1) + 1 levels about 0, up to the largest magnitude. Asymmetric:
     2^bits levels with an integer zero, from the least to the greatest value; the range always
-    holds 0. Computes in float32; returns x's dtype.
+    holds 0. Floating-point types: `runtime.float_values`; NVFP4's global scale is 1. Computes in
+    float32; returns x's dtype.
+
+    fixed: the scale of granularity tensor.
     """
     states = x.float()
     if settings.granularity == GROUP:
@@ -41,7 +47,12 @@ def quantize_states(x: Tensor, settings: KVCache) -> Tensor:
         states = states.unflatten(-1, (-1, settings.group_size))
     elif settings.granularity == TOKEN:
         states = states.transpose(1, 2).flatten(2)  # [batch, tokens, heads · head_dim]
-    rounded = round_to_integers(states, *ranges(states, settings), settings.bits)
+    if settings.type == INT:
+        rounded = round_to_integers(states, *ranges(states, settings), settings.bits)
+    else:
+        shared = states.new_tensor(fixed if settings.granularity == TENSOR else 1.0)
+        by_itself = settings.type == FP8 and settings.granularity != TENSOR
+        rounded = round_values(states, settings.type, None if by_itself else shared)
     if settings.granularity == TOKEN:
         rounded = rounded.unflatten(-1, (x.shape[1], x.shape[3])).transpose(1, 2)
     return rounded.reshape(x.shape).to(x.dtype)
@@ -59,23 +70,33 @@ def ranges(states: Tensor, settings: KVCache) -> tuple[Tensor, Tensor]:
     return scale, (-low / scale).round()
 
 
-def round_pair(keys: Tensor, values: Tensor, settings: KVCache, rotate: bool) -> list[Tensor]:
+def round_pair(
+    keys: Tensor,
+    values: Tensor,
+    settings: KVCache,
+    rotate: bool,
+    fixed: tuple[float, float] = ONE,
+) -> list[Tensor]:
     """Keys and values as the cache holds them; keys are rounded in the rotated basis if asked."""
+    of_keys, of_values = fixed
+    rounded = quantize_states(values, settings, of_values)
     if rotate:
-        turned = quantize_states(hadamard(keys.float()), settings)
-        return [hadamard(turned, inverse=True).to(keys.dtype), quantize_states(values, settings)]
-    return [quantize_states(keys, settings), quantize_states(values, settings)]
+        turned = quantize_states(hadamard(keys.float()), settings, of_keys)
+        return [hadamard(turned, inverse=True).to(keys.dtype), rounded]
+    return [quantize_states(keys, settings, of_keys), rounded]
 
 
 class RoundedLayer(DynamicLayer):
     """The cache of a layer that attends to all positions."""
 
-    def __init__(self, settings: KVCache, rotate: bool, **window: int) -> None:
+    def __init__(
+        self, settings: KVCache, rotate: bool, fixed: tuple[float, float] = ONE, **window: int
+    ) -> None:
         super().__init__(**window)
-        self.settings, self.rotate = settings, rotate
+        self.settings, self.rotate, self.fixed = settings, rotate, fixed
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> Any:
-        pair = round_pair(key_states, value_states, self.settings, self.rotate)
+        pair = round_pair(key_states, value_states, self.settings, self.rotate, self.fixed)
         return super().update(*pair, *args, **kwargs)
 
     def store(self, keys: Tensor, values: Tensor) -> None:
@@ -87,29 +108,41 @@ class RoundedSlidingLayer(RoundedLayer, DynamicSlidingWindowLayer):
     """The cache of a layer that attends to the last positions only, `sliding_window` of them."""
 
 
-def new_cache(config: Any, settings: KVCache | None, rotate: bool = False) -> DynamicCache:
+def new_cache(
+    config: Any,
+    settings: KVCache | None,
+    rotate: bool = False,
+    fixed: Mapping[int, tuple[float, float]] | None = None,
+) -> DynamicCache:
     """An empty cache for a model of this transformers `config`; plain where settings are None.
 
     `rotate` turns each head of the keys by a Hadamard matrix after the rotary embedding, rounds
     them, and turns them back. That is the same function as turning queries and keys (R3 of QuaRot
     and SpinQuant), because the matrix is orthogonal. Values are rounded as they come: what turns
-    them can be folded into the weights.
+    them can be folded into the weights. fixed: the scales of keys and values by layer, of
+    granularity tensor; 1 where there is none.
 
     Raises UserError where a layer keeps other states than keys and values of its own.
     """
     cache = DynamicCache(config=config)
     if settings is None:
         return cache
-    cache.layers = [rounded_layer(layer, config, settings, rotate) for layer in cache.layers]
+    cache.layers = [
+        rounded_layer(layer, config, settings, rotate, (fixed or {}).get(number, ONE))
+        for number, layer in enumerate(cache.layers)
+    ]
     return cache
 
 
-def rounded_layer(layer: Any, config: Any, settings: KVCache, rotate: bool) -> Any:
+def rounded_layer(
+    layer: Any, config: Any, settings: KVCache, rotate: bool, fixed: tuple[float, float]
+) -> Any:
     # Exact types: subclasses keep more than keys and values.
     if type(layer) is DynamicLayer:
-        return RoundedLayer(settings, rotate)
+        return RoundedLayer(settings, rotate, fixed)
     if type(layer) is DynamicSlidingWindowLayer:
-        return RoundedSlidingLayer(settings, rotate, sliding_window=layer.sliding_window)
+        window = layer.sliding_window
+        return RoundedSlidingLayer(settings, rotate, fixed, sliding_window=window)
     raise UserError(
         f"models of type {config.get_text_config().model_type!r} have a layer that keeps other "
         f"states than keys and values of its own ({type(layer).__name__}), so their cache cannot "

@@ -46,6 +46,8 @@ class Runtime:
     activations: Activations | None = None  # of the static ranges
     static: dict[str, Grid] = field(default_factory=dict)  # by the linear layer's name
     prefix: StoredPrefix | None = None
+    # Fixed scales of keys and values by decoder layer, from beside the weights.
+    cache_scales: Mapping[int, tuple[float, float]] = field(default_factory=dict)
 
 
 def behind_prefix(prefix: Sequence[int], ids: Sequence[int]) -> list[int]:

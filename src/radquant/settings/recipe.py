@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from radquant import registry
 from radquant.errors import UserError
-from radquant.settings.precision import Activations
+from radquant.settings.precision import STATIC, Activations
 from radquant.settings.section import Off, OneOf, Section, wrong
 from radquant.settings.sentences import made
 
@@ -158,6 +158,12 @@ def check_type(recipe: Recipe) -> None:
     if recipe.type != INT and (recipe.desc_act or recipe.progressive):
         key = "desc_act" if recipe.desc_act else "progressive"
         raise wrong(f": {key} does not go with type {recipe.type}; leave it out, or use type int")
+    inputs = recipe.activations
+    if recipe.type == INT and inputs and inputs.type != INT and inputs.range == STATIC:
+        raise wrong(
+            f": static activations of type {inputs.type} are stored with weights of that type; "
+            f"use type {inputs.type}, or range dynamic"
+        )
     if problem := registry.load_kind(registry.NUMBER_TYPES, recipe.type).problem(recipe):
         raise wrong(f": {problem}")
 

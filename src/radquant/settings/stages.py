@@ -22,7 +22,9 @@ TARGET = Part("task", Task, only=("target",))
 TARGET_AND_DATE = Part("task", Task, only=("target", "date"))
 DATE = Part("task", Task, only=("date",))
 CODE_OF_MODEL = Part("model", Model, only=("trust_remote_code",))
-ROUNDING = Part("precision", Precision, without=("checkpoint",))
+ROUNDING = Part("precision", Precision, without=("checkpoint", "engine"))
+# What of a precision the timed section is told of it.
+TIMED = Part("precision", Precision, without=("checkpoint",))
 MACHINE = Part("compute", Compute, only=("device", "threads"))
 WRITTEN = Part("generation", Generation, only=("reports",))
 

@@ -20,9 +20,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from radquant.errors import UserError
+from radquant.packed.formats import compressed_floats as floats
 from radquant.packed.formats import other_programs
 from radquant.packed.formats.kind import (
     HEAD,
@@ -40,7 +42,7 @@ from radquant.packed.formats.kind import (
     whole,
     words_for,
 )
-from radquant.settings.recipe import WHOLE_ROW, Recipe, uses_gptq_rounding
+from radquant.settings.recipe import INT, WHOLE_ROW, Recipe, uses_gptq_rounding
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,23 +52,30 @@ if TYPE_CHECKING:
 NAME = "compressed-tensors"
 METHOD = "compressed-tensors"
 BITS: tuple[int, ...] = (2, 4, 8)
-TYPES: tuple[str, ...] = ("int",)
+TYPES: tuple[str, ...] = (INT, "fp8", "mxfp4", "nvfp4")
 VALUES = False
+# Every quantized layer has the first, and no other has it.
 SUFFIXES: tuple[str, ...] = (
-    "weight_packed",
     "weight_scale",
+    "weight",  # of FP8
+    "weight_packed",
     "weight_shape",
     "weight_zero_point",
     "weight_g_idx",
+    "weight_global_scale",
+    "input_scale",
+    "input_global_scale",
 )
 VLLM_BITS = (4, 8)
 # What is applied, or says only how the weights were made.
 APPLIED = frozenset(
     {"quant_method", "format", "quantization_status", "config_groups", "ignore", "version"}
+    | {"kv_cache_scheme"}
     | {"global_compression_ratio", "sparsity_config", "transform_config"}
 )
 IN_ORDER = ("group", "dynamic", True)  # actorder of groups that are no runs of channels
-OF_GROUP = frozenset({"targets", "weights", "format"})
+READ = frozenset({"pack-quantized", floats.WEIGHTS_ALONE, *floats.FORMATS.values()})
+OF_GROUP = frozenset({"targets", "weights", "format", "input_activations"})
 OF_WEIGHTS = frozenset(
     {"num_bits", "type", "symmetric", "strategy", "group_size", "actorder", "observer"}
     | {"observer_kwargs", "scale_dtype", "zp_dtype"}
@@ -74,16 +83,19 @@ OF_WEIGHTS = frozenset(
 
 
 def problem(recipe: Recipe) -> str | None:
+    if recipe.type != INT:
+        return floats.problem(recipe)
     return lacks_progressive_scales(NAME, recipe) or lacks_order_of_activation(NAME, recipe)
 
 
 def usual_for(recipe: Recipe) -> bool:
-    return recipe.type != "int"
+    return recipe.type != INT
 
 
 def config(recipe: Recipe, left_out: Sequence[str]) -> dict[str, Any]:
     """What llm-compressor writes."""
-    weights = {
+    form, inputs = "pack-quantized", None
+    weights: dict[str, Any] = {
         "num_bits": recipe.bits,
         "type": "int",
         "symmetric": not recipe.zero_point,
@@ -92,15 +104,17 @@ def config(recipe: Recipe, left_out: Sequence[str]) -> dict[str, Any]:
         "dynamic": False,
         "actorder": "weight" if uses_gptq_rounding(recipe) else None,
     }
+    if recipe.type != INT:
+        form, weights, inputs = floats.config_group(recipe)
     group = {
         "targets": ["Linear"],
         "weights": weights,
-        "input_activations": None,
+        "input_activations": inputs,
         "output_activations": None,
     }
     return {
         "quant_method": METHOD,
-        "format": "pack-quantized",
+        "format": form,
         "quantization_status": "compressed",
         "config_groups": {"group_0": group},
         "ignore": [name if name == HEAD else f"re:.*{re.escape(name)}.*" for name in left_out],
@@ -111,6 +125,8 @@ def config(recipe: Recipe, left_out: Sequence[str]) -> dict[str, Any]:
 
 def pack(weight: QuantizedWeight, recipe: Recipe) -> dict[str, Tensor]:
     """A symmetric grid's zeros go without saying."""
+    if weight.type != INT:
+        return floats.pack(weight)
     import torch
 
     from radquant.packed.packing import pack_bits
@@ -132,15 +148,11 @@ def recognises(config: Mapping[str, Any]) -> bool:
 def read_config(config: Mapping[str, Any]) -> Settings:
     groups = list((config.get("config_groups") or {}).values())
     packed = {group.get("format") or config.get("format") for group in groups}
-    if packed != {"pack-quantized"}:
+    if not packed or not packed <= READ:
         found = ", ".join(sorted(str(each) for each in packed)) or "no format"
         raise UserError(
-            f"compressed-tensors checkpoints in {found} cannot be read; pack-quantized can"
-        )
-    if any(group.get("input_activations") for group in groups):
-        raise UserError(
-            "compressed-tensors checkpoints that quantize activations cannot be read; "
-            "set activations on a precision of this program instead"
+            f"compressed-tensors checkpoints in {found} cannot be read; those in "
+            f"{', '.join(sorted(READ))} can"
         )
     refuse_unapplied(config, APPLIED)
     for key, harmless in (("sparsity_config", "format"), ("transform_config", "config_groups")):
@@ -155,14 +167,27 @@ def read_config(config: Mapping[str, Any]) -> Settings:
         for name in names_of(config, "ignore")
     )
     every = all(group.get("targets") == ["Linear"] for group in groups)
-    recipes = [read_weights(group.get("weights") or {}, ignored, every) for group in groups]
+    cache = floats.read_cache(config.get("kv_cache_scheme"))
+    recipes = [replace(read_group(group, ignored, every), kv_cache=cache) for group in groups]
     if len(set(recipes)) > 1:
         raise UserError("compressed-tensors checkpoints with several recipes cannot be read")
     return recipes[0]
 
 
-def read_weights(weights: Mapping[str, Any], ignored: tuple[str, ...], every: bool) -> Settings:
-    """What a group of layers says of its weights."""
+def read_group(group: Mapping[str, Any], ignored: tuple[str, ...], every: bool) -> Settings:
+    """What a group of layers says of its weights and of what it multiplies them with."""
+    weights = group.get("weights") or {}
+    activations = floats.read_activations(group.get("input_activations"))
+    if floats.is_float(weights):
+        kind, bits, size = floats.read_weights(weights)
+        own = Settings(NAME, bits, size, symmetric=True, type=kind)
+    else:
+        own = read_integers(weights)
+    return replace(own, left_out=ignored, packs_all=every, activations=activations)
+
+
+def read_integers(weights: Mapping[str, Any]) -> Settings:
+    """What a group of layers says of integer weights."""
     strategy = weights.get("strategy") or ("group" if weights.get("group_size") else "")
     if weights.get("type", "int") != "int" or strategy not in ("group", "channel"):
         raise UserError(
@@ -180,12 +205,12 @@ def read_weights(weights: Mapping[str, Any], ignored: tuple[str, ...], every: bo
         group_size,
         symmetric=bool(weights.get("symmetric", True)),
         in_order_of_activation=order in IN_ORDER,
-        left_out=ignored,
-        packs_all=every,
     )
 
 
 def layer_tensors(settings: Settings, inputs: int, outputs: int) -> dict[str, Stored]:
+    if settings.type != INT:
+        return floats.layer_tensors(settings, inputs, outputs)
     groups, bits = groups_of(settings, inputs), settings.bits
     zeros = {"weight_zero_point": Stored((words_for(outputs, bits), groups), dtypes=WORDS)}
     return {
@@ -203,6 +228,8 @@ def unpack(tensors: dict[str, Tensor], settings: Settings) -> QuantizedWeight:
     from radquant.packed.grid import QuantizedWeight
     from radquant.packed.packing import WORD, unpack_bits
 
+    if settings.type != INT:
+        return floats.unpack(tensors, settings)
     bits, (outputs, inputs) = settings.bits, tensors["weight_shape"].tolist()
     words = tensors["weight_packed"].shape[-1]
     if words != math.ceil(inputs * bits / WORD):
@@ -230,6 +257,8 @@ def in_memory(tensors: dict[str, Tensor], settings: Settings) -> dict[str, Tenso
 
 
 def plain_values(packed: dict[str, Tensor], recipe: Recipe) -> tuple[Table, Table]:
+    if recipe.type != INT:
+        return floats.plain_values(packed, recipe.type)
     bits, (out, groups) = recipe.bits, packed["weight_scale"].shape
     integers = [stream_values(row, bits) for row in packed["weight_packed"].tolist()]
     if not recipe.zero_point:

@@ -1,0 +1,258 @@
+"""The floating-point formats of compressed-tensors: what `compressed_tensors` asks for them.
+
+Tensors of a linear layer (compressed-tensors, `compressors/naive_quantized`, `mxfp4`, `nvfp4`):
+
+    float-quantized        weight               float8_e4m3fn [out, in]
+                           weight_scale         a float [out, 1]
+                           input_scale          a float [1]; only where activations are static
+    mxfp4-pack-quantized   weight_packed        uint8 [out, in / 2], even channels below
+                           weight_scale         uint8 [out, in / 32]: E8M0
+    nvfp4-pack-quantized   weight_packed        uint8 [out, in / 2]
+                           weight_scale         float8_e4m3fn [out, in / 16]
+                           weight_global_scale  float32 [1], by which is divided
+                           input_global_scale   float32 [1]; only where activations are rounded
+
+A weight is code · scale, for NVFP4 code · (scale / global scale), in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from radquant.errors import UserError
+from radquant.packed.formats.kind import Settings, Stored, Table, refuse_unapplied, whole
+from radquant.settings.precision import (
+    DYNAMIC,
+    FP8,
+    GROUP,
+    MXFP4,
+    NVFP4,
+    STATIC,
+    TENSOR,
+    TOKEN,
+    Activations,
+    KVCache,
+)
+from radquant.settings.recipe import WHOLE_ROW, Recipe
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from radquant.packed.grid import QuantizedWeight
+
+FORMATS = {FP8: "float-quantized", MXFP4: "mxfp4-pack-quantized", NVFP4: "nvfp4-pack-quantized"}
+WEIGHTS_ALONE = "naive-quantized"  # what FP8 is called where activations stay as they are
+SCALE_DTYPES = {FP8: None, MXFP4: "torch.uint8", NVFP4: "torch.float8_e4m3fn"}
+STRATEGIES = {FP8: "channel", MXFP4: "group", NVFP4: "tensor_group"}
+FLOATS = ("float32", "bfloat16", "float16")
+OF_VALUES = frozenset(
+    {"num_bits", "type", "symmetric", "strategy", "group_size", "block_structure", "dynamic"}
+    | {"observer", "observer_kwargs", "scale_dtype", "zp_dtype", "actorder"}
+)
+
+
+def problem(recipe: Recipe) -> str | None:
+    """What a checkpoint of this type cannot say of activations."""
+    activations = recipe.activations
+    if activations is None:
+        return None
+    if activations.type != recipe.type:
+        return (
+            f"weights of type {recipe.type} cannot be fitted to activations of type "
+            f"{activations.type}; give them the same type, or round activations of type "
+            f"{activations.type} on a precision alone"
+        )
+    if activations.skip:
+        return f"activations of type {recipe.type} are of all layers; leave skip out"
+    if recipe.type == FP8 and activations.granularity == GROUP:
+        return "activations of type fp8 are stored by token or tensor; leave granularity out"
+    if recipe.type == NVFP4 and activations.range == DYNAMIC:
+        return (
+            "activations of type nvfp4 have a global scale from the calibration set; "
+            "set range to static"
+        )
+    return None
+
+
+def config_group(recipe: Recipe) -> tuple[str, dict[str, Any], dict[str, Any] | None]:
+    """The format's name and what is said of weights and of inputs, as llm-compressor writes it."""
+    shared = {"num_bits": recipe.bits, "type": "float", "symmetric": True}
+    scale_dtype = SCALE_DTYPES[recipe.type]
+    weights = {
+        **shared,
+        "strategy": STRATEGIES[recipe.type],
+        "group_size": None if recipe.group_size == WHOLE_ROW else recipe.group_size,
+        "dynamic": False,
+        "scale_dtype": scale_dtype,
+        "zp_dtype": scale_dtype,
+    }
+    activations = recipe.activations
+    if activations is None:
+        form = WEIGHTS_ALONE if recipe.type == FP8 else FORMATS[recipe.type]
+        return form, weights, None
+    static = activations.range == STATIC
+    by_token = {TOKEN: "token", TENSOR: "tensor"}
+    inputs = {
+        **shared,
+        "strategy": STRATEGIES.get(recipe.type)
+        if recipe.type != FP8
+        else by_token[activations.granularity],
+        "group_size": None if recipe.type == FP8 else recipe.group_size,
+        "dynamic": not static if recipe.type != NVFP4 else "local",
+        "scale_dtype": scale_dtype,
+        "zp_dtype": scale_dtype,
+    }
+    return FORMATS[recipe.type], weights, inputs
+
+
+def pack(weight: QuantizedWeight) -> dict[str, Tensor]:
+    import torch
+
+    from radquant.packed import float4
+    from radquant.packed.types import mxfp4, nvfp4
+
+    if weight.type == FP8:
+        return {
+            "weight": weight.integers.view(torch.float8_e4m3fn),
+            "weight_scale": weight.scales.float().contiguous(),
+        }
+    packed = {"weight_packed": float4.pack_codes(weight.integers)}
+    if weight.type == MXFP4:
+        return packed | {"weight_scale": mxfp4.stored_scales(weight.scales)}
+    assert weight.outer is not None
+    return packed | {
+        "weight_scale": nvfp4.stored_scales(weight.scales, weight.outer),
+        "weight_global_scale": weight.outer.flatten()[:1].clone(),
+    }
+
+
+def unpack(tensors: Mapping[str, Tensor], settings: Settings) -> QuantizedWeight:
+    import torch
+
+    from radquant.packed import float4
+    from radquant.packed.grid import QuantizedWeight
+    from radquant.packed.types import mxfp4, nvfp4
+
+    stored, outer = tensors["weight_scale"], None
+    if settings.type == FP8:
+        codes = tensors["weight"].view(torch.uint8)
+        scale = stored.float()
+    else:
+        codes = float4.unpack_codes(tensors["weight_packed"])
+        if settings.type == MXFP4:
+            scale = mxfp4.scales_of(stored)
+        else:
+            outer = tensors["weight_global_scale"].float().expand(len(codes), 1)
+            scale = nvfp4.scales_of(stored, outer)
+    if not torch.isfinite(scale).all():
+        raise UserError("its weight_scale is not finite; the checkpoint is damaged")
+    return QuantizedWeight(codes, scale, torch.zeros_like(scale), type=settings.type, outer=outer)
+
+
+def layer_tensors(settings: Settings, inputs: int, outputs: int) -> dict[str, Stored]:
+    activations, kind = settings.activations, settings.type
+    if kind == FP8:
+        static = activations is not None and activations.range == STATIC
+        return {
+            "weight": Stored((outputs, inputs), floating=True, dtypes=("float8_e4m3fn",)),
+            "weight_scale": Stored((outputs, 1), floating=True, dtypes=FLOATS),
+            **({"input_scale": Stored((1,), floating=True, dtypes=FLOATS)} if static else {}),
+        }
+    size = 32 if kind == MXFP4 else 16
+    packed = Stored((outputs, inputs // 2), dtypes=("uint8",))
+    if kind == MXFP4:
+        scales = Stored((outputs, inputs // size), dtypes=("uint8",))
+        return {"weight_packed": packed, "weight_scale": scales}
+    return {
+        "weight_packed": packed,
+        "weight_scale": Stored((outputs, inputs // size), floating=True, dtypes=("float8_e4m3fn",)),
+        "weight_global_scale": Stored((1,), floating=True, dtypes=("float32",)),
+        **(
+            {"input_global_scale": Stored((1,), floating=True, dtypes=("float32",))}
+            if activations is not None
+            else {}
+        ),
+    }
+
+
+def is_float(weights: Mapping[str, Any]) -> bool:
+    return weights.get("type") == "float"
+
+
+def read_weights(weights: Mapping[str, Any]) -> tuple[str, int, int]:
+    """The type, bits and group size of floating-point weights; UserError if they are no such."""
+    refuse_unapplied(weights, OF_VALUES - {"dynamic"}, "quantization_config, weights,")
+    bits, strategy = whole(weights, "num_bits"), weights.get("strategy")
+    group = weights.get("group_size")
+    kinds: dict[tuple[int, Any, Any], str] = {
+        (8, "channel", None): FP8,
+        (4, "group", 32): MXFP4,
+        (4, "tensor_group", 16): NVFP4,
+    }
+    found = kinds.get((bits, strategy, group if bits == 4 else None))
+    if found is None or not weights.get("symmetric", True):
+        raise UserError(
+            f"floating-point weights of {bits} bits by {strategy} in groups of {group} cannot be "
+            "read; FP8 by channel, MXFP4 and NVFP4 can"
+        )
+    return found, bits, WHOLE_ROW if found == FP8 else whole(weights, "group_size")
+
+
+def read_activations(inputs: Mapping[str, Any] | None) -> Activations | None:
+    """What is said of the rounding of inputs: floating-point types alone."""
+    if not inputs:
+        return None
+    refuse_unapplied(inputs, OF_VALUES, "quantization_config, input_activations,")
+    bits, strategy, dynamic = (
+        whole(inputs, "num_bits"),
+        inputs.get("strategy"),
+        inputs.get("dynamic"),
+    )
+    group = inputs.get("group_size")
+    if is_float(inputs) and inputs.get("symmetric", True):
+        if bits == 8 and strategy == "token" and dynamic is True:
+            return Activations(type=FP8, bits=8, granularity=TOKEN)
+        if bits == 8 and strategy == "tensor":
+            return Activations(
+                type=FP8, bits=8, granularity=TENSOR, range=DYNAMIC if dynamic else STATIC
+            )
+        if bits == 8 and strategy == "group" and dynamic is True:
+            return Activations(
+                type=FP8, bits=8, granularity=GROUP, group_size=whole(inputs, "group_size")
+            )
+        if bits == 4 and strategy == "group" and group == 32 and dynamic is True:
+            return Activations(type=MXFP4, bits=4)
+        if bits == 4 and strategy == "tensor_group" and group == 16 and dynamic == "local":
+            return Activations(type=NVFP4, bits=4, range=STATIC)
+    raise UserError(
+        f"activations of {bits} bits of type {inputs.get('type')} by {strategy}, "
+        f"dynamic: {dynamic}, are not known; take a checkpoint whose weights alone are quantized"
+    )
+
+
+def read_cache(scheme: Mapping[str, Any] | None) -> KVCache | None:
+    """What is said of keys and values: E4M3 with one scale a layer."""
+    if not scheme:
+        return None
+    refuse_unapplied(scheme, OF_VALUES, "quantization_config, kv_cache_scheme,")
+    bits, strategy = whole(scheme, "num_bits"), scheme.get("strategy", "tensor")
+    if is_float(scheme) and bits == 8 and strategy == "tensor" and not scheme.get("dynamic"):
+        return KVCache(type=FP8, bits=8, granularity=TENSOR)
+    raise UserError(
+        f"a cache of {bits} bits of type {scheme.get('type')} by {strategy} is not known; "
+        "one of 8-bit floating point by tensor is"
+    )
+
+
+def plain_values(packed: Mapping[str, Tensor], kind: str) -> tuple[Table, Table]:
+    """[out][in] codes and [out][group] zeros, read in plain Python from the definition."""
+    import torch
+
+    groups = len(packed["weight_scale"][0])
+    if kind == FP8:
+        codes = packed["weight"].view(torch.uint8).tolist()
+    else:
+        rows = packed["weight_packed"].tolist()
+        codes = [[half for byte in row for half in (byte % 16, byte // 16)] for row in rows]
+    return codes, [[0] * groups for _ in codes]
