@@ -47,7 +47,9 @@ def importance_of(
             layer.to(where)
             of_layer = [arguments[length][number] for length in lengths]
             inputs = Inputs(states[number], of_layer, 0, where)
-            statistics = collect_statistics(layer, source.architecture, inputs, states[number + 1])
+            statistics = collect_statistics(
+                layer, source.architecture, inputs, states[number + 1], keep=False
+            )
             for group, seen in zip(source.architecture.groups, statistics, strict=True):
                 for linear in group.linears:
                     name = to_gguf(places[f"{linear}.weight"], named)
