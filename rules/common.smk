@@ -12,6 +12,8 @@ import radquant.code
 from radquant.files import require_whole
 from radquant.results_folder import check_results
 from radquant.settings import chosen, run, stages
+from radquant.settings.given import Given
+from radquant.settings.llama_cpp import ByLlamaCpp
 from radquant.settings.options import words
 
 REPOSITORY = Path(os.path.relpath(workflow.basedir))
@@ -172,8 +174,11 @@ def model_files(checkpoint):
     runtime.safetensors, which only some have, is vouched for by its hash in quantization.json.
     """
     own = ["config.json", "tokenizer_config.json"]
+    given = SETTINGS.checkpoints.get(checkpoint)
     if checkpoint == "original":
         own += ["source.json", *SETTINGS.model.weights]
+    elif isinstance(given, (Given, ByLlamaCpp)):
+        own += [*given.weight_files, "quantization.json"]
     else:
         own += ["model.safetensors", "quantization.json"]
     return [f"{model_directory(checkpoint)}/{name}" for name in own]

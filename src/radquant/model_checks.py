@@ -75,10 +75,10 @@ def check_folder(path: str | Path, named: Sequence[str]) -> None:
         check_weights(directory, named)
 
 
-def check_weights(directory: Path, named: Sequence[str]) -> None:
+def check_weights(directory: Path, named: Sequence[str], key: str = "model: weights") -> None:
     """Raise UserError unless the settings name the files that are the model.
 
-    named: `model: weights` of a configuration, whose change is noticed later.
+    named: the weights of a configuration, whose change is noticed later. key: what they are called.
     """
     files = [path.name for path in weight_files(directory)]
     if (directory / INDEX).exists():
@@ -89,8 +89,7 @@ def check_weights(directory: Path, named: Sequence[str]) -> None:
     if missing or other:
         said = f"names {other[0]}" if other else f"does not name {missing[0]}"
         raise UserError(
-            f"model: weights {said}, and the weight files of {directory} are {', '.join(files)}; "
-            "name these"
+            f"{key} {said}, and the weight files of {directory} are {', '.join(files)}; name these"
         )
 
 

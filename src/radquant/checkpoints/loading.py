@@ -23,7 +23,7 @@ from radquant.errors import UserError
 from radquant.failures import loading
 from radquant.families.lookup import check_dtype
 from radquant.model_checks import check_model
-from radquant.model_files import is_gguf
+from radquant.model_files import is_gguf, quantization_of, read_config
 from radquant.packed.linear import PackedLinear, QuantizedLinear, ValueLinear
 from radquant.runtime import activations
 from radquant.runtime.head import round_head
@@ -178,6 +178,15 @@ def as_stored(own: Any, asked: Any, key: str, directory: Path) -> Any:
         f"{directory} says itself how its {key} are rounded, and the precision says otherwise; "
         f"leave {key} out"
     )
+
+
+def stored_rounding(directory: Path) -> tuple[Activations | None, KVCache | None]:
+    """What a checkpoint itself says of its layers' inputs and its cache: that is what runs."""
+    quantization = quantization_of(read_config(directory), directory)
+    if quantization is None or is_gguf(quantization):  # which speaks of weights alone
+        return None, None
+    said = read_settings(directory, quantization)
+    return said.activations, said.kv_cache
 
 
 def attach_activations(

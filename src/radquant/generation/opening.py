@@ -5,7 +5,7 @@ from typing import cast
 import torch
 
 from radquant import registry
-from radquant.checkpoints.loading import resolve_device
+from radquant.checkpoints.loading import resolve_device, stored_rounding
 from radquant.errors import UserError
 from radquant.generation.engines.kind import Engine, Opened, Wanted
 from radquant.generation.measures import stopwatch
@@ -21,6 +21,10 @@ def open_precision(name: str, wanted: Wanted, scores: bool = False) -> tuple[Eng
     Raises UserError if none can. Sets how many threads PyTorch uses.
     """
     torch.set_num_threads(wanted.threads)
+    activations, cache = stored_rounding(wanted.model)
+    # Another that is asked for is refused when the model is loaded.
+    wanted.activations = wanted.activations or activations
+    wanted.kv_cache = wanted.kv_cache or cache
     with stopwatch(resolve_device(wanted.device)) as loading:
         chosen, engine = choose(name, wanted, scores)
         opened = engine.load(wanted)

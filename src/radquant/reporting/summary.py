@@ -137,7 +137,11 @@ def _recipe(record: Mapping[str, Any]) -> dict[str, Any]:
                 "worst_layer": str(values.idxmax()),
             }
     return {
-        "recipe": record["recipe"],
+        "recipe": record.get("recipe"),  # None of a given checkpoint that does not tell
+        "source": record.get("source"),  # None of one that was made here
+        "format": record.get("format"),
+        "says": record.get("says", {}),  # of itself, if it was given
+        "notes": record.get("notes", []),
         "prefix": record.get("prefix", []),  # other tools store none
         "tool": record.get("tool"),
         "checks": record.get("checks", {}),
