@@ -109,7 +109,8 @@ def write_importance(job: Job, path: Path) -> dict[str, Any]:
     found = mean_squares(loaded.model, sequences)
     named = {to_gguf(f"{name}.weight", architecture): each for name, each in found.items()}
     with path.open("wb") as file:
-        np.savez(file, **{name: each for name, each in named.items() if name is not None})
+        stored: dict[str, Any] = {name: each for name, each in named.items() if name is not None}
+        np.savez(file, **stored)
     return calibration_record(job, sequences)
 
 

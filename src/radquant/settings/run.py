@@ -229,9 +229,7 @@ class Run(Seeded):
             if rounding is None or rounding.range != STATIC:
                 continue
             checkpoint = self.checkpoints[precision.checkpoint]
-            if not isinstance(
-                checkpoint, Checkpoint
-            ):  # what it has stored is known when it is loaded
+            if not isinstance(checkpoint, Checkpoint):  # which says itself what it stores
                 continue
             stored = checkpoint.activations
             if not same_rounding(stored, rounding):
