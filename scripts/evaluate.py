@@ -25,7 +25,7 @@ from radquant.settings.options import parse
 REPOSITORY = Path(__file__).resolve().parents[1]
 EPILOG = """A model is a directory or OWNER/NAME[@REVISION] on the Hugging Face hub. A quantized one
 may also be a .gguf file, there as OWNER/NAME[@REVISION]:FILE.gguf, and NAME=MODEL names it in the
-report."""
+report, the original, too."""
 
 
 def arguments() -> tuple[argparse.Namespace, Any]:

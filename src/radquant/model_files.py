@@ -185,7 +185,7 @@ def gguf_file(directory: Path, config: Mapping[str, Any]) -> Path:
             f"{directory / CONFIG} says quant_method {GGUF} and the file {name!r}, which is no "
             f".{GGUF} file of this folder; {AGAIN}"
         )
-    more = sorted(config.keys() - {"quant_method", "file"})
+    more = sorted(config.keys() - {"quant_method", "file", "type"})
     if more:
         raise UserError(
             f"{directory / CONFIG} says {more[0]} in quantization_config, which is not applied to "

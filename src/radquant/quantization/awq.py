@@ -21,6 +21,7 @@ from radquant.errors import UserError
 from radquant.families.architectures import Group, Norm
 from radquant.families.inspection import linear_of, row_range
 from radquant.finite import OVERFLOWING
+from radquant.packed.gguf_blocks import recipe_for_width
 from radquant.packed.grid import by_group, find_grid, of_group, round_to_grid, shared_by_rows
 from radquant.quantization.calibration_statistics import (
     InputStatistics,
@@ -328,6 +329,7 @@ def scale_group(
     if group.source is None:
         return
     weights = [linear_of(layer, name).weight for name in group.linears]
+    recipe = recipe_for_width(recipe, weights[0].shape[1])
     if isinstance(group.source, Norm):
         norm = layer.get_submodule(group.source.name)
         assert isinstance(norm.weight, Tensor)

@@ -12,6 +12,7 @@ from radquant.errors import UserError
 from radquant.families.architectures import Architecture
 from radquant.finite import OVERFLOWING, relative, relative_change
 from radquant.packed.formats import StoredFormat, settings_for, unpack
+from radquant.packed.gguf_blocks import recipe_for_width
 from radquant.packed.grid import (
     QuantizedWeight,
     by_group,
@@ -72,13 +73,15 @@ def round_layer(
                     each: best_weights(weight, inputs, recipe.damp_percent)
                     for each, weight in weights.items()
                 }
-        for linear_name, rounded in round_group(aims, name, gram, recipe):
+        width = next(iter(weights.values())).shape[1]
+        own = recipe_for_width(recipe, width)
+        for linear_name, rounded in round_group(aims, name, gram, own):
             weight, full_name = weights[linear_name], f"{name}.{linear_name}"
-            packed = form.pack(rounded, recipe)
+            packed = form.pack(rounded, own)
             packed = {key: value.cpu().contiguous() for key, value in packed.items()}
             evaluated = rounded.dequantize()
             with naming(full_name):
-                require_fine_enough(weight, evaluated, recipe)
+                require_fine_enough(weight, evaluated, own)
             if not torch.equal(unpack(packed, settings).dequantize(), evaluated.cpu()):
                 raise UserError(f"unpacking {full_name} does not give the quantized weights back")
             records.append(linear_record(full_name, weight, evaluated, exact, inputs))

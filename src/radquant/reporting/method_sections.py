@@ -103,12 +103,12 @@ def quantization_section(summary: Summary) -> str:
             f"{kind.replace('_', ' ')} {error['worst_layer']}" for kind, error in errors.items()
         )
         largest = f"largest {escape(worst)}. " if worst else ""
+        if given := words.source(record):
+            notes.append(f"{escape(name)}: given, from {escape(given)}.")
         caveat = (record["tool"] or {}).get("caveat")
         checked = f"Checks: {escape(checks)}." if checks else ""
-        given = words.source(record)
-        came = f"given, from {escape(given)}. " if given else ""
-        if came or largest or checked:
-            notes.append(f"{escape(name)}: {came}{largest}{checked}".strip())
+        if largest or checked:
+            notes.append(f"{escape(name)}: {largest}{checked}".strip())
         notes += [f"{escape(name)}: {escape(note)}" for note in record["notes"]]
         notes += [f"**{escape(name)}: {escape(caveat)}.**"] if caveat else []
     lead = prose(

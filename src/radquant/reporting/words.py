@@ -64,14 +64,15 @@ def bits(record: Settings) -> str:
 
 
 def method(record: Settings) -> str:
-    """'awq by AutoAWQ 0.2.9', 'awq, gptq rounding', 'given (gemm)'."""
+    """'awq by AutoAWQ 0.2.9', 'awq, gptq rounding', 'awq, given', 'given (gguf, Q4_K_M)'."""
     recipe, tool = record["recipe"], record["tool"]
     if recipe is None:
         kind = record["says"].get("type")
         what = [str(record["format"]), *([kind] if kind not in (None, INT) else [])]
         return f"given ({', '.join(what)})"
+    given = ["given"] if record["source"] else []
     if tool:
-        return f"{recipe['method']} by {tool['name']} {tool['version']}"
+        return ", ".join([f"{recipe['method']} by {tool['name']} {tool['version']}", *given])
     unusual = [
         *(["gptq rounding"] if recipe["method"] == "awq" and recipe["rounding"] == "gptq" else []),
         *(["groups by activation"] if recipe["desc_act"] else []),
@@ -79,7 +80,7 @@ def method(record: Settings) -> str:
         *(["no clipping"] if recipe["method"] != "rtn" and not recipe["clip"] else []),
         *other_values(recipe),
     ]
-    return ", ".join([recipe["method"], *unusual])
+    return ", ".join([recipe["method"], *unusual, *given])
 
 
 def source(record: Settings) -> str | None:

@@ -17,6 +17,7 @@ from radquant.settings.run import ORIGINAL, RESERVED_PRECISIONS
 from radquant.settings.sentences import nearest
 
 HUB = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?(?::(?P<file>[\w./+-]+))?")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 OPENI = "openi"
 # The tables that a corpus of one file may be.
 TABLES = (".csv", ".csv.gz", ".tsv", ".jsonl", ".parquet", ".xlsx")
@@ -79,16 +80,27 @@ def corpus_source(text: str, kind: str | None) -> dict[str, Any]:
     return {"name": path.name, "format": kind, "path": str(path.resolve())}
 
 
+def split_name(word: str) -> tuple[str | None, str]:
+    """(name, source) of NAME=SOURCE; no name of SOURCE alone."""
+    name, equals, source = word.partition("=")
+    return (name, source) if equals and NAME.fullmatch(name) else (None, word)
+
+
+def last_part(source: str) -> str:
+    """What a source is called by itself: the last part of its path, or the name of a hub model."""
+    hub = None if Path(source).exists() else HUB.fullmatch(source)
+    if hub is not None:
+        source = hub["file"] or hub["id"]
+    last = source.rstrip("/").rpartition("/")[2].removesuffix(GGUF_SUFFIX)
+    return re.sub(r"[^A-Za-z0-9._-]", "-", last).lstrip("._-")[:80] or "checkpoint"
+
+
 def named(words: Sequence[str]) -> dict[str, str]:
     """{name: source} of NAME=SOURCE, or of sources that are named after their last part."""
     found: dict[str, str] = {}
     for word in words:
-        name, equals, rest = word.partition("=")
-        given = bool(equals) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) is not None
-        source = rest if given else word
-        if not given:
-            last = source.rstrip("/").rpartition("/")[2].removesuffix(GGUF_SUFFIX)
-            name = re.sub(r"[^A-Za-z0-9._-]", "-", last).lstrip("._-")[:80] or "checkpoint"
+        given, source = split_name(word)
+        name = given or last_part(source)
         if given and name.lower() in taken(found):
             raise UserError(f"--quantized names {name} twice, or it is reserved; choose another")
         number, plain = 1, name
@@ -114,7 +126,8 @@ def configuration(
 
     sections: the rest of it, by its keys.
     """
-    source = model_source(original, listing)
+    name, place = split_name(original)
+    source = model_source(place, listing)
     if "path" in source and source["path"].endswith(GGUF_SUFFIX):
         raise UserError(
             f"the original {original} is a GGUF file, and the comparison is with a Hugging Face "
@@ -122,11 +135,10 @@ def configuration(
         )
     checkpoints = {name: model_source(each, listing) for name, each in named(quantized).items()}
     precisions = {name: {"checkpoint": name} for name in (ORIGINAL, *checkpoints)}
-    name = original.rstrip("/").rpartition("/")[2].partition("@")[0]
-    own = dict(sections)
+    own = {key: value for key, value in sections.items() if value != {}}
     code = own.pop("model", {})
     return {
-        "model": {"name": name, **source, **code},
+        "model": {"name": name or last_part(place), **source, **code},
         "corpus": {**corpus, **own.pop("corpus", {})},
         "checkpoints": checkpoints,
         "precisions": precisions,

@@ -20,6 +20,7 @@ WHOLE_ROW = -1  # the group size that stands for one group a row, "per channel"
 GROUP_SIZES = (16, 32, 64, 128, WHOLE_ROW)
 # Of integers. Other types of numbers say themselves how many channels share a scale.
 INTEGER_GROUP_SIZES = (32, 64, 128, WHOLE_ROW)
+INTEGER_BITS = (2, 3, 4, 8)
 INT = "int"
 FIXED_BY_TYPE = ("bits", "group_size", "zero_point")
 # Who can carry out a recipe. Each other package has a script and an environment of its name.
@@ -40,8 +41,8 @@ class Recipe(Section):
         description="How a weight is stored as a number; any but int fixes bits, group_size and "
         "zero_point",
     )
-    bits: Annotated[int, OneOf((2, 3, 4, 8))] = Field(
-        4, description="Bits of a weight; 2 not with awq"
+    bits: Annotated[int, OneOf((2, 3, 4, 5, 6, 8))] = Field(
+        4, description="Bits of a weight; 2 not with awq, 5 and 6 only with types that have them"
     )
     group_size: Annotated[int, OneOf(GROUP_SIZES)] = Field(
         128,
@@ -151,6 +152,9 @@ def check_type(recipe: Recipe) -> None:
     if recipe.type == INT and recipe.group_size not in INTEGER_GROUP_SIZES:
         sizes = ", ".join(map(str, INTEGER_GROUP_SIZES))
         raise wrong(f": type int has no groups of {recipe.group_size}; use one of {sizes}")
+    if recipe.type == INT and recipe.bits not in INTEGER_BITS:
+        bits = ", ".join(map(str, INTEGER_BITS))
+        raise wrong(f": type int has no {recipe.bits} bits; use one of {bits}")
     if recipe.type != INT and (recipe.desc_act or recipe.progressive):
         key = "desc_act" if recipe.desc_act else "progressive"
         raise wrong(f": {key} does not go with type {recipe.type}; leave it out, or use type int")
