@@ -26,6 +26,10 @@ rule measure_speed:
     input:
         code=code("measure_speed.py"),
         checked=CHECKED_PROMPTS,
+        verified=[
+            ancient(f"results/verification/{name}.json")
+            for name in SETTINGS.used_checkpoints
+        ],
         models=[
             file
             for name in ["original", *SETTINGS.used_checkpoints]

@@ -315,17 +315,27 @@ def verify_checkpoint(
 
 
 def record_of(found: Verification) -> dict[str, Any]:
-    """What is written of a verification: what was worst of each kind, and all that is broken."""
+    """What is written of a verification: what was worst of each kind, and all that is broken.
+
+    None stands for what is no finite number.
+    """
+
+    def finite(value: float) -> float | None:
+        return value if math.isfinite(value) else None
+
     return {
         "notes": found.notes,
         "checks": len(found.checks),
-        "worst": [vars(each) for each in worst_of(found.checks).values()],
+        "worst": [
+            {"name": each.name, "measured": finite(each.measured), "bound": finite(each.bound)}
+            for each in worst_of(found.checks).values()
+        ],
         "broken": [
             {
                 "layer": each.name.rpartition(": ")[0],
                 "what": each.name.rpartition(": ")[2],
-                "measured": each.measured,
-                "bound": each.bound,
+                "measured": finite(each.measured),
+                "bound": finite(each.bound),
             }
             for each in found.checks
             if not each.holds
