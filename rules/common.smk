@@ -190,6 +190,13 @@ CHECKED = "results/models/check.json"
 CHECKED_PROMPTS = "results/models/prompts.json"
 
 
+def verified(wildcards):
+    """Return what has to be there before a precision's model is used: a checkpoint that cannot be
+    one of the original stops the run. Its content stands in the report alone."""
+    name = SETTINGS.precisions[wildcards.precision].checkpoint
+    return [] if name == "original" else ancient(f"results/verification/{name}.json")
+
+
 def checkpoint_of(wildcards):
     return SETTINGS.precisions[wildcards.precision].checkpoint
 

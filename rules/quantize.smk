@@ -132,7 +132,6 @@ for GIVEN in [n for n, it in SETTINGS.checkpoints.items() if isinstance(it, Give
     rule:
         name:
             f"take_{GIVEN}"
-        localrule: True
         input:
             code=code("take_checkpoint.py"),
             original=model_files("original"),
@@ -141,6 +140,7 @@ for GIVEN in [n for n, it in SETTINGS.checkpoints.items() if isinstance(it, Give
             model_files(GIVEN),
         log:
             f"results/logs/take/{GIVEN}.log",
+        localrule: True
         resources:
             mem_mb=memory(4000),
             runtime=60,
@@ -198,3 +198,27 @@ for GIVEN in [
             "{PYTHON} {input.code[0]:q} --model results/models/original {params.options}"
             " --tool-python results/venvs/llama-cpp/bin/python --output {params.directory}"
             " 2>&1 | tee {log} >&2"
+
+
+rule verify_checkpoint:
+    input:
+        code=code("verify_checkpoint.py"),
+        original=model_files("original"),
+        checkpoint=lambda wildcards: model_files(wildcards.checkpoint),
+    output:
+        "results/verification/{checkpoint}.json",
+    log:
+        "results/logs/verify/{checkpoint}.log",
+    threads: THREADS
+    resources:
+        mem_mb=memory(8000),
+        runtime=120,
+    params:
+        versions=versions(),
+        options=options(
+            threads=THREADS, trust_remote_code=SETTINGS.model.trust_remote_code
+        ),
+    shell:
+        "{PYTHON} {input.code[0]:q} results/checkpoints/{wildcards.checkpoint}"
+        " --original results/models/original {params.options} --output {output}"
+        " 2>&1 | tee {log} >&2"
