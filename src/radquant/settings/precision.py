@@ -15,7 +15,7 @@ LARGEST_GROUP = 1_000_000
 LEAST_CLIP_RATIO = 0.01
 DYNAMIC, STATIC = "dynamic", "static"
 ACTIVATION_GRANULARITIES = (TENSOR, TOKEN, GROUP)
-CACHE_GRANULARITIES = (TENSOR, TOKEN, HEAD, GROUP)
+CACHE_GRANULARITIES = (TOKEN, HEAD, GROUP)
 INT, FP8, MXFP4, NVFP4 = "int", "fp8", "mxfp4", "nvfp4"
 ROUNDED_TO = (INT, FP8, MXFP4, NVFP4)
 # What floating-point types say themselves, of activations and of keys and values.
@@ -115,7 +115,7 @@ class KVCache(Section):
         "symmetric, and the two of 4 bits fix the groups",
     )
     bits: Annotated[int, OneOf((4, 8))] = Field(description="Bits of a key's or value's channel")
-    granularity: Annotated[str, OneOf(CACHE_GRANULARITIES)] = Field(
+    granularity: Annotated[str, OneOf((TENSOR, *CACHE_GRANULARITIES))] = Field(
         HEAD,
         description="What shares a scale; token (all its heads), head, or group of a head's "
         "channels; fp8 only: tensor (one fixed scale a layer: the checkpoint's, or 1)",
