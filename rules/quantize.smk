@@ -1,5 +1,6 @@
 """Stored weights: one job for each checkpoint, however many precisions use it."""
 
+from radquant.settings.given import has_recipe
 from radquant.settings.recipe import OWN, needs_calibration
 
 CALIBRATION = "results/calibration/samples.parquet"
@@ -7,7 +8,11 @@ CALIBRATION_RECORD = "results/calibration/set.json"
 
 
 def checkpoints_of(*tools):
-    return [name for name, it in SETTINGS.checkpoints.items() if it.tool in tools]
+    return [
+        name
+        for name, it in SETTINGS.checkpoints.items()
+        if has_recipe(it) and it.tool in tools
+    ]
 
 
 def recipe(wildcards):
@@ -110,3 +115,86 @@ rule quantize_with_tool:
         " --calibration {input.calibration[0]} --calibration-record {input.calibration[1]}"
         " {params.options}"
         " --output results/checkpoints/{wildcards.checkpoint} 2>&1 | tee {log} >&2"
+
+
+def given_files(checkpoint):
+    """Return the files of a checkpoint that lies on this machine."""
+    path = checkpoint.path
+    if not path or checkpoint.is_gguf:
+        return existing(path)
+    names = ["config.json", *checkpoint.weights]
+    return existing(*(f"{path}/{name}" for name in names))
+
+
+# Each in a rule of its own: their weight files have names of their own.
+for GIVEN in [n for n, it in SETTINGS.checkpoints.items() if isinstance(it, Given)]:
+
+    rule:
+        name:
+            f"take_{GIVEN}"
+        localrule: True
+        input:
+            code=code("take_checkpoint.py"),
+            original=model_files("original"),
+            given=given_files(SETTINGS.checkpoints[GIVEN]),
+        output:
+            model_files(GIVEN),
+        log:
+            f"results/logs/take/{GIVEN}.log",
+        resources:
+            mem_mb=memory(4000),
+            runtime=60,
+        params:
+            directory=model_directory(GIVEN),
+            options=settings_for(
+                stages.TAKE_CHECKPOINT, given=SETTINGS.checkpoints[GIVEN]
+            ),
+        shell:
+            "{ONLINE} {PYTHON} {input.code[0]:q} --original results/models/original"
+            " {params.options} --downloads {DOWNLOADS} --output {params.directory}"
+            " 2>&1 | tee {log} >&2"
+
+
+# llama.cpp's own quantizer, of the original as plain GGUF. It runs in an environment of its own; what
+# goes in and what comes out is read here.
+for GIVEN in [
+    n for n, it in SETTINGS.checkpoints.items() if isinstance(it, ByLlamaCpp)
+]:
+
+    rule:
+        name:
+            f"quantize_{GIVEN}_with_llama_cpp"
+        input:
+            code=code("quantize_llama_cpp.py"),
+            checked=CHECKED,
+            model=model_files("original"),
+            calibration=(
+                [CALIBRATION, CALIBRATION_RECORD]
+                if SETTINGS.checkpoints[GIVEN].importance
+                else []
+            ),
+            environment="results/venvs/llama-cpp/ready.json",
+        output:
+            model_files(GIVEN),
+        log:
+            f"results/logs/quantize/{GIVEN}.log",
+        threads: THREADS
+        resources:
+            mem_mb=memory(8000),
+            runtime=240,
+        params:
+            directory=model_directory(GIVEN),
+            versions=versions(),
+            options=options(
+                calibration=SETTINGS.checkpoints[GIVEN].importance and CALIBRATION,
+                calibration_record=SETTINGS.checkpoints[GIVEN].importance
+                and CALIBRATION_RECORD,
+            )
+            + " "
+            + settings_for(
+                stages.QUANTIZE_LLAMA_CPP, checkpoint=SETTINGS.checkpoints[GIVEN]
+            ),
+        shell:
+            "{PYTHON} {input.code[0]:q} --model results/models/original {params.options}"
+            " --tool-python results/venvs/llama-cpp/bin/python --output {params.directory}"
+            " 2>&1 | tee {log} >&2"

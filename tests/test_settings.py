@@ -80,6 +80,8 @@ def test_what_a_rule_hands_over_is_what_its_script_reads(name: str) -> None:
     given["precision"] = run.precisions["w4a8-naive"]
     texts = {"id": "a/b", "revision": "main", "file": "c.csv"}
     given["texts"] = made(sections()["HubTexts"], texts)
+    hub = {"id": "a/b", "revision": "main", "file": "Q4_K_M.gguf"}
+    given["given"] = made(sections()["Given"], {"hub": hub, "weights": ["model.gguf"]})
     parts = ALL_PARTS[name]
     found = parsed(parts, shlex.split(words(given, parts)))
     for part in parts:

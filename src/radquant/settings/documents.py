@@ -20,6 +20,8 @@ from radquant.settings import (
     corpus,
     corpus_sources,
     generation,
+    given,
+    llama_cpp,
     model,
     precision,
     recipe,
@@ -40,7 +42,19 @@ HEAD = """\
 # src/radquant/settings/; change it there.
 """
 MODULES = (
-    *(calibration, cleaning, compute, corpus, generation, model, precision, recipe, run),
+    *(
+        calibration,
+        cleaning,
+        compute,
+        corpus,
+        generation,
+        given,
+        llama_cpp,
+        model,
+        precision,
+        recipe,
+        run,
+    ),
     *(scoring, sources, speed, study, subgroups, task),
 )
 # A table of keys in a page: <!-- keys: Recipe --> … <!-- end of keys -->
@@ -115,7 +129,8 @@ def table_of(kind: type[Section], names: tuple[str, ...] = ()) -> str:
 def values_of(field: FieldInfo) -> str:
     choice = next((each for each in field.metadata if isinstance(each, OneOf)), None)
     if choice:
-        return ", ".join(f"`{shown(value)}`" for value in choice.choices())
+        own = ", or keys of its own" * (choice.section is not None)
+        return ", ".join(f"`{shown(value)}`" for value in choice.choices()) + own
     kinds = kinds_of(field.annotation)
     if bool in kinds:
         return "`true`, `false`"
