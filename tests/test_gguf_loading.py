@@ -9,7 +9,7 @@ import torch
 from gguf import GGMLQuantizationType as Type
 from safetensors.torch import save_file
 from tiny_architectures import logits_of
-from tiny_gguf import ARCHITECTURES, gguf_directory, random_blocks, write_gguf
+from tiny_gguf import ARCHITECTURES, gguf_directory, write_gguf
 from tiny_tokenizers import byte_tokenizer
 
 from radquant.checkpoints.fitting import open_config
@@ -17,7 +17,7 @@ from radquant.checkpoints.gguf_model import beside_language
 from radquant.checkpoints.loading import load
 from radquant.errors import UserError
 from radquant.gguf.keys import check_keys
-from radquant.gguf.reading import GGUFModel, GGUFTensor, hugging_face_values, read_model
+from radquant.gguf.reading import GGUFModel, GGUFTensor, read_model
 from radquant.gguf.vocabulary import check_vocabulary
 from radquant.model_files import stored_tensors, weight_files
 
@@ -54,28 +54,6 @@ def test_packed_layers_have_the_values_of_the_file(tmp_path: Path, kind: str) ->
     model.load_state_dict(values, strict=False)
     torch.testing.assert_close(logits_of(loaded.model), logits_of(model), rtol=1e-4, atol=1e-4)
     assert weight_files(tmp_path / "checkpoint") == [tmp_path / "checkpoint" / "model.gguf"]
-
-
-@pytest.mark.parametrize("kind", [Type.Q4_1, Type.Q6_K, Type.IQ4_XS, Type.Q2_K])
-def test_rows_are_taken_apart_each_by_itself(tmp_path: Path, kind: Type) -> None:
-    """More rows than are taken at a time, and the file's own order of rows."""
-    raw = random_blocks(kind, 5000 * 2)
-    path = tmp_path / "blocks"
-    path.write_bytes(bytes(64) + raw.tobytes())
-    columns = 2 * (32 if kind == Type.Q4_1 else 256)
-    tensor = GGUFTensor("blk.0.ffn_up.weight", (5000, columns), kind.name, 64)
-    from gguf.quants import dequantize
-
-    file = GGUFModel(path, "llama", {}, {})
-    with np.errstate(all="ignore"):
-        wanted = dequantize(raw.reshape(5000, -1), kind)
-    if not np.isfinite(wanted).all():  # random scales are
-        with pytest.raises(UserError, match=r"blk\.0\.ffn_up\.weight holds values that are no"):
-            hugging_face_values(file, tensor, 1, 1)
-    raw[:, :] = 1
-    path.write_bytes(bytes(64) + raw.tobytes())
-    found = hugging_face_values(file, tensor, 1, 1)
-    assert np.array_equal(found, dequantize(raw.reshape(5000, -1), kind))
 
 
 OTHER_KEYS = [
