@@ -16,9 +16,10 @@ from radquant.checkpoints.fitting import open_config
 from radquant.checkpoints.gguf_model import beside_language
 from radquant.checkpoints.loading import load
 from radquant.errors import UserError
+from radquant.files import read_json, write_json
 from radquant.gguf.keys import check_keys
 from radquant.gguf.reading import GGUFModel, GGUFTensor, read_model
-from radquant.gguf.vocabulary import check_vocabulary
+from radquant.gguf.vocabulary import check_scores, check_vocabulary
 from radquant.model_files import stored_tensors, weight_files
 
 
@@ -200,3 +201,61 @@ def test_another_tokenizer_is_refused_with_how_many_tokens_differ(
         write_gguf(path, model, "llama", **changed)
         with pytest.raises(UserError, match=said):
             check_vocabulary(read_model(path), original)
+
+
+def test_scores_stand_for_the_order_of_merges() -> None:
+    """llama.cpp joins the pair with the best score, Hugging Face the first pair of its list."""
+    tokens = ["<unk>", "▁", "a", "b", "ab", "▁ab", "\n\n"]
+    merges = [("a", "b"), ("▁", "ab"), ("\n", "\n")]
+    keys = {
+        "tokenizer.ggml.scores": [0.0, -2.0, -3.0, -4.0, -0.0, -1.0, -1000.0],
+        "tokenizer.ggml.token_type": [2, 1, 1, 1, 1, 1, 4],
+    }
+    file = GGUFModel(Path("m.gguf"), "llama", keys, {})
+    check_scores(file, tokens, merges)
+    keys["tokenizer.ggml.scores"][5] = 1.0
+    with pytest.raises(UserError, match=r"1 of the 7 tokens of m\.gguf have scores that join them"):
+        check_scores(file, tokens, merges)
+    del keys["tokenizer.ggml.scores"]
+    with pytest.raises(UserError, match=r"not one number of tokenizer\.ggml\.scores for each"):
+        check_scores(file, tokens, merges)
+
+
+def test_rows_behind_the_last_token_may_be_missing(tmp_path: Path) -> None:
+    """Converters leave out rows that no token has; llama.cpp then has no logits for them."""
+    model, _ = gguf_directory(tmp_path, "gemma3_text")
+    original = tmp_path / "original"
+    wanted = logits_of(model)
+    config = read_json(original / "config.json")
+    model.resize_token_embeddings(280)
+    for directory in (original, tmp_path / "checkpoint"):
+        rows = {"quantization_config": {"quant_method": "gguf", "file": "model.gguf"}}
+        write_json(directory / "config.json", config | rows)
+    write_gguf(tmp_path / "checkpoint" / "model.gguf", model, "gemma3_text")
+    found = load(tmp_path / "checkpoint")
+    assert found.model.config.vocab_size == 280
+    ids = torch.randint(3, 49, (4, 24), generator=torch.Generator().manual_seed(5))
+    logits = found.model(input_ids=ids, use_cache=False).logits
+    torch.testing.assert_close(logits, wanted[..., :280], rtol=1e-4, atol=1e-4)
+    model.resize_token_embeddings(310)
+    write_gguf(tmp_path / "checkpoint" / "model.gguf", model, "gemma3_text")
+    with pytest.raises(UserError, match=r"has 310 rows of token_embd\.weight, .* there are 300"):
+        load(tmp_path / "checkpoint")
+
+
+def test_a_head_of_its_own_and_a_missing_one(tmp_path: Path) -> None:
+    """llama.cpp's quantizer may store the head apart though the original ties it."""
+    model, _ = gguf_directory(tmp_path, "llama")
+    path = tmp_path / "checkpoint" / "model.gguf"
+    config = read_json(tmp_path / "checkpoint" / "config.json")
+    write_json(path.parent / "config.json", config | {"tie_word_embeddings": False})
+    with pytest.raises(UserError, match=r"has no output\.weight, and the original's head is not"):
+        load(path.parent)
+    write_json(path.parent / "config.json", config)
+    head = torch.randn(300, 64)
+    write_gguf(path, model, "llama", head=head)
+    loaded = load(path.parent)
+    hidden = loaded.model.model(torch.tensor([[4, 5, 6]])).last_hidden_state
+    found = loaded.model(torch.tensor([[4, 5, 6]])).logits
+    torch.testing.assert_close(found, hidden @ head.T, rtol=1e-4, atol=1e-4)
+    assert not torch.equal(loaded.model.lm_head.weight, loaded.model.model.embed_tokens.weight)
