@@ -118,6 +118,28 @@ def test_gemma_s_windows_are_compared(tmp_path: Path) -> None:
         check_keys(file, config)
 
 
+@pytest.mark.parametrize("kind", ["linear", "yarn"])
+def test_scaled_rotary_embeddings_are_compared(tmp_path: Path, kind: str) -> None:
+    gguf_directory(tmp_path, "llama")
+    config = open_config(tmp_path / "original")
+    length = {"original_max_position_embeddings": 32} if kind == "yarn" else {}
+    config.rope_parameters = {"rope_type": kind, "factor": 4.0, "rope_theta": 10000.0, **length}
+    file = read_model(tmp_path / "checkpoint" / "model.gguf")
+    with pytest.raises(UserError, match=r"rope\.scaling\.(type: linear|factor: 1), and by"):
+        check_keys(file, config)
+    keys = {"type": kind, "factor": 4.0, "original_context_length": 32}
+    keys = {f"llama.rope.scaling.{key}": value for key, value in keys.items()}
+    same = GGUFModel(file.path, "llama", file.keys | keys, file.tensors)
+    check_keys(same, config)
+    if kind == "yarn":
+        config.rope_parameters["attention_factor"] = 1.5
+        with pytest.raises(UserError, match=r"attention_factor: 1\.5 of its rotary embeddings"):
+            check_keys(same, config)
+    config.rope_parameters = {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 10000.0}
+    with pytest.raises(UserError, match="says rope_type dynamic, which is not known as GGUF"):
+        check_keys(same, config)
+
+
 def test_llama_3_s_frequencies_are_compared(tmp_path: Path) -> None:
     """config.json has four numbers for them, and a file the table that follows."""
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
