@@ -36,6 +36,7 @@ READ_FORMATS: dict[str, str] = {
     "auto-round": "radquant.packed.formats.auto_round",
     "bitsandbytes-4bit": "radquant.packed.formats.bitsandbytes_4bit",
     "bitsandbytes-8bit": "radquant.packed.formats.bitsandbytes_8bit",
+    "torchao": "radquant.packed.formats.torchao",
 }
 ANNOTATORS: dict[str, str] = {
     "lexicon": "radquant.scoring.annotators.lexicon",
