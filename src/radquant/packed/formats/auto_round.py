@@ -61,9 +61,11 @@ def read_config(config: Mapping[str, Any]) -> Settings:
         refuse_unapplied(
             said, OF_NUMBERS | OF_INPUTS, f"quantization_config, extra_config, {name},"
         )
-        check_numbers(said, f"quantization_config, extra_config, {name},")
-        wide = whole({"bits": found.bits, **said}, "bits") >= WIDE
-        others.append((pattern_of(name), None if wide else read_layer({**config, **said}, form)))
+        own = None
+        if whole({"bits": found.bits, **said}, "bits") < WIDE:
+            check_numbers(said, f"quantization_config, extra_config, {name},")
+            own = read_layer({**config, **said}, form)
+        others.append((pattern_of(name), own))
     return replace(found, others=tuple(others))
 
 

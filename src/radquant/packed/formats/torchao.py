@@ -54,11 +54,10 @@ def read_config(config: Mapping[str, Any]) -> Settings:
     refuse_unapplied(config, APPLIED)
     said = config.get("quant_type")
     default = said.get("default") if isinstance(said, Mapping) and len(said) == 1 else None
-    name = default.get("_type") if isinstance(default, Mapping) else said
+    name = str(default.get("_type") if isinstance(default, Mapping) else said)
     if name not in WEIGHTS:
         raise UserError(
-            f"torchao checkpoints of {str(name)[:60]} cannot be read; those of "
-            f"{', '.join(WEIGHTS)} can"
+            f"torchao checkpoints of {name[:60]} cannot be read; those of {', '.join(WEIGHTS)} can"
         )
     assert isinstance(default, Mapping)
     details = default.get("_data") or {}
