@@ -83,7 +83,7 @@ def settings_of(config: Mapping[str, Any]) -> Settings:
             f"({kind}); fetch the checkpoint again"
         ) from None
     for bits in settings.all_bits:
-        if bits not in form.BITS:
+        if bits not in stored_format(settings.format).BITS:
             raise UserError(f"{bits}-bit checkpoints in {settings.format} cannot be read")
     if settings.group_size != WHOLE_ROW and settings.group_size < 1:
         raise UserError(f"group_size {settings.group_size} in quantization_config makes no sense")

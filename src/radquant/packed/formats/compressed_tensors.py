@@ -182,6 +182,8 @@ def read_config(config: Mapping[str, Any]) -> Settings:
         raise UserError("quantization_config has no config_groups; the checkpoint is not complete")
     for name, group in groups.items():
         refuse_unapplied(group, OF_GROUP, f"quantization_config, {name},")
+        if not names_of(group, "targets"):
+            raise UserError(f"quantization_config, {name}, has no targets; fetch it again")
     cache = floats.read_cache(config.get("kv_cache_scheme"))
     ignored = tuple(pattern_of(name) for name in names_of(config, "ignore"))
     return by_target(
