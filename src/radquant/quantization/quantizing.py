@@ -50,13 +50,13 @@ def quantize(job: Job, recipe: Recipe, asked: str | None = None, work: Path | No
             assert samples is not None
             prefix = outliers.find_prefix(open_source, samples, work / "outliers.f32", device)
             sequences = outliers.all_behind(prefix, samples)
-        bits = None
+        recipes = None
         if mixture(recipe) is not None:
             assert sequences is not None
             original_model.check_recipe(source.model, source.architecture, recipe)
-            bits = mixing.choose(open_source, recipe, form, sequences, work, device)
+            recipes = mixing.choose(open_source, recipe, form, sequences, work, device)
         result = layerwise.quantize_model(
-            source, work, recipe, form, sequences, device, prefix, bits
+            source, work, recipe, form, sequences, device, prefix, recipes
         )
     record = {
         "recipe": recipe_values(recipe),
@@ -64,7 +64,7 @@ def quantize(job: Job, recipe: Recipe, asked: str | None = None, work: Path | No
         "model": str(job.model),
         "calibration": samples and {**origin, **layerwise.count(samples)},
         "layers": result.layers,
-        **({"bits": mixing.told(result.layers)} if bits else {}),
+        **({"bits": mixing.told(result.layers, recipe, form)} if recipes else {}),
         "checks": {
             "layers_quantized": len(result.layers),
             "largest_change_by_folding": result.largest_change,
@@ -75,7 +75,7 @@ def quantize(job: Job, recipe: Recipe, asked: str | None = None, work: Path | No
         "threads": job.threads,
         **job.costs(),
     }
-    announced = config_for(recipe, form, result.not_converted, bits)
+    announced = config_for(recipe, form, result.not_converted, recipes)
     quantization = runtime_file.announce(announced, result.online)
     write_checkpoint(
         job.model,
