@@ -193,8 +193,10 @@ def attach_activations(
             "name a quantized checkpoint for this precision"
         )
     static = None
-    if rounding.range == STATIC and rounding.type != INT:
-        static = stored_beside(packed, directory)
+    packed = {name: layer for name, layer in packed.items() if not layer.keeps_input}
+    beside = any(layer.input_scale is not None for layer in packed.values())
+    if rounding.range == STATIC and (rounding.type != INT or beside):
+        static = stored_beside(packed, rounding, directory)
     elif rounding.range == STATIC:
         if not same_rounding(runtime.activations, rounding):
             raise UserError(
@@ -215,18 +217,22 @@ def attach_activations(
 
 
 def stored_beside(
-    layers: Mapping[str, QuantizedLinear], directory: Path
+    layers: Mapping[str, QuantizedLinear], rounding: Activations, directory: Path
 ) -> dict[str, activations.Grid]:
     """The static scales of inputs that lie beside the weights."""
     found = {}
     for name, layer in layers.items():
-        scale = getattr(layer, "input_scale", None)
-        if scale is None:
+        scale, zero = layer.input_scale, layer.input_zero
+        if scale is None or not bool((scale > 0).all() and scale.isfinite().all()):
             raise UserError(
                 f"{directory} has no static range for the input of {name}; give its checkpoint the "
                 "same activations as the precision"
             )
-        found[name] = activations.Grid(scale, torch.zeros_like(scale), 0, 0)
+        half = 2 ** (rounding.bits - 1)
+        zero = torch.zeros_like(scale) if zero is None else zero
+        device = next(layer.buffers()).device
+        grid = activations.Grid(scale, zero, -half, half - 1)
+        found[name] = activations.on_device(grid, device)
     return found
 
 

@@ -37,9 +37,12 @@ class Source:
         width = self.width(name)
         try:
             check_tensors(tensors, self.settings, *width)
-            return unpack(tensors, self.settings)
+            weight = unpack(tensors, self.settings)
         except UserError as error:
             raise UserError(f"{self.directory}: layer {name} cannot be read: {error}") from None
+        if not isinstance(weight, QuantizedWeight) or weight.type != "int":
+            raise UserError(f"{self.directory}: layer {name} has no integers; export one that has")
+        return weight
 
     def width(self, name: str) -> tuple[int, int]:
         """Inputs and outputs that the configuration gives a layer."""

@@ -65,6 +65,16 @@ class QuantizedWeight:
         )
 
 
+@dataclass(frozen=True)
+class StoredValues:
+    """The weights of a layer in a format of which no more is asked than its values."""
+
+    values: Tensor  # [out, in] float32
+
+    def dequantize(self) -> Tensor:
+        return self.values
+
+
 def by_group(weight: Tensor, group_size: int) -> Tensor:
     """View [out, in] as [out, groups, in / groups]; group size -1 makes one group."""
     return weight.unflatten(-1, (1, -1) if group_size == WHOLE_ROW else (-1, group_size))

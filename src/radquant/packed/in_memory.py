@@ -58,10 +58,12 @@ def quantized_layer(
     """The linear layer of a stored layer's tensors; its bias, if any, is yet to be set."""
     form = stored_format(settings.format)
     if form.VALUES or settings.type != INT:
-        layer = ValueLinear(form.unpack(tensors, settings).dequantize(), bias)
-        layer.keep_input_scale(tensors)
-        return layer
-    return packed_layer(form.in_memory(tensors, settings), settings, inputs, outputs, bias)
+        layer: QuantizedLinear = ValueLinear(form.unpack(tensors, settings).dequantize(), bias)
+    else:
+        layer = packed_layer(form.in_memory(tensors, settings), settings, inputs, outputs, bias)
+    layer.keep_input_scale(tensors)
+    layer.keeps_input = settings.keeps_inputs
+    return layer
 
 
 def in_float16(scales: Tensor) -> Tensor:

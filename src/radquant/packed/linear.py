@@ -14,6 +14,20 @@ class QuantizedLinear(nn.Module):
     in_features: int
     out_features: int
     bias: Tensor | None  # [out]
+    # Of a static range that is stored beside the weights, [1] float32; a class's own until a
+    # checkpoint brings them.
+    input_scale: Tensor | None = None
+    input_zero: Tensor | None = None
+    keeps_input: bool = False  # whatever is said of the rounding of other layers' inputs
+
+    def keep_input_scale(self, stored: Mapping[str, Tensor]) -> None:
+        """Take over the static scale of the input among a stored layer's tensors, if there is one,
+        and its zero: of integers, FP8's scale or NVFP4's global scale."""
+        for name in ("input_scale", "input_global_scale"):
+            if name in stored:
+                self.input_scale = stored[name].float().reshape(1)
+        if "input_zero_point" in stored:
+            self.input_zero = stored["input_zero_point"].float().reshape(1)
 
     def dequantize(self) -> Tensor:
         """The weights, [in, out] float32."""
@@ -31,21 +45,12 @@ class ValueLinear(QuantizedLinear):
     """
 
     weight: Tensor  # [out, in] float32, whatever the model's dtype
-    input_scale: Tensor | None  # [1] float32: of a static range that is stored beside the weights
 
     def __init__(self, weight: Tensor, bias: bool = False) -> None:
         super().__init__()
         self.out_features, self.in_features = weight.shape
         self.register_buffer("weight", weight.float().contiguous())
         self.register_buffer("bias", torch.zeros(self.out_features) if bias else None)
-        self.register_buffer("input_scale", None)
-
-    def keep_input_scale(self, stored: Mapping[str, Tensor]) -> None:
-        """Take over the static scale of the input among a stored layer's tensors, if there is one:
-        FP8's scale or NVFP4's global scale."""
-        for name in ("input_scale", "input_global_scale"):
-            if name in stored:
-                self.input_scale = stored[name].float().reshape(1)
 
     def dequantize(self) -> Tensor:
         return self.weight.T

@@ -16,7 +16,7 @@ from radquant.settings.recipe import WHOLE_ROW, Recipe, format_name
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from radquant.packed.grid import QuantizedWeight
+    from radquant.packed.grid import QuantizedWeight, StoredValues
 
 __all__ = [
     "HEAD",
@@ -100,7 +100,7 @@ def check_tensors(
             raise UserError(f"its {suffix} is missing")
         tensor = tensors[suffix]
         dtype = str(tensor.dtype).removeprefix("torch.")
-        if tuple(tensor.shape) != stored.shape:
+        if tuple(tensor.shape) not in (stored.shape, *stored.also):
             raise UserError(
                 f"its {suffix} has shape {list(tensor.shape)}, not {list(stored.shape)}"
             )
@@ -114,8 +114,8 @@ def check_tensors(
         raise UserError(f"it has {others[0]}, which its quantization_config does not speak of")
 
 
-def unpack(tensors: dict[str, Tensor], settings: Settings) -> QuantizedWeight:
-    """The integers and grid of one packed layer, in any format."""
+def unpack(tensors: dict[str, Tensor], settings: Settings) -> QuantizedWeight | StoredValues:
+    """The codes and grid of one packed layer, in any format; of some, the values alone."""
     return stored_format(settings.format).unpack(tensors, settings)
 
 

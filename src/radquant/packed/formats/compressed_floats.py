@@ -3,7 +3,8 @@
 Tensors of a linear layer (compressed-tensors, `compressors/naive_quantized`, `mxfp4`, `nvfp4`):
 
     float-quantized        weight               float8_e4m3fn [out, in]
-                           weight_scale         a float [out, 1]
+                           weight_scale         a float [out, 1], [1] by tensor, or one for each
+                                                block of [out, in]
                            input_scale          a float [1]; only where activations are static
     mxfp4-pack-quantized   weight_packed        uint8 [out, in / 2], even channels below
                            weight_scale         uint8 [out, in / 32]: E8M0
@@ -17,15 +18,18 @@ A weight is code · scale, for NVFP4 code · (scale / global scale), in float32.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from radquant.errors import UserError
+from radquant.packed.formats import other_programs
 from radquant.packed.formats.kind import Settings, Stored, Table, refuse_unapplied, whole
 from radquant.settings.precision import (
     DYNAMIC,
     FP8,
     GROUP,
+    INT,
     MXFP4,
     NVFP4,
     STATIC,
@@ -39,13 +43,18 @@ from radquant.settings.recipe import WHOLE_ROW, Recipe
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from radquant.packed.grid import QuantizedWeight
+    from radquant.packed.grid import QuantizedWeight, StoredValues
 
 FORMATS = {FP8: "float-quantized", MXFP4: "mxfp4-pack-quantized", NVFP4: "nvfp4-pack-quantized"}
 WEIGHTS_ALONE = "naive-quantized"  # what FP8 is called where activations stay as they are
 SCALE_DTYPES = {FP8: None, MXFP4: "torch.uint8", NVFP4: "torch.float8_e4m3fn"}
 STRATEGIES = {FP8: "channel", MXFP4: "group", NVFP4: "tensor_group"}
 FLOATS = ("float32", "bfloat16", "float16")
+ON = {
+    FP8: "On a GPU: Hopper, Ada and Blackwell multiply in FP8, older ones by weights alone.",
+    MXFP4: "On a GPU: Blackwell multiplies in MXFP4, older ones by weights alone.",
+    NVFP4: "On a GPU: Blackwell multiplies in NVFP4, older ones by weights alone.",
+}
 OF_VALUES = frozenset(
     {"num_bits", "type", "symmetric", "strategy", "group_size", "block_structure", "dynamic"}
     | {"observer", "observer_kwargs", "scale_dtype", "zp_dtype", "actorder"}
@@ -127,17 +136,20 @@ def pack(weight: QuantizedWeight) -> dict[str, Tensor]:
     }
 
 
-def unpack(tensors: Mapping[str, Tensor], settings: Settings) -> QuantizedWeight:
+def unpack(tensors: Mapping[str, Tensor], settings: Settings) -> QuantizedWeight | StoredValues:
     import torch
 
     from radquant.packed import float4
-    from radquant.packed.grid import QuantizedWeight
+    from radquant.packed.blocks import scaled_blocks
+    from radquant.packed.grid import QuantizedWeight, StoredValues
     from radquant.packed.types import mxfp4, nvfp4
 
     stored, outer = tensors["weight_scale"], None
     if settings.type == FP8:
+        if settings.block is not None:
+            return StoredValues(scaled_blocks(tensors["weight"].float(), stored, settings.block))
         codes = tensors["weight"].view(torch.uint8)
-        scale = stored.float()
+        scale = stored.float().reshape(-1, 1).expand(len(codes), 1)
     else:
         codes = float4.unpack_codes(tensors["weight_packed"])
         if settings.type == MXFP4:
@@ -151,13 +163,12 @@ def unpack(tensors: Mapping[str, Tensor], settings: Settings) -> QuantizedWeight
 
 
 def layer_tensors(settings: Settings, inputs: int, outputs: int) -> dict[str, Stored]:
-    activations, kind = settings.activations, settings.type
+    kind = settings.type
     if kind == FP8:
-        static = activations is not None and activations.range == STATIC
         return {
             "weight": Stored((outputs, inputs), floating=True, dtypes=("float8_e4m3fn",)),
-            "weight_scale": Stored((outputs, 1), floating=True, dtypes=FLOATS),
-            **({"input_scale": Stored((1,), floating=True, dtypes=FLOATS)} if static else {}),
+            "weight_scale": scale_of_fp8(settings, inputs, outputs),
+            **of_inputs(settings),
         }
     size = 32 if kind == MXFP4 else 16
     packed = Stored((outputs, inputs // 2), dtypes=("uint8",))
@@ -168,25 +179,53 @@ def layer_tensors(settings: Settings, inputs: int, outputs: int) -> dict[str, St
         "weight_packed": packed,
         "weight_scale": Stored((outputs, inputs // size), floating=True, dtypes=("float8_e4m3fn",)),
         "weight_global_scale": Stored((1,), floating=True, dtypes=("float32",)),
-        **(
-            {"input_global_scale": Stored((1,), floating=True, dtypes=("float32",))}
-            if activations is not None
-            else {}
-        ),
+        **of_inputs(settings),
     }
+
+
+def of_inputs(settings: Settings) -> dict[str, Stored]:
+    """What of a static range of its inputs lies beside a layer's weights."""
+    activations = settings.activations
+    if activations is None or settings.keeps_inputs or activations.range != STATIC:
+        return {}
+    if activations.type == NVFP4:
+        return {"input_global_scale": one_number()}
+    if activations.type == FP8:
+        return {"input_scale": one_number()}
+    zero = Stored((1,), also=((), (1, 1)), optional=activations.symmetric, dtypes=("int8",))
+    return {"input_scale": one_number(), "input_zero_point": zero}
+
+
+def scale_of_fp8(settings: Settings, inputs: int, outputs: int) -> Stored:
+    if settings.block is not None:
+        rows, columns = settings.block
+        shape = (math.ceil(outputs / rows), math.ceil(inputs / columns))
+        return Stored(shape, floating=True, dtypes=FLOATS)
+    if settings.layout == TENSOR:
+        return one_number()
+    return Stored((outputs, 1), also=((outputs,),), floating=True, dtypes=FLOATS)
+
+
+def one_number() -> Stored:
+    return Stored((1,), also=((), (1, 1)), floating=True, dtypes=FLOATS)
 
 
 def is_float(weights: Mapping[str, Any]) -> bool:
     return weights.get("type") == "float"
 
 
-def read_weights(weights: Mapping[str, Any]) -> tuple[str, int, int]:
-    """The type, bits and group size of floating-point weights; UserError if they are no such."""
+def read_weights(weights: Mapping[str, Any], name: str) -> Settings:
+    """What is said of floating-point weights; UserError if they are none that are known.
+
+    name: of the format.
+    """
     refuse_unapplied(weights, OF_VALUES - {"dynamic"}, "quantization_config, weights,")
-    bits, strategy = whole(weights, "num_bits"), weights.get("strategy")
+    bits, strategy = whole(weights, "num_bits"), str(weights.get("strategy"))
     group = weights.get("group_size")
     kinds: dict[tuple[int, Any, Any], str] = {
         (8, "channel", None): FP8,
+        (8, "tensor", None): FP8,
+        (8, "block", None): FP8,
         (4, "group", 32): MXFP4,
         (4, "tensor_group", 16): NVFP4,
     }
@@ -194,13 +233,30 @@ def read_weights(weights: Mapping[str, Any]) -> tuple[str, int, int]:
     if found is None or not weights.get("symmetric", True):
         raise UserError(
             f"floating-point weights of {bits} bits by {strategy} in groups of {group} cannot be "
-            "read; FP8 by channel, MXFP4 and NVFP4 can"
+            "read; FP8 by channel, tensor or block, MXFP4 and NVFP4 can"
         )
-    return found, bits, WHOLE_ROW if found == FP8 else whole(weights, "group_size")
+    size = WHOLE_ROW if found == FP8 else whole(weights, "group_size")
+    block = block_of(weights.get("block_structure")) if strategy == "block" else None
+    return Settings(name, bits, size, symmetric=True, type=found, layout=strategy, block=block)
+
+
+def block_of(said: Any) -> tuple[int, int]:
+    """The outputs and inputs that share a scale."""
+    if not isinstance(said, list | tuple) or len(said) != 2 or not all(map(is_size, said)):
+        raise UserError(f"quantization_config says that blocks are {said!r}, not two whole numbers")
+    return said[0], said[1]
+
+
+def is_size(value: Any) -> bool:
+    return type(value) is int and value > 0
 
 
 def read_activations(inputs: Mapping[str, Any] | None) -> Activations | None:
-    """What is said of the rounding of inputs: floating-point types alone."""
+    """What is said of the rounding of inputs.
+
+    The grid of symmetric integers is this program's, ±127 and a scale of the largest magnitude over
+    127, as in vLLM; compressed-tensors' own simulation takes 127.5.
+    """
     if not inputs:
         return None
     refuse_unapplied(inputs, OF_VALUES, "quantization_config, input_activations,")
@@ -209,7 +265,15 @@ def read_activations(inputs: Mapping[str, Any] | None) -> Activations | None:
         inputs.get("strategy"),
         inputs.get("dynamic"),
     )
-    group = inputs.get("group_size")
+    group, symmetric = inputs.get("group_size"), bool(inputs.get("symmetric", True))
+    if inputs.get("type", "int") == INT and bits in (4, 8):
+        if dynamic is True and strategy in (TOKEN, TENSOR):
+            return Activations(bits=bits, granularity=strategy, symmetric=symmetric)
+        if dynamic is True and strategy == GROUP:
+            size = whole(inputs, "group_size")
+            return Activations(bits=bits, granularity=GROUP, group_size=size, symmetric=symmetric)
+        if not dynamic and strategy == TENSOR:
+            return Activations(bits=bits, granularity=TENSOR, range=STATIC, symmetric=symmetric)
     if is_float(inputs) and inputs.get("symmetric", True):
         if bits == 8 and strategy == "token" and dynamic is True:
             return Activations(type=FP8, bits=8, granularity=TOKEN)
@@ -243,6 +307,24 @@ def read_cache(scheme: Mapping[str, Any] | None) -> KVCache | None:
         f"a cache of {bits} bits of type {scheme.get('type')} by {strategy} is not known; "
         "one of 8-bit floating point by tensor is"
     )
+
+
+def vllm_problem(settings: Settings, on_cpu: bool) -> str | None:
+    """Words that follow "vLLM cannot …"."""
+    if on_cpu:
+        return f"multiply by {settings.type.upper()} weights on this CPU; run it on a GPU"
+    return None
+
+
+def loading(settings: Settings, dtype: str) -> list[str]:
+    """The model card's paragraphs on loading."""
+    text = other_programs.transformers_text("the package compressed-tensors:", dtype)
+    if settings.type != FP8:
+        text += (
+            "\n\nThe package computes these weights in bfloat16; in another dtype it needs "
+            "`quantization_config=CompressedTensorsConfig(dequantize=True)`."
+        )
+    return [text, other_programs.vllm_text(settings, dtype, None, "") + "\n\n" + ON[settings.type]]
 
 
 def plain_values(packed: Mapping[str, Tensor], kind: str) -> tuple[Table, Table]:

@@ -9,6 +9,12 @@ Tensors of a packed linear layer (compressed-tensors, `compressors/pack_quantize
     weight_g_idx       int32   [in]; only where groups were formed in order of activation, which
                                the package's later versions and vLLM refuse: read, never written
 
+In `int-quantized` (and `naive-quantized`) nothing is packed:
+
+    weight              int8    [out, in]
+    weight_scale        a float [out, groups], [1] where the whole tensor shares it
+    weight_zero_point   int8    likewise; asymmetric grids only
+
 It speaks of signed integers q − 2^(bits − 1) and of their zeros but stores them with that offset
 added back, which is this program's own range. For bits that do not divide 32 its versions differ
 (0.17 leaves the rest of a word empty, 0.20 fills it), so 3 bits are not written and read only as
@@ -47,7 +53,7 @@ from radquant.settings.recipe import INT, WHOLE_ROW, Recipe, uses_gptq_rounding
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from radquant.packed.grid import QuantizedWeight
+    from radquant.packed.grid import QuantizedWeight, StoredValues
 
 NAME = "compressed-tensors"
 METHOD = "compressed-tensors"
@@ -74,7 +80,14 @@ APPLIED = frozenset(
     | {"global_compression_ratio", "sparsity_config", "transform_config"}
 )
 IN_ORDER = ("group", "dynamic", True)  # actorder of groups that are no runs of channels
-READ = frozenset({"pack-quantized", floats.WEIGHTS_ALONE, *floats.FORMATS.values()})
+PACKED, UNPACKED = "pack-quantized", "int-quantized"
+# Of each type, the formats that hold its weights.
+FORMS: dict[str, tuple[str, ...]] = {
+    INT: (PACKED, UNPACKED, floats.WEIGHTS_ALONE),
+    **{kind: (form, floats.WEIGHTS_ALONE) for kind, form in floats.FORMATS.items()},
+}
+READ = frozenset(form for forms in FORMS.values() for form in forms)
+LINEAR, CLASS_NAME = "Linear", re.compile(r"[A-Z]\w*")  # targets that are names of classes
 OF_GROUP = frozenset({"targets", "weights", "format", "input_activations"})
 OF_WEIGHTS = frozenset(
     {"num_bits", "type", "symmetric", "strategy", "group_size", "actorder", "observer"}
@@ -146,63 +159,106 @@ def recognises(config: Mapping[str, Any]) -> bool:
 
 
 def read_config(config: Mapping[str, Any]) -> Settings:
-    groups = list((config.get("config_groups") or {}).values())
-    packed = {group.get("format") or config.get("format") for group in groups}
-    if not packed or not packed <= READ:
-        found = ", ".join(sorted(str(each) for each in packed)) or "no format"
-        raise UserError(
-            f"compressed-tensors checkpoints in {found} cannot be read; those in "
-            f"{', '.join(sorted(READ))} can"
-        )
     refuse_unapplied(config, APPLIED)
     for key, harmless in (("sparsity_config", "format"), ("transform_config", "config_groups")):
         said = config.get(key) or {}
         if said.get(harmless) not in (None, "dense", {}):
             raise UserError(f"quantization_config says {key}, which is not applied here")
-    for name, group in (config.get("config_groups") or {}).items():
+    groups = config.get("config_groups") or {}
+    if not groups:
+        raise UserError("quantization_config has no config_groups; the checkpoint is not complete")
+    for name, group in groups.items():
         refuse_unapplied(group, OF_GROUP, f"quantization_config, {name},")
-    # Names as they are, or patterns.
-    ignored = tuple(
-        name.removeprefix("re:") if name.startswith("re:") else f"{re.escape(name)}$"
-        for name in names_of(config, "ignore")
-    )
-    every = all(group.get("targets") == ["Linear"] for group in groups)
     cache = floats.read_cache(config.get("kv_cache_scheme"))
-    recipes = [replace(read_group(group, ignored, every), kv_cache=cache) for group in groups]
-    if len(set(recipes)) > 1:
-        raise UserError("compressed-tensors checkpoints with several recipes cannot be read")
-    return recipes[0]
+    ignored = tuple(pattern_of(name) for name in names_of(config, "ignore"))
+    return by_target(
+        [
+            (
+                names_of(group, "targets"),
+                replace(read_group(group, config.get("format")), left_out=ignored, kv_cache=cache),
+            )
+            for group in groups.values()
+        ]
+    )
 
 
-def read_group(group: Mapping[str, Any], ignored: tuple[str, ...], every: bool) -> Settings:
-    """What a group of layers says of its weights and of what it multiplies them with."""
-    weights = group.get("weights") or {}
-    activations = floats.read_activations(group.get("input_activations"))
-    if floats.is_float(weights):
-        kind, bits, size = floats.read_weights(weights)
-        own = Settings(NAME, bits, size, symmetric=True, type=kind)
-    else:
-        own = read_integers(weights)
-    return replace(own, left_out=ignored, packs_all=every, activations=activations)
+def pattern_of(target: str) -> str:
+    """A regular expression for a name as it is, or for a pattern."""
+    return target.removeprefix("re:") if target.startswith("re:") else f"{re.escape(target)}$"
+
+
+def by_target(groups: Sequence[tuple[list[str], Settings]]) -> Settings:
+    """One group's settings, with the others' by the names of their layers.
+
+    A layer is of the group that has its own name, or else a pattern that matches it, or else its
+    class (compressed-tensors, `match_targets`).
+    """
+    rounded = {own.activations for _, own in groups} - {None}
+    if len(rounded) > 1:
+        raise UserError(
+            "quantization_config rounds the inputs of some layers otherwise than those of others, "
+            "which cannot be run; take a checkpoint with one rounding of activations"
+        )
+    named = [(target, own) for targets, own in groups for target in sorted(targets)]
+    of_class = [(target, own) for target, own in named if CLASS_NAME.fullmatch(target)]
+    patterns = [each for each in named if each[0].startswith("re:")]
+    exact = [each for each in named if each not in of_class and each not in patterns]
+    others: list[tuple[str, Settings | None]] = [
+        (pattern_of(target), own) for target, own in [*exact, *patterns]
+    ]
+    linear = next((own for target, own in of_class if target == LINEAR), None)
+    if linear is None and not of_class:
+        others.append(("", None))  # nothing else is quantized
+    base = linear or next((own for _, own in of_class), groups[0][1])
+    if not base.activations:
+        base = replace(base, activations=next(iter(rounded), None), keeps_inputs=bool(rounded))
+    others = [(pattern, own and keeping(own, base)) for pattern, own in others]
+    return replace(base, others=tuple(others), packs_all=linear is not None or not of_class)
+
+
+def keeping(own: Settings, base: Settings) -> Settings:
+    """What is said of some layers, of which it counts whether others' inputs are rounded."""
+    return replace(own, keeps_inputs=not own.activations and bool(base.activations))
+
+
+def read_group(group: Mapping[str, Any], form: str | None) -> Settings:
+    """What a group of layers says of its weights and of what it multiplies them with.
+
+    form: of groups that do not say theirs.
+    """
+    weights, form = group.get("weights") or {}, group.get("format") or form
+    if form not in READ:
+        raise UserError(
+            f"compressed-tensors checkpoints in {form or 'no format'} cannot be read; those in "
+            f"{', '.join(sorted(READ))} can"
+        )
+    own = floats.read_weights(weights, NAME) if floats.is_float(weights) else read_integers(weights)
+    if form not in FORMS[own.type]:
+        raise UserError(
+            f"quantization_config says format {form} of weights of type {own.type}, which it does "
+            "not hold; fetch the checkpoint again"
+        )
+    if own.type == INT:
+        own = replace(own, layout=form)
+    return replace(own, activations=floats.read_activations(group.get("input_activations")))
 
 
 def read_integers(weights: Mapping[str, Any]) -> Settings:
     """What a group of layers says of integer weights."""
-    strategy = weights.get("strategy") or ("group" if weights.get("group_size") else "")
-    if weights.get("type", "int") != "int" or strategy not in ("group", "channel"):
+    strategy = weights.get("strategy") or ("group" if weights.get("group_size") else "tensor")
+    if weights.get("type", "int") != "int" or strategy not in ("group", "channel", "tensor"):
         raise UserError(
-            f"compressed-tensors weights of type {weights.get('type')} by {strategy or 'tensor'} "
-            "cannot be read; integers by group or channel can"
+            f"compressed-tensors weights of type {weights.get('type')} by {strategy} cannot be "
+            "read; integers by group, channel or tensor can"
         )
     refuse_unapplied(weights, OF_WEIGHTS, "quantization_config, weights,")
     order = weights.get("actorder")
     if order not in (None, False, "weight", "static", *IN_ORDER):
         raise UserError(f"quantization_config says actorder: {order!r}, which is not known")
-    group_size = WHOLE_ROW if strategy == "channel" else whole(weights, "group_size")
     return Settings(
         NAME,
         whole(weights, "num_bits"),
-        group_size,
+        whole(weights, "group_size") if strategy == "group" else WHOLE_ROW,
         symmetric=bool(weights.get("symmetric", True)),
         in_order_of_activation=order in IN_ORDER,
     )
@@ -212,17 +268,69 @@ def layer_tensors(settings: Settings, inputs: int, outputs: int) -> dict[str, St
     if settings.type != INT:
         return floats.layer_tensors(settings, inputs, outputs)
     groups, bits = groups_of(settings, inputs), settings.bits
+    if settings.layout not in ("", PACKED):
+        return unpacked_tensors(settings, inputs, outputs)
     zeros = {"weight_zero_point": Stored((words_for(outputs, bits), groups), dtypes=WORDS)}
     return {
         "weight_packed": Stored((outputs, words_for(inputs, bits)), dtypes=WORDS),
-        "weight_scale": Stored((outputs, groups), floating=True),
+        "weight_scale": Stored((outputs, groups), also=by_tensor(groups), floating=True),
         "weight_g_idx": Stored((inputs,), optional=not settings.in_order_of_activation),
         **({} if settings.symmetric else zeros),
         "weight_shape": Stored((2,), values=(outputs, inputs)),
+        **floats.of_inputs(settings),
     }
 
 
-def unpack(tensors: dict[str, Tensor], settings: Settings) -> QuantizedWeight:
+def by_tensor(groups: int) -> tuple[tuple[int, ...], ...]:
+    """Shapes of one number for the whole tensor, where rows are no groups."""
+    return ((1,), (), (1, 1)) if groups == 1 else ()
+
+
+def unpacked_tensors(settings: Settings, inputs: int, outputs: int) -> dict[str, Stored]:
+    groups = groups_of(settings, inputs)
+    one = ((outputs,), *by_tensor(groups)) if groups == 1 else ()
+    zeros = {"weight_zero_point": Stored((outputs, groups), also=one, dtypes=("int8",))}
+    return {
+        "weight": Stored((outputs, inputs), dtypes=("int8",)),
+        "weight_scale": Stored((outputs, groups), also=one, floating=True),
+        "weight_g_idx": Stored((inputs,), optional=not settings.in_order_of_activation),
+        **({} if settings.symmetric else zeros),
+        **floats.of_inputs(settings),
+    }
+
+
+def unpack_bytes(tensors: dict[str, Tensor], settings: Settings) -> QuantizedWeight:
+    """Of `int-quantized`: signed integers of up to 8 bits, one in a byte."""
+    import torch
+
+    from radquant.packed.grid import QuantizedWeight
+
+    half = 2 ** (settings.bits - 1)
+    signed = tensors["weight"].to(torch.int16)
+    if int(signed.min()) < -half or int(signed.max()) >= half:
+        raise UserError(f"its weight has integers that are none of {settings.bits} bits")
+    rows = len(signed)
+    scales = per_row(tensors["weight_scale"], rows)
+    zeros = torch.full(scales.shape, half, dtype=torch.int16, device=scales.device)
+    if not settings.symmetric:
+        zeros = per_row(tensors["weight_zero_point"], rows).to(torch.int16) + half
+    if int(zeros.min()) < 0 or int(zeros.max()) >= 2 * half:
+        raise UserError(f"its weight_zero_point has integers that are none of {settings.bits} bits")
+    return QuantizedWeight(
+        (signed + half).to(torch.uint8),
+        scales,
+        zeros.to(torch.uint8),
+        tensors.get("weight_g_idx"),
+    )
+
+
+def per_row(stored: Tensor, rows: int) -> Tensor:
+    """Scales or zeros of groups, of rows or of a whole tensor: [rows, groups]."""
+    one_each = stored.reshape(rows if stored.numel() > 1 else 1, -1)
+    return one_each.expand(rows, -1).contiguous()
+
+
+def unpack(tensors: dict[str, Tensor], settings: Settings) -> QuantizedWeight | StoredValues:
     import torch
 
     from radquant.packed.grid import QuantizedWeight
@@ -230,6 +338,8 @@ def unpack(tensors: dict[str, Tensor], settings: Settings) -> QuantizedWeight:
 
     if settings.type != INT:
         return floats.unpack(tensors, settings)
+    if settings.layout not in ("", PACKED):
+        return unpack_bytes(tensors, settings)
     bits, (outputs, inputs) = settings.bits, tensors["weight_shape"].tolist()
     words = tensors["weight_packed"].shape[-1]
     if words != math.ceil(inputs * bits / WORD):
@@ -237,7 +347,7 @@ def unpack(tensors: dict[str, Tensor], settings: Settings) -> QuantizedWeight:
             f"{words} words cannot be read as {inputs} integers of {bits} bits; the checkpoint is "
             "damaged, or its integers are padded as in an older version of compressed-tensors"
         )
-    scales = tensors["weight_scale"].reshape(outputs, -1)
+    scales = per_row(tensors["weight_scale"], outputs)
     if settings.symmetric:
         zeros = torch.full(scales.shape, 2 ** (bits - 1), dtype=torch.uint8, device=scales.device)
     else:
@@ -251,9 +361,12 @@ def unpack(tensors: dict[str, Tensor], settings: Settings) -> QuantizedWeight:
 
 
 def in_memory(tensors: dict[str, Tensor], settings: Settings) -> dict[str, Tensor]:
+    from radquant.packed.grid import QuantizedWeight
     from radquant.packed.in_memory import packed_tensors
 
-    return packed_tensors(unpack(tensors, settings), settings.bits)
+    weight = unpack(tensors, settings)
+    assert isinstance(weight, QuantizedWeight)  # integers are
+    return packed_tensors(weight, settings.bits)
 
 
 def plain_values(packed: dict[str, Tensor], recipe: Recipe) -> tuple[Table, Table]:
@@ -269,11 +382,15 @@ def plain_values(packed: dict[str, Tensor], recipe: Recipe) -> tuple[Table, Tabl
 
 
 def vllm_problem(settings: Settings, on_cpu: bool) -> str | None:
+    if settings.type != INT:
+        return floats.vllm_problem(settings, on_cpu)
     lacking = other_programs.vllm_lacks_bits(settings, VLLM_BITS, on_cpu)
     return lacking or other_programs.vllm_lacks_order(settings)
 
 
 def loading(settings: Settings, dtype: str) -> list[str]:
+    if settings.type != INT:
+        return floats.loading(settings, dtype)
     kind = "" if settings.symmetric else " of the Hopper kind, for 8 bits with zero points"
     hindrance = other_programs.vllm_hindrance(settings)
     return [

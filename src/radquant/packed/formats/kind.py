@@ -21,7 +21,7 @@ from radquant.settings.recipe import INT, WHOLE_ROW, Recipe, in_order_of_activat
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from radquant.packed.grid import QuantizedWeight
+    from radquant.packed.grid import QuantizedWeight, StoredValues
 
 HEAD = "lm_head"
 WORD = 32  # bits
@@ -45,9 +45,12 @@ class Settings:
     packs_head: bool = field(default=False, compare=False)
     packs_all: bool = field(default=True, compare=False)  # of a kind, but for what is left out
     type: str = INT  # a name of registry.NUMBER_TYPES
+    layout: str = ""  # in which of a format's ways the tensors lie, in the format's own words
+    block: tuple[int, int] | None = None  # [out, in] that share a scale; None: they do by row
     # What it says of the inputs of its layers and of keys and values: that is what runs.
     activations: Activations | None = None
     kv_cache: KVCache | None = None
+    keeps_inputs: bool = False  # of these layers nothing is rounded but weights, of others it is
     # Layers that differ: regular expressions of their names and what holds for these, None if they
     # are not packed. The first that matches a name's beginning counts.
     others: tuple[tuple[str, Settings | None], ...] = field(default=(), compare=False)
@@ -65,6 +68,7 @@ class Stored:
     """How one tensor of a packed layer must look."""
 
     shape: tuple[int, ...]
+    also: tuple[tuple[int, ...], ...] = ()  # other shapes that say the same
     floating: bool = False
     optional: bool = False
     dtypes: tuple[str, ...] = ()  # that it may have; any of its sort if none is named
@@ -107,7 +111,9 @@ class StoredFormat(Protocol):
     def layer_tensors(self, settings: Settings, inputs: int, outputs: int) -> dict[str, Stored]:
         """What a packed layer of this size must have, by suffix, in the order of the checks."""
 
-    def unpack(self, tensors: dict[str, Tensor], settings: Settings) -> QuantizedWeight:
+    def unpack(
+        self, tensors: dict[str, Tensor], settings: Settings
+    ) -> QuantizedWeight | StoredValues:
         """The integers and grid of one layer; the inverse of `pack`.
 
         Outside of this folder only the exports use more of it than `dequantize`.
