@@ -14,7 +14,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     job.add_arguments(parser, other_package=True)
     args, settings = parse(parser, stages.QUANTIZE_AUTOAWQ)
-    recipe = recipe_of({"method": METHODS["autoawq"], **settings.checkpoint.model_dump()})
+    recipe = recipe_of({"method": METHODS["autoawq"][0], **settings.checkpoint.model_dump()})
     by_autoawq.quantize(job.job_of(args, settings), recipe)
 
 

@@ -15,7 +15,7 @@ def main() -> None:
     job.add_arguments(parser, other_package=True)
     args, settings = parse(parser, stages.QUANTIZE_GPTQMODEL)
     given = settings.checkpoint.model_dump()
-    recipe = recipe_of({"method": METHODS["gptqmodel"], "clip": False, **given})
+    recipe = recipe_of({"method": METHODS["gptqmodel"][0], "clip": False, **given})
     by_gptqmodel.quantize(job.job_of(args, settings), recipe)
 
 

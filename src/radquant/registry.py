@@ -39,6 +39,12 @@ STORED_FORMATS: dict[str, str] = {
     "qoq": "radquant.packed.formats.qoq",
     "gguf": "radquant.packed.formats.gguf",
 }
+# Formats of other programs that are read and never written.
+READ_FORMATS: dict[str, str] = {
+    "fp8": "radquant.packed.formats.fp8",
+    "bitsandbytes-4bit": "radquant.packed.formats.bitsandbytes_4bit",
+    "bitsandbytes-8bit": "radquant.packed.formats.bitsandbytes_8bit",
+}
 ANNOTATORS: dict[str, str] = {
     "lexicon": "radquant.scoring.annotators.lexicon",
     "radgraph": "radquant.scoring.annotators.radgraph",

@@ -17,6 +17,7 @@ from radquant.packed.formats import (
     Settings,
     check_tensors,
     field_bits,
+    marks_of,
     settings_of,
     suffixes_of,
 )
@@ -31,15 +32,18 @@ from radquant.runtime.runtime_file import online_rotations, weights_config
 def packed_layers(names: Iterable[str], settings: Settings) -> dict[str, dict[str, str]]:
     """The packed linear layers among a checkpoint's tensors: {layer: {suffix: tensor's name}}."""
     layers: dict[str, dict[str, str]] = {}
+    suffixes = sorted(suffixes_of(settings), key=len, reverse=True)  # a.b before b
     for name in names:
-        layer, _, suffix = name.rpartition(".")
-        own = settings.of(layer)
-        if own is not None and suffix in suffixes_of(own):
-            layers.setdefault(layer, {})[suffix] = name
+        for suffix in suffixes:
+            layer = name.removesuffix(f".{suffix}")
+            if layer != name:
+                if settings.of(layer) is not None:
+                    layers.setdefault(layer, {})[suffix] = name
+                break
     return {
         layer: found
         for layer, found in sorted(layers.items())
-        if (own := settings.of(layer)) is not None and suffixes_of(own)[0] in found
+        if any(mark in found for mark in marks_of(settings))
     }
 
 

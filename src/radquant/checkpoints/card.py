@@ -10,10 +10,11 @@ import yaml
 from radquant.families.lookup import family_of, overflowing_type, sixteen_bit_dtype
 from radquant.files import read_json
 from radquant.packed.formats import Settings, settings_of, stored_format
+from radquant.packed.formats.mixtures import layers_in_words
 from radquant.runtime.runtime_file import FILE as RUNTIME_FILE
 from radquant.runtime.runtime_file import OWN_METHOD, weights_config
 from radquant.settings.precision import GROUP, INT, STATIC, TENSOR, TOKEN
-from radquant.settings.recipe import HADAMARD, SMOOTH, other_values
+from radquant.settings.recipe import HADAMARD, SMOOTH, known_poor, other_values
 
 METHODS = {
     "awq": "AWQ (arXiv:2306.00978)",
@@ -49,18 +50,21 @@ def model_card(source: Path, quantization: Mapping[str, Any], record: Mapping[st
     config = read_json(source / "config.json")
     base, base_id = base_model(source)
     licence = original_licence(source)
-    kind = f"{settings.bits}-bit" if settings.type == INT else settings.type.upper()
+    bits = f"{mean_bits(record, settings):.3g}-bit"
+    kind = bits if settings.type == INT else settings.type.upper()
+    on_average = " on average" * bool(record.get("bits"))
     name = f"{base.rpartition('/')[2]}, {kind} weights"
     front = {
         **({"base_model": base_id, "base_model_relation": "quantized"} if base_id else {}),
         **{key: value for key, value in licence.items() if key in LICENCE_KEYS},
         **({} if own else {"library_name": "transformers"}),
-        "tags": ["radquant", str(record["recipe"]["method"]), f"{settings.bits}-bit"],
+        "tags": ["radquant", str(record["recipe"]["method"]), f"{bits}-bit"],
     }
     sections = [
         f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---",
         f"# {name}",
-        f"The weights of {base} in {of_type(settings)}, stored in the {settings.format} format. "
+        f"The weights of {base} in {of_type(settings, record)}{on_average}, stored in the "
+        f"{settings.format} format. "
         "Quantization changes what a model writes: no clinical use without a study of its own.",
         "## Recipe\n\n" + bullets([*recipe_lines(record, settings), made_by(record)]),
         "## Calibration data\n\n" + bullets(calibration_lines(record)),
@@ -71,9 +75,9 @@ def model_card(source: Path, quantization: Mapping[str, Any], record: Mapping[st
     return "\n\n".join(sections) + "\n"
 
 
-def of_type(settings: Settings) -> str:
+def of_type(settings: Settings, record: Mapping[str, Any]) -> str:
     """'4 bits', or with the name of a floating-point type."""
-    bits = f"{settings.bits} bits"
+    bits = f"{mean_bits(record, settings):.3g} bits"
     return bits if settings.type == INT else f"{settings.type.upper()} ({bits})"
 
 
@@ -154,7 +158,7 @@ def recipe_lines(record: Mapping[str, Any], settings: Settings) -> list[str]:
         grid = TYPES[settings.type]
     lines = [
         f"method: {METHODS.get(recipe['method'], recipe['method'])}",
-        f"bits: {settings.bits}",
+        *bits_lines(record, settings),
         f"groups: {group}",
         "grid: " + grid,
     ]
@@ -174,6 +178,23 @@ def recipe_lines(record: Mapping[str, Any], settings: Settings) -> list[str]:
         lines.append(f"groups are {order}; damping {recipe.get('damp_percent')}")
     lines += [*runtime_lines(record), *other_values(recipe)]
     return [*lines, "embeddings, norms and head: in the original's own dtype"]
+
+
+def mean_bits(record: Mapping[str, Any], settings: Settings) -> float:
+    return float((record.get("bits") or {}).get("average", settings.bits))
+
+
+def bits_lines(record: Mapping[str, Any], settings: Settings) -> list[str]:
+    """The bits of a weight, and where they differ which layers have how many."""
+    caution = known_poor(record["recipe"])
+    cautions = [f"**caution: {caution}**"] if caution else []
+    mixed = record.get("bits")
+    if not mixed:
+        return [f"bits: {settings.bits}", *cautions]
+    return [
+        f"bits: {mixed['average']:.3g} on average, more where rounding moves the model most",
+        *layers_in_words(record["layers"]),
+    ]
 
 
 def runtime_lines(record: Mapping[str, Any]) -> list[str]:

@@ -5,5 +5,5 @@ from radquant.families.kind import Family
 
 FAMILY = Family(
     architecture=separate_projections("post_attention_layernorm", offset=1.0),
-    tools=("autoawq", "gptqmodel"),
+    tools=("autoawq", "gptqmodel", "llmcompressor"),
 )

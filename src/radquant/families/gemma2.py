@@ -6,5 +6,5 @@ from radquant.families.kind import Family
 FAMILY = Family(
     architecture=separate_projections("pre_feedforward_layernorm", offset=1.0, post_norms=True),
     overflows_float16=True,
-    tools=("autoawq", "gptqmodel"),
+    tools=("autoawq", "gptqmodel", "llmcompressor"),
 )

@@ -11,5 +11,5 @@ FAMILY = Family(
     ),
     overflows_float16=True,
     lean=Lean(rotary_by_layer_type=True),
-    tools=("gptqmodel",),
+    tools=("gptqmodel", "llmcompressor"),
 )

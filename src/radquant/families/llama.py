@@ -9,6 +9,6 @@ CLASSES = ("LlamaForCausalLM", "MistralForCausalLM")
 FAMILY = Family(
     architecture=ARCHITECTURE,
     lean=Lean(),
-    tools=("autoawq", "gptqmodel"),
+    tools=("autoawq", "gptqmodel", "llmcompressor"),
     layouts={"omniserve": CLASSES, "modelopt": CLASSES},
 )

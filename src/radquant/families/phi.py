@@ -18,5 +18,5 @@ FAMILY = Family(
         Norm("norm"),
     ),
     # GPTQModel takes the fused layers apart, and what it stores then is no Phi-3.
-    tools=("autoawq",),
+    tools=("autoawq", "llmcompressor"),
 )

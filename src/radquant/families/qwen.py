@@ -6,6 +6,6 @@ from radquant.families.llama import ARCHITECTURE
 FAMILY = Family(
     architecture=ARCHITECTURE,
     lean=Lean(),
-    tools=("autoawq", "gptqmodel"),
+    tools=("autoawq", "gptqmodel", "llmcompressor"),
     layouts={"modelopt": ("Qwen2ForCausalLM", "Qwen3ForCausalLM")},
 )

@@ -58,7 +58,10 @@ def quantized_layer(
     """The linear layer of a stored layer's tensors; its bias, if any, is yet to be set."""
     form = stored_format(settings.format)
     if form.VALUES or settings.type != INT:
-        layer: QuantizedLinear = ValueLinear(form.unpack(tensors, settings).dequantize(), bias)
+        values = form.unpack(tensors, settings).dequantize()
+        if values.shape != (outputs, inputs):
+            raise UserError(f"it has shape {list(values.shape)}, not {[outputs, inputs]}")
+        layer: QuantizedLinear = ValueLinear(values, bias)
     else:
         layer = packed_layer(form.in_memory(tensors, settings), settings, inputs, outputs, bias)
     layer.keep_input_scale(tensors)

@@ -23,7 +23,7 @@ class QuantizedLinear(nn.Module):
     def keep_input_scale(self, stored: Mapping[str, Tensor]) -> None:
         """Take over the static scale of the input among a stored layer's tensors, if there is one,
         and its zero: of integers, FP8's scale or NVFP4's global scale."""
-        for name in ("input_scale", "input_global_scale"):
+        for name in ("input_scale", "input_global_scale", "activation_scale"):
             if name in stored:
                 self.input_scale = stored[name].float().reshape(1)
         if "input_zero_point" in stored:

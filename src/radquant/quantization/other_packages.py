@@ -1,7 +1,8 @@
-"""What running another package's quantizer takes, whichever it is (`by_autoawq`, `by_gptqmodel`).
+"""What running another package's quantizer takes, whichever it is (`by_autoawq`, `by_gptqmodel`,
+`by_llmcompressor`).
 
-Imported in that package's own environment (envs/autoawq.txt, envs/gptqmodel.txt), which holds the
-release of transformers that this package uses, so that both see the same model.
+Imported in that package's own environment (envs/autoawq.txt, …), which holds the release of
+transformers that this package uses, so that both see the same model; llm-compressor's an older one.
 """
 
 import importlib.metadata

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from radquant.reporting.formatting import escape, size
 from radquant.reporting.leak import leak_statement
+from radquant.settings.recipe import bits_in_words
 
 Summary = Mapping[str, Any]
 ORIGINAL = "original"
@@ -257,7 +258,7 @@ def _examples(summary: Summary) -> str:
 
 def _recipes(summary: Summary) -> str:
     found = [
-        f"{escape(name)} ({record['recipe']['method']}, {record['recipe']['bits']} bits)"
+        f"{escape(name)} ({record['recipe']['method']}, {bits_in_words(record['recipe'])} bits)"
         for name, record in summary["quantization"].items()
     ]
     return ", ".join(found) or "none"

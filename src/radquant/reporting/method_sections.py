@@ -18,7 +18,7 @@ from radquant.reporting.formatting import (
     without_absent,
 )
 from radquant.reporting.leak import leak_warning
-from radquant.settings.recipe import WHOLE_ROW, other_values
+from radquant.settings.recipe import WHOLE_ROW, bits_in_words, known_poor, other_values
 
 Summary = Mapping[str, Any]
 
@@ -100,7 +100,7 @@ def quantization_section(summary: Summary) -> str:
             [
                 escape(name),
                 _method(recipe, record["tool"]),
-                str(recipe["bits"]),
+                bits_in_words(recipe),
                 "row" if recipe["group_size"] == WHOLE_ROW else str(recipe["group_size"]),
                 "yes" if recipe["zero_point"] else "no",
                 words.transform(recipe),
@@ -123,6 +123,14 @@ def quantization_section(summary: Summary) -> str:
         caveat = (record["tool"] or {}).get("caveat")
         notes.append(f"{escape(name)}: {largest}Checks: {escape(checks)}.")
         notes += [f"**{escape(name)}: {escape(caveat)}.**"] if caveat else []
+        if caution := known_poor(recipe):
+            notes.append(f"**{escape(name)}: {escape(caution)}.**")
+        if mixed := record.get("bits"):
+            which = ". ".join(map(escape, mixed["which"]))
+            notes.append(
+                f"{escape(name)}: {mixed['average']:.3g} bits a weight on average, more where "
+                f"rounding moves the model most. {which}."
+            )
     lead = prose(
         "Errors are relative to the norm of the layer's weights, or of its outputs on the "
         "calibration texts: median of the layers, and the largest."

@@ -112,6 +112,10 @@ def quantize_activations(
     real_tokens: [batch, tokens] bool, those that a scale over tokens is taken from.
     static: the grid of a static range, scale and zero [1] or [groups].
     """
+    if settings.keep_from is not None:
+        kept = x.abs() >= settings.keep_from
+        rest = settings.model_copy(update={"keep_from": None})
+        return x.where(kept, quantize_activations(x.masked_fill(kept, 0), rest, real_tokens))
     values = by_channel_group(x, settings)
     if settings.type != INT:
         return round_floats(values, settings, real_tokens, static).view(x.shape).to(x.dtype)

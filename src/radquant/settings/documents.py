@@ -115,7 +115,8 @@ def table_of(kind: type[Section], names: tuple[str, ...] = ()) -> str:
 def values_of(field: FieldInfo) -> str:
     choice = next((each for each in field.metadata if isinstance(each, OneOf)), None)
     if choice:
-        return ", ".join(f"`{shown(value)}`" for value in choice.choices())
+        own = ", or keys of its own" * (choice.section is not None)
+        return ", ".join(f"`{shown(value)}`" for value in choice.choices()) + own
     kinds = kinds_of(field.annotation)
     if bool in kinds:
         return "`true`, `false`"

@@ -69,7 +69,9 @@ def _add(parser: argparse.ArgumentParser, name: str, field: FieldInfo) -> None:
             parser.add_argument(f"--{off.name}", action="store_false", **other)
     elif tuple in kinds:
         settings |= {"action": "extend", "nargs": "*", "metavar": "TEXT"}
-    elif choice := _choices(field):
+    elif (choice := _choices(field)) and choice.section:
+        settings["metavar"] = "|".join([*map(str, choice.choices()), "JSON"])
+    elif choice:
         settings |= {"choices": [str(value) for value in choice.choices() if value is not None]}
     elif section_in(field.annotation):
         settings["metavar"] = "JSON"

@@ -13,6 +13,7 @@ TENSOR, TOKEN, HEAD, GROUP = "tensor", "token", "head", "group"
 # More channels than a layer of any model has.
 LARGEST_GROUP = 1_000_000
 LEAST_CLIP_RATIO = 0.01
+LARGEST_KEPT = 1e6  # larger than any activation
 DYNAMIC, STATIC = "dynamic", "static"
 ACTIVATION_GRANULARITIES = (TENSOR, TOKEN, GROUP)
 INTEGER_BITS = (4, 8)
@@ -85,6 +86,13 @@ class Activations(Section):
     clip_ratio: float = Field(
         1.0, gt=0, le=1, description="Share of a dynamic range that is covered"
     )
+    keep_from: float | None = Field(
+        None,
+        gt=0,
+        le=LARGEST_KEPT,
+        description="Integers by token alone; values of at least this magnitude stay as they are "
+        "and have no part in a range (LLM.int8())",
+    )
     skip: Annotated[tuple[Line, ...], Once] = Field(
         (),
         description="Linear layers whose input stays as it is, by the ends of their names "
@@ -102,6 +110,9 @@ class Activations(Section):
             raise wrong(f": clip_ratio does not go with type {self.type}; leave it out")
         if self.type == FP8 and self.range == STATIC and self.granularity == GROUP:
             raise wrong(": type fp8 has static ranges by tensor; use granularity tensor")
+        by_token = self.type == INT and self.granularity == TOKEN
+        if self.keep_from is not None and not by_token:
+            raise wrong(": keep_from goes with integers by token alone; leave it out")
         if self.range == STATIC and self.granularity == TOKEN:
             raise wrong(
                 ": a static range cannot be of a token, which calibration has not seen; "

@@ -45,10 +45,12 @@ class Section(BaseModel):
 def read(text: str, kinds: set[Any]) -> Any:
     """What a text stands for where one of `kinds` is wanted; the text itself if for nothing."""
     number = next((kind for kind in (int, float) if kind in kinds), None)
+    sections = any(issubclass(kind, Section) for kind in kinds if isinstance(kind, type))
     try:
         if bool in kinds:
             return {"true": True, "false": False}.get(text.lower(), text)
-        if number:  # as Python writes them: .5 is no JSON
+        # As Python writes them: .5 is no JSON.
+        if number and not (sections and text.lstrip().startswith("{")):
             return number(text) if text.isascii() else text
         found = json.loads(text)
     except (ValueError, RecursionError):
@@ -78,15 +80,31 @@ class OneOf:
     values: Iterable[Any]
     before: tuple[Any, ...] = ()  # values in front of a table's
     after: tuple[Any, ...] = ()
+    section: type[Section] | None = None  # keys that may stand there instead
 
     def choices(self) -> list[Any]:
         return [*self.before, *self.values, *self.after]
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> core_schema.CoreSchema:
-        return core_schema.no_info_plain_validator_function(self.check)
+        if self.section is None:
+            return core_schema.no_info_plain_validator_function(self.check)
+
+        def check(value: Any, keys: Any) -> Any:
+            return keys(value) if isinstance(value, dict | Section) else self.check(value)
+
+        def plain(value: Any) -> Any:
+            return value.model_dump(mode="json") if isinstance(value, Section) else value
+
+        return core_schema.no_info_wrap_validator_function(
+            check,
+            handler.generate_schema(self.section),
+            serialization=core_schema.plain_serializer_function_ser_schema(plain),
+        )
 
     def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> dict[str, Any]:
-        return {"enum": self.choices()}
+        if self.section is None:
+            return {"enum": self.choices()}
+        return {"anyOf": [{"enum": self.choices()}, handler(schema["schema"])]}
 
     def check(self, value: Any) -> Any:
         choices = self.choices()

@@ -62,7 +62,23 @@ QUANTIZE_GPTQMODEL = (
     MACHINE,
     CODE_OF_MODEL,
 )
-QUANTIZE_WITH = {"autoawq": QUANTIZE_AUTOAWQ, "gptqmodel": QUANTIZE_GPTQMODEL}
+QUANTIZE_LLMCOMPRESSOR = (
+    Part(
+        "checkpoint",
+        Checkpoint,
+        only=(
+            *("method", "type", "bits", "group_size", "zero_point", "rounding", "damp_percent"),
+            "activations",
+        ),
+    ),
+    MACHINE,
+    CODE_OF_MODEL,
+)
+QUANTIZE_WITH = {
+    "autoawq": QUANTIZE_AUTOAWQ,
+    "gptqmodel": QUANTIZE_GPTQMODEL,
+    "llmcompressor": QUANTIZE_LLMCOMPRESSOR,
+}
 LIKELIHOOD = (
     ROUNDING,
     TARGET_AND_DATE,

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from radquant import registry
 from radquant.errors import UserError
-from radquant.packed.formats.kind import HEAD, Settings, StoredFormat, field_bits
-from radquant.settings.recipe import WHOLE_ROW, Recipe, format_name
+from radquant.packed.formats.kind import HEAD, MixedFormat, Settings, StoredFormat, field_bits
+from radquant.settings.recipe import WHOLE_ROW, Recipe, format_name, mixture, widths, with_bits
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,9 +24,12 @@ __all__ = [
     "StoredFormat",
     "all_formats",
     "check_tensors",
+    "config_for",
     "field_bits",
     "format_for",
     "in_memory",
+    "marks_of",
+    "readable_formats",
     "settings_for",
     "settings_of",
     "stored_format",
@@ -36,12 +39,21 @@ __all__ = [
 
 
 def stored_format(name: str) -> StoredFormat:
-    """The format of this name; raises UserError if there is none."""
-    return cast(StoredFormat, registry.load_kind(registry.STORED_FORMATS, name))
+    """The format of this name; raises UserError if there is none.
+
+    Of one that is read only, no more is there than `ReadFormat` names.
+    """
+    known = registry.STORED_FORMATS | registry.READ_FORMATS
+    return cast(StoredFormat, registry.load_kind(known, name))
 
 
 def all_formats() -> list[StoredFormat]:
+    """Those that are written, too."""
     return [stored_format(name) for name in registry.STORED_FORMATS]
+
+
+def readable_formats() -> list[StoredFormat]:
+    return [*all_formats(), *map(stored_format, registry.READ_FORMATS)]
 
 
 def format_for(recipe: Recipe, asked: str | None = None) -> StoredFormat:
@@ -54,9 +66,9 @@ def settings_of(config: Mapping[str, Any]) -> Settings:
 
     Raises UserError if it announces a format that this program does not read.
     """
-    form = next((each for each in all_formats() if each.recognises(config)), None)
+    form = next((each for each in readable_formats() if each.recognises(config)), None)
     if form is None:
-        methods = dict.fromkeys(each.METHOD for each in all_formats())
+        methods = dict.fromkeys(each.METHOD for each in readable_formats())
         raise UserError(
             f"checkpoints with quant_method {config.get('quant_method')!r} cannot be read; those "
             f"with {', '.join(map(repr, methods))} can"
@@ -69,21 +81,48 @@ def settings_of(config: Mapping[str, Any]) -> Settings:
             f"its quantization_config for {form.METHOD} is built in a way that is not known "
             f"({kind}); fetch the checkpoint again"
         ) from None
-    if settings.bits not in form.BITS:
-        raise UserError(f"{settings.bits}-bit checkpoints in {settings.format} cannot be read")
+    for bits in settings.all_bits:
+        if bits not in form.BITS:
+            raise UserError(f"{bits}-bit checkpoints in {settings.format} cannot be read")
     if settings.group_size != WHOLE_ROW and settings.group_size < 1:
         raise UserError(f"group_size {settings.group_size} in quantization_config makes no sense")
     return settings
 
 
+def config_for(
+    recipe: Recipe,
+    form: StoredFormat,
+    left_out: Sequence[str],
+    bits: Mapping[str, int] | None = None,
+) -> dict[str, Any]:
+    """The `quantization_config` of `recipe` in the format `form`, which holds it.
+
+    left_out: modules that are not packed. bits: of each linear layer, where they differ.
+    """
+    if not bits:
+        return form.config(recipe, left_out)
+    recipes = {name: with_bits(recipe, each) for name, each in bits.items()}
+    return cast(MixedFormat, form).mixed_config(recipes, left_out)
+
+
 def settings_for(recipe: Recipe, form: StoredFormat) -> Settings:
-    """What a checkpoint of `recipe` in the format `form` will say."""
-    return settings_of(form.config(recipe, []))
+    """What a checkpoint of `recipe` in the format `form` will say: of bits that differ between
+    layers, that there may be all of them."""
+    bits = None
+    if mixture(recipe) is not None:
+        bits = {f"layers.{each}.linear": each for each in widths(recipe, form.BITS)}
+    return settings_of(config_for(recipe, form, [], bits))
 
 
 def suffixes_of(settings: Settings) -> Sequence[str]:
-    """Of a packed layer's tensors; a layer without the first is none."""
+    """Of a packed layer's tensors."""
     return stored_format(settings.format).SUFFIXES
+
+
+def marks_of(settings: Settings) -> Sequence[str]:
+    """The suffixes of which a packed layer has at least one."""
+    form = stored_format(settings.format)
+    return getattr(form, "MARKS", form.SUFFIXES[:1])
 
 
 def check_tensors(
@@ -100,11 +139,11 @@ def check_tensors(
             raise UserError(f"its {suffix} is missing")
         tensor = tensors[suffix]
         dtype = str(tensor.dtype).removeprefix("torch.")
-        if tuple(tensor.shape) not in (stored.shape, *stored.also):
+        if stored.shape is not None and tuple(tensor.shape) not in (stored.shape, *stored.also):
             raise UserError(
                 f"its {suffix} has shape {list(tensor.shape)}, not {list(stored.shape)}"
             )
-        if tensor.is_floating_point() != stored.floating:
+        if stored.floating not in (None, tensor.is_floating_point()):
             raise UserError(f"its {suffix} holds {tensor.dtype}")
         if stored.dtypes and dtype not in stored.dtypes:
             raise UserError(f"its {suffix} holds {dtype}, not {stored.dtypes[0]}")

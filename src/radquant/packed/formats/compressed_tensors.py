@@ -48,7 +48,8 @@ from radquant.packed.formats.kind import (
     whole,
     words_for,
 )
-from radquant.settings.recipe import INT, WHOLE_ROW, Recipe, uses_gptq_rounding
+from radquant.packed.formats.mixtures import by_bits, patterns
+from radquant.settings.recipe import INT, WHOLE_ROW, Recipe, mixture, uses_gptq_rounding
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -102,7 +103,7 @@ def problem(recipe: Recipe) -> str | None:
 
 
 def usual_for(recipe: Recipe) -> bool:
-    return recipe.type != INT
+    return recipe.type != INT or (mixture(recipe) is not None and not uses_gptq_rounding(recipe))
 
 
 def config(recipe: Recipe, left_out: Sequence[str]) -> dict[str, Any]:
@@ -134,6 +135,18 @@ def config(recipe: Recipe, left_out: Sequence[str]) -> dict[str, Any]:
         "kv_cache_scheme": None,
         "global_compression_ratio": None,
     }
+
+
+def mixed_config(recipes: Mapping[str, Recipe], left_out: Sequence[str]) -> dict[str, Any]:
+    """A group of layers for each of the recipes, which differ in their bits. No target is a class:
+    vLLM would take what it fuses by its class before it looks for a name."""
+    groups = {}
+    for number, (recipe, layers) in enumerate(by_bits(recipes)):
+        whole = config(recipe, left_out)
+        group = whole["config_groups"]["group_0"]
+        targets = [f"re:{pattern}" for pattern in patterns(layers)]
+        groups[f"group_{number}"] = {**group, "targets": targets, "format": whole["format"]}
+    return {**whole, "config_groups": groups}
 
 
 def pack(weight: QuantizedWeight, recipe: Recipe) -> dict[str, Tensor]:
@@ -239,7 +252,7 @@ def read_group(group: Mapping[str, Any], form: str | None) -> Settings:
             "not hold; fetch the checkpoint again"
         )
     if own.type == INT:
-        own = replace(own, layout=form)
+        own = replace(own, layout="" if form == PACKED else form)
     return replace(own, activations=floats.read_activations(group.get("input_activations")))
 
 
@@ -268,7 +281,7 @@ def layer_tensors(settings: Settings, inputs: int, outputs: int) -> dict[str, St
     if settings.type != INT:
         return floats.layer_tensors(settings, inputs, outputs)
     groups, bits = groups_of(settings, inputs), settings.bits
-    if settings.layout not in ("", PACKED):
+    if settings.layout:
         return unpacked_tensors(settings, inputs, outputs)
     zeros = {"weight_zero_point": Stored((words_for(outputs, bits), groups), dtypes=WORDS)}
     return {
@@ -338,7 +351,7 @@ def unpack(tensors: dict[str, Tensor], settings: Settings) -> QuantizedWeight | 
 
     if settings.type != INT:
         return floats.unpack(tensors, settings)
-    if settings.layout not in ("", PACKED):
+    if settings.layout:
         return unpack_bytes(tensors, settings)
     bits, (outputs, inputs) = settings.bits, tensors["weight_shape"].tolist()
     words = tensors["weight_packed"].shape[-1]

@@ -55,6 +55,12 @@ class Settings:
     # are not packed. The first that matches a name's beginning counts.
     others: tuple[tuple[str, Settings | None], ...] = field(default=(), compare=False)
 
+    @property
+    def all_bits(self) -> tuple[int, ...]:
+        """The bits that layers have, by their number."""
+        others = (settings.bits for _, settings in self.others if settings is not None)
+        return tuple(sorted({self.bits, *others}))
+
     def of(self, layer: str) -> Settings | None:
         """What holds for a layer by its name; None: it is not packed."""
         for pattern, settings in self.others:
@@ -67,12 +73,35 @@ class Settings:
 class Stored:
     """How one tensor of a packed layer must look."""
 
-    shape: tuple[int, ...]
+    shape: tuple[int, ...] | None  # None: `unpack` finds out
     also: tuple[tuple[int, ...], ...] = ()  # other shapes that say the same
-    floating: bool = False
+    floating: bool | None = False  # None: either
     optional: bool = False
     dtypes: tuple[str, ...] = ()  # that it may have; any of its sort if none is named
     values: tuple[int, ...] | None = None  # what it must hold; None: that is not known before
+
+
+class ReadFormat(Protocol):
+    """The names of a module for a format that is read and never written, as below."""
+
+    NAME: str  # as in registry.READ_FORMATS
+    METHOD: str
+    BITS: tuple[int, ...]
+    VALUES: bool
+    SUFFIXES: tuple[str, ...]
+    MARKS: tuple[str, ...]  # a layer without any of these suffixes is none
+
+    def recognises(self, config: Mapping[str, Any]) -> bool: ...
+
+    def read_config(self, config: Mapping[str, Any]) -> Settings: ...
+
+    def layer_tensors(self, settings: Settings, inputs: int, outputs: int) -> dict[str, Stored]: ...
+
+    def unpack(self, tensors: dict[str, Tensor], settings: Settings) -> StoredValues: ...
+
+    def vllm_problem(self, settings: Settings, on_cpu: bool) -> str | None: ...
+
+    def loading(self, settings: Settings, dtype: str) -> list[str]: ...
 
 
 class StoredFormat(Protocol):
@@ -136,6 +165,15 @@ class StoredFormat(Protocol):
 
         dtype: the one of 16 bits that the model's activations bear.
         """
+
+
+class MixedFormat(StoredFormat, Protocol):
+    """One that says bits layer by layer has another name."""
+
+    def mixed_config(
+        self, recipes: Mapping[str, Recipe], left_out: Sequence[str]
+    ) -> dict[str, Any]:
+        """As `config`, of layers with recipes of their own that differ in bits, by their names."""
 
 
 def need(config: Mapping[str, Any], *names: str) -> Any:
