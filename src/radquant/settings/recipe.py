@@ -66,7 +66,8 @@ class Recipe(Section):
     )
     bits: Bits = Field(
         4,
-        description="Bits of a weight; 2 not with awq, 5 and 6 only with types that have them. {average: 4.25} gives each layer 4 or 8, "
+        description="Bits of a weight; 2 not with awq, 5 and 6 only with types that have them. "
+        "{average: 4.25} gives each layer 4 or 8, "
         "with gptq also 3, by what rounding it costs",
     )
     group_size: Annotated[int, OneOf(GROUP_SIZES)] = Field(
@@ -272,6 +273,12 @@ class Checkpoint(Recipe):
     @property
     def recipe(self) -> Recipe:
         return Recipe(**{name: getattr(self, name) for name in Recipe.model_fields})
+
+    @property
+    def weight_files(self) -> tuple[str, ...]:
+        """The files of a finished checkpoint that hold its weights."""
+        form = registry.load_kind(registry.STORED_FORMATS, format_name(self, self.format))
+        return (getattr(form, "FILE", "model.safetensors"),)
 
 
 def recipe_of(values: Mapping[str, Any]) -> Recipe:
