@@ -266,8 +266,8 @@ class Checkpoint(Recipe):
     )
     format: Annotated[str | None, OneOf(registry.STORED_FORMATS, after=(None,))] = Field(
         None,
-        description="Layout of the packed tensors; if null, qoq for progressive ones, else gemm "
-        "for awq and rtn and gptq for gptq",
+        description="Layout of the packed tensors; if null, gguf or compressed-tensors by type, of "
+        "integers qoq for progressive ones, else gemm for awq and rtn and gptq for gptq",
     )
 
     @property
