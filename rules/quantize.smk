@@ -5,6 +5,7 @@ from radquant.settings.recipe import OWN, needs_calibration
 
 CALIBRATION = "results/calibration/samples.parquet"
 CALIBRATION_RECORD = "results/calibration/set.json"
+WEIGHTS, GGUF_WEIGHTS = ("model.safetensors",), ("model.gguf",)
 
 
 def checkpoints_of(*tools):
@@ -12,6 +13,15 @@ def checkpoints_of(*tools):
         name
         for name, it in SETTINGS.checkpoints.items()
         if has_recipe(it) and it.tool in tools
+    ]
+
+
+def own_checkpoints(weights):
+    """Return those that this program makes, with these weight files."""
+    return [
+        name
+        for name in checkpoints_of(OWN)
+        if SETTINGS.checkpoints[name].weight_files == weights
     ]
 
 
@@ -69,11 +79,11 @@ rule quantize:
         model=model_files("original"),
         calibration=calibration_files,
     output:
-        model_files("{checkpoint}"),
+        model_files("{checkpoint}", WEIGHTS),
     log:
         "results/logs/quantize/{checkpoint}.log",
     wildcard_constraints:
-        checkpoint=one_of(checkpoints_of(OWN)),
+        checkpoint=one_of(own_checkpoints(WEIGHTS)),
     threads: THREADS
     resources:
         mem_mb=memory(8000),
@@ -87,6 +97,13 @@ rule quantize:
         " --output results/checkpoints/{wildcards.checkpoint} 2>&1 | tee {log} >&2"
 
 
+use rule quantize as quantize_to_gguf with:
+    output:
+        model_files("{checkpoint}", GGUF_WEIGHTS),
+    wildcard_constraints:
+        checkpoint=one_of(own_checkpoints(GGUF_WEIGHTS)),
+
+
 rule quantize_with_tool:
     input:
         code=lambda wildcards: code(f"quantize_{recipe(wildcards).tool}.py"),
@@ -97,7 +114,7 @@ rule quantize_with_tool:
             f"results/venvs/{recipe(wildcards).tool}/ready.json"
         ),
     output:
-        model_files("{checkpoint}"),
+        model_files("{checkpoint}", WEIGHTS),
     log:
         "results/logs/quantize/{checkpoint}.log",
     wildcard_constraints:

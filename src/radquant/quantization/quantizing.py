@@ -8,7 +8,9 @@ import torch
 
 from radquant.checkpoints.loading import resolve_device
 from radquant.checkpoints.writing import write_checkpoint
+from radquant.gguf.quantized import require_writable
 from radquant.packed.formats import config_for, format_for
+from radquant.packed.gguf_blocks import LAYOUTS
 from radquant.quantization import layerwise, mixing, original_model, outliers, resuming
 from radquant.quantization.job import Job
 from radquant.quantization.onednn import onednn_products
@@ -34,6 +36,8 @@ def quantize(job: Job, recipe: Recipe, asked: str | None = None, work: Path | No
     device = resolve_device(job.device)
     form = format_for(recipe, asked)
     samples = layerwise.check_calibration(recipe, job.calibration)
+    if recipe.type in LAYOUTS:
+        require_writable(job.model)
     origin = job.origin()
 
     def open_source() -> Original:

@@ -181,7 +181,8 @@ def check_type(recipe: Recipe) -> None:
     if recipe.type == INT and recipe.group_size not in INTEGER_GROUP_SIZES:
         sizes = ", ".join(map(str, INTEGER_GROUP_SIZES))
         raise wrong(f": type int has no groups of {recipe.group_size}; use one of {sizes}")
-    if recipe.type == INT and recipe.bits not in INTEGER_BITS and isinstance(recipe.bits, int):
+    whole = mixture(recipe) is None
+    if recipe.type == INT and whole and recipe.bits not in INTEGER_BITS:
         bits = ", ".join(map(str, INTEGER_BITS))
         raise wrong(f": type int has no {recipe.bits} bits; use one of {bits}")
     if recipe.type != INT and (recipe.desc_act or recipe.progressive):
@@ -279,13 +280,20 @@ class Checkpoint(Recipe):
     )
     format: Annotated[str | None, OneOf(registry.STORED_FORMATS, after=(None,))] = Field(
         None,
-        description="Layout of the packed tensors; if null, qoq for progressive ones, else gemm "
-        "for awq and rtn (compressed-tensors for an average of bits) and gptq for gptq",
+        description="Layout of the packed tensors; if null, gguf or compressed-tensors by type, of "
+        "integers qoq for progressive ones, else gemm for awq and rtn (compressed-tensors for an "
+        "average of bits) and gptq for gptq",
     )
 
     @property
     def recipe(self) -> Recipe:
         return Recipe(**{name: getattr(self, name) for name in Recipe.model_fields})
+
+    @property
+    def weight_files(self) -> tuple[str, ...]:
+        """The files of a finished checkpoint that hold its weights."""
+        form = registry.load_kind(registry.STORED_FORMATS, format_name(self, self.format))
+        return (getattr(form, "FILE", "model.safetensors"),)
 
 
 def recipe_of(values: Mapping[str, Any]) -> Recipe:
