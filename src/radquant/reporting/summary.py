@@ -177,7 +177,7 @@ def _machine(run: Run) -> dict[str, Any]:
         **machine(),
         "versions": {
             **{name: version(name) for name in ("radquant", "snakemake", "numpy", "scipy")},
-            **first["versions"],
+            **{name: each for shard in shards for name, each in shard["versions"].items()},
             "python": platform.python_version(),
         },
     }
