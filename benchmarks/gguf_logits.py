@@ -3,7 +3,7 @@
 For each type, llama.cpp's quantizer stores the given file in it, and then the stored values as
 float32. With float32, llama.cpp computes as the engines here do, so what is left is the error of
 reading. With the type itself, its kernels round the inputs of each product to 8 bits in groups of
-32 or 256, which is done here too, for comparison. Differences of llama.cpp with itself stand beside.
+32 or 256, which is done here too, to compare. Differences of llama.cpp with itself stand beside.
 
   python benchmarks/gguf_logits.py MODEL.gguf --original DIR --texts results/data/eval.csv \
       --python ENV/bin/python --types Q4_0 Q4_K_M Q8_0 --output figures.json
@@ -109,10 +109,25 @@ def round_inputs(model: nn.Module, directory: Path) -> None:
             module.register_forward_pre_hook(hook(in_groups_of_256 if wide else in_groups_of_32))
 
 
+class TableOfGELU(nn.Module):
+    """llama.cpp's GELU (ggml_vec_gelu_f32): its tanh form, from a table of float16."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        looked_up = nn.functional.gelu(x.half().float(), approximate="tanh").half().float()
+        return torch.where(x <= -10, torch.zeros_like(x), torch.where(x >= 10, x, looked_up))
+
+
 def ours(directory: Path, texts: list[list[int]], folder: Path, way: str) -> None:
-    """Write our logits. way: "exact", "rounded", or "noise", which is rounded after some noise."""
+    """Write our logits.
+
+    way: "exact"; "table", with llama.cpp's GELU if the model has one; "rounded", also with inputs
+    of 8 bits; or "noise", which is rounded after some noise.
+    """
     model = load(directory).model
-    if way != "exact":
+    if way != "exact" and model.config.get_text_config().model_type.startswith("gemma"):
+        for layer in model.get_decoder().layers:
+            layer.mlp.act_fn = TableOfGELU()
+    if way in ("rounded", "noise"):
         round_inputs(model, directory)
     if way == "noise":
         torch.manual_seed(0)
@@ -165,10 +180,11 @@ def of_type(
         job = {"model": file, "library": library, "cache": cache, "repack": repack}
         call(wanted.python, folder, **job, texts=texts, output=folder / name)
     directory = directory_of(packed, wanted.original, folder / "directory")
-    for way in ("exact", "rounded", "noise"):
+    for way in ("exact", "table", "rounded", "noise"):
         ours(directory, texts, folder / way, way)
     pairs = {
         "float32 copy: ours, llama.cpp": ("exact", "float32"),
+        "float32 copy: ours with llama.cpp's GELU, llama.cpp": ("table", "float32"),
         "float32 copy: llama.cpp, fork": ("float32", "float32, fork"),
         "float32 copy: llama.cpp, its cache of float16": ("float32", "float32, cache of float16"),
         "file: ours, llama.cpp": ("exact", "packed"),

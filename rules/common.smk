@@ -13,6 +13,7 @@ from radquant.files import require_whole
 from radquant.results_folder import check_results
 from radquant.settings import chosen, run, stages
 from radquant.settings.given import Given
+from radquant.settings.llama_cpp import ByLlamaCpp
 from radquant.settings.options import words
 
 REPOSITORY = Path(os.path.relpath(workflow.basedir))
@@ -176,7 +177,7 @@ def model_files(checkpoint):
     given = SETTINGS.checkpoints.get(checkpoint)
     if checkpoint == "original":
         own += ["source.json", *SETTINGS.model.weights]
-    elif isinstance(given, Given):
+    elif isinstance(given, (Given, ByLlamaCpp)):
         own += [*given.weight_files, "quantization.json"]
     else:
         own += ["model.safetensors", "quantization.json"]

@@ -1,5 +1,6 @@
 """Stored weights: one job for each checkpoint, however many precisions use it."""
 
+from radquant.settings.given import has_recipe
 from radquant.settings.recipe import OWN, needs_calibration
 
 CALIBRATION = "results/calibration/samples.parquet"
@@ -10,7 +11,7 @@ def checkpoints_of(*tools):
     return [
         name
         for name, it in SETTINGS.checkpoints.items()
-        if not isinstance(it, Given) and it.tool in tools
+        if has_recipe(it) and it.tool in tools
     ]
 
 
@@ -151,4 +152,49 @@ for GIVEN in [n for n, it in SETTINGS.checkpoints.items() if isinstance(it, Give
         shell:
             "{ONLINE} {PYTHON} {input.code[0]:q} --original results/models/original"
             " {params.options} --downloads {DOWNLOADS} --output {params.directory}"
+            " 2>&1 | tee {log} >&2"
+
+
+# llama.cpp's own quantizer, of the original as plain GGUF. It runs in an environment of its own; what
+# goes in and what comes out is read here.
+for GIVEN in [
+    n for n, it in SETTINGS.checkpoints.items() if isinstance(it, ByLlamaCpp)
+]:
+
+    rule:
+        name:
+            f"quantize_{GIVEN}_with_llama_cpp"
+        input:
+            code=code("quantize_llama_cpp.py"),
+            checked=CHECKED,
+            model=model_files("original"),
+            calibration=(
+                [CALIBRATION, CALIBRATION_RECORD]
+                if SETTINGS.checkpoints[GIVEN].importance
+                else []
+            ),
+            environment="results/venvs/llama-cpp/ready.json",
+        output:
+            model_files(GIVEN),
+        log:
+            f"results/logs/quantize/{GIVEN}.log",
+        threads: THREADS
+        resources:
+            mem_mb=memory(8000),
+            runtime=240,
+        params:
+            directory=model_directory(GIVEN),
+            versions=versions(),
+            options=options(
+                calibration=SETTINGS.checkpoints[GIVEN].importance and CALIBRATION,
+                calibration_record=SETTINGS.checkpoints[GIVEN].importance
+                and CALIBRATION_RECORD,
+            )
+            + " "
+            + settings_for(
+                stages.QUANTIZE_LLAMA_CPP, checkpoint=SETTINGS.checkpoints[GIVEN]
+            ),
+        shell:
+            "{PYTHON} {input.code[0]:q} --model results/models/original {params.options}"
+            " --tool-python results/venvs/llama-cpp/bin/python --output {params.directory}"
             " 2>&1 | tee {log} >&2"

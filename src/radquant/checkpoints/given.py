@@ -48,7 +48,8 @@ from radquant.model_files import (
     weight_files,
 )
 from radquant.runtime.runtime_file import FILE as RUNTIME
-from radquant.settings.given import GGUF_FILE, GGUF_SUFFIX, Given
+from radquant.settings.given import GGUF_SUFFIX, Given
+from radquant.settings.llama_cpp import GGUF_FILE
 from radquant.wheels import download_wheel, extract_member
 
 # Of its configuration, what may differ from the original's and counts.

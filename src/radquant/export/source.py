@@ -82,6 +82,12 @@ def open_source(directory: Path, layout: str, server: str) -> Source:
     if not config.get("quantization_config"):
         raise UserError(f"{directory} is not quantized; name a checkpoint of scripts/quantize.py")
     settings = read_settings(directory, config["quantization_config"])
+    if len(settings.all_bits) > 1:
+        found_bits = " and ".join(map(str, settings.all_bits))
+        raise UserError(
+            f"{directory} has layers of {found_bits} bits, and {server} takes one number of bits; "
+            "quantize with bits that are the same everywhere"
+        )
     found = (config.get("architectures") or ["none"])[0]
     classes = classes_for(layout)
     if found not in classes:

@@ -83,7 +83,8 @@ def make_context(model: Model, sequences: int, longest: int) -> list[int]:
     Where there is no memory for it, half as many. Returns the numbers of sequences for which there
     was none. Raises UserError if there is not enough for one.
     """
-    functions, too_many = model.library.functions, []
+    functions = model.library.functions
+    too_many: list[int] = []
     length = -(-longest // ROUND_TO) * ROUND_TO
     if model.context is not None and model.shape == (sequences, length):
         functions.llama_memory_clear(functions.llama_get_memory(model.context), False)
@@ -281,7 +282,8 @@ def measured(result: dict[str, Any]) -> Iterator[None]:
     result["wall_seconds"] = time.perf_counter() - wall
     result["cpu_seconds"] = time.process_time() - cpu
     after = waited_seconds()
-    result["waited_seconds"] = None if None in (waited, after) else max(0.0, after - waited)
+    known = waited is not None and after is not None
+    result["waited_seconds"] = max(0.0, (after or 0.0) - (waited or 0.0)) if known else None
     result["peak_process_bytes"] = peak_process_bytes()
 
 
@@ -296,7 +298,8 @@ def serve() -> None:
 
     model: Model | None = None
     while line := sys.stdin.readline():
-        task, result = json.loads(line), {}
+        task = json.loads(line)
+        result: dict[str, Any] = {}
         try:
             with measured(result):
                 if model is None:

@@ -62,8 +62,8 @@ def measure(
     Loading is part of none. A precision that is simulated is not timed, and the record says so.
     """
     first = next(iter(wanted.values()))
-    for each in wanted.values():
-        check_engine(each.engine or engine_name, each)
+    for precision in wanted.values():
+        check_engine(precision.engine or engine_name)
     count = min(speed.prompts, len(reading.reports))
     reading = replace(reading, reports=reading.reports[:count], images=reading.images[:count])
     reasons: dict[str, str | None] = {
@@ -121,7 +121,7 @@ def measure(
     }
 
 
-def check_engine(name: str, wanted: Wanted) -> None:
+def check_engine(name: str) -> None:
     """Raise UserError for an engine that would load the model in another process, each time."""
     if not engines.timed(name):
         raise UserError(

@@ -10,7 +10,7 @@ from typing import Any
 from radquant.errors import UserError
 from radquant.families.lookup import check_dtype
 from radquant.packed.formats import format_for, settings_for, settings_of, stored_format
-from radquant.settings.given import is_given
+from radquant.settings.given import has_recipe
 from radquant.settings.recipe import HADAMARD, NONE, recipe_of
 
 # Without the first, vLLM rounds the activations of 4-bit layers to 8 bits on CPUs that have AMX.
@@ -50,7 +50,7 @@ def check_configuration(config: Mapping[str, Any]) -> None:
                 )
         # Of a given checkpoint nothing is known before it is there.
         checkpoint = config["checkpoints"].get(precision["checkpoint"])
-        if checkpoint is not None and not is_given(checkpoint):
+        if checkpoint is not None and has_recipe(checkpoint):
             _check_recipe(config["checkpoints"], precision["checkpoint"], device == "cpu")
 
 

@@ -313,6 +313,35 @@ def fold_into_linear(linear: nn.Linear, rows: slice, scale: Tensor, storage: tor
     return scale
 
 
+def group_scale(
+    layer: nn.Module, group: Group, statistics: InputStatistics, recipe: Recipe, head_dim: int
+) -> tuple[Tensor, Tensor]:
+    """The scale of a group with a source, [source_width] float32, and the source's channel of each
+    of the group's inputs, [in] int64.
+
+    AWQ searches the scale, transform "smooth" takes SmoothQuant's.
+    """
+    weights = [linear_of(layer, name).weight for name in group.linears]
+    if isinstance(group.source, Norm):
+        source_width = len(norm_weight(layer, group.source))
+    else:
+        assert group.source is not None
+        rows = row_range(layer, group.source)
+        source_width = rows.stop - rows.start
+    channels = source_channels(source_width, weights[0].shape[1], head_dim).to(weights[0].device)
+    if recipe.transform == SMOOTH:
+        return smooth_scale(weights, statistics.largest, channels, source_width), channels
+    chosen = activations_for(group, recipe.activations)
+    scale = search_scale(weights, statistics, channels, source_width, recipe, chosen)
+    return scale, channels
+
+
+def norm_weight(layer: nn.Module, norm: Norm) -> Tensor:
+    weight = layer.get_submodule(norm.name).weight
+    assert isinstance(weight, Tensor)
+    return weight
+
+
 def scale_group(
     layer: nn.Module,
     group: Group,
@@ -323,32 +352,20 @@ def scale_group(
 ) -> None:
     """Choose the group's scale and fold it into the layer; the layer's function does not change.
 
-    AWQ searches the scale, transform "smooth" takes SmoothQuant's. A group without a source is left
-    as it is.
+    A group without a source is left as it is.
     """
     if group.source is None:
         return
-    weights = [linear_of(layer, name).weight for name in group.linears]
-    recipe = recipe_for_width(recipe, weights[0].shape[1])
+    width = linear_of(layer, group.linears[0]).in_features
+    recipe = recipe_for_width(recipe, width)
+    scale, channels = group_scale(layer, group, statistics, recipe, head_dim)
     if isinstance(group.source, Norm):
         norm = layer.get_submodule(group.source.name)
-        assert isinstance(norm.weight, Tensor)
-        source_width = len(norm.weight)
-    else:
-        source = linear_of(layer, group.source.linear)
-        rows = row_range(layer, group.source)
-        source_width = rows.stop - rows.start
-    channels = source_channels(source_width, weights[0].shape[1], head_dim).to(weights[0].device)
-    if recipe.transform == SMOOTH:
-        scale = smooth_scale(weights, statistics.largest, channels, source_width)
-    else:
-        chosen = activations_for(group, recipe.activations)
-        scale = search_scale(weights, statistics, channels, source_width, recipe, chosen)
-    if isinstance(group.source, Norm):
         scale = fold_into_norm(norm, scale, storage, group.source.offset)
     else:
+        source, rows = linear_of(layer, group.source.linear), row_range(layer, group.source)
         scale = fold_into_linear(source, rows, scale, storage)
     expanded = scale[channels]
-    for weight in weights:
-        weight.mul_(expanded)
+    for name in group.linears:
+        linear_of(layer, name).weight.mul_(expanded)
     statistics.divide_channels(expanded)

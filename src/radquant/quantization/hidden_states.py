@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from radquant.checkpoints.streaming import fill
 from radquant.errors import UserError
-from radquant.files import recorded_path
+from radquant.files import hash_path, recorded_path
 from radquant.quantization.original_model import Original
 
 
@@ -29,6 +29,11 @@ class Hidden:
         count, skipped = self.lengths[index] * self.width, sum(self.lengths[:index]) * self.width
         values = np.fromfile(self.path, np.float32, count, offset=4 * skipped)
         return torch.from_numpy(values).view(1, -1, self.width).to(device)
+
+    def remove(self) -> None:
+        """Remove the file and the record of it, if they are there."""
+        hash_path(self.path).unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
 
     @contextmanager
     def writing(self) -> Iterator[BinaryIO]:

@@ -15,7 +15,7 @@ from radquant.families.architectures import Architecture
 from radquant.families.inspection import architecture_of, decoder_layers, layer_linears
 from radquant.model_checks import check_model
 from radquant.model_files import StoredTensor, quantization_of, read_config
-from radquant.settings.recipe import INT, INTEGER_GROUP_SIZES, WHOLE_ROW, Recipe
+from radquant.settings.recipe import INT, INTEGER_GROUP_SIZES, WHOLE_ROW, Recipe, mixture, widths
 
 
 @dataclass(frozen=True)
@@ -70,17 +70,18 @@ def check_recipe(model: nn.Module, architecture: Architecture, recipe: Recipe) -
         raise UserError("the model has no linear layers to quantize")
     for name, linear in linears:
         if recipe.group_size != WHOLE_ROW and linear.in_features % recipe.group_size:
-            widths = {each.in_features for _, each in linears}
+            found = {each.in_features for _, each in linears}
             sizes = [size for size in INTEGER_GROUP_SIZES if size != WHOLE_ROW]
-            fitting = [g for g in sizes if all(width % g == 0 for width in widths)]
+            fitting = [g for g in sizes if all(width % g == 0 for width in found)]
             raise UserError(
                 f"group size {recipe.group_size} does not divide the {linear.in_features} inputs "
                 f"of {name}; sizes that divide every layer: {fitting or 'none'}"
             )
         for side, width in (("inputs", linear.in_features), ("outputs", linear.out_features)):
-            if recipe.type == INT and width * recipe.bits % 32:
-                raise UserError(
-                    f"{name} has {width} {side}, which do not fill whole 32-bit words at "
-                    f"{recipe.bits} bits; this model cannot be packed"
-                )
+            for bits in widths(recipe) if mixture(recipe) else (recipe.bits,):
+                if recipe.type == INT and width * bits % 32:
+                    raise UserError(
+                        f"{name} has {width} {side}, which do not fill whole 32-bit words at "
+                        f"{bits} bits; this model cannot be packed"
+                    )
     return len(linears)

@@ -1,14 +1,15 @@
 """From a model, a recipe and calibration samples to a packed checkpoint."""
 
 import shutil
+import sys
 from pathlib import Path
 
 import torch
 
 from radquant.checkpoints.loading import resolve_device
 from radquant.checkpoints.writing import write_checkpoint
-from radquant.packed.formats import format_for
-from radquant.quantization import layerwise, outliers, resuming
+from radquant.packed.formats import config_for, format_for
+from radquant.quantization import layerwise, mixing, original_model, outliers, resuming
 from radquant.quantization.job import Job
 from radquant.quantization.onednn import onednn_products
 from radquant.quantization.original_model import (
@@ -17,7 +18,7 @@ from radquant.quantization.original_model import (
     require_finite_original,
 )
 from radquant.runtime import runtime_file
-from radquant.settings.recipe import AUTO, Recipe, recipe_values
+from radquant.settings.recipe import AUTO, Recipe, known_poor, mixture, recipe_values
 
 
 def quantize(job: Job, recipe: Recipe, asked: str | None = None, work: Path | None = None) -> None:
@@ -28,6 +29,8 @@ def quantize(job: Job, recipe: Recipe, asked: str | None = None, work: Path | No
     Raises UserError if the recipe, the model, the samples and the format do not go together.
     """
     torch.set_num_threads(job.threads)
+    if caution := known_poor(recipe_values(recipe)):
+        print(f"warning: {caution}", file=sys.stderr, flush=True)
     device = resolve_device(job.device)
     form = format_for(recipe, asked)
     samples = layerwise.check_calibration(recipe, job.calibration)
@@ -47,13 +50,21 @@ def quantize(job: Job, recipe: Recipe, asked: str | None = None, work: Path | No
             assert samples is not None
             prefix = outliers.find_prefix(open_source, samples, work / "outliers.f32", device)
             sequences = outliers.all_behind(prefix, samples)
-        result = layerwise.quantize_model(source, work, recipe, form, sequences, device, prefix)
+        bits = None
+        if mixture(recipe) is not None:
+            assert sequences is not None
+            original_model.check_recipe(source.model, source.architecture, recipe)
+            bits = mixing.choose(open_source, recipe, form, sequences, work, device)
+        result = layerwise.quantize_model(
+            source, work, recipe, form, sequences, device, prefix, bits
+        )
     record = {
         "recipe": recipe_values(recipe),
         "format": form.NAME,
         "model": str(job.model),
         "calibration": samples and {**origin, **layerwise.count(samples)},
         "layers": result.layers,
+        **({"bits": mixing.told(result.layers)} if bits else {}),
         "checks": {
             "layers_quantized": len(result.layers),
             "largest_change_by_folding": result.largest_change,
@@ -64,7 +75,8 @@ def quantize(job: Job, recipe: Recipe, asked: str | None = None, work: Path | No
         "threads": job.threads,
         **job.costs(),
     }
-    quantization = runtime_file.announce(form.config(recipe, result.not_converted), result.online)
+    announced = config_for(recipe, form, result.not_converted, bits)
+    quantization = runtime_file.announce(announced, result.online)
     write_checkpoint(
         job.model,
         job.output,

@@ -37,7 +37,6 @@ from radquant.scoring import records as annotation_records
 from radquant.scoring.annotators.kind import Annotator
 from radquant.scoring.metrics.columns import columns
 from radquant.scoring.records import Records
-from radquant.settings.given import is_given
 from radquant.settings.precision import (
     Activations,
     KVCache,
@@ -47,8 +46,7 @@ from radquant.settings.precision import (
     kv_cache_of,
     lm_head_of,
 )
-from radquant.settings.recipe import needs_calibration, recipe_of
-from radquant.settings.run import BASELINES
+from radquant.settings.run import BASELINES, needs_texts
 
 # Written as JSON: what `radquant.scoring.changes` and `findings` say of a report.
 CLINICAL = ("statuses", "reference_statuses", "changes", "unsupported", "flags")
@@ -391,7 +389,7 @@ def _read_calibration(
     results: Path, config: Mapping[str, Any], checkpoints: Iterable[str]
 ) -> dict[str, Any] | None:
     recipes = [config["checkpoints"][name] for name in checkpoints]
-    if not any(needs_calibration(recipe_of(each)) for each in recipes if not is_given(each)):
+    if not any(map(needs_texts, recipes)):
         return None
     return _read_record(
         results / "calibration" / "set.json",

@@ -18,7 +18,7 @@ from radquant.reporting.formatting import (
     without_absent,
 )
 from radquant.reporting.leak import leak_warning
-from radquant.settings.recipe import WHOLE_ROW
+from radquant.settings.recipe import WHOLE_ROW, known_poor
 
 Summary = Mapping[str, Any]
 
@@ -111,6 +111,14 @@ def quantization_section(summary: Summary) -> str:
             notes.append(f"{escape(name)}: {largest}{checked}".strip())
         notes += [f"{escape(name)}: {escape(note)}" for note in record["notes"]]
         notes += [f"**{escape(name)}: {escape(caveat)}.**"] if caveat else []
+        if recipe and (caution := known_poor(recipe)):
+            notes.append(f"**{escape(name)}: {escape(caution)}.**")
+        if mixed := record.get("bits"):
+            which = ". ".join(map(escape, mixed["which"]))
+            notes.append(
+                f"{escape(name)}: {mixed['average']:.3g} bits a weight on average, more where "
+                f"rounding moves the model most. {which}."
+            )
     lead = prose(
         "Errors are relative to the norm of the layer's weights, or of its outputs on the "
         "calibration texts: median of the layers, and the largest."

@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from radquant import statistics
+from radquant.packed.formats.mixtures import layers_in_words
 from radquant.reporting import against_radiologist, clinical_changes, comparisons, patients
 from radquant.reporting.collect import BASELINES, ORIGINAL, Run
 from radquant.reporting.comparisons import (
@@ -138,6 +139,7 @@ def _recipe(record: Mapping[str, Any]) -> dict[str, Any]:
             }
     return {
         "recipe": record.get("recipe"),  # None of a given checkpoint that does not tell
+        "bits": mixture_of(record),
         "source": record.get("source"),  # None of one that was made here
         "format": record.get("format"),
         "says": record.get("says", {}),  # of itself, if it was given
@@ -148,6 +150,13 @@ def _recipe(record: Mapping[str, Any]) -> dict[str, Any]:
         "layers": len(layers),
         "errors": errors,
     }
+
+
+def mixture_of(record: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Of bits that differ between layers: the average, and which layers have how many."""
+    if not record.get("bits"):
+        return None
+    return {**record["bits"], "which": layers_in_words(record["layers"])}
 
 
 def _machine(run: Run) -> dict[str, Any]:

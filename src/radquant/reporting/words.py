@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from radquant.reporting.formatting import DASH
-from radquant.settings.precision import DYNAMIC, GROUP, LLAMA_CPP_TYPES
-from radquant.settings.recipe import HADAMARD, INT, NONE, SMOOTH, other_values
+from radquant.settings.precision import DYNAMIC, GROUP, INT, LLAMA_CPP_TYPES
+from radquant.settings.recipe import HADAMARD, NONE, SMOOTH, bits_in_words, other_values
 
 Settings = Mapping[str, Any]
 TRANSFORMS = {SMOOTH: "SmoothQuant", HADAMARD: "Hadamard rotation"}
@@ -15,7 +15,7 @@ def activations(settings: Settings | None) -> str:
     """'4 bits, per group of 64, dynamic, asymmetric, clip 0.9, not down_proj'."""
     if settings is None:
         return DASH
-    parts = [f"{settings['bits']} bits", _shared_by(settings), settings["range"], _form(settings)]
+    parts = [_numbers(settings), _shared_by(settings), settings["range"], *_form(settings)]
     if settings["range"] == DYNAMIC and settings["clip_ratio"] != 1:
         parts.append(f"clip {settings['clip_ratio']:g}")
     if settings["skip"]:
@@ -29,7 +29,7 @@ def kv_cache(settings: Settings | None) -> str:
         return DASH
     if settings.get("type") in LLAMA_CPP_TYPES:
         return f"llama.cpp's {settings['type']}"
-    return ", ".join([f"{settings['bits']} bits", _shared_by(settings), _form(settings)])
+    return ", ".join([_numbers(settings), _shared_by(settings), *_form(settings)])
 
 
 def lm_head(settings: Settings | None) -> str:
@@ -44,8 +44,17 @@ def _shared_by(settings: Settings) -> str:
     return f"per group of {settings['group_size']}" if kind == GROUP else f"per {kind}"
 
 
-def _form(settings: Settings) -> str:
-    return "symmetric" if settings["symmetric"] else "asymmetric"
+def _numbers(settings: Settings) -> str:
+    """'8 bits', or the name of a floating-point type."""
+    kind = settings.get("type", INT)
+    return f"{settings['bits']} bits" if kind == INT else str(kind).upper()
+
+
+def _form(settings: Settings) -> list[str]:
+    """Of integers; floating-point types are symmetric."""
+    if settings.get("type", INT) != INT:
+        return []
+    return ["symmetric" if settings["symmetric"] else "asymmetric"]
 
 
 def stored(record: Settings) -> Settings:
@@ -59,6 +68,8 @@ def stored(record: Settings) -> Settings:
 
 def bits(record: Settings) -> str:
     """'4', or what the weights take on average: '4.85'."""
+    if record["recipe"]:
+        return bits_in_words(record["recipe"])
     value = stored(record).get("bits")
     return DASH if value is None else f"{value:.3g}"
 

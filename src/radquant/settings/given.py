@@ -8,6 +8,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
+from radquant.settings.llama_cpp import GGUF_FILE, ByLlamaCpp, is_by_llama_cpp
 from radquant.settings.recipe import Checkpoint
 from radquant.settings.section import (
     TAGGED,
@@ -21,7 +22,7 @@ from radquant.settings.section import (
 )
 from radquant.settings.sources import HubModel, Wheel
 
-GGUF_SUFFIX, GGUF_FILE = ".gguf", "model.gguf"
+GGUF_SUFFIX = ".gguf"
 SOURCES = ("path", "hub", "wheel")
 
 
@@ -92,7 +93,9 @@ class Given(Section):
         return (GGUF_FILE,) if self.is_gguf else self.weights
 
 
-RECIPE_TAG, GIVEN_TAG = f"{TAGGED}recipe", f"{TAGGED}given"
+RECIPE_TAG, GIVEN_TAG, LLAMA_CPP_TAG = (
+    f"{TAGGED}{kind}" for kind in ("recipe", "given", "llama.cpp")
+)
 
 
 def is_given(values: Any) -> bool:
@@ -104,9 +107,19 @@ def is_given(values: Any) -> bool:
 
 def _tag(values: Any) -> str:
     asked = isinstance(values, Mapping) and any(key in values for key in SOURCES)
-    return GIVEN_TAG if asked or is_given(values) else RECIPE_TAG
+    if asked or is_given(values):
+        return GIVEN_TAG
+    return LLAMA_CPP_TAG if is_by_llama_cpp(values) else RECIPE_TAG
+
+
+def has_recipe(values: Any) -> bool:
+    """Whether a checkpoint of a configuration, as values or as a section, is made by a recipe."""
+    return not is_given(values) and not is_by_llama_cpp(values)
 
 
 AnyCheckpoint = Annotated[
-    Annotated[Checkpoint, Tag(RECIPE_TAG)] | Annotated[Given, Tag(GIVEN_TAG)], Discriminator(_tag)
+    Annotated[Checkpoint, Tag(RECIPE_TAG)]
+    | Annotated[Given, Tag(GIVEN_TAG)]
+    | Annotated[ByLlamaCpp, Tag(LLAMA_CPP_TAG)],
+    Discriminator(_tag),
 ]

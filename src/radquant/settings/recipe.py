@@ -4,8 +4,8 @@ Nothing here needs PyTorch, so that a configuration is checked before anything h
 """
 
 import json
-from collections.abc import Mapping
-from typing import Annotated, Any, Self
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
@@ -31,18 +31,24 @@ OTHER_PACKAGES = ("autoawq", "gptqmodel", "llmcompressor")
 # Of a weight. A mixture takes those that its method rounds to and its format holds.
 WIDTHS = (2, 3, 4, 5, 6, 8)
 MIXED_WIDTHS = (3, 4, 8)
-MIXED_FORMATS = ("compressed-tensors", "gptq")  # those that say bits layer by layer
 
 
 class MixedBits(Section):
     """Bits that differ between layers: more for those where rounding costs the most."""
 
     average: float = Field(
-        gt=min(MIXED_WIDTHS),
-        lt=max(MIXED_WIDTHS),
+        ge=min(MIXED_WIDTHS),
+        le=max(MIXED_WIDTHS),
         description="Bits that a weight of the linear layers has on average, at most; scales and "
-        "zero points are not counted, as they are not in bits",
+        "zero points come on top, as they do on bits that are the same everywhere",
     )
+
+
+if TYPE_CHECKING:
+    # Of every recipe that a layer is rounded with; `with_bits` makes it of one with a mixture.
+    Bits = int
+else:
+    Bits = Annotated[int | MixedBits, OneOf(WIDTHS, section=MixedBits)]
 
 
 class Recipe(Section):
@@ -58,7 +64,7 @@ class Recipe(Section):
         description="How a weight is stored as a number; any but int fixes bits, group_size and "
         "zero_point",
     )
-    bits: Annotated[int | MixedBits, OneOf(WIDTHS, section=MixedBits)] = Field(
+    bits: Bits = Field(
         4,
         description="Bits of a weight; 2 not with awq, 5 and 6 only with types that have them. "
         "{average: 4.25} gives each layer 4 or 8, with gptq also 3, by what rounding it costs",
@@ -135,6 +141,8 @@ class Recipe(Section):
     def check_values(self) -> Self:
         """Refuse values that exclude each other."""
         check_type(self)
+        if mixture(self):
+            check_mixture(self)
         if self.method == "awq" and self.bits == 2:
             raise wrong(": method awq cannot do 2 bits; use 3, 4 or 8 bits, or method gptq")
         if self.method == "rtn" and self.rounding == "gptq":
@@ -163,10 +171,11 @@ def fixed_by_type(name: str) -> dict[str, Any]:
 def check_type(recipe: Recipe) -> None:
     """Refuse a type of numbers with values that it does not go with."""
     for key, value in fixed_by_type(recipe.type).items():
-        if getattr(recipe, key) != value:
+        found = recipe_values(recipe)[key]
+        if found != value:
             raise wrong(
                 f": type {recipe.type} has {key} {json.dumps(value)}, not "
-                f"{json.dumps(getattr(recipe, key))}; leave {key} out"
+                f"{json.dumps(found)}; leave {key} out"
             )
     if recipe.type == INT and recipe.group_size not in INTEGER_GROUP_SIZES:
         sizes = ", ".join(map(str, INTEGER_GROUP_SIZES))
@@ -185,6 +194,52 @@ def check_type(recipe: Recipe) -> None:
         )
     if problem := registry.load_kind(registry.NUMBER_TYPES, recipe.type).problem(recipe):
         raise wrong(f": {problem}")
+
+
+def mixture(recipe: Recipe) -> MixedBits | None:
+    """The bits of a recipe if they differ between layers."""
+    bits: Any = recipe.bits
+    return bits if isinstance(bits, MixedBits) else None
+
+
+def with_bits(recipe: Recipe, bits: int) -> Recipe:
+    """The recipe of layers that get so many bits."""
+    return recipe.model_copy(update={"bits": bits})
+
+
+def bits_in_words(values: Mapping[str, Any]) -> str:
+    """ "4", or "4.25 on average", of a recipe's plain values."""
+    bits = values["bits"]
+    return f"{bits['average']:g} on average" if isinstance(bits, Mapping) else str(bits)
+
+
+def widths(recipe: Recipe, held: Collection[int] = MIXED_WIDTHS) -> tuple[int, ...]:
+    """The bits that layers of a mixture can get. held: what the format holds.
+
+    To nearest, 3 bits cost more than they save.
+    """
+    least = 3 if uses_gptq_rounding(recipe) else 4
+    return tuple(each for each in MIXED_WIDTHS if each >= least and each in held)
+
+
+def check_mixture(recipe: Recipe) -> None:
+    """Refuse an average of bits with values that it does not go with."""
+    mixed = mixture(recipe)
+    assert mixed is not None
+    for bad, what in (
+        (recipe.progressive, "progressive scales"),
+        (recipe.transform != NONE, f"transform {recipe.transform}"),
+        (recipe.smooth_attention, "smooth_attention"),
+        (recipe.prefix != NONE, f"prefix {recipe.prefix}"),
+        (recipe.activations is not None, "weights fitted to activations"),
+    ):
+        if bad:
+            raise wrong(f": an average of bits does not go with {what}; leave it out")
+    if mixed.average < min(widths(recipe)):
+        raise wrong(
+            f": bits on average {mixed.average:g} needs layers of 3 bits, which go with GPTQ's "
+            "rounding alone; use method gptq, or an average of at least 4"
+        )
 
 
 def check_progressive(recipe: Recipe) -> None:
@@ -232,6 +287,20 @@ def recipe_values(recipe: Recipe) -> dict[str, Any]:
     return recipe.model_dump(mode="json", include=set(Recipe.model_fields))
 
 
+def known_poor(values: Mapping[str, Any]) -> str | None:
+    """What is known of a recipe's plain values that makes its model useless; None: nothing is."""
+    if (
+        values.get("type", INT) == INT
+        and values["bits"] == 2
+        and not values.get("zero_point", True)
+    ):
+        return (
+            "2 bits on a grid about 0 leave each group -2, -1, 0 and 1 times one scale; a model so "
+            "quantized was worse than guessing; set zero_point to true, or take 3 bits"
+        )
+    return None
+
+
 # Keys that cards and reports have words of their own for.
 WORDED = frozenset(
     (
@@ -260,6 +329,7 @@ def needs_calibration(recipe: Recipe) -> bool:
     """Whether activations enter the quantization, or a check of it."""
     return (
         recipe.method != "rtn"
+        or mixture(recipe) is not None
         or recipe.transform != NONE
         or recipe.smooth_attention
         or recipe.prefix != NONE
@@ -292,7 +362,9 @@ def format_name(recipe: Recipe, asked: str | None = None) -> str:
             f"format {asked} cannot hold type {recipe.type}; use {' or '.join(of_type)}, or leave "
             "format out"
         )
-    if recipe.bits not in formats[asked].BITS:
+    if mixture(recipe) is not None:
+        check_mixture_format(recipe, asked, formats)
+    elif recipe.bits not in formats[asked].BITS:
         able = [name for name, form in formats.items() if recipe.bits in form.BITS]
         raise UserError(
             f"format {asked} cannot hold {recipe.bits} bits; use {' or '.join(able)} for them"
@@ -301,3 +373,21 @@ def format_name(recipe: Recipe, asked: str | None = None) -> str:
     if problem:
         raise UserError(problem)
     return asked
+
+
+def check_mixture_format(recipe: Recipe, asked: str, formats: Mapping[str, Any]) -> None:
+    """Refuse a format that says bits once for all layers, or holds too many for the average."""
+    mixed = mixture(recipe)
+    assert mixed is not None
+    able = [name for name, form in formats.items() if hasattr(form, "mixed_config")]
+    if asked not in able:
+        raise UserError(
+            f"format {asked} cannot hold bits that differ between layers; use {' or '.join(able)}, "
+            "or leave format out"
+        )
+    least = min(widths(recipe, formats[asked].BITS))
+    if mixed.average < least:
+        raise UserError(
+            f"format {asked} holds layers of {least} bits at least, and the bits are to be "
+            f"{mixed.average:g} on average; use format gptq, or an average of at least {least}"
+        )

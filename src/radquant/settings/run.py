@@ -1,6 +1,6 @@
 """One run: a model, a corpus and a list of precisions."""
 
-from typing import Self
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 
@@ -9,10 +9,11 @@ from radquant.settings.cleaning import Cleaning, Evaluation
 from radquant.settings.compute import Compute
 from radquant.settings.corpus import Corpus
 from radquant.settings.generation import Generation
-from radquant.settings.given import AnyCheckpoint, Given
+from radquant.settings.given import AnyCheckpoint, Given, has_recipe
+from radquant.settings.llama_cpp import ByLlamaCpp, is_by_llama_cpp
 from radquant.settings.model import Model
 from radquant.settings.precision import STATIC, Precision, same_rounding
-from radquant.settings.recipe import needs_calibration
+from radquant.settings.recipe import Checkpoint, needs_calibration, recipe_of
 from radquant.settings.scoring import Scoring, Statistics
 from radquant.settings.section import LARGEST, Name, Section, wrong
 from radquant.settings.sentences import cut, nearest
@@ -25,6 +26,17 @@ ORIGINAL = "original"
 BASELINES = ("copy-input", "constant")
 MOST_JOBS = 50_000
 RESERVED_PRECISIONS = ("reference", "reference.jsonl", "reference.log", "cache", *BASELINES)
+
+
+def needs_texts(checkpoint: Any) -> bool:
+    """Whether a checkpoint, as values or as a section, is fitted to the calibration texts."""
+    if is_by_llama_cpp(checkpoint):
+        kind = isinstance(checkpoint, ByLlamaCpp)
+        return bool(checkpoint.importance if kind else checkpoint.get("importance"))
+    if not has_recipe(checkpoint):
+        return False
+    recipe = checkpoint if isinstance(checkpoint, Checkpoint) else recipe_of(checkpoint)
+    return needs_calibration(recipe)
 
 
 class Seeded(Section):
@@ -217,7 +229,7 @@ class Run(Seeded):
             if rounding is None or rounding.range != STATIC:
                 continue
             checkpoint = self.checkpoints[precision.checkpoint]
-            if isinstance(checkpoint, Given):  # what it has stored is known when it is loaded
+            if not isinstance(checkpoint, Checkpoint):  # which says itself what it stores
                 continue
             stored = checkpoint.activations
             if not same_rounding(stored, rounding):
@@ -237,5 +249,4 @@ class Run(Seeded):
     @property
     def calibrated_checkpoints(self) -> list[str]:
         """Those of the used checkpoints that need calibration texts."""
-        made = [(name, self.checkpoints[name]) for name in self.used_checkpoints]
-        return [name for name, it in made if not isinstance(it, Given) and needs_calibration(it)]
+        return [name for name in self.used_checkpoints if needs_texts(self.checkpoints[name])]

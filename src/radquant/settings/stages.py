@@ -8,6 +8,7 @@ from radquant.settings.compute import Compute
 from radquant.settings.corpus import Corpus
 from radquant.settings.generation import Generation
 from radquant.settings.given import Given
+from radquant.settings.llama_cpp import ByLlamaCpp
 from radquant.settings.model import Model
 from radquant.settings.options import Part
 from radquant.settings.precision import Precision
@@ -80,6 +81,8 @@ QUANTIZE_WITH = {
     "gptqmodel": QUANTIZE_GPTQMODEL,
     "llmcompressor": QUANTIZE_LLMCOMPRESSOR,
 }
+QUANTIZE_LLAMA_CPP = (Part("checkpoint", ByLlamaCpp, without=("tool",)), MACHINE, CODE_OF_MODEL)
+QUANTIZE_WITH = {"autoawq": QUANTIZE_AUTOAWQ, "gptqmodel": QUANTIZE_GPTQMODEL}
 TAKE_CHECKPOINT = (Part("given", Given), CODE_OF_MODEL)
 # What scripts/evaluate.py lets its user say of a comparison; other values have their defaults.
 EVALUATE = (

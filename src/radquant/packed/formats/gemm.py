@@ -150,7 +150,7 @@ def transformers_text(settings: Settings, dtype: str) -> str:
         f" On a GPU {other_programs.TRANSFORMERS} turns AWQ models to float16, which this one does "
         "not bear: use vLLM there."
     )
-    beside = f"gptqmodel and accelerate.{caution * (dtype != 'float16')}"
+    beside = f"gptqmodel, accelerate and torchvision.{caution * (dtype != 'float16')}"
     return other_programs.transformers_text(beside, dtype)
 
 

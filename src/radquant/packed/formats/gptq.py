@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import radquant
@@ -36,7 +37,8 @@ from radquant.packed.formats.kind import (
     whole,
     words_for,
 )
-from radquant.settings.recipe import WHOLE_ROW, Recipe
+from radquant.packed.formats.mixtures import by_bits, patterns
+from radquant.settings.recipe import WHOLE_ROW, Recipe, mixture, uses_gptq_rounding
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,6 +52,7 @@ TYPES: tuple[str, ...] = ("int",)
 VALUES = False
 SUFFIXES: tuple[str, ...] = ("qweight", "qzeros", "scales", "g_idx")
 VLLM_BITS = (4, 8)
+OF_SOME = frozenset({"bits", "group_size", "sym", "desc_act"})  # what `dynamic` says of layers
 APPLIED = frozenset(
     {"quant_method", "bits", "group_size", "sym", "desc_act", "checkpoint_format", "format"}
     | {"pack_dtype", "dynamic", "lm_head"}
@@ -72,8 +75,8 @@ def problem(recipe: Recipe) -> str | None:
 
 
 def usual_for(recipe: Recipe) -> bool:
-    """For all that gemm does not take."""
-    return not recipe.progressive
+    """For all that gemm does not take, but mixtures of AWQ's usual widths."""
+    return not recipe.progressive and (mixture(recipe) is None or uses_gptq_rounding(recipe))
 
 
 def config(recipe: Recipe, left_out: Sequence[str]) -> dict[str, Any]:
@@ -94,6 +97,19 @@ def config(recipe: Recipe, left_out: Sequence[str]) -> dict[str, Any]:
     }
     others: dict[str, Any] = {f"-:.*{re.escape(name)}.*": {} for name in left_out if name != HEAD}
     return config | ({"dynamic": others} if others else {})
+
+
+def mixed_config(recipes: Mapping[str, Recipe], left_out: Sequence[str]) -> dict[str, Any]:
+    """The recipe of most layers, and GPTQModel's `dynamic` for those that have other bits."""
+    (usual, _), *others = by_bits(recipes)
+    found = config(usual, left_out)
+    of_others = {
+        f"+:{pattern}": {"bits": recipe.bits}
+        for recipe, layers in others
+        for pattern in patterns(layers)
+    }
+    dynamic = {**found.pop("dynamic", {}), **of_others}
+    return found | ({"dynamic": dynamic} if dynamic else {})
 
 
 def pack(weight: QuantizedWeight, recipe: Recipe) -> dict[str, Tensor]:
@@ -131,9 +147,24 @@ def read_config(config: Mapping[str, Any]) -> Settings:
     both = {str(config[key]).lower() for key in ("checkpoint_format", "format") if config.get(key)}
     if len(both) > 1:
         raise UserError("quantization_config names two formats, under checkpoint_format and format")
-    if any(not name.startswith("-:") for name, _ in (config.get("dynamic") or {}).items()):
-        raise UserError("GPTQ checkpoints with several recipes (`dynamic`) cannot be read")
     refuse_unapplied(config, APPLIED | SAID_OF_MAKING)
+    dynamic = config.get("dynamic") or {}
+    others = []
+    for pattern, said in dynamic.items():
+        if not pattern.startswith("-:"):
+            refuse_unapplied(said, OF_SOME, f"quantization_config, dynamic, {pattern},")
+            others.append((pattern.removeprefix("+:"), read_layer({**config, **said}, version)))
+    return replace(
+        read_layer(config, version),
+        left_out=tuple(name.removeprefix("-:") for name in dynamic if name.startswith("-:")),
+        others=tuple(others),
+        packs_all="modules_in_block_to_quantize" not in config,
+        packs_head=config.get("lm_head") is True,
+    )
+
+
+def read_layer(config: Mapping[str, Any], version: str) -> Settings:
+    """What is said of a layer's own numbers."""
     group_size = whole(config, "group_size")
     return Settings(
         NAME,
@@ -142,9 +173,6 @@ def read_config(config: Mapping[str, Any]) -> Settings:
         symmetric=bool(config.get("sym", True)),
         zeros_less_one=version == "gptq",
         in_order_of_activation=bool(config.get("desc_act")) and group_size != WHOLE_ROW,
-        left_out=tuple(name.removeprefix("-:") for name in config.get("dynamic") or {}),
-        packs_all="modules_in_block_to_quantize" not in config,
-        packs_head=config.get("lm_head") is True,
     )
 
 
@@ -211,6 +239,6 @@ def loading(settings: Settings, dtype: str) -> list[str]:
     if hindrance is None and not settings.symmetric:
         hindrance = "which reads the GPTQ format on a symmetric grid only"
     return [
-        other_programs.transformers_text("gptqmodel and optimum:", dtype),
+        other_programs.transformers_text("gptqmodel, optimum and torchvision:", dtype),
         other_programs.vllm_text(settings, dtype, hindrance),
     ]

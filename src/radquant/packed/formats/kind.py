@@ -55,6 +55,12 @@ class Settings:
     # are not packed. The first that matches a name's beginning counts.
     others: tuple[tuple[str, Settings | None], ...] = field(default=(), compare=False)
 
+    @property
+    def all_bits(self) -> tuple[int, ...]:
+        """The bits that layers have, by their number."""
+        others = (settings.bits for _, settings in self.others if settings is not None)
+        return tuple(sorted({self.bits, *others}))
+
     def of(self, layer: str) -> Settings | None:
         """What holds for a layer by its name; None: it is not packed."""
         for pattern, settings in self.others:
@@ -159,6 +165,15 @@ class StoredFormat(Protocol):
 
         dtype: the one of 16 bits that the model's activations bear.
         """
+
+
+class MixedFormat(StoredFormat, Protocol):
+    """One that says bits layer by layer has another name."""
+
+    def mixed_config(
+        self, recipes: Mapping[str, Recipe], left_out: Sequence[str]
+    ) -> dict[str, Any]:
+        """As `config`, of layers with recipes of their own that differ in bits, by their names."""
 
 
 def need(config: Mapping[str, Any], *names: str) -> Any:

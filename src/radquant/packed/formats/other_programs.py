@@ -9,11 +9,12 @@ VLLM_BITS = (4, 8)  # that most of its kernels have
 
 def vllm_lacks_bits(settings: Settings, able: tuple[int, ...], on_cpu: bool) -> str | None:
     """Words that follow "vLLM cannot …". able: the bits that vLLM reads in this format."""
-    bits, form = settings.bits, settings.format
-    if bits not in able:
-        return f"read {bits} bits in format {form}; it can {' and '.join(map(str, able))}"
-    if on_cpu and bits not in VLLM_CPU_BITS:
-        return f"multiply by {bits}-bit weights on a CPU; use 4 bits"
+    for bits in settings.all_bits:
+        if bits not in able:
+            can = " and ".join(map(str, able))
+            return f"read {bits} bits in format {settings.format}; it can {can}"
+        if on_cpu and bits not in VLLM_CPU_BITS:
+            return f"multiply by {bits}-bit weights on a CPU; use 4 bits"
     return None
 
 
@@ -28,9 +29,8 @@ def vllm_hindrance(settings: Settings) -> str | None:
     """Why vLLM refuses weights in any format: the card's words, which follow "vLLM 0.32, …"."""
     if settings.in_order_of_activation:
         return "which no longer takes groups in order of activation"
-    if settings.bits not in VLLM_BITS:
-        return f"most of whose kernels have no {settings.bits} bits"
-    return None
+    lacking = [bits for bits in settings.all_bits if bits not in VLLM_BITS]
+    return f"most of whose kernels have no {lacking[0]} bits" if lacking else None
 
 
 def vllm_text(
@@ -39,7 +39,7 @@ def vllm_text(
     """The card's paragraph on vLLM. eight_bits_on: where vLLM multiplies by 8-bit weights."""
     if hindrance:
         return f"vLLM: not with {VLLM}, {hindrance}."
-    caution = f" {eight_bits_on}" if settings.bits == 8 else ""
+    caution = f" {eight_bits_on}" if 8 in settings.all_bits else ""
     example = code("from vllm import LLM", "", f'model = LLM("DIRECTORY", dtype="{dtype}")')
     return f"vLLM{caution}:{example}"
 
