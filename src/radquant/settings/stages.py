@@ -82,7 +82,6 @@ QUANTIZE_WITH = {
     "llmcompressor": QUANTIZE_LLMCOMPRESSOR,
 }
 QUANTIZE_LLAMA_CPP = (Part("checkpoint", ByLlamaCpp, without=("tool",)), MACHINE, CODE_OF_MODEL)
-QUANTIZE_WITH = {"autoawq": QUANTIZE_AUTOAWQ, "gptqmodel": QUANTIZE_GPTQMODEL}
 TAKE_CHECKPOINT = (Part("given", Given), CODE_OF_MODEL)
 # What scripts/evaluate.py lets its user say of a comparison; other values have their defaults.
 EVALUATE = (
