@@ -26,7 +26,7 @@ from radquant.finite import first_not_finite, is_finite
 from radquant.model_checks import check_model
 from radquant.model_files import StoredTensor
 from radquant.packed.formats import Settings, check_tensors, unpack
-from radquant.packed.grid import QuantizedWeight
+from radquant.packed.grid import QuantizedWeight, StoredValues
 from radquant.settings.recipe import INT, WHOLE_ROW
 
 BLOCK = 32  # neighbouring weights that share a scale where nothing else is known
@@ -88,12 +88,12 @@ class Checkpoint:
         return settings
 
 
-def step_of(weight: QuantizedWeight, values: Tensor, settings: Settings) -> Tensor:
+def step_of(weight: QuantizedWeight | StoredValues, values: Tensor, settings: Settings) -> Tensor:
     """How far neighbouring values are apart, [out, in] float32; about, where it depends on them.
 
     values: [out, in], what `weight` stands for.
     """
-    if weight.type == INT:
+    if isinstance(weight, QuantizedWeight) and weight.type == INT:
         ones = weight.zeros.long().add(1)[:, group_of_columns(weight, values.shape[1])]
         one_more = QuantizedWeight(
             ones, weight.scales, weight.zeros, weight.group_index, weight.channel_scales

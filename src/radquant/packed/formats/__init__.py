@@ -43,8 +43,9 @@ def stored_format(name: str) -> StoredFormat:
 
     Of one that is read only, no more is there than `ReadFormat` names.
     """
-    known = registry.STORED_FORMATS | registry.READ_FORMATS
-    return cast(StoredFormat, registry.load_kind(known, name))
+    if name in registry.READ_FORMATS:
+        return cast(StoredFormat, registry.load_kind(registry.READ_FORMATS, name))
+    return cast(StoredFormat, registry.load_kind(registry.STORED_FORMATS, name))
 
 
 def all_formats() -> list[StoredFormat]:
