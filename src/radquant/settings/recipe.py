@@ -265,7 +265,7 @@ class Checkpoint(Recipe):
     format: Annotated[str | None, OneOf(registry.STORED_FORMATS, after=(None,))] = Field(
         None,
         description="Layout of the packed tensors; if null, qoq for progressive ones, else gemm "
-        "for awq and rtn and gptq for gptq",
+        "for awq and rtn (compressed-tensors for an average of bits) and gptq for gptq",
     )
 
     @property
