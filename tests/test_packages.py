@@ -19,7 +19,7 @@ ENVIRONMENTS = sorted(path.stem for path in (ROOT / "envs").glob("*.txt"))
 # Distributions whose modules have another name.
 DISTRIBUTIONS = {
     **{"PIL": "pillow", "awq": "autoawq", "markdown_it": "markdown-it-py", "xdist": "pytest-xdist"},
-    **{"llama_cpp": "llama-cpp-python", "yaml": "pyyaml"},
+    "yaml": "pyyaml",
     "pydantic_core": "pydantic",  # which pins it
     **{"bert_score": "bert-score", "CRIMSON": "crimson-score"},
 }
@@ -40,11 +40,14 @@ RUN_IN = {
     "ratescore": [*MEASURED, f"{MEASURES}/ratescore.py"],
     "llm-judges": [*MEASURED, *(f"{MEASURES}/{name}.py" for name in LANGUAGE)],
     "llmcompressor": ["benchmarks/quantize_llmcompressor.py"],
-    "llama-cpp": ["benchmarks/llama_cpp_speed.py"],
+    "llama-cpp": [
+        *("scripts/generate_llama_cpp.py", "benchmarks/llama_cpp_speed.py"),
+        "src/radquant/quantization/llama_cpp_quantizing.py",
+    ],
 }
 # What environments are for: the package imports it in functions that run nowhere else.
 TOOLS = {
-    *("autoawq", "gptqmodel", "llama-cpp-python", "llmcompressor", "radgraph", "vllm"),
+    *("autoawq", "gptqmodel", "llmcompressor", "radgraph", "vllm"),
     *("bert-score", "crimson-score", "cxrfescore", "f1chexbert", "radeval", "ratescore"),
     "loguru",  # of ratescore's environment, whose logger is silenced
 }

@@ -220,9 +220,12 @@ class Library:
     errors: list[str] = field(default_factory=list)
     kept: list[Any] = field(default_factory=list)  # what C holds on to
 
-    def last_error(self) -> str:
-        """The last error that it told of, in one line; it never sees a text, but tokens."""
-        return " ".join(self.errors[-1].split()) if self.errors else "it does not say why"
+    def error(self) -> str:
+        """The first error that it told of since they were cleared, in one line.
+
+        It never sees a text, but tokens.
+        """
+        return " ".join(self.errors[0].split()) if self.errors else "it does not say why"
 
 
 def library_folder() -> Path:
@@ -318,7 +321,8 @@ def load_model(library: Library, path: Path) -> int:
     params = library.functions.llama_model_default_params()
     params.n_gpu_layers = 0
     params.check_tensors = True
+    library.errors.clear()
     model = library.functions.llama_model_load_from_file(str(path).encode(), params)
     if not model:
-        raise UserError(f"llama.cpp {BUILD} cannot load {path}: {library.last_error()}")
+        raise UserError(f"llama.cpp {BUILD} cannot load {path}: {library.error()}")
     return int(model)

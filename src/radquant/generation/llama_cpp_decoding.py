@@ -112,7 +112,7 @@ def make_context(model: Model, sequences: int, longest: int) -> list[int]:
 
 
 def cannot(model: Model) -> UserError:
-    return UserError(CUT_OFF.format(build=llama_cpp.BUILD, why=model.library.last_error()))
+    return UserError(CUT_OFF.format(build=llama_cpp.BUILD, why=model.library.error()))
 
 
 def decode(
@@ -137,7 +137,7 @@ def decode(
     )
     model.library.errors.clear()
     if code := functions.llama_decode(model.context, batch):
-        why = model.library.last_error() if code < 0 else "its cache has no room"
+        why = model.library.error() if code < 0 else "its cache has no room"
         raise UserError(CUT_OFF.format(build=llama_cpp.BUILD, why=why))
     outputs = int(flags.sum())
     if not outputs:

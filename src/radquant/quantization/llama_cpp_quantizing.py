@@ -38,7 +38,7 @@ def quantize(job: dict[str, Any]) -> None:
     source, target = job["input"].encode(), job["output"].encode()
     if functions.llama_model_quantize(source, target, ctypes.byref(params)):
         raise UserError(
-            f"llama.cpp {llama_cpp.BUILD} cannot quantize this model: {library.last_error()}"
+            f"llama.cpp {llama_cpp.BUILD} cannot quantize this model: {library.error()}"
         )
 
 
