@@ -64,8 +64,24 @@ QUANTIZE_GPTQMODEL = (
     MACHINE,
     CODE_OF_MODEL,
 )
+QUANTIZE_LLMCOMPRESSOR = (
+    Part(
+        "checkpoint",
+        Checkpoint,
+        only=(
+            *("method", "type", "bits", "group_size", "zero_point", "rounding", "damp_percent"),
+            "activations",
+        ),
+    ),
+    MACHINE,
+    CODE_OF_MODEL,
+)
+QUANTIZE_WITH = {
+    "autoawq": QUANTIZE_AUTOAWQ,
+    "gptqmodel": QUANTIZE_GPTQMODEL,
+    "llmcompressor": QUANTIZE_LLMCOMPRESSOR,
+}
 QUANTIZE_LLAMA_CPP = (Part("checkpoint", ByLlamaCpp, without=("tool",)), MACHINE, CODE_OF_MODEL)
-QUANTIZE_WITH = {"autoawq": QUANTIZE_AUTOAWQ, "gptqmodel": QUANTIZE_GPTQMODEL}
 TAKE_CHECKPOINT = (Part("given", Given), CODE_OF_MODEL)
 # What scripts/evaluate.py lets its user say of a comparison; other values have their defaults.
 EVALUATE = (
