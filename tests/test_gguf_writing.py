@@ -30,7 +30,7 @@ from radquant.gguf.tokenizer_keys import PRE_TOKENIZERS, pre_tokenizer, tokenize
 from radquant.gguf.vocabulary import check_vocabulary
 from radquant.gguf.writing import rotary_divisors, write_float
 from radquant.packed.gguf_blocks import LAYOUTS, decode, encode
-from radquant.packed.grid import quantize
+from radquant.packed.grid import quantize, require_fine_enough
 from radquant.quantization.importance import importance_of
 from radquant.settings.recipe import Recipe
 
@@ -133,6 +133,17 @@ def test_plain_rounding_is_that_of_the_package(name: str) -> None:
     kind = gguf.GGMLQuantizationType[name.upper()]
     theirs = torch.from_numpy(dequantize(gguf.quants.quantize(weight.numpy(), kind), kind))
     assert (ours - weight).norm() <= (theirs - weight).norm() * 1.001
+
+
+@pytest.mark.parametrize("name", sorted(LAYOUTS))
+def test_weights_too_small_for_float16_are_told(name: str) -> None:
+    weight = torch.randn(8, 256, generator=torch.manual_seed(3))
+    recipe = Recipe(method="rtn", type=name)
+    for size in (1e-3, 1e-5 if LAYOUTS[name].group == 32 and name != "q8_0" else 1e-3):
+        require_fine_enough(weight * size, quantize(weight * size, recipe).dequantize(), recipe)
+    tiny = weight * 1e-8
+    with pytest.raises(UserError, match="are so small"):
+        require_fine_enough(tiny, quantize(tiny, recipe).dequantize(), recipe)
 
 
 def test_a_plain_file_computes_what_the_original_does(original: Path, tmp_path: Path) -> None:
