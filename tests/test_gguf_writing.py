@@ -16,6 +16,7 @@ from gguf.quants import dequantize
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from tiny_architectures import VISION
 from tiny_models import store, write_samples
 from tiny_tokenizers import byte_tokenizer
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
@@ -173,6 +174,25 @@ def test_a_checkpoint_is_one_file_that_is_read_back(original: Path, tmp_path: Pa
         difference = found.model(IDS).logits - expected
     tied = AutoConfig.from_pretrained(original).tie_word_embeddings
     assert found.layers_quantized == found.values == 14 + (not tied)  # a head of its own is one
+    assert difference.norm() < 0.03 * expected.norm()
+
+
+def test_what_sees_images_lies_beside_the_file(tmp_path: Path) -> None:
+    """MedGemma's architecture: its language part goes into the file."""
+    torch.manual_seed(0)
+    text = {**SHAPE, **MODELS["Gemma3"], "vocab_size": 320}
+    marks = {"image_token_index": 310, "boi_token_index": 311, "eoi_token_index": 312}
+    config = transformers.Gemma3Config(text_config=text, vision_config=VISION, **marks)
+    transformers.Gemma3ForConditionalGeneration(config).save_pretrained(tmp_path / "original")
+    byte_tokenizer().save_pretrained(tmp_path / "original")
+    options = ["--method", "rtn", "--type", "q8_0"]
+    checkpoint = store(tmp_path / "original", tmp_path / "c", *options)
+    beside = load_file(checkpoint / "model.safetensors")
+    assert beside
+    assert all("vision" in name or "projector" in name for name in beside)
+    with torch.inference_mode():
+        expected = load(tmp_path / "original").model(input_ids=IDS).logits
+        difference = load(checkpoint).model(input_ids=IDS).logits - expected
     assert difference.norm() < 0.03 * expected.norm()
 
 
