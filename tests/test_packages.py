@@ -39,7 +39,10 @@ RUN_IN = {
     "judges": [*MEASURED, *(f"{MEASURES}/{name}.py" for name in ENCODERS)],
     "ratescore": [*MEASURED, f"{MEASURES}/ratescore.py"],
     "llm-judges": [*MEASURED, *(f"{MEASURES}/{name}.py" for name in LANGUAGE)],
-    "llmcompressor": ["benchmarks/quantize_llmcompressor.py"],
+    "llmcompressor": [
+        *("scripts/quantize_llmcompressor.py", "src/radquant/cli.py"),
+        "benchmarks/quantize_llmcompressor.py",
+    ],
     "llama-cpp": ["benchmarks/llama_cpp_speed.py"],
 }
 # What environments are for: the package imports it in functions that run nowhere else.
