@@ -49,6 +49,7 @@ RUN_IN = {
 TOOLS = {
     *("autoawq", "gptqmodel", "llama-cpp-python", "llmcompressor", "radgraph", "vllm"),
     *("bert-score", "crimson-score", "cxrfescore", "f1chexbert", "radeval", "ratescore"),
+    "datasets",  # of llm-compressor's environment
     "loguru",  # of ratescore's environment, whose logger is silenced
 }
 # benchmarks/lexicon.py reads it out of its wheel: installed, it would ask for another torch.
