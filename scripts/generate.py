@@ -3,7 +3,6 @@
 import argparse
 import os
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from radquant.bounds import between
@@ -23,12 +22,7 @@ def arguments() -> tuple[argparse.Namespace, Any]:
         metavar="I",
         help="from 1 (%(default)s)",
     )
-    parser.add_argument(
-        "--engine-python",
-        type=Path,
-        metavar="FILE",
-        help="for an engine in an environment of its own: the Python of that (docs/serving.md)",
-    )
+    stage.add_engine_python(parser)
     return parse(parser, stages.GENERATE)
 
 

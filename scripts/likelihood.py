@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from dataclasses import replace
 from typing import Any
 
 from radquant.cli import run
@@ -13,6 +14,7 @@ from radquant.settings.options import parse
 def arguments() -> tuple[argparse.Namespace, Any]:
     parser = argparse.ArgumentParser(description=__doc__)
     stage.add_arguments(parser)
+    stage.add_engine_python(parser)
     return parse(parser, stages.LIKELIHOOD)
 
 
@@ -20,7 +22,7 @@ def main() -> None:
     args, settings = arguments()
     os.environ["HF_HUB_OFFLINE"] = "1"
     reading = stage.read(args, settings)
-    wanted = stage.wanted_of(args, settings)
+    wanted = replace(stage.wanted_of(args, settings), python=args.engine_python)
 
     from radquant.files import write_json, write_table
     from radquant.generation.likelihood import likelihood

@@ -22,8 +22,9 @@ def arguments() -> tuple[argparse.Namespace, Any]:
     many: dict[str, Any] = {"action": "append", "default": []}
     help_text = "a precision's name, and its original model or checkpoint; once for each"
     add("--timed", required=True, metavar="NAME=DIR", help=help_text, **many)
-    help_text = "what a precision rounds: its activations, kv_cache and lm_head"
+    help_text = "what a precision rounds, its activations, kv_cache and lm_head, and its engine"
     add("--rounding", metavar="NAME=JSON", help=help_text, **many)
+    stage.add_engine_python(parser)
     stage.add_reports(parser)
     add("--output", type=Path, required=True, metavar="JSON", help="record of timings to write")
     return parse(parser, stages.MEASURE_SPEED)
@@ -42,7 +43,7 @@ def named(option: str, values: list[str]) -> dict[str, str]:
 
 
 def roundings(values: list[str]) -> dict[str, Any]:
-    section = stages.ROUNDING.section()
+    section = stages.TIMED.section()
     found = {}
     for name, text in named("--rounding", values).items():
         try:
@@ -60,7 +61,7 @@ def wanted(args: argparse.Namespace, settings: Any) -> dict[str, Wanted]:
     found = {}
     for name, model in models.items():
         args.model = Path(model)
-        plain = stage.wanted_of(args, settings)
+        plain = replace(stage.wanted_of(args, settings), python=args.engine_python)
         found[name] = replace(plain, **dict(rounded.get(name, {})))
     args.model = Path(next(iter(models.values())))
     return found

@@ -215,7 +215,8 @@ def write_tiny_gguf(path: Path) -> dict[str, np.ndarray]:
     """Write a Llama of one layer, its matrices in Q8_0; return them as float32."""
     hidden, heads, middle = 64, 4, 128
     letters = [chr(code) for code in range(33, 97)]
-    tokens = ["<unk>", "<s>", "</s>", *letters, "AB"]
+    # Its first is what a tokenizer of this kind has for the unknown.
+    tokens = ["<|endoftext|>", "<s>", "</s>", *letters, "AB"]
     writer = gguf.GGUFWriter(str(path), "llama")
     writer.add_context_length(128)
     writer.add_embedding_length(hidden)

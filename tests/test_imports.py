@@ -8,8 +8,8 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "src" / "radquant"
 # From the lowest; "" is the package's own files.
 FLOORS = (
-    *("", "settings", "corpus", "families", "packed", "runtime", "checkpoints", "kernels"),
-    *("calibration", "quantization", "verification", "generation", "export", "serving"),
+    *("", "settings", "corpus", "families", "packed", "runtime", "gguf", "checkpoints"),
+    *("kernels", "calibration", "quantization", "verification", "generation", "export", "serving"),
     *("scoring", "reporting"),
 )
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))

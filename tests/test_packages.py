@@ -19,7 +19,7 @@ ENVIRONMENTS = sorted(path.stem for path in (ROOT / "envs").glob("*.txt"))
 # Distributions whose modules have another name.
 DISTRIBUTIONS = {
     **{"PIL": "pillow", "awq": "autoawq", "markdown_it": "markdown-it-py", "xdist": "pytest-xdist"},
-    **{"llama_cpp": "llama-cpp-python", "yaml": "pyyaml"},
+    "yaml": "pyyaml",
     "pydantic_core": "pydantic",  # which pins it
     **{"bert_score": "bert-score", "CRIMSON": "crimson-score"},
 }
@@ -43,11 +43,14 @@ RUN_IN = {
         *("scripts/quantize_llmcompressor.py", "src/radquant/cli.py"),
         "benchmarks/quantize_llmcompressor.py",
     ],
-    "llama-cpp": ["benchmarks/llama_cpp_speed.py"],
+    "llama-cpp": [
+        *("scripts/generate_llama_cpp.py", "benchmarks/llama_cpp_speed.py"),
+        "src/radquant/quantization/llama_cpp_quantizing.py",
+    ],
 }
 # What environments are for: the package imports it in functions that run nowhere else.
 TOOLS = {
-    *("autoawq", "gptqmodel", "llama-cpp-python", "llmcompressor", "radgraph", "vllm"),
+    *("autoawq", "gptqmodel", "llmcompressor", "radgraph", "vllm"),
     *("bert-score", "crimson-score", "cxrfescore", "f1chexbert", "radeval", "ratescore"),
     "datasets",  # of llm-compressor's environment
     "loguru",  # of ratescore's environment, whose logger is silenced

@@ -24,7 +24,7 @@ from radquant import registry
 from radquant.errors import UserError
 from radquant.files import read_json, write_json
 from radquant.generation import speed as timing
-from radquant.generation.measures import waited_seconds
+from radquant.generation.process_costs import waited_seconds
 from radquant.reporting.collect import collect
 from radquant.reporting.cost_section import speed_notes, speed_table
 from radquant.reporting.markdown import render

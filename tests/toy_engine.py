@@ -9,6 +9,7 @@ from radquant.generation.engines.kind import Address, Command, Opened, Wanted
 from radquant.generation.tasks import Computed, Done, Output, Task, Work
 
 SCORES = True
+TIMED = True
 SENTENCE = "the lungs are clear ."
 
 

@@ -60,27 +60,55 @@ def model_from_hub(
     Where the cache lies, which token is used and whether the network may be reached
     (HF_HUB_OFFLINE) are the user's settings. source.json records the commit found.
     """
+    snapshot = hub_snapshot(model_id, revision, code=trust_remote_code)
+    record = {"kind": "hub", "id": model_id, "revision": snapshot.name}
+    take = (Path(output), record, _link_or_copy, check)
+    _copy_model(snapshot, weights, trust_remote_code, *take)
+
+
+def hub_snapshot(
+    model_id: str, revision: str, files: Sequence[str] | None = None, code: bool = False
+) -> Path:
+    """The folder of a hub model in the user's own cache, named after the commit.
+
+    files: those to fetch, or else all that belong to a Hugging Face directory. code: also the
+    program code that it brings.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    code = CODE_FILES if trust_remote_code else ()
+    if files is None:
+        wanted = [*SMALL_FILES, *LEGAL_FILES, "*.safetensors", INDEX, *(CODE_FILES if code else ())]
+        # Folders hold other formats; "consolidated" is a second copy of the same weights.
+        ignored = ["*/*", "consolidated*"]
+    else:
+        wanted, ignored = list(files), []
     try:
         snapshot = snapshot_download(
-            model_id,
-            revision=revision,
-            allow_patterns=[*SMALL_FILES, *LEGAL_FILES, "*.safetensors", INDEX, *code],
-            # Folders hold other formats; "consolidated" is a second copy of the same weights.
-            ignore_patterns=["*/*", "consolidated*"],
+            model_id, revision=revision, allow_patterns=wanted, ignore_patterns=ignored
         )
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise UserError(
-            f"the hub model {model_id!r} at revision {revision!r} could not be fetched "
-            f"({type(error).__name__}); check the name, the revision, the network, and that your "
-            "account has accepted the model's terms and is logged in (hf auth login)"
-        ) from error
-    record = {"kind": "hub", "id": model_id, "revision": Path(snapshot).name}
-    take = (Path(output), record, _link_or_copy, check)
-    _copy_model(Path(snapshot), weights, trust_remote_code, *take)
+        raise _not_fetched(model_id, revision, error) from error
+    return Path(snapshot)
+
+
+def hub_listing(model_id: str, revision: str) -> tuple[str, list[str]]:
+    """The commit that a revision of a hub model stands for, and the names of its files."""
+    from huggingface_hub import HfApi
+
+    try:
+        found = HfApi().model_info(model_id, revision=revision)
+    except Exception as error:  # of whichever client it asks through; no report is near
+        raise _not_fetched(model_id, revision, error) from error
+    return str(found.sha), sorted(each.rfilename for each in found.siblings or ())
+
+
+def _not_fetched(model_id: str, revision: str, error: Exception) -> UserError:
+    return UserError(
+        f"the hub model {model_id!r} at revision {revision!r} could not be fetched "
+        f"({type(error).__name__}); check the name, the revision, the network, and that your "
+        "account has accepted the model's terms and is logged in (hf auth login)"
+    )
 
 
 def model_from_directory(
@@ -99,7 +127,7 @@ def model_from_directory(
     if not source.is_dir():
         raise UserError(f"the model directory {path} does not exist or is not a directory")
     record = {"kind": "path", "path": str(source.resolve())}
-    take = (Path(output), record, _clone_or_copy, check)
+    take = (Path(output), record, clone_or_copy, check)
     _copy_model(source, weights, trust_remote_code, *take)
 
 
@@ -131,7 +159,8 @@ def _link_or_copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _clone_or_copy(source: Path, target: Path) -> None:
+def clone_or_copy(source: Path, target: Path) -> None:
+    """Copy a file; where the file system can, the copy shares its blocks."""
     with open(source, "rb") as original, open(target, "wb") as clone:
         try:
             fcntl.ioctl(clone, FICLONE, original.fileno())

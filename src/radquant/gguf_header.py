@@ -8,7 +8,7 @@ import re
 import struct
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from radquant.errors import UserError
 
@@ -23,11 +23,15 @@ Tensor = tuple[tuple[int, ...], int, int]  # shape (innermost first), type, offs
 
 @dataclass
 class Header:
-    """values: those of plain keys, and of arrays their lengths. data: where the tensors begin."""
+    """values: those of plain keys, and of arrays their lengths. data: where the tensors begin.
+
+    arrays: what is in arrays, if it was asked for; numbers, or texts as they are stored.
+    """
 
     values: dict[str, int | float | str] = field(default_factory=dict)
     tensors: dict[str, Tensor] = field(default_factory=dict)
     data: int = 0
+    arrays: dict[str, list[Any]] | None = None
 
 
 class _Reader:
@@ -78,8 +82,11 @@ class _Reader:
             raise self.wrong(f"{what} is not UTF-8") from None
 
 
-def read_header(path: Path) -> Header:
-    """Return what the header of a GGUF file says; raises UserError if it cannot be true."""
+def read_header(path: Path, arrays: bool = False) -> Header:
+    """Return what the header of a GGUF file says; raises UserError if it cannot be true.
+
+    arrays: also what is in arrays, such as the vocabulary; but for arrays in arrays.
+    """
     with open(path, "rb") as file:
         reader = _Reader(file, path)
         if reader.take(min(4, reader.size), "its mark") != b"GGUF":
@@ -94,7 +101,7 @@ def read_header(path: Path) -> Header:
             )
         tensors = reader.count(24, "tensors")
         keys = reader.count(13, "keys")
-        header = Header()
+        header = Header(arrays={} if arrays else None)
         for _ in range(keys):
             _read_key(reader, header)
         for _ in range(tensors):
@@ -108,10 +115,16 @@ def _read_key(reader: _Reader, header: Header) -> None:
     if key in header.values:
         raise reader.wrong(f"the key {key[:100]!r} stands twice")
     kind = reader.whole("I", "the type of a key")
-    header.values[key] = _value(reader, kind, f"the key {key[:100]!r}")
+    kept: list[Any] | None = None if header.arrays is None else []
+    header.values[key] = _value(reader, kind, f"the key {key[:100]!r}", kept)
+    if header.arrays is not None and kind == ARRAY:
+        header.arrays[key] = kept or []
 
 
-def _value(reader: _Reader, kind: int, what: str, depth: int = 0) -> int | float | str:
+def _value(
+    reader: _Reader, kind: int, what: str, kept: list[Any] | None, depth: int = 0
+) -> int | float | str:
+    """The value of a key, or the length of an array. kept: gets what is in it."""
     if kind == STRING:
         return reader.text(what)
     if kind in PLAIN:
@@ -122,15 +135,23 @@ def _value(reader: _Reader, kind: int, what: str, depth: int = 0) -> int | float
     if inner in PLAIN:
         size = struct.calcsize(f"<{PLAIN[inner]}")
         length = reader.count(size, f"values of {what}")
-        reader.skip(length * size, what)
+        if kept is None or depth:
+            reader.skip(length * size, what)
+        else:
+            data = reader.take(length * size, what)
+            kept += [value for (value,) in struct.iter_unpack(f"<{PLAIN[inner]}", data)]
         return length
     # A text has at least its length, an array its type, too.
     length = reader.count(8 if inner == STRING else 12, f"values of {what}")
     for _ in range(length):
         if inner == STRING:  # tokens, of which some are parts of characters
-            reader.skip(reader.whole("Q", what), what)
+            size = reader.whole("Q", what)
+            if kept is None or depth:
+                reader.skip(size, what)
+            else:
+                kept.append(reader.take(size, what))
         else:
-            _value(reader, inner, what, depth + 1)
+            _value(reader, inner, what, kept, depth + 1)
     return length
 
 
@@ -168,7 +189,11 @@ def _bytes(reader: _Reader, name: str, tensor: Tensor) -> int:
     shape, kind, _ = tensor
     sizes = {int(each): size for each, size in GGML_QUANT_SIZES.items()}
     if kind not in sizes:
-        raise reader.wrong(f"the tensor {name[:100]!r} has the unknown type {kind}")
+        raise UserError(
+            f"{reader.path.name} cannot be read as a GGUF language model: the tensor "
+            f"{name[:100]!r} has the unknown type {kind}; take a file of llama.cpp's own types, "
+            "such as Q4_K_M"
+        )
     block, size = sizes[kind]
     count = 1
     for length in shape:
@@ -178,16 +203,20 @@ def _bytes(reader: _Reader, name: str, tensor: Tensor) -> int:
     return int(count // block * size)
 
 
-def check_model(path: Path) -> Header:
+def check_model(path: Path, arrays: bool = False) -> Header:
     """Return a GGUF file's header; raises UserError unless its sizes are those of its tensors.
 
-    A model is built as large as the keys say, before its tensors are looked at.
+    A model is built as large as the keys say, before its tensors are looked at. arrays: see
+    `read_header`.
     """
-    header = read_header(path)
+    header = read_header(path, arrays)
 
     def wrong(what: str) -> UserError:
         return UserError(f"{path.name} cannot be read as a GGUF language model: {what}")
 
+    parts = header.values.get("split.count", 1)
+    if parts not in (0, 1):
+        raise wrong(f"it is one of {parts} parts; join them with llama-gguf-split --merge")
     architecture = header.values.get("general.architecture")
     if not isinstance(architecture, str):
         raise wrong("it has no key general.architecture; is it a model's file?")

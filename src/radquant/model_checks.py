@@ -16,6 +16,7 @@ from radquant.model_files import (
     INDEX,
     StoredTensor,
     check_links,
+    is_gguf,
     quantization_of,
     read_config,
     read_object,
@@ -36,7 +37,7 @@ PARSED = ("generation_config.json", "tokenizer_config.json", "special_tokens_map
 
 
 def check_model(directory: Path) -> dict[str, StoredTensor]:
-    """The tensors of the model in a folder, original or packed.
+    """The tensors of the model in a folder, original or packed; but for those in a GGUF file.
 
     Raises UserError, with the file's name, unless its files go together.
     """
@@ -51,6 +52,8 @@ def check_model(directory: Path) -> dict[str, StoredTensor]:
         if (directory / name).exists():
             read_object(directory / name)
     stored = stored_tensors(directory)
+    if is_gguf(quantization):  # whose own header says what it holds
+        return stored
     if not stored:
         raise UserError(f"{directory} holds no tensor; {AGAIN}")
     if quantization is None:
@@ -72,10 +75,10 @@ def check_folder(path: str | Path, named: Sequence[str]) -> None:
         check_weights(directory, named)
 
 
-def check_weights(directory: Path, named: Sequence[str]) -> None:
+def check_weights(directory: Path, named: Sequence[str], key: str = "model: weights") -> None:
     """Raise UserError unless the settings name the files that are the model.
 
-    named: `model: weights` of a configuration, whose change is noticed later.
+    named: the weights of a configuration, whose change is noticed later. key: what they are called.
     """
     files = [path.name for path in weight_files(directory)]
     if (directory / INDEX).exists():
@@ -86,8 +89,7 @@ def check_weights(directory: Path, named: Sequence[str]) -> None:
     if missing or other:
         said = f"names {other[0]}" if other else f"does not name {missing[0]}"
         raise UserError(
-            f"model: weights {said}, and the weight files of {directory} are {', '.join(files)}; "
-            "name these"
+            f"{key} {said}, and the weight files of {directory} are {', '.join(files)}; name these"
         )
 
 

@@ -8,7 +8,7 @@ Nothing here imports PyTorch.
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,7 @@ ADAPTERS = (
 # Where other programs say that keys and values are to be rounded, beside quantization_config.
 CACHE_KEYS = ("kv_cache_scheme", "kv_cache_dtype", "kv_cache_quant_algo", "kv_cache_quantization")
 MODELOPT = "hf_quant_config.json"
+GGUF = "gguf"  # quant_method of a directory whose weights are a GGUF file, and that file's suffix
 PICKLED_FILES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
 # What goes with the weights. Other text stays where it is: what a training program left beside
 # them (predictions, logs) may be of patients.
@@ -168,11 +169,44 @@ def quantization_of(config: dict[str, Any], directory: Path) -> dict[str, Any] |
     return found
 
 
+def is_gguf(config: Mapping[str, Any] | None) -> bool:
+    """Whether this quantization_config says that the weights are a GGUF file."""
+    return bool(config) and config is not None and config.get("quant_method") == GGUF
+
+
+def gguf_file(directory: Path, config: Mapping[str, Any]) -> Path:
+    """The GGUF file that holds a directory's weights by its quantization_config.
+
+    Raises UserError unless there is exactly this one.
+    """
+    name = config.get("file")
+    if not isinstance(name, str) or name != Path(name).name or not name.endswith(f".{GGUF}"):
+        raise UserError(
+            f"{directory / CONFIG} says quant_method {GGUF} and the file {name!r}, which is no "
+            f".{GGUF} file of this folder; {AGAIN}"
+        )
+    more = sorted(config.keys() - {"quant_method", "file", "type"})
+    if more:
+        raise UserError(
+            f"{directory / CONFIG} says {more[0]} in quantization_config, which is not applied to "
+            f"a {GGUF} file; take it out"
+        )
+    present = matching(directory, [f"*.{GGUF}"])
+    if present != [name]:
+        raise UserError(
+            f"{directory / CONFIG} says that the weights are {name}, and the {GGUF} files present "
+            f"are {', '.join(present) or '(none)'}; put that one there, alone"
+        )
+    check_links(directory, present)
+    return directory / name
+
+
 # -------------------------------------------------------------------------------------- files
 
 
 def weight_files(directory: Path) -> list[Path]:
-    """The safetensors files that hold the model's tensors, sorted.
+    """The safetensors files that hold the model's tensors, sorted; or a GGUF file, and those that
+    hold what it has not.
 
     Raises UserError, with the name of the file that is amiss, where none or several sets could be
     meant, or where an adapter is to be added to them.
@@ -184,6 +218,10 @@ def weight_files(directory: Path) -> list[Path]:
                 "the model (peft: merge_and_unload, then save_pretrained) or remove it"
             )
     present = matching(directory, ["*.safetensors"])
+    if (directory / CONFIG).is_file():
+        quantization = quantization_of(read_config(directory), directory)
+        if quantization is not None and is_gguf(quantization):
+            return [gguf_file(directory, quantization), *(directory / name for name in present)]
     shards = [name for name in present if SHARD.fullmatch(name)]
     listing = f"the weight files present are {', '.join(present) or '(none)'}"
     if (directory / INDEX).exists():
@@ -241,11 +279,11 @@ def weight_map(directory: Path) -> dict[str, str]:
 
 
 def stored_tensors(directory: Path) -> dict[str, StoredTensor]:
-    """Every tensor of the model in a directory, by its stored name.
+    """Every tensor of the model in a directory, by its stored name; but for those in a GGUF file.
 
     Raises UserError as `weight_files` does, and where index and files disagree.
     """
-    files = weight_files(directory)
+    files = [file for file in weight_files(directory) if file.suffix != f".{GGUF}"]
     check_links(directory, [path.name for path in files])
     found: dict[str, StoredTensor] = {}
     for file in files:

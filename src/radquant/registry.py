@@ -16,6 +16,7 @@ ENGINES: dict[str, str] = {
     "lean": "radquant.generation.engines.lean",
     "transformers": "radquant.generation.engines.transformers_engine",
     "vllm": "radquant.generation.engines.vllm",
+    "llama.cpp": "radquant.generation.engines.llama_cpp",
 }
 # How a weight is stored as a number.
 NUMBER_TYPES: dict[str, str] = {
@@ -23,12 +24,20 @@ NUMBER_TYPES: dict[str, str] = {
     "fp8": "radquant.packed.types.fp8",
     "mxfp4": "radquant.packed.types.mxfp4",
     "nvfp4": "radquant.packed.types.nvfp4",
+    # Of GGUF files.
+    "q4_0": "radquant.packed.types.q4_0",
+    "q4_1": "radquant.packed.types.q4_1",
+    "q5_0": "radquant.packed.types.q5_0",
+    "q8_0": "radquant.packed.types.q8_0",
+    "q4_k": "radquant.packed.types.q4_k",
+    "q6_k": "radquant.packed.types.q6_k",
 }
 STORED_FORMATS: dict[str, str] = {
     "gemm": "radquant.packed.formats.gemm",
     "gptq": "radquant.packed.formats.gptq",
     "compressed-tensors": "radquant.packed.formats.compressed_tensors",
     "qoq": "radquant.packed.formats.qoq",
+    "gguf": "radquant.packed.formats.gguf",
 }
 # Formats of other programs that are read and never written.
 READ_FORMATS: dict[str, str] = {

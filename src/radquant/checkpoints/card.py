@@ -13,13 +13,19 @@ from radquant.packed.formats import Settings, settings_of, stored_format
 from radquant.packed.formats.mixtures import layers_in_words
 from radquant.runtime.runtime_file import FILE as RUNTIME_FILE
 from radquant.runtime.runtime_file import OWN_METHOD, weights_config
-from radquant.settings.precision import GROUP, STATIC, TENSOR, TOKEN
+from radquant.settings.precision import GROUP, INT, STATIC, TENSOR, TOKEN
 from radquant.settings.recipe import HADAMARD, SMOOTH, known_poor, other_values
 
 METHODS = {
     "awq": "AWQ (arXiv:2306.00978)",
     "gptq": "GPTQ (arXiv:2210.17323)",
     "rtn": "rounding to nearest",
+}
+# What types of numbers are, where "symmetric about 0" does not say it.
+TYPES = {
+    "fp8": "E4M3 with a float32 scale",
+    "mxfp4": "E2M1 with a power of two for a scale",
+    "nvfp4": "E2M1 with an E4M3 scale and one of the whole tensor",
 }
 TRANSFORMS = {
     SMOOTH: "outlying input channels moved into the weights (SmoothQuant, arXiv:2211.10438)",
@@ -44,9 +50,10 @@ def model_card(source: Path, quantization: Mapping[str, Any], record: Mapping[st
     config = read_json(source / "config.json")
     base, base_id = base_model(source)
     licence = original_licence(source)
-    bits = f"{mean_bits(record, settings):.3g}"
+    bits = f"{mean_bits(record, settings):.3g}-bit"
+    kind = bits if settings.type == INT else settings.type.upper()
     on_average = " on average" * bool(record.get("bits"))
-    name = f"{base.rpartition('/')[2]}, {bits}-bit weights"
+    name = f"{base.rpartition('/')[2]}, {kind} weights"
     front = {
         **({"base_model": base_id, "base_model_relation": "quantized"} if base_id else {}),
         **{key: value for key, value in licence.items() if key in LICENCE_KEYS},
@@ -56,8 +63,8 @@ def model_card(source: Path, quantization: Mapping[str, Any], record: Mapping[st
     sections = [
         f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---",
         f"# {name}",
-        f"The weights of {base} in {bits} bits{on_average}, stored in the {settings.format} "
-        "format. "
+        f"The weights of {base} in {of_type(settings, record)}{on_average}, stored in the "
+        f"{settings.format} format. "
         "Quantization changes what a model writes: no clinical use without a study of its own.",
         "## Recipe\n\n" + bullets([*recipe_lines(record, settings), made_by(record)]),
         "## Calibration data\n\n" + bullets(calibration_lines(record)),
@@ -66,6 +73,12 @@ def model_card(source: Path, quantization: Mapping[str, Any], record: Mapping[st
         "## Licence\n\n" + licence_text(base, licence),
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def of_type(settings: Settings, record: Mapping[str, Any]) -> str:
+    """'4 bits', or with the name of a floating-point type."""
+    bits = f"{mean_bits(record, settings):.3g} bits"
+    return bits if settings.type == INT else f"{settings.type.upper()} ({bits})"
 
 
 def bullets(lines: list[str]) -> str:
@@ -140,11 +153,14 @@ def recipe_lines(record: Mapping[str, Any], settings: Settings) -> list[str]:
     size = settings.group_size
     group = "one scale per output channel" if size == -1 else f"one scale per {size} input channels"
     asymmetric = recipe.get("zero_point", True)
+    grid = "asymmetric, with zero points" if asymmetric else "symmetric about 0"
+    if settings.type in TYPES:
+        grid = TYPES[settings.type]
     lines = [
         f"method: {METHODS.get(recipe['method'], recipe['method'])}",
         *bits_lines(record, settings),
         f"groups: {group}",
-        "grid: " + ("asymmetric, with zero points" if asymmetric else "symmetric about 0"),
+        "grid: " + grid,
     ]
     if recipe.get("progressive"):
         lines.append("scales: progressive (QoQ, arXiv:2405.04532), multiples of an INT8 one")
@@ -196,17 +212,22 @@ def runtime_lines(record: Mapping[str, Any]) -> list[str]:
         )
     rounding = recipe.get("activations")
     if rounding:
-        inputs = f"activations rounded to {rounding['bits']} bits, {range_of(rounding)}"
+        kind = rounding.get("type", INT)
+        numbers = f"{rounding['bits']} bits" if kind == INT else kind.upper()
+        inputs = f"activations rounded to {numbers}, {range_of(rounding)}"
         if recipe["method"] != "rtn":
             lines.append(f"weights are fitted to {inputs}")
         if rounding["range"] == STATIC:
-            lines.append(f"ranges of {inputs}: in `{RUNTIME_FILE}`")
+            place = f"`{RUNTIME_FILE}`" if kind == INT else "the weights' files"
+            lines.append(f"ranges of {inputs}: in {place}")
     return lines
 
 
 def range_of(rounding: Mapping[str, Any]) -> str:
     """What shares a range of activations, in words."""
     grid = "symmetric" if rounding["symmetric"] else "asymmetric"
+    if rounding.get("type", INT) != INT and rounding["range"] == STATIC:
+        return "with one static scale a linear layer"
     static = rounding["range"] == STATIC
     shared = {
         TENSOR: "linear layer" if static else "sequence",

@@ -17,11 +17,13 @@ from radquant.checkpoints.fitting import (
     model_class,
     open_config,
 )
+from radquant.checkpoints.gguf_model import build_gguf_model
 from radquant.checkpoints.writing import verify
 from radquant.errors import UserError
 from radquant.failures import loading
 from radquant.families.lookup import check_dtype
 from radquant.model_checks import check_model
+from radquant.model_files import is_gguf, quantization_of, read_config
 from radquant.packed.linear import PackedLinear, QuantizedLinear, ValueLinear
 from radquant.runtime import activations
 from radquant.runtime.head import round_head
@@ -116,6 +118,11 @@ def load(
     if quantization:
         with loading(directory):
             runtime = read_runtime(directory, quantization)
+    if is_gguf(quantization):
+        with loading(directory):
+            model = build_gguf_model(config, directory, dtype, trust_remote_code)
+    elif quantization:
+        with loading(directory):
             said = read_settings(directory, quantization)
             rounding = as_stored(said.activations, rounding, "activations", directory)
             kv_cache = as_stored(said.kv_cache, kv_cache, "kv_cache", directory)
@@ -171,6 +178,15 @@ def as_stored(own: Any, asked: Any, key: str, directory: Path) -> Any:
         f"{directory} says itself how its {key} are rounded, and the precision says otherwise; "
         f"leave {key} out"
     )
+
+
+def stored_rounding(directory: Path) -> tuple[Activations | None, KVCache | None]:
+    """What a checkpoint itself says of its layers' inputs and its cache: that is what runs."""
+    quantization = quantization_of(read_config(directory), directory)
+    if quantization is None or is_gguf(quantization):  # which speaks of weights alone
+        return None, None
+    said = read_settings(directory, quantization)
+    return said.activations, said.kv_cache
 
 
 def attach_activations(

@@ -19,7 +19,8 @@ from radquant.files import (
     verify_hashes,
     write_json,
 )
-from radquant.model_files import StoredTensor, check_links, files_beside
+from radquant.gguf.quantized import write_quantized
+from radquant.model_files import StoredTensor, check_links, files_beside, is_gguf
 from radquant.runtime.runtime_file import FILE as RUNTIME
 
 RECORD = "quantization.json"
@@ -43,7 +44,13 @@ def write_checkpoint(
     runtime: what it brings for run time, if anything, with the `metadata` of that file.
     """
     with atomic_directory(output) as part:
-        join_tensors(part / "model.safetensors", tensors)
+        if is_gguf(quantization):
+            name, kind = str(quantization["file"]), str(quantization["type"])
+            beside = write_quantized(source, tensors, kind, part / name)
+            if beside:
+                join_tensors(part / "model.safetensors", beside)
+        else:
+            join_tensors(part / "model.safetensors", tensors)
         if runtime:
             join_tensors(part / RUNTIME, runtime, metadata)
         write_rest(source, part, quantization, record, changed)

@@ -11,6 +11,7 @@ from radquant.checkpoints.loading import is_simulated, resolve_device, resolve_d
 from radquant.generation import measures
 from radquant.generation.engines.kind import Opened, Wanted
 from radquant.generation.prefix import context_length, stored_ids
+from radquant.generation.process_costs import peak_process_bytes
 from radquant.generation.tasks import Computed, Done, Task, Work
 from radquant.tokenizer_files import read_chat_template
 
@@ -67,7 +68,7 @@ def computed(opened: Opened, device: torch.device) -> Computed:
         simulated=is_simulated(loaded),
         weight_bytes=loaded.weight_bytes,
         load_seconds=opened.load_seconds,
-        peak_process_bytes=measures.peak_process_bytes(),
+        peak_process_bytes=peak_process_bytes(),
         peak_device_bytes=measures.peak_device_bytes(device),
         value_layers=loaded.values,
     )

@@ -1,13 +1,10 @@
 """What a stage cost: wall and CPU seconds, latency, peak memory."""
 
 import functools
-import resource
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -38,24 +35,6 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def waited_seconds() -> float | None:
-    """Seconds for which this process's threads were ready to run and no core was free, added up.
-
-    None where the system does not say. Linux does (Documentation/scheduler/sched-stats.rst).
-    """
-    try:
-        files = [task / "schedstat" for task in Path("/proc/self/task").iterdir()]
-        return sum(int(file.read_text().split()[1]) for file in files) / 1e9
-    except (OSError, IndexError):
-        return None
-
-
-def peak_process_bytes() -> int:
-    """Return the largest resident size of this process so far, in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # kernels differ in the unit
-
-
 def peak_device_bytes(device: torch.device) -> int | None:
     """Return the most memory that tensors took on the GPU, in bytes; None on a CPU."""
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
@@ -65,7 +44,11 @@ def device_name(device: torch.device) -> str:
     """Return the model name of the GPU or of the CPU."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return torch.backends.cpu.get_cpu_capability() + " CPU" if not _cpu_model() else _cpu_model()
+    return cpu_name()
+
+
+def cpu_name() -> str:
+    return _cpu_model() or f"{torch.backends.cpu.get_cpu_capability()} CPU"
 
 
 @functools.cache

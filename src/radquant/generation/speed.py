@@ -14,14 +14,13 @@ from typing import Any, TypeVar
 
 import torch
 
-from radquant.checkpoints.loading import resolve_device
 from radquant.cli import progress
 from radquant.code import processor
 from radquant.errors import UserError
 from radquant.generation.engines.kind import Engine, Opened, Wanted
 from radquant.generation.generate import Writing, task_of
-from radquant.generation.measures import waited_seconds
 from radquant.generation.opening import open_precision
+from radquant.generation.process_costs import waited_seconds
 from radquant.generation.prompting import prompts_of
 from radquant.generation.stage import Reading
 from radquant.generation.tasks import Done, Task
@@ -63,7 +62,8 @@ def measure(
     Loading is part of none. A precision that is simulated is not timed, and the record says so.
     """
     first = next(iter(wanted.values()))
-    check_engine(engine_name, first)
+    for precision in wanted.values():
+        check_engine(precision.engine or engine_name)
     count = min(speed.prompts, len(reading.reports))
     reading = replace(reading, reports=reading.reports[:count], images=reading.images[:count])
     reasons: dict[str, str | None] = {
@@ -121,9 +121,9 @@ def measure(
     }
 
 
-def check_engine(name: str, wanted: Wanted) -> None:
+def check_engine(name: str) -> None:
     """Raise UserError for an engine that would load the model in another process, each time."""
-    if engines.environment(name, resolve_device(wanted.device).type) is not None:
+    if not engines.timed(name):
         raise UserError(
             f"engine {name} runs in an environment of its own, in which no speed is measured; use "
             "engine auto, or set speed.repeats to 0"
@@ -134,7 +134,8 @@ def surely_simulated(wanted: Wanted) -> bool:
     """Whether something is to be rounded that no kernel rounds: the model need not be loaded."""
     rounding = wanted.activations
     by_kernels = rounding is None or same_rounding(rounding, KERNEL_ACTIVATIONS)
-    return wanted.kv_cache is not None or not by_kernels
+    cache = wanted.kv_cache is not None and wanted.engine is None
+    return cache or not by_kernels
 
 
 def file_bytes(wanted: Wanted) -> int:
@@ -196,6 +197,8 @@ def timed(ready: Ready, passes: int) -> dict[str, Any]:
             )
     wall, cpu = sum(d.wall_seconds for d in done), sum(d.cpu_seconds for d in done)
     waited = None if before is None or after is None else max(0.0, after - before)
+    elsewhere = [each.waited_seconds for each in done if each.waited_seconds is not None]
+    waited = sum(elsewhere) if elsewhere else waited
     if wanted.threads == 1 and done[0].computed.device == "cpu":
         waited = max(waited or 0.0, wall - cpu)
     paces = [each.work.pace for each in done if each.work.pace is not None]

@@ -37,6 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--metrics", type=Path, required=True, metavar="JSON", help="record of measures to write")
 
 
+def add_engine_python(parser: argparse.ArgumentParser) -> None:
+    help_text = "for an engine in an environment of its own: the Python of that (docs/engines.md)"
+    parser.add_argument("--engine-python", type=Path, metavar="FILE", help=help_text)
+
+
 def add_inputs(parser: argparse.ArgumentParser) -> None:
     """Add what names the files that a stage reads."""
     help_text = "original model or checkpoint"

@@ -85,6 +85,8 @@ class Done:
     wall_seconds: float
     cpu_seconds: float
     computed: Computed
+    # How long threads of another process, which did it, had no core; None: it was this one.
+    waited_seconds: float | None = None
 
 
 def check_ends(max_new_tokens: int, end_ids: Sequence[int] | None) -> None:

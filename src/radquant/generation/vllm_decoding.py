@@ -74,6 +74,7 @@ def measured(job: dict[str, Any]) -> dict[str, Any]:
     import torch
 
     from radquant.generation import measures
+    from radquant.generation.process_costs import peak_process_bytes
 
     device = torch.device(job["device"])
     with measures.stopwatch(device) as loading:
@@ -100,7 +101,7 @@ def measured(job: dict[str, Any]) -> dict[str, Any]:
         "cpu_seconds": spent.cpu_seconds,
         "seconds": seconds,  # of the one call; none where there is nothing to write
         "load_seconds": loading.wall_seconds,
-        "peak_process_bytes": measures.peak_process_bytes(),
+        "peak_process_bytes": peak_process_bytes(),
         "peak_device_bytes": measures.peak_device_bytes(device),
         "device_name": measures.device_name(device),
         "versions": {name: package_version(name) for name in names},

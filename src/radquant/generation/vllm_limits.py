@@ -10,6 +10,7 @@ from typing import Any
 from radquant.errors import UserError
 from radquant.families.lookup import check_dtype
 from radquant.packed.formats import format_for, settings_for, settings_of, stored_format
+from radquant.settings.given import has_recipe
 from radquant.settings.recipe import HADAMARD, NONE, recipe_of
 
 # Without the first, vLLM rounds the activations of 4-bit layers to 8 bits on CPUs that have AMX.
@@ -39,13 +40,17 @@ def check_configuration(config: Mapping[str, Any]) -> None:
     if config["task"]["image_column"]:
         raise UserError(f"compute.engine vllm is not for task.image_column here; {INSTEAD}")
     for name, precision in config["precisions"].items():
+        if precision["engine"]:  # which is another's
+            continue
         for key in ("activations", "kv_cache", "lm_head"):
             if precision[key]:
                 raise UserError(
                     f"compute.engine vllm cannot round {key}, which precisions.{name} asks "
                     f"for; {INSTEAD}"
                 )
-        if precision["checkpoint"] != "original":
+        # Of a given checkpoint nothing is known before it is there.
+        checkpoint = config["checkpoints"].get(precision["checkpoint"])
+        if checkpoint is not None and has_recipe(checkpoint):
             _check_recipe(config["checkpoints"], precision["checkpoint"], device == "cpu")
 
 

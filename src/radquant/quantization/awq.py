@@ -21,6 +21,7 @@ from radquant.errors import UserError
 from radquant.families.architectures import Group, Norm
 from radquant.families.inspection import linear_of, row_range
 from radquant.finite import OVERFLOWING
+from radquant.packed.gguf_blocks import recipe_for_width
 from radquant.packed.grid import by_group, find_grid, of_group, round_to_grid, shared_by_rows
 from radquant.quantization.calibration_statistics import (
     InputStatistics,
@@ -355,6 +356,8 @@ def scale_group(
     """
     if group.source is None:
         return
+    width = linear_of(layer, group.linears[0]).in_features
+    recipe = recipe_for_width(recipe, width)
     scale, channels = group_scale(layer, group, statistics, recipe, head_dim)
     if isinstance(group.source, Norm):
         norm = layer.get_submodule(group.source.name)

@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from radquant import registry
 from radquant.code import DOCUMENTATION
 from radquant.reporting.collect import BASELINES, ORIGINAL, annotator_of
-from radquant.reporting.sides import Entry, Side
+from radquant.reporting.sides import GIVEN, Entry, Side
 from radquant.settings.recipe import OTHER_PACKAGES, OWN
 
 MODEL = frozenset({"outputs", "likelihood"})
@@ -57,6 +57,7 @@ STAGES: dict[str, tuple[frozenset[str], str]] = {
     "fetch_texts": (MODEL, "checkpoint"),
     "calibration_set": (MODEL, "checkpoint"),
     "quantize": (MODEL, "checkpoint"),
+    "take_checkpoint": (MODEL, "checkpoint"),
     "baselines": (frozenset({"outputs"}), ""),
     "generate": (frozenset({"outputs"}), ""),
     "likelihood": (frozenset({"likelihood"}), ""),
@@ -157,6 +158,8 @@ def _takes_part(stage: str, tool: str, system: str, a: Side, b: Side) -> bool:
     """Whether a stage is one of those that make a system's results. tool: see `stage_of`."""
     if system in BASELINES:
         return stage in OF_BASELINES
+    if stage == "take_checkpoint":
+        return GIVEN in (a.tool(system), b.tool(system))
     if stage == "quantize":
         return (tool or OWN) in (a.tool(system), b.tool(system))
     return stage != "baselines"

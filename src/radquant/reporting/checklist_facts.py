@@ -7,9 +7,9 @@ All of it comes from summary.json.
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from radquant.reporting import words
 from radquant.reporting.formatting import escape, size
 from radquant.reporting.leak import leak_statement
-from radquant.settings.recipe import bits_in_words
 
 Summary = Mapping[str, Any]
 ORIGINAL = "original"
@@ -159,10 +159,10 @@ def data_answers(summary: Summary) -> dict[str, Answer]:
 
 
 def _length(config: Mapping[str, Any]) -> str:
-    words = config.get("cleaning")
-    if not words:
+    kept = config.get("cleaning")
+    if not kept:
         return ""
-    return f" The target has {words['min_words']} to {words['max_words']} words."
+    return f" The target has {kept['min_words']} to {kept['max_words']} words."
 
 
 def _groups(cleaning: Mapping[str, Any], key: str, unit: str) -> str:
@@ -258,7 +258,7 @@ def _examples(summary: Summary) -> str:
 
 def _recipes(summary: Summary) -> str:
     found = [
-        f"{escape(name)} ({record['recipe']['method']}, {bits_in_words(record['recipe'])} bits)"
+        f"{escape(name)} ({escape(words.method(record))}, {words.bits(record)} bits)"
         for name, record in summary["quantization"].items()
     ]
     return ", ".join(found) or "none"

@@ -15,6 +15,8 @@ from radquant import registry
 from radquant.corpus.evaluation import written_reports
 from radquant.errors import UserError
 from radquant.files import read_json, read_table, require_file, sha256_file, sha256_text
+from radquant.model_files import is_gguf
+from radquant.packed.formats import settings_of
 from radquant.reporting.checks import (
     COMPUTED_AS,
     ORIGINAL,
@@ -44,8 +46,7 @@ from radquant.settings.precision import (
     kv_cache_of,
     lm_head_of,
 )
-from radquant.settings.recipe import needs_calibration, recipe_of
-from radquant.settings.run import BASELINES
+from radquant.settings.run import BASELINES, needs_texts
 
 # Written as JSON: what `radquant.scoring.changes` and `findings` say of a report.
 CLINICAL = ("statuses", "reference_statuses", "changes", "unsupported", "flags")
@@ -91,6 +92,8 @@ class Run:
     likelihood: dict[str, pd.DataFrame]
     likelihood_costs: dict[str, dict[str, Any]]
     quantization: dict[str, dict[str, Any]]  # per quantized checkpoint, quantization.json
+    # Per quantized checkpoint what it says itself of run time, by the keys of a precision.
+    stated: dict[str, dict[str, Any]]
     disk_bytes: dict[str, int]  # per checkpoint, its weight files
     stored_dtypes: list[str]  # of the original's weight files: 'F16', 'BF16' …
     speed: dict[str, Any] | None  # speed.json; None where none is measured
@@ -119,10 +122,15 @@ class Run:
         return str(self.config["precisions"][precision]["checkpoint"])
 
     def activations(self, precision: str) -> Activations | None:
-        return activations_of(self.config["precisions"][precision].get("activations"))
+        return activations_of(self._rounding(precision, "activations"))
 
     def kv_cache(self, precision: str) -> KVCache | None:
-        return kv_cache_of(self.config["precisions"][precision].get("kv_cache"))
+        return kv_cache_of(self._rounding(precision, "kv_cache"))
+
+    def _rounding(self, precision: str, key: str) -> dict[str, Any] | None:
+        """What the precision asks for, or else what its checkpoint says."""
+        asked = self.config["precisions"][precision].get(key)
+        return asked or self.stated.get(self.checkpoint(precision), {}).get(key)
 
     def lm_head(self, precision: str) -> LMHead | None:
         return lm_head_of(self.config["precisions"][precision].get("lm_head"))
@@ -162,7 +170,7 @@ def collect(results: str | Path, config: Mapping[str, Any]) -> Run:
     likelihood = {name: _read_likelihood(results, name, every_id) for name in precisions}
     check_tokens(likelihood)
     used = sorted({config["precisions"][name]["checkpoint"] for name in precisions} - {ORIGINAL})
-    quantization = {name: _read_quantization(results / "checkpoints" / name) for name in used}
+    quantization = {name: _read_quantization(results, name) for name in used}
     run = Run(
         folder=results,
         config=config,
@@ -183,6 +191,7 @@ def collect(results: str | Path, config: Mapping[str, Any]) -> Run:
             for name in precisions
         },
         quantization=quantization,
+        stated={name: _stated(results / "checkpoints" / name) for name in used},
         disk_bytes={
             ORIGINAL: _weight_bytes(results / "models" / ORIGINAL),
             **{name: _weight_bytes(results / "checkpoints" / name) for name in used},
@@ -350,17 +359,45 @@ def _read_likelihood(results: Path, precision: str, ids: Sequence[str]) -> pd.Da
     return table
 
 
-def _read_quantization(folder: Path) -> dict[str, Any]:
-    return _read_record(
+def _read_quantization(results: Path, name: str) -> dict[str, Any]:
+    """A checkpoint's quantization.json, and under "verification" what was found of its weights.
+
+    None of results of a time when checkpoints were not verified.
+    """
+    folder = results / "checkpoints" / name
+    record = _read_record(
         folder / "quantization.json",
-        ["recipe", "layers", "files", "wall_seconds", "cpu_seconds", "peak_process_bytes"],
+        ["layers", "files", "wall_seconds", "cpu_seconds", "peak_process_bytes"],
     )
+    if not record.get("recipe") and not record.get("source"):
+        raise UserError(
+            f"{folder / 'quantization.json'} names neither a recipe nor a source; delete the "
+            "directory and run again"
+        )
+    verified = results / "verification" / f"{name}.json"
+    keys = ["notes", "checks", "worst", "broken"]
+    found = _read_record(verified, keys) if verified.exists() else None
+    return {**record, "verification": found}
+
+
+def _stated(folder: Path) -> dict[str, Any]:
+    """What a checkpoint's config.json says of activations and cache."""
+    config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    quantization = config.get("quantization_config")
+    if not quantization or is_gguf(quantization):  # which speaks of weights alone
+        return {}
+    settings = settings_of(quantization.get("weights", quantization))
+    return {
+        "activations": as_values(settings.activations),
+        "kv_cache": as_values(settings.kv_cache),
+    }
 
 
 def _read_calibration(
     results: Path, config: Mapping[str, Any], checkpoints: Iterable[str]
 ) -> dict[str, Any] | None:
-    if not any(needs_calibration(recipe_of(config["checkpoints"][name])) for name in checkpoints):
+    recipes = [config["checkpoints"][name] for name in checkpoints]
+    if not any(map(needs_texts, recipes)):
         return None
     return _read_record(
         results / "calibration" / "set.json",
@@ -388,9 +425,11 @@ def _read_record(path: Path, require: Sequence[str]) -> dict[str, Any]:
 
 
 def _weight_files(folder: Path) -> list[Path]:
-    files = sorted(folder.glob("model*.safetensors"))
+    files = sorted([*folder.glob("*.safetensors"), *folder.glob("*.gguf")])
     if not files:
-        raise UserError(f"{folder} holds no model*.safetensors; run the workflow to make it")
+        raise UserError(
+            f"{folder} holds no model*.safetensors or .gguf; run the workflow to make it"
+        )
     return files
 
 

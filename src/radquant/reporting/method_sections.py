@@ -18,9 +18,10 @@ from radquant.reporting.formatting import (
     without_absent,
 )
 from radquant.reporting.leak import leak_warning
-from radquant.settings.recipe import WHOLE_ROW, bits_in_words, known_poor, other_values
+from radquant.settings.recipe import WHOLE_ROW, known_poor
 
 Summary = Mapping[str, Any]
+SHOWN_BROKEN = 5  # checks of a checkpoint, of those that do not hold
 
 
 def data_section(summary: Summary) -> str:
@@ -67,20 +68,6 @@ def _calibrated_on(calibration: Mapping[str, Any]) -> str:
     )
 
 
-def _method(recipe: Mapping[str, Any], tool: Mapping[str, Any] | None) -> str:
-    """The recipe's method and whatever of it is not usual."""
-    if tool:
-        return f"{recipe['method']} by {escape(tool['name'])} {escape(tool['version'])}"
-    unusual = [
-        *(["gptq rounding"] if recipe["method"] == "awq" and recipe["rounding"] == "gptq" else []),
-        *(["groups by activation"] if recipe["desc_act"] else []),
-        *(["progressive scales"] if recipe.get("progressive") else []),
-        *(["no clipping"] if recipe["method"] != "rtn" and not recipe["clip"] else []),
-        *map(escape, other_values(recipe)),
-    ]
-    return ", ".join([recipe["method"], *unusual])
-
-
 def quantization_section(summary: Summary) -> str:
     records = summary["quantization"]
     if not records:
@@ -94,23 +81,20 @@ def quantization_section(summary: Summary) -> str:
     ]
     rows, notes = [], []
     for name, record in records.items():
-        recipe, errors = record["recipe"], record["errors"]
-        cost = summary["performance"]["quantization"][name]
+        recipe, stored, errors = record["recipe"], words.stored(record), record["errors"]
         rows.append(
             [
                 escape(name),
-                _method(recipe, record["tool"]),
-                bits_in_words(recipe),
-                "row" if recipe["group_size"] == WHOLE_ROW else str(recipe["group_size"]),
-                "yes" if recipe["zero_point"] else "no",
+                escape(words.method(record)),
+                words.bits(record),
+                _group(stored.get("group_size")),
+                _check(stored["zero_point"]) if "zero_point" in stored else DASH,
                 words.transform(recipe),
-                escape(words.activations(recipe.get("activations"))),
+                escape(words.activations((recipe or {}).get("activations"))),
                 _tokens(len(record["prefix"])),
                 str(record["layers"]),
                 *(_error(errors.get(kind)) for kind in kinds),
-                f"{cost['wall_seconds']:,.0f} s",
-                f"{cost['cpu_seconds']:,.0f} s",
-                size(cost["peak_process_bytes"]),
+                *_costs(summary["performance"]["quantization"][name], record["source"]),
             ]
         )
         checks = ", ".join(
@@ -120,10 +104,16 @@ def quantization_section(summary: Summary) -> str:
             f"{kind.replace('_', ' ')} {error['worst_layer']}" for kind, error in errors.items()
         )
         largest = f"largest {escape(worst)}. " if worst else ""
+        if given := words.source(record):
+            notes.append(f"{escape(name)}: given, from {escape(given)}.")
         caveat = (record["tool"] or {}).get("caveat")
-        notes.append(f"{escape(name)}: {largest}Checks: {escape(checks)}.")
+        checked = f"Checks: {escape(checks)}." if checks else ""
+        if largest or checked:
+            notes.append(f"{escape(name)}: {largest}{checked}".strip())
+        notes += [f"{escape(name)}: {escape(note)}" for note in record["notes"]]
+        notes += _verified(name, record["verification"])
         notes += [f"**{escape(name)}: {escape(caveat)}.**"] if caveat else []
-        if caution := known_poor(recipe):
+        if recipe and (caution := known_poor(recipe)):
             notes.append(f"**{escape(name)}: {escape(caution)}.**")
         if mixed := record.get("bits"):
             which = ". ".join(map(escape, mixed["which"]))
@@ -138,6 +128,45 @@ def quantization_section(summary: Summary) -> str:
     shown = table(*without_absent(header, rows), left=2)
     parts = ["## Quantization", shown, lead, bullets(*notes)]
     return "\n\n".join([*parts, "How each precision computes:", _layer_table(summary)])
+
+
+def _verified(name: str, found: Mapping[str, Any] | None) -> list[str]:
+    """What was found when a checkpoint's weights were compared with the original's."""
+    if found is None:
+        return [f"{escape(name)}: its weights were not compared with the original's."]
+    broken = found["broken"]
+    if not broken:
+        count = f"{found['checks']:,}"
+        return [f"{escape(name)}: all {count} checks of its weights against the original's hold."]
+    shown = "; ".join(
+        f"{each['layer']}: {each['what']} is {_measured(each['measured'])}, at most "
+        f"{_measured(each['bound'])}"
+        for each in broken[:SHOWN_BROKEN]
+    )
+    more = len(broken) - SHOWN_BROKEN
+    rest = f"; {more:,} more checks are broken" if more > 0 else ""
+    return [f"**{escape(name)} is broken:** {escape(shown)}{rest}."]
+
+
+def _measured(value: float | None) -> str:
+    return "no finite number" if value is None else f"{value:.3g}"
+
+
+def _group(size: int | None) -> str:
+    if size is None:
+        return DASH
+    return "row" if size == WHOLE_ROW else str(size)
+
+
+def _costs(cost: Mapping[str, Any], source: Mapping[str, Any] | None) -> list[str]:
+    """Wall, CPU and memory of quantizing; what it took to make a given checkpoint is not known."""
+    if source is not None:
+        return [DASH, DASH, DASH]
+    return [
+        f"{cost['wall_seconds']:,.0f} s",
+        f"{cost['cpu_seconds']:,.0f} s",
+        size(cost["peak_process_bytes"]),
+    ]
 
 
 def _check(value: Any) -> str:

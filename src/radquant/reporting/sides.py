@@ -9,7 +9,10 @@ from radquant.errors import UserError
 from radquant.files import read_json, sha256_file
 from radquant.reporting.collect import BASELINES, ORIGINAL
 from radquant.reporting.provenance import FORMAT
+from radquant.settings.given import is_given
 from radquant.settings.recipe import OWN
+
+GIVEN = "given"  # in the place of what made a checkpoint
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,8 @@ class Side:
     def tool(self, system: str) -> str | None:
         """What made the system's checkpoint; None for the original model and the baselines."""
         recipe = self.config["checkpoints"].get(str(self.checkpoint(system)))
+        if is_given(recipe):
+            return GIVEN
         return None if recipe is None else str(recipe.get("tool", OWN))
 
     @property

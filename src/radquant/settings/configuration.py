@@ -12,7 +12,7 @@ from radquant import registry
 from radquant.errors import UserError
 from radquant.instructions import check_template, read_template
 from radquant.settings import corpus_sources, engines
-from radquant.settings.recipe import OWN, format_name
+from radquant.settings.recipe import OWN, Checkpoint, format_name
 from radquant.settings.run import Run
 from radquant.settings.sentences import join, made, nearest, one_line
 from radquant.settings.tool_limits import check_tool_recipe
@@ -132,8 +132,10 @@ def check_readings(run: Run) -> None:
 
 
 def check_recipes(run: Run) -> None:
-    """Each checkpoint can be made by its tool and stored in its format."""
+    """Each checkpoint that is made can be, by its tool, and stored in its format."""
     for name, checkpoint in run.checkpoints.items():
+        if not isinstance(checkpoint, Checkpoint):
+            continue
         try:
             format_name(checkpoint, checkpoint.format)
             if checkpoint.tool != OWN:

@@ -20,6 +20,8 @@ from radquant.settings import (
     corpus,
     corpus_sources,
     generation,
+    given,
+    llama_cpp,
     model,
     precision,
     recipe,
@@ -40,7 +42,19 @@ HEAD = """\
 # src/radquant/settings/; change it there.
 """
 MODULES = (
-    *(calibration, cleaning, compute, corpus, generation, model, precision, recipe, run),
+    *(
+        calibration,
+        cleaning,
+        compute,
+        corpus,
+        generation,
+        given,
+        llama_cpp,
+        model,
+        precision,
+        recipe,
+        run,
+    ),
     *(scoring, sources, speed, study, subgroups, task),
 )
 # A table of keys in a page: <!-- keys: Recipe --> … <!-- end of keys -->

@@ -24,13 +24,14 @@ def meant(name: str) -> tuple[str, ...]:
 
 
 def check_configuration(config: Mapping[str, Any]) -> None:
-    """Raise UserError unless the engine of `config`, with every default in, can do what it asks.
+    """Raise UserError unless the engines of `config`, with every default in, can do what it asks.
 
     auto is not asked: its last engine runs everything.
     """
-    name = config["compute"]["engine"]
-    if name != AUTO:
-        registry.load_kind(registry.ENGINES, name).check_configuration(config)
+    names = [config["compute"]["engine"], *(p["engine"] for p in config["precisions"].values())]
+    for name in dict.fromkeys(names):
+        if name not in (AUTO, None):
+            registry.load_kind(registry.ENGINES, name).check_configuration(config)
 
 
 def environment(name: str, device: str) -> str | None:
@@ -42,6 +43,11 @@ def environment(name: str, device: str) -> str | None:
         return None
     found: str | None = registry.load_kind(registry.ENGINES, name).environment(device)
     return found
+
+
+def timed(name: str) -> bool:
+    """Whether the speed of engine `name` can be measured."""
+    return name == AUTO or bool(registry.load_kind(registry.ENGINES, name).TIMED)
 
 
 def scoring(name: str) -> str:

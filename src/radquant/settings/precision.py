@@ -16,14 +16,25 @@ LEAST_CLIP_RATIO = 0.01
 LARGEST_KEPT = 1e6  # larger than any activation
 DYNAMIC, STATIC = "dynamic", "static"
 ACTIVATION_GRANULARITIES = (TENSOR, TOKEN, GROUP)
-CACHE_GRANULARITIES = (TENSOR, TOKEN, HEAD, GROUP)
+INTEGER_BITS = (4, 8)
+CACHE_GRANULARITIES = (TOKEN, HEAD, GROUP)
 INT, FP8, MXFP4, NVFP4 = "int", "fp8", "mxfp4", "nvfp4"
 ROUNDED_TO = (INT, FP8, MXFP4, NVFP4)
+LLAMA_CPP = "llama.cpp"
+# llama.cpp's own types of keys and values: bits, and whether a block of 32 channels is about 0.
+LLAMA_CPP_TYPES: dict[str, tuple[int, bool]] = {
+    **{"q8_0": (8, True), "q5_1": (5, False), "q5_0": (5, True)},
+    **{"q4_1": (4, False), "q4_0": (4, True), "iq4_nl": (4, True)},
+}
 # What floating-point types say themselves, of activations and of keys and values.
 FIXED_BY_TYPE: dict[str, dict[str, Any]] = {
     FP8: {"bits": 8, "symmetric": True},
     MXFP4: {"bits": 4, "symmetric": True, "granularity": GROUP, "group_size": 32},
     NVFP4: {"bits": 4, "symmetric": True, "granularity": GROUP, "group_size": 16},
+    **{
+        name: {"bits": bits, "symmetric": symmetric, "granularity": GROUP, "group_size": 32}
+        for name, (bits, symmetric) in LLAMA_CPP_TYPES.items()
+    },
 }
 
 
@@ -120,13 +131,14 @@ class Activations(Section):
 class KVCache(Section):
     """Rounding of keys and values when they enter the cache, each token by itself."""
 
-    type: Annotated[str, OneOf(ROUNDED_TO)] = Field(
+    type: Annotated[str, OneOf((*ROUNDED_TO, *LLAMA_CPP_TYPES))] = Field(
         INT,
         description="What values are rounded to; fp8 (E4M3), mxfp4 and nvfp4 fix bits and "
-        "symmetric, and the two of 4 bits fix the groups",
+        "symmetric, and the two of 4 bits fix the groups; q8_0 to iq4_nl are those of engine "
+        "llama.cpp, which has no others, and fix all",
     )
-    bits: Annotated[int, OneOf((4, 8))] = Field(description="Bits of a key's or value's channel")
-    granularity: Annotated[str, OneOf(CACHE_GRANULARITIES)] = Field(
+    bits: Annotated[int, OneOf((4, 5, 8))] = Field(description="Bits of a key's or value's channel")
+    granularity: Annotated[str, OneOf((TENSOR, *CACHE_GRANULARITIES))] = Field(
         HEAD,
         description="What shares a scale; token (all its heads), head, or group of a head's "
         "channels; fp8 only: tensor (one fixed scale a layer: the checkpoint's, or 1)",
@@ -146,6 +158,8 @@ class KVCache(Section):
     @model_validator(mode="after")
     def check_type(self) -> Self:
         check_values_of_type(self)
+        if self.type == INT and self.bits not in INTEGER_BITS:
+            raise wrong(f": type int has no {self.bits} bits; use 4 or 8")
         if self.granularity == TENSOR and self.type != FP8:
             raise wrong(
                 ": granularity tensor, one fixed scale a layer, is for type fp8; use head, token "
@@ -176,6 +190,11 @@ class Precision(Section):
     """A checkpoint and what happens at run time."""
 
     checkpoint: str = Field(description="A name under checkpoints, or original")
+    engine: Annotated[str | None, OneOf((LLAMA_CPP,), after=(None,))] = Field(
+        None,
+        description="What computes; compute.engine if null, or llama.cpp, which runs checkpoints "
+        "of format gguf alone (docs/engines.md)",
+    )
     activations: Activations | None = Field(
         None, description="Rounding of each quantized layer's input at run time"
     )
@@ -183,6 +202,26 @@ class Precision(Section):
     lm_head: LMHead | None = Field(
         None, description="Rounding of the table of the vocabulary when the model is loaded"
     )
+
+    @model_validator(mode="after")
+    def check_engine(self) -> Self:
+        """Refuse what only the other engines round, or only llama.cpp does."""
+        of_llama_cpp = self.kv_cache is not None and self.kv_cache.type in LLAMA_CPP_TYPES
+        if self.engine is None and self.kv_cache is not None and of_llama_cpp:
+            raise wrong(
+                f": kv_cache type {self.kv_cache.type} is llama.cpp's; give engine: llama.cpp"
+            )
+        if self.engine is None:
+            return self
+        if self.kv_cache is not None and not of_llama_cpp:
+            raise wrong(
+                f": engine llama.cpp has no kv_cache type {self.kv_cache.type}; use one of "
+                f"{', '.join(LLAMA_CPP_TYPES)}"
+            )
+        for key in ("activations", "lm_head"):
+            if getattr(self, key) is not None:
+                raise wrong(f": engine llama.cpp takes no {key}; leave it out")
+        return self
 
 
 def activations_of(values: Mapping[str, Any] | None) -> Activations | None:

@@ -1,6 +1,6 @@
 """One run: a model, a corpus and a list of precisions."""
 
-from typing import Self
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 
@@ -9,9 +9,11 @@ from radquant.settings.cleaning import Cleaning, Evaluation
 from radquant.settings.compute import Compute
 from radquant.settings.corpus import Corpus
 from radquant.settings.generation import Generation
+from radquant.settings.given import AnyCheckpoint, Given, has_recipe
+from radquant.settings.llama_cpp import ByLlamaCpp, is_by_llama_cpp
 from radquant.settings.model import Model
 from radquant.settings.precision import STATIC, Precision, same_rounding
-from radquant.settings.recipe import Checkpoint, needs_calibration
+from radquant.settings.recipe import Checkpoint, needs_calibration, recipe_of
 from radquant.settings.scoring import Scoring, Statistics
 from radquant.settings.section import LARGEST, Name, Section, wrong
 from radquant.settings.sentences import cut, nearest
@@ -24,6 +26,17 @@ ORIGINAL = "original"
 BASELINES = ("copy-input", "constant")
 MOST_JOBS = 50_000
 RESERVED_PRECISIONS = ("reference", "reference.jsonl", "reference.log", "cache", *BASELINES)
+
+
+def needs_texts(checkpoint: Any) -> bool:
+    """Whether a checkpoint, as values or as a section, is fitted to the calibration texts."""
+    if is_by_llama_cpp(checkpoint):
+        kind = isinstance(checkpoint, ByLlamaCpp)
+        return bool(checkpoint.importance if kind else checkpoint.get("importance"))
+    if not has_recipe(checkpoint):
+        return False
+    recipe = checkpoint if isinstance(checkpoint, Checkpoint) else recipe_of(checkpoint)
+    return needs_calibration(recipe)
 
 
 class Seeded(Section):
@@ -57,8 +70,10 @@ class Run(Seeded):
         description="The texts that quantization is fitted to; training reports, unless table or "
         "hub gives others",
     )
-    checkpoints: dict[Name, Checkpoint] = Field(
-        {}, description="Stored weights by name; one that no precision names is not built"
+    checkpoints: dict[Name, AnyCheckpoint] = Field(
+        {},
+        description="Stored weights by name, made by a recipe, or given as path, hub or wheel; one "
+        "that no precision names is not built",
     )
     precisions: dict[Name, Precision] = Field(
         {ORIGINAL: Precision(checkpoint=ORIGINAL)},
@@ -85,6 +100,11 @@ class Run(Seeded):
         paths |= {
             "generation.prompt": self.generation.prompt,
             "calibration.prompt": calibration.prompt,
+        }
+        paths |= {
+            f"checkpoints.{name}.path": checkpoint.path
+            for name, checkpoint in self.checkpoints.items()
+            if isinstance(checkpoint, Given)
         }
         paths |= {f"study.readings.{n}": path for n, path in enumerate(self.study.readings)}
         for key, path in paths.items():
@@ -208,7 +228,10 @@ class Run(Seeded):
             rounding = precision.activations
             if rounding is None or rounding.range != STATIC:
                 continue
-            stored = self.checkpoints[precision.checkpoint].activations
+            checkpoint = self.checkpoints[precision.checkpoint]
+            if not isinstance(checkpoint, Checkpoint):  # which says itself what it stores
+                continue
+            stored = checkpoint.activations
             if not same_rounding(stored, rounding):
                 raise wrong(
                     f"precisions.{name}.activations has range static, whose ranges are stored with "
@@ -226,4 +249,4 @@ class Run(Seeded):
     @property
     def calibrated_checkpoints(self) -> list[str]:
         """Those of the used checkpoints that need calibration texts."""
-        return [name for name in self.used_checkpoints if needs_calibration(self.checkpoints[name])]
+        return [name for name in self.used_checkpoints if needs_texts(self.checkpoints[name])]

@@ -129,6 +129,10 @@ class Off:
     help: str
 
 
+# Begins the tag of a section that is one of several at its place. No key of a configuration can be
+# one: YAML knows no NUL.
+TAGGED = "\0"
+
 # Patterns, and what a text of that form is called in an error.
 FORMS: dict[str, str] = {}
 

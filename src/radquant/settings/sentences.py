@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from radquant.errors import UserError
-from radquant.settings.section import FORMS, Section
+from radquant.settings.section import FORMS, TAGGED, Section
 
 S = TypeVar("S", bound=Section)
 # What pydantic calls a value of another type, and what JSON calls the type that is wanted.
@@ -91,7 +91,7 @@ def _sentence(error: ErrorDetails, kind: type[Section], at: str, names: Mapping[
     named = place or "the configuration"
     if what == "extra_forbidden":
         *_, unknown = parts
-        known = list(section_at(kind, parts[:-1]).model_fields)
+        known = keys_at(kind, parts[:-1], str(unknown))
         return f"{place} is not a known key; {nearest(unknown, known)}"
     if what == "missing":
         return f"{place} is missing; add it"
@@ -124,7 +124,8 @@ def _sentence(error: ErrorDetails, kind: type[Section], at: str, names: Mapping[
 
 
 def called(parts: list[Any], names: Mapping[str, str]) -> list[Any]:
-    """A place whose beginning has a name of its own, under that name."""
+    """A place whose beginning has a name of its own, under that name; without tags of sections."""
+    parts = [part for part in parts if not str(part).startswith(TAGGED)]
     for length in (2, 1):
         name = names.get(".".join(map(str, parts[:length])))
         if name is not None:
@@ -134,11 +135,38 @@ def called(parts: list[Any], names: Mapping[str, str]) -> list[Any]:
 
 def section_at(kind: type[Section], parts: Iterable[Any]) -> type[Section]:
     """The section at a place in another: that of a field, or of a mapping's values."""
+    inside: Any = None
     for part in parts:
         field = kind.model_fields.get(str(part))
         if field is not None:
-            kind = section_in(field.annotation) or kind
+            inside = field.annotation
+            kind = section_in(inside) or kind
+        elif str(part).startswith(TAGGED):
+            kind = section_in(tagged(inside, part)) or kind
     return kind
+
+
+def keys_at(kind: type[Section], parts: list[Any], meant: str) -> list[str]:
+    """The keys at a place; where none is like the one meant, those of all sections of the place."""
+    own = list(section_at(kind, parts).model_fields)
+    if not parts or not str(parts[-1]).startswith(TAGGED) or difflib.get_close_matches(meant, own):
+        return own
+    others = _sections_in(kind.model_fields[parts[0]].annotation)
+    return [*own, *(key for other in others for key in other.model_fields if key not in own)]
+
+
+def _sections_in(annotation: Any) -> list[type[Section]]:
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return [annotation]
+    return [s for each in getattr(annotation, "__args__", ()) for s in _sections_in(each)]
+
+
+def tagged(annotation: Any, tag: Any) -> Any:
+    """Of the types inside an annotation, the one with this tag; None without it."""
+    inner = getattr(annotation, "__args__", ())
+    if any(getattr(each, "tag", None) == tag for each in getattr(annotation, "__metadata__", ())):
+        return annotation
+    return next((found for each in inner if (found := tagged(each, tag)) is not None), None)
 
 
 def section_in(annotation: Any) -> type[Section] | None:

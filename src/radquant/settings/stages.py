@@ -7,12 +7,14 @@ from radquant.settings.cleaning import Cleaning, Evaluation
 from radquant.settings.compute import Compute
 from radquant.settings.corpus import Corpus
 from radquant.settings.generation import Generation
+from radquant.settings.given import Given
+from radquant.settings.llama_cpp import ByLlamaCpp
 from radquant.settings.model import Model
 from radquant.settings.options import Part
 from radquant.settings.precision import Precision
 from radquant.settings.recipe import Checkpoint
 from radquant.settings.run import Seeded
-from radquant.settings.scoring import Scoring
+from radquant.settings.scoring import Scoring, Statistics
 from radquant.settings.sources import HubTexts
 from radquant.settings.speed import Speed
 from radquant.settings.task import Task
@@ -22,7 +24,9 @@ TARGET = Part("task", Task, only=("target",))
 TARGET_AND_DATE = Part("task", Task, only=("target", "date"))
 DATE = Part("task", Task, only=("date",))
 CODE_OF_MODEL = Part("model", Model, only=("trust_remote_code",))
-ROUNDING = Part("precision", Precision, without=("checkpoint",))
+ROUNDING = Part("precision", Precision, without=("checkpoint", "engine"))
+# What of a precision the timed section is told of it.
+TIMED = Part("precision", Precision, without=("checkpoint",))
 MACHINE = Part("compute", Compute, only=("device", "threads"))
 WRITTEN = Part("generation", Generation, only=("reports",))
 
@@ -77,6 +81,20 @@ QUANTIZE_WITH = {
     "gptqmodel": QUANTIZE_GPTQMODEL,
     "llmcompressor": QUANTIZE_LLMCOMPRESSOR,
 }
+QUANTIZE_LLAMA_CPP = (Part("checkpoint", ByLlamaCpp, without=("tool",)), MACHINE, CODE_OF_MODEL)
+TAKE_CHECKPOINT = (Part("given", Given), CODE_OF_MODEL)
+# What scripts/evaluate.py lets its user say of a comparison; other values have their defaults.
+EVALUATE = (
+    Part("corpus", Corpus, only=("split_file", "separator", "encoding", "columns", "headings")),
+    Part("task", Task, only=("inputs", "target")),
+    Part("evaluation", Evaluation),
+    Part("generation", Generation, without=("reports", "shards", "stop")),
+    Part("statistics", Statistics, only=("margin", "margin_reason")),
+    Part("speed", Speed, only=("repeats",)),
+    Part("compute", Compute),
+    SEED,
+    CODE_OF_MODEL,
+)
 LIKELIHOOD = (
     ROUNDING,
     TARGET_AND_DATE,

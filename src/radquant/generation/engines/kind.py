@@ -35,6 +35,7 @@ class Wanted:
     chat_template: Path | None = None  # in the place of the model's own
     date: str = DATE  # that a chat template is told which asks for it, as YYYY-MM-DD
     python: Path | None = None  # of the environment, for an engine that has its own
+    engine: str | None = None  # the precision's own, in the place of the run's
     # Where such an engine may put files, which hold prompts; it removes them.
     folder: Path = Path()
 
@@ -100,11 +101,15 @@ class Engine(Protocol):
     def SCORES(self) -> bool:
         """Whether it says how likely it finds a text; if not, `score` is never called."""
 
+    @property
+    def TIMED(self) -> bool:
+        """Whether it holds the model from one task to the next, so that its speed is measured."""
+
     def check_configuration(self, config: Mapping[str, Any]) -> None:
         """Raise UserError unless it can do all that `config`, with every default in, asks of it.
 
-        Called only if the configuration names the engine. What shows in the model's files alone is
-        left to `why_not` and `load`.
+        Called only if the configuration names the engine, for the run or for a precision. What
+        shows in the model's files alone is left to `why_not` and `load`.
         """
 
     def environment(self, device: str) -> str | None:

@@ -8,6 +8,7 @@ from radquant.generation.tasks import Done, Task
 from radquant.settings.precision import Activations
 
 SCORES = True
+TIMED = True
 
 
 def check_configuration(config: Mapping[str, Any]) -> None:

@@ -7,6 +7,7 @@ from radquant.generation.engines.kind import Address, Command, Engine, Opened, W
 from radquant.generation.tasks import Done, Task
 
 SCORES = True
+TIMED = True
 
 
 def check_configuration(config: Mapping[str, Any]) -> None:

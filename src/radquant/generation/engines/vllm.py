@@ -14,6 +14,7 @@ from radquant.generation.tasks import Done, Task
 
 # Its likelihoods of a prompt's tokens come in the server's rounding, see docs/serving.md.
 SCORES = False
+TIMED = False  # each task loads the model anew
 
 
 def check_configuration(config: Mapping[str, Any]) -> None:

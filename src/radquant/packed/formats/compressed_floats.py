@@ -23,6 +23,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from radquant.errors import UserError
+from radquant.packed.formats import other_programs
 from radquant.packed.formats.kind import Settings, Stored, Table, refuse_unapplied, whole
 from radquant.settings.precision import (
     DYNAMIC,
@@ -49,6 +50,11 @@ WEIGHTS_ALONE = "naive-quantized"  # what FP8 is called where activations stay a
 SCALE_DTYPES = {FP8: None, MXFP4: "torch.uint8", NVFP4: "torch.float8_e4m3fn"}
 STRATEGIES = {FP8: "channel", MXFP4: "group", NVFP4: "tensor_group"}
 FLOATS = ("float32", "bfloat16", "float16")
+ON = {
+    FP8: "On a GPU: Hopper, Ada and Blackwell multiply in FP8, older ones by weights alone.",
+    MXFP4: "On a GPU: Blackwell multiplies in MXFP4, older ones by weights alone.",
+    NVFP4: "On a GPU: Blackwell multiplies in NVFP4, older ones by weights alone.",
+}
 OF_VALUES = frozenset(
     {"num_bits", "type", "symmetric", "strategy", "group_size", "block_structure", "dynamic"}
     | {"observer", "observer_kwargs", "scale_dtype", "zp_dtype", "actorder"}
@@ -301,6 +307,24 @@ def read_cache(scheme: Mapping[str, Any] | None) -> KVCache | None:
         f"a cache of {bits} bits of type {scheme.get('type')} by {strategy} is not known; "
         "one of 8-bit floating point by tensor is"
     )
+
+
+def vllm_problem(settings: Settings, on_cpu: bool) -> str | None:
+    """Words that follow "vLLM cannot …"."""
+    if on_cpu:
+        return f"multiply by {settings.type.upper()} weights on this CPU; run it on a GPU"
+    return None
+
+
+def loading(settings: Settings, dtype: str) -> list[str]:
+    """The model card's paragraphs on loading."""
+    text = other_programs.transformers_text("the package compressed-tensors:", dtype)
+    if settings.type != FP8:
+        text += (
+            "\n\nThe package computes these weights in bfloat16; in another dtype it needs "
+            "`quantization_config=CompressedTensorsConfig(dequantize=True)`."
+        )
+    return [text, other_programs.vllm_text(settings, dtype, None, "") + "\n\n" + ON[settings.type]]
 
 
 def plain_values(packed: Mapping[str, Tensor], kind: str) -> tuple[Table, Table]:

@@ -48,7 +48,7 @@ from radquant.packed.formats.kind import (
     whole,
     words_for,
 )
-from radquant.packed.formats.mixtures import by_bits, patterns
+from radquant.packed.formats.mixtures import by_recipe, patterns
 from radquant.settings.recipe import INT, WHOLE_ROW, Recipe, mixture, uses_gptq_rounding
 
 if TYPE_CHECKING:
@@ -138,10 +138,12 @@ def config(recipe: Recipe, left_out: Sequence[str]) -> dict[str, Any]:
 
 
 def mixed_config(recipes: Mapping[str, Recipe], left_out: Sequence[str]) -> dict[str, Any]:
-    """A group of layers for each of the recipes, which differ in their bits. No target is a class:
-    vLLM would take what it fuses by its class before it looks for a name."""
+    """A group of layers for each of the recipes, which differ in bits and in groups of channels.
+
+    No target is a class: vLLM would take what it fuses by its class before it looks for a name.
+    """
     groups = {}
-    for number, (recipe, layers) in enumerate(by_bits(recipes)):
+    for number, (recipe, layers) in enumerate(by_recipe(recipes)):
         whole = config(recipe, left_out)
         group = whole["config_groups"]["group_0"]
         targets = [f"re:{pattern}" for pattern in patterns(layers)]
@@ -397,11 +399,15 @@ def plain_values(packed: dict[str, Tensor], recipe: Recipe) -> tuple[Table, Tabl
 
 
 def vllm_problem(settings: Settings, on_cpu: bool) -> str | None:
+    if settings.type != INT:
+        return floats.vllm_problem(settings, on_cpu)
     lacking = other_programs.vllm_lacks_bits(settings, VLLM_BITS, on_cpu)
     return lacking or other_programs.vllm_lacks_order(settings)
 
 
 def loading(settings: Settings, dtype: str) -> list[str]:
+    if settings.type != INT:
+        return floats.loading(settings, dtype)
     kind = "" if settings.symmetric else " of the Hopper kind, for 8 bits with zero points"
     hindrance = other_programs.vllm_hindrance(settings)
     return [

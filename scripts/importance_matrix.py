@@ -1,0 +1,41 @@
+"""Write an importance matrix for llama.cpp's own quantizer (`llama-quantize --imatrix`)."""
+
+import argparse
+from pathlib import Path
+
+from radquant.cli import run
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    add = parser.add_argument
+    add("--model", type=Path, required=True, metavar="DIR", help="Hugging Face model directory")
+    add(
+        "--calibration",
+        type=Path,
+        required=True,
+        metavar="PARQUET",
+        help="samples of scripts/calibration_set.py",
+    )
+    add(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="to write, .gguf; .dat for releases of llama.cpp before July 2025 and its forks",
+    )
+    add("--device", default="auto", choices=("auto", "cpu", "cuda"), help="default: %(default)s")
+    add("--trust-remote-code", action="store_true", help="run code that comes with the model")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = arguments()
+
+    from radquant.quantization.importance import make_importance
+
+    make_importance(args.model, args.calibration, args.output, args.device, args.trust_remote_code)
+
+
+if __name__ == "__main__":
+    run(main)

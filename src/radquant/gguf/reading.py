@@ -1,0 +1,141 @@
+"""GGUF files of language models: what they hold, and the exact values that their blocks stand for.
+
+The blocks are taken apart by llama.cpp's own Python package (gguf.quants), whose values are those
+of llama.cpp's C code to the bit; `tests/test_gguf_reading.py` holds them against it.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from radquant.errors import UserError
+from radquant.gguf.names import ARCHITECTURES, adds_one, rotary_heads, row_order, to_hugging_face
+from radquant.gguf_header import check_model
+
+FREQUENCIES = "rope_freqs.weight"  # divisors of rotary frequencies, a table that configs compute
+IMAGES = ("v.", "mm.")  # before names of the part that sees images, in files of Ollama's own
+FLOAT_TYPES = ("F32", "F16", "BF16", "F64")
+ROWS = 4096  # that are taken apart at a time
+
+
+@dataclass(frozen=True)
+class GGUFTensor:
+    name: str  # in the file
+    shape: tuple[int, ...]  # as Hugging Face has it: [out, in] of a linear layer
+    type: str  # "Q4_K", "F32" …
+    begin: int  # in bytes, in the file
+
+
+@dataclass(frozen=True)
+class GGUFModel:
+    """A GGUF file of a language model of a known architecture; its header is read and checked."""
+
+    path: Path
+    architecture: str  # "llama" …
+    keys: dict[str, Any]  # plain values, and arrays as lists (texts in them as bytes)
+    tensors: dict[str, GGUFTensor]
+
+    @cached_property
+    def data(self) -> np.ndarray:
+        """The file's bytes, which are read where they are looked at."""
+        return np.memmap(self.path, dtype=np.uint8, mode="r")
+
+    def key(self, name: str, default: Any = None) -> Any:
+        """The value of one of the architecture's own keys, such as `block_count`."""
+        return self.keys.get(f"{self.architecture}.{name}", default)
+
+    def hugging_face_names(self) -> dict[str, str]:
+        """{GGUF name: name in the language model alone} of all tensors but the frequencies.
+
+        Raises UserError for a tensor that the architecture does not have.
+        """
+        names = {}
+        for stored in self.tensors:
+            if stored == FREQUENCIES:
+                continue
+            name = to_hugging_face(stored, self.architecture)
+            if name is None and stored.startswith(IMAGES):
+                raise UserError(
+                    f"{self.path} also holds the part that sees images ({stored}), which is not "
+                    "read from GGUF here; take a file of the language model alone"
+                )
+            if name is None:
+                raise UserError(
+                    f"{self.path} has a tensor {stored}, which is not known for the architecture "
+                    f"{self.architecture}; take a file of the same model as the original"
+                )
+            names[stored] = name
+        return names
+
+
+def read_model(path: Path) -> GGUFModel:
+    """Read and check the header of a GGUF file.
+
+    Raises UserError for a file that is none, is damaged or cut off, is one of several parts, or has
+    an architecture or type of numbers that is not known here.
+    """
+    from gguf import GGMLQuantizationType
+    from gguf.quants import _type_traits
+
+    header = check_model(path, arrays=True)
+    architecture = str(header.values["general.architecture"])
+    if architecture not in set(ARCHITECTURES.values()):
+        raise UserError(
+            f"{path} has the architecture {architecture}, which is not known here; known are "
+            f"{', '.join(dict.fromkeys(ARCHITECTURES.values()))}"
+        )
+    tensors = {}
+    for name, (shape, kind, offset) in header.tensors.items():
+        number = GGMLQuantizationType(kind)
+        if number.name not in FLOAT_TYPES and number not in _type_traits:
+            raise UserError(
+                f"{path}: the tensor {name} has the type {number.name}, which cannot be read "
+                "exactly here; take a file of another type, such as Q4_K_M"
+            )
+        begin = header.data + offset
+        tensors[name] = GGUFTensor(name, tuple(reversed(shape)), number.name, begin)
+    return GGUFModel(path, architecture, {**header.values, **(header.arrays or {})}, tensors)
+
+
+def stored_values(model: GGUFModel, tensor: GGUFTensor) -> np.ndarray:
+    """The values of a tensor in the order of the file, float32, [out, in] or [channels]."""
+    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+    from gguf.quants import dequantize
+
+    kind = GGMLQuantizationType[tensor.type]
+    block, size = GGML_QUANT_SIZES[kind]
+    rows, columns = int(np.prod(tensor.shape[:-1], dtype=np.int64)), tensor.shape[-1]
+    width = columns // block * size
+    raw = model.data[tensor.begin : tensor.begin + rows * width].reshape(rows, width)
+    if kind in (GGMLQuantizationType.F32, GGMLQuantizationType.F64):
+        dtype = {"F32": "<f4", "F64": "<f8"}[tensor.type]
+        return np.frombuffer(raw.tobytes(), dtype).astype(np.float32).reshape(tensor.shape)
+    values = np.empty((rows, columns), dtype=np.float32)
+    with np.errstate(all="ignore"):  # infinities are reported with the tensor's name
+        for start in range(0, rows, ROWS):
+            part = np.ascontiguousarray(raw[start : start + ROWS])
+            values[start : start + ROWS] = dequantize(part, kind)
+    return values.reshape(tensor.shape)
+
+
+def hugging_face_values(
+    model: GGUFModel, tensor: GGUFTensor, heads: int, key_heads: int
+) -> np.ndarray:
+    """The values of a tensor as Hugging Face's model has them, float32.
+
+    heads, key_heads: the model's numbers of attention and key-value heads. Raises UserError for
+    values that are no numbers.
+    """
+    values = stored_values(model, tensor)
+    if not np.isfinite(values).all():
+        raise UserError(
+            f"{model.path}: the tensor {tensor.name} holds values that are no finite numbers; "
+            "fetch the file again, or take another"
+        )
+    divided = rotary_heads(tensor.name, model.architecture, heads, key_heads)
+    if divided is not None:
+        values = values[np.argsort(row_order(len(values), divided))]
+    return values - np.float32(1) if adds_one(tensor.name, model.architecture) else values

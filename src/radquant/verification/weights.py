@@ -1,0 +1,353 @@
+"""Every weight of a checkpoint against the original's, decoder layer by decoder layer.
+
+Nothing is computed with the models, and one decoder layer of each is in memory at a time. What
+tools move between layers is undone (`folding`), a rotated checkpoint is compared with the original
+rotated in the same way, and what is left is judged by `distances`.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from radquant.checkpoints.streaming import fill
+from radquant.cli import progress
+from radquant.errors import UserError
+from radquant.families.architectures import Architecture, Group, Norm
+from radquant.families.inspection import decoder_layers, head_dim_of, linears
+from radquant.model_files import StoredTensor, is_gguf
+from radquant.quantization.original_model import Original, open_original
+from radquant.quantization.rotated_embeddings import own_name
+from radquant.quantization.rotation import (
+    Rotation,
+    head_of_rotated,
+    plan_rotation,
+    rotate_layer,
+    rotate_residual,
+    rotated_architecture,
+)
+from radquant.runtime.runtime_file import OWN_METHOD, online_rotations
+from radquant.verification import distances
+from radquant.verification.distances import (
+    Distance,
+    bounds_of,
+    distance,
+    linear_checks,
+    neighbour_checks,
+)
+from radquant.verification.folding import Moved, moves, with_every_source
+from radquant.verification.reading import Checkpoint, Linear
+from radquant.verification.selftest import Check
+
+CPU = torch.device("cpu")
+SAME = "values that are not the original's"
+# Of a tensor that is stored as it was, relative: two roundings to bfloat16.
+ROUNDED = 2.0**-7
+BY_FACTOR = 0.1  # the same where a factor had to be fitted to rounded weights
+MOST_OTHERS = 0.25  # of a norm's channels, if nothing was folded into it
+CHUNK = 8192  # rows of a large table at a time
+
+
+def compare_weights(
+    checkpoint: Checkpoint, original: Path, fitted: int | None, code: bool = False
+) -> list[Check]:
+    """All checks of a checkpoint's weights against the original's in the directory `original`.
+
+    fitted: the bits of rounded inputs that the weights are fitted to, if they are. code: whether
+    the original's own program code may run. Raises UserError for another architecture.
+    """
+    source = open_original(original, code)
+    if type(source.model) is not type(checkpoint.model):
+        raise UserError(f"{original} holds another kind of model than {checkpoint.directory}")
+    require_same_parts(source, checkpoint, original)
+    rotation = rotation_of(source, checkpoint)
+    architecture = with_every_source(source.architecture)
+    if rotation is not None:
+        architecture = rotated_architecture(architecture, rotation)
+    checks: list[Check] = []
+    found: list[Distance] = []
+    layers = decoder_layers(source.model, source.architecture)
+    for number in progress(range(len(layers)), "compare weights", len(layers), "layers"):
+        layer = layers[number]
+        tensors = source.layer_tensors(number)
+        fill(layer, {own: source.stored[name] for own, name in tensors.items()}, CPU)
+        with torch.inference_mode():
+            if rotation is not None:
+                rotate_layer(layer, source.architecture, rotation)
+            comparing = LayerComparison(
+                checkpoint, f"{architecture.decoder_layers}.{number}", layer, architecture, fitted
+            )
+            checks += comparing.checks(head_dim_of(source.config))
+            found += comparing.found
+        layer.to("meta")
+    with torch.inference_mode():
+        checks += outside_checks(source, checkpoint, rotation, fitted)
+    return [*checks, *neighbour_checks(found, fitted)]
+
+
+def require_same_parts(source: Original, checkpoint: Checkpoint, original: Path) -> None:
+    """Raise UserError unless both models have the same parameters of the same shapes.
+
+    A GGUF file may lack rows of the vocabulary that no token has.
+    """
+    theirs, mine = (
+        {n: list(p.shape) for n, p in each.named_parameters()}
+        for each in (source.model, checkpoint.model)
+    )
+    model: Any = source.model
+    tables = [
+        own_name(model, each)
+        for each in (model.get_input_embeddings(), model.get_output_embeddings())
+    ]
+    for name in sorted(theirs.keys() | mine.keys()):
+        shapes = [each.get(name) for each in (mine, theirs)]
+        if name in tables and None in shapes:  # the head is the embedding in one of them
+            continue
+        if name in tables and is_gguf(checkpoint.quantization):
+            shapes = [shape and shape[1:] for shape in shapes]
+        if shapes[0] != shapes[1]:
+            said = [shape or "none" for shape in shapes]
+            raise UserError(
+                f"{checkpoint.directory} is no checkpoint of {original}: {name} has shape "
+                f"{said[0]} there, and {said[1]} in the original; name the model that it was made "
+                "from"
+            )
+
+
+def rotation_of(source: Original, checkpoint: Checkpoint) -> Rotation | None:
+    """How the checkpoint is rotated; None if it is not. UserError for a way that is not ours."""
+    if checkpoint.quantization.get("quant_method") != OWN_METHOD:
+        return None
+    rotation = plan_rotation(source.architecture, source.config, head_dim_of(source.config))
+    if sorted(rotation.online) != sorted(online_rotations(checkpoint.quantization)):
+        raise UserError(
+            f"{checkpoint.directory} rotates other inputs at run time than models of its kind do; "
+            "quantize again"
+        )
+    return rotation
+
+
+@dataclass
+class LayerComparison:
+    """One decoder layer of a checkpoint beside the original's."""
+
+    checkpoint: Checkpoint
+    path: str  # of the decoder layer in the model
+    layer: nn.Module  # the original's, float32, rotated as the checkpoint is
+    architecture: Architecture
+    fitted: int | None
+
+    def __post_init__(self) -> None:
+        self.found: list[Distance] = []
+
+    def checks(self, head_dim: int) -> Iterator[Check]:
+        """All of the layer's; what was measured of its linear layers is in `found` then."""
+        mine = {name: self.linear(name) for name in linears(self.layer)}
+        weights = {name: each.weight for name, each in mine.items()}
+        groups = self.architecture.groups
+        sources = {g.source.name: g.source for g in groups if isinstance(g.source, Norm)}
+        norms = {name: self.plain(f"{name}.weight") for name in sources}
+        moved = moves(weights, self.layer, norms, self.architecture, head_dim)
+        self.free_columns(weights, moved, sources)
+        blamed: set[str] = set()
+        for group in groups:
+            if isinstance(group.source, Norm):
+                yield from self.channel_check(group.source, norms[group.source.name])
+                check = self.norm_check(group, group.source, norms, mine, moved)
+                yield check
+                if not check.holds:
+                    blamed |= set(group.linears)
+        for name, linear in mine.items():
+            aim = moved.aim(name, self.layer.get_parameter(f"{name}.weight"))
+            if name in blamed:
+                factor = column_factors(linear.weight, aim)
+                aim = aim * factor
+            one = distance(f"{self.path}.{name}", linear, aim)
+            self.found.append(one)
+            yield from linear_checks(one, self.fitted)
+        yield from self.rest(moved, sources)
+
+    def linear(self, name: str) -> Linear:
+        own = f"{self.path}.{name}"
+        if own in self.checkpoint.packed:
+            return self.checkpoint.packed[own]()
+        weight = self.checkpoint.plain[f"{own}.weight"]()
+        return Linear(weight, weight.abs() * ROUNDED + weight.abs().mean() * ROUNDED, 8)
+
+    def plain(self, name: str) -> Tensor:
+        return self.checkpoint.plain[f"{self.path}.{name}"]()
+
+    def free_columns(
+        self, weights: Mapping[str, Tensor], moved: Moved, sources: Mapping[str, Norm]
+    ) -> None:
+        """Fit what was folded into the columns of layers of which nothing is known.
+
+        Only if something was: one of the layer's other weights is not the original's.
+        """
+        known = {name for g in self.architecture.groups if g.source for name in g.linears}
+        unknown = [name for name in weights if name not in known]
+        if not unknown or len(known):
+            return
+        others = [
+            name
+            for name, each in self.layer.named_parameters()
+            if each.ndim == 1 and not name.endswith(".bias")
+        ]
+        if all(self.is_same(name) for name in others):
+            return
+        for name in unknown:
+            original = self.layer.get_parameter(f"{name}.weight")
+            moved.columns[name] = column_factors(weights[name], original)
+
+    def is_same(self, name: str) -> bool:
+        mine, original = self.plain(name), self.layer.get_parameter(name)
+        return difference(mine, original) <= ROUNDED
+
+    def channel_check(self, source: Norm, norm: Tensor) -> Iterator[Check]:
+        """Of a norm that nothing was folded into, every channel is the original's."""
+        original = self.layer.get_parameter(f"{source.name}.weight")
+        other = (norm - original).abs() > ROUNDED * original.abs()
+        if int(other.sum()) < MOST_OTHERS * len(other):
+            yield Check(f"{self.path}.{source.name}: {SAME}", difference(norm, original), ROUNDED)
+
+    def norm_check(
+        self,
+        group: Group,
+        source: Norm,
+        norms: Mapping[str, Tensor],
+        mine: Mapping[str, Linear],
+        moved: Moved,
+    ) -> Check:
+        """Whether a norm's channels agree with the columns of all layers that read it.
+
+        Where one of these is off by itself, the norm is not to blame.
+        """
+        name = f"{self.path}.{source.name}: {distances.NORM}"
+        bits = min(mine[each].bits for each in group.linears)
+        bound = bounds_of(bits, self.fitted).norm
+        original = self.layer.get_parameter(f"{source.name}.weight")
+        same = (norms[source.name] - original).abs() <= ROUNDED * original.abs()
+        if bool(same.all()):
+            return Check(name, 0.0, bound)
+        errors, squares = 0.0, 0.0
+        explained = True
+        for each in group.linears:
+            weight = mine[each].weight
+            aim = moved.aim(each, self.layer.get_parameter(f"{each}.weight"))
+            factor = column_factors(weight, aim)
+            energy = aim.square().sum(0)
+            errors += float(((factor - 1).square() * energy).sum())
+            squares += float(energy.sum())
+            left = float((weight - aim * factor).norm() / max(float((aim * factor).norm()), 1e-30))
+            explained = explained and left <= bounds_of(mine[each].bits, self.fitted).weights
+        measured = (errors / squares) ** 0.5 if squares else 0.0
+        if measured > bound and not explained:
+            return Check(name, 0.0, bound)  # the layers are told of one by one
+        return Check(name, measured, bound)
+
+    def rest(self, moved: Moved, sources: Mapping[str, Norm]) -> Iterator[Check]:
+        """Biases, and norms of which nothing can be folded."""
+        weights = {f"{name}.weight" for name in linears(self.layer)}
+        read = {f"{name}.weight" for name in sources}
+        for name, original in self.layer.named_parameters():
+            if name in weights | read:
+                continue
+            linear, _, kind = name.rpartition(".")
+            rows = moved.rows.get(linear) if kind == "bias" else None
+            aim = original if rows is None else original * rows
+            bound = ROUNDED if rows is None else BY_FACTOR
+            yield Check(f"{self.path}.{name}: {SAME}", difference(self.plain(name), aim), bound)
+
+
+def column_factors(weight: Tensor, aim: Tensor) -> Tensor:
+    """The c of each column that makes ‖w − c·a‖ least, [in]; 1 for columns of zeros."""
+    squares = (aim * aim).sum(0)
+    factor = (weight * aim).sum(0) / squares.clamp(min=1e-30)
+    return torch.where(squares > 1e-30, factor, 1.0)
+
+
+def difference(mine: Tensor, original: Tensor) -> float:
+    """The largest difference, relative to the largest value."""
+    apart, size = float((mine - original).abs().amax()), float(original.abs().amax())
+    return apart / size if size else (float("inf") if apart else 0.0)
+
+
+# ------------------------------------------------------------------ outside of the decoder layers
+
+
+def outside_checks(
+    source: Original, checkpoint: Checkpoint, rotation: Rotation | None, fitted: int | None
+) -> Iterator[Check]:
+    """Embedding, head, final norm, and all that is for images."""
+    model: Any = source.model
+    path = f"{source.architecture.decoder_layers}."
+    parameters = dict(model.named_parameters())
+    files = {own: source.stored[name] for name, own in source.own_names.items()}
+    files = {own: at for own, at in files.items() if own in parameters and not own.startswith(path)}
+    head = own_name(model, model.get_output_embeddings())
+    # A head of its own may have been the embedding before.
+    files.setdefault(head, files[own_name(model, model.get_input_embeddings())])
+    turned = rotated_parts(source, files, head, rotation)
+    for own, stored in files.items():
+        layer = own.removesuffix(".weight")
+        original = stored.load()
+        if layer in checkpoint.packed:
+            mine = checkpoint.packed[layer]()
+            yield from table_checks(layer, mine, original, turned.get(own), fitted)
+        elif own in checkpoint.plain:
+            found = row_errors(checkpoint.plain[own](), original, turned.get(own))
+            yield Check(f"{own}: {SAME}", float(found.amax()), ROUNDED)
+
+
+Change = Callable[[Tensor], Tensor]
+
+
+def rotated_parts(
+    source: Original, files: Mapping[str, StoredTensor], head: str, rotation: Rotation | None
+) -> dict[str, Change]:
+    """What rotation makes of rows of the embedding, the head and the final norm, by name."""
+    if rotation is None or rotation.signs is None:
+        return {}
+    model: Any = source.model
+    final = source.architecture.final_norm
+    assert final is not None
+    norm = f"{source.architecture.decoder_layers.rpartition('.')[0]}.{final.name}.weight"
+    values, offset = files[norm].load().float(), final.offset
+    return {
+        own_name(model, model.get_input_embeddings()): partial(rotate_residual, rotation=rotation),
+        head: partial(head_of_rotated, norm=values, final=final, rotation=rotation),
+        norm: partial(torch.full_like, fill_value=1 - offset),
+    }
+
+
+def row_errors(mine: Tensor, original: Tensor, change: Change | None) -> Tensor:
+    """The relative error of each row, [rows]; of all of a vector, [1], in its largest value.
+
+    A checkpoint may lack rows behind the last token. change: what rotation makes of rows.
+    """
+    if mine.ndim < 2:
+        aim = original.float()
+        return torch.tensor([difference(mine, aim if change is None else change(aim))])
+    found = []
+    for start in range(0, len(mine), CHUNK):
+        rows = mine[start : start + CHUNK]
+        aim = original[start : start + len(rows)].float()
+        aim = aim if change is None else change(aim)
+        apart, size = (rows - aim).flatten(1).norm(dim=1), aim.flatten(1).norm(dim=1)
+        found.append(torch.where(apart > 0, apart / size, 0.0))
+    return torch.cat(found)
+
+
+def table_checks(
+    name: str, mine: Linear, original: Tensor, change: Change | None, fitted: int | None
+) -> Iterator[Check]:
+    """A quantized embedding or head: too large to be measured as a linear layer is."""
+    found, bounds = row_errors(mine.weight, original, change), bounds_of(mine.bits, fitted)
+    rows = mine.weight.square().sum(1)
+    whole = float(((found.square() * rows).sum() / rows.sum().clamp(min=1e-30)).sqrt())
+    yield Check(f"{name}: {distances.WEIGHTS}", whole, bounds.weights)
+    yield Check(f"{name}: {distances.ROWS}", float(found.amax()), max(bounds.row, bounds.weights))
