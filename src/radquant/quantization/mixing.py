@@ -86,7 +86,7 @@ def stored_bits(size: tuple[int, int], recipe: Recipe, form: StoredFormat) -> in
     return sum(
         math.prod(each.shape) * (SCALE if each.floating else WORD)
         for each in tensors
-        if not each.optional and each.values is None
+        if not each.optional and each.values is None and each.shape is not None
     )
 
 

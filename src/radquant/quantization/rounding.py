@@ -89,8 +89,9 @@ def round_layer(
             if not torch.equal(unpack(packed, settings).dequantize(), evaluated.cpu()):
                 raise UserError(f"unpacking {full_name} does not give the quantized weights back")
             record = linear_record(full_name, weight, evaluated, exact, inputs)
-            own = {"bits": recipe.bits, "group_size": recipe.group_size} if recipes else {}
-            records.append({**record, **own})
+            if recipes:
+                record |= {"bits": recipe.bits, "group_size": recipe.group_size}
+            records.append(record)
             tensors |= {f"{linear_name}.{key}": value for key, value in packed.items()}
     return tensors, records
 
