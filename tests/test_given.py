@@ -347,6 +347,20 @@ def test_names_are_told_apart() -> None:
         one_command.named(["x=a", "x=b"])
 
 
+def test_a_file_may_run_in_llama_cpp_too(models: Path, tmp_path: Path) -> None:
+    (tmp_path / "q.gguf").write_bytes(b"GGUF")
+    words = [str(tmp_path / "q.gguf"), str(models / "rtn")]
+    found = one_command.configuration(str(models / "original"), words, {}, {}, listing, True)
+    assert found["precisions"] == {
+        "original": {"checkpoint": "original"},
+        "q": {"checkpoint": "q"},
+        "rtn": {"checkpoint": "rtn"},
+        "q-llama.cpp": {"checkpoint": "q", "engine": "llama.cpp"},
+    }
+    with pytest.raises(UserError, match="none is given"):
+        one_command.configuration(str(models / "original"), words[1:], {}, {}, listing, True)
+
+
 def test_one_command_makes_a_configuration_and_keeps_to_its_folder(
     models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
