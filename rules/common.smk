@@ -168,8 +168,10 @@ def model_directory(checkpoint):
     return f"results/checkpoints/{checkpoint}"
 
 
-def model_files(checkpoint):
+def model_files(checkpoint, weights=None):
     """Return the files that stand for a checkpoint, so that a lost or changed one is noticed.
+
+    weights: the weight files of a rule that makes checkpoints, by a wildcard for their names.
 
     runtime.safetensors, which only some have, is vouched for by its hash in quantization.json.
     """
@@ -180,7 +182,10 @@ def model_files(checkpoint):
     elif isinstance(given, (Given, ByLlamaCpp)):
         own += [*given.weight_files, "quantization.json"]
     else:
-        own += ["model.safetensors", "quantization.json"]
+        own += [
+            *(weights or SETTINGS.checkpoints[checkpoint].weight_files),
+            "quantization.json",
+        ]
     return [f"{model_directory(checkpoint)}/{name}" for name in own]
 
 
@@ -188,6 +193,13 @@ def model_files(checkpoint):
 # nothing that its users do not depend on, so no job reruns for a check alone.
 CHECKED = "results/models/check.json"
 CHECKED_PROMPTS = "results/models/prompts.json"
+
+
+def verified(wildcards):
+    """Return what has to be there before a precision's model is used: a checkpoint that cannot be
+    one of the original stops the run. Its content stands in the report alone."""
+    name = SETTINGS.precisions[wildcards.precision].checkpoint
+    return [] if name == "original" else ancient(f"results/verification/{name}.json")
 
 
 def checkpoint_of(wildcards):

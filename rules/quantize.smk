@@ -5,6 +5,7 @@ from radquant.settings.recipe import OWN, needs_calibration
 
 CALIBRATION = "results/calibration/samples.parquet"
 CALIBRATION_RECORD = "results/calibration/set.json"
+WEIGHTS, GGUF_WEIGHTS = ("model.safetensors",), ("model.gguf",)
 
 
 def checkpoints_of(*tools):
@@ -12,6 +13,15 @@ def checkpoints_of(*tools):
         name
         for name, it in SETTINGS.checkpoints.items()
         if has_recipe(it) and it.tool in tools
+    ]
+
+
+def own_checkpoints(weights):
+    """Return those that this program makes, with these weight files."""
+    return [
+        name
+        for name in checkpoints_of(OWN)
+        if SETTINGS.checkpoints[name].weight_files == weights
     ]
 
 
@@ -69,11 +79,11 @@ rule quantize:
         model=model_files("original"),
         calibration=calibration_files,
     output:
-        model_files("{checkpoint}"),
+        model_files("{checkpoint}", WEIGHTS),
     log:
         "results/logs/quantize/{checkpoint}.log",
     wildcard_constraints:
-        checkpoint=one_of(checkpoints_of(OWN)),
+        checkpoint=one_of(own_checkpoints(WEIGHTS)),
     threads: THREADS
     resources:
         mem_mb=memory(8000),
@@ -87,6 +97,13 @@ rule quantize:
         " --output results/checkpoints/{wildcards.checkpoint} 2>&1 | tee {log} >&2"
 
 
+use rule quantize as quantize_to_gguf with:
+    output:
+        model_files("{checkpoint}", GGUF_WEIGHTS),
+    wildcard_constraints:
+        checkpoint=one_of(own_checkpoints(GGUF_WEIGHTS)),
+
+
 rule quantize_with_tool:
     input:
         code=lambda wildcards: code(f"quantize_{recipe(wildcards).tool}.py"),
@@ -97,7 +114,7 @@ rule quantize_with_tool:
             f"results/venvs/{recipe(wildcards).tool}/ready.json"
         ),
     output:
-        model_files("{checkpoint}"),
+        model_files("{checkpoint}", WEIGHTS),
     log:
         "results/logs/quantize/{checkpoint}.log",
     wildcard_constraints:
@@ -132,7 +149,6 @@ for GIVEN in [n for n, it in SETTINGS.checkpoints.items() if isinstance(it, Give
     rule:
         name:
             f"take_{GIVEN}"
-        localrule: True
         input:
             code=code("take_checkpoint.py"),
             original=model_files("original"),
@@ -141,6 +157,7 @@ for GIVEN in [n for n, it in SETTINGS.checkpoints.items() if isinstance(it, Give
             model_files(GIVEN),
         log:
             f"results/logs/take/{GIVEN}.log",
+        localrule: True
         resources:
             mem_mb=memory(4000),
             runtime=60,
@@ -198,3 +215,27 @@ for GIVEN in [
             "{PYTHON} {input.code[0]:q} --model results/models/original {params.options}"
             " --tool-python results/venvs/llama-cpp/bin/python --output {params.directory}"
             " 2>&1 | tee {log} >&2"
+
+
+rule verify_checkpoint:
+    input:
+        code=code("verify_checkpoint.py"),
+        original=model_files("original"),
+        checkpoint=lambda wildcards: model_files(wildcards.checkpoint),
+    output:
+        "results/verification/{checkpoint}.json",
+    log:
+        "results/logs/verify/{checkpoint}.log",
+    threads: THREADS
+    resources:
+        mem_mb=memory(8000),
+        runtime=120,
+    params:
+        versions=versions(),
+        options=options(
+            threads=THREADS, trust_remote_code=SETTINGS.model.trust_remote_code
+        ),
+    shell:
+        "{PYTHON} {input.code[0]:q} results/checkpoints/{wildcards.checkpoint}"
+        " --original results/models/original {params.options} --output {output}"
+        " 2>&1 | tee {log} >&2"

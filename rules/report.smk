@@ -66,6 +66,10 @@ rule report:
         checkpoints=[
             file for name in SETTINGS.used_checkpoints for file in model_files(name)
         ],
+        verification=expand(
+            "results/verification/{checkpoint}.json",
+            checkpoint=SETTINGS.used_checkpoints,
+        ),
         generations=[
             file
             for system in PRECISIONS + BASELINES

@@ -34,6 +34,10 @@ rule measure_speed:
         code=code("measure_speed.py"),
         environment=ready(OTHER_PYTHON),
         checked=CHECKED_PROMPTS,
+        verified=[
+            ancient(f"results/verification/{name}.json")
+            for name in SETTINGS.used_checkpoints
+        ],
         models=[
             file
             for name in ["original", *SETTINGS.used_checkpoints]

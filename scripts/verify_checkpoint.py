@@ -8,7 +8,8 @@ from radquant.bounds import between
 from radquant.cli import run
 
 EPILOG = """exit status: 0 if every check holds, 1 if a bound is broken or the checkpoint cannot be
-read. Without --synthetic both models are in memory at once."""
+read; with --output a broken bound stands in the record, and the status is 0. To compare outputs,
+both models are in memory at once; with --output one decoder layer of each is."""
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -22,6 +23,13 @@ def parse_arguments() -> argparse.Namespace:
         "forms, on small square and non-square layers; needs no checkpoint",
     )
     add("--original", type=Path, metavar="DIR", help="the model that the checkpoint was made from")
+    add(
+        "--output",
+        type=Path,
+        metavar="JSON",
+        help="compare weights alone, and write what was found here",
+    )
+    add("--trust-remote-code", action="store_true", help="let the models' own program code run")
     add(
         "--samples",
         type=Path,
@@ -78,6 +86,8 @@ def parse_arguments() -> argparse.Namespace:
     arguments = parser.parse_args()
     if arguments.synthetic == (arguments.checkpoint is not None):
         parser.error("give either a CHECKPOINT or --synthetic")
+    if arguments.output and not arguments.original:
+        parser.error("--output needs --original, the model to compare with")
     return arguments
 
 
@@ -88,9 +98,13 @@ def main() -> None:
     import torch
 
     from radquant.verification.checkpoints import refuse_broken, table_of
-    from radquant.verification.verifying import verify, verify_packing
+    from radquant.verification.verifying import check_stored, verify, verify_packing
 
     torch.set_num_threads(arguments.threads)
+    if arguments.output:
+        code = arguments.trust_remote_code
+        check_stored(arguments.checkpoint, arguments.original, arguments.output, code)
+        return
     if arguments.synthetic:
         found = verify_packing()
     else:

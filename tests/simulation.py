@@ -23,7 +23,8 @@ from radquant.runtime.hadamard import factors
 from radquant.runtime.runtime_file import FILE
 from radquant.settings.precision import KVCache
 
-PACKED = {suffix for form in all_formats() for suffix in form.SUFFIXES}
+# Not the weight of FP8 layers: what is simulated here is stored in integers.
+PACKED = {suffix for form in all_formats() for suffix in form.SUFFIXES} - {"weight"}
 
 
 def matrix(n: int) -> Tensor:

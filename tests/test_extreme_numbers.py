@@ -24,7 +24,9 @@ from radquant.quantization.job import Job
 from radquant.quantization.quantizing import quantize
 from radquant.settings.precision import STATIC, Activations
 from radquant.settings.recipe import Recipe
-from radquant.verification.checkpoints import refuse_broken, verify_checkpoint, weight_error
+from radquant.verification.checkpoints import refuse_broken, verify_checkpoint
+from radquant.verification.distances import distance, linear_checks
+from radquant.verification.reading import Linear
 
 Tensors = dict[str, torch.Tensor]
 LAYER = "model.layers.1"
@@ -139,10 +141,10 @@ def test_an_error_of_nothing_is_told_as_it_is() -> None:
 
 
 def test_zeros_are_no_fit_of_other_weights() -> None:
-    """The factors of rows and columns could all be 0."""
     weights = torch.randn(8, 8, generator=torch.Generator().manual_seed(0))
-    assert weight_error(torch.zeros(8, 8), weights) == math.inf
-    assert weight_error(torch.zeros(8, 8), torch.zeros(8, 8)) == 0
+    zeros = Linear(torch.zeros(8, 8), torch.full((8, 8), 0.1), 4)
+    assert not all(check.holds for check in linear_checks(distance("l", zeros, weights)))
+    assert all(check.holds for check in linear_checks(distance("l", zeros, torch.zeros(8, 8))))
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])

@@ -9,16 +9,17 @@ import torch
 from gguf import GGMLQuantizationType as Type
 from safetensors.torch import save_file
 from tiny_architectures import logits_of
-from tiny_gguf import ARCHITECTURES, gguf_directory, random_blocks, write_gguf
+from tiny_gguf import ARCHITECTURES, gguf_directory, write_gguf
 from tiny_tokenizers import byte_tokenizer
 
 from radquant.checkpoints.fitting import open_config
 from radquant.checkpoints.gguf_model import beside_language
 from radquant.checkpoints.loading import load
 from radquant.errors import UserError
+from radquant.files import read_json, write_json
 from radquant.gguf.keys import check_keys
-from radquant.gguf.reading import GGUFModel, GGUFTensor, hugging_face_values, read_model
-from radquant.gguf.vocabulary import check_vocabulary
+from radquant.gguf.reading import GGUFModel, GGUFTensor, read_model
+from radquant.gguf.vocabulary import check_scores, check_vocabulary
 from radquant.model_files import stored_tensors, weight_files
 
 
@@ -54,28 +55,6 @@ def test_packed_layers_have_the_values_of_the_file(tmp_path: Path, kind: str) ->
     model.load_state_dict(values, strict=False)
     torch.testing.assert_close(logits_of(loaded.model), logits_of(model), rtol=1e-4, atol=1e-4)
     assert weight_files(tmp_path / "checkpoint") == [tmp_path / "checkpoint" / "model.gguf"]
-
-
-@pytest.mark.parametrize("kind", [Type.Q4_1, Type.Q6_K, Type.IQ4_XS, Type.Q2_K])
-def test_rows_are_taken_apart_each_by_itself(tmp_path: Path, kind: Type) -> None:
-    """More rows than are taken at a time, and the file's own order of rows."""
-    raw = random_blocks(kind, 5000 * 2)
-    path = tmp_path / "blocks"
-    path.write_bytes(bytes(64) + raw.tobytes())
-    columns = 2 * (32 if kind == Type.Q4_1 else 256)
-    tensor = GGUFTensor("blk.0.ffn_up.weight", (5000, columns), kind.name, 64)
-    from gguf.quants import dequantize
-
-    file = GGUFModel(path, "llama", {}, {})
-    with np.errstate(all="ignore"):
-        wanted = dequantize(raw.reshape(5000, -1), kind)
-    if not np.isfinite(wanted).all():  # random scales are
-        with pytest.raises(UserError, match=r"blk\.0\.ffn_up\.weight holds values that are no"):
-            hugging_face_values(file, tensor, 1, 1)
-    raw[:, :] = 1
-    path.write_bytes(bytes(64) + raw.tobytes())
-    found = hugging_face_values(file, tensor, 1, 1)
-    assert np.array_equal(found, dequantize(raw.reshape(5000, -1), kind))
 
 
 OTHER_KEYS = [
@@ -137,6 +116,28 @@ def test_gemma_s_windows_are_compared(tmp_path: Path) -> None:
     file = read_model(tmp_path / "checkpoint" / "model.gguf")
     with pytest.raises(UserError, match=r"_scalar 64, and llama\.cpp computes with 32"):
         check_keys(file, config)
+
+
+@pytest.mark.parametrize("kind", ["linear", "yarn"])
+def test_scaled_rotary_embeddings_are_compared(tmp_path: Path, kind: str) -> None:
+    gguf_directory(tmp_path, "llama")
+    config = open_config(tmp_path / "original")
+    length = {"original_max_position_embeddings": 32} if kind == "yarn" else {}
+    config.rope_parameters = {"rope_type": kind, "factor": 4.0, "rope_theta": 10000.0, **length}
+    file = read_model(tmp_path / "checkpoint" / "model.gguf")
+    with pytest.raises(UserError, match=r"rope\.scaling\.(type: linear|factor: 1), and by"):
+        check_keys(file, config)
+    keys = {"type": kind, "factor": 4.0, "original_context_length": 32}
+    keys = {f"llama.rope.scaling.{key}": value for key, value in keys.items()}
+    same = GGUFModel(file.path, "llama", file.keys | keys, file.tensors)
+    check_keys(same, config)
+    if kind == "yarn":
+        config.rope_parameters["attention_factor"] = 1.5
+        with pytest.raises(UserError, match=r"attention_factor: 1\.5 of its rotary embeddings"):
+            check_keys(same, config)
+    config.rope_parameters = {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 10000.0}
+    with pytest.raises(UserError, match="says rope_type dynamic, which is not known as GGUF"):
+        check_keys(same, config)
 
 
 def test_llama_3_s_frequencies_are_compared(tmp_path: Path) -> None:
@@ -222,3 +223,61 @@ def test_another_tokenizer_is_refused_with_how_many_tokens_differ(
         write_gguf(path, model, "llama", **changed)
         with pytest.raises(UserError, match=said):
             check_vocabulary(read_model(path), original)
+
+
+def test_scores_stand_for_the_order_of_merges() -> None:
+    """llama.cpp joins the pair with the best score, Hugging Face the first pair of its list."""
+    tokens = ["<unk>", "▁", "a", "b", "ab", "▁ab", "\n\n"]
+    merges = [("a", "b"), ("▁", "ab"), ("\n", "\n")]
+    keys = {
+        "tokenizer.ggml.scores": [0.0, -2.0, -3.0, -4.0, -0.0, -1.0, -1000.0],
+        "tokenizer.ggml.token_type": [2, 1, 1, 1, 1, 1, 4],
+    }
+    file = GGUFModel(Path("m.gguf"), "llama", keys, {})
+    check_scores(file, tokens, merges)
+    keys["tokenizer.ggml.scores"][5] = 1.0
+    with pytest.raises(UserError, match=r"1 of the 7 tokens of m\.gguf have scores that join them"):
+        check_scores(file, tokens, merges)
+    del keys["tokenizer.ggml.scores"]
+    with pytest.raises(UserError, match=r"not one number of tokenizer\.ggml\.scores for each"):
+        check_scores(file, tokens, merges)
+
+
+def test_rows_behind_the_last_token_may_be_missing(tmp_path: Path) -> None:
+    """Converters leave out rows that no token has; llama.cpp then has no logits for them."""
+    model, _ = gguf_directory(tmp_path, "gemma3_text")
+    original = tmp_path / "original"
+    wanted = logits_of(model)
+    config = read_json(original / "config.json")
+    model.resize_token_embeddings(280)
+    for directory in (original, tmp_path / "checkpoint"):
+        rows = {"quantization_config": {"quant_method": "gguf", "file": "model.gguf"}}
+        write_json(directory / "config.json", config | rows)
+    write_gguf(tmp_path / "checkpoint" / "model.gguf", model, "gemma3_text")
+    found = load(tmp_path / "checkpoint")
+    assert found.model.config.vocab_size == 280
+    ids = torch.randint(3, 49, (4, 24), generator=torch.Generator().manual_seed(5))
+    logits = found.model(input_ids=ids, use_cache=False).logits
+    torch.testing.assert_close(logits, wanted[..., :280], rtol=1e-4, atol=1e-4)
+    model.resize_token_embeddings(310)
+    write_gguf(tmp_path / "checkpoint" / "model.gguf", model, "gemma3_text")
+    with pytest.raises(UserError, match=r"has 310 rows of token_embd\.weight, .* there are 300"):
+        load(tmp_path / "checkpoint")
+
+
+def test_a_head_of_its_own_and_a_missing_one(tmp_path: Path) -> None:
+    """llama.cpp's quantizer may store the head apart though the original ties it."""
+    model, _ = gguf_directory(tmp_path, "llama")
+    path = tmp_path / "checkpoint" / "model.gguf"
+    config = read_json(tmp_path / "checkpoint" / "config.json")
+    write_json(path.parent / "config.json", config | {"tie_word_embeddings": False})
+    with pytest.raises(UserError, match=r"has no output\.weight, and the original's head is not"):
+        load(path.parent)
+    write_json(path.parent / "config.json", config)
+    head = torch.randn(300, 64)
+    write_gguf(path, model, "llama", head=head)
+    loaded = load(path.parent)
+    hidden = loaded.model.model(torch.tensor([[4, 5, 6]])).last_hidden_state
+    found = loaded.model(torch.tensor([[4, 5, 6]])).logits
+    torch.testing.assert_close(found, hidden @ head.T, rtol=1e-4, atol=1e-4)
+    assert not torch.equal(loaded.model.lm_head.weight, loaded.model.model.embed_tokens.weight)

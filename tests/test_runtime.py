@@ -322,6 +322,7 @@ def test_the_scripts_count_no_stored_token(tmp_path: Path) -> None:
         assert plain["shared_prefix_tokens"] == stored["shared_prefix_tokens"] > 0
         assert stored["activation_layers"] == 14
         assert stored["activations"] == {**values, "group_size": 64, "symmetric": True} | {
+            "type": "int",
             "clip_ratio": 1.0,
             "skip": [],
         }

@@ -193,8 +193,8 @@ def test_the_self_test_checks_it(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("toy")
 def test_messages_name_it() -> None:
     recipe = Recipe(method="gptq", bits=4, group_size=32)
-    with pytest.raises(UserError, match=r"no format 'gguf'; use one of .*, qoq, toy$"):
-        format_name(recipe, "gguf")
+    with pytest.raises(UserError, match=r"no format 'exl2'; use one of .*, gguf, toy$"):
+        format_name(recipe, "exl2")
     three = Recipe(method="rtn", bits=3, group_size=32)
     with pytest.raises(UserError, match="gemm cannot hold 3 bits; use gptq or toy for them"):
         format_name(three, "gemm")
@@ -212,15 +212,11 @@ def test_messages_name_it() -> None:
 @pytest.mark.parametrize("name", registry.STORED_FORMATS)
 def test_a_format_goes_by_its_name_in_the_registry(name: str) -> None:
     form = stored_format(name)
-    held = [
-        recipe
-        for bits in form.BITS
-        for recipe in (
-            Recipe(method="rtn", bits=bits, group_size=32),
-            Recipe(method="rtn", bits=4, group_size=32, progressive=True),
-        )
-        if form.problem(recipe) is None
-    ]
+    recipes = [Recipe(method="rtn", type=kind) for kind in form.TYPES if kind != "int"]
+    if "int" in form.TYPES:
+        recipes += [Recipe(method="rtn", bits=bits, group_size=32) for bits in form.BITS]
+        recipes.append(Recipe(method="rtn", bits=4, group_size=32, progressive=True))
+    held = [recipe for recipe in recipes if form.problem(recipe) is None]
     assert name == form.NAME
     assert held
     for recipe in held:

@@ -78,10 +78,12 @@ def write_gguf(
     kind: str,
     type_of_linears: Type = Type.F32,
     tokenizer: Any = None,
+    head: torch.Tensor | None = None,
     **changed: Any,
 ) -> dict[str, torch.Tensor]:
     """Write the language part of `model`; {name: the values that are stored} of its tensors.
 
+    head: of its own, if any; the model's is the embedding.
     changed: other values of keys, with __ for a dot, under the architecture if it is not said;
     None: left out.
     """
@@ -123,6 +125,8 @@ def write_gguf(
             values[full_name] = torch.from_numpy(
                 gguf.quants.dequantize(quantize(weight.float().numpy(), tensor_type), tensor_type)
             )
+    if head is not None:
+        writer.add_tensor("output.weight", head.numpy())
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

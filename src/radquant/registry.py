@@ -42,8 +42,10 @@ STORED_FORMATS: dict[str, str] = {
 # Formats of other programs that are read and never written.
 READ_FORMATS: dict[str, str] = {
     "fp8": "radquant.packed.formats.fp8",
+    "auto-round": "radquant.packed.formats.auto_round",
     "bitsandbytes-4bit": "radquant.packed.formats.bitsandbytes_4bit",
     "bitsandbytes-8bit": "radquant.packed.formats.bitsandbytes_8bit",
+    "torchao": "radquant.packed.formats.torchao",
 }
 ANNOTATORS: dict[str, str] = {
     "lexicon": "radquant.scoring.annotators.lexicon",

@@ -119,7 +119,7 @@ def kernel_of(file: GGUFModel) -> tuple[str, int]:
     types = Counter(
         tensor.type
         for tensor in file.tensors.values()
-        if tensor.name.startswith("blk.")
+        if tensor.name.startswith(("blk.", "output."))
         and len(tensor.shape) == 2
         and tensor.type not in FLOAT_TYPES
     )

@@ -5,7 +5,6 @@ engines here with config.json. Each key that changes the computation must say th
 file is another model's. Keys that nothing here knows are refused.
 """
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,6 +25,10 @@ ACTIVATIONS = {"gemma3": ("gelu_pytorch_tanh",)}  # that llama.cpp computes with
 LAYERS_OF_27B = 62  # by which llama.cpp knows it, and scales its attention otherwise
 PATTERN = 6  # every sixth layer of Gemma 3 sees all tokens, unless a key says otherwise
 SAME = 1e-5  # relative, of tables that are computed
+USUAL_YARN = {
+    **{"yarn_ext_factor": 1.0, "yarn_attn_factor": 1.0, "attn_factor": 1.0},
+    **{"yarn_beta_fast": 32.0, "yarn_beta_slow": 1.0},
+}
 
 
 def check_keys(model: GGUFModel, config: Any) -> None:
@@ -48,7 +51,10 @@ def check_keys(model: GGUFModel, config: Any) -> None:
         compare(model, key, model.key(key, default), value)
     check_shape_of_model(model, text)
     check_frequencies(model, text, rope)
-    known = {f"{model.architecture}.{key}" for key in (*expected, *DESCRIPTIONS)}
+    described: tuple[str, ...] = DESCRIPTIONS
+    if model.architecture != "gemma3":  # the others see all tokens in llama.cpp, whatever is said
+        described += ("attention.sliding_window",)
+    known = {f"{model.architecture}.{key}" for key in (*expected, *described)}
     for name, value in model.keys.items():
         if name.startswith(f"{model.architecture}.") and name not in known and is_set(value):
             raise UserError(
@@ -153,30 +159,26 @@ def scaling_keys(model: GGUFModel, rope: Mapping[str, Any]) -> dict[str, tuple[A
         "rope.scale_linear": (old, 0.0),
     }
     if kind == "yarn":
-        keys |= {
-            "rope.scaling.original_context_length": (
-                full.get("original_max_position_embeddings"),
-                model.key("context_length"),
-            ),
-            "rope.scaling.yarn_ext_factor": (1.0, 1.0),
-            "rope.scaling.yarn_attn_factor": (yarn_attention(full), 1.0),
-            "rope.scaling.yarn_beta_fast": (float(full.get("beta_fast") or 32.0), 32.0),
-            "rope.scaling.yarn_beta_slow": (float(full.get("beta_slow") or 1.0), 1.0),
-            "rope.scaling.attn_factor": (1.0, 1.0),
-        }
+        check_yarn(full)
+        length = full.get("original_max_position_embeddings")
+        keys["rope.scaling.original_context_length"] = (length, model.key("context_length"))
+        keys |= {f"rope.scaling.{key}": (usual, usual) for key, usual in USUAL_YARN.items()}
     return keys
 
 
-def yarn_attention(full: Mapping[str, Any]) -> float:
-    """What llama.cpp multiplies its own 1 + 0.1 ln(factor) by, to have the original's."""
-    factor, attention = float(full["factor"]), full.get("attention_factor")
-    usual = 0.1 * math.log(factor) + 1.0 if factor > 1 else 1.0
-    if attention is None and full.get("mscale") and full.get("mscale_all_dim"):
-        raise UserError(
-            "the original's config.json says mscale, which is not known as GGUF here; give the "
-            "checkpoint in another format"
-        )
-    return 1.0 if attention is None else float(attention) / usual
+def check_yarn(full: Mapping[str, Any]) -> None:
+    """Raise UserError for numbers of YaRN that llama.cpp and transformers apply in their own ways.
+
+    With the usual ones both compute the same.
+    """
+    usual = {"beta_fast": 32, "beta_slow": 1, "truncate": True, "attention_factor": None}
+    for key in (*usual, "mscale", "mscale_all_dim"):
+        value = full.get(key)
+        if value is not None and value != usual.get(key):
+            raise UserError(
+                f"the original's config.json says {key}: {value} of its rotary embeddings, which "
+                "llama.cpp applies otherwise; give the checkpoint in another format"
+            )
 
 
 def sliding_keys(

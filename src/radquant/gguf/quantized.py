@@ -11,17 +11,21 @@ from typing import Any
 
 import numpy as np
 
+from radquant.errors import UserError
 from radquant.gguf.names import text_name
+from radquant.gguf.tokenizer_keys import tokenizer_keys
 from radquant.gguf.writing import (
+    EMBEDDING,
     Written,
     float_tensor,
     in_file_order,
     language_tensors,
+    model_keys,
     original_config,
     write_gguf,
 )
-from radquant.model_files import StoredTensor
-from radquant.packed.gguf_blocks import LAYOUTS, encode, recipe_for_width
+from radquant.model_files import StoredTensor, stored_tensors
+from radquant.packed.gguf_blocks import BLOCK, LAYOUTS, encode, recipe_for_width
 from radquant.settings.recipe import Recipe
 
 FILE_TYPES = {"q4_0": 2, "q4_1": 3, "q8_0": 7, "q5_0": 8, "q4_k": 14, "q6_k": 18}  # llama_ftype
@@ -56,6 +60,23 @@ def write_quantized(
             written.append(float_tensor(config, name, tensor, own, "F32"))
     write_gguf(original, config, written, FILE_TYPES[kind], output)
     return {name: tensor for name, tensor in tensors.items() if text_name(name) is None}
+
+
+def require_writable(original: Path) -> None:
+    """Raise UserError, before hours of work, unless the model can be written as GGUF.
+
+    What can be wrong is its architecture, what config.json says of it, or its tokenizer.
+    """
+    config, stored = original_config(original), stored_tensors(original)
+    for name, tensor, own in language_tensors(config, stored):
+        if own == EMBEDDING:
+            model_keys(config, tensor.shape[0])
+            tokenizer_keys(original, tensor.shape[0])
+        if len(tensor.shape) == 2 and tensor.shape[1] % BLOCK:
+            raise UserError(
+                f"{name} has rows of {tensor.shape[1]}, which are no multiple of {BLOCK}, as the "
+                "blocks of GGUF need; use another format than gguf"
+            )
 
 
 def packed_tensor(config: Any, tensor: StoredTensor, own: str, kind: str) -> Written:

@@ -16,6 +16,7 @@ from radquant.gguf.names import ARCHITECTURES, adds_one, rotary_heads, row_order
 from radquant.gguf_header import check_model
 
 FREQUENCIES = "rope_freqs.weight"  # divisors of rotary frequencies, a table that configs compute
+IMAGES = ("v.", "mm.")  # before names of the part that sees images, in files of Ollama's own
 FLOAT_TYPES = ("F32", "F16", "BF16", "F64")
 ROWS = 4096  # that are taken apart at a time
 
@@ -56,6 +57,11 @@ class GGUFModel:
             if stored == FREQUENCIES:
                 continue
             name = to_hugging_face(stored, self.architecture)
+            if name is None and stored.startswith(IMAGES):
+                raise UserError(
+                    f"{self.path} also holds the part that sees images ({stored}), which is not "
+                    "read from GGUF here; take a file of the language model alone"
+                )
             if name is None:
                 raise UserError(
                     f"{self.path} has a tensor {stored}, which is not known for the architecture "

@@ -59,7 +59,7 @@ from radquant.quantization.rotation import (
 from radquant.quantization.rounding import naming, round_layer
 from radquant.runtime import runtime_file
 from radquant.settings.precision import FP8, NVFP4
-from radquant.settings.recipe import HADAMARD, SMOOTH, Recipe, needs_calibration, with_bits
+from radquant.settings.recipe import HADAMARD, SMOOTH, Recipe, needs_calibration
 
 STATIC_SCALES = {FP8: "input_scale", NVFP4: "input_global_scale"}
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -113,14 +113,14 @@ class Work:
     rotation: Rotation | None
     prefix: int  # tokens at the start of each calibration sequence that are the stored prefix
     device: torch.device
-    bits: Mapping[str, int] | None = None  # of each linear layer, where they differ
+    recipes: Mapping[str, Recipe] | None = None  # of each linear layer, where they differ
 
     def layer_name(self, number: int) -> str:
         return f"{self.source.architecture.decoder_layers}.{number}"
 
     def recipe_of(self, linear: str) -> Recipe:
         """The recipe of a linear layer, by its whole name."""
-        return with_bits(self.recipe, self.bits[linear]) if self.bits else self.recipe
+        return self.recipes[linear] if self.recipes else self.recipe
 
 
 @torch.inference_mode()
@@ -153,7 +153,7 @@ def quantize_layer(
         work.form,
         fitted.statistics,
         fitted.rounded_inputs,
-        work.bits,
+        work.recipes,
     )
     named = {}
     for own, tensor in (tensors | fitted.beside).items():
@@ -310,14 +310,14 @@ def quantize_model(
     sequences: Sequence[Tensor] | None,
     device: torch.device,
     prefix: Sequence[int] = (),
-    bits: Mapping[str, int] | None = None,
+    recipes: Mapping[str, Recipe] | None = None,
 ) -> Quantization:
     """Quantize every linear layer of the decoder layers; `source` is used up.
 
     work: directory of finished layers and of what the next one needs (see resuming.prepare).
     sequences: calibration token ids, each [tokens] int64; None where none are needed.
     prefix: tokens whose keys and values are stored; each sequence begins with them, and the first
-    sequence is no more than them. bits: of each linear layer by its name, where they differ.
+    sequence is no more than them. recipes: of each linear layer by its name, where they differ.
     """
     expected = check_recipe(source.model, source.architecture, recipe)
     layers = decoder_layers(source.model, source.architecture)
@@ -327,7 +327,7 @@ def quantize_model(
         head_dim = head_dim_of(source.config)
         rotation = plan_rotation(table, source.config, head_dim)
         source = replace(source, architecture=rotated_architecture(table, rotation))
-    job = Work(source, table, recipe, form, rotation, len(prefix), device, bits)
+    job = Work(source, table, recipe, form, rotation, len(prefix), device, recipes)
     first = resuming.finished_layers(work)
     arguments: LayerArguments = {}
     states: list[Hidden] = []

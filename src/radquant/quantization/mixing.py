@@ -1,11 +1,13 @@
 """Which layers get how many bits, so that a size is kept and the model's output moves least.
 
-A first pass through the layers rounds each to every number of bits that it can get, as the recipe
-says, and measures what that moves (`sensitivity`). The moves of different layers add up, to second
-order; so bits go where the most divergence is saved for a bit of a weight, until the average is
-reached. Layers that serving engines fuse (queries, keys and values; gate and up) get the same bits.
+A first pass through the layers rounds each to every number of bits, and in groups of every size,
+that it can get, as the recipe says, and measures what that moves (`sensitivity`). The moves of
+different layers add up, to second order; so bits go where one more saves the most divergence, until
+the size is reached. Layers that serving engines fuse (queries, keys and values; gate and up) get
+the same.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +21,8 @@ from radquant.families.architectures import Group
 from radquant.families.inspection import decoder_layers, head_dim_of, layer_linears
 from radquant.files import read_json, write_json
 from radquant.finite import require_finite
-from radquant.packed.formats import StoredFormat
+from radquant.packed.formats import StoredFormat, settings_for
+from radquant.packed.formats.kind import WORD
 from radquant.quantization import sensitivity
 from radquant.quantization.awq import group_scale
 from radquant.quantization.calibration_statistics import (
@@ -30,9 +33,10 @@ from radquant.quantization.calibration_statistics import (
 from radquant.quantization.hidden_states import Hidden, embed
 from radquant.quantization.original_model import Original
 from radquant.quantization.rounding import naming, round_group
-from radquant.settings.recipe import Recipe, mixture, widths, with_bits
+from radquant.settings.recipe import Recipe, candidates, mixture, with_bits
 
 CHOSEN = "bits.json"
+SCALE = 16  # bits of one that is stored
 # The layers that serving engines fuse, by the names of their last part.
 FUSED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 SEARCHED_BITS = 4  # of more, plain rounding loses a three hundredth of what 4 bits do
@@ -40,11 +44,11 @@ SEARCHED_BITS = 4  # of more, plain rounding loses a three hundredth of what 4 b
 
 @dataclass(frozen=True)
 class Unit:
-    """Linear layers that get the same bits."""
+    """Linear layers that get the same recipe, and what each of the candidates makes of them."""
 
     layers: tuple[str, ...]  # their names
-    weights: int  # how many they have together
-    moved: Mapping[int, float]  # nats a token that rounding to so many bits moves the model by
+    sizes: tuple[int, ...]  # bits that they are stored in
+    moved: tuple[float, ...]  # nats a token that rounding them moves the model by
 
 
 def choose(
@@ -54,118 +58,151 @@ def choose(
     sequences: Sequence[Tensor],
     work: Path,
     device: torch.device,
-) -> dict[str, int]:
-    """The bits of every linear layer, by its name; work: where what was measured is kept."""
-    mixed = mixture(recipe)
+) -> dict[str, Recipe]:
+    """The recipe of every linear layer, by its name; work: where what was measured is kept."""
+    mixed, able = mixture(recipe), candidates(recipe, form.BITS)
     assert mixed is not None
     if not (work / CHOSEN).is_file():
-        units = measure(open_source, recipe, widths(recipe, form.BITS), sequences, work, device)
-        chosen = allocate(units, mixed.average)
-        bits = {layer: chosen[place] for place, unit in enumerate(units) for layer in unit.layers}
-        write_json(work / CHOSEN, bits)
+        source = open_source()
+        sizes = [
+            (linear.in_features, linear.out_features)
+            for layer in decoder_layers(source.model, source.architecture)
+            for linear in layer_linears(layer, source.architecture).values()
+        ]
+        least, a_bit = room(sizes, recipe, form)
+        units = measure(open_source, able, form, sequences, work, device)
+        chosen = allocate(units, least + (mixed.average - able[0].bits) * a_bit)
+        places = {name: chosen[n] for n, unit in enumerate(units) for name in unit.layers}
+        write_json(work / CHOSEN, places)
     for name in ("state", "gradient", "measured"):
         for file in (*work.glob(f"{name}-*"), *work.glob(f".{name}-*")):
             file.unlink()
-    return dict(read_json(work / CHOSEN))
+    return {name: able[place] for name, place in read_json(work / CHOSEN).items()}
 
 
-def allocate(units: Sequence[Unit], average: float) -> list[int]:
-    """The bits of each unit: at most `average` for a weight, and the least divergence for it.
+def stored_bits(size: tuple[int, int], recipe: Recipe, form: StoredFormat) -> int:
+    """What a linear layer of (inputs, outputs) takes in a format, in bits, its bias apart."""
+    tensors = form.layer_tensors(settings_for(recipe, form), *size).values()
+    return sum(
+        math.prod(each.shape) * (SCALE if each.floating else WORD)
+        for each in tensors
+        if not each.optional and each.values is None and each.shape is not None
+    )
 
-    Each unit begins with the fewest bits. Steps to more are taken in the order of what they save
-    for a bit of a weight, the largest first; of a unit's steps only those on the lower convex hull
-    of its divergences are worth one. What is left at the end goes to the steps that still fit.
+
+def room(sizes: Sequence[tuple[int, int]], recipe: Recipe, form: StoredFormat) -> tuple[int, float]:
+    """What linear layers of these sizes take with the fewest bits in groups of the recipe's size,
+    and what one bit more of every weight takes beside it."""
+    able = candidates(recipe, form.BITS)
+    fewest, most = able[0], able[-1]
+    least = sum(stored_bits(size, fewest, form) for size in sizes)
+    largest = sum(stored_bits(size, most, form) for size in sizes)
+    return least, (largest - least) / (most.bits - fewest.bits)
+
+
+def allocate(units: Sequence[Unit], largest: float) -> list[int]:
+    """The candidate of each unit: all in `largest` bits, and the least divergence for it.
+
+    Each unit begins with the smallest. Steps to larger ones are taken in the order of what they
+    save for a bit that is stored, the largest first; of a unit's steps only those on the lower
+    convex hull of its divergences are worth one. What is left at the end goes to the steps that
+    still fit.
     """
-    chosen = [min(unit.moved) for unit in units]
-    left = average * sum(unit.weights for unit in units)
-    left -= sum(bits * unit.weights for bits, unit in zip(chosen, units, strict=True))
-    steps = [step for place, unit in enumerate(units) for step in steps_of(place, unit)]
+    chosen = [min(range(len(unit.sizes)), key=unit.sizes.__getitem__) for unit in units]
+    left = largest - sum(unit.sizes[each] for each, unit in zip(chosen, units, strict=True))
+    steps = [
+        step for place, unit in enumerate(units) for step in steps_of(place, unit, chosen[place])
+    ]
     for _, place, before, after in sorted(steps, key=lambda step: (-step[0], step[1:])):
-        cost = (after - before) * units[place].weights
+        cost = units[place].sizes[after] - units[place].sizes[before]
         if chosen[place] == before and cost <= left:
             chosen[place], left = after, left - cost
     return chosen
 
 
-def steps_of(place: int, unit: Unit) -> Iterable[tuple[float, int, int, int]]:
-    """(what a bit of a weight saves, the unit's place, bits before, bits after), steepest first."""
-    bits = min(unit.moved)
+def steps_of(place: int, unit: Unit, first: int) -> Iterable[tuple[float, int, int, int]]:
+    """(what a stored bit saves, the unit's place, candidate before, candidate after), the largest
+    saving first."""
+    now, sizes, moved = first, unit.sizes, unit.moved
     while True:
         saved = [
-            ((unit.moved[bits] - unit.moved[more]) / ((more - bits) * unit.weights), more)
-            for more in unit.moved
-            if more > bits
+            ((moved[now] - moved[larger]) / (sizes[larger] - sizes[now]), larger)
+            for larger in range(len(sizes))
+            if sizes[larger] > sizes[now]
         ]
-        most, more = max(saved, default=(0.0, bits))
+        most, larger = max(saved, default=(0.0, now))
         if most <= 0:
             return
-        yield most, place, bits, more
-        bits = more
+        yield most, place, now, larger
+        now = larger
 
 
 def measure(
     open_source: Callable[[], Original],
-    recipe: Recipe,
-    able: Sequence[int],
+    able: Sequence[Recipe],
+    form: StoredFormat,
     sequences: Sequence[Tensor],
     work: Path,
     device: torch.device,
 ) -> list[Unit]:
-    """What rounding every unit to each of the bits in `able` moves; goes on where it was."""
+    """What each of the candidates `able` makes of every unit; goes on where it was."""
     found = sensitivity.look(open_source, sequences, work, device)
     source = open_source()
-    layers = decoder_layers(source.model, source.architecture)
-    width, count = source.config.get_text_config().hidden_size, len(layers)
-    head_dim = head_dim_of(source.config)
-    lengths = tuple(map(len, sequences))
+    architecture, head_dim = source.architecture, head_dim_of(source.config)
+    count = len(decoder_layers(source.model, architecture))
+    lengths, width = tuple(map(len, sequences)), source.config.get_text_config().hidden_size
     states = [Hidden(work / f"measured-{n:04d}.f32", lengths, width) for n in range(count + 1)]
     records = [work / f"measured-{number:04d}.json" for number in range(count)]
     done = next((n for n, file in enumerate(records) if not file.is_file()), count)
     arguments = embed(source, sequences, states[0], device)
     for number in progress(range(done, count), "weigh layers", count - done, "layers"):
         layer = sensitivity.filled(source, number, device)
-        name = f"{source.architecture.decoder_layers}.{number}"
-        seen = sensitivity.see(layer, source.architecture, number, found, arguments, device)
+        name = f"{architecture.decoder_layers}.{number}"
+        seen = sensitivity.see(layer, architecture, number, found, arguments, device)
         inputs = Inputs(states[number], [arguments[n][number] for n in lengths], 0, device)
+        moved: dict[str, list[float]] = {}
         with torch.inference_mode():
             statistics = collect_statistics(
-                layer, source.architecture, inputs, states[number + 1], keep=False
+                layer, architecture, inputs, states[number + 1], keep=False
             )
-            moved: dict[str, dict[int, float]] = {}
-            for group, of_group in zip(source.architecture.groups, statistics, strict=True):
+            for group, of_group in zip(architecture.groups, statistics, strict=True):
                 require_finite(f"{name}.{group.linears[0]}", *of_group.sums())
-                for bits in able:
-                    own = with_bits(recipe, bits)
-                    errors = rounding_errors(layer, name, group, of_group, own, head_dim)
+                for recipe in able:
+                    errors = rounding_errors(layer, name, group, of_group, recipe, head_dim)
                     for linear, delta in errors.items():
                         divergence = seen[linear].divergence(delta) / found.tokens
-                        moved.setdefault(linear, {})[bits] = divergence
-        write_json(
-            records[number], units_of(name, layer_linears(layer, source.architecture), moved)
-        )
+                        moved.setdefault(linear, []).append(divergence)
+        units = units_of(name, layer_linears(layer, architecture), moved, able, form)
+        write_json(records[number], units)
         states[number].remove()
         sensitivity.free(source, number)
     return [
-        Unit(tuple(each["layers"]), each["weights"], {int(b): m for b, m in each["moved"].items()})
+        Unit(tuple(each["layers"]), tuple(each["sizes"]), tuple(each["moved"]))
         for file in records
         for each in read_json(file)
     ]
 
 
 def units_of(
-    layer: str, linears: Mapping[str, nn.Linear], moved: Mapping[str, Mapping[int, float]]
+    layer: str,
+    linears: Mapping[str, nn.Linear],
+    moved: Mapping[str, Sequence[float]],
+    able: Sequence[Recipe],
+    form: StoredFormat,
 ) -> list[dict[str, Any]]:
-    """The units of one decoder layer, as JSON. moved: of each linear layer, by its name inside."""
+    """The units of one decoder layer, as JSON. moved: by each of the candidates, of each linear
+    layer, by its name inside."""
     units: dict[str, list[str]] = {}
     for name in linears:
         parent, _, last = name.rpartition(".")
         fused = next((names[0] for names in FUSED if last in names), last)
         units.setdefault(f"{parent}.{fused}", []).append(name)
+    sizes = {name: (each.in_features, each.out_features) for name, each in linears.items()}
     return [
         {
             "layers": [f"{layer}.{name}" for name in names],
-            "weights": sum(linears[name].weight.numel() for name in names),
-            "moved": {bits: sum(moved[name][bits] for name in names) for bits in moved[names[0]]},
+            "sizes": [sum(stored_bits(sizes[n], each, form) for n in names) for each in able],
+            "moved": [sum(moved[n][place] for n in names) for place in range(len(able))],
         }
         for names in units.values()
     ]
@@ -183,7 +220,7 @@ def rounding_errors(
     by their names inside decoder layer `name`, which stays as it is."""
     weights = {each: layer.get_parameter(f"{each}.weight") for each in group.linears}
     gram: Tensor | None = statistics.gram
-    scale = torch.ones(statistics.gram.shape[0], device=statistics.gram.device)
+    scale = torch.ones(len(statistics.gram), device=statistics.gram.device)
     if recipe.bits > SEARCHED_BITS:
         recipe = recipe.model_copy(update={"method": "rtn", "rounding": "nearest"})
     if recipe.method == "awq" and group.source is not None:
@@ -200,19 +237,21 @@ def rounding_errors(
     }
 
 
-def told(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What the record says of a mixture: the average that came of it, and how many layers and what
-    share of the weights have how many bits.
+def told(layers: Sequence[Mapping[str, Any]], recipe: Recipe, form: StoredFormat) -> dict[str, Any]:
+    """What the record says of a mixture: the average that its size comes to, the bits that a weight
+    is stored in, scales and zero points included, and how many layers have how many bits.
 
     layers: the records of the linear layers.
     """
-    weights: dict[int, int] = {}
-    for each in layers:
-        size = each["in_features"] * each["out_features"]
-        weights[each["bits"]] = weights.get(each["bits"], 0) + size
-    total = sum(weights.values())
+    sizes = [(each["in_features"], each["out_features"]) for each in layers]
+    stored = sum(
+        stored_bits(size, with_bits(recipe, each["bits"], each["group_size"]), form)
+        for size, each in zip(sizes, layers, strict=True)
+    )
+    least, a_bit = room(sizes, recipe, form)
+    kinds = sorted({each["bits"] for each in layers})
     return {
-        "average": sum(bits * size for bits, size in weights.items()) / total,
-        "share": {str(bits): size / total for bits, size in sorted(weights.items())},
-        "layers": {str(b): sum(each["bits"] == b for each in layers) for b in sorted(weights)},
+        "average": candidates(recipe, form.BITS)[0].bits + (stored - least) / a_bit,
+        "stored": stored / sum(math.prod(size) for size in sizes),
+        "layers": {str(bits): sum(each["bits"] == bits for each in layers) for bits in kinds},
     }

@@ -8,7 +8,9 @@ import torch
 
 from radquant.checkpoints.loading import resolve_device
 from radquant.checkpoints.writing import write_checkpoint
+from radquant.gguf.quantized import require_writable
 from radquant.packed.formats import config_for, format_for
+from radquant.packed.gguf_blocks import LAYOUTS
 from radquant.quantization import layerwise, mixing, original_model, outliers, resuming
 from radquant.quantization.job import Job
 from radquant.quantization.onednn import onednn_products
@@ -34,6 +36,8 @@ def quantize(job: Job, recipe: Recipe, asked: str | None = None, work: Path | No
     device = resolve_device(job.device)
     form = format_for(recipe, asked)
     samples = layerwise.check_calibration(recipe, job.calibration)
+    if recipe.type in LAYOUTS:
+        require_writable(job.model)
     origin = job.origin()
 
     def open_source() -> Original:
@@ -50,13 +54,13 @@ def quantize(job: Job, recipe: Recipe, asked: str | None = None, work: Path | No
             assert samples is not None
             prefix = outliers.find_prefix(open_source, samples, work / "outliers.f32", device)
             sequences = outliers.all_behind(prefix, samples)
-        bits = None
+        recipes = None
         if mixture(recipe) is not None:
             assert sequences is not None
             original_model.check_recipe(source.model, source.architecture, recipe)
-            bits = mixing.choose(open_source, recipe, form, sequences, work, device)
+            recipes = mixing.choose(open_source, recipe, form, sequences, work, device)
         result = layerwise.quantize_model(
-            source, work, recipe, form, sequences, device, prefix, bits
+            source, work, recipe, form, sequences, device, prefix, recipes
         )
     record = {
         "recipe": recipe_values(recipe),
@@ -64,7 +68,7 @@ def quantize(job: Job, recipe: Recipe, asked: str | None = None, work: Path | No
         "model": str(job.model),
         "calibration": samples and {**origin, **layerwise.count(samples)},
         "layers": result.layers,
-        **({"bits": mixing.told(result.layers)} if bits else {}),
+        **({"bits": mixing.told(result.layers, recipe, form)} if recipes else {}),
         "checks": {
             "layers_quantized": len(result.layers),
             "largest_change_by_folding": result.largest_change,
@@ -75,7 +79,7 @@ def quantize(job: Job, recipe: Recipe, asked: str | None = None, work: Path | No
         "threads": job.threads,
         **job.costs(),
     }
-    announced = config_for(recipe, form, result.not_converted, bits)
+    announced = config_for(recipe, form, result.not_converted, recipes)
     quantization = runtime_file.announce(announced, result.online)
     write_checkpoint(
         job.model,

@@ -28,7 +28,7 @@ from radquant.quantization.calibration_statistics import (
     rounded_error,
 )
 from radquant.quantization.gptq import quantize_gptq
-from radquant.settings.recipe import INT, Recipe, uses_gptq_rounding, with_bits
+from radquant.settings.recipe import INT, Recipe, uses_gptq_rounding
 
 
 @contextmanager
@@ -48,21 +48,20 @@ def round_layer(
     form: StoredFormat,
     statistics: Sequence[InputStatistics],
     rounded_inputs: Sequence[RoundedStatistics | None],
-    bits: Mapping[str, int] | None = None,
+    recipes: Mapping[str, Recipe] | None = None,
 ) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
     """Round and pack one layer's linears, checking that unpacking gives them back.
 
     statistics: of each group's input; empty without calibration. rounded_inputs: of those that are
-    rounded; empty if none is, or if the method does not look at them. bits: of each linear layer,
-    by its whole name, where they differ; the layers of a group have the same.
+    rounded; empty if none is, or if the method does not look at them. recipes: of each linear
+    layer, by its whole name, where they differ; the layers of a group have the same.
     Returns the tensors by the names inside the layer, and a record of each linear.
     """
     tensors: dict[str, Tensor] = {}
     records = []
-    of_all = recipe
     for place, group in enumerate(architecture.groups):
-        if bits:
-            recipe = with_bits(of_all, bits[f"{name}.{group.linears[0]}"])
+        if recipes:
+            recipe = recipes[f"{name}.{group.linears[0]}"]
         settings = settings_for(recipe, form)
         exact = statistics[place].gram if statistics else None
         inputs = rounded_inputs[place] if rounded_inputs else None
@@ -90,7 +89,9 @@ def round_layer(
             if not torch.equal(unpack(packed, settings).dequantize(), evaluated.cpu()):
                 raise UserError(f"unpacking {full_name} does not give the quantized weights back")
             record = linear_record(full_name, weight, evaluated, exact, inputs)
-            records.append({**record, **({"bits": recipe.bits} if bits else {})})
+            if recipes:
+                record |= {"bits": recipe.bits, "group_size": recipe.group_size}
+            records.append(record)
             tensors |= {f"{linear_name}.{key}": value for key, value in packed.items()}
     return tensors, records
 

@@ -8,6 +8,7 @@ import pandas as pd
 
 from radquant.errors import UserError
 from radquant.reporting import words as in_words
+from radquant.settings import engines
 from radquant.settings.precision import activations_of, kv_cache_of, lm_head_of, same_rounding
 from radquant.settings.run import ORIGINAL
 
@@ -16,6 +17,7 @@ SHARED_SETTINGS = [
     *("device", "dtype", "threads"),
     *("batch_size", "max_new_tokens", "examples", "versions"),
 ]
+OF_AN_ENGINE = ("device", "dtype", "versions")
 # What every record of a precision says of how it computed, and how that is told.
 COMPUTED_AS = {
     "layers_quantized": "{} quantized layers",
@@ -74,13 +76,16 @@ def check_same_reports(found: Sequence[str], expected: Sequence[str], where: Pat
 
 
 def check_settings(shards: Mapping[str, list[dict[str, Any]]]) -> None:
-    first_place, first = None, None
+    seen: dict[str | None, tuple[str, dict[str, Any]]] = {}
     for precision, records in shards.items():
         for number, record in enumerate(records, 1):
             place = f"generations/{precision}, shard {number}"
-            if first is None:
-                first_place, first = place, record
+            apart = engines.environment(record["engine"], record["device"])
+            seen.setdefault(apart, (place, record))
             for key in SHARED_SETTINGS:
+                # Where an engine has an environment of its own, so have its records.
+                group = apart if key in OF_AN_ENGINE else next(iter(seen))
+                first_place, first = seen[group]
                 if record[key] != first[key]:
                     raise UserError(
                         f"{place} ran with {key} {record[key]!r}, but {first_place} with "

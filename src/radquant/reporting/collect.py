@@ -170,7 +170,7 @@ def collect(results: str | Path, config: Mapping[str, Any]) -> Run:
     likelihood = {name: _read_likelihood(results, name, every_id) for name in precisions}
     check_tokens(likelihood)
     used = sorted({config["precisions"][name]["checkpoint"] for name in precisions} - {ORIGINAL})
-    quantization = {name: _read_quantization(results / "checkpoints" / name) for name in used}
+    quantization = {name: _read_quantization(results, name) for name in used}
     run = Run(
         folder=results,
         config=config,
@@ -359,7 +359,12 @@ def _read_likelihood(results: Path, precision: str, ids: Sequence[str]) -> pd.Da
     return table
 
 
-def _read_quantization(folder: Path) -> dict[str, Any]:
+def _read_quantization(results: Path, name: str) -> dict[str, Any]:
+    """A checkpoint's quantization.json, and under "verification" what was found of its weights.
+
+    None of results of a time when checkpoints were not verified.
+    """
+    folder = results / "checkpoints" / name
     record = _read_record(
         folder / "quantization.json",
         ["layers", "files", "wall_seconds", "cpu_seconds", "peak_process_bytes"],
@@ -369,7 +374,10 @@ def _read_quantization(folder: Path) -> dict[str, Any]:
             f"{folder / 'quantization.json'} names neither a recipe nor a source; delete the "
             "directory and run again"
         )
-    return record
+    verified = results / "verification" / f"{name}.json"
+    keys = ["notes", "checks", "worst", "broken"]
+    found = _read_record(verified, keys) if verified.exists() else None
+    return {**record, "verification": found}
 
 
 def _stated(folder: Path) -> dict[str, Any]:

@@ -125,8 +125,8 @@ def speed_notes(performance: Mapping[str, Any]) -> list[str]:
         )
     if any(row["why_no_ratio"] == OTHER_ENGINE for row in timed.values()):
         notes.append(
-            "Engines differ, as no other could run some precisions: a ratio is given only where "
-            "the engine is the original's."
+            "Engines differ, as is asked for or as no other could run some precisions: a ratio is "
+            "given only where the engine is the original's."
         )
     return notes
 

@@ -29,6 +29,7 @@ DEGENERATE, CUT_OFF, SAME = 0.25, 0.50, 0.80
 # Reports that state a definite finding and lose one, of all that state one; and how many at least.
 LOST, FEWEST_LOST = 0.50, 2
 UNREAD = ("language", "nothing seen in the references", "nothing seen in the outputs")
+BROKEN = "broken checkpoint"
 FAULTS = ("empty", "prompt echo", "repetition")
 # Outputs that differ from the original's, of all; scores that differ, of these.
 OTHER_OUTPUTS, OTHER_SCORES = 0.05, 0.10
@@ -45,7 +46,11 @@ def fitness(facts: Facts) -> dict[str, Any]:
     """
     reasons = list(_of_run(facts))
     own = {
-        name: [*_of_outputs(name, row, facts["reports"]), *_of_changes(name, row, facts["reports"])]
+        name: [
+            *_of_checkpoint(name, row.get("broken")),
+            *_of_outputs(name, row, facts["reports"]),
+            *_of_changes(name, row, facts["reports"]),
+        ]
         for name, row in facts["systems"].items()
         if name != ORIGINAL
     }
@@ -105,6 +110,20 @@ def _not_english(whose: str, row: Facts) -> Reason:
         "the annotator reads English alone.",
         known_words=row["known_words"],
     )
+
+
+def _of_checkpoint(name: str, broken: Sequence[Facts] | None) -> Iterator[Reason]:
+    """A checkpoint whose weights are not the original's, rounded: nothing follows of quantizing."""
+    if broken:
+        others = len({each["layer"] for each in broken}) - 1
+        more = f" and {counted(others, 'other part')}" if others else ""
+        yield _reason(
+            BROKEN,
+            f"{name} is broken: {broken[0]['layer']}{more} of its checkpoint cannot have been made "
+            "of the original.",
+            layer=broken[0]["layer"],
+            others=others,
+        )
 
 
 def _of_outputs(name: str, row: Facts, reports: int) -> Iterator[Reason]:
@@ -272,6 +291,7 @@ def facts_of(run: Run, quality: Mapping[str, Any]) -> dict[str, Any]:
         "systems": {
             name: {
                 **_counts(run, name),
+                "broken": _broken(run, name),
                 "same_references": same,
                 "other_outputs": quality["changes"][name]["changed"]["reports"]
                 if name != ORIGINAL
@@ -283,6 +303,12 @@ def facts_of(run: Run, quality: Mapping[str, Any]) -> dict[str, Any]:
             for name in run.precisions
         },
     }
+
+
+def _broken(run: Run, name: str) -> list[dict[str, Any]]:
+    """What verification found to be out of bounds in a precision's checkpoint."""
+    record = run.quantization.get(run.checkpoint(name), {})
+    return list((record.get("verification") or {}).get("broken", []))
 
 
 def _counts(run: Run, name: str) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from radquant.reporting.leak import leak_warning
 from radquant.settings.recipe import WHOLE_ROW, known_poor
 
 Summary = Mapping[str, Any]
+SHOWN_BROKEN = 5  # checks of a checkpoint, of those that do not hold
 
 
 def data_section(summary: Summary) -> str:
@@ -110,6 +111,7 @@ def quantization_section(summary: Summary) -> str:
         if largest or checked:
             notes.append(f"{escape(name)}: {largest}{checked}".strip())
         notes += [f"{escape(name)}: {escape(note)}" for note in record["notes"]]
+        notes += _verified(name, record["verification"])
         notes += [f"**{escape(name)}: {escape(caveat)}.**"] if caveat else []
         if recipe and (caution := known_poor(recipe)):
             notes.append(f"**{escape(name)}: {escape(caution)}.**")
@@ -126,6 +128,28 @@ def quantization_section(summary: Summary) -> str:
     shown = table(*without_absent(header, rows), left=2)
     parts = ["## Quantization", shown, lead, bullets(*notes)]
     return "\n\n".join([*parts, "How each precision computes:", _layer_table(summary)])
+
+
+def _verified(name: str, found: Mapping[str, Any] | None) -> list[str]:
+    """What was found when a checkpoint's weights were compared with the original's."""
+    if found is None:
+        return [f"{escape(name)}: its weights were not compared with the original's."]
+    broken = found["broken"]
+    if not broken:
+        count = f"{found['checks']:,}"
+        return [f"{escape(name)}: all {count} checks of its weights against the original's hold."]
+    shown = "; ".join(
+        f"{each['layer']}: {each['what']} is {_measured(each['measured'])}, at most "
+        f"{_measured(each['bound'])}"
+        for each in broken[:SHOWN_BROKEN]
+    )
+    more = len(broken) - SHOWN_BROKEN
+    rest = f"; {more:,} more checks are broken" if more > 0 else ""
+    return [f"**{escape(name)} is broken:** {escape(shown)}{rest}."]
+
+
+def _measured(value: float | None) -> str:
+    return "no finite number" if value is None else f"{value:.3g}"
 
 
 def _group(size: int | None) -> str:

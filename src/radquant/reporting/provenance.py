@@ -20,7 +20,9 @@ from radquant import code
 from radquant.errors import UserError
 from radquant.files import read_json, sha256_file, sha256_text
 from radquant.reporting.collect import BASELINES, ORIGINAL, Run, annotator_of
+from radquant.settings import engines
 from radquant.settings.chosen import kinds
+from radquant.settings.precision import LLAMA_CPP
 from radquant.settings.recipe import OWN
 
 FORMAT = 2  # 1 did not say which code each stage read
@@ -80,7 +82,7 @@ def code_version(config: Mapping[str, Any]) -> dict[str, Any]:
     from it in one of these files. `stages` names those that each stage of a run with this
     configuration reads.
     """
-    chosen, scripts = kinds(config), code.script("report.py").parent
+    chosen, scripts = kinds(config, of_precisions=True), code.script("report.py").parent
     stages = {stage: code.names(path, chosen) for stage, path in _scripts(scripts)}
     return {**_checkout(), "stages": stages}
 
@@ -159,9 +161,15 @@ def packages() -> dict[str, str]:
 
 
 def _environments(run: Run) -> dict[str, Any]:
-    """What is installed where other tools and annotators ran: AutoAWQ, GPTQModel, RadGraph."""
+    """What is installed where other tools, engines and annotators ran: AutoAWQ, vLLM, RadGraph."""
     recipes = [run.config["checkpoints"][name] for name in run.quantization]
     names = {str(recipe["tool"]) for recipe in recipes if recipe.get("tool")} - {OWN}
+    names.discard(LLAMA_CPP)  # the name of its environment is that of the engine's
+    compute = run.config["compute"]
+    there = [row["engine"] or compute["engine"] for row in run.config["precisions"].values()]
+    there += [LLAMA_CPP for recipe in recipes if recipe.get("tool") == LLAMA_CPP]
+    found = {engines.environment(name, compute["device"]) for name in there}
+    names |= {name for name in found if name is not None}
     if annotator_of(run.config).ENVIRONMENT:
         names.add(str(annotator_of(run.config).ENVIRONMENT))
     places = {name: run.folder / "venvs" / name / "ready.json" for name in sorted(names)}

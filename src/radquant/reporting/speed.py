@@ -35,7 +35,7 @@ def why_no_speed(config: Mapping[str, Any]) -> str | None:
     compute = config.get("compute", {})
     if not config.get("speed", {}).get("repeats"):
         return "the configuration asks for none (speed: repeats)"
-    if engines.environment(compute["engine"], compute["device"]) is not None:
+    if not engines.timed(compute["engine"]):
         return f"the engine {compute['engine']} runs in an environment of its own"
     return None
 

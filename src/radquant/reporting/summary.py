@@ -23,8 +23,8 @@ from radquant.reporting.comparisons import (
     interval_record,
     score,
 )
-from radquant.reporting.fitness import facts_of, fitness
-from radquant.reporting.judgement import judge
+from radquant.reporting.fitness import BROKEN, facts_of, fitness
+from radquant.reporting.judgement import UNFIT, judge
 from radquant.reporting.performance import performance as performance_of
 from radquant.reporting.provenance import machine, provenance
 from radquant.reporting.rulers import rulers
@@ -98,8 +98,11 @@ def _judge(quality: dict[str, Any], confidence: float) -> None:
     found = quality["fitness"]
     for column in tested():
         for name, row in quality["differences"][column.name].items():
-            fit = found["fit"] and not found["precisions"][name]
+            reasons = found["precisions"][name]
+            fit = found["fit"] and not reasons
             row["state"] = judge(row, confidence, fit, less_is_better=column.better == "less")
+            if any(each["kind"] == BROKEN for each in reasons):  # a loss is not quantizing's
+                row["state"] = UNFIT
 
 
 def _means(run: Run, system: str) -> dict[str, Any]:
@@ -147,6 +150,7 @@ def _recipe(record: Mapping[str, Any]) -> dict[str, Any]:
         "prefix": record.get("prefix", []),  # other tools store none
         "tool": record.get("tool"),
         "checks": record.get("checks", {}),
+        "verification": record.get("verification"),
         "layers": len(layers),
         "errors": errors,
     }
@@ -173,7 +177,7 @@ def _machine(run: Run) -> dict[str, Any]:
         **machine(),
         "versions": {
             **{name: version(name) for name in ("radquant", "snakemake", "numpy", "scipy")},
-            **first["versions"],
+            **{name: each for shard in shards for name, each in shard["versions"].items()},
             "python": platform.python_version(),
         },
     }

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from radquant.reporting.collect import ORIGINAL
-from radquant.reporting.fitness import unread
+from radquant.reporting.fitness import BROKEN, unread
 from radquant.reporting.formatting import UNIT, points, size
 from radquant.reporting.judgement import (
     BETTER,
@@ -34,7 +34,7 @@ def verdict(quality: Quality, performance: Mapping[str, Any], text_input: bool =
         return _original_alone(quality, performance, text_input)
     found = [
         _first_line(quality),
-        _cost(quality),
+        _broken(quality) or _cost(quality),
         _changes(quality),
         saving(
             quality["precisions"],
@@ -165,6 +165,25 @@ def _more_reports(needed: Mapping[str, int] | None, reports: int) -> str:
     if low <= reports:
         return f"up to {high:,} reports"
     return f"{low:,} reports" if low == high else f"{low:,} to {high:,} reports"
+
+
+def _broken(quality: Quality) -> str:
+    """Name a precision whose checkpoint is broken, unless the first line does."""
+    precisions = quality["fitness"]["precisions"]
+    found = {
+        name: each["sentence"]
+        for name, reasons in precisions.items()
+        for each in reasons
+        if each["kind"] == BROKEN
+    }
+    told = best(quality, list(_rows(quality))) if quality["fitness"]["fit"] else None
+    left = [name for name in found if name != told or _rows(quality)[name]["state"] != UNFIT]
+    if len(left) > 1:
+        return (
+            f"{len(left)} precisions are broken, {left[0]} among them: their weights cannot have "
+            "been made of the original's."
+        )
+    return f"{found[left[0]][0].upper()}{found[left[0]][1:]}" if left else ""
 
 
 def _cost(quality: Quality) -> str:

@@ -7,13 +7,17 @@ from radquant import registry
 from radquant.settings import engines
 
 
-def kinds(config: Mapping[str, Any]) -> dict[str, list[str]]:
+def kinds(config: Mapping[str, Any], of_precisions: bool = False) -> dict[str, list[str]]:
     """{table of the registry: names}, for `radquant.code`; of other tables every kind counts.
 
     Model families and stored formats are known by what is in files, so they are no choice.
+    of_precisions: also the engines that precisions name themselves, which are code of these alone.
     """
     engine = config.get("compute", {}).get("engine", engines.AUTO)
     meant = {*engines.meant(engine), *engines.meant(engines.scoring(engine))}
+    if of_precisions:
+        own = (precision.get("engine") for precision in config.get("precisions", {}).values())
+        meant |= {name for name in own if name}
     chosen = {
         "CORPUS_FORMATS": {config.get("corpus", {}).get("format")},
         "ANNOTATORS": {config.get("scoring", {}).get("annotator")},
@@ -21,9 +25,9 @@ def kinds(config: Mapping[str, Any]) -> dict[str, list[str]]:
         "ENGINES": meant,
     }
     # Of a kind that lies elsewhere, no code of this package counts.
-    own = {name: getattr(registry, name) for name in chosen}
+    tables = {name: getattr(registry, name) for name in chosen}
     return {
-        name: sorted(each for each in found if own[name].get(each, "").startswith("radquant."))
+        name: sorted(each for each in found if tables[name].get(each, "").startswith("radquant."))
         for name, found in chosen.items()
     }
 

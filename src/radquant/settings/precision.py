@@ -17,7 +17,7 @@ LARGEST_KEPT = 1e6  # larger than any activation
 DYNAMIC, STATIC = "dynamic", "static"
 ACTIVATION_GRANULARITIES = (TENSOR, TOKEN, GROUP)
 INTEGER_BITS = (4, 8)
-CACHE_GRANULARITIES = (TENSOR, TOKEN, HEAD, GROUP)
+CACHE_GRANULARITIES = (TOKEN, HEAD, GROUP)
 INT, FP8, MXFP4, NVFP4 = "int", "fp8", "mxfp4", "nvfp4"
 ROUNDED_TO = (INT, FP8, MXFP4, NVFP4)
 LLAMA_CPP = "llama.cpp"
@@ -138,7 +138,7 @@ class KVCache(Section):
         "llama.cpp, which has no others, and fix all",
     )
     bits: Annotated[int, OneOf((4, 5, 8))] = Field(description="Bits of a key's or value's channel")
-    granularity: Annotated[str, OneOf(CACHE_GRANULARITIES)] = Field(
+    granularity: Annotated[str, OneOf((TENSOR, *CACHE_GRANULARITIES))] = Field(
         HEAD,
         description="What shares a scale; token (all its heads), head, or group of a head's "
         "channels; fp8 only: tensor (one fixed scale a layer: the checkpoint's, or 1)",

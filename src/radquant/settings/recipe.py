@@ -39,8 +39,8 @@ class MixedBits(Section):
     average: float = Field(
         ge=min(MIXED_WIDTHS),
         le=max(MIXED_WIDTHS),
-        description="Bits that a weight of the linear layers has on average, at most; scales and "
-        "zero points come on top, as they do on bits that are the same everywhere",
+        description="The linear layers take no more room than if every weight had so many bits, in "
+        "groups of group_size; it may be spent on bits, and on scales of smaller groups",
     )
 
 
@@ -67,7 +67,8 @@ class Recipe(Section):
     bits: Bits = Field(
         4,
         description="Bits of a weight; 2 not with awq, 5 and 6 only with types that have them. "
-        "{average: 4.25} gives each layer 4 or 8, with gptq also 3, by what rounding it costs",
+        "{average: 4.25} gives each layer 4 or 8, with gptq also 3, and groups of group_size or "
+        "smaller ones, by what rounding it costs",
     )
     group_size: Annotated[int, OneOf(GROUP_SIZES)] = Field(
         128,
@@ -180,7 +181,8 @@ def check_type(recipe: Recipe) -> None:
     if recipe.type == INT and recipe.group_size not in INTEGER_GROUP_SIZES:
         sizes = ", ".join(map(str, INTEGER_GROUP_SIZES))
         raise wrong(f": type int has no groups of {recipe.group_size}; use one of {sizes}")
-    if recipe.type == INT and recipe.bits not in INTEGER_BITS and isinstance(recipe.bits, int):
+    whole = mixture(recipe) is None
+    if recipe.type == INT and whole and recipe.bits not in INTEGER_BITS:
         bits = ", ".join(map(str, INTEGER_BITS))
         raise wrong(f": type int has no {recipe.bits} bits; use one of {bits}")
     if recipe.type != INT and (recipe.desc_act or recipe.progressive):
@@ -202,9 +204,9 @@ def mixture(recipe: Recipe) -> MixedBits | None:
     return bits if isinstance(bits, MixedBits) else None
 
 
-def with_bits(recipe: Recipe, bits: int) -> Recipe:
-    """The recipe of layers that get so many bits."""
-    return recipe.model_copy(update={"bits": bits})
+def with_bits(recipe: Recipe, bits: int, group_size: int) -> Recipe:
+    """The recipe of layers that get so many bits in such groups."""
+    return recipe.model_copy(update={"bits": bits, "group_size": group_size})
 
 
 def bits_in_words(values: Mapping[str, Any]) -> str:
@@ -220,6 +222,20 @@ def widths(recipe: Recipe, held: Collection[int] = MIXED_WIDTHS) -> tuple[int, .
     """
     least = 3 if uses_gptq_rounding(recipe) else 4
     return tuple(each for each in MIXED_WIDTHS if each >= least and each in held)
+
+
+def candidates(recipe: Recipe, held: Collection[int]) -> tuple[Recipe, ...]:
+    """The recipes that a layer of a mixture can get: so many bits, in groups as they are asked for
+    or, as scales are bits, too, in smaller ones. held: the bits that the format holds.
+
+    With 8 bits more scales gain nothing.
+    """
+    sizes = [each for each in INTEGER_GROUP_SIZES if WHOLE_ROW < each < recipe.group_size]
+    return tuple(
+        with_bits(recipe, bits, size)
+        for bits in widths(recipe, held)
+        for size in (recipe.group_size, *(sizes if bits < max(MIXED_WIDTHS) else ()))
+    )
 
 
 def check_mixture(recipe: Recipe) -> None:
@@ -264,13 +280,20 @@ class Checkpoint(Recipe):
     )
     format: Annotated[str | None, OneOf(registry.STORED_FORMATS, after=(None,))] = Field(
         None,
-        description="Layout of the packed tensors; if null, qoq for progressive ones, else gemm "
-        "for awq and rtn (compressed-tensors for an average of bits) and gptq for gptq",
+        description="Layout of the packed tensors; if null, gguf or compressed-tensors by type, of "
+        "integers qoq for progressive ones, else gemm for awq and rtn (compressed-tensors for an "
+        "average of bits) and gptq for gptq",
     )
 
     @property
     def recipe(self) -> Recipe:
         return Recipe(**{name: getattr(self, name) for name in Recipe.model_fields})
+
+    @property
+    def weight_files(self) -> tuple[str, ...]:
+        """The files of a finished checkpoint that hold its weights."""
+        form = registry.load_kind(registry.STORED_FORMATS, format_name(self, self.format))
+        return (getattr(form, "FILE", "model.safetensors"),)
 
 
 def recipe_of(values: Mapping[str, Any]) -> Recipe:

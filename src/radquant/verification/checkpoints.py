@@ -1,16 +1,15 @@
-"""A packed checkpoint against what it says of itself, and against the model it was made from.
+"""A quantized checkpoint against what it says of itself, and against the model it was made from.
 
-AWQ moves scales from a linear layer's inputs into the layer before, so its weights are no longer
-the original's. Three comparisons hold for every method: the weights up to one factor for each row
-and each column, a decoder layer's output for the original's input, and the logits. A rotated
-checkpoint's weights and layers are compared with those of the original rotated in the same way, its
-logits with those of the original as it is. Inputs are not rounded, and a stored prefix is left out.
+Every weight is compared with the original's (`weights`). What the checkpoint computes can be, too:
+a decoder layer's output for the original's input, and the logits. A rotated checkpoint's layers are
+then compared with those of the original rotated in the same way, its logits with those of the
+original as it is. Inputs are not rounded, and a stored prefix is left out.
 """
 
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +24,23 @@ from radquant.errors import UserError
 from radquant.families.inspection import architecture_of, head_dim_of
 from radquant.files import read_json
 from radquant.finite import largest_of
-from radquant.packed.linear import PackedLinear
+from radquant.packed.linear import PackedLinear, QuantizedLinear
 from radquant.quantization.rotated_embeddings import rotate_model
 from radquant.quantization.rotation import plan_rotation
 from radquant.runtime.activations import quantized_layers
-from radquant.runtime.runtime_file import OWN_METHOD, Runtime, online_rotations
+from radquant.runtime.runtime_file import OWN_METHOD, Runtime, online_rotations, read_runtime
 from radquant.settings.precision import GROUP
+from radquant.verification.distances import FITTED, WEIGHTS
+from radquant.verification.reading import open_checkpoint
 from radquant.verification.selftest import Check
 from radquant.verification.stored_layers import file_checks
+from radquant.verification.weights import compare_weights
 
-FIT_ROUNDS = 3
 SHOWN_BROKEN = 10
-WEIGHTS, OUTPUT = ": weights", ": output"
+OUTPUT = ": output"
+ALONE = (
+    "without --original only the form of what is stored was checked, and not one value of a weight"
+)
 
 
 @dataclass(frozen=True)
@@ -46,35 +50,34 @@ class Bounds:
     They tell a broken checkpoint from a sound one, not a good one from a poor one.
     """
 
-    weight: float  # relative error of a linear layer's weights, up to factors of rows and columns
     layer: float  # error of what a decoder layer adds to its input, relative to that
     divergence: float  # mean KL divergence of the next token from the original's, nats
 
 
-# Errors of sound checkpoints of SmolLM2-135M with room above them; a zero that is off by one or
-# words that are read in a wrong order exceed them.
+# Errors of sound checkpoints of SmolLM2-135M with room above them.
 USUAL = {
-    2: Bounds(1.0, 2.0, 20.0),
-    3: Bounds(0.7, 1.0, 6.0),
-    4: Bounds(0.4, 0.6, 2.0),
-    8: Bounds(0.04, 0.1, 0.1),
+    2: Bounds(2.0, 20.0),
+    3: Bounds(1.0, 6.0),
+    4: Bounds(0.6, 2.0),
+    8: Bounds(0.1, 0.1),
 }
 # As these many bits count weights that are fitted to inputs of so many.
-FITTED = {8: 4, 4: 3}
+AS_FITTED = {8: 4, 4: 3}
 
 
-def runtime_checks(
-    runtime: Runtime, packed: Mapping[str, PackedLinear], model: Any
-) -> Iterator[Check]:
-    """Static ranges, one for each layer whose input is rounded, and the states of a prefix."""
+def runtime_checks(runtime: Runtime, widths: Mapping[str, int], model: Any) -> Iterator[Check]:
+    """Static ranges, one for each layer whose input is rounded, and the states of a prefix.
+
+    widths: the number of inputs of every packed layer. model: may be an empty one.
+    """
     if runtime.static:
         assert runtime.activations is not None
         settings = runtime.activations
-        rounded = set(quantized_layers(list(packed), settings))
+        rounded = set(quantized_layers(list(widths), settings))
         amiss = len(rounded ^ runtime.static.keys())
         yield Check("static ranges: layers without, or with one too many", amiss, 0)
         for name in sorted(rounded & runtime.static.keys()):
-            grid, width = runtime.static[name], packed[name].in_features
+            grid, width = runtime.static[name], widths[name]
             count = width // settings.group_size if settings.granularity == GROUP else 1
             shapes = [grid.scale.shape, grid.zero.shape]
             yield Check(
@@ -113,54 +116,24 @@ def rotate_like(model: Any, directory: Path, online: tuple[str, ...]) -> None:
     rotate_model(model, architecture, rotation)
 
 
-def bits_of_bounds(directory: Path, bits: int) -> int:
-    """Whose bounds hold: those of fewer bits where weights are fitted to rounded inputs.
+def fitted_to(directory: Path) -> int | None:
+    """To inputs of how many bits a checkpoint's weights are fitted by its record; None: to exact.
 
     They make good for what rounding does to inputs, and are off where these are exact.
     """
     if not (directory / RECORD).is_file():
-        return bits
-    recipe = read_json(directory / RECORD).get("recipe", {})
+        return None
+    recipe = read_json(directory / RECORD).get("recipe") or {}
     rounding = recipe.get("activations")
-    if not rounding or recipe["method"] == "rtn":
-        return bits
-    return min(bits, FITTED[rounding["bits"]])
+    if not rounding or recipe.get("method") == "rtn":
+        return None
+    return int(rounding["bits"]) if rounding["bits"] in FITTED else min(FITTED)
 
 
 def seeded_sequences(count: int, length: int, vocabulary: int, seed: int) -> list[Tensor]:
     """Random token ids, each [length] int64."""
     generator = torch.Generator().manual_seed(seed)
     return [torch.randint(0, vocabulary, (length,), generator=generator) for _ in range(count)]
-
-
-def weight_error(weight: Tensor, original: Tensor) -> float:
-    """‖W − diag(r)·O·diag(c)‖ / ‖W‖ for the factors r and c that make it least, [out, in] float32.
-
-    Plain rounding leaves r = c = 1. Found in turns, each a least-squares fit. Zeros fit zeros
-    alone.
-    """
-    if not weight.any():
-        return math.inf if original.any() else 0.0
-    rows = torch.ones(len(weight), 1, device=weight.device)
-    columns = torch.ones(1, weight.shape[1], device=weight.device)
-    tiny = torch.finfo(torch.float32).tiny
-    for _ in range(FIT_ROUNDS):
-        scaled = rows * original
-        columns = (weight * scaled).sum(0, True) / (scaled**2).sum(0, True).clamp(min=tiny)
-        scaled = original * columns
-        rows = (weight * scaled).sum(1, True) / (scaled**2).sum(1, True).clamp(min=tiny)
-    return float((weight - rows * original * columns).norm() / weight.norm().clamp(min=tiny))
-
-
-def weight_checks(
-    packed: Mapping[str, PackedLinear], original: nn.Module, bound: float
-) -> Iterator[Check]:
-    """The dequantized weights of every linear layer against the original's."""
-    layers = progress(packed.items(), "compare weights", len(packed), "layers")
-    for name, layer in layers:
-        weight = original.get_parameter(f"{name}.weight").float()
-        error = weight_error(layer.dequantize().T.contiguous(), weight)
-        yield Check(f"{name}{WEIGHTS}", error, bound)
 
 
 def layers_path(names: Sequence[str]) -> str:
@@ -251,8 +224,9 @@ def divergence(expected: Tensor, logits: Tensor) -> Tensor:
 
 def changed_bounds(bits: int, given: Mapping[str, float | None]) -> Bounds:
     """The usual bounds for `bits`, or those given instead."""
-    values = {**vars(USUAL[bits]), **{k: v for k, v in given.items() if v is not None}}
-    return Bounds(**values)
+    usual = USUAL[max((each for each in USUAL if each <= bits), default=min(USUAL))]
+    named = {k: v for k, v in given.items() if v is not None and k in vars(usual)}
+    return Bounds(**{**vars(usual), **named})
 
 
 @dataclass
@@ -263,6 +237,39 @@ class Verification:
     checks: list[Check]
 
 
+def verify_weights(
+    directory: Path, original: Path | None, most: float | None = None, code: bool = False
+) -> Verification:
+    """Check what a checkpoint stores, and every weight against the original's in `original`.
+
+    most: the bound of a linear layer's relative error, instead of the usual. code: whether the
+    models' own program code may run. One decoder layer of each is in memory at a time. Raises
+    UserError for a checkpoint that cannot be read, or is none of this original.
+    """
+    checkpoint = open_checkpoint(directory, code)
+    model: Any = checkpoint.model
+    widths = {name: model.get_submodule(name) for name in checkpoint.packed}
+    widths = {n: each.in_features for n, each in widths.items() if isinstance(each, nn.Linear)}
+    checks = list(
+        runtime_checks(read_runtime(directory, checkpoint.quantization), widths, checkpoint.model)
+    )
+    notes = [checkpoint.about]
+    if original is None:
+        notes.append(ALONE)
+    else:
+        if checkpoint.quantization.get("quant_method") == OWN_METHOD:
+            notes.append("rotated: compared with the original rotated in the same way")
+        found = compare_weights(checkpoint, original, fitted_to(directory), code)
+        named = f": {WEIGHTS}"
+        checks += [
+            replace(each, bound=most) if most is not None and each.name.endswith(named) else each
+            for each in found
+        ]
+    recorded = (directory / RECORD).is_file()
+    hashes = "the sha256 of every file is the one recorded" if recorded else "no record of hashes"
+    return Verification([*notes, hashes], checks)
+
+
 def verify_checkpoint(
     directory: Path,
     original: Path | None,
@@ -271,41 +278,79 @@ def verify_checkpoint(
     dtype: torch.dtype,
     seeded: tuple[int, int, int] = (4, 64, 0),
 ) -> Verification:
-    """Check a checkpoint, and compare it with the original if its directory is given.
+    """Check a checkpoint, and compare weights and outputs with the original's if that is given.
 
     sequences: token ids, each [tokens] int64; None: `seeded` (count, length, seed) random ones.
-    given: bounds by the names of `Bounds` to use instead of the usual. Both models are in memory
-    in `dtype`. Raises UserError if the checkpoint cannot be read at all.
+    given: bounds by the names of `Bounds`, and "weight", to use instead of the usual. Both models
+    are in memory in `dtype`. Raises UserError if the checkpoint cannot be read at all.
     """
+    found = verify_weights(directory, original, given.get("weight"))
     loaded = load(directory, dtype=dtype)
-    packed = {n: m for n, m in loaded.model.named_modules() if isinstance(m, PackedLinear)}
-    if not packed:
-        raise UserError(f"{directory} holds no packed layer; name a quantized checkpoint")
+    layers = {n: m for n, m in loaded.model.named_modules() if isinstance(m, QuantizedLinear)}
+    packed = {name: each for name, each in layers.items() if isinstance(each, PackedLinear)}
     config = read_json(directory / "config.json")["quantization_config"]
-    settings = read_settings(directory, config)
-    recorded = (directory / RECORD).is_file()
-    hashes = "the sha256 of every file is the one recorded" if recorded else "no record of hashes"
-    group = "whole rows" if settings.group_size == -1 else f"groups of {settings.group_size}"
-    notes = [f"{settings.format}, {settings.bits} bits, {group}, {len(packed)} packed layers"]
-    checks = list(file_checks(directory, packed, compared=original is not None))
-    checks += runtime_checks(loaded.runtime, packed, loaded.model)
-    if original is not None:
-        reference = load(original, dtype=dtype)
-        if type(reference.model) is not type(loaded.model):
-            raise UserError(f"{original} holds another kind of model than {directory}")
-        bounds = changed_bounds(bits_of_bounds(directory, settings.bits), given)
-        if sequences is None:
-            sequences = seeded_sequences(
-                seeded[0], seeded[1], loaded.model.get_input_embeddings().num_embeddings, seeded[2]
-            )
-        expected = [logits_of(reference.model, ids) for ids in sequences]
-        if config.get("quant_method") == OWN_METHOD:
-            rotate_like(reference.model, directory, online_rotations(config))
-            notes.append("rotated: compared with the original rotated in the same way")
-        checks += weight_checks(packed, reference.model, bounds.weight)
-        path = layers_path(list(packed))
-        checks += output_checks(loaded.model, reference.model, path, sequences, expected, bounds)
-    return Verification([*notes, hashes], checks)
+    if packed:
+        found.checks += file_checks(directory, packed, compared=original is not None)
+    if original is None:
+        return found
+    reference = load(original, dtype=dtype)
+    # What rounding costs is bounded by the fewest bits of a layer.
+    bits = min((each.bits for each in packed.values()), default=4)
+    fitted = fitted_to(directory)
+    if fitted is not None:
+        bits = min(bits, AS_FITTED[fitted])
+    if packed:
+        bits = min(bits, read_settings(directory, config).bits)
+    bounds = changed_bounds(bits, given)
+    if sequences is None:
+        sequences = seeded_sequences(
+            seeded[0], seeded[1], loaded.model.get_input_embeddings().num_embeddings, seeded[2]
+        )
+    expected = [logits_of(reference.model, ids) for ids in sequences]
+    if config.get("quant_method") == OWN_METHOD:
+        rotate_like(reference.model, directory, online_rotations(config))
+    path = layers_path(list(layers))
+    found.checks += output_checks(loaded.model, reference.model, path, sequences, expected, bounds)
+    return found
+
+
+def record_of(found: Verification) -> dict[str, Any]:
+    """What is written of a verification: what was worst of each kind, and all that is broken.
+
+    None stands for what is no finite number.
+    """
+
+    def finite(value: float) -> float | None:
+        return value if math.isfinite(value) else None
+
+    return {
+        "notes": found.notes,
+        "checks": len(found.checks),
+        "worst": [
+            {"name": each.name, "measured": finite(each.measured), "bound": finite(each.bound)}
+            for each in worst_of(found.checks).values()
+        ],
+        "broken": [
+            {
+                "layer": each.name.rpartition(": ")[0],
+                "what": each.name.rpartition(": ")[2],
+                "measured": finite(each.measured),
+                "bound": finite(each.bound),
+            }
+            for each in found.checks
+            if not each.holds
+        ],
+    }
+
+
+def worst_of(checks: Sequence[Check]) -> dict[str, Check]:
+    """The worst check of each kind, by its kind."""
+    worst: dict[str, Check] = {}
+    for check in checks:
+        kind = check.name.rpartition(": ")[2]
+        if kind not in worst or is_worse(check, worst[kind]):
+            worst[kind] = check
+    return worst
 
 
 def table_of(checks: Sequence[Check]) -> str:
@@ -313,11 +358,7 @@ def table_of(checks: Sequence[Check]) -> str:
 
     A check's name is "what it is about: kind".
     """
-    worst: dict[str, Check] = {}
-    for check in checks:
-        kind = check.name.rpartition(": ")[2]
-        if kind not in worst or is_worse(check, worst[kind]):
-            worst[kind] = check
+    worst = worst_of(checks)
     broken = [check for check in checks if not check.holds and check not in worst.values()]
     shown = [*worst.values(), *broken[:SHOWN_BROKEN]]
     width = max(len(check.name) for check in shown)
@@ -332,8 +373,12 @@ def table_of(checks: Sequence[Check]) -> str:
 
 
 def is_worse(one: Check, other: Check) -> bool:
-    """Whether more was measured; nothing is worse than NaN."""
-    return not math.isnan(other.measured) and not one.measured <= other.measured
+    """Whether more was measured, and first whether it is too much; nothing is worse than NaN."""
+    if math.isnan(other.measured):
+        return False
+    if one.holds != other.holds:
+        return other.holds
+    return not one.measured <= other.measured
 
 
 def layer_lines(checks: Sequence[Check]) -> list[str]:
@@ -347,7 +392,7 @@ def layer_lines(checks: Sequence[Check]) -> list[str]:
         weights = [
             c.measured
             for c in checks
-            if c.name.startswith(f"{layer}.") and c.name.endswith(WEIGHTS)
+            if c.name.startswith(f"{layer}.") and c.name.endswith(f": {WEIGHTS}")
         ]
         lines.append(f"{layer:<{width}}  {largest_of(weights):>9.4g}  {output:>9.4g}")
     return lines

@@ -1,10 +1,12 @@
 """The weights of a checkpoint one by one, by the names of the model's own modules.
 
-No model is built in memory: a layer is read when it is asked for, and then forgotten.
+No model is built in memory: a tensor is read when it is asked for, and then forgotten.
 """
 
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +22,21 @@ from radquant.checkpoints.fitting import (
     open_config,
     refuse_converted,
 )
+from radquant.checkpoints.gguf_model import LANGUAGE, fit_vocabulary
 from radquant.checkpoints.writing import verify
 from radquant.errors import UserError
+from radquant.families.inspection import find_decoder_layers, linears
 from radquant.finite import first_not_finite, is_finite
+from radquant.gguf.keys import check_keys
+from radquant.gguf.reading import (
+    FLOAT_TYPES,
+    GGUFModel,
+    GGUFTensor,
+    hugging_face_values,
+    read_model,
+)
 from radquant.model_checks import check_model
-from radquant.model_files import StoredTensor
+from radquant.model_files import CONFIG, StoredTensor, gguf_file, is_gguf, stored_tensors
 from radquant.packed.formats import Settings, check_tensors, unpack
 from radquant.packed.grid import QuantizedWeight, StoredValues
 from radquant.settings.recipe import INT, WHOLE_ROW
@@ -34,7 +46,7 @@ BLOCK = 32  # neighbouring weights that share a scale where nothing else is know
 
 @dataclass(frozen=True)
 class Linear:
-    """A quantized linear layer as it was stored."""
+    """A quantized matrix as it was stored."""
 
     weight: Tensor  # [out, in] float32
     step: Tensor  # [out, in] float32: about how far neighbouring values of its grid are apart
@@ -43,76 +55,17 @@ class Linear:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A quantized checkpoint: its empty model, and where its tensors lie by the model's names."""
+    """A quantized checkpoint: its empty model, and how its tensors are read by the model's names.
+
+    What is read is float32; UserError for what does not fit the model or is not finite.
+    """
 
     directory: Path
     model: nn.Module
-    config: Any  # of transformers, without what it says of quantization
     quantization: dict[str, Any]
-    settings: Settings
-    packed: dict[str, dict[str, StoredTensor]]  # {linear layer: {suffix: tensor}}
-    plain: dict[str, StoredTensor]  # {parameter: tensor}
-
-    @cached_property
-    def names(self) -> set[str]:
-        return {*self.plain, *(f"{layer}.weight" for layer in self.packed)}
-
-    def tensor(self, name: str) -> Tensor:
-        """A parameter that is not packed, float32; UserError if it is not finite."""
-        return load_finite(self.plain[name]).float()
-
-    def linear(self, name: str) -> Linear:
-        """A packed linear layer; UserError if its tensors do not fit it or are not finite."""
-        module, settings = self.model.get_submodule(name), self.settings_of(name)
-        assert isinstance(module, nn.Linear)
-        stored = self.packed[name]
-        try:
-            tensors = {suffix: tensor.load() for suffix, tensor in stored.items()}
-            check_tensors(tensors, settings, module.in_features, module.out_features)
-            tensors.pop("bias", None)
-            weight = unpack(tensors, settings)
-            values = weight.dequantize().float()
-        except UserError as error:
-            raise UserError(f"{self.directory}: layer {name} cannot be read: {error}") from None
-        if not is_finite(values):
-            raise UserError(
-                f"{self.directory}: layer {name} holds {first_not_finite(values)} once it is "
-                "unpacked; fetch the checkpoint again"
-            )
-        return Linear(values, step_of(weight, values, settings), settings.bits)
-
-    def settings_of(self, name: str) -> Settings:
-        stored = next(iter(self.packed[name].values())).key.rpartition(".")[0]
-        settings = self.settings.of(stored)
-        assert settings is not None
-        return settings
-
-
-def step_of(weight: QuantizedWeight | StoredValues, values: Tensor, settings: Settings) -> Tensor:
-    """How far neighbouring values are apart, [out, in] float32; about, where it depends on them.
-
-    values: [out, in], what `weight` stands for.
-    """
-    if isinstance(weight, QuantizedWeight) and weight.type == INT:
-        ones = weight.zeros.long().add(1)[:, group_of_columns(weight, values.shape[1])]
-        one_more = QuantizedWeight(
-            ones, weight.scales, weight.zeros, weight.group_index, weight.channel_scales
-        )
-        return one_more.dequantize().float().abs()
-    width = values.shape[1]
-    size = settings.group_size if settings.group_size != WHOLE_ROW else width
-    if width % size:
-        size = BLOCK if width % BLOCK == 0 else width
-    largest = values.abs().unflatten(1, (-1, size)).amax(-1) / (2 ** (settings.bits - 1) - 1)
-    return largest.repeat_interleave(size, 1)
-
-
-def group_of_columns(weight: QuantizedWeight, width: int) -> Tensor:
-    """The group of each input channel, [in] int64."""
-    if weight.group_index is not None:
-        return weight.group_index.long()
-    groups = weight.scales.shape[1]
-    return torch.arange(groups).repeat_interleave(width // groups)
+    about: str  # how its weights are stored, for the reader
+    packed: Mapping[str, Callable[[], Linear]]  # {module: its weights}
+    plain: Mapping[str, Callable[[], Tensor]]  # {parameter: its values}
 
 
 def open_checkpoint(directory: Path, trust_remote_code: bool = False) -> Checkpoint:
@@ -126,8 +79,10 @@ def open_checkpoint(directory: Path, trust_remote_code: bool = False) -> Checkpo
     if not quantization:
         raise UserError(f"{directory} holds no packed layer; name a quantized checkpoint")
     verify(directory)
-    settings = read_settings(directory, quantization)
     del config.quantization_config
+    if is_gguf(quantization):
+        return open_gguf(directory, quantization, config, trust_remote_code)
+    settings = read_settings(directory, quantization)
     model = empty_model(config, trust_remote_code)
     packed = packed_layers(stored, settings)
     plain = stored.keys() - {name for layer in packed.values() for name in layer.values()}
@@ -136,18 +91,162 @@ def open_checkpoint(directory: Path, trust_remote_code: bool = False) -> Checkpo
     names, doubles, converted = found_names(model, asked, directory, zero_biases(packed, stored))
     refuse_converted(model, converted, directory)
     check_tied(model, stored, names, doubles)
+    layers = {}
+    for layer, suffixes in packed.items():
+        own = names.get(f"{layer}.weight", "").removesuffix(".weight")
+        of_layer = settings.of(layer)
+        assert of_layer is not None
+        tensors = {suffix: stored[name] for suffix, name in suffixes.items()}
+        where = f"{directory}: layer {layer}"
+        module = model.get_submodule(own)
+        if not isinstance(module, nn.Linear):
+            raise UserError(f"{where} is packed but is no linear layer of the model of its own")
+        layers[own] = partial(read_linear, where, module, tensors, of_layer)
+    check_claims(model, layers, {own: name for name, own in names.items()}, settings, directory)
+    group = "whole rows" if settings.group_size == WHOLE_ROW else f"groups of {settings.group_size}"
     return Checkpoint(
         directory,
         model,
-        config,
         quantization,
-        settings,
-        {
-            names[f"{layer}.weight"].removesuffix(".weight"): {
-                suffix: stored[name] for suffix, name in suffixes.items()
-            }
-            for layer, suffixes in packed.items()
-            if f"{layer}.weight" in names
-        },
-        {names[name]: stored[name] for name in plain if name in names},
+        f"{settings.format}, {settings.bits} bits, {group}, {len(layers)} packed layers",
+        layers,
+        {names[name]: partial(read_plain, stored[name]) for name in plain if name in names},
     )
+
+
+def read_plain(stored: StoredTensor) -> Tensor:
+    return load_finite(stored).float()
+
+
+def read_linear(
+    where: str, module: nn.Linear, stored: Mapping[str, StoredTensor], settings: Settings
+) -> Linear:
+    """A packed linear layer, as loading a model reads it. where: for messages."""
+    try:
+        tensors = {suffix: tensor.load() for suffix, tensor in stored.items()}
+        check_tensors(tensors, settings, module.in_features, module.out_features)
+        weight = unpack(tensors, settings)
+        values = weight.dequantize().float()
+    except UserError as error:
+        raise UserError(f"{where} cannot be read: {error}") from None
+    if not is_finite(values):
+        raise UserError(
+            f"{where} holds {first_not_finite(values)} once it is unpacked; fetch the checkpoint "
+            "again, or quantize again"
+        )
+    return Linear(values, step_of(weight, values, settings), settings.bits)
+
+
+def check_claims(
+    model: nn.Module,
+    packed: Mapping[str, Any],
+    stored: Mapping[str, str],
+    settings: Settings,
+    directory: Path,
+) -> None:
+    """Raise UserError for a linear layer of the decoder that is neither packed nor said not to be.
+
+    stored: {parameter: its name in the files}.
+    """
+    if not settings.packs_all:
+        return
+    path = find_decoder_layers(model.config, model)
+    for name in linears(model.get_submodule(path)):
+        own = f"{path}.{name}"
+        layer = stored.get(f"{own}.weight", own).removesuffix(".weight")
+        said = any(re.match(pattern, layer) for pattern in settings.left_out)
+        if own not in packed and not said and settings.of(layer) is not None:
+            raise UserError(
+                f"{directory / CONFIG} does not say that {layer} is not quantized, and in the "
+                "weight files it is not; fetch the checkpoint again, or quantize again"
+            )
+
+
+# -------------------------------------------------------------------------------------- steps
+
+
+def step_of(weight: QuantizedWeight | StoredValues, values: Tensor, settings: Settings) -> Tensor:
+    """How far neighbouring values are apart, [out, in] float32; about, where it depends on them.
+
+    values: [out, in], what `weight` stands for.
+    """
+    if isinstance(weight, QuantizedWeight) and weight.type == INT:
+        ones = weight.zeros.long().add(1)[:, group_of_columns(weight, values.shape[1])]
+        one_more = QuantizedWeight(
+            ones, weight.scales, weight.zeros, weight.group_index, weight.channel_scales
+        )
+        return one_more.dequantize().float().abs()
+    size = settings.group_size if settings.group_size != WHOLE_ROW else values.shape[1]
+    return step_of_values(values, size, settings.bits)
+
+
+def group_of_columns(weight: QuantizedWeight, width: int) -> Tensor:
+    """The group of each input channel, [in] int64."""
+    if weight.group_index is not None:
+        return weight.group_index.long()
+    groups = weight.scales.shape[1]
+    return torch.arange(groups).repeat_interleave(width // groups)
+
+
+def step_of_values(values: Tensor, size: int, bits: int) -> Tensor:
+    """The same where only values are known, [out, in]; groups of `size` share a scale.
+
+    Steps of floating-point numbers of 8 bits grow with the numbers: three bits of a mantissa.
+    """
+    width = values.shape[1]
+    if width % size:
+        size = BLOCK if width % BLOCK == 0 else width
+    largest = values.abs().unflatten(1, (-1, size)).amax(-1) / max(2 ** (bits - 1) - 1, 1)
+    return torch.maximum(largest.repeat_interleave(size, 1), values.abs() / 8)
+
+
+# ---------------------------------------------------------------------------------- GGUF files
+
+
+def open_gguf(
+    directory: Path, quantization: dict[str, Any], config: Any, trust_remote_code: bool
+) -> Checkpoint:
+    """What is where in a directory whose weights are a GGUF file; as `build_gguf_model` reads it.
+
+    Raises UserError unless the file holds what the directory's config.json says.
+    """
+    file = read_model(gguf_file(directory, quantization))
+    check_keys(file, config)
+    names = file.hugging_face_names()
+    fit_vocabulary(file, names, config)
+    model = empty_model(config, trust_remote_code)
+    before = LANGUAGE if getattr(config, "vision_config", None) is not None else ""
+    asked = {f"{before}{name}": stored for stored, name in names.items()}
+    beside = stored_tensors(directory)
+    own, _, converted = found_names(model, [*asked, *beside], file.path)
+    refuse_converted(model, converted, file.path)
+    text = config.get_text_config()
+    heads = (text.num_attention_heads, text.num_key_value_heads)
+    packed: dict[str, Callable[[], Linear]] = {}
+    plain: dict[str, Callable[[], Tensor]] = {}
+    for name, stored in asked.items():
+        if name not in own:
+            continue
+        tensor, layer = file.tensors[stored], own[name].removesuffix(".weight")
+        if tensor.type in FLOAT_TYPES:
+            plain[own[name]] = partial(read_gguf, file, tensor, heads)
+        else:
+            packed[layer] = partial(read_gguf_linear, file, tensor, heads)
+    plain |= {own[name]: partial(read_plain, each) for name, each in beside.items() if name in own}
+    types = sorted({file.tensors[each].type for each in asked.values()} - set(FLOAT_TYPES))
+    about = f"gguf, {', '.join(types)}, {len(packed)} quantized tensors"
+    return Checkpoint(directory, model, quantization, about, packed, plain)
+
+
+def read_gguf(file: GGUFModel, tensor: GGUFTensor, heads: tuple[int, int]) -> Tensor:
+    return torch.from_numpy(hugging_face_values(file, tensor, *heads)).float()
+
+
+def read_gguf_linear(file: GGUFModel, tensor: GGUFTensor, heads: tuple[int, int]) -> Linear:
+    """A quantized tensor of a GGUF file; its whole bits, without what scales take."""
+    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+
+    values = read_gguf(file, tensor, heads)
+    count, size = GGML_QUANT_SIZES[GGMLQuantizationType[tensor.type]]
+    bits = min(8 * size // count, 8)
+    return Linear(values, step_of_values(values, BLOCK, bits), bits)

@@ -8,9 +8,14 @@ from torch import Tensor
 
 from radquant.checkpoints.loading import DTYPES
 from radquant.errors import UserError
-from radquant.files import read_table
+from radquant.files import read_table, write_json
 from radquant.verification import selftest
-from radquant.verification.checkpoints import Verification, verify_checkpoint
+from radquant.verification.checkpoints import (
+    Verification,
+    record_of,
+    verify_checkpoint,
+    verify_weights,
+)
 
 
 def verify_packing() -> Verification:
@@ -36,6 +41,17 @@ def verify(
     count, length, _ = seeded
     sequences = first_sequences(samples, count, length) if samples else None
     return verify_checkpoint(directory, original, sequences, bounds, DTYPES[dtype], seeded)
+
+
+def check_stored(directory: Path, original: Path, output: Path, code: bool) -> Verification:
+    """Check a run's checkpoint by its weights alone, and write a record; broken ones stand in it.
+
+    code: whether the models' own program code may run. Raises UserError for a checkpoint that
+    cannot be judged.
+    """
+    found = verify_weights(directory, original, code=code)
+    write_json(output, record_of(found))
+    return found
 
 
 def first_sequences(samples: Path, count: int, length: int) -> list[Tensor]:

@@ -5,8 +5,9 @@ tools move between layers is undone (`folding`), a rotated checkpoint is compare
 rotated in the same way, and what is left is judged by `distances`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from radquant.cli import progress
 from radquant.errors import UserError
 from radquant.families.architectures import Architecture, Group, Norm
 from radquant.families.inspection import decoder_layers, head_dim_of, linears
+from radquant.model_files import StoredTensor, is_gguf
 from radquant.quantization.original_model import Original, open_original
 from radquant.quantization.rotated_embeddings import own_name
 from radquant.quantization.rotation import (
@@ -88,18 +90,32 @@ def compare_weights(
 
 
 def require_same_parts(source: Original, checkpoint: Checkpoint, original: Path) -> None:
-    """Raise UserError unless both models have the same parameters of the same shapes."""
-    theirs = {name: tuple(each.shape) for name, each in source.model.state_dict().items()}
-    mine = {name: tuple(each.shape) for name, each in checkpoint.model.state_dict().items()}
-    odd = sorted(name for name in theirs.keys() | mine.keys() if theirs.get(name) != mine.get(name))
-    # A rotated model's head is no more the embedding's.
-    if odd:
-        name = odd[0]
-        shapes = [list(each[name]) if name in each else "none" for each in (mine, theirs)]
-        raise UserError(
-            f"{checkpoint.directory} is no checkpoint of {original}: {name} has shape {shapes[0]} "
-            f"there, and {shapes[1]} in the original; name the model that it was made from"
-        )
+    """Raise UserError unless both models have the same parameters of the same shapes.
+
+    A GGUF file may lack rows of the vocabulary that no token has.
+    """
+    theirs, mine = (
+        {n: list(p.shape) for n, p in each.named_parameters()}
+        for each in (source.model, checkpoint.model)
+    )
+    model: Any = source.model
+    tables = [
+        own_name(model, each)
+        for each in (model.get_input_embeddings(), model.get_output_embeddings())
+    ]
+    for name in sorted(theirs.keys() | mine.keys()):
+        shapes = [each.get(name) for each in (mine, theirs)]
+        if name in tables and None in shapes:  # the head is the embedding in one of them
+            continue
+        if name in tables and is_gguf(checkpoint.quantization):
+            shapes = [shape and shape[1:] for shape in shapes]
+        if shapes[0] != shapes[1]:
+            said = [shape or "none" for shape in shapes]
+            raise UserError(
+                f"{checkpoint.directory} is no checkpoint of {original}: {name} has shape "
+                f"{said[0]} there, and {said[1]} in the original; name the model that it was made "
+                "from"
+            )
 
 
 def rotation_of(source: Original, checkpoint: Checkpoint) -> Rotation | None:
@@ -158,12 +174,12 @@ class LayerComparison:
     def linear(self, name: str) -> Linear:
         own = f"{self.path}.{name}"
         if own in self.checkpoint.packed:
-            return self.checkpoint.linear(own)
-        weight = self.checkpoint.tensor(f"{own}.weight")
+            return self.checkpoint.packed[own]()
+        weight = self.checkpoint.plain[f"{own}.weight"]()
         return Linear(weight, weight.abs() * ROUNDED + weight.abs().mean() * ROUNDED, 8)
 
     def plain(self, name: str) -> Tensor:
-        return self.checkpoint.tensor(f"{self.path}.{name}")
+        return self.checkpoint.plain[f"{self.path}.{name}"]()
 
     def free_columns(
         self, weights: Mapping[str, Tensor], moved: Moved, sources: Mapping[str, Norm]
@@ -244,16 +260,7 @@ class LayerComparison:
             rows = moved.rows.get(linear) if kind == "bias" else None
             aim = original if rows is None else original * rows
             bound = ROUNDED if rows is None else BY_FACTOR
-            yield Check(f"{self.path}.{name}: {SAME}", difference(self.bias(name), aim), bound)
-
-    def bias(self, name: str) -> Tensor:
-        linear, _, kind = name.rpartition(".")
-        own = f"{self.path}.{linear}"
-        if kind == "bias" and own in self.checkpoint.packed:
-            stored = self.checkpoint.packed[own].get("bias")
-            if stored is not None:
-                return stored.load().float()
-        return self.plain(name)
+            yield Check(f"{self.path}.{name}: {SAME}", difference(self.plain(name), aim), bound)
 
 
 def column_factors(weight: Tensor, aim: Tensor) -> Tensor:
@@ -276,72 +283,71 @@ def outside_checks(
     source: Original, checkpoint: Checkpoint, rotation: Rotation | None, fitted: int | None
 ) -> Iterator[Check]:
     """Embedding, head, final norm, and all that is for images."""
+    model: Any = source.model
     path = f"{source.architecture.decoder_layers}."
-    turned = rotated_parts(source, rotation)
-    for stored, own in source.own_names.items():
-        if own.startswith(path) or own not in dict(source.model.named_parameters()):
-            continue
-        yield from table_checks(source, checkpoint, own, turned.get(own), stored, fitted)
-    head = own_name(source.model, source.model.get_output_embeddings())  # type: ignore[operator]
-    if head in turned and head not in source.own_names.values() and head in checkpoint.plain:
-        embedding = own_name(source.model, source.model.get_input_embeddings())  # type: ignore[operator]
-        stored = next(name for name, own in source.own_names.items() if own == embedding)
-        yield from table_checks(source, checkpoint, head, turned[head], stored, fitted)
+    parameters = dict(model.named_parameters())
+    files = {own: source.stored[name] for name, own in source.own_names.items()}
+    files = {own: at for own, at in files.items() if own in parameters and not own.startswith(path)}
+    head = own_name(model, model.get_output_embeddings())
+    # A head of its own may have been the embedding before.
+    files.setdefault(head, files[own_name(model, model.get_input_embeddings())])
+    turned = rotated_parts(source, files, head, rotation)
+    for own, stored in files.items():
+        layer = own.removesuffix(".weight")
+        original = stored.load()
+        if layer in checkpoint.packed:
+            mine = checkpoint.packed[layer]()
+            yield from table_checks(layer, mine, original, turned.get(own), fitted)
+        elif own in checkpoint.plain:
+            found = row_errors(checkpoint.plain[own](), original, turned.get(own))
+            yield Check(f"{own}: {SAME}", float(found.amax()), ROUNDED)
 
 
-def rotated_parts(source: Original, rotation: Rotation | None) -> dict[str, Any]:
+Change = Callable[[Tensor], Tensor]
+
+
+def rotated_parts(
+    source: Original, files: Mapping[str, StoredTensor], head: str, rotation: Rotation | None
+) -> dict[str, Change]:
     """What rotation makes of rows of the embedding, the head and the final norm, by name."""
     if rotation is None or rotation.signs is None:
         return {}
-    model, final = source.model, source.architecture.final_norm
+    model: Any = source.model
+    final = source.architecture.final_norm
     assert final is not None
-    parent = source.architecture.decoder_layers.rpartition(".")[0]
-    norm = f"{parent}.{final.name}.weight"
-    stored = next(name for name, own in source.own_names.items() if own == norm)
-    values = source.stored[stored].load().float()
+    norm = f"{source.architecture.decoder_layers.rpartition('.')[0]}.{final.name}.weight"
+    values, offset = files[norm].load().float(), final.offset
     return {
-        own_name(model, model.get_input_embeddings()): lambda rows: rotate_residual(rows, rotation),  # type: ignore[operator]
-        own_name(model, model.get_output_embeddings()): lambda rows: head_of_rotated(  # type: ignore[operator]
-            rows, values, final, rotation
-        ),
-        norm: lambda rows: torch.full_like(rows, 1 - final.offset),
+        own_name(model, model.get_input_embeddings()): partial(rotate_residual, rotation=rotation),
+        head: partial(head_of_rotated, norm=values, final=final, rotation=rotation),
+        norm: partial(torch.full_like, fill_value=1 - offset),
     }
 
 
-def table_checks(
-    source: Original,
-    checkpoint: Checkpoint,
-    own: str,
-    change: Any,
-    stored: str,
-    fitted: int | None,
-) -> Iterator[Check]:
-    """One tensor outside of the decoder layers. change: what rotation makes of its rows, if it does
-    anything. stored: the original's name of it in the files."""
-    layer = own.removesuffix(".weight")
-    original = source.stored[stored].load()
-    if layer in checkpoint.packed:
-        mine = checkpoint.linear(layer)
-        aim = original.float() if change is None else change(original.float())
-        one = distance(layer, mine, aim)
-        yield from linear_checks(one, fitted)
-        return
-    if own not in checkpoint.plain:
-        return  # one with another by the configuration, which loading checks
-    table = checkpoint.plain[own].load()
-    measured = 0.0
-    for start in range(0, len(table) if table.ndim else 1, CHUNK):
-        rows = slice(start, start + CHUNK) if table.ndim else ...
-        aim = original[rows].float()
-        aim = aim if change is None else change(aim)
-        measured = max(measured, row_difference(table[rows].float(), aim))
-    yield Check(f"{own}: {SAME}", measured, ROUNDED)
+def row_errors(mine: Tensor, original: Tensor, change: Change | None) -> Tensor:
+    """The relative error of each row, [rows]; of all of a vector, [1], in its largest value.
 
-
-def row_difference(mine: Tensor, aim: Tensor) -> float:
-    """The largest relative error of a row; of all of a vector."""
+    A checkpoint may lack rows behind the last token. change: what rotation makes of rows.
+    """
     if mine.ndim < 2:
-        return difference(mine, aim)
-    apart, size = (mine - aim).flatten(1).norm(dim=1), aim.flatten(1).norm(dim=1)
-    share = torch.where(apart > 0, apart / size, 0.0)
-    return float(share.amax())
+        aim = original.float()
+        return torch.tensor([difference(mine, aim if change is None else change(aim))])
+    found = []
+    for start in range(0, len(mine), CHUNK):
+        rows = mine[start : start + CHUNK]
+        aim = original[start : start + len(rows)].float()
+        aim = aim if change is None else change(aim)
+        apart, size = (rows - aim).flatten(1).norm(dim=1), aim.flatten(1).norm(dim=1)
+        found.append(torch.where(apart > 0, apart / size, 0.0))
+    return torch.cat(found)
+
+
+def table_checks(
+    name: str, mine: Linear, original: Tensor, change: Change | None, fitted: int | None
+) -> Iterator[Check]:
+    """A quantized embedding or head: too large to be measured as a linear layer is."""
+    found, bounds = row_errors(mine.weight, original, change), bounds_of(mine.bits, fitted)
+    rows = mine.weight.square().sum(1)
+    whole = float(((found.square() * rows).sum() / rows.sum().clamp(min=1e-30)).sqrt())
+    yield Check(f"{name}: {distances.WEIGHTS}", whole, bounds.weights)
+    yield Check(f"{name}: {distances.ROWS}", float(found.amax()), max(bounds.row, bounds.weights))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from radquant import registry
 from radquant.errors import UserError
 from radquant.packed.formats.kind import HEAD, MixedFormat, Settings, StoredFormat, field_bits
-from radquant.settings.recipe import WHOLE_ROW, Recipe, format_name, mixture, widths, with_bits
+from radquant.settings.recipe import WHOLE_ROW, Recipe, candidates, format_name, mixture
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -83,7 +83,7 @@ def settings_of(config: Mapping[str, Any]) -> Settings:
             f"({kind}); fetch the checkpoint again"
         ) from None
     for bits in settings.all_bits:
-        if bits not in form.BITS:
+        if bits not in stored_format(settings.format).BITS:
             raise UserError(f"{bits}-bit checkpoints in {settings.format} cannot be read")
     if settings.group_size != WHOLE_ROW and settings.group_size < 1:
         raise UserError(f"group_size {settings.group_size} in quantization_config makes no sense")
@@ -94,25 +94,25 @@ def config_for(
     recipe: Recipe,
     form: StoredFormat,
     left_out: Sequence[str],
-    bits: Mapping[str, int] | None = None,
+    recipes: Mapping[str, Recipe] | None = None,
 ) -> dict[str, Any]:
     """The `quantization_config` of `recipe` in the format `form`, which holds it.
 
-    left_out: modules that are not packed. bits: of each linear layer, where they differ.
+    left_out: modules that are not packed. recipes: of each linear layer, where they differ.
     """
-    if not bits:
+    if not recipes:
         return form.config(recipe, left_out)
-    recipes = {name: with_bits(recipe, each) for name, each in bits.items()}
     return cast(MixedFormat, form).mixed_config(recipes, left_out)
 
 
 def settings_for(recipe: Recipe, form: StoredFormat) -> Settings:
     """What a checkpoint of `recipe` in the format `form` will say: of bits that differ between
     layers, that there may be all of them."""
-    bits = None
+    recipes = None
     if mixture(recipe) is not None:
-        bits = {f"layers.{each}.linear": each for each in widths(recipe, form.BITS)}
-    return settings_of(config_for(recipe, form, [], bits))
+        able = candidates(recipe, form.BITS)
+        recipes = {f"layers.{number}.linear": each for number, each in enumerate(able)}
+    return settings_of(config_for(recipe, form, [], recipes))
 
 
 def suffixes_of(settings: Settings) -> Sequence[str]:

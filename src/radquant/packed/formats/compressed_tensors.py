@@ -48,7 +48,7 @@ from radquant.packed.formats.kind import (
     whole,
     words_for,
 )
-from radquant.packed.formats.mixtures import by_bits, patterns
+from radquant.packed.formats.mixtures import by_recipe, patterns
 from radquant.settings.recipe import INT, WHOLE_ROW, Recipe, mixture, uses_gptq_rounding
 
 if TYPE_CHECKING:
@@ -138,10 +138,12 @@ def config(recipe: Recipe, left_out: Sequence[str]) -> dict[str, Any]:
 
 
 def mixed_config(recipes: Mapping[str, Recipe], left_out: Sequence[str]) -> dict[str, Any]:
-    """A group of layers for each of the recipes, which differ in their bits. No target is a class:
-    vLLM would take what it fuses by its class before it looks for a name."""
+    """A group of layers for each of the recipes, which differ in bits and in groups of channels.
+
+    No target is a class: vLLM would take what it fuses by its class before it looks for a name.
+    """
     groups = {}
-    for number, (recipe, layers) in enumerate(by_bits(recipes)):
+    for number, (recipe, layers) in enumerate(by_recipe(recipes)):
         whole = config(recipe, left_out)
         group = whole["config_groups"]["group_0"]
         targets = [f"re:{pattern}" for pattern in patterns(layers)]
@@ -182,6 +184,8 @@ def read_config(config: Mapping[str, Any]) -> Settings:
         raise UserError("quantization_config has no config_groups; the checkpoint is not complete")
     for name, group in groups.items():
         refuse_unapplied(group, OF_GROUP, f"quantization_config, {name},")
+        if not names_of(group, "targets"):
+            raise UserError(f"quantization_config, {name}, has no targets; fetch it again")
     cache = floats.read_cache(config.get("kv_cache_scheme"))
     ignored = tuple(pattern_of(name) for name in names_of(config, "ignore"))
     return by_target(

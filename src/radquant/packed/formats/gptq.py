@@ -37,7 +37,7 @@ from radquant.packed.formats.kind import (
     whole,
     words_for,
 )
-from radquant.packed.formats.mixtures import by_bits, patterns
+from radquant.packed.formats.mixtures import by_recipe, patterns
 from radquant.settings.recipe import WHOLE_ROW, Recipe, mixture, uses_gptq_rounding
 
 if TYPE_CHECKING:
@@ -100,11 +100,11 @@ def config(recipe: Recipe, left_out: Sequence[str]) -> dict[str, Any]:
 
 
 def mixed_config(recipes: Mapping[str, Recipe], left_out: Sequence[str]) -> dict[str, Any]:
-    """The recipe of most layers, and GPTQModel's `dynamic` for those that have other bits."""
-    (usual, _), *others = by_bits(recipes)
+    """The recipe of most layers, and GPTQModel's `dynamic` for those of other bits or groups."""
+    (usual, _), *others = by_recipe(recipes)
     found = config(usual, left_out)
     of_others = {
-        f"+:{pattern}": {"bits": recipe.bits}
+        f"+:{pattern}": {"bits": recipe.bits, "group_size": recipe.group_size}
         for recipe, layers in others
         for pattern in patterns(layers)
     }

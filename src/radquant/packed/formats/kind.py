@@ -173,7 +173,7 @@ class MixedFormat(StoredFormat, Protocol):
     def mixed_config(
         self, recipes: Mapping[str, Recipe], left_out: Sequence[str]
     ) -> dict[str, Any]:
-        """As `config`, of layers with recipes of their own that differ in bits, by their names."""
+        """As `config`, of layers whose recipes differ in bits and groups, by the layers' names."""
 
 
 def need(config: Mapping[str, Any], *names: str) -> Any:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from radquant.settings.recipe import Recipe
+from radquant.settings.recipe import WHOLE_ROW, Recipe
 
 # The layers that serving engines fuse, under the name of the first.
 FUSED = {"q_proj": "qkv_proj", "gate_proj": "gate_up_proj"}
@@ -43,29 +43,37 @@ def patterns(layers: Iterable[str]) -> list[str]:
     return made
 
 
-def by_bits(recipes: Mapping[str, Recipe]) -> list[tuple[Recipe, list[str]]]:
+def by_recipe(recipes: Mapping[str, Recipe]) -> list[tuple[Recipe, list[str]]]:
     """The layers of each recipe, by their names: first those of the recipe that most have."""
     layers: dict[Recipe, list[str]] = {}
     for name, recipe in recipes.items():
         layers.setdefault(recipe, []).append(name)
-    return sorted(layers.items(), key=lambda each: (-len(each[1]), each[0].bits))
+    return sorted(
+        layers.items(), key=lambda each: (-len(each[1]), each[0].bits, each[0].group_size)
+    )
 
 
 def layers_in_words(layers: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Which linear layers have how many bits, one line for each number of bits but the commonest:
-    '8 bits: mlp.down_proj of 0, 11, 29; self_attn.o_proj of 0'.
+    """Which linear layers have how many bits in which groups, one line for each kind of numbers:
+    '8 bits in groups of 64: mlp.down_proj of 0, 11, 29; self_attn.o_proj of 0'.
 
-    layers: their records in quantization.json.
+    layers: their records in quantization.json. Of the commonest kind only the count is told.
     """
-    found: dict[int, dict[str, list[int]]] = {}
+    found: dict[tuple[int, int], dict[str, list[int]]] = {}
     for record in layers:
         _, number, inside = split(record["name"])
-        found.setdefault(record["bits"], {}).setdefault(inside, []).append(number)
-    counts = {bits: sum(map(len, kinds.values())) for bits, kinds in found.items()}
-    usual = max(sorted(counts), key=lambda bits: counts[bits])
-    lines = [f"{usual} bits: all other linear layers of the decoder ({counts[usual]})"]
-    for bits, kinds in sorted(found.items()):
-        if bits != usual:
-            places = [f"{kind} of {', '.join(map(str, n))}" for kind, n in sorted(kinds.items())]
-            lines.append(f"{bits} bits: {'; '.join(places)}")
+        kind = (record["bits"], record["group_size"])
+        found.setdefault(kind, {}).setdefault(inside, []).append(number)
+    counts = {kind: sum(map(len, places.values())) for kind, places in found.items()}
+    usual = max(sorted(counts), key=lambda kind: counts[kind])
+    lines = []
+    for kind, of_kind in sorted(found.items(), key=lambda each: (each[0] != usual, each[0])):
+        bits, size = kind
+        groups = "whole rows" if size == WHOLE_ROW else f"groups of {size}"
+        places = [f"{name} of {', '.join(map(str, n))}" for name, n in sorted(of_kind.items())]
+        which = "; ".join(places)
+        if kind == usual:
+            others = "the other " * (len(found) > 1)
+            which = f"{others}{counts[kind]} linear layers"
+        lines.append(f"{bits} bits in {groups}: {which}")
     return lines
