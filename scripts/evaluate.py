@@ -44,6 +44,7 @@ def arguments() -> tuple[argparse.Namespace, Any]:
         metavar="NAME",
         help="as in docs/inputs.md; recognised of a table, and needed of a folder",
     )
+    add("--llama-cpp", action="store_true", help="run .gguf files in llama.cpp, too")
     add("--folder", type=Path, metavar="DIR", help="where the run lies (evaluations/NAMES)")
     add(
         "--cores",
@@ -102,8 +103,9 @@ def workflow(folder: Path, cores: int) -> int:
 
 def main() -> None:
     args, settings = arguments()
-    sections = sections_of(settings)
-    config = configuration(args.original, args.quantized, corpus_of(args), sections, hub_listing)
+    corpus, sections = corpus_of(args), sections_of(settings)
+    models = (args.original, args.quantized)
+    config = configuration(*models, corpus, sections, hub_listing, args.llama_cpp)
     resolve(config)
     names = "-".join(name for name in config["checkpoints"])[:100]
     folder = (args.folder or Path("evaluations") / names).resolve()

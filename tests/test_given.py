@@ -14,7 +14,7 @@ import yaml
 from report_run import CONFIG, AnyText, change_record, make_results
 from safetensors.torch import load_file, save_file
 from test_fetching import make_wheel, write_tiny_gguf
-from tiny_models import WORDS, store, tiny_llama
+from tiny_models import WORDS, store, tiny_llama, write_samples
 from tokenizers import Tokenizer
 from workflow_helpers import REPOSITORY, dry_run
 
@@ -24,6 +24,8 @@ from radquant.checkpoints.loading import load
 from radquant.errors import UserError
 from radquant.fetching import model_from_wheel
 from radquant.files import read_json, sha256_file, write_json
+from radquant.generation.engines.kind import Wanted
+from radquant.generation.opening import open_precision
 from radquant.reporting import words
 from radquant.reporting.collect import collect
 from radquant.reporting.markdown import render
@@ -31,6 +33,7 @@ from radquant.reporting.summary import summarize
 from radquant.settings import one_command
 from radquant.settings.configuration import resolve
 from radquant.settings.given import Given
+from radquant.settings.precision import Activations
 from radquant.settings.sentences import made
 
 BASE = yaml.safe_load((REPOSITORY / "config/smoke.yaml").read_text(encoding="utf-8"))
@@ -85,6 +88,27 @@ def test_what_this_program_made_keeps_its_recipe(models: Path, tmp_path: Path) -
     (made_here / "config.json").write_text((made_here / "config.json").read_text() + " ")
     with pytest.raises(UserError, match=r"config\.json"):
         take(models, made_here, tmp_path / "other")
+
+
+def test_what_a_checkpoint_says_of_inputs_is_what_runs(models: Path, tmp_path: Path) -> None:
+    """FP8, stored as `weight`, with inputs in FP8: a precision says nothing of it."""
+    options = ["--method", "rtn", "--type", "fp8", "--group-size=-1", "--symmetric", "--bits", "8"]
+    made_here = store(
+        models / "original",
+        tmp_path / "fp8",
+        *options,
+        "--activations",
+        '{"type": "fp8"}',
+        "--calibration",
+        str(write_samples(tmp_path)),
+    )
+    (made_here / "quantization.json").unlink()
+    record = take(models, made_here, tmp_path / "out")
+    says = {"bits": 8, "group_size": -1, "zero_point": False, "type": "fp8"}
+    assert (record["format"], record["says"]) == ("compressed-tensors", says)
+    _, opened = open_precision("auto", Wanted(tmp_path / "out", device="cpu"))
+    assert opened.wanted.activations == Activations.model_validate({"type": "fp8"})
+    assert opened.wanted.loaded.activation_layers == 14
 
 
 def test_a_file_in_a_wheel_is_taken_and_is_its_own_original(
@@ -321,6 +345,20 @@ def test_names_are_told_apart() -> None:
     }
     with pytest.raises(UserError, match="names x twice"):
         one_command.named(["x=a", "x=b"])
+
+
+def test_a_file_may_run_in_llama_cpp_too(models: Path, tmp_path: Path) -> None:
+    (tmp_path / "q.gguf").write_bytes(b"GGUF")
+    words = [str(tmp_path / "q.gguf"), str(models / "rtn")]
+    found = one_command.configuration(str(models / "original"), words, {}, {}, listing, True)
+    assert found["precisions"] == {
+        "original": {"checkpoint": "original"},
+        "q": {"checkpoint": "q"},
+        "rtn": {"checkpoint": "rtn"},
+        "q-llama.cpp": {"checkpoint": "q", "engine": "llama.cpp"},
+    }
+    with pytest.raises(UserError, match="none is given"):
+        one_command.configuration(str(models / "original"), words[1:], {}, {}, listing, True)
 
 
 def test_one_command_makes_a_configuration_and_keeps_to_its_folder(

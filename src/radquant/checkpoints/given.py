@@ -10,7 +10,7 @@ import resource
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from radquant.checkpoints.building import (
     check_packed,
     packed_layers,
     read_settings,
+    without_cache_scales,
     zero_biases,
 )
 from radquant.checkpoints.compatible import check_architecture, check_tokenizers
@@ -47,6 +48,7 @@ from radquant.model_files import (
     read_config,
     weight_files,
 )
+from radquant.packed.formats import Settings
 from radquant.runtime.runtime_file import FILE as RUNTIME
 from radquant.settings.given import GGUF_SUFFIX, Given
 from radquant.settings.llama_cpp import GGUF_FILE
@@ -135,11 +137,12 @@ def take_directory(
         file = gguf_file(directory, quantization)
         return take_file(file, original, part, file.name, code)
     settings = read_settings(directory, quantization)
+    stored, _ = without_cache_scales(stored, settings, directory)
     packed = packed_layers(stored, settings)
     inside = {name for layer in packed.values() for name in layer.values()}
     plain = stored.keys() - inside
     check_packed(packed, plain, settings, directory)
-    check_parts(directory, stored, packed, plain, code)
+    sizes = check_parts(directory, stored, packed, plain, code)
     notes = check_tokenizers(original, directory, code)
     own = read_json(directory / RECORD) if (directory / RECORD).is_file() else {}
     own_config = read_config(directory)
@@ -152,12 +155,7 @@ def take_directory(
     copy_rest(original, part)
     return {
         "format": settings.format,
-        "says": {
-            "bits": settings.bits,
-            "group_size": settings.group_size,
-            "zero_point": not settings.symmetric,
-            "type": settings.type,
-        },
+        "says": said_of(settings, sizes),
         "layers": layers_of(own, packed),
         "notes": notes,
         **{key: own[key] for key in OF_RECORD if key in own},
@@ -195,21 +193,44 @@ def check_parts(
     directory: Path,
     stored: Mapping[str, StoredTensor],
     packed: Mapping[str, Mapping[str, str]],
-    plain: Iterable[str],
+    plain: Collection[str],
     code: bool,
-) -> None:
-    """Raise UserError unless packed layers and other tensors are all parts of the model, once."""
+) -> dict[str, int]:
+    """The weights that each packed layer has.
+
+    Raises UserError unless packed layers and other tensors are all parts of the model, once.
+    """
     model = empty_model(open_config(directory, code), code)
     asked = [*plain, *(f"{layer}.weight" for layer in packed)]
     names, doubles, _ = found_names(model, asked, directory, zero_biases(packed, stored))
     own = model.state_dict()
     for name, renamed in (names | doubles).items():
-        if name in stored and renamed in own and stored[name].shape != tuple(own[renamed].shape):
+        if name in plain and renamed in own and stored[name].shape != tuple(own[renamed].shape):
             raise UserError(
                 f"{stored[name].file}: {name} has shape {list(stored[name].shape)}, and the "
                 f"original's {list(own[renamed].shape)}; name the original that the checkpoint was "
                 "made from"
             )
+
+    return {layer: own[names[f"{layer}.weight"]].numel() for layer in packed}
+
+
+def said_of(settings: Settings, sizes: Mapping[str, int]) -> dict[str, Any]:
+    """What a checkpoint says of its weights; of layers that differ, their bits on average.
+
+    sizes: how many weights each packed layer has.
+    """
+    layers = {layer: settings.of(layer) or settings for layer in sizes}
+    bits = sum(layers[layer].bits * count for layer, count in sizes.items()) / sum(sizes.values())
+    said: dict[str, Any] = {"bits": int(bits) if bits == int(bits) else round(bits, 2)}
+    for key, values in (
+        ("group_size", {each.group_size for each in layers.values()}),
+        ("zero_point", {not each.symmetric for each in layers.values()}),
+        ("type", {each.type for each in layers.values()}),
+    ):
+        if len(values) == 1:
+            said[key] = values.pop()
+    return said
 
 
 def layers_of(own: Mapping[str, Any], packed: Mapping[str, Any]) -> list[dict[str, Any]]:

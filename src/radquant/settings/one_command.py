@@ -12,9 +12,10 @@ from typing import Any
 from radquant import registry
 from radquant.errors import UserError
 from radquant.model_files import CONFIG, INDEX, SHARD, SINGLE, weight_files
-from radquant.settings.given import GGUF_SUFFIX
+from radquant.settings.given import GGUF_SUFFIX, Given
+from radquant.settings.precision import LLAMA_CPP
 from radquant.settings.run import ORIGINAL, RESERVED_PRECISIONS
-from radquant.settings.sentences import nearest
+from radquant.settings.sentences import made, nearest
 
 HUB = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?(?::(?P<file>[\w./+-]+))?")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -121,10 +122,12 @@ def configuration(
     corpus: Mapping[str, Any],
     sections: Mapping[str, Any],
     listing: Listing,
+    in_llama_cpp: bool = False,
 ) -> dict[str, Any]:
     """The configuration: one precision for each given checkpoint, beside the original.
 
-    sections: the rest of it, by its keys.
+    sections: the rest of it, by its keys. in_llama_cpp: GGUF files get a second one, which
+    llama.cpp itself runs.
     """
     name, place = split_name(original)
     source = model_source(place, listing)
@@ -135,6 +138,12 @@ def configuration(
         )
     checkpoints = {name: model_source(each, listing) for name, each in named(quantized).items()}
     precisions = {name: {"checkpoint": name} for name in (ORIGINAL, *checkpoints)}
+    for name, given in checkpoints.items() if in_llama_cpp else ():
+        if made(Given, given).is_gguf:
+            other = f"{name[:80]}-{LLAMA_CPP}"
+            precisions[other] = {"checkpoint": name, "engine": LLAMA_CPP}
+    if in_llama_cpp and len(precisions) == len(checkpoints) + 1:
+        raise UserError("--llama-cpp is for .gguf files, and none is given; leave it out")
     own = {key: value for key, value in sections.items() if value != {}}
     code = own.pop("model", {})
     return {
