@@ -159,7 +159,7 @@ def test_environments_are_there() -> None:
     for name in registry.ENGINES:
         for device in ("cpu", "cuda"):
             environment = engines.environment(name, device)
-            assert (environment is None) == (name != "vllm")
+            assert (environment is None) == (name not in ("vllm", "llama.cpp"))
             if environment is not None:
                 assert (REPOSITORY / "envs" / f"{environment}.txt").is_file()
     assert engines.environment("auto", "auto") is None
