@@ -31,7 +31,7 @@ def arguments() -> tuple[argparse.Namespace, Any]:
         type=Path,
         default=Path(sys.executable),
         metavar="FILE",
-        help="for vllm and llama.cpp: the Python of the environment with it (default: this one)",
+        help="for vllm and llama.cpp: the Python of their environment (default: this one)",
     )
     add("--dry-run", action="store_true", help="for vllm: print the command and do no more")
     add("--name", help="the model's name for clients (default: the directory's)")

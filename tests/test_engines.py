@@ -92,7 +92,7 @@ def resolved(monkeypatch: pytest.MonkeyPatch, **compute: str) -> dict[str, Any]:
 
 
 def test_a_toy_engine_is_asked_about_the_configuration(toy: pytest.MonkeyPatch) -> None:
-    assert engines.names() == ["auto", "lean", "transformers", "vllm", "toy"]
+    assert engines.names() == ["auto", "lean", "transformers", "vllm", "llama.cpp", "toy"]
     engines.check_configuration(resolved(toy, engine="toy", device="cpu"))
     engines.check_configuration(resolved(toy, engine="auto", device="cuda"))
     with pytest.raises(UserError, match=r"compute\.engine toy runs on CPUs"):
@@ -137,7 +137,8 @@ def test_auto_is_the_first_that_can(toy: pytest.MonkeyPatch, data: Path) -> None
 def test_every_engine_has_the_names_of_the_protocol(name: str) -> None:
     module = registry.load_kind(registry.ENGINES, name)
     assert isinstance(module.SCORES, bool)
-    for function in set(NAMES) - {"SCORES"}:
+    assert isinstance(module.TIMED, bool)
+    for function in set(NAMES) - {"SCORES", "TIMED"}:
         asked = list(inspect.signature(getattr(Engine, function)).parameters)[1:]
         assert list(inspect.signature(getattr(module, function)).parameters) == asked
 
@@ -158,7 +159,7 @@ def test_environments_are_there() -> None:
     for name in registry.ENGINES:
         for device in ("cpu", "cuda"):
             environment = engines.environment(name, device)
-            assert (environment is None) == (name != "vllm")
+            assert (environment is None) == (name not in ("vllm", "llama.cpp"))
             if environment is not None:
                 assert (REPOSITORY / "envs" / f"{environment}.txt").is_file()
     assert engines.environment("auto", "auto") is None

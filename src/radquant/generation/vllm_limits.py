@@ -40,7 +40,7 @@ def check_configuration(config: Mapping[str, Any]) -> None:
     if config["task"]["image_column"]:
         raise UserError(f"compute.engine vllm is not for task.image_column here; {INSTEAD}")
     for name, precision in config["precisions"].items():
-        if precision["engine"]:  # which is another's
+        if precision.get("engine"):  # which is another's
             continue
         for key in ("activations", "kv_cache", "lm_head"):
             if precision[key]:

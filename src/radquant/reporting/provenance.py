@@ -166,7 +166,7 @@ def _environments(run: Run) -> dict[str, Any]:
     names = {str(recipe["tool"]) for recipe in recipes if recipe.get("tool")} - {OWN}
     names.discard(LLAMA_CPP)  # the name of its environment is that of the engine's
     compute = run.config["compute"]
-    there = [row["engine"] or compute["engine"] for row in run.config["precisions"].values()]
+    there = [row.get("engine") or compute["engine"] for row in run.config["precisions"].values()]
     there += [LLAMA_CPP for recipe in recipes if recipe.get("tool") == LLAMA_CPP]
     found = {engines.environment(name, compute["device"]) for name in there}
     names |= {name for name in found if name is not None}

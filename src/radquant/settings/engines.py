@@ -28,7 +28,8 @@ def check_configuration(config: Mapping[str, Any]) -> None:
 
     auto is not asked: its last engine runs everything.
     """
-    names = [config["compute"]["engine"], *(p["engine"] for p in config["precisions"].values())]
+    precisions = config.get("precisions", {}).values()
+    names = [config["compute"]["engine"], *(each.get("engine") for each in precisions)]
     for name in dict.fromkeys(names):
         if name not in (AUTO, None):
             registry.load_kind(registry.ENGINES, name).check_configuration(config)

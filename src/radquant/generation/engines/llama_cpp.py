@@ -23,7 +23,7 @@ def check_configuration(config: Mapping[str, Any]) -> None:
             "precisions.NAME.engine to the precisions that it is to run"
         )
     for name, precision in config["precisions"].items():
-        if precision["engine"] != LLAMA_CPP:
+        if precision.get("engine") != LLAMA_CPP:
             continue
         if config["compute"]["device"] == "cuda":
             raise UserError(
