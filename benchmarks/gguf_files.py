@@ -2,8 +2,9 @@
 
 All come from the same model and the same calibration texts. Perplexity is that of reports which no
 calibration saw, by this package's own engine from the exact values of each file, so that what is
-compared is the rounding and nothing else. What was measured already is not measured again: remove
---work to start anew.
+compared is the rounding and nothing else. Both originals come from GGUF files themselves, so the
+weights that are quantized are moved off their grids first (`off_grid.py`), unless --on-grid. What
+was measured already is not measured again: remove --work to start anew.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from gemma import make_gemma
 from measuring import REPOSITORY, measured, script
+from off_grid import write_off_grid
 from quantization import difference, divide_reports, nll, perplexity
 
 from radquant import environments
@@ -43,6 +45,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--recipes", nargs="+", default=list(RECIPES), choices=RECIPES, help="default: all")
     add("--samples", type=int, default=64, help="calibration reports (%(default)s)")
     add("--reports", type=int, default=200, help="held-out reports (%(default)s)")
+    add("--on-grid", action="store_true", help="the originals' weights as they are")
     add("--threads", type=int, default=1, help="CPU threads of each quantizer (%(default)s)")
     return parser.parse_args()
 
@@ -71,9 +74,10 @@ def as_checkpoint(file: Path, model: Path) -> Path:
     return directory
 
 
-def compare(name: str, model: Path, python: Path, args: argparse.Namespace) -> list[str]:
+def compare(
+    name: str, model: Path, work: Path, python: Path, args: argparse.Namespace
+) -> list[str]:
     """The table of one model."""
-    work = args.work / name
     work.mkdir(parents=True, exist_ok=True)
     samples, held = work / "samples.parquet", args.work / "held.csv"
     if not samples.is_file():
@@ -141,7 +145,14 @@ def main() -> None:
     for name in args.models:
         if name == "gemma3-270m" and not models[name].is_dir():
             make_gemma(models[name], args.work)
-        table = compare(name, models[name], place / "bin" / "python", args)
+        model, label = models[name], name
+        if not args.on_grid:
+            model, label = args.work / f"{name}-off-grid", f"{name}, off its grid"
+            if not model.is_dir():
+                write_off_grid(models[name], model)
+        table = compare(
+            label, model, args.work / f"{model.name}-files", place / "bin" / "python", args
+        )
         tables.append("\n".join(table))
     print("\n\n".join(tables))
 

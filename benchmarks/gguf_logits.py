@@ -33,6 +33,7 @@ from radquant.model_files import files_beside
 from radquant.tokenizer_files import read_tokenizer
 
 HERE = Path(__file__).parent
+AS_GIVEN = "given"
 NOISE = 1e-6  # relative, at the embedding
 
 
@@ -47,7 +48,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--column", default="findings")
     add("--count", type=int, default=20, help="of texts")
     add("--tokens", type=int, default=64, help="at most, of a text")
-    add("--types", nargs="+", default=["Q4_0", "Q4_K_M", "Q8_0"])
+    add("--types", nargs="+", default=["Q4_0", "Q4_K_M", "Q8_0"], help=f"or {AS_GIVEN}")
     add("--python", type=Path, required=True, help="of an environment with llama.cpp")
     add("--output", type=Path, required=True, metavar="JSON")
     return parser.parse_args()
@@ -167,7 +168,10 @@ def of_type(
     wanted: argparse.Namespace, kind: str, texts: list[list[int]], folder: Path
 ) -> dict[str, dict[str, float]]:
     packed, plain = folder / "packed.gguf", folder / "plain.gguf"
-    call(wanted.python, folder, model=wanted.model.resolve(), output=packed, type=kind)
+    if kind == AS_GIVEN:
+        shutil.copyfile(wanted.model, packed)
+    else:
+        call(wanted.python, folder, model=wanted.model.resolve(), output=packed, type=kind)
     call(wanted.python, folder, model=packed, output=plain, type="F32")
     for name, file, library, cache, repack in (
         ("packed", packed, "x", "f32", True),

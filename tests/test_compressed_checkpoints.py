@@ -17,6 +17,8 @@ from transformers import AutoModelForCausalLM
 from radquant.checkpoints.loading import load
 from radquant.errors import UserError
 from radquant.files import read_json
+from radquant.generation.lean_decoder import unsupported
+from radquant.kernels.choice import takes_integers
 from radquant.packed.formats import check_tensors, settings_of, unpack
 
 INTS = {"num_bits": 8, "type": "int", "dynamic": False}
@@ -148,11 +150,14 @@ def test_groups_of_several_kinds_are_read_layer_by_layer(original: Path, tmp_pat
 
 
 def test_only_layers_whose_group_says_so_round_their_inputs(original: Path, tmp_path: Path) -> None:
-    groups = {"up_proj": "w8a8", "down_proj": "w8 packed"}
+    rest = [f"{name}_proj" for name in ("down", "gate", "q", "k", "v", "o")]
+    groups = {"up_proj": "w8a8"} | dict.fromkeys(rest, "w8 packed")
     directory, _ = checkpoint(original, tmp_path / "mixed", groups)
     loaded = load(directory)
-    assert (loaded.layers_quantized, loaded.activation_layers) == (4, 2)
+    assert (loaded.layers_quantized, loaded.activation_layers) == (14, 2)
     assert loaded.simulation is not None
+    assert not takes_integers(loaded.model.get_submodule("model.layers.0.mlp.down_proj"))
+    assert "of all layers" in str(unsupported(loaded, loaded.simulation.settings))
     assert all(name.endswith("up_proj") for name in loaded.simulation.touched)
 
 

@@ -15,6 +15,7 @@ SECTIONS = dict(
 KINDS = {
     "How to add an engine": ("ENGINES", "Engine"),
     "How to add a stored format": ("STORED_FORMATS", "StoredFormat"),
+    "How to add a format that is read only": ("READ_FORMATS", "ReadFormat"),
     "How to add a number type": ("NUMBER_TYPES", "NumberType"),
     "How to add an annotator": ("ANNOTATORS", "Annotator"),
     "How to add a metric": ("METRICS", "Metric"),

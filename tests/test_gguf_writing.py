@@ -16,6 +16,7 @@ from gguf.quants import dequantize
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from tiny_architectures import VISION
 from tiny_models import store, write_samples
 from tiny_tokenizers import byte_tokenizer
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
@@ -30,7 +31,7 @@ from radquant.gguf.tokenizer_keys import PRE_TOKENIZERS, pre_tokenizer, tokenize
 from radquant.gguf.vocabulary import check_vocabulary
 from radquant.gguf.writing import rotary_divisors, write_float
 from radquant.packed.gguf_blocks import LAYOUTS, decode, encode
-from radquant.packed.grid import quantize
+from radquant.packed.grid import quantize, require_fine_enough
 from radquant.quantization.importance import importance_of
 from radquant.settings.recipe import Recipe
 
@@ -135,6 +136,17 @@ def test_plain_rounding_is_that_of_the_package(name: str) -> None:
     assert (ours - weight).norm() <= (theirs - weight).norm() * 1.001
 
 
+@pytest.mark.parametrize("name", sorted(LAYOUTS))
+def test_weights_too_small_for_float16_are_told(name: str) -> None:
+    weight = torch.randn(8, 256, generator=torch.manual_seed(3))
+    recipe = Recipe(method="rtn", type=name)
+    for size in (1e-3, 1e-5 if LAYOUTS[name].group == 32 and name != "q8_0" else 1e-3):
+        require_fine_enough(weight * size, quantize(weight * size, recipe).dequantize(), recipe)
+    tiny = weight * 1e-8
+    with pytest.raises(UserError, match="are so small"):
+        require_fine_enough(tiny, quantize(tiny, recipe).dequantize(), recipe)
+
+
 def test_a_plain_file_computes_what_the_original_does(original: Path, tmp_path: Path) -> None:
     path = tmp_path / "model.gguf"
     write_float(original, path, "f32")
@@ -162,6 +174,25 @@ def test_a_checkpoint_is_one_file_that_is_read_back(original: Path, tmp_path: Pa
         difference = found.model(IDS).logits - expected
     tied = AutoConfig.from_pretrained(original).tie_word_embeddings
     assert found.layers_quantized == found.values == 14 + (not tied)  # a head of its own is one
+    assert difference.norm() < 0.03 * expected.norm()
+
+
+def test_what_sees_images_lies_beside_the_file(tmp_path: Path) -> None:
+    """MedGemma's architecture: its language part goes into the file."""
+    torch.manual_seed(0)
+    text = {**SHAPE, **MODELS["Gemma3"], "vocab_size": 320}
+    marks = {"image_token_index": 310, "boi_token_index": 311, "eoi_token_index": 312}
+    config = transformers.Gemma3Config(text_config=text, vision_config=VISION, **marks)
+    transformers.Gemma3ForConditionalGeneration(config).save_pretrained(tmp_path / "original")
+    byte_tokenizer().save_pretrained(tmp_path / "original")
+    options = ["--method", "rtn", "--type", "q8_0"]
+    checkpoint = store(tmp_path / "original", tmp_path / "c", *options)
+    beside = load_file(checkpoint / "model.safetensors")
+    assert beside
+    assert all("vision" in name or "projector" in name for name in beside)
+    with torch.inference_mode():
+        expected = load(tmp_path / "original").model(input_ids=IDS).logits
+        difference = load(checkpoint).model(input_ids=IDS).logits - expected
     assert difference.norm() < 0.03 * expected.norm()
 
 

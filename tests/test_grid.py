@@ -118,7 +118,7 @@ def test_a_group_of_zeros_stays_zero() -> None:
     [
         ({"method": "awq", "bits": 2}, r"awq cannot do 2 bits; use 3, 4 or 8"),
         ({"method": "smooth"}, "method is 'smooth', which is not allowed; the valid ones are awq"),
-        ({"bits": 5}, "bits is 5, which is not allowed"),
+        ({"bits": 5}, "type int has no 5 bits"),
         ({"bits": True}, "bits is True, which is not allowed"),
         ({"group_size": 48}, "group_size is 48, which is not allowed"),
         ({"rounding": "up"}, "rounding is 'up', which is not allowed"),

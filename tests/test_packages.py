@@ -39,7 +39,10 @@ RUN_IN = {
     "judges": [*MEASURED, *(f"{MEASURES}/{name}.py" for name in ENCODERS)],
     "ratescore": [*MEASURED, f"{MEASURES}/ratescore.py"],
     "llm-judges": [*MEASURED, *(f"{MEASURES}/{name}.py" for name in LANGUAGE)],
-    "llmcompressor": ["benchmarks/quantize_llmcompressor.py"],
+    "llmcompressor": [
+        *("scripts/quantize_llmcompressor.py", "src/radquant/cli.py"),
+        "benchmarks/quantize_llmcompressor.py",
+    ],
     "llama-cpp": [
         *("scripts/generate_llama_cpp.py", "benchmarks/llama_cpp_speed.py"),
         "src/radquant/quantization/llama_cpp_quantizing.py",
@@ -49,6 +52,7 @@ RUN_IN = {
 TOOLS = {
     *("autoawq", "gptqmodel", "llmcompressor", "radgraph", "vllm"),
     *("bert-score", "crimson-score", "cxrfescore", "f1chexbert", "radeval", "ratescore"),
+    "datasets",  # of llm-compressor's environment
     "loguru",  # of ratescore's environment, whose logger is silenced
 }
 # benchmarks/lexicon.py reads it out of its wheel: installed, it would ask for another torch.

@@ -11,6 +11,7 @@ from tiny_tools import LENGTHS, write_samples
 
 from radquant.errors import UserError
 from radquant.quantization import by_autoawq, other_packages
+from radquant.settings.precision import Activations
 from radquant.settings.recipe import Recipe
 from radquant.settings.tool_limits import check_tool_recipe
 
@@ -136,6 +137,32 @@ def test_samples_longer_than_the_window_of_some_layers(tmp_path):
             "cannot do without clipping",
         ),
         ("autoawq", Recipe(method="awq", bits=4, group_size=128), "gptq", "cannot do format gptq"),
+        ("gptqmodel", Recipe(method="gptq", type="fp8"), None, "cannot do type fp8; leave type"),
+        (
+            "llmcompressor",
+            Recipe(method="gptq", type="fp8"),
+            None,
+            "type fp8 by gptq; use method r",
+        ),
+        (
+            "llmcompressor",
+            Recipe(method="rtn", type="mxfp4"),
+            None,
+            "cannot do type mxfp4; use int",
+        ),
+        ("llmcompressor", Recipe(method="gptq", bits=3), None, "cannot do 3 bits; use 4 or 8"),
+        (
+            "llmcompressor",
+            Recipe(method="rtn", bits=8, activations=Activations(bits=4)),
+            None,
+            "such activations; use type int of 8 bits, granularity token, or leave tool out",
+        ),
+        (
+            "llmcompressor",
+            Recipe(method="rtn", type="fp8", activations=Activations(bits=8)),
+            None,
+            "use type fp8 of 8 bits, granularity token, or granularity tensor and range static",
+        ),
     ],
 )
 def test_what_a_configuration_may_not_ask_of_a_tool(tool, recipe, form, sentence):
@@ -148,3 +175,9 @@ def test_what_a_configuration_may_ask_of_a_tool():
     check_tool_recipe(
         "gptqmodel", Recipe(method="gptq", bits=3, group_size=-1, zero_point=False, rounding="gptq")
     )
+    by_token = Activations(bits=8)
+    check_tool_recipe(
+        "llmcompressor", Recipe(method="gptq", zero_point=False, activations=by_token)
+    )
+    static = Activations(type="fp8", granularity="tensor", range="static")
+    check_tool_recipe("llmcompressor", Recipe(method="rtn", type="fp8", activations=static))

@@ -17,7 +17,7 @@ from radquant.families.lookup import family_of
 from radquant.finite import norm, relative
 from radquant.kernels import cpu
 from radquant.kernels.choice import KERNEL_ACTIVATIONS
-from radquant.packed.linear import PackedLinear, ValueLinear
+from radquant.packed.linear import PackedLinear, QuantizedLinear, ValueLinear
 from radquant.settings.precision import Activations, same_rounding
 
 ACTIVE = {"silu": False, "gelu_pytorch_tanh": True}  # activation function: whether it is gelu
@@ -116,6 +116,8 @@ def unfit_layers(layers: Any, rounding: Activations | None) -> str | None:
                 return f"it does not know layers of class {type(linear).__name__}"
             if linear.in_features % ALIGNED:
                 return f"a width of {linear.in_features} is no multiple of {ALIGNED}"
+            if isinstance(linear, QuantizedLinear) and linear.keeps_input and rounding is not None:
+                return "it rounds the inputs of all layers, or of none"
             if not isinstance(linear, PackedLinear):
                 if rounding is not None:
                     return "a layer is not packed, whose activations are to be rounded"

@@ -77,7 +77,9 @@ def int4pack_runs(model: Any, layers: Iterable[PackedLinear]) -> bool:
 
 
 def takes_integers(layer: PackedLinear) -> bool:
-    """Whether the kernels of this layer's device multiply it by INT8 activations."""
+    """Whether the kernels of this layer's device multiply it by INT8 activations, and may."""
+    if layer.keeps_input:
+        return False
     if layer.qweight.device.type != "cuda":
         return cpu.fits(layer)
     from radquant.kernels.triton_layout import why_not

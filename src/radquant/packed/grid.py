@@ -20,6 +20,7 @@ from radquant.settings.recipe import WHOLE_ROW, Recipe
 # The most that rounding may cost a layer because its weights are too small for the least scale, as
 # a share of their length: 4 bits cost a tenth by themselves.
 MOST_LOST = 0.25
+COARSE_SCALE = 2.0**-20  # below it float16 has fewer than five bits of a scale
 
 
 @dataclass(frozen=True)
@@ -162,22 +163,19 @@ def stored_scales(scale: Tensor, groups: Tensor, recipe: Recipe) -> tuple[Tensor
 def require_fine_enough(weight: Tensor, rounded: Tensor, recipe: Recipe) -> None:
     """Raise UserError if weights are lost because they are too small for the least scale.
 
-    Of integers; other types say themselves what they cannot scale.
-
     weight, rounded: [out, in] float32, before and after rounding. A few small groups among large
     ones lose nothing that counts; where all are small, rounding may leave zeros.
     """
-    if recipe.type != INT:
-        return
+    least = LEAST_SCALE if recipe.type == INT else COARSE_SCALE
     groups = by_group(weight, recipe.group_size)
     wide = (groups.amax(-1).clamp(min=0) - groups.amin(-1).clamp(max=0)) / (2**recipe.bits - 1)
-    small = wide < LEAST_SCALE
+    small = wide < least
     lost = by_group(rounded - weight, recipe.group_size)[small]
     if norm(lost) > MOST_LOST * norm(weight):
         raise UserError(
             f"its weights are so small (at most {float(weight.abs().max()):.3g}) that rounding to "
-            f"{recipe.bits} bits would lose them: the least scale is {LEAST_SCALE:g}; take more "
-            "bits, or a model whose weights are of usual size"
+            f"{recipe.bits} bits would lose them: scales of type {recipe.type} are too coarse "
+            f"below {least:.2g}; take more bits, or a model whose weights are of usual size"
         )
 
 

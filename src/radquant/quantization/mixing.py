@@ -84,7 +84,7 @@ def stored_bits(size: tuple[int, int], recipe: Recipe, form: StoredFormat) -> in
     """What a linear layer of (inputs, outputs) takes in a format, in bits, its bias apart."""
     tensors = form.layer_tensors(settings_for(recipe, form), *size).values()
     return sum(
-        math.prod(each.shape) * (SCALE if each.floating else WORD)
+        math.prod(each.shape or ()) * (SCALE if each.floating else WORD)
         for each in tensors
         if not each.optional and each.values is None and each.shape is not None
     )

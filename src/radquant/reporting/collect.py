@@ -226,7 +226,11 @@ def _computed_as(run: Run, precision: str) -> dict[str, Any]:
     if rounding is not None:
         from radquant.runtime.activations import quantized_layers
 
-        rounded = len(quantized_layers([layer["name"] for layer in layers], rounding))
+        said = run.stated.get(checkpoint, {}).get("settings")
+        names = [layer["name"] for layer in layers]
+        if said is not None:  # of some layers, that their inputs stay as they are
+            names = [name for name in names if not ((own := said.of(name)) and own.keeps_inputs)]
+        rounded = len(quantized_layers(names, rounding))
     return {
         "layers_quantized": len(layers),
         "activation_layers": rounded,
@@ -390,6 +394,7 @@ def _stated(folder: Path) -> dict[str, Any]:
     return {
         "activations": as_values(settings.activations),
         "kv_cache": as_values(settings.kv_cache),
+        "settings": settings,
     }
 
 

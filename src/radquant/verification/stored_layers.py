@@ -26,11 +26,12 @@ def file_checks(
     config = read_json(directory / "config.json")["quantization_config"]
     settings = read_settings(directory, config)
     for name, layer in loaded.items():
+        own = settings.of(name) or settings  # layers may differ in their bits
         scales = layer.group_scales()
         wrong = int((~torch.isfinite(scales) | (scales <= 0)).sum())
         yield Check(f"{name}: scales that are not positive numbers", wrong, 0)
-        yield Check(f"{name}: zeros out of place", misplaced_zeros(layer, settings), 0)
-        share = 0.0 if compared and is_zero(layer) else unused(layer, settings)
+        yield Check(f"{name}: zeros out of place", misplaced_zeros(layer, own), 0)
+        share = 0.0 if compared and is_zero(layer) else unused(layer, own)
         yield Check(f"{name}: share of the integers' range unused", share, 0.5)
 
 

@@ -207,8 +207,8 @@ def pattern_of(target: str) -> str:
 def by_target(groups: Sequence[tuple[list[str], Settings]]) -> Settings:
     """One group's settings, with the others' by the names of their layers.
 
-    A layer is of the group that has its own name, or else a pattern that matches it, or else its
-    class (compressed-tensors, `match_targets`).
+    A layer is of the group that has its own name, or else a pattern that matches it, the first by
+    the alphabet, or else its class (compressed-tensors, `match_targets`).
     """
     rounded = {own.activations for _, own in groups} - {None}
     if len(rounded) > 1:
@@ -216,7 +216,8 @@ def by_target(groups: Sequence[tuple[list[str], Settings]]) -> Settings:
             "quantization_config rounds the inputs of some layers otherwise than those of others, "
             "which cannot be run; take a checkpoint with one rounding of activations"
         )
-    named = [(target, own) for targets, own in groups for target in sorted(targets)]
+    each = {target: own for targets, own in groups for target in targets}
+    named = sorted(each.items(), key=lambda each: each[0])
     of_class = [(target, own) for target, own in named if CLASS_NAME.fullmatch(target)]
     patterns = [each for each in named if each[0].startswith("re:")]
     exact = [each for each in named if each not in of_class and each not in patterns]
