@@ -165,7 +165,7 @@ def _environments(run: Run) -> dict[str, Any]:
     recipes = [run.config["checkpoints"][name] for name in run.quantization]
     names = {str(recipe["tool"]) for recipe in recipes if recipe.get("tool")} - {OWN}
     names.discard(LLAMA_CPP)  # the name of its environment is that of the engine's
-    compute = run.config["compute"]
+    compute = {"engine": engines.AUTO, "device": "cpu", **run.config.get("compute", {})}
     there = [row.get("engine") or compute["engine"] for row in run.config["precisions"].values()]
     there += [LLAMA_CPP for recipe in recipes if recipe.get("tool") == LLAMA_CPP]
     found = {engines.environment(name, compute["device"]) for name in there}
