@@ -36,6 +36,7 @@ from radquant.settings.recipe import (
     with_bits,
 )
 from radquant.settings.stages import QUANTIZE
+from radquant.settings.tool_limits import check_tool_recipe
 
 CPU = torch.device("cpu")
 MIXED = recipe_of({"method": "gptq", "group_size": 32, "bits": {"average": 4}})
@@ -342,6 +343,13 @@ def test_formats_that_say_bits_once_are_refused() -> None:
     with pytest.raises(UserError, match=r"layers of 4 bits at least, .* 3.5 on average"):
         format_for(low, "compressed-tensors")
     assert format_for(recipe_of({"bits": {"average": 4.5}})).NAME == "compressed-tensors"
+
+
+@pytest.mark.parametrize(("tool", "method"), [("autoawq", "awq"), ("gptqmodel", "gptq")])
+def test_other_packages_have_no_mixtures(tool: str, method: str) -> None:
+    mixed_recipe = recipe_of({"method": method, "bits": {"average": 4.5}})
+    with pytest.raises(UserError, match="cannot do bits that differ between layers"):
+        check_tool_recipe(tool, mixed_recipe)
 
 
 def test_smaller_groups_are_bits_too() -> None:
