@@ -320,7 +320,7 @@ def test_a_killed_run_goes_on_and_ends_the_same(
         ({"bits": {"average": 2.5}}, "bits.average is 2.5 .* at least 3"),
         ({"bits": {"mean": 4.5}}, "bits.mean is not a known key; .*average"),
         ({"bits": {}}, "bits.average is missing"),
-        ({"bits": 5}, "bits is 5, which is not allowed"),
+        ({"bits": 7}, "bits is 7, which is not allowed"),
         ({"bits": {"average": "many"}}, "bits.average must be of type number"),
         ({"bits": {"average": 3.5}}, "3.5 needs layers of 3 bits, .* use method gptq"),
         ({"bits": {"average": 4.5}, "progressive": True}, "does not go with progressive"),
