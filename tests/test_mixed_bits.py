@@ -36,6 +36,7 @@ from radquant.settings.recipe import (
     with_bits,
 )
 from radquant.settings.stages import QUANTIZE
+from radquant.settings.tool_limits import check_tool_recipe
 
 CPU = torch.device("cpu")
 MIXED = recipe_of({"method": "gptq", "group_size": 32, "bits": {"average": 4}})
@@ -319,7 +320,7 @@ def test_a_killed_run_goes_on_and_ends_the_same(
         ({"bits": {"average": 2.5}}, "bits.average is 2.5 .* at least 3"),
         ({"bits": {"mean": 4.5}}, "bits.mean is not a known key; .*average"),
         ({"bits": {}}, "bits.average is missing"),
-        ({"bits": 5}, "bits is 5, which is not allowed"),
+        ({"bits": 7}, "bits is 7, which is not allowed"),
         ({"bits": {"average": "many"}}, "bits.average must be of type number"),
         ({"bits": {"average": 3.5}}, "3.5 needs layers of 3 bits, .* use method gptq"),
         ({"bits": {"average": 4.5}, "progressive": True}, "does not go with progressive"),
@@ -342,6 +343,13 @@ def test_formats_that_say_bits_once_are_refused() -> None:
     with pytest.raises(UserError, match=r"layers of 4 bits at least, .* 3.5 on average"):
         format_for(low, "compressed-tensors")
     assert format_for(recipe_of({"bits": {"average": 4.5}})).NAME == "compressed-tensors"
+
+
+@pytest.mark.parametrize(("tool", "method"), [("autoawq", "awq"), ("gptqmodel", "gptq")])
+def test_other_packages_have_no_mixtures(tool: str, method: str) -> None:
+    mixed_recipe = recipe_of({"method": method, "bits": {"average": 4.5}})
+    with pytest.raises(UserError, match="cannot do bits that differ between layers"):
+        check_tool_recipe(tool, mixed_recipe)
 
 
 def test_smaller_groups_are_bits_too() -> None:

@@ -5,7 +5,7 @@ Nothing here needs PyTorch or the tools, so that a configuration is checked befo
 
 from radquant.errors import UserError
 from radquant.settings.precision import FP8, STATIC, TENSOR, TOKEN, Activations
-from radquant.settings.recipe import INT, NONE, WHOLE_ROW, Recipe
+from radquant.settings.recipe import INT, NONE, WHOLE_ROW, Recipe, mixture
 
 NAMES = {"autoawq": "AutoAWQ", "gptqmodel": "GPTQModel", "llmcompressor": "llm-compressor"}
 METHODS: dict[str, tuple[str, ...]] = {
@@ -22,6 +22,7 @@ def check_tool_recipe(tool: str, recipe: Recipe, form: str | None = None) -> Non
     for wrong, what in (
         (recipe.method not in methods, f"method {recipe.method}; use {' or '.join(methods)}"),
         (form not in (None, FORMATS[tool]), f"format {form}; leave format out"),
+        (mixture(recipe) is not None, "bits that differ between layers; give bits a number"),
         (recipe.progressive, "progressive scales; leave progressive out"),
         (recipe.transform != NONE, f"transform {recipe.transform}; leave transform out"),
         (recipe.smooth_attention, "smooth_attention; leave it out"),
