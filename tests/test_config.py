@@ -576,6 +576,7 @@ def test_the_default_run_is_planned(repository: Path) -> None:
         "check_prompts": 1,
         "calibration_set": 1,
         "quantize": len(full["checkpoints"]),
+        "verify_checkpoint": len(full["checkpoints"]),
         "generate": precisions * shards,
         "likelihood": precisions,
         "baselines": 1,
