@@ -88,6 +88,7 @@ def test_editing_the_calibration_prompt(run: Path) -> None:
     edit(run / "prompts" / "calibration.txt")
     found = jobs(run)
     assert (found.pop("calibration_set"), found.pop("quantize")) == (1, 1)
+    assert found.pop("verify_checkpoint") == 1
     assert found == {"generate": 4, "likelihood": 2, "annotate": 4, "score": 2, "report": 1}
 
 
@@ -95,7 +96,7 @@ def test_editing_the_calibration_prompt(run: Path) -> None:
 def test_editing_awq(run: Path) -> None:
     edit(run / "src" / "radquant" / "quantization" / "awq.py")
     found = jobs(run)
-    assert found.pop("quantize") == 1
+    assert (found.pop("quantize"), found.pop("verify_checkpoint")) == (1, 1)
     assert found == {"generate": 4, "likelihood": 2, "annotate": 4, "score": 2, "report": 1}
 
 
@@ -293,6 +294,7 @@ def test_a_run_with_other_precisions_builds_only_what_is_new(run: Path) -> None:
     assert found == {
         "write_config": 1,
         "quantize": 1,
+        "verify_checkpoint": 1,
         "generate": 2,
         "likelihood": 1,
         "annotate": 2,

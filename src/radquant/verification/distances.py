@@ -45,7 +45,7 @@ BOUNDS = {
     4: Bounds(0.4, 0.03, 0.12, 0.07, 0.7, 2.5, 0.07),
     5: Bounds(0.2, 0.03, 0.06, 0.04, 0.4, 3.0, 0.05),
     6: Bounds(0.1, 0.02, 0.03, 0.03, 0.3, 3.0, 0.03),
-    8: Bounds(0.04, 0.02, 0.02, 0.02, 0.2, 4.0, 0.02),
+    8: Bounds(0.06, 0.02, 0.02, 0.02, 0.2, 4.0, 0.02),
 }
 # Weights that are fitted to inputs of so many bits make good for what rounding does to these, and
 # are far from the original's on purpose.
