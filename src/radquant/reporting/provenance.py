@@ -164,20 +164,11 @@ def _environments(run: Run) -> dict[str, Any]:
     """What is installed where other tools, engines and annotators ran: AutoAWQ, vLLM, RadGraph."""
     recipes = [run.config["checkpoints"][name] for name in run.quantization]
     names = {str(recipe["tool"]) for recipe in recipes if recipe.get("tool")} - {OWN}
-<<<<<<< HEAD
-    names.discard(LLAMA_CPP)  # the name of its environment is that of the engine's
-    compute = {"engine": engines.AUTO, "device": "cpu", **run.config.get("compute", {})}
-    there = [row.get("engine") or compute["engine"] for row in run.config["precisions"].values()]
-    there += [LLAMA_CPP for recipe in recipes if recipe.get("tool") == LLAMA_CPP]
-    found = {engines.environment(name, compute["device"]) for name in there}
-    names |= {name for name in found if name is not None}
-=======
     ran = {(shard["engine"], shard["device"]) for each in run.shards.values() for shard in each}
     if LLAMA_CPP in names:  # as tool and engine it has one environment
         names.remove(LLAMA_CPP)
         ran.add((LLAMA_CPP, "cpu"))
     names |= {place for each in ran if (place := engines.environment(*each)) is not None}
->>>>>>> llamacpp
     if annotator_of(run.config).ENVIRONMENT:
         names.add(str(annotator_of(run.config).ENVIRONMENT))
     places = {name: run.folder / "venvs" / name / "ready.json" for name in sorted(names)}
