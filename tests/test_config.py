@@ -157,6 +157,7 @@ def test_the_schemas_defaults_are_those_of_the_code() -> None:
         "activations": None,
         "kv_cache": None,
         "lm_head": None,
+        "engine": None,
     }
 
 
@@ -179,7 +180,7 @@ MISTAKES = [
     ("generation/shards", 1.5, "generation.shards must be of type integer, not 1.5"),
     ("generation", None, "generation must be of type object, not None"),
     ("corpus/format", "open-i", "'open-i', which is not allowed; did you mean openi?"),
-    ("checkpoints/awq-w4/bits", 5, "is 5, which is not allowed; the valid ones are 2, 3, 4, 8"),
+    ("checkpoints/awq-w4/bits", 5, "type int has no 5 bits; use one of 2, 3, 4, 8"),
     ("checkpoints/awq-w4/bits", 2, "checkpoints.awq-w4: method awq cannot do 2 bits"),
     ("checkpoints/awq-w4/desc_act", True, "desc_act does not go with method awq"),
     (
@@ -237,7 +238,7 @@ MISTAKES = [
     ),
     ("precisions/original/kv_cache", {"bits": 8}, "takes no kv_cache"),
     ("precisions/w4a16/kv_cache", {}, "precisions.w4a16.kv_cache.bits is missing"),
-    ("precisions/w4a16/kv_cache", {"bits": 4, "granularity": "tensor"}, "token, head, group"),
+    ("precisions/w4a16/kv_cache", {"bits": 4, "granularity": "tensor"}, "use head, token or group"),
     ("precisions/w4a16/kv_cache", {"bits": 4, "range": "static"}, "kv_cache.range is not a known"),
     ("checkpoints/awq-w4/transform", "rotate", "the valid ones are none, smooth, hadamard"),
     (
@@ -576,6 +577,7 @@ def test_the_default_run_is_planned(repository: Path) -> None:
         "check_prompts": 1,
         "calibration_set": 1,
         "quantize": len(full["checkpoints"]),
+        "verify_checkpoint": len(full["checkpoints"]),
         "generate": precisions * shards,
         "likelihood": precisions,
         "baselines": 1,

@@ -319,7 +319,7 @@ def test_the_code_inputs_of_each_rule_are_all_that_its_script_imports(tmp_path: 
     chosen = {"CORPUS_FORMATS": ["openi"], "ANNOTATORS": ["radgraph"], "ENGINES": engines}
     chosen["MEASURES"] = []
     found.pop("all")
-    assert len(found) == 18
+    assert len(found) == 19
     # Rules of shards have the same list hashed in a parameter, and their script as input.
     for rule in ("generate", "annotate"):
         assert found.pop(rule) == {f"scripts/{rule}.py"}

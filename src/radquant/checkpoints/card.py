@@ -58,7 +58,7 @@ def model_card(source: Path, quantization: Mapping[str, Any], record: Mapping[st
         **({"base_model": base_id, "base_model_relation": "quantized"} if base_id else {}),
         **{key: value for key, value in licence.items() if key in LICENCE_KEYS},
         **({} if own else {"library_name": "transformers"}),
-        "tags": ["radquant", str(record["recipe"]["method"]), f"{bits}-bit"],
+        "tags": ["radquant", str(record["recipe"]["method"]), bits],
     }
     sections = [
         f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---",

@@ -165,11 +165,10 @@ def _environments(run: Run) -> dict[str, Any]:
     recipes = [run.config["checkpoints"][name] for name in run.quantization]
     names = {str(recipe["tool"]) for recipe in recipes if recipe.get("tool")} - {OWN}
     names.discard(LLAMA_CPP)  # the name of its environment is that of the engine's
-    compute = run.config.get("compute", {})
-    engine, device = compute.get("engine", engines.AUTO), compute.get("device", engines.AUTO)
-    there = [row.get("engine") or engine for row in run.config["precisions"].values()]
+    compute = {"engine": engines.AUTO, "device": "cpu", **run.config.get("compute", {})}
+    there = [row.get("engine") or compute["engine"] for row in run.config["precisions"].values()]
     there += [LLAMA_CPP for recipe in recipes if recipe.get("tool") == LLAMA_CPP]
-    found = {engines.environment(name, device) for name in there}
+    found = {engines.environment(name, compute["device"]) for name in there}
     names |= {name for name in found if name is not None}
     if annotator_of(run.config).ENVIRONMENT:
         names.add(str(annotator_of(run.config).ENVIRONMENT))

@@ -49,6 +49,7 @@ SAME = "values that are not the original's"
 ROUNDED = 2.0**-7
 BY_FACTOR = 0.1  # the same where a factor had to be fitted to rounded weights
 MOST_OTHERS = 0.25  # of a norm's channels, if nothing was folded into it
+LEAST_CHANNEL = 1e-3  # of a norm, beside its largest, of which a share is taken
 CHUNK = 8192  # rows of a large table at a time
 
 
@@ -212,7 +213,9 @@ class LayerComparison:
         original = self.layer.get_parameter(f"{source.name}.weight")
         other = (norm - original).abs() > ROUNDED * original.abs()
         if int(other.sum()) < MOST_OTHERS * len(other):
-            yield Check(f"{self.path}.{source.name}: {SAME}", difference(norm, original), ROUNDED)
+            least = original.abs().amax().clamp(min=1e-30) * LEAST_CHANNEL
+            apart = (norm - original).abs() / original.abs().clamp(min=float(least))
+            yield Check(f"{self.path}.{source.name}: {SAME}", float(apart.amax()), ROUNDED)
 
     def norm_check(
         self,
@@ -234,17 +237,19 @@ class LayerComparison:
         if bool(same.all()):
             return Check(name, 0.0, bound)
         errors, squares, chance = 0.0, 0.0, 0.0
-        products = 0.0
+        products, sizes = 0.0, []
         explained = True
         for each in group.linears:
             weight = mine[each].weight
             aim = moved.aim(each, self.layer.get_parameter(f"{each}.weight"))
             factor = column_factors(weight, aim)
-            products += float((factor * aim * aim).sum())
+            product, energy = float((factor * aim * aim).sum()), float(aim.square().sum())
+            products += product
+            sizes.append(product / energy if energy else 1.0)
             fitted = aim * factor
             left, size = float((weight - fitted).square().sum()), float(fitted.square().sum())
             errors += float(((factor - 1) * aim).square().sum())
-            squares += float(aim.square().sum())
+            squares += energy
             chance += left / len(weight)  # what rounding makes of factors by itself
             bound_of_layer = bounds_of(mine[each].bits, self.fitted).weights
             explained = explained and left <= bound_of_layer**2 * size
@@ -252,6 +257,8 @@ class LayerComparison:
         # A few large channels may be off by twice as much: rounding cuts off what is largest.
         whole = abs(products / squares - 1) if squares else 0.0
         measured = max(measured / 2, whole)
+        # A norm that is off moves all that read it by the same.
+        explained = explained and max(sizes) - min(sizes) <= 4 * bound * abs(max(sizes))
         if measured > bound and not explained:
             return Check(name, 0.0, bound)  # the layers are told of one by one
         return Check(name, measured, bound)
