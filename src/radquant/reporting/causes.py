@@ -58,6 +58,7 @@ STAGES: dict[str, tuple[frozenset[str], str]] = {
     "calibration_set": (MODEL, "checkpoint"),
     "quantize": (MODEL, "checkpoint"),
     "take_checkpoint": (MODEL, "checkpoint"),
+    "verify_checkpoint": (NOTHING, ""),
     "baselines": (frozenset({"outputs"}), ""),
     "generate": (frozenset({"outputs"}), ""),
     "likelihood": (frozenset({"likelihood"}), ""),
