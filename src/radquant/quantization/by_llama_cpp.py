@@ -72,6 +72,7 @@ def quantize(job: Job, asked: ByLlamaCpp, python: Path) -> None:
         )
         with atomic_directory(job.output) as part:
             record = take_file(made, job.model, part, GGUF_FILE, job.trust_remote_code)
+            record["says"] |= {"importance": asked.importance}
             record |= {
                 "tool": {"name": "llama.cpp", "version": llama_cpp.BUILD},
                 "type": asked.type,

@@ -373,7 +373,7 @@ def _read_quantization(results: Path, name: str) -> dict[str, Any]:
         folder / "quantization.json",
         ["layers", "files", "wall_seconds", "cpu_seconds", "peak_process_bytes"],
     )
-    if not record.get("recipe") and not record.get("source"):
+    if not any(record.get(key) for key in ("recipe", "source", "tool")):
         raise UserError(
             f"{folder / 'quantization.json'} names neither a recipe nor a source; delete the "
             "directory and run again"

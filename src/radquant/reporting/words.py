@@ -79,6 +79,9 @@ def method(record: Settings) -> str:
     recipe, tool = record["recipe"], record["tool"]
     if recipe is None:
         kind = record["says"].get("type")
+        if tool:  # which has no recipe of ours
+            weighed = ", importance matrix" if record["says"].get("importance") else ""
+            return f"{kind} by {tool['name']} {tool['version']}{weighed}"
         what = [str(record["format"]), *([kind] if kind not in (None, INT) else [])]
         return f"given ({', '.join(what)})"
     given = ["given"] if record["source"] else []
