@@ -58,6 +58,8 @@ HALF_STEP = 0.6  # the rms that rounding alone leaves is below
 # Steps, and a share of a weight: rounding to nearest of scaled weights in 16 bits stays below.
 FAR, FAR_SHARE = 1.5, 0.1
 GROUP = 32
+# How far from 1 the part of a row along what it should be is, before the row counts as lost.
+MOST_ALONG = 0.5
 FEWEST_NEIGHBOURS = 4
 # Of the numbers around a weight: what makes their median a standard deviation, and the least.
 USUAL, LEAST_USUAL = 1.48, 0.15
@@ -111,7 +113,7 @@ def distance(name: str, mine: Linear, aim: Tensor) -> Distance:
         abs(float(steps.mean())),
         float(steps.mean(1).abs().max()),
         float(held.unflatten(1, (-1, size)).mean(-1).abs().max()),
-        worst(apart.norm(dim=1), aim.norm(dim=1), rms(steps, 1), HALF_STEP),
+        worst_row(apart, aim, rms(steps, 1)),
         worst_column(apart, aim, steps),
         strays,
         worst_word(held, 32 // mine.bits if mine.bits in (4, 8) else 8) if strays else 0.0,
@@ -168,16 +170,29 @@ def rms(steps: Tensor, dim: int) -> Tensor:
     return steps.square().mean(dim).sqrt()
 
 
-def worst(apart: Tensor, size: Tensor, steps: Tensor, allowed: float) -> float:
-    """The largest of apart / size where more than `allowed` steps are off; 0 if none is."""
-    far = steps > allowed
-    return float((apart[far] / size[far].clamp(min=1e-30)).amax()) if bool(far.any()) else 0.0
+def lost(apart: Tensor, aim: Tensor, dim: int) -> Tensor:
+    """Which rows (dim 1) or columns (dim 0) have not what they should be in them.
+
+    What GPTQ adds to make good for others may be longer than a row, and leaves the row in the sum:
+    then the part of W along A is A. It is none of A in a row that belongs elsewhere.
+    """
+    along = (apart * aim).sum(dim) / aim.square().sum(dim).clamp(min=1e-30)
+    return along.abs() > MOST_ALONG
+
+
+def worst_row(apart: Tensor, aim: Tensor, steps: Tensor) -> float:
+    """The largest ‖w − a‖ / ‖a‖ of a row that is lost, where more than rounding is off."""
+    far = lost(apart, aim, 1) & (steps > HALF_STEP)
+    sizes = apart.norm(dim=1)[far] / aim.norm(dim=1)[far].clamp(min=1e-30)
+    return float(sizes.amax()) if bool(far.any()) else 0.0
 
 
 def worst_column(apart: Tensor, aim: Tensor, steps: Tensor) -> float:
     """The most steps that a column is off which has nothing of what it should be."""
-    lost = apart.norm(dim=0) > aim.norm(dim=0)
-    return float(rms(steps, 0)[lost].amax()) if bool(lost.any()) else 0.0
+    lost_columns = (apart.norm(dim=0) > aim.norm(dim=0)) & lost(apart, aim, 0)
+    if not bool(lost_columns.any()):
+        return 0.0
+    return float(rms(steps, 0)[lost_columns].amax())
 
 
 def worst_word(steps: Tensor, run: int) -> float:

@@ -41,6 +41,10 @@ from radquant.packed.formats import Settings, check_tensors, unpack
 from radquant.packed.grid import QuantizedWeight, StoredValues
 from radquant.settings.recipe import INT, WHOLE_ROW
 
+# Of floating-point types: bits of the fraction, exponent of the least normal number, largest one.
+FLOATING = {"fp8": (3, -6, 448.0), "mxfp4": (1, 0, 6.0), "nvfp4": (1, 0, 6.0)}
+# Of llama.cpp's K types (ggml-quants.c): weights that share a scale of scales, and its multiples.
+SUPER_BLOCK, LARGEST_MULTIPLE = 256, 63
 BLOCK = 32  # neighbouring weights that share a scale where nothing else is known
 
 
@@ -176,8 +180,21 @@ def step_of(weight: QuantizedWeight | StoredValues, values: Tensor, settings: Se
             ones, weight.scales, weight.zeros, weight.group_index, weight.channel_scales
         )
         return one_more.dequantize().float().abs()
+    if isinstance(weight, QuantizedWeight) and weight.type in FLOATING:
+        return step_of_floats(weight, values)
     size = settings.group_size if settings.group_size != WHOLE_ROW else values.shape[1]
     return step_of_values(values, size, settings.bits)
+
+
+def step_of_floats(weight: QuantizedWeight, values: Tensor) -> Tensor:
+    """How far a floating-point number is from the next larger one, [out, in] float32."""
+    fraction_bits, least_exponent, largest = FLOATING[weight.type]
+    scales = weight.scales.float().repeat_interleave(
+        values.shape[1] // weight.scales.shape[1], dim=1
+    )
+    magnitude = (values.abs() / scales.clamp(min=1e-30)).clamp(max=largest)
+    exponent = magnitude.clamp(min=2.0**least_exponent).log2().floor()
+    return scales * torch.exp2(exponent - fraction_bits)
 
 
 def group_of_columns(weight: QuantizedWeight, width: int) -> Tensor:
@@ -249,4 +266,8 @@ def read_gguf_linear(file: GGUFModel, tensor: GGUFTensor, heads: tuple[int, int]
     values = read_gguf(file, tensor, heads)
     count, size = GGML_QUANT_SIZES[GGMLQuantizationType[tensor.type]]
     bits = min(8 * size // count, 8)
-    return Linear(values, step_of_values(values, BLOCK, bits), bits)
+    step = step_of_values(values, BLOCK, bits)
+    if count == SUPER_BLOCK:  # whose scales and minima are whole multiples of one each
+        multiple = values.abs().unflatten(1, (-1, count)).amax(-1) / LARGEST_MULTIPLE
+        step = torch.maximum(step, multiple.repeat_interleave(count, 1))
+    return Linear(values, step, bits)
