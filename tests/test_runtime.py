@@ -325,6 +325,7 @@ def test_the_scripts_count_no_stored_token(tmp_path: Path) -> None:
             "type": "int",
             "clip_ratio": 1.0,
             "skip": [],
+            "keep_from": None,
         }
 
 

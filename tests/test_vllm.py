@@ -141,7 +141,7 @@ def directory_with(folder: Path, quantization: Any = None, **others: Any) -> Pat
             "bfloat16",
             "read format qoq; docs/qserve.md",
         ),
-        ({"quant_method": "fp8"}, {}, "bfloat16", "quant_method 'fp8' cannot be read"),
+        ({"quant_method": "hqq"}, {}, "bfloat16", "quant_method 'hqq' cannot be read"),
     ],
 )
 def test_a_checkpoint_that_would_be_wrong(tmp_path, quantization, others, dtype, said) -> None:

@@ -16,7 +16,7 @@ from radquant.packed.grid import QuantizedWeight, quantize
 from radquant.packed.in_memory import packed_layer
 from radquant.runtime.activations import quantize_activations
 from radquant.settings.precision import TENSOR, Activations
-from radquant.settings.recipe import Recipe, in_order_of_activation
+from radquant.settings.recipe import INT, Recipe, in_order_of_activation
 
 SHAPES = ((64, 64), (32, 96), (96, 32))  # [out, in]
 GROUP_SIZE = 32
@@ -85,7 +85,9 @@ def weight_at(out: int, channel: int, groups: int, recipe: Recipe) -> float:
 
 
 def recipes_of(form: StoredFormat) -> Iterator[Recipe]:
-    """What the format can hold of all that is to be tried."""
+    """What the format can hold of all integers that are to be tried."""
+    if INT not in form.TYPES:
+        return
     grids = [(bits, zero_point) for bits in form.BITS for zero_point in (True, False)]
     recipes = [
         *(
