@@ -143,7 +143,9 @@ KEY = """    loudness: int = Field(
         0, ge=0, le=11, description="How loudly the toy says that it has begun"
     )
 
-    @model_validator(mode="before")"""
+    @model_validator(mode="before")
+    @classmethod
+    def with_own_rounding("""
 USE = """    print("BEGUN" + "!" * recipe.loudness)
     form = format_for(recipe, asked)
 """
@@ -165,7 +167,7 @@ def test_a_recipes_key_is_one_declaration_and_its_use(
     page = (REPOSITORY / "docs" / "quantization.md").read_text(encoding="utf-8")
     (copy / "docs" / "quantization.md").write_text(page, encoding="utf-8")
     declared = copy / "src/radquant/settings/recipe.py"
-    changed(declared, '    @model_validator(mode="before")', KEY)
+    changed(declared, KEY.partition("\n\n")[2], KEY)
     used = copy / "src/radquant/quantization/quantizing.py"
     changed(used, "    form = format_for(recipe, asked)\n", USE)
     monkeypatch.setenv("PYTHONPATH", str(copy / "src"))
