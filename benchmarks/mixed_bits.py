@@ -16,9 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from gemma import make_gemma
 from measuring import measured, script
-from quantization import difference, divide_reports, parse_arguments, perplexity
+from quantization import difference, parse_arguments, perplexity, print_tables
 
 from radquant.checkpoints.loading import load, load_tokenizer
 from radquant.files import read_json, read_table, write_json
@@ -117,18 +116,7 @@ def compare(name: str, model: Path, args: Namespace) -> list[str]:
 
 
 def main() -> None:
-    args = parse_arguments()
-    args.work.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(args.threads)
-    divide_reports(args.results, args.work, args.reports)
-    models = {"smollm2-135m": args.results / "models" / "original"}
-    models["gemma3-270m"] = args.work / "gemma3-270m-original"
-    tables = []
-    for name in args.models:
-        if name == "gemma3-270m" and not models[name].is_dir():
-            make_gemma(models[name], args.work)
-        tables.append("\n".join(compare(name, models[name], args)))
-    print("\n\n".join(tables))
+    print_tables(parse_arguments(), compare)
 
 
 if __name__ == "__main__":

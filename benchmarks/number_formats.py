@@ -10,16 +10,12 @@ import json
 import sys
 from pathlib import Path
 
-import numpy as np
 import torch
 from measuring import measured, script
-from quantization import BATCH, difference, divide_reports, perplexity
+from quantization import difference, divide_reports, nll, perplexity
 
-from radquant.checkpoints.loading import load, load_tokenizer
-from radquant.files import read_json, read_table, write_json
-from radquant.quantization.onednn import onednn_products
-from radquant.runtime.kv_cache import new_cache
-from radquant.settings.precision import KVCache, kv_cache_of
+from radquant.files import read_json, write_json
+from radquant.settings.precision import kv_cache_of
 
 DYNAMIC_FP8 = {"type": "fp8"}
 STATIC_FP8 = {"type": "fp8", "granularity": "tensor", "range": "static"}
@@ -65,32 +61,6 @@ def parse_arguments() -> argparse.Namespace:
     add("--threads", type=int, default=1, help="default: %(default)s")
     add("--only", nargs="*", metavar="NAME", help="some of the formats")
     return parser.parse_args()
-
-
-@torch.inference_mode()
-def nll(
-    checkpoint: Path, tokenizer_of: Path, reports: Path, output: Path, cache: KVCache | None = None
-) -> np.ndarray:
-    """Negative log-likelihood of each report and its tokens, [2, reports] float64."""
-    if output.is_file():
-        return np.load(output)
-    tokenizer = load_tokenizer(tokenizer_of)
-    tokenizer.padding_side = "right"
-    texts = list(read_table(reports)["text"])
-    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-    model = load(checkpoint).model
-    found = np.zeros((2, len(texts)))
-    with onednn_products():
-        for start in range(0, len(order), BATCH):
-            members = order[start : start + BATCH]
-            batch = tokenizer([texts[i] for i in members], padding=True, return_tensors="pt")
-            ids, kept = batch["input_ids"], batch["attention_mask"][:, 1:]
-            logits = model(**batch, past_key_values=new_cache(model.config, cache)).logits[:, :-1]
-            losses = logits.logsumexp(-1) - logits.gather(-1, ids[:, 1:, None])[..., 0]
-            found[0, members] = (losses * kept).sum(1).double().numpy()
-            found[1, members] = kept.sum(1).numpy()
-    np.save(output, found)
-    return found
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ import argparse
 import gc
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from radquant import environments
 from radquant.checkpoints.loading import load, load_tokenizer
 from radquant.files import read_json, read_table, write_json, write_table
 from radquant.quantization.onednn import onednn_products
+from radquant.runtime.kv_cache import new_cache
+from radquant.settings.precision import KVCache
 
 GROUP_SIZE = 64
 BATCH = 4
@@ -116,7 +119,9 @@ def quantize(
 
 
 @torch.inference_mode()
-def nll(checkpoint: Path, tokenizer_of: Path, reports: Path, output: Path) -> np.ndarray:
+def nll(
+    checkpoint: Path, tokenizer_of: Path, reports: Path, output: Path, cache: KVCache | None = None
+) -> np.ndarray:
     """Negative log-likelihood of each report, [reports], and its tokens: [2, reports] float64."""
     if not output.is_file():
         tokenizer = load_tokenizer(tokenizer_of)
@@ -130,7 +135,8 @@ def nll(checkpoint: Path, tokenizer_of: Path, reports: Path, output: Path) -> np
                 members = order[start : start + BATCH]
                 batch = tokenizer([texts[i] for i in members], padding=True, return_tensors="pt")
                 ids, kept = batch["input_ids"], batch["attention_mask"][:, 1:]
-                logits = model(**batch).logits[:, :-1]
+                states = new_cache(model.config, cache)
+                logits = model(**batch, past_key_values=states).logits[:, :-1]
                 losses = logits.logsumexp(-1) - logits.gather(-1, ids[:, 1:, None])[..., 0]
                 found[0, members] = (losses * kept).sum(1).double().numpy()
                 found[1, members] = kept.sum(1).numpy()
@@ -206,8 +212,10 @@ def compare(name: str, model: Path, args: argparse.Namespace) -> list[str]:
     return lines
 
 
-def main() -> None:
-    args = parse_arguments()
+def print_tables(
+    args: argparse.Namespace, compare: Callable[[str, Path, argparse.Namespace], list[str]]
+) -> None:
+    """Print the lines that `compare` makes of each model of `args`, by name and directory."""
     args.work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(args.threads)
     divide_reports(args.results, args.work, args.reports)
@@ -219,6 +227,10 @@ def main() -> None:
             make_gemma(models[name], args.work)
         tables.append("\n".join(compare(name, models[name], args)))
     print("\n\n".join(tables))
+
+
+def main() -> None:
+    print_tables(parse_arguments(), compare)
 
 
 if __name__ == "__main__":
