@@ -114,7 +114,12 @@ def code(script, engine=None):
     these files as inputs, which Snakemake compares by checksum, an edit reruns the stages that use
     the module and no others.
     """
-    return list(map(str, radquant.code.files(REPOSITORY / "scripts" / script, kinds_with(engine))))
+    return list(
+        map(
+            str,
+            radquant.code.files(REPOSITORY / "scripts" / script, kinds_with(engine)),
+        )
+    )
 
 
 @functools.cache

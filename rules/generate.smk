@@ -3,7 +3,6 @@
 from radquant.settings import engines
 
 
-
 def own_engine(wildcards):
     """Return the engine that a precision names itself; None for the run's."""
     return SETTINGS.precisions[wildcards.precision].engine
