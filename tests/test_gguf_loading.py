@@ -281,3 +281,53 @@ def test_a_head_of_its_own_and_a_missing_one(tmp_path: Path) -> None:
     found = loaded.model(torch.tensor([[4, 5, 6]])).logits
     torch.testing.assert_close(found, hidden @ head.T, rtol=1e-4, atol=1e-4)
     assert not torch.equal(loaded.model.lm_head.weight, loaded.model.model.embed_tokens.weight)
+
+
+def test_words_are_cut_as_the_originals_tokenizer_cuts_them(
+    llama: tuple[Path, Any], tmp_path: Path
+) -> None:
+    """What llama.cpp does with a text before it joins tokens, by the name that a file says."""
+    folder, model = llama
+    for said, wrong, told in (
+        ("gpt-2", False, 0),
+        ("phi-2", False, 0),  # the same by another name
+        (None, False, 1),  # as converters once wrote it
+        ("of-tomorrow", False, 1),
+        ("qwen2", True, 0),
+        ("llama-bpe", True, 0),
+    ):
+        keys = {"tokenizer__ggml__pre": said}
+        write_gguf(tmp_path / "other.gguf", model, "llama", Type.Q8_0, **keys)
+        file = read_model(tmp_path / "other.gguf")
+        if wrong:
+            with pytest.raises(UserError, match=f"pre: {said}, and .* as gpt-2 does"):
+                check_vocabulary(file, folder / "original")
+        else:
+            assert len(check_vocabulary(file, folder / "original")) == told
+
+
+def test_a_padding_token_of_its_own_is_told_and_other_tokens_are_not_taken(
+    llama: tuple[Path, Any], tmp_path: Path
+) -> None:
+    """Unsloth's files of Qwen have one in a row that the original leaves unused."""
+    folder, model = llama
+    tokens, types = vocabulary_of(folder)
+    number = tokens.index("[PAD299]")
+    tokens[number], types[number] = "<|PAD_TOKEN|>", 3
+    keys = {"tokenizer__ggml__tokens": tokens, "tokenizer__ggml__token_type": types}
+    padding = {"tokenizer__ggml__padding_token_id": number}
+    write_gguf(tmp_path / "own.gguf", model, "llama", Type.Q8_0, **keys, **padding)
+    (told,) = check_vocabulary(read_model(tmp_path / "own.gguf"), folder / "original")
+    assert "padding token" in told
+    assert "'<|PAD_TOKEN|>', token 299" in told
+    write_gguf(tmp_path / "other.gguf", model, "llama", Type.Q8_0, **keys)
+    with pytest.raises(UserError, match=r"1 of 300 tokens .* differ"):
+        check_vocabulary(read_model(tmp_path / "other.gguf"), folder / "original")
+
+
+def vocabulary_of(folder: Path) -> tuple[list[str], list[int]]:
+    """The tokens and types that the file of `folder` says."""
+    keys = read_model(folder / "checkpoint" / "model.gguf").keys
+    return [token.decode() for token in keys["tokenizer.ggml.tokens"]], list(
+        keys["tokenizer.ggml.token_type"]
+    )

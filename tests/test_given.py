@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from test_fetching import make_wheel, write_tiny_gguf
 from tiny_models import WORDS, store, tiny_llama, write_samples
 from tokenizers import Tokenizer
+from transformers import AutoTokenizer
 from workflow_helpers import REPOSITORY, dry_run
 
 from radquant.checkpoints.compatible import check_vocabulary
@@ -198,6 +199,25 @@ def cuts_otherwise(folder: Path) -> None:
     (folder / "tokenizer.json").write_text(json.dumps(content))
 
 
+def other_groups(folder: Path) -> None:
+    config = read_json(folder / "config.json")
+    config["quantization_config"]["group_size"] = 64
+    write_json(folder / "config.json", config)
+
+
+def fewer_words(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    name = "model.layers.1.mlp.up_proj.qweight"
+    save_file(tensors | {name: tensors[name][:, :-1].contiguous()}, folder / "model.safetensors")
+
+
+def several_tokens_more(folder: Path) -> None:
+    path = folder / "tokenizer.json"
+    content = json.loads(path.read_text())
+    content["model"]["vocab"] |= {"one": 17, "two": 18}
+    path.write_text(json.dumps(content))
+
+
 def only_gguf(folder: Path) -> None:
     (folder / "config.json").unlink()
     (folder / "x.Q4_0.gguf").write_bytes(b"GGUF")
@@ -214,6 +234,9 @@ def only_gguf(folder: Path) -> None:
         (shard_is_missing, r"names model-00002-of-00002\.safetensors, which is not there"),
         (two_words_swapped, r"differs from the original's in 2 of 17 tokens \(the first: '"),
         (cuts_otherwise, r"has the original's vocabulary, and its tokenizer cuts \d+ of"),
+        (other_groups, r"layer model\.layers\.0\.mlp\.down_proj cannot be read: its qzeros has"),
+        (fewer_words, r"layer model\.layers\.1\.mlp\.up_proj cannot be read: its qweight has"),
+        (several_tokens_more, r"differs from the original's in 2 of 17 tokens"),
         (only_gguf, r"holds x\.Q4_0\.gguf; give the path of that file"),
     ],
 )
@@ -238,6 +261,18 @@ def test_prompts_and_ends_are_the_originals(models: Path, copy: Path, tmp_path: 
     assert taken.pop("quantization_config") == config["quantization_config"]
     assert taken == read_json(models / "original" / "config.json")
     assert not (tmp_path / "out" / "chat_template.jinja").exists()
+
+
+def test_a_padding_token_of_its_own_is_told(models: Path, copy: Path, tmp_path: Path) -> None:
+    """As many files of Unsloth have one; no prompt holds it."""
+    tokenizer = AutoTokenizer.from_pretrained(copy)
+    tokenizer.add_special_tokens({"pad_token": "<|PAD_TOKEN|>"})
+    tokenizer.save_pretrained(copy)
+    record = take(models, copy, tmp_path / "out")
+    assert record["notes"] == [
+        "Its tokenizer has a padding token that the original's has not ('<|PAD_TOKEN|>', token "
+        "17); no prompt holds it."
+    ]
 
 
 def test_as_many_tokens_differ_as_it_says() -> None:

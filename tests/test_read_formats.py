@@ -48,6 +48,11 @@ CONFIGS: dict[str, tuple[dict[str, Any], tuple[int, int]]] = {
     "torchao-int8": (torchao("Int8WeightOnlyConfig", group_size=None), (32, 64)),
     "torchao-fp8": (torchao("Float8WeightOnlyConfig"), (32, 64)),
     "torchao-intx": (torchao("IntxWeightOnlyConfig"), (32, 64)),
+    "awq-gemv": (
+        {**{"quant_method": "awq", "bits": 4, "group_size": 32}, "zero_point": True}
+        | {"version": "gemv"},
+        (16, 192),
+    ),
 }
 
 

@@ -20,6 +20,8 @@ ARCHITECTURES = {
     **{"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"},
     **{"gemma3_text": "gemma3", "gemma3": "gemma3"},
 }
+# By the class of the tokenizer that transformers takes for each.
+PRE_TOKENIZERS = {"qwen2": "qwen2"}
 # So wide that rows are whole blocks, and what llama.cpp computes without being told.
 WIDE: dict[str, dict[str, Any]] = {
     "llama": {},
@@ -108,6 +110,8 @@ def write_gguf(
         elif value is not None:
             writer.add_array(name, value)
     vocabulary = byte_tokenizer() if tokenizer is None else tokenizer
+    if "tokenizer.ggml.pre" not in keys and "tokenizer.ggml.model" not in keys:
+        writer.add_tokenizer_pre(PRE_TOKENIZERS.get(architecture, "gpt-2"))
     write_vocabulary(writer, vocabulary, text.vocab_size, keys)
     values = {}
     for full_name, weight in model.state_dict().items():
@@ -139,9 +143,9 @@ def write_vocabulary(writer: Any, tokenizer: Any, rows: int, said: dict[str, Any
     own = {number: token for token, number in tokenizer.get_vocab().items()}
     if "tokenizer.ggml.model" not in said:
         writer.add_tokenizer_model("gpt2")
-        writer.add_tokenizer_pre("default")
-    writer.add_token_list([own.get(number, f"[PAD{number}]") for number in range(rows)])
-    writer.add_token_types([1 if number in own else 5 for number in range(rows)])
+    if "tokenizer.ggml.tokens" not in said:
+        writer.add_token_list([own.get(number, f"[PAD{number}]") for number in range(rows)])
+        writer.add_token_types([1 if number in own else 5 for number in range(rows)])
     writer.add_token_merges([" ".join(pair) for pair in model["merges"]])
     for name in ("bos", "eos"):
         if f"tokenizer.ggml.{name}_token_id" not in said:

@@ -75,7 +75,6 @@ def hub_snapshot(
     program code that it brings.
     """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     if files is None:
         wanted = [*SMALL_FILES, *LEGAL_FILES, "*.safetensors", INDEX, *(CODE_FILES if code else ())]
@@ -87,7 +86,7 @@ def hub_snapshot(
         snapshot = snapshot_download(
             model_id, revision=revision, allow_patterns=wanted, ignore_patterns=ignored
         )
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+    except Exception as error:  # of whichever client it asks through; no report is near
         raise _not_fetched(model_id, revision, error) from error
     return Path(snapshot)
 
@@ -104,10 +103,22 @@ def hub_listing(model_id: str, revision: str) -> tuple[str, list[str]]:
 
 
 def _not_fetched(model_id: str, revision: str, error: Exception) -> UserError:
+    from huggingface_hub import errors
+
+    what = type(error).__name__
+    if isinstance(error, errors.GatedRepoError):
+        advice = "accept its terms on its page, and log in (hf auth login)"
+    elif isinstance(error, errors.RepositoryNotFoundError):
+        advice = "check the name, and log in (hf auth login) if it is private"
+    elif isinstance(error, errors.RevisionNotFoundError):
+        advice = "it has no such revision; give one of its commits, tags or branches"
+    elif isinstance(error, OSError) and error.errno is not None:  # of the file system
+        what, advice = f"{what}: {error.strerror}", "make room where HF_HOME is, or move that"
+    else:
+        advice = "check the network, and HF_HUB_OFFLINE, and run again: what is there is kept"
     return UserError(
-        f"the hub model {model_id!r} at revision {revision!r} could not be fetched "
-        f"({type(error).__name__}); check the name, the revision, the network, and that your "
-        "account has accepted the model's terms and is logged in (hf auth login)"
+        f"the hub model {model_id!r} at revision {revision!r} could not be fetched ({what}); "
+        f"{advice}"
     )
 
 

@@ -13,6 +13,10 @@ from radquant.token_texts import end_marks
 # do: a processor's file, and the settings of a processor.
 TEMPLATE_FILES = ("chat_template.json", "processor_config.json", "preprocessor_config.json")
 PROBE = "The heart is normal in size. No pleural effusion: 2 views."
+OWN_PADDING = (
+    "Its tokenizer has a padding token that the original's has not ({token}, token {number}); no "
+    "prompt holds it."
+)
 MORE_TEMPLATES = "additional_chat_templates"
 # What says how a model reads and writes; transformers leaves some out where they are broken.
 JSON_FILES = (

@@ -12,7 +12,7 @@ from typing import Any
 from radquant.checkpoints.fitting import open_config
 from radquant.errors import UserError
 from radquant.model_files import CONFIG
-from radquant.tokenizer_files import PROBE, read_tokenizer
+from radquant.tokenizer_files import OWN_PADDING, PROBE, read_tokenizer
 
 OTHER_TEMPLATE = "Its chat template is not the original's, which every precision is given here."
 # Of a configuration, what changes no output of the weights, or is the original's in any case.
@@ -79,18 +79,21 @@ def check_tokenizers(original: Path, given: Path, code: bool = False) -> list[st
     Returns what differs and changes no token: sentences for the record.
     """
     ours, theirs = read_tokenizer(original, code), read_tokenizer(given, code)
-    check_vocabulary(ours.get_vocab(), theirs.get_vocab(), given)
+    mine, other = ours.get_vocab(), dict(theirs.get_vocab())
+    notes = []
+    if theirs.pad_token not in mine and theirs.pad_token_id not in mine.values():
+        number = other.pop(theirs.pad_token, None)
+        notes = [OWN_PADDING.format(token=repr(theirs.pad_token), number=number)]
+    check_vocabulary(mine, other, given)
     texts = [*READING, *probes(ours)]
-    mine, other = (each(texts, add_special_tokens=False)["input_ids"] for each in (ours, theirs))
-    cut = sum(one != two for one, two in zip(mine, other, strict=True))
+    pieces = (each(texts, add_special_tokens=False)["input_ids"] for each in (ours, theirs))
+    cut = sum(one != two for one, two in zip(*pieces, strict=True))
     if cut:
         raise UserError(
             f"{given} has the original's vocabulary, and its tokenizer cuts {cut:,} of "
             f"{len(texts):,} short texts otherwise; {AGAIN}"
         )
-    if ours.chat_template != theirs.chat_template:
-        return [OTHER_TEMPLATE]
-    return []
+    return notes + ([OTHER_TEMPLATE] if ours.chat_template != theirs.chat_template else [])
 
 
 def check_vocabulary(ours: Mapping[str, int], theirs: Mapping[str, int], given: Path) -> None:

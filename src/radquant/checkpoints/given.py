@@ -5,6 +5,7 @@ found to be the same: every precision is then given the same prompts and ends wh
 Of its own it has the weights and what it says of their quantization.
 """
 
+import math
 import os
 import resource
 import shutil
@@ -14,6 +15,10 @@ from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
 
 from radquant.checkpoints.building import (
     check_packed,
@@ -48,7 +53,7 @@ from radquant.model_files import (
     read_config,
     weight_files,
 )
-from radquant.packed.formats import Settings
+from radquant.packed.formats import Settings, check_tensors
 from radquant.runtime.runtime_file import FILE as RUNTIME
 from radquant.settings.given import GGUF_SUFFIX, Given
 from radquant.settings.llama_cpp import GGUF_FILE
@@ -56,6 +61,7 @@ from radquant.wheels import download_wheel, extract_member
 
 # Of its configuration, what may differ from the original's and counts.
 OF_ITS_OWN = ("quantization_config", "tie_word_embeddings")
+SMALL = 16  # values of a tensor, of which a format may say what they are
 # What a checkpoint of this program says of how it was made.
 OF_RECORD = ("recipe", "prefix", "tool", "calibration", "checks")
 
@@ -142,7 +148,7 @@ def take_directory(
     inside = {name for layer in packed.values() for name in layer.values()}
     plain = stored.keys() - inside
     check_packed(packed, plain, settings, directory)
-    sizes = check_parts(directory, stored, packed, plain, code)
+    sizes = check_parts(directory, stored, packed, plain, settings, code)
     notes = check_tokenizers(original, directory, code)
     own = read_json(directory / RECORD) if (directory / RECORD).is_file() else {}
     own_config = read_config(directory)
@@ -194,11 +200,13 @@ def check_parts(
     stored: Mapping[str, StoredTensor],
     packed: Mapping[str, Mapping[str, str]],
     plain: Collection[str],
+    settings: Settings,
     code: bool,
 ) -> dict[str, int]:
     """The weights that each packed layer has.
 
-    Raises UserError unless packed layers and other tensors are all parts of the model, once.
+    Raises UserError unless packed layers and other tensors are all parts of the model, once, in the
+    shapes that it and the checkpoint's settings say.
     """
     model = empty_model(open_config(directory, code), code)
     asked = [*plain, *(f"{layer}.weight" for layer in packed)]
@@ -211,8 +219,27 @@ def check_parts(
                 f"original's {list(own[renamed].shape)}; name the original that the checkpoint was "
                 "made from"
             )
+    weights = {layer: own[names[f"{layer}.weight"]] for layer in packed}
+    for layer, weight in weights.items():
+        tensors = {suffix: shaped(stored[name]) for suffix, name in packed[layer].items()}
+        if weight.ndim != 2:
+            raise UserError(
+                f"{directory}: {layer} is packed, and in the original it is no linear layer"
+            )
+        try:
+            check_tensors(tensors, settings.of(layer) or settings, weight.shape[1], len(weight))
+        except UserError as error:
+            raise UserError(f"{directory}: layer {layer} cannot be read: {error}") from None
+    return {layer: weight.numel() for layer, weight in weights.items()}
 
-    return {layer: own[names[f"{layer}.weight"]].numel() for layer in packed}
+
+def shaped(stored: StoredTensor) -> Tensor:
+    """A tensor's shape and dtype without its values, of which small ones have some to check."""
+    if math.prod(stored.shape) <= SMALL:
+        return stored.load()
+    with safe_open(stored.file, framework="pt") as opened:
+        dtype = opened.get_slice(stored.key)[:0].dtype
+    return torch.empty(stored.shape, dtype=dtype, device="meta")
 
 
 def said_of(settings: Settings, sizes: Mapping[str, int]) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def take_file(path: Path, original: Path, part: Path, name: str, code: bool) -> 
     file = read_model(path)
     config = open_config(original, code)
     check_keys(file, config)
-    check_vocabulary(file, original, code)
+    notes = check_vocabulary(file, original, code)
     with_images = getattr(config, "vision_config", None) is not None
     beside = beside_language(stored_tensors(original)) if with_images else {}
     layers = packed_linears(file, config, beside, code)
@@ -55,7 +55,7 @@ def take_file(path: Path, original: Path, part: Path, name: str, code: bool) -> 
         "format": GGUF,
         "says": {"type": kind_of(file), "bits": bits_of(layers.values())},
         "layers": [{"name": layer, "type": each.type} for layer, each in sorted(layers.items())],
-        "notes": template_notes(file, original, code),
+        "notes": notes + template_notes(file, original, code),
     }
 
 

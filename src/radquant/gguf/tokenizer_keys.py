@@ -142,15 +142,22 @@ def scores(tokens: list[str], types: list[int], merges: list[tuple[str, ...]]) -
 
 def pre_tokenizer(stored: dict[str, Any], original: Path) -> str:
     """llama.cpp's name of what cuts a text into words; raises UserError if it has none."""
-    steps = pre_steps(stored.get("pre_tokenizer"))
-    found = steps and PRE_TOKENIZERS.get((steps, bool(stored["model"].get("ignore_merges"))))
-    if not found:
+    found = known_pre_tokenizer(stored)
+    if found is None:
         raise UserError(
             f"{original}/tokenizer.json cuts texts into words in a way that llama.cpp has no name "
             f"for here (known: {', '.join(PRE_TOKENIZERS.values())}), so it would read other "
             "tokens; use another format than gguf"
         )
     return found
+
+
+def known_pre_tokenizer(stored: dict[str, Any]) -> str | None:
+    """As `pre_tokenizer`; None if it has no name here. stored: the content of tokenizer.json."""
+    steps = pre_steps(stored.get("pre_tokenizer"))
+    if steps is None:
+        return None
+    return PRE_TOKENIZERS.get((steps, bool(stored["model"].get("ignore_merges"))))
 
 
 def pre_steps(stored: dict[str, Any] | None) -> tuple[str, ...] | None:

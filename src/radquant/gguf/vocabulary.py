@@ -13,10 +13,12 @@ from typing import Any
 
 from radquant.errors import UserError
 from radquant.gguf.reading import GGUFModel
+from radquant.gguf.tokenizer_keys import PRE_TOKENIZERS, known_pre_tokenizer
 from radquant.model_files import read_config
-from radquant.tokenizer_files import read_tokenizer
+from radquant.tokenizer_files import OWN_PADDING, read_tokenizer
 
-NORMAL, UNUSED = 1, 5  # types of tokens: one that is joined of others; a row that no text uses
+# Types of tokens: one that is joined of others; one of control; a row that no text uses.
+NORMAL, CONTROL, UNUSED = 1, 3, 5
 SPACE = "▁"
 BYTE_LEVEL, PIECES = "gpt2", "llama"  # kinds of tokenizers
 # Pre-tokenizers of llama.cpp (src/llama-vocab.cpp) with which it adds a beginning by default.
@@ -25,11 +27,29 @@ ADD_BEGINNING = (
     *("jina-v5-nano", "tekken", "chameleon"),
 )
 
+# Names of pre-tokenizers with which llama.cpp cuts as with another (`llm_tokenizer_bpe`).
+ALIASES = {
+    **dict.fromkeys(("llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral"), "llama-bpe"),
+    **dict.fromkeys(("midm-2.0", "lfm2", "jina-v5-nano"), "llama-bpe"),
+    **dict.fromkeys(("stablelm2", "deepseek-r1-qwen"), "qwen2"),
+    **dict.fromkeys(("phi-2", "mpt", "olmo", "jais"), "gpt-2"),
+    **dict.fromkeys(("starcoder", "refact", "command-r", "codeshell", "exaone"), "smollm"),
+    **dict.fromkeys(("dbrx", "chatglm-bpe"), "smaug-bpe"),
+}
+STEPS = {name: steps for (steps, _), name in PRE_TOKENIZERS.items()}
+UNKNOWN_CUTS = (
+    "Whether llama.cpp cuts a text into the original's words (tokenizer.ggml.pre: {said}) is not "
+    "known; prompts are given to it as tokens."
+)
 
-def check_vocabulary(model: GGUFModel, original: Path, trust_remote_code: bool = False) -> None:
+
+def check_vocabulary(
+    model: GGUFModel, original: Path, trust_remote_code: bool = False
+) -> list[str]:
     """Raise UserError unless the file's tokenizer is that of the original's directory.
 
     The message says how many tokens differ, and which is the first. None of them is a report's.
+    Returns what differs and changes no token of a prompt: sentences for the record.
     """
     tokenizer = read_tokenizer(original, trust_remote_code)
     kind = model.keys.get("tokenizer.ggml.model")
@@ -45,14 +65,17 @@ def check_vocabulary(model: GGUFModel, original: Path, trust_remote_code: bool =
             "make it with save_pretrained of a fast tokenizer"
         )
     tokens = [token.decode("utf-8", "backslashreplace") for token in texts(model, "tokens")]
-    check_tokens(model, tokens, tokenizer, original)
-    stored = json.loads(backend.to_str())["model"]
+    notes = check_tokens(model, tokens, tokenizer, original)
+    whole = json.loads(backend.to_str())
+    stored = whole["model"]
     merges = [tuple(m.split(" ")) if isinstance(m, str) else tuple(m) for m in stored["merges"]]
     if kind == BYTE_LEVEL:
         check_merges(model, merges)
+        notes += check_pre_tokenizer(model, whole)
     else:
         check_scores(model, tokens, merges)
     check_ends(model, tokenizer, original)
+    return notes
 
 
 def texts(model: GGUFModel, name: str) -> list[bytes]:
@@ -62,19 +85,27 @@ def texts(model: GGUFModel, name: str) -> list[bytes]:
     return found
 
 
-def check_tokens(model: GGUFModel, tokens: list[str], tokenizer: Any, original: Path) -> None:
-    """Raise UserError unless each number stands for the same token."""
+def check_tokens(model: GGUFModel, tokens: list[str], tokenizer: Any, original: Path) -> list[str]:
+    """Raise UserError unless each number stands for the same token.
+
+    A padding token of the file's own, where the original has none, is told instead: no prompt holds
+    it.
+    """
     own = {number: token for token, number in tokenizer.get_vocab().items()}
     types = model.keys.get("tokenizer.ggml.token_type") or []
     config = read_config(original)
     # Images take its place before the language model sees it; a text's file may end before it.
     image = config.get("image_token_index", config.get("image_token_id"))
-    unlike, count = [], max(len(tokens), max(own) + 1)
+    padding = model.keys.get("tokenizer.ggml.padding_token_id")
+    notes, unlike, count = [], [], max(len(tokens), max(own) + 1)
     for number in range(count):
         token = tokens[number] if number < len(tokens) else None
         if number not in own:
             filled = number < len(types) and types[number] == UNUSED
             if filled or is_filler(token):
+                continue
+            if number == padding and types[number : number + 1] == [CONTROL]:
+                notes.append(OWN_PADDING.format(token=repr(token), number=number))
                 continue
         elif token is None:
             if number == image:
@@ -91,6 +122,7 @@ def check_tokens(model: GGUFModel, tokens: list[str], tokenizer: Any, original: 
             f"{original} (token {first} is {stored:.60} there and {wanted:.60} here); take a file "
             "of the same model"
         )
+    return notes
 
 
 def is_filler(token: str | None) -> bool:
@@ -115,6 +147,25 @@ def check_merges(model: GGUFModel, merges: list[tuple[str, ...]]) -> None:
             f"{unlike} of the {len(found)} merges of {model.path} differ from those of the "
             "original's tokenizer; take a file of the same model"
         )
+
+
+def check_pre_tokenizer(model: GGUFModel, stored: dict[str, Any]) -> list[str]:
+    """Raise UserError if llama.cpp would cut texts into other words before it joins tokens.
+
+    stored: the original's tokenizer.json. Prompts go to llama.cpp as tokens here; but whoever gives
+    it texts runs another model than is evaluated. Returns a sentence where that cannot be told.
+    """
+    said = str(model.keys.get("tokenizer.ggml.pre") or "default")
+    found, wanted = ALIASES.get(said, said), known_pre_tokenizer(stored)
+    if found == wanted:
+        return []
+    if wanted is None or found not in STEPS or STEPS[found] == STEPS[wanted]:
+        return [UNKNOWN_CUTS.format(said=said)]
+    raise UserError(
+        f"{model.path} says tokenizer.ggml.pre: {said}, and the original's tokenizer cuts texts as "
+        f"{wanted} does, so llama.cpp would read other tokens; set it with gguf-new-metadata "
+        f"--pre-tokenizer {wanted}, or take another file"
+    )
 
 
 def check_scores(model: GGUFModel, tokens: list[str], merges: list[tuple[str, ...]]) -> None:

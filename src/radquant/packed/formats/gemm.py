@@ -1,4 +1,11 @@
-"""AutoAWQ's GEMM format; `packed.packing` says how its tensors are laid out."""
+"""AutoAWQ's GEMM format; `packed.packing` says how its tensors are laid out.
+
+Its version GEMV is read, too (AutoAWQ, `awq/modules/linear/gemv.py`), in 4 bits:
+
+    qweight  int32   [out, in / 8], eight neighbouring inputs to a word, the first lowest
+    qzeros   int32   [out, words], groups likewise; more words than groups need, see `gemv_words`
+    scales   float16 [out, 8 · words], those behind the groups unused
+"""
 
 from __future__ import annotations
 
@@ -44,6 +51,8 @@ SAID_OF_MAKING = frozenset(
     {"method", "sym", "meta", "quantizer", "damp_percent", "static_groups", "true_sequential"}
     | {"do_fuse", "modules_to_fuse", "fuse_max_seq_len", "exllama_config", "backend"}
 )
+GEMM, GEMV = "gemm", "gemv"
+GEMV_BITS = 4
 READ_BY_OTHERS = (4,)  # the bits that AWQ's layers of vLLM and GPTQModel hold
 
 
@@ -78,27 +87,43 @@ def recognises(config: Mapping[str, Any]) -> bool:
 
 
 def read_config(config: Mapping[str, Any]) -> Settings:
-    for key in ("version", "checkpoint_format", "format"):
-        version = str(config.get(key) or "gemm").lower()
-        if version != "gemm":
-            raise UserError(f"AWQ checkpoints in version {version!r} cannot be read; 'gemm' can")
+    keys = ("version", "checkpoint_format", "format")
+    versions = {str(config[key]).lower() for key in keys if config.get(key)} or {GEMM}
+    for version in sorted(versions):
+        if version not in (GEMM, GEMV):
+            raise UserError(
+                f"AWQ checkpoints in version {version!r} cannot be read; 'gemm' and 'gemv' can"
+            )
+    if len(versions) > 1:
+        raise UserError("quantization_config names two versions, gemm and gemv; fetch it again")
     if config.get("pack_dtype", "int32") != "int32":
         raise UserError(f"AWQ checkpoints with {config['pack_dtype']} words cannot be read")
     refuse_unapplied(config, APPLIED | SAID_OF_MAKING)
+    bits = whole(config, "bits", "w_bit")
+    if GEMV in versions and bits != GEMV_BITS:
+        raise UserError(f"AWQ checkpoints in version 'gemv' have 4 bits, and this one says {bits}")
     return Settings(
         NAME,
-        whole(config, "bits", "w_bit"),
+        bits,
         whole(config, "group_size", "q_group_size"),
         symmetric=config.get("zero_point") is False,
         left_out=tuple(
             f".*{re.escape(name)}" for name in names_of(config, "modules_to_not_convert")
         ),
         packs_head=config.get("lm_head") is True,
+        layout=GEMV if GEMV in versions else "",
     )
 
 
 def layer_tensors(settings: Settings, inputs: int, outputs: int) -> dict[str, Stored]:
     groups, words = groups_of(settings, inputs), words_for(outputs, settings.bits)
+    if settings.layout:
+        width = gemv_words(groups, settings.group_size)
+        return {
+            "qweight": Stored((outputs, words_for(inputs, settings.bits)), dtypes=WORDS),
+            "qzeros": Stored((outputs, width), dtypes=WORDS),
+            "scales": Stored((outputs, width * WORD // settings.bits), floating=True),
+        }
     return {
         "qweight": Stored((inputs, words), dtypes=WORDS),
         "qzeros": Stored((groups, words), dtypes=WORDS),
@@ -106,15 +131,35 @@ def layer_tensors(settings: Settings, inputs: int, outputs: int) -> dict[str, St
     }
 
 
+def gemv_words(groups: int, group_size: int) -> int:
+    """Words of a row's zeros: a multiple of 2 or 4 where groups are smaller than 128."""
+    several = {64: 2, 32: 4}.get(group_size, 1)
+    return -(-words_for(groups, GEMV_BITS) // several) * several
+
+
 def unpack(tensors: dict[str, Tensor], settings: Settings) -> QuantizedWeight:
     from radquant.packed import packing
+    from radquant.packed.grid import QuantizedWeight
 
-    return packing.unpack(tensors, settings.bits)
+    if not settings.layout:
+        return packing.unpack(tensors, settings.bits)
+    bits = settings.bits
+    inputs = tensors["qweight"].shape[1] * WORD // bits
+    groups = groups_of(settings, inputs)
+    return QuantizedWeight(
+        packing.unpack_bits(tensors["qweight"], bits, inputs),
+        tensors["scales"][:, :groups].contiguous(),
+        packing.unpack_bits(tensors["qzeros"], bits, groups),
+    )
 
 
 def in_memory(tensors: dict[str, Tensor], settings: Settings) -> dict[str, Tensor]:
-    """As they are: memory's form is this one."""
-    return tensors
+    """As they are: memory's form is this one, unless they are of version GEMV."""
+    if not settings.layout:
+        return tensors
+    from radquant.packed.in_memory import packed_tensors
+
+    return packed_tensors(unpack(tensors, settings), settings.bits)
 
 
 def plain_values(packed: dict[str, Tensor], recipe: Recipe) -> tuple[Table, Table]:
@@ -135,6 +180,8 @@ def value_at(words: list[int], place: int, bits: int) -> int:
 
 
 def vllm_problem(settings: Settings, on_cpu: bool) -> str | None:
+    if settings.layout:
+        return "read AWQ's version gemv; it can gemm"
     return other_programs.vllm_lacks_bits(settings, READ_BY_OTHERS, on_cpu)
 
 
