@@ -45,12 +45,15 @@ class Moved:
         return weight
 
 
-def with_every_source(architecture: Architecture) -> Architecture:
-    """The table with all norms that a tool may fold into; ours leaves some of them alone."""
+INPUT_NORM = "input_layernorm"
+
+
+def with_every_source(architecture: Architecture, layer: nn.Module) -> Architecture:
+    """A layer's table with all norms that a tool may fold into; ours leaves some of them alone."""
     norm = architecture.final_norm
-    if norm is None:
+    if norm is None or not hasattr(layer, INPUT_NORM):  # OLMo 2 has norms behind its layers alone
         return architecture
-    source = Norm("input_layernorm", norm.offset)
+    source = Norm(INPUT_NORM, norm.offset)
     groups = tuple(
         replace(group, source=source) if group.source is None and Q in group.linears else group
         for group in architecture.groups
@@ -94,7 +97,9 @@ def moves(
         if isinstance(group.source, Norm):
             original = layer.get_parameter(f"{group.source.name}.weight")
             factor = norm_factor(norms[group.source.name], original, group.source.offset)
-            moved.columns |= dict.fromkeys(group.linears, factor)
+            width = weights[group.linears[0]].shape[1]
+            factor = factor[source_channels(len(factor), width, len(factor)).to(factor.device)]
+            moved.columns |= dict.fromkeys((*group.linears, *group.beside), factor)
     for group in architecture.groups:
         if isinstance(group.source, Rows):
             find_in_rows(group, group.source, weights, layer, moved, head_dim)
