@@ -49,7 +49,8 @@ class Architecture:
     # Linear layers whose output is added to the residual stream as it is; none if a norm with
     # weights comes between, through which no rotation of the stream can be moved.
     writers: tuple[str, ...] = ()
-    final_norm: Norm | None = None  # beside the decoder layers, before the head
+    # Beside the decoder layers, before the head; None where no norm comes before their parts.
+    final_norm: Norm | None = None
     # Linear layers that some decoder layers lack: where layers differ (attention of two kinds), the
     # table has the groups of all, and a layer those that it has linear layers of.
     optional: tuple[str, ...] = ()

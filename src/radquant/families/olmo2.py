@@ -11,7 +11,6 @@ from radquant.families.architectures import (
     Architecture,
     Group,
     K,
-    Norm,
     O,
     Q,
     Rows,
@@ -28,6 +27,5 @@ FAMILY = Family(
             Group((GATE, UP), None),
             Group((DOWN,), Rows(UP)),
         ),
-        final_norm=Norm("norm"),
     )
 )

@@ -45,15 +45,12 @@ class Moved:
         return weight
 
 
-INPUT_NORM = "input_layernorm"
-
-
-def with_every_source(architecture: Architecture, layer: nn.Module) -> Architecture:
-    """A layer's table with all norms that a tool may fold into; ours leaves some of them alone."""
+def with_every_source(architecture: Architecture) -> Architecture:
+    """The table with all norms that a tool may fold into; ours leaves some of them alone."""
     norm = architecture.final_norm
-    if norm is None or not hasattr(layer, INPUT_NORM):  # OLMo 2 has norms behind its layers alone
+    if norm is None:
         return architecture
-    source = Norm(INPUT_NORM, norm.offset)
+    source = Norm("input_layernorm", norm.offset)
     groups = tuple(
         replace(group, source=source) if group.source is None and Q in group.linears else group
         for group in architecture.groups

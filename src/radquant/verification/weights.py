@@ -75,7 +75,7 @@ def compare_weights(
         tensors = source.layer_tensors(number)
         fill(layer, {own: source.stored[name] for own, name in tensors.items()}, CPU)
         with torch.inference_mode():
-            architecture = with_every_source(of_layer(layer, source.architecture), layer)
+            architecture = with_every_source(of_layer(layer, source.architecture))
             if rotation is not None:
                 rotate_layer(layer, source.architecture, rotation)
                 architecture = rotated_architecture(architecture, rotation)
