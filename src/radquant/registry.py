@@ -91,6 +91,12 @@ MODEL_FAMILIES: dict[str, str] = {
     "smollm3": "radquant.families.like_llama",
     "qwen2": "radquant.families.qwen",
     "qwen3": "radquant.families.qwen",
+    "qwen3_5_text": "radquant.families.qwen3_5",
+    "granite": "radquant.families.granite",
+    "olmo2": "radquant.families.olmo2",
+    "olmo3": "radquant.families.olmo2",
+    "cohere": "radquant.families.cohere",
+    "cohere2": "radquant.families.cohere",
     "phi3": "radquant.families.phi",  # Phi-4 too
     "gemma": "radquant.families.gemma",
     "gemma2": "radquant.families.gemma2",
