@@ -20,6 +20,7 @@ class Task:
     max_new_tokens: int = 0
     end_ids: tuple[int, ...] | None = ()  # None: nothing ends an answer but its length
     stop: tuple[str, ...] = ()
+    features: Any = None  # of the prompts' images
 
     @property
     def prompts(self) -> list[Prompt]:
