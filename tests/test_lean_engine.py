@@ -410,7 +410,7 @@ def test_avx2_computes_the_same(tmp_path: Path) -> None:
     ("kind", "changed", "rounding", "reason"),
     [
         ("phi3", {}, None, "models of type 'phi3'"),
-        ("gemma3", {}, None, "models of type 'gemma3'"),
+        ("gemma2", {}, None, "models of type 'gemma2'"),
         ("llama", {"hidden_act": "relu"}, None, "activation function 'relu'"),
         ("llama", {"head_dim": 8}, None, "heads of 8 channels"),
         ("llama", {"intermediate_size": 120}, None, "a width of 120"),

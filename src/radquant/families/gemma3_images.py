@@ -1,9 +1,10 @@
 """Gemma 3 with images (Gemma3ForConditionalGeneration, MedGemma's class): a text model inside."""
 
-from radquant.families.kind import Family, Images
+from radquant.families.kind import Family, Images, Lean
 
 FAMILY = Family(
     overflows_float16=True,
+    lean=Lean(),  # the text model inside has a type of its own
     tools=("gptqmodel",),
     images=Images(
         known_from="MedGemma",

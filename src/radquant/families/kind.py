@@ -14,7 +14,11 @@ from radquant.families.architectures import Architecture
 
 @dataclass(frozen=True)
 class Lean:
-    """What the lean engine (`generation/lean_decoder.py`) must be told to run a family."""
+    """What the lean engine (`generation/lean_decoder.py`) must be told to run a family.
+
+    A model with images has one if what its language model reads of an image are vectors in the
+    place of tokens' embeddings, at positions that count up; the text model inside has its own.
+    """
 
     rotary_by_layer_type: bool = False  # whether layers of each type turn by angles of their own
 

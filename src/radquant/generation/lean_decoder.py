@@ -1,10 +1,10 @@
 """A loaded model taken over by this package's own decoder (`kernels/cpp/decoder.h`).
 
 The decoder runs a whole step in C++, so that nothing but its arithmetic takes time. It knows text
-models of Llama's kind: those whose family (`radquant.families`) says so.
+models of Llama's kind: those whose family (`radquant.families`) says so. Of a model with images it
+is the text model inside, and its family says so, too.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from radquant.checkpoints.loading import Loaded
 from radquant.errors import UserError
 from radquant.families.lookup import family_of
 from radquant.finite import norm, relative
+from radquant.generation.lean_rows import LeanDecoder, Read
 from radquant.kernels import cpu
 from radquant.kernels.choice import KERNEL_ACTIVATIONS
 from radquant.packed.linear import PackedLinear, QuantizedLinear, ValueLinear
@@ -40,33 +41,15 @@ PRODUCTS = (
 )
 
 
-@dataclass
-class LeanDecoder:
-    """A model in the decoder, and what makes its rotary tables."""
-
-    decoder: Any  # torch.classes.radquant.Decoder
-    rotary: nn.Module  # transformers' own
-    rope_kinds: list[str | None]  # types of layers with tables of their own; None: one for all
-    config: Any  # of the text model
-    positions: int = 0  # that the rotary tables hold so far
-
-    def reach(self, positions: int) -> None:
-        """Make the rotary tables long enough for sequences of so many tokens."""
-        if positions > self.positions:
-            made = rotary_tables(self.rotary, self.rope_kinds, positions)
-            self.decoder.set_rope([cos for cos, _ in made], [sin for _, sin in made])
-            self.positions = positions
-
-
 def unsupported(loaded: Loaded, rounding: Activations | None) -> str | None:
     """Why the decoder cannot run this model, in a few words; None if it can.
 
     rounding: what the precision asks of the packed layers' activations.
     """
-    model, config = loaded.model, loaded.model.config
-    kind = config.model_type
-    if family_of(kind).lean is None:
-        return f"it does not know models of type {kind!r}"
+    model, config = loaded.model, loaded.model.config.get_text_config()
+    for kind in (model.config.model_type, config.model_type):
+        if family_of(kind).lean is None:
+            return f"it does not know models of type {kind!r}"
     if torch.device(model.device).type != "cpu":
         return "it runs on CPUs"
     if model.dtype not in (torch.float32, torch.bfloat16):
@@ -77,7 +60,13 @@ def unsupported(loaded: Loaded, rounding: Activations | None) -> str | None:
         return "it does not round keys and values"
     if hooked(loaded):
         return "it does not rotate inputs at run time, or do what else is hooked into layers"
-    return unfit_config(config) or unfit_layers(model.model.layers, rounding) or cpu.unavailable()
+    layers = text_model(model).layers
+    return unfit_config(config) or unfit_layers(layers, rounding) or cpu.unavailable()
+
+
+def text_model(model: Any) -> Any:
+    """What holds the decoder layers: the inner model, or the one inside a model with images."""
+    return model.get_decoder()
 
 
 def hooked(loaded: Loaded) -> bool:
@@ -145,18 +134,18 @@ def take_over(loaded: Loaded, rounding: Activations | None) -> LeanDecoder:
     reason = unsupported(loaded, rounding)
     if reason is not None:
         raise UserError(f"the lean engine cannot run this model: {reason}")
-    model, config = loaded.model, loaded.model.config
-    generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(config.vocab_size, [TOKENS_CHECKED], generator=generator)
+    model, config = loaded.model, loaded.model.config.get_text_config()
+    both_ways = sees_both_ways(model)
+    read = checked_tokens(model)
     expected = None
     # In bfloat16 transformers rounds the residual stream, too, which random tokens do not bear.
     if model.dtype == torch.float32:
-        expected = model(input_ids=ids[None], use_cache=False).logits[0]
+        expected = expected_scores(model, read, both_ways)
     offset = norm_offset(config)
     plain = cpu.BFLOATS if model.dtype == torch.bfloat16 else cpu.FLOATS
     rounded = plain if rounding is None else cpu.INTEGERS
     decoder = empty_decoder(model, rounded, plain)
-    text = model.model
+    text = text_model(model)
     kinds = rope_kinds(config)
     for number in range(len(text.layers)):
         layer = text.layers[number]
@@ -169,6 +158,9 @@ def take_over(loaded: Loaded, rounding: Activations | None) -> LeanDecoder:
     loaded.lm_head = None  # no longer simulated
     model.set_output_embeddings(nn.Identity())
     model.set_input_embeddings(nn.Identity())
+    if text is not model.model:  # what sees is done: images come as features
+        for name in [n for n, module in model.model.named_children() if module is not text]:
+            setattr(model.model, name, nn.Identity())
     loaded.simulation = None  # of what is no longer there
     names = {cpu.FLOATS: "float32", cpu.BFLOATS: "bfloat16", cpu.INTEGERS: "int8"}
     loaded.weight_bytes = decoder.weight_bytes()
@@ -178,21 +170,52 @@ def take_over(loaded: Loaded, rounding: Activations | None) -> LeanDecoder:
         rotary=text.rotary_emb,
         rope_kinds=kinds,
         config=config,
+        both_ways=both_ways,
     )
     if expected is not None:
-        check(lean, ids, expected)
+        check(lean, read, expected)
     return lean
 
 
-def check(lean: LeanDecoder, ids: Tensor, expected: Tensor) -> None:
-    """Raise UserError unless the scores behind `ids` [tokens] are about as `expected`.
+def sees_both_ways(model: Any) -> bool:
+    images = family_of(model.config.model_type).images
+    return images is not None and images.token_types
+
+
+def checked_tokens(model: Any) -> Read:
+    """Random tokens, in a model with images some of them an image's."""
+    config = model.config.get_text_config()
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(config.vocab_size, [TOKENS_CHECKED], generator=generator)
+    if text_model(model) is model.model:
+        return Read(ids.tolist())
+    types = [1 if 3 <= place < 9 else 0 for place in range(TOKENS_CHECKED)]
+    # As large as what they stand beside.
+    vectors = model.get_input_embeddings()(ids).float()[torch.tensor(types) == 1]
+    return Read(ids.tolist(), vectors.flip(0), types)
+
+
+def expected_scores(model: Any, read: Read, both_ways: bool) -> Tensor:
+    """Scores behind each of the tokens, [tokens, vocabulary], by transformers."""
+    ids = torch.tensor([read.ids])
+    if read.vectors is None:
+        return model(input_ids=ids, use_cache=False).logits[0]
+    embedded = model.get_input_embeddings()(ids)
+    types = torch.tensor([read.types])
+    embedded[types == 1] = read.vectors.to(embedded.dtype)
+    told = {"token_type_ids": types} if both_ways else {}
+    return model(inputs_embeds=embedded, use_cache=False, **told).logits[0]
+
+
+def check(lean: LeanDecoder, read: Read, expected: Tensor) -> None:
+    """Raise UserError unless the scores behind the tokens of `read` are about as `expected`.
 
     expected: [tokens, vocabulary], of the model that was taken over.
     """
     if not bool(expected.isfinite().all()):
         return  # the model's own fault, which its first answer tells
-    lean.reach(len(ids))
-    hidden = lean.decoder.run(ids, torch.zeros_like(ids), torch.arange(len(ids)))
+    lean.reach(len(read.ids))
+    hidden = lean.run({0: read}, range(len(read.ids)))
     found = lean.decoder.logits(hidden)
     lean.decoder.clear()
     # Scores that are all equal are as large as they are: a head of zeros has no others.
@@ -207,7 +230,9 @@ def check(lean: LeanDecoder, ids: Tensor, expected: Tensor) -> None:
 
 def empty_decoder(model: Any, rounded: int, plain: int) -> Any:
     """A decoder of the model's sizes without layers and head."""
-    config, attention = model.config, model.model.layers[0].self_attn
+    config, attention = model.config.get_text_config(), text_model(model).layers[0].self_attn
+    # No class with images caps its scores, whatever its text model's configuration says.
+    cap = getattr(model.config, "final_logit_softcapping", None)
     embedding = model.get_input_embeddings()
     tied = model.get_output_embeddings().weight is embedding.weight
     scale = getattr(embedding, "embed_scale", torch.ones(()))
@@ -224,7 +249,7 @@ def empty_decoder(model: Any, rounded: int, plain: int) -> Any:
             config.rms_norm_eps,
             attention.scaling,
             float(scale.to(embedding.weight.dtype)),  # as transformers rounds it
-            getattr(config, "final_logit_softcapping", None) or 0.0,
+            cap or 0.0,
         ],
         ACTIVE[activation],
         None if tied else cpu.narrowed(embedding.weight),
@@ -317,12 +342,3 @@ def joined(parts: list[Part]) -> list[Part]:
         else:
             done.append(part)
     return done
-
-
-def rotary_tables(
-    rotary: nn.Module, kinds: Sequence[str | None], positions: int
-) -> list[tuple[Tensor, Tensor]]:
-    """Cosines and sines for each kind, [positions, head_dim] float32, by transformers itself."""
-    like, places = torch.zeros(1), torch.arange(positions)[None]
-    made = [rotary(like, places, *([] if kind is None else [kind])) for kind in kinds]
-    return [(cosines[0], sines[0]) for cosines, sines in made]

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from radquant.cli import progress
-from radquant.generation.lean_decoder import LeanDecoder
-from radquant.generation.lean_steps import begin, halved, int64, stored_tokens
+from radquant.generation.lean_rows import LeanDecoder, Read, int64
+from radquant.generation.lean_steps import begin, halved, read_of, stored_tokens
 from radquant.generation.tasks import Task, Work
 from radquant.prompts import Prompt
 from radquant.runtime.runtime_file import StoredPrefix
@@ -22,7 +22,7 @@ def score(lean: LeanDecoder, task: Task, stored: StoredPrefix | None) -> Work:
     sizes = [task.batch_size]
     for batch in progress(task.batches, task.label, len(task.batches), "batches"):
         started = time.perf_counter()
-        nats, tried = answer_nll(lean, batch, sizes[-1])
+        nats, tried = answer_nll(lean, batch, sizes[-1], task.features)
         found += nats
         sizes += tried[1:]
         seconds.append(time.perf_counter() - started)
@@ -31,7 +31,7 @@ def score(lean: LeanDecoder, task: Task, stored: StoredPrefix | None) -> Work:
 
 @torch.inference_mode()
 def answer_nll(
-    lean: LeanDecoder, prompts: Sequence[Prompt], batch_size: int
+    lean: LeanDecoder, prompts: Sequence[Prompt], batch_size: int, features: Any = None
 ) -> tuple[list[float], list[int]]:
     """For each prompt −log p(answer | prompt), and the batch sizes.
 
@@ -44,7 +44,7 @@ def answer_nll(
     while len(found) < len(prompts):
         batch = prompts[len(found) : len(found) + sizes[-1]]
         try:
-            found += batch_nll(lean.decoder, batch)
+            found += batch_nll(lean, batch, features)
         except (RuntimeError, MemoryError) as error:
             sizes.append(halved(sizes[-1], error))
         finally:
@@ -53,21 +53,21 @@ def answer_nll(
     return found, sizes
 
 
-def batch_nll(decoder: Any, prompts: Sequence[Prompt]) -> list[float]:
-    skipped = decoder.shared_length()
-    ids: list[int] = []
-    numbers: list[int] = []
+def batch_nll(lean: LeanDecoder, prompts: Sequence[Prompt], features: Any) -> list[float]:
+    skipped = lean.decoder.shared_length()
+    rows: dict[int, Read] = {}
     wanted: list[int] = []
+    read = 0
     for number, prompt in enumerate(prompts):
-        read = (prompt.ids + prompt.answer_ids)[skipped:-1]  # nothing follows the last token
-        ids += read
-        numbers += [number] * len(read)
-        wanted += range(len(ids) - len(prompt.answer_ids), len(ids))
-    hidden = decoder.run(*map(int64, (ids, numbers, wanted)))
+        # Nothing follows the last token.
+        rows[number] = read_of(prompt, skipped, features, prompt.answer_ids[:-1])
+        read += len(rows[number].ids)
+        wanted += range(read - len(prompt.answer_ids), read)
+    hidden = lean.run(rows, wanted)
     found, begin = [], 0
     for prompt in prompts:
         end = begin + len(prompt.answer_ids)
-        scores = decoder.logits(hidden[begin:end]).log_softmax(-1)
+        scores = lean.decoder.logits(hidden[begin:end]).log_softmax(-1)
         chosen = scores.gather(-1, int64(prompt.answer_ids)[:, None])
         found.append(-float(chosen.double().sum()))
         begin = end

@@ -1,13 +1,16 @@
 """What writing and scoring by this package's own decoder share."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
+from radquant.errors import UserError
 from radquant.failures import is_out_of_memory
-from radquant.generation.lean_decoder import LeanDecoder
+from radquant.generation.lean_rows import LeanDecoder, Read
 from radquant.generation.memory import NotEnoughMemory
 from radquant.generation.prefix import check_window
+from radquant.prompts import Prompt
 from radquant.runtime.runtime_file import StoredPrefix
 
 
@@ -33,7 +36,7 @@ def begin(
         decoder.load(0, keys, values)
     rest = list(shared[known:])
     if rest:
-        decoder.run(int64(rest), int64([0] * len(rest)), int64([]))
+        lean.run({0: Read(rest)}, [])
     if stored is not None or rest:
         decoder.share(0)
     length: int = decoder.shared_length()
@@ -44,8 +47,22 @@ def stored_tokens(stored: StoredPrefix | None) -> int:
     return 0 if stored is None else len(stored.ids)
 
 
-def int64(values: Sequence[int]) -> torch.Tensor:
-    return torch.tensor(values, dtype=torch.long)
+def read_of(prompt: Prompt, skipped: int, features: Any, more: Sequence[int] = ()) -> Read:
+    """What the model reads of a prompt behind its first `skipped` tokens, none of them an image's.
+
+    features: of the prompt's images. more: tokens behind the prompt.
+    """
+    ids = [*prompt.ids[skipped:], *more]
+    if not prompt.images:
+        return Read(ids)
+    vectors = torch.cat([features.of(image).embeddings for image in prompt.images])
+    types = prompt.types[skipped:]
+    if len(vectors) != sum(types):
+        raise UserError(
+            f"report {prompt.id}: its prompt has {sum(types)} tokens for images, and their "
+            f"features have {len(vectors)}; encode the images with this model's own processor"
+        )
+    return Read(ids, vectors, types)
 
 
 def halved(size: int, error: Exception) -> int:

@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -16,8 +17,8 @@ import torch
 from radquant.cli import progress
 from radquant.errors import UserError
 from radquant.failures import withheld_panics
-from radquant.generation.lean_decoder import LeanDecoder
-from radquant.generation.lean_steps import begin, halved, int64, stored_tokens
+from radquant.generation.lean_rows import LeanDecoder, Read
+from radquant.generation.lean_steps import begin, halved, read_of, stored_tokens
 from radquant.generation.outputs import read_output
 from radquant.generation.tasks import Output, Pace, Task, Work, not_finite
 from radquant.prompts import Prompt
@@ -46,7 +47,6 @@ class Written:
 @dataclass
 class Row:
     prompt: int  # its place among the prompts
-    ids: list[int]  # what the next step reads
     started: float
     written: list[int] = field(default_factory=list)
 
@@ -59,16 +59,17 @@ def generate(
     settings: Settings,
     batch_size: int,
     done: Callable[[], object] = lambda: None,
+    features: Any = None,
 ) -> Written:
     """Write the answers of prompts that begin as `begin` was told.
 
     batch_size: the most rows at once; halved when memory runs out. done: called for each answer.
+    features: of the prompts' images.
     """
     if settings.max_new_tokens < 1:
         raise UserError(f"max_new_tokens is {settings.max_new_tokens}; it must be at least 1")
     if batch_size < 1:
         raise UserError(f"the batch size is {batch_size}; it must be at least 1")
-    skipped = lean.decoder.shared_length()
     lean.reach(max((len(p.ids) for p in prompts), default=0) + settings.max_new_tokens)
     waiting = deque(range(len(prompts)))
     rows: dict[int, Row] = {}  # by number in the decoder
@@ -80,9 +81,9 @@ def generate(
         for number in range(sizes[-1]):
             if waiting and number not in rows:
                 place = waiting.popleft()
-                rows[number] = Row(place, prompts[place].ids[skipped:], time.perf_counter())
+                rows[number] = Row(place, time.perf_counter())
         try:
-            next_tokens(lean.decoder, rows, pace, prompts)
+            next_tokens(lean, rows, pace, prompts, features)
         except (RuntimeError, MemoryError) as error:
             sizes.append(halved(sizes[-1], error))
             restart(lean.decoder, rows, waiting)
@@ -107,7 +108,11 @@ def write(lean: LeanDecoder, tokenizer: Any, task: Task, stored: StoredPrefix | 
     done = iter(progress(range(count + 1), task.label, count, "reports"))
     next(done)
     settings = Settings(task.max_new_tokens, frozenset(task.end_ids or ()), task.stop)
-    written = generate(lean, tokenizer, task.prompts, settings, task.batch_size, lambda: next(done))
+    written = generate(
+        *(lean, tokenizer, task.prompts, settings, task.batch_size),
+        done=lambda: next(done),
+        features=task.features,
+    )
     written.pace.prefill_seconds += before
     return Work(
         written.outputs,
@@ -118,34 +123,38 @@ def write(lean: LeanDecoder, tokenizer: Any, task: Task, stored: StoredPrefix | 
     )
 
 
-def next_tokens(decoder: Any, rows: dict[int, Row], pace: Pace, prompts: Sequence[Prompt]) -> None:
+def next_tokens(
+    lean: LeanDecoder, rows: dict[int, Row], pace: Pace, prompts: Sequence[Prompt], features: Any
+) -> None:
     """Write the next token of every row: those whose prompt is not read yet by themselves."""
-    new = {number: row for number, row in rows.items() if not row.written}
-    going = {number: row for number, row in rows.items() if row.written}
+    skipped = lean.decoder.shared_length()
+    new = {
+        number: read_of(prompts[row.prompt], skipped, features)
+        for number, row in rows.items()
+        if not row.written
+    }
+    going = {number: Read(row.written[-1:]) for number, row in rows.items() if row.written}
     started = time.perf_counter()
     if new:
-        step(decoder, new, prompts)
+        step(lean, new, rows, prompts)
     read = time.perf_counter()
     if going:
-        step(decoder, going, prompts)
+        step(lean, going, rows, prompts)
     pace.prefill_seconds += read - started
     pace.decode_seconds += time.perf_counter() - read
     pace.decode_tokens += len(going)
 
 
-def step(decoder: Any, rows: dict[int, Row], prompts: Sequence[Prompt]) -> None:
+def step(
+    lean: LeanDecoder, reads: dict[int, Read], rows: dict[int, Row], prompts: Sequence[Prompt]
+) -> None:
     """Let the decoder read what rows have not shown it, and write the next token of each."""
-    ids, numbers, last = [], [], []
-    for number, row in rows.items():
-        ids += row.ids
-        numbers += [number] * len(row.ids)
-        last.append(len(ids) - 1)
-    hidden = decoder.run(*map(int64, (ids, numbers, last)))
-    for row, token in zip(rows.values(), decoder.greedy(hidden).tolist(), strict=True):
+    last = [end - 1 for end in accumulate(len(read.ids) for read in reads.values())]
+    hidden = lean.run(reads, last)
+    for number, token in zip(reads, lean.decoder.greedy(hidden).tolist(), strict=True):
         if token < 0:
-            raise not_finite(prompts[row.prompt].id)
-        row.written.append(token)
-        row.ids = [token]
+            raise not_finite(prompts[rows[number].prompt].id)
+        rows[number].written.append(token)
 
 
 def finished(tokenizer: Any, rows: dict[int, Row], settings: Settings) -> list[int]:

@@ -22,8 +22,7 @@ def environment(device: str) -> str | None:
 def why_not(wanted: Wanted) -> str | None:
     from radquant.generation.lean_decoder import unsupported
 
-    images = "it shows no images" if wanted.images else None
-    reason = images or unsupported(wanted.loaded, rounding(wanted))
+    reason = unsupported(wanted.loaded, rounding(wanted))
     return reason and f"the lean engine cannot run this: {reason}; use engine auto"
 
 
@@ -36,8 +35,11 @@ def rounding(wanted: Wanted) -> Activations | None:
 def load(wanted: Wanted) -> Opened:
     from radquant.generation.lean_decoder import take_over
     from radquant.generation.loaded_models import opened_here
+    from radquant.generation.vision import load_processor
 
-    return opened_here(wanted, held=take_over(wanted.loaded, rounding(wanted)))
+    loaded = wanted.loaded
+    processor = load_processor(wanted.model, loaded.tokenizer) if wanted.images else None
+    return opened_here(wanted, processor=processor, held=take_over(loaded, rounding(wanted)))
 
 
 def write(opened: Opened, task: Task) -> Done:

@@ -158,10 +158,10 @@ void Decoder::attend_block(const Layer& layer, size_t number, const Places& plac
       Query* members[MOST_QUERIES];
       int64_t sees_from[MOST_QUERIES], sees_to[MOST_QUERIES], least = sequence.length, most = 0;
       for (int64_t i = low; i < high; ++i) {
-        const int64_t position = places.position[begin + i / sharing];
+        const int64_t token = begin + i / sharing, position = places.position[token];
         members[i - low] = &queries[i];
         sees_from[i - low] = std::max<int64_t>(0, position + 1 - layer.window - start);
-        sees_to[i - low] = std::min(sequence.length, position + 1 - start);
+        sees_to[i - low] = std::min(sequence.length, places.sees_to[token] - start);
         least = std::min(least, sees_from[i - low]);
         most = std::max(most, sees_to[i - low]);
       }

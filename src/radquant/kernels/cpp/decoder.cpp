@@ -31,6 +31,21 @@ T* grown(Tensor& buffer, int64_t count) {
   return reinterpret_cast<T*>(buffer.mutable_data_ptr<uint8_t>());
 }
 
+void check_rising(const int64_t* places, int64_t count, int64_t tokens, const char* name) {
+  for (int64_t i = 0; i < count; ++i)
+    TORCH_CHECK(0 <= places[i] && places[i] < tokens && (i == 0 || places[i - 1] < places[i]), name,
+                " must rise and lie among the tokens");
+}
+
+// Where the tokens end that pass all layers together, beginning with `first`. Tokens of a block see
+// those behind them, so that a block goes as a whole: in the next chunk, or in one of its size.
+int64_t chunk_end(int64_t first, int64_t count, const int64_t* blocks, int64_t numbers) {
+  const int64_t end = std::min(first + CHUNK, count);
+  for (int64_t i = 0; i < numbers; i += 2)
+    if (blocks[i] < end && end < blocks[i + 1]) return blocks[i] > first ? blocks[i] : blocks[i + 1];
+  return end;
+}
+
 int64_t rows_worth_a_thread(int64_t width) { return std::max<int64_t>(1, GRAIN / width); }
 
 }  // namespace
@@ -130,21 +145,43 @@ void Decoder::set_rope(std::vector<Tensor> cosines, std::vector<Tensor> sines) {
 }
 
 Tensor Decoder::run(const Tensor& ids, const Tensor& rows, const Tensor& wanted) {
+  const Tensor none = at::empty({0}, at::kLong);
+  return run_shown(ids, rows, wanted, at::empty({0, sizes_.hidden}, at::kFloat), none,
+                   none.view({0, 2}));
+}
+
+Tensor Decoder::run_shown(const Tensor& ids, const Tensor& rows, const Tensor& wanted,
+                          const Tensor& vectors, const Tensor& seats, const Tensor& blocks) {
   TORCH_CHECK(ids.scalar_type() == at::kLong && rows.scalar_type() == at::kLong &&
                   wanted.scalar_type() == at::kLong && ids.dim() == 1 &&
                   ids.sizes() == rows.sizes() && wanted.dim() == 1,
               "ids, rows and wanted must be int64 vectors, the first two of equal length");
+  TORCH_CHECK(seats.scalar_type() == at::kLong && seats.dim() == 1 &&
+                  blocks.scalar_type() == at::kLong && blocks.dim() == 2 && blocks.size(1) == 2 &&
+                  vectors.scalar_type() == at::kFloat &&
+                  vectors.sizes() == at::IntArrayRef({seats.size(0), sizes_.hidden}),
+              "need a float32 vector of ", sizes_.hidden, " for each int64 place, and blocks [k, 2]");
   TORCH_CHECK(head_.out > 0 && !cosines_.empty(), "there is no head or no rotary table yet");
   const int64_t count = ids.numel();
-  const Tensor tokens = ids.contiguous(), of_rows = rows.contiguous(), picked = wanted.contiguous();
+  const Tensor tokens = ids.clone(at::MemoryFormat::Contiguous);
+  const Tensor of_rows = rows.contiguous(), picked = wanted.contiguous();
+  const Tensor shown = vectors.contiguous(), seated = seats.contiguous();
+  const Tensor together = blocks.contiguous();
   const auto* row = of_rows.const_data_ptr<int64_t>();
-  const auto* token = tokens.const_data_ptr<int64_t>();
+  auto* token = tokens.mutable_data_ptr<int64_t>();
+  const auto* pick = picked.const_data_ptr<int64_t>();
+  const auto* seat = seated.const_data_ptr<int64_t>();
+  const auto* block = together.const_data_ptr<int64_t>();
+  const int64_t shown_count = seated.numel(), last_block = together.numel();
+  check_rising(pick, picked.numel(), count, "wanted places");
+  check_rising(seat, shown_count, count, "places of vectors");
+  for (int64_t i = 0; i < shown_count; ++i) token[seat[i]] = 0;  // a table need not know image tokens
   for (int64_t i = 0; i < count; ++i)
     TORCH_CHECK(0 <= token[i] && token[i] < vocabulary(), "there is no token ", token[i]);
-  const auto* pick = picked.const_data_ptr<int64_t>();
-  for (int64_t i = 0; i < picked.numel(); ++i)
-    TORCH_CHECK(0 <= pick[i] && pick[i] < count && (i == 0 || pick[i - 1] < pick[i]),
-                "wanted places must rise and lie among the tokens");
+  for (int64_t i = 0; i < last_block; i += 2)
+    TORCH_CHECK((i ? block[i - 1] : 0) <= block[i] && block[i] < block[i + 1] &&
+                    block[i + 1] <= count && row[block[i]] == row[block[i + 1] - 1],
+                "blocks must rise, and each lie within the tokens of a row");
   std::vector<bool> seen(rows_.size());
   for (int64_t begin = 0, end; begin < count; begin = end) {
     for (end = begin + 1; end < count && row[end] == row[begin]; ++end) {}
@@ -160,17 +197,26 @@ Tensor Decoder::run(const Tensor& ids, const Tensor& rows, const Tensor& wanted)
   // Nothing fails from here on: rows are either all longer or, by an error above, none.
   Tensor result = at::empty({picked.numel(), sizes_.hidden}, at::kFloat);
   float* out = result.mutable_data_ptr<float>();
-  int64_t next = 0;
-  for (int64_t first = 0; first < count; first += CHUNK) {
-    const int64_t size = std::min(CHUNK, count - first);
+  int64_t next = 0, next_seat = 0, next_block = 0;
+  for (int64_t first = 0, end; first < count; first = end) {
+    end = chunk_end(first, count, block, last_block);
     Places places;
-    for (int64_t i = first; i < first + size; ++i) {
+    for (int64_t i = first; i < end; ++i) {
       places.row.push_back(row[i]);
       places.position.push_back(shared_.length + rows_[row[i]].length++);
+      places.sees_to.push_back(places.position.back() + 1);
     }
-    float* x = grown<float>(x_, size * sizes_.hidden);
-    forward(tokens.narrow(0, first, size), places, x);
-    for (; next < picked.numel() && pick[next] < first + size; ++next)
+    for (; next_block < last_block && block[next_block] < end; next_block += 2)
+      for (int64_t i = block[next_block]; i < block[next_block + 1]; ++i)
+        places.sees_to[i - first] = places.position[block[next_block + 1] - 1 - first] + 1;
+    float* x = grown<float>(x_, (end - first) * sizes_.hidden);
+    embed(tokens.narrow(0, first, end - first), x);
+    for (; next_seat < shown_count && seat[next_seat] < end; ++next_seat)
+      std::memcpy(x + (seat[next_seat] - first) * sizes_.hidden,
+                  shown.const_data_ptr<float>() + next_seat * sizes_.hidden,
+                  sizes_.hidden * sizeof(float));
+    forward(places, x);
+    for (; next < picked.numel() && pick[next] < end; ++next)
       functions_.rms_norm(x + (pick[next] - first) * sizes_.hidden,
                           final_norm_.const_data_ptr<float>(), sizes_.hidden, eps_,
                           out + next * sizes_.hidden);
@@ -194,8 +240,7 @@ void Decoder::embed(const Tensor& ids, float* x) const {
   }
 }
 
-void Decoder::forward(const Tensor& ids, const Places& places, float* x) {
-  embed(ids, x);
+void Decoder::forward(const Places& places, float* x) {
   const int64_t rows = places.count();
   grown<float>(normed_, rows * sizes_.hidden);
   grown<float>(y_, rows * sizes_.hidden);

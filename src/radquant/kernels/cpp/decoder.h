@@ -51,6 +51,8 @@ struct Sequence {
 // Tokens of a step: where they stand. Tokens of a row are neighbours.
 struct Places {
   std::vector<int64_t> row, position;  // the shared prefix included
+  // Behind the last position that a token sees: its own or, of an image's tokens, the last of these.
+  std::vector<int64_t> sees_to;
   int64_t count() const { return static_cast<int64_t>(row.size()); }
 };
 
@@ -77,6 +79,12 @@ class Decoder : public torch::CustomClassHolder {
   // Append tokens to rows. ids, rows: int64 [tokens]. wanted: int64 [n], places among the tokens.
   // Returns what the head reads there, [n, hidden] float32.
   at::Tensor run(const at::Tensor& ids, const at::Tensor& rows, const at::Tensor& wanted);
+  // The same with vectors, [m, hidden] float32, in the place of what is embedded of m tokens. seats:
+  // int64 [m], where among the tokens these stand; ids are not read there. blocks: int64 [k, 2],
+  // from which to behind which token each sees all the later ones, too. (What lies before a token's
+  // window it does not see, as transformers has it for Gemma 3.)
+  at::Tensor run_shown(const at::Tensor& ids, const at::Tensor& rows, const at::Tensor& wanted,
+                       const at::Tensor& vectors, const at::Tensor& seats, const at::Tensor& blocks);
   at::Tensor logits(const at::Tensor& hidden);  // [n, hidden] -> [n, vocabulary] float32
   // The likeliest token of each, int64 [n]; -1 where scores are not finite.
   at::Tensor greedy(const at::Tensor& hidden);
@@ -95,7 +103,7 @@ class Decoder : public torch::CustomClassHolder {
   void reserve(int64_t row, int64_t tokens);
   int64_t vocabulary() const;
   void embed(const at::Tensor& ids, float* x) const;
-  void forward(const at::Tensor& ids, const Places& places, float* x);
+  void forward(const Places& places, float* x);
   void run_layer(size_t number, const Places& places, float* x);
   void place_heads(const Layer& layer, size_t number, const Places& places);
   void attend(const Layer& layer, size_t number, const Places& places);

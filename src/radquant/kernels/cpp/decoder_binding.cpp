@@ -15,6 +15,7 @@ TORCH_LIBRARY_FRAGMENT(radquant, library) {
       .def("set_head", &Decoder::set_head)
       .def("set_rope", &Decoder::set_rope)
       .def("run", &Decoder::run)
+      .def("run_shown", &Decoder::run_shown)
       .def("logits", &Decoder::logits)
       .def("greedy", &Decoder::greedy)
       .def("load", &Decoder::load)
