@@ -10,6 +10,7 @@ from pathlib import Path
 
 import radquant.code
 from radquant.files import require_whole
+from radquant.image_roots import image_folder, is_archive
 from radquant.results_folder import check_results
 from radquant.settings import chosen, run, stages
 from radquant.settings.given import Given
@@ -27,6 +28,15 @@ BASELINES = list(run.BASELINES)
 KINDS = chosen.kinds(config)
 # Only rules that fetch from the hub go online, and they not against the user's wish.
 ONLINE = "HF_HUB_OFFLINE=" + shlex.quote(os.environ.get("HF_HUB_OFFLINE", "0"))
+
+
+# The corpus to all that only shows its images.
+IMAGES = SETTINGS.corpus.model_copy(
+    update={
+        "image_root": SETTINGS.corpus.image_root
+        and str(image_folder(SETTINGS.corpus.image_root, "results"))
+    }
+)
 
 
 def one_of(names):
@@ -144,7 +154,7 @@ def settings_for(parts, **own):
     own: sections that are not the run's, such as the precision of a job.
     """
     sections = {"run": SETTINGS, **{name: getattr(SETTINGS, name) for name in config}}
-    return words({**sections, **own}, parts)
+    return words({**sections, "corpus": IMAGES, **own}, parts)
 
 
 def options(**named):

@@ -23,7 +23,11 @@ def local_model(wildcards):
 
 def local_corpus(wildcards):
     corpus = SETTINGS.corpus
-    return existing(corpus.path, corpus.train, corpus.eval, corpus.split_file)
+    images = corpus.image_root if is_archive(corpus.image_root or "") else None
+    return existing(
+        *(corpus.path, corpus.train, corpus.eval, corpus.split_file),
+        *(corpus.views_file, images),
+    )
 
 
 rule fetch_model:
@@ -58,10 +62,20 @@ rule fetch_corpus:
         mem_mb=memory(4000),
         runtime=60,
     params:
-        options=lambda wildcards: settings_for(stages.FETCH_CORPUS),
+        # The images where they come from; all other stages read them from where they then are.
+        options=lambda wildcards: settings_for(
+            stages.FETCH_CORPUS, corpus=SETTINGS.corpus
+        ),
+        images=options(
+            images=(
+                IMAGES.image_root
+                if is_archive(SETTINGS.corpus.image_root or "")
+                else None
+            )
+        ),
     shell:
-        "{PYTHON} {input.code[0]:q} {params.options} --downloads {DOWNLOADS} --output {output}"
-        " 2>&1 | tee {log} >&2"
+        "{PYTHON} {input.code[0]:q} {params.options} {params.images} --downloads {DOWNLOADS}"
+        " --output {output} 2>&1 | tee {log} >&2"
 
 
 rule clean:

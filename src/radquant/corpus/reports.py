@@ -10,7 +10,7 @@ from radquant.errors import UserError
 
 SECTIONS = ("findings", "impression", "indication", "comparison")
 COLUMNS = ("id", "group", "study", *SECTIONS, "text", "images")
-RAW_COLUMNS = (*COLUMNS, "split")
+RAW_COLUMNS = (*COLUMNS, "split", "missing")
 # The table's attribute, which Parquet keeps, that says what reading recognised and took back.
 READING = "reading"
 MAX_ID_LENGTH = 200
@@ -23,7 +23,7 @@ class Report:
 
     `group` is the patient, `split` is '', 'train' or 'eval', and `where` is the file and row that
     the report came from, for error messages; it is not stored. `images` are files, separated by ;
-    (image_files.SEPARATOR).
+    (image_files.SEPARATOR), and `missing` those that the source names and that are not there.
     """
 
     id: str
@@ -36,6 +36,7 @@ class Report:
     text: str = ""
     images: str = ""
     split: str = ""
+    missing: str = ""
     where: str = ""
 
 

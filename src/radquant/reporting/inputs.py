@@ -7,13 +7,13 @@ a file's header comes along.
 import base64
 import io
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from radquant.files import read_table
 from radquant.image_files import COLUMN, image_files, image_names, read_image
+from radquant.image_roots import image_folder
 from radquant.instructions import columns_of, read_template
 from radquant.reporting.collect import Run
 from radquant.reporting.reading import order, run_id
@@ -56,7 +56,7 @@ def images(run: Run, most: int = MOST) -> Iterator[tuple[int, str]]:
     numbers = image_numbers(inputs)
     if not numbers:
         return
-    root = Path(run.config["corpus"]["image_root"])
+    root = image_folder(run.config["corpus"]["image_root"], run.folder)
     seen: set[str] = set()
     ids = run.reports["id"].tolist()
     for place in order(run_id(run), ids):

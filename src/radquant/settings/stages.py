@@ -34,7 +34,7 @@ WRITTEN = Part("generation", Generation, only=("reports",))
 
 FETCH_MODEL = (Part("model", Model, without=("name",)),)
 FETCH_CORPUS = (
-    Part("corpus", Corpus, without=("name", "image_root")),
+    Part("corpus", Corpus, without=("name",)),
     Part("task", Task, only=("image_column",)),
 )
 FETCH_TEXTS = (Part("texts", HubTexts, without=("column",)),)

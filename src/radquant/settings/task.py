@@ -39,7 +39,8 @@ class Task(Section):
         None,
         description="Column with each report's images (PNG, JPEG, DICOM), all of which the model "
         'is shown; file names under corpus.image_root, separated by ";" in a table, one a row in '
-        "the split_file of the two MIMIC formats. Null for a model that is given text alone",
+        "the split_file of the two MIMIC formats; parentImage for format openi, whose XML names "
+        "its images. Null for a model that is given text alone",
     )
 
     date: Day = Field(

@@ -22,6 +22,7 @@ class WheelFile:
     sha256: str  # of the wheel
     file: str  # its path in the wheel
     downloads: Path  # folder where wheels are kept
+    views_file: str | None = None  # path in the wheel of a table of images' views
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,10 @@ class Source:
     # 'comparison', 'split') to the column that holds it.
     columns: Mapping[str, str] = field(default_factory=dict)
     image_column: str | None = None  # that names the image files of a report, or of a row of them
+    image_root: Path | None = None  # folder or archive, for a format that looks files up in it
+    unpacked: Path | None = None  # folder to unpack such an archive into
+    views: str = "all"  # or "frontal": which images of a report are shown
+    views_file: Path | None = None  # table that says which images are frontal, which lateral
     separator: str | None = None  # of cells in a table of text; recognised where not given
     encoding: str | None = None  # of tables and texts, likewise
     headings: Mapping[str, Sequence[str]] = field(default_factory=dict)  # of a section, beside ours
@@ -52,7 +57,11 @@ class Source:
 
 @runtime_checkable
 class CorpusFormat(Protocol):
-    """The module of a format; `settings.corpus_sources` refuses what it does not take."""
+    """The module of a format; `settings.corpus_sources` refuses what it does not take.
+
+    One that looks images up in `Source.image_root`, and chooses among their views, has VIEWS = True
+    beside these.
+    """
 
     @property
     def DESCRIPTION(self) -> str:

@@ -151,7 +151,7 @@ def _of_archive(
 
 
 def _unpacked(
-    file: BinaryIO, name: str, ending: str, source: Source
+    file: BinaryIO, name: str, ending: str | tuple[str, ...], source: Source
 ) -> Iterator[tuple[str, bytes]]:
     """Yield (member, content); raises UserError when they are out of proportion to the file.
 
@@ -173,7 +173,7 @@ def _unpacked(
 
 
 def _packed(
-    file: BinaryIO, name: str, ending: str, source: Source
+    file: BinaryIO, name: str, ending: str | tuple[str, ...], source: Source
 ) -> Iterator[tuple[str, IO[bytes]]]:
     def wanted(member: str) -> bool:
         hidden = any(part.startswith(".") and part.strip(".") for part in member.split("/"))
@@ -197,6 +197,18 @@ def _packed(
             packed = tar.extractfile(entry) if entry.isfile() and wanted(entry.name) else None
             if packed is not None:
                 yield entry.name, packed
+
+
+def packed_files(
+    archive: Path, ending: str | tuple[str, ...], source: Source
+) -> Iterator[tuple[str, bytes]]:
+    """Yield (member, content) of the files of an archive that end so, in its own order, each read
+    when it is asked for. Raises UserError as `members`."""
+    try:
+        with open(archive, "rb") as file:
+            yield from _unpacked(file, str(archive), ending, source)
+    except (*DAMAGE, zipfile.BadZipFile, RuntimeError):
+        raise _no_archive(str(archive)) from None
 
 
 def open_in_wheel(wheel: Path, member: str) -> BinaryIO:
