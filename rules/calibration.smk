@@ -1,6 +1,7 @@
 """The texts on which quantization looks at the original model's activations."""
 
 FETCHED_TEXTS = "results/calibration/texts"
+SHOWN_SAMPLES = "results/calibration/images.csv"
 
 
 def calibration_source():
@@ -49,6 +50,7 @@ rule calibration_set:
         model=model_files("original"),
         texts=calibration_source()[0],
     output:
+        **({"images": SHOWN_SAMPLES} if SETTINGS.calibration_images else {}),
         samples="results/calibration/samples.parquet",
         record="results/calibration/set.json",
     log:
@@ -61,7 +63,18 @@ rule calibration_set:
         source=lambda wildcards: options(
             **calibration_source()[1], with_images=bool(SETTINGS.task.image_column)
         ),
-        options=lambda wildcards: settings_for(stages.CALIBRATION_SET),
+        options=lambda wildcards: settings_for(
+            stages.CALIBRATION_SET,
+            corpus=(
+                IMAGES
+                if SETTINGS.calibration_images
+                else IMAGES.model_copy(update={"image_root": None})
+            ),
+        ),
+        images=options(
+            images_output=SHOWN_SAMPLES if SETTINGS.calibration_images else None
+        ),
     shell:
         "{PYTHON} {input.code[0]:q} --model results/models/original {params.source}"
-        " {params.options} --output {output.samples} --record {output.record} 2>&1 | tee {log} >&2"
+        " {params.options} {params.images} --output {output.samples} --record {output.record}"
+        " 2>&1 | tee {log} >&2"

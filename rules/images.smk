@@ -7,6 +7,8 @@ from radquant.settings.recipe import OWN
 WITH_IMAGES = SETTINGS.task.image_column is not None
 # Reports by what their images are for, tables with the columns id and images.
 SHOWN_REPORTS = {"evaluation": "results/data/eval.csv"}
+if SETTINGS.calibration_images:
+    SHOWN_REPORTS["calibration"] = "results/calibration/images.csv"
 
 
 def has_own_vision(checkpoint):
@@ -53,7 +55,7 @@ if WITH_IMAGES:
     def images_of(wildcards):
         kept = Path(f"results/features/.{wildcards.purpose}.images.json")
         reports = Path(SHOWN_REPORTS[wildcards.purpose])
-        return images_digest(reports, Path(SETTINGS.corpus.image_root), kept)
+        return images_digest(reports, Path(IMAGES.image_root), kept)
 
     rule encode_images:
         input:

@@ -30,11 +30,12 @@ def recipe(wildcards):
 
 
 def calibration_files(wildcards):
-    return (
-        [CALIBRATION, CALIBRATION_RECORD]
-        if needs_calibration(recipe(wildcards))
-        else []
+    if not needs_calibration(recipe(wildcards)):
+        return []
+    shown = (
+        feature_files("original", "calibration") if SETTINGS.calibration_images else []
     )
+    return [CALIBRATION, CALIBRATION_RECORD, *shown]
 
 
 def quantize_options(wildcards):
@@ -42,6 +43,11 @@ def quantize_options(wildcards):
     texts = options(
         calibration=CALIBRATION if calibrated else None,
         calibration_record=CALIBRATION_RECORD if calibrated else None,
+        features=(
+            features_directory("original", "calibration")
+            if calibrated and SETTINGS.calibration_images
+            else None
+        ),
     )
     return f"{texts} {settings_for(stages.QUANTIZE, checkpoint=recipe(wildcards))}"
 

@@ -29,13 +29,14 @@ def arguments() -> tuple[argparse.Namespace, Any]:
     add(
         "--with-images",
         action="store_true",
-        help="the prompt may use no column, because the model will be shown images with it; "
-        "calibration itself is text only",
+        help="the prompt may use no column, because the model will be shown images with it",
     )
     add("--column", default="text", metavar="NAME", help="column of --texts (%(default)s)")
     add("--origin", type=Path, metavar="JSON", help="what fetch_texts.py recorded of --texts")
     add("--eval", type=Path, metavar="CSV", help="evaluation reports that --texts must not hold")
     add("--output", type=Path, required=True, metavar="PARQUET", help="the texts and their tokens")
+    help_text = "table to write of the images that the samples show, for encode_images.py"
+    add("--images-output", type=Path, metavar="CSV", help=help_text)
     add("--record", type=Path, required=True, metavar="JSON", help="their source and counts")
     return parse(parser, stages.CALIBRATION_SET)
 
@@ -52,13 +53,20 @@ def main() -> None:
     given: sets.Reports | sets.Texts
     if args.train:
         template = read_template(args.prompt, args.prompt_text)
-        date = settings.task.date
-        given = sets.Reports(args.train, template, target, args.with_images, date)
+        root = settings.corpus.image_root
+        given = sets.Reports(
+            *(args.train, template, target, args.with_images, settings.task.date),
+            Path(root) if root else None,
+            texts.image_weight,
+        )
     else:
         given = sets.Texts(args.texts, args.column, args.origin, args.eval, target)
     amount = (texts.samples, texts.max_tokens, texts.pack, settings.run.seed)
     code = settings.model.trust_remote_code
     table, record = sets.calibration_set(args.model, given, *amount, code)
+    if args.images_output:
+        sets.require_images(table, args.output)
+        write_table(args.images_output, table[["id", "images"]])
     write_table(args.output, table)
     write_json(args.record, record)
 

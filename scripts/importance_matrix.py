@@ -24,6 +24,8 @@ def arguments() -> argparse.Namespace:
         metavar="FILE",
         help="to write, .gguf; .dat for releases of llama.cpp before July 2025 and its forks",
     )
+    help_text = "of the samples' images, where they show some: a folder of encode_images.py"
+    add("--features", type=Path, metavar="DIR", help=help_text)
     add("--device", default="auto", choices=("auto", "cpu", "cuda"), help="default: %(default)s")
     add("--trust-remote-code", action="store_true", help="run code that comes with the model")
     return parser.parse_args()
@@ -34,7 +36,8 @@ def main() -> None:
 
     from radquant.quantization.importance import make_importance
 
-    make_importance(args.model, args.calibration, args.output, args.device, args.trust_remote_code)
+    where = (args.device, args.trust_remote_code, args.features)
+    make_importance(args.model, args.calibration, args.output, *where)
 
 
 if __name__ == "__main__":

@@ -130,7 +130,7 @@ def test_cleaning_records_what_was_done_to_each_image(data: Path) -> None:
     assert any("inverted (MONOCHROME1)" in way["steps"] for way in ways)
 
 
-def test_calibration_is_text_and_its_prompt_may_be_the_same_for_all(data: Path) -> None:
+def test_calibration_may_be_text_and_its_prompt_the_same_for_all(data: Path) -> None:
     samples = pd.read_parquet(data / "samples.parquet")
     assert len(set(samples["text"])) == 4
     assert all(PROMPT in text and "image_soft_token" not in text for text in samples["text"])
@@ -253,6 +253,9 @@ def test_the_workflow_shows_images(tmp_path: Path) -> None:
     corpus = {"name": "own", "format": "table", "path": "table.csv", "columns": columns}
     config = {
         "model": {"name": "tiny", "path": "model"},
+        "checkpoints": {"awq": {"method": "awq", "bits": 4, "group_size": 32}},
+        "precisions": {"original": {"checkpoint": "original"}, "w4": {"checkpoint": "awq"}},
+        "calibration": {"samples": 4, "prompt": "prompts/own.txt"},
         "corpus": {**corpus, "image_root": "images"},
         "task": {"inputs": [], "target": "findings", "image_column": "files"},
         "cleaning": {"eval_fraction": 0.5},
@@ -277,6 +280,14 @@ def test_the_workflow_shows_images(tmp_path: Path) -> None:
     assert '"as it is"' in summary
     assert ".png" not in summary
     assert read_json(run / "results" / "likelihood" / "original.json")["images"] > 5
+    # Calibration sees images, too, and its features are those of its own reports.
+    quantized = read_json(run / "results" / "checkpoints" / "awq" / "quantization.json")
+    assert quantized["calibration"]["images"] >= 4
+    samples = pd.read_parquet(run / "results" / "calibration" / "samples.parquet")
+    assert all(
+        sum(ids == 49) == 4 * len(names.split(";"))
+        for ids, names in zip(samples["input_ids"], samples["images"], strict=True)
+    )
     # An image that is lost is noticed where it is first read, in a sentence.
     shutil.rmtree(run / "images")
     (run / "images").mkdir()

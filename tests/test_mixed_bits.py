@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
-from tiny_models import store, tiny_llama, token_sequences, write_samples
+from tiny_models import store, tiny_llama, token_samples, token_sequences, write_samples
 from transformers import AutoModelForCausalLM
 
 from radquant.checkpoints.loading import load
@@ -99,7 +99,7 @@ def test_bits_go_where_one_more_saves_most() -> None:
 
 def test_gradients_are_those_of_the_whole_model(tmp_path: Path) -> None:
     """Layer by layer from files, against one pass through the model that transformers loads."""
-    original, sequences = tiny_llama(tmp_path / "m"), token_sequences(3, 20)
+    original, sequences = tiny_llama(tmp_path / "m"), token_samples(token_sequences(3, 20))
 
     def open_source() -> Any:
         return open_original(original)
@@ -110,8 +110,8 @@ def test_gradients_are_those_of_the_whole_model(tmp_path: Path) -> None:
     outputs: list[torch.Tensor] = []
     last.register_forward_hook(lambda _, args, output: outputs.append(output))
     draw, expected = torch.Generator().manual_seed(sensitivity.SEED), []
-    for sequence in found.sequences:
-        logits = model(input_ids=sequence[None]).logits[0]
+    for sample in found.samples:
+        logits = model(input_ids=sample.ids[None]).logits[0]
         drawn = torch.multinomial(logits.detach().softmax(-1), 1, generator=draw)[:, 0]
         loss = torch.nn.functional.cross_entropy(logits, drawn, reduction="sum")
         hidden = model.model.layers[0].self_attn.q_proj.weight
@@ -131,7 +131,7 @@ def test_gradients_are_those_of_the_whole_model(tmp_path: Path) -> None:
 
 def test_the_divergence_is_about_what_an_error_moves(tmp_path: Path) -> None:
     """The sum over a model's tokens of KL(p ‖ p̂), measured, with one layer's weights changed."""
-    original, sequences = tiny_llama(tmp_path / "m"), token_sequences(24, 40)
+    original, sequences = tiny_llama(tmp_path / "m"), token_samples(token_sequences(24, 40))
     found = sensitivity.look(lambda: open_original(original), sequences, tmp_path, CPU)
     source = open_original(original)
     arguments = hidden_states.embed(source, sequences, found.states[0], CPU)
@@ -141,7 +141,7 @@ def test_the_divergence_is_about_what_an_error_moves(tmp_path: Path) -> None:
     weight = model.model.layers[1].mlp.down_proj.weight
     delta = 0.1 * weight.detach().std() * torch.randn(weight.shape, generator=torch.manual_seed(0))
     with torch.inference_mode():
-        ids = torch.stack(found.sequences)
+        ids = torch.stack([sample.ids for sample in found.samples])
         before = model(input_ids=ids).logits.log_softmax(-1)
         weight += delta
         after = model(input_ids=ids).logits.log_softmax(-1)

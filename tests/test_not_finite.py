@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_models import tiny_llama, token_sequences
+from tiny_models import tiny_llama, token_samples, token_sequences
 
 from radquant.errors import UserError
 from radquant.finite import largest_of
@@ -51,7 +51,7 @@ def quantize(original: Path, recipe: Recipe, *more: torch.Tensor) -> layerwise.Q
     sequences, work = [*token_sequences(3, 9), *more], original / "work"
     work.mkdir()
     return layerwise.quantize_model(
-        open_original(original), work, recipe, format_for(recipe), sequences, CPU
+        open_original(original), work, recipe, format_for(recipe), token_samples(sequences), CPU
     )
 
 
@@ -89,7 +89,7 @@ def test_keys_that_are_not_finite_are_named(tmp_path: Path, value: float) -> Non
 @pytest.mark.parametrize("value", [3e38, torch.nan])
 def test_the_search_of_a_prefix_stops_at_what_is_not_finite(tmp_path: Path, value: float) -> None:
     original = with_value(tmp_path / "m", "model.layers.0.mlp.up_proj.weight", value)
-    sequences = token_sequences(3, 9)
+    sequences = token_samples(token_sequences(3, 9))
     with pytest.raises(UserError, match=r"^model\.layers\.0\.mlp\.down_proj: the calibration"):
         outliers.find_prefix(lambda: open_original(original), sequences, tmp_path / "h", CPU)
 
@@ -102,7 +102,7 @@ def test_the_states_of_a_prefix_are_finite(tmp_path: Path) -> None:
     save_file(tensors, original / "model.safetensors", {"format": "pt"})
     recipe, work = Recipe(method="rtn", bits=4, group_size=32, prefix="auto"), tmp_path / "work"
     work.mkdir()
-    sequences = [torch.tensor([2]), torch.tensor([2, 5, 6])]
+    sequences = token_samples([torch.tensor([2]), torch.tensor([2, 5, 6])])
     with pytest.raises(UserError, match=r"model\.layers\.0\.\S+: the calibration activations"):
         layerwise.quantize_model(
             open_original(original), work, recipe, format_for(recipe), sequences, CPU, [2]

@@ -10,7 +10,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_models import make_stand_out, store, tiny_llama, token_sequences, write_samples
+from tiny_models import (
+    make_stand_out,
+    store,
+    tiny_llama,
+    token_samples,
+    token_sequences,
+    write_samples,
+)
 from torch import Tensor
 
 from radquant.checkpoints.loading import load
@@ -60,10 +67,10 @@ def first_layer(
 ) -> tuple[torch.nn.Module, Inputs, Hidden]:
     lengths = tuple(map(len, sequences))
     hidden = Hidden(folder / "in", lengths, source.config.hidden_size)
-    arguments = embed(source, sequences, hidden, CPU)
+    arguments = embed(source, token_samples(sequences), hidden, CPU)
     layer = decoder_layers(source.model, source.architecture)[0]
     fill(layer, {own: source.stored[name] for own, name in source.layer_tensors(0).items()}, CPU)
-    inputs = Inputs(hidden, [arguments[n][0] for n in lengths], prefix, CPU)
+    inputs = Inputs(hidden, [each[0] for each in arguments], prefix, CPU)
     return layer, inputs, Hidden(folder / "out", lengths, hidden.width)
 
 

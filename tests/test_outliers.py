@@ -14,12 +14,21 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
-from tiny_models import SCRIPTS, make_stand_out, store, tiny_llama, token_sequences, write_samples
+from tiny_models import (
+    SCRIPTS,
+    make_stand_out,
+    store,
+    tiny_llama,
+    token_samples,
+    token_sequences,
+    write_samples,
+)
 from torch import Tensor
 
 from radquant.quantization import outliers, resuming
 from radquant.quantization.original_model import open_original
 from radquant.quantization.outliers import all_behind, choose_prefix, find_prefix, standing_out
+from radquant.quantization.samples import Sample
 from radquant.runtime.runtime_file import FILE, behind_prefix
 
 CPU = torch.device("cpu")
@@ -55,11 +64,11 @@ def test_a_text_behind_a_prefix_is_whole(prefix: list[int], text: list[int]) -> 
 
 
 def test_all_sequences_behind_a_prefix() -> None:
-    sequences = [torch.tensor([BOS, 5]), torch.tensor([6])]
-    found = [each.tolist() for each in all_behind([ODD, BOS], sequences)]
+    sequences = token_samples([torch.tensor([BOS, 5]), torch.tensor([6])])
+    found = [each.ids.tolist() for each in all_behind([ODD, BOS], sequences)]
     assert found == [[ODD, BOS], [ODD, BOS, 5], [ODD, BOS, 6]]  # the prefix by itself first
-    assert [each.tolist() for each in all_behind([], sequences)] == [[BOS, 5], [6]]
-    assert all(each.dtype == torch.int64 for each in all_behind([ODD], sequences))
+    assert [each.ids.tolist() for each in all_behind([], sequences)] == [[BOS, 5], [6]]
+    assert all(each.ids.dtype == torch.int64 for each in all_behind([ODD], sequences))
 
 
 def chosen(*texts: list[int], odd: Sequence[Sequence[int]]) -> list[list[int]]:
@@ -68,7 +77,7 @@ def chosen(*texts: list[int], odd: Sequence[Sequence[int]]) -> list[list[int]]:
         torch.tensor([n in places for n in range(len(text))])
         for text, places in zip(texts, odd, strict=True)
     ]
-    return choose_prefix([torch.tensor(text) for text in texts], marks)
+    return choose_prefix(token_samples(map(torch.tensor, texts)), marks)
 
 
 def test_no_token_stands_out() -> None:
@@ -110,7 +119,8 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def marks_of(original: Path, folder: Path, sequences: list[Tensor], prefix: int) -> list[Tensor]:
-    return standing_out(open_original(original), sequences, prefix, folder / "hidden", CPU)
+    samples = token_samples(sequences)
+    return standing_out(open_original(original), samples, prefix, folder / "hidden", CPU)
 
 
 @pytest.mark.parametrize("prefix", [0, 2])
@@ -129,14 +139,15 @@ def test_nothing_stands_out_of_an_ordinary_model(tmp_path: Path) -> None:
     work = tmp_path / "work"
     work.mkdir()
     assert not any(marks.any() for marks in marks_of(plain, work, token_sequences(4, 20), 0))
-    found = find_prefix(lambda: open_original(plain), token_sequences(4, 20), work / "h", CPU)
+    samples = token_samples(token_sequences(4, 20))
+    found = find_prefix(lambda: open_original(plain), samples, work / "h", CPU)
     assert found == []
 
 
 def test_the_one_that_comes_first_is_found(original: Path, tmp_path: Path) -> None:
     """In the first place of most sequences, and behind itself no longer counted."""
     rest = [ids[ids != ODD] for ids in token_sequences(8, 20)]
-    sequences = [torch.cat([torch.tensor([ODD]), ids]) for ids in rest]
+    sequences = token_samples(torch.cat([torch.tensor([ODD]), ids]) for ids in rest)
     found = find_prefix(lambda: open_original(original), sequences, tmp_path / "h", CPU)
     assert found == [ODD]
 
@@ -154,14 +165,15 @@ def test_the_prefix_that_leaves_the_fewest(
     """Of the first token and the first with others; the shorter one among equals."""
     seen = []
 
-    def marks(source: object, sequences: list[Tensor], prefix: int, *_: object) -> list[Tensor]:
+    def marks(source: object, samples: list[Sample], prefix: int, *_: object) -> list[Tensor]:
+        sequences = [sample.ids for sample in samples]
         seen.append([each[: max(prefix, 1)].tolist() for each in sequences])
         if not prefix:
             return [(each == ODD) | (torch.arange(len(each)) == 0) for each in sequences]
         return [torch.arange(len(each) - prefix) < left[prefix - 1] for each in sequences]
 
     monkeypatch.setattr(outliers, "standing_out", marks)
-    sequences = [torch.tensor([BOS, 5, 6, ODD, 8, 9, 10, 11, 12, 13, 14, 15])] * 40
+    sequences = token_samples([torch.tensor([BOS, 5, 6, ODD, 8, 9, 10, 11, 12, 13, 14, 15])] * 40)
     found = find_prefix(lambda: open_original(original), sequences, tmp_path / "h", CPU)
     assert found == expected
     count = outliers.SEQUENCES

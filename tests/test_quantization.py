@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_models import quantize_tiny, tiny_llama, token_sequences
+from tiny_models import quantize_tiny, tiny_llama, token_samples, token_sequences
 from transformers import AutoModelForCausalLM
 
 from radquant.checkpoints.loading import load
@@ -118,7 +118,8 @@ def quantized(
 ) -> layerwise.Quantization:
     """Quantize the model in `directory` on a few random sequences."""
     source, form = open_original(directory), format_for(recipe)
-    return layerwise.quantize_model(source, work, recipe, form, token_sequences(6, tokens), CPU)
+    samples = token_samples(token_sequences(6, tokens))
+    return layerwise.quantize_model(source, work, recipe, form, samples, CPU)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

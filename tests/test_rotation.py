@@ -11,7 +11,7 @@ import pytest
 import torch
 from simulation import matrix
 from tiny_architectures import KNOWN, UNKNOWN, logits_of, tiny_model
-from tiny_models import store, tiny_llama, token_sequences, write_samples
+from tiny_models import store, tiny_llama, token_samples, token_sequences, write_samples
 from torch import nn
 
 from radquant.checkpoints.loading import load
@@ -172,9 +172,8 @@ def with_group(table: Architecture, place: int, source: Norm | Rows) -> Architec
 def quantize(original: Path, work: Path) -> layerwise.Quantization:
     recipe = Recipe(method="rtn", bits=8, group_size=32, transform=HADAMARD)
     source = open_original(original)
-    return layerwise.quantize_model(
-        source, work, recipe, format_for(recipe), token_sequences(4, 12), CPU
-    )
+    samples = token_samples(token_sequences(4, 12))
+    return layerwise.quantize_model(source, work, recipe, format_for(recipe), samples, CPU)
 
 
 @pytest.mark.parametrize("spoil", [without_writers, wrong_norm, wrong_offset, wrong_values])

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_architectures import CPU, KNOWN, UNKNOWN, logits_of, observed, tiny_model
-from tiny_models import token_sequences
+from tiny_models import token_samples, token_sequences
 from torch import Tensor
 
 from radquant.errors import UserError
@@ -199,7 +199,7 @@ def quantize(kind: str, folder: Path) -> float:
     tiny_model(kind).save_pretrained(folder / "m")
     source = open_original(folder / "m")
     recipe = Recipe(method="rtn", bits=8, group_size=32, smooth_attention=True)
-    sequences = token_sequences(4, 12)
+    sequences = token_samples(token_sequences(4, 12))
     return quantize_model(
         source, folder / "w", recipe, format_for(recipe), sequences, CPU
     ).largest_change

@@ -15,7 +15,14 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-from tiny_models import TINY_OPTIONS, quantize_tiny, tiny_llama, token_sequences, write_samples
+from tiny_models import (
+    TINY_OPTIONS,
+    quantize_tiny,
+    tiny_llama,
+    token_samples,
+    token_sequences,
+    write_samples,
+)
 from transformers import AutoModelForCausalLM
 from workflow_helpers import local_modules
 
@@ -66,7 +73,7 @@ def test_layers_one_at_a_time_compute_what_the_model_computes(tmp_path: Path) ->
     whole = AutoModelForCausalLM.from_pretrained(original)
     width = whole.config.hidden_size
     states = [Hidden(tmp_path / str(n), (9, 9, 5), width) for n in range(4)]
-    arguments = embed(source, sequences, states[0], CPU)
+    arguments = embed(source, token_samples(sequences), states[0], CPU)
     work = layerwise.Work(source, source.architecture, recipe, form, None, 0, CPU)
     for number in range(3):
         layerwise.quantize_layer(work, number, states[number : number + 2], arguments)
@@ -92,7 +99,7 @@ def test_a_finished_layer_leaves_memory_at_once(tmp_path: Path, recipe: Recipe) 
         (tmp_path / "work").mkdir()
         form = format_for(recipe, None)
         layerwise.quantize_model(
-            source, tmp_path / "work", recipe, form, token_sequences(3, 8), CPU
+            source, tmp_path / "work", recipe, form, token_samples(token_sequences(3, 8)), CPU
         )
         assert [layer() for layer in layers] == [None] * 4
         large = [each for each in gc.get_objects() if type(each) is InputStatistics]
@@ -116,7 +123,7 @@ def test_arguments_that_depend_on_the_text_are_refused(tmp_path: Path) -> None:
 
     decoder = Decoder()
     hidden = Hidden(tmp_path / "hidden", (3, 3), 4)
-    sequences = [torch.tensor([1, 2, 3]), torch.tensor([4, 5, 6])]
+    sequences = token_samples([torch.tensor([1, 2, 3]), torch.tensor([4, 5, 6])])
     with pytest.raises(UserError, match="depend on the text"):
         first_inputs(decoder, decoder.layers, sequences, hidden, CPU)
 
@@ -157,7 +164,7 @@ def test_a_killed_quantization_goes_on_to_the_same_bytes(tmp_path: Path) -> None
 
 def test_other_work_is_not_gone_on_with(tmp_path: Path) -> None:
     original = tiny_llama(tmp_path / "o")
-    sequences = token_sequences(2, 8)
+    sequences = token_samples(token_sequences(2, 8))
     prints = [
         resuming.fingerprint_of(original, *different)
         for different in (
@@ -180,7 +187,8 @@ def test_work_is_known_by_its_code_its_packages_and_the_processor(
     original = tiny_llama(tmp_path / "o")
 
     def fingerprint() -> dict[str, Any]:
-        return resuming.fingerprint_of(original, token_sequences(2, 8), AWQ, "gemm", CPU)
+        samples = token_samples(token_sequences(2, 8))
+        return resuming.fingerprint_of(original, samples, AWQ, "gemm", CPU)
 
     found = fingerprint()
     assert found["transformers"] == transformers.__version__
@@ -212,5 +220,5 @@ def test_an_error_of_the_statistics_names_the_linear_layer(
     source = open_original(original)
     with pytest.raises(UserError, match=r"^model\.layers\.0\.mlp\.gate_proj: .*infinities"):
         layerwise.quantize_model(
-            source, work, recipe, format_for(recipe), token_sequences(2, 9), CPU
+            source, work, recipe, format_for(recipe), token_samples(token_sequences(2, 9)), CPU
         )

@@ -13,6 +13,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from radquant.files import write_table
+from radquant.quantization.samples import Sample
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 WORDS = ["<pad>", "<s>", "</s>", "<unk>", "no", "acute", "effusion", "the", "lungs", "are"]
@@ -91,6 +92,11 @@ def make_stand_out(directory: Path, token: int) -> Path:
     tensors["model.layers.0.input_layernorm.weight"][0] = 100
     save_file(tensors, directory / "model.safetensors", {"format": "pt"})
     return directory
+
+
+def token_samples(sequences: Iterable[torch.Tensor]) -> list[Sample]:
+    """Token ids as samples without images."""
+    return [Sample(ids) for ids in sequences]
 
 
 def token_sequences(count: int, length: int, seed: int = 1) -> list[torch.Tensor]:

@@ -3,6 +3,7 @@
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,18 @@ import pandas as pd
 
 from radquant import prompts
 from radquant.errors import UserError
+from radquant.image_files import COLUMN, SEPARATOR, ImageFile, image_files, image_names
+
+
+@dataclass(frozen=True)
+class Whole:
+    """One text as a sequence, before it is cut."""
+
+    text: str
+    ids: list[int]
+    images: tuple[ImageFile, ...] = ()  # in the order of their tokens
+    names: str = ""  # of these files, as the corpus has them
+    types: tuple[int, ...] = ()  # 1 for each of `ids` that is an image's, else 0; () without images
 
 
 @dataclass(frozen=True)
@@ -20,10 +33,21 @@ class Sample:
     text: str
     ids: list[int]
     cut: int  # tokens dropped at the end
+    images: tuple[ImageFile, ...] = ()
+    names: str = ""
+    types: tuple[int, ...] = ()
 
     @property
     def id(self) -> str:
         return " + ".join(self.sources)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """How reports are shown with their images."""
+
+    processor: Any  # the model's own
+    root: Path  # folder of the image files
 
 
 @dataclass(frozen=True)
@@ -32,7 +56,7 @@ class Source:
 
     tokenizer: Any
     rows: Sequence[prompts.Row]
-    read: Callable[[prompts.Row], tuple[str, list[int]]]
+    read: Callable[[prompts.Row], Whole]
     place: str  # where they are and what they are, for errors
     unit: str
 
@@ -47,17 +71,27 @@ def reports(
     template: str,
     target: str,
     date: str = prompts.DATE,
+    shown: Shown | None = None,
 ) -> Source:
     """Return the training reports with text in every column used: each the prompt, as the model
-    will see it on `date`, followed by its reference."""
+    will see it on `date`, followed by its reference. shown: how its images are shown before it;
+    None for text alone."""
 
-    def read(row: prompts.Row) -> tuple[str, list[int]]:
+    def read(row: prompts.Row) -> Whole:
+        images = image_files(row, COLUMN, shown.root) if shown else ()
         prompt = prompts.chat_prompt(
-            tokenizer, template, row, [], target, with_answer=True, date=date
+            *(tokenizer, template, row, [], target),
+            with_answer=True,
+            images=images,
+            processor=shown and shown.processor,
+            date=date,
         )
-        return prompt.text + prompt.lead + str(row[target]), prompt.ids + prompt.answer_ids
+        types = (*prompt.types, *(0 for _ in prompt.answer_ids)) if images else ()
+        text = prompt.text + prompt.lead + str(row[target])
+        names = SEPARATOR.join(image_names(str(row[COLUMN]))) if images else ""
+        return Whole(text, prompt.ids + prompt.answer_ids, images, names, types)
 
-    columns = [*prompts.columns_of(template), target]
+    columns = [*prompts.columns_of(template), target, *([COLUMN] if shown else [])]
     usable = [row for row in train if all(str(row[name]).strip() for name in columns)]
     unit = f"reports with {', '.join(columns)}"
     return Source(tokenizer, usable, read, "the training split", unit)
@@ -69,15 +103,16 @@ def plain_texts(tokenizer: Any, rows: Sequence[prompts.Row], name: str) -> Sourc
     rows: {id, text}; those without text are left out. name: what holds them, for errors.
     """
 
-    def read(row: prompts.Row) -> tuple[str, list[int]]:
-        return row["text"], prompts.started_ids(tokenizer, row["text"])
+    def read(row: prompts.Row) -> Whole:
+        return Whole(row["text"], prompts.started_ids(tokenizer, row["text"]))
 
     usable = [row for row in rows if row["text"].strip()]
     return Source(tokenizer, usable, read, name, "texts")
 
 
 def draw(source: Source, count: int, max_tokens: int, seed: int) -> list[Sample]:
-    """Draw `count` texts by seed, each a sequence of its own, cut at `max_tokens`.
+    """Draw `count` texts by seed, each a sequence of its own, cut behind `max_tokens` tokens of
+    text: images stand before it and stay whole.
 
     Raises UserError when there are fewer texts.
     """
@@ -89,11 +124,18 @@ def draw(source: Source, count: int, max_tokens: int, seed: int) -> list[Sample]
         )
     samples = []
     for row in prompts.seeded_order(source.rows, seed, "calibration")[:count]:
-        text, ids = source.read(row)
-        kept = ids[:max_tokens]
-        if len(ids) > max_tokens:
-            text = source.tokenizer.decode(kept)
-        samples.append(Sample((str(row["id"]),), text, kept, len(ids) - len(kept)))
+        whole = source.read(row)
+        length = max_tokens + sum(whole.types)
+        kept, types = whole.ids[:length], whole.types[:length]
+        cut = len(whole.ids) - len(kept)
+        if sum(types) < sum(whole.types):
+            raise UserError(
+                f"calibration.max_tokens is {max_tokens}, which would cut an image of report "
+                f"{row['id']}; ask for more tokens"
+            )
+        text = source.tokenizer.decode(kept) if cut else whole.text
+        shown = (whole.images, whole.names, types)
+        samples.append(Sample((str(row["id"]),), text, kept, cut, *shown))
     return samples
 
 
@@ -135,7 +177,7 @@ def _documents(source: Source, seed: int) -> Iterator[tuple[str, list[int]]]:
     """Yield (id, tokens with an EOS at the end) in drawn order."""
     eos = source.tokenizer.eos_token_id
     for row in prompts.seeded_order(source.rows, seed, "calibration"):
-        _, ids = source.read(row)
+        ids = source.read(row).ids
         closed = eos is None or ids[-1:] == [eos]
         yield str(row["id"]), ids if closed else [*ids, eos]
 
@@ -157,6 +199,7 @@ def record(
     seed: int,
 ) -> dict[str, Any]:
     """Return what set.json says about the samples: where they come from and counts, no text."""
+    images = sum(len(sample.images) for sample in samples)
     return {
         "source": origin,
         "prompt_hash": prompt_hash,
@@ -168,12 +211,17 @@ def record(
         "seed": seed,
         "truncated": sum(sample.cut > 0 for sample in samples),
         "truncated_tokens": sum(sample.cut for sample in samples),
+        **({"images": images} if images else {}),
     }
 
 
-def table(samples: Sequence[Sample]) -> pd.DataFrame:
-    """Return the samples as columns id, text, tokens and input_ids (lists of int32)."""
-    return pd.DataFrame(
+def table(samples: Sequence[Sample], image_weight: float = 1.0) -> pd.DataFrame:
+    """Return the samples as columns id, text, tokens and input_ids (lists of int32).
+
+    With images also: images (names of their files), image_sha256 of these, token_types (1 for an
+    image's token) and image_weight, what such a token counts for beside one of text.
+    """
+    made = pd.DataFrame(
         {
             "id": [sample.id for sample in samples],
             "text": [sample.text for sample in samples],
@@ -181,3 +229,14 @@ def table(samples: Sequence[Sample]) -> pd.DataFrame:
             "input_ids": [np.asarray(sample.ids, dtype=np.int32) for sample in samples],
         }
     )
+    if not any(sample.images for sample in samples):
+        return made
+    shown: Any = {
+        COLUMN: [sample.names for sample in samples],
+        "image_sha256": [
+            SEPARATOR.join(image.sha256 for image in sample.images) for sample in samples
+        ],
+        "token_types": [np.asarray(sample.types, dtype=np.int8) for sample in samples],
+        "image_weight": [image_weight] * len(samples),
+    }
+    return made.assign(**shown)

@@ -21,8 +21,10 @@ class Reports:
     train: Path
     template: str
     target: str  # column of the reference
-    with_images: bool  # shown with the prompt, which then may use no column
+    with_images: bool  # shown with the prompt by the model's users, so that it may use no column
     date: str = prompts.DATE  # that a chat template is told which asks for it
+    image_root: Path | None = None  # of the images that calibration is shown; None: text alone
+    image_weight: float = 1.0  # what an image's token counts for beside one of text
 
 
 @dataclass(frozen=True)
@@ -78,9 +80,21 @@ def calibration_set(
         what = f"the calibration sample {sample.id}"
         check_known(source.tokenizer, sample.ids, vocabulary_in(model), what)
     record = sequences.record(samples, origin, prompt_hash, max_tokens, pack, seed)
+    weight = 1.0
     if isinstance(given, Reports):
         record["date"] = given.date
-    return sequences.table(samples), record
+        if given.image_root is not None:
+            weight = record["image_weight"] = given.image_weight
+    return sequences.table(samples, weight), record
+
+
+def require_images(table: pd.DataFrame, path: Path) -> None:
+    """Raise UserError unless the samples show images."""
+    if "images" not in table.columns:
+        raise UserError(
+            f"{path} would hold texts alone, so there are no images to list; give --image-root and "
+            "--images, or leave --images-output out"
+        )
 
 
 Found = tuple[sequences.Source, dict[str, Any], str | None]
@@ -99,9 +113,21 @@ def from_corpus(given: Reports, model: Path, trust_remote_code: bool) -> Found:
     prompts.check_template(given.template, columns, given.target, images=given.with_images)
 
     from radquant.checkpoints.loading import load_tokenizer
+    from radquant.vision.processors import load_processor
 
     tokenizer = load_tokenizer(model, trust_remote_code)
-    source = sequences.reports(tokenizer, rows_of(train), given.template, given.target, given.date)
+    shown = None
+    if given.image_root is not None:
+        if "images" not in train.columns:
+            raise UserError(f"{given.train} has no column 'images', which --image-root needs")
+        if not given.image_root.is_dir():
+            raise UserError(
+                f"the image folder {given.image_root} does not exist or is not a folder"
+            )
+        shown = sequences.Shown(load_processor(model, tokenizer), given.image_root)
+    source = sequences.reports(
+        *(tokenizer, rows_of(train), given.template, given.target, given.date), shown=shown
+    )
     return source, {"kind": "corpus"}, sha256_text(given.template)
 
 

@@ -38,7 +38,7 @@ class InputStatistics:
     gram: Tensor  # [in, in] float32: sum over tokens of x·xᵀ
     magnitude: Tensor  # [in] float32: sum over tokens of |x|
     largest: Tensor  # [in] float32: largest |x|
-    tokens: int = 0
+    tokens: float = 0  # in all, each by its weight
     sample: list[Tensor] = field(default_factory=list)  # some sequences' inputs, [tokens, in] each
 
     @classmethod
@@ -49,14 +49,15 @@ class InputStatistics:
             torch.zeros(channels, device=device),
         )
 
-    def add(self, x: Tensor, keep: bool = False) -> None:
-        """Accumulate x, [..., tokens, in]; `keep` it whole as well."""
+    def add(self, x: Tensor, keep: bool = False, weights: Tensor | None = None) -> None:
+        """Accumulate x, [1, tokens, in]; `keep` it whole as well. weights: of tokens, [tokens]."""
         x = x.flatten(0, -2).float()
-        self.gram.addmm_(x.T, x)
-        self.magnitude += x.abs().sum(0)
+        weighted = x if weights is None else x * weights[:, None]
+        self.gram.addmm_(weighted.T, x)
+        self.magnitude += weighted.abs().sum(0)
         if len(x):
             self.largest = torch.maximum(self.largest, x.abs().amax(0))
-        self.tokens += len(x)
+        self.tokens += len(x) if weights is None else float(weights.sum())
         if keep:
             self.sample.append(x.clone())
 
@@ -96,6 +97,13 @@ class Inputs:
     arguments: list[dict[str, Any]]  # keyword arguments of each sequence
     prefix: int  # tokens at the start of each sequence that no statistics count
     device: torch.device
+    # What each token of each sequence counts for, [tokens] float32; None where all count alike.
+    weights: Sequence[Tensor | None] = ()
+
+    def counted(self, index: int) -> Tensor | None:
+        """The weights of a sequence's tokens behind the prefix."""
+        weights = self.weights[index] if self.weights else None
+        return None if weights is None else weights[self.prefix :].to(self.device)
 
     def run(self, layer: nn.Module, index: int) -> Tensor:
         return run_layer(layer, self.hidden.read(index, self.device), self.arguments[index])
@@ -133,7 +141,7 @@ def collect_statistics(
     """
     statistics: list[InputStatistics] = []
     sampled = inputs.sampled() if keep else set()
-    kept = False
+    kept, weights = False, None
     with ExitStack() as stack:
         for group in architecture.groups:
             linear = linear_of(layer, group.linears[0])
@@ -141,13 +149,13 @@ def collect_statistics(
             statistics.append(of_group)
 
             def observe(_: Any, args: Any, s: InputStatistics = of_group) -> None:
-                s.add(args[0][:, inputs.prefix :], kept)
+                s.add(args[0][:, inputs.prefix :], kept, weights)
 
             handle = linear.register_forward_pre_hook(observe)
             stack.callback(handle.remove)
         with outputs.writing() as file:
             for index in range(len(inputs.arguments)):
-                kept = index in sampled
+                kept, weights = index in sampled, inputs.counted(index)
                 append(file, inputs.run(layer, index))
     return statistics
 
@@ -187,6 +195,7 @@ def collect_rounded(
     group that is not rounded.
     """
     statistics: list[RoundedStatistics | None] = []
+    weights: Tensor | None = None
     with ExitStack() as stack:
         for group, static in zip(architecture.groups, ranges, strict=True):
             chosen = activations_for(group, settings)
@@ -207,12 +216,14 @@ def collect_rounded(
                 if not x.shape[1]:
                     return
                 rounded = quantize_activations(x, settings, static=grid).flatten(0, -2)
-                s.gram.addmm_(rounded.T, rounded)
-                s.cross.addmm_(x.flatten(0, -2).T, rounded)
+                weighted = rounded if weights is None else rounded * weights[:, None]
+                s.gram.addmm_(rounded.T, weighted)
+                s.cross.addmm_(x.flatten(0, -2).T, weighted)
 
             handle = linear.register_forward_pre_hook(observe)
             stack.callback(handle.remove)
         for index in range(len(inputs.arguments)):
+            weights = inputs.counted(index)
             inputs.run(layer, index)
     return statistics
 

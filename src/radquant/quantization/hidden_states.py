@@ -12,8 +12,11 @@ from torch import Tensor, nn
 
 from radquant.checkpoints.streaming import fill
 from radquant.errors import UserError
+from radquant.families.lookup import family_of
 from radquant.files import hash_path, recorded_path
 from radquant.quantization.original_model import Original
+from radquant.quantization.samples import Sample
+from radquant.vision.handing import hand_out, handed
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,8 @@ def append(file: BinaryIO, hidden: Tensor) -> None:
     file.write(hidden.float().cpu().contiguous().numpy().tobytes())
 
 
-# Keyword arguments of each decoder layer, by the length of the sequence: {length: [per layer]}.
-LayerArguments = dict[int, list[dict[str, Any]]]
+# Keyword arguments of each decoder layer, for each sequence: [sequence][layer].
+LayerArguments = list[list[dict[str, Any]]]
 
 
 def as_float32(value: Any, device: torch.device) -> Any:
@@ -61,15 +64,15 @@ def as_float32(value: Any, device: torch.device) -> Any:
 
 def embed(
     source: Original,
-    sequences: Sequence[Tensor],
+    samples: Sequence[Sample],
     hidden: Hidden,
     device: torch.device,
     enter: Callable[[Tensor], Tensor] | None = None,
 ) -> LayerArguments:
     """Write the first decoder layer's inputs and return all layers' other arguments.
 
-    sequences: token ids, each [tokens] int64. enter: what becomes of embedded tokens before they go
-    in. The embedding may be large: it keeps the dtype it is stored in.
+    enter: what becomes of embedded tokens and images before they go in. The embedding may be large:
+    it keeps the dtype it is stored in.
     """
     path = source.architecture.decoder_layers
     parent = path.rpartition(".")[0]
@@ -82,7 +85,8 @@ def embed(
     }
     embedding = decoder.get_input_embeddings()  # type: ignore[operator]
     fill(decoder, outside, torch.device("cpu"), keep=embedding)
-    arguments = first_inputs(decoder, layers, sequences, hidden, device, enter)
+    whole = source.model if any(sample.images for sample in samples) else None
+    arguments = first_inputs(decoder, layers, samples, hidden, device, enter, whole)
     for module in decoder.children():
         if module is not layers:
             module.to("meta")
@@ -97,20 +101,22 @@ class _Captured(Exception):
 def first_inputs(
     decoder: nn.Module,
     layers: nn.ModuleList,
-    sequences: Sequence[Tensor],
+    samples: Sequence[Sample],
     hidden: Hidden,
     device: torch.device,
     enter: Callable[[Tensor], Tensor] | None = None,
+    whole: nn.Module | None = None,
 ) -> LayerArguments:
-    """Write what the first layer gets for each sequence to `hidden`; return the other arguments.
+    """Write what the first layer gets for each sample to `hidden`; return the other arguments.
 
     decoder: the module that embeds tokens and calls `layers`; its own weights are filled, those of
-    the layers are not needed. sequences: token ids, each [tokens] int64. enter: what becomes of
-    embedded tokens before they go in. Layers may differ in their
-    arguments (sliding and full attention, two rotary bases), so each layer's own are kept. They
-    depend on the sequence's length alone, which is checked.
+    the layers are not needed. enter: what becomes of embedded tokens and images before they go in.
+    whole: the model around `decoder`, which puts images into their places, if there are any. Layers
+    may differ in their arguments (sliding and full attention, two rotary bases), so each layer's
+    own are kept. Without images they depend on the sequence's length alone, which is checked.
     """
-    arguments: LayerArguments = {}
+    arguments: LayerArguments = []
+    of_length: dict[int, list[dict[str, Any]]] = {}
     seen: list[dict[str, Any]] = []
     states: list[Tensor] = []
     moved: dict[int, Any] = {}  # layers share tensors: one copy of each, by its id
@@ -129,35 +135,60 @@ def first_inputs(
             raise _Captured
         return entering  # type: ignore[no-any-return]
 
+    def in_float32(_: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        embedded = kwargs["inputs_embeds"].float()
+        return args, {**kwargs, "inputs_embeds": embedded if enter is None else enter(embedded)}
+
+    handle = decoder.register_forward_pre_hook(in_float32, with_kwargs=True)
     try:
         for layer in layers:
             layer.forward = skip  # type: ignore[method-assign]
+        if whole is not None:
+            hand_out(whole)
         with hidden.writing() as file:
-            for sequence in sequences:
+            for sample in samples:
                 seen, states, moved = [], [], {}
-                embedded = decoder.get_input_embeddings()(sequence[None]).float()  # type: ignore[operator]
-                if enter is not None:
-                    embedded = enter(embedded)
                 with suppress(_Captured):
-                    decoder(inputs_embeds=embedded, use_cache=False)
+                    if sample.images:
+                        assert whole is not None
+                        whole.model(**shown(whole, sample), use_cache=False)  # type: ignore[operator]
+                    else:
+                        embedded = decoder.get_input_embeddings()(sample.ids[None])  # type: ignore[operator]
+                        decoder(inputs_embeds=embedded, use_cache=False)
                 if len(seen) != len(layers) or states[0].dim() != 3:
                     raise UserError(
                         f"the model calls its {len(layers)} decoder layers in a way that is not "
                         "understood; it cannot be quantized yet"
                     )
                 append(file, states[0])
-                known = arguments.setdefault(len(sequence), seen)
+                if sample.images:
+                    arguments.append(seen)
+                    continue
+                arguments.append(known := of_length.setdefault(len(sample), seen))
                 if not all(same(a, b) for a, b in zip(known, seen, strict=True)):
                     raise UserError(
                         "the model gives its decoder layers arguments that depend on the text; it "
                         "cannot be quantized yet"
                     )
     finally:
+        handle.remove()
         for layer in layers:
             # Its class's own is behind. A bound method here would be a cycle, and a layer that is
             # done with would stay in memory until Python happens to look for cycles.
             vars(layer).pop("forward", None)
     return arguments
+
+
+def shown(whole: Any, sample: Sample) -> dict[str, Tensor]:
+    """What a model is given for a sample with images, which `hand_out` lets it take as features."""
+    assert sample.types is not None
+    inputs = {"input_ids": sample.ids[None], "attention_mask": torch.ones_like(sample.ids)[None]}
+    dtype = whole.get_input_embeddings().weight.dtype
+    inputs |= handed(sample.images, torch.device("cpu"), dtype)
+    family = family_of(whole.config.model_type).images
+    if family is not None and family.token_types:
+        inputs["token_type_ids"] = sample.types[None]
+    return inputs
 
 
 def same(a: Any, b: Any) -> bool:

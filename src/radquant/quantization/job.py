@@ -21,6 +21,7 @@ class Job:
     device: str = "auto"  # or "cpu", "cuda"
     threads: int = 1
     trust_remote_code: bool = False
+    features: Path | None = None  # of the samples' images, a folder of scripts/encode_images.py
     started: float = field(default_factory=time.monotonic)
 
     def origin(self) -> dict[str, Any]:
@@ -57,6 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser, other_package: bool = False) 
         metavar="JSON",
         help="where the samples come from, for the record (set.json beside them)",
     )
+    if not other_package:
+        help_text = "of the samples' images, where they show some: a folder of encode_images.py"
+        add("--features", type=Path, metavar="DIR", help=help_text)
     add("--output", type=Path, required=True, metavar="DIR", help="checkpoint to write")
 
 
@@ -70,4 +74,5 @@ def job_of(args: argparse.Namespace, settings: Any) -> Job:
         settings.compute.device,
         settings.compute.threads,
         settings.model.trust_remote_code,
+        getattr(args, "features", None),
     )

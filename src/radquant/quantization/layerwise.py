@@ -30,7 +30,7 @@ from radquant.families.inspection import (
     not_converted,
     of_layer,
 )
-from radquant.files import atomic_path, read_json, read_table
+from radquant.files import atomic_path, read_json
 from radquant.finite import is_finite, largest_of, relative_change, require_finite
 from radquant.model_files import StoredTensor, read_header
 from radquant.packed.formats import StoredFormat
@@ -63,6 +63,7 @@ from radquant.quantization.rotation import (
     rotated_architecture,
 )
 from radquant.quantization.rounding import naming, round_layer
+from radquant.quantization.samples import Sample, read_samples
 from radquant.runtime import runtime_file
 from radquant.settings.precision import FP8, NVFP4
 from radquant.settings.recipe import HADAMARD, SMOOTH, Recipe, needs_calibration
@@ -84,28 +85,24 @@ class Quantization:
     largest_change: float = 0.0  # of any layer's output by folding, before rounding
 
 
-def read_calibration(path: Path) -> list[Tensor]:
-    """The token ids of every calibration sample, each [tokens] int64."""
-    samples = read_table(path, require=["input_ids"])["input_ids"]
-    if not len(samples) or any(len(ids) == 0 for ids in samples):
-        raise UserError(f"{path} holds no samples or an empty one; make the calibration set again")
-    return [torch.tensor(ids, dtype=torch.int64) for ids in samples]
+def count(samples: Sequence[Sample]) -> dict[str, int]:
+    """How many calibration samples, tokens and images were used."""
+    images = sum(len(sample.images) for sample in samples)
+    found = {"samples": len(samples), "tokens": sum(map(len, samples))}
+    return {**found, "images": images} if images else found
 
 
-def count(samples: Sequence[Tensor]) -> dict[str, int]:
-    """How many calibration samples and tokens were used."""
-    return {"samples": len(samples), "tokens": sum(map(len, samples))}
-
-
-def check_calibration(recipe: Recipe, path: Path | None) -> list[Tensor] | None:
-    """The samples at `path` if `recipe` needs any."""
+def check_calibration(
+    recipe: Recipe, path: Path | None, features: Path | None = None
+) -> list[Sample] | None:
+    """The samples at `path` if `recipe` needs any. features: the folder of images' features."""
     if not needs_calibration(recipe):
         return None
     if path is None:
         raise UserError(
             f"method {recipe.method} needs --calibration; scripts/calibration_set.py makes one"
         )
-    return read_calibration(path)
+    return read_samples(path, features)
 
 
 @dataclass(frozen=True)
@@ -120,6 +117,8 @@ class Work:
     prefix: int  # tokens at the start of each calibration sequence that are the stored prefix
     device: torch.device
     recipes: Mapping[str, Recipe] | None = None  # of each linear layer, where they differ
+    # What each token of each calibration sequence counts for, as in `Inputs`.
+    weights: Sequence[Tensor | None] = ()
 
     def layer_name(self, number: int) -> str:
         return f"{self.source.architecture.decoder_layers}.{number}"
@@ -148,8 +147,8 @@ def quantize_layer(
     fitted = Fitted()
     if states:
         inputs, outputs = states
-        given = [arguments[length][number] for length in inputs.lengths]
-        seen = Inputs(inputs, given, work.prefix, work.device)
+        given = [each[number] for each in arguments]
+        seen = Inputs(inputs, given, work.prefix, work.device, work.weights)
         storage = narrowest(source.stored[stored].dtype for stored in places.values())
         fitted = fit_layer(work, layer, number, seen, outputs, storage)
     tensors, records = round_layer(
@@ -315,7 +314,7 @@ def quantize_model(
     work: Path,
     recipe: Recipe,
     form: StoredFormat,
-    sequences: Sequence[Tensor] | None,
+    samples: Sequence[Sample] | None,
     device: torch.device,
     prefix: Sequence[int] = (),
     recipes: Mapping[str, Recipe] | None = None,
@@ -323,9 +322,9 @@ def quantize_model(
     """Quantize every linear layer of the decoder layers; `source` is used up.
 
     work: directory of finished layers and of what the next one needs (see resuming.prepare).
-    sequences: calibration token ids, each [tokens] int64; None where none are needed.
-    prefix: tokens whose keys and values are stored; each sequence begins with them, and the first
-    sequence is no more than them. recipes: of each linear layer by its name, where they differ.
+    samples: of calibration; None where none are needed. prefix: tokens whose keys and values are
+    stored; each sample begins with them, and the first sample is no more than them. recipes: of
+    each linear layer by its name, where they differ.
     """
     expected = check_recipe(source.model, source.architecture, recipe)
     layers = decoder_layers(source.model, source.architecture)
@@ -335,22 +334,23 @@ def quantize_model(
         head_dim = head_dim_of(source.config)
         rotation = plan_rotation(table, source.config, head_dim)
         source = replace(source, architecture=rotated_architecture(table, rotation))
-    job = Work(source, table, recipe, form, rotation, len(prefix), device, recipes)
+    weights = [sample.weights for sample in samples or ()]
+    job = Work(source, table, recipe, form, rotation, len(prefix), device, recipes, weights)
     first = resuming.finished_layers(work)
-    arguments: LayerArguments = {}
+    arguments: LayerArguments = []
     states: list[Hidden] = []
     if needs_calibration(recipe):
-        assert sequences is not None
-        if all(len(sequence) <= len(prefix) for sequence in sequences):
+        assert samples is not None
+        if all(len(sample) <= len(prefix) for sample in samples):
             raise UserError(
                 "no calibration sample is longer than the prefix, so nothing would be calibrated; "
                 "make the calibration set of longer texts"
             )
-        lengths, width = tuple(map(len, sequences)), source.config.get_text_config().hidden_size
+        lengths, width = tuple(map(len, samples)), source.config.get_text_config().hidden_size
         files = [work / resuming.hidden_name(number) for number in range(len(layers) + 1)]
         states = [Hidden(file, lengths, width) for file in files]
         enter = None if rotation is None else partial(rotate_residual, rotation=rotation)
-        arguments = embed(source, sequences, states[0], device, enter)
+        arguments = embed(source, samples, states[0], device, enter)
     if first:
         print(f"going on after {first} finished layers", file=sys.stderr, flush=True)
     numbers = range(first, len(layers))

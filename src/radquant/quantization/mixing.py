@@ -33,6 +33,7 @@ from radquant.quantization.calibration_statistics import (
 from radquant.quantization.hidden_states import Hidden, embed
 from radquant.quantization.original_model import Original
 from radquant.quantization.rounding import naming, round_group
+from radquant.quantization.samples import Sample
 from radquant.settings.recipe import Recipe, candidates, mixture, with_bits
 
 CHOSEN = "bits.json"
@@ -55,7 +56,7 @@ def choose(
     open_source: Callable[[], Original],
     recipe: Recipe,
     form: StoredFormat,
-    sequences: Sequence[Tensor],
+    samples: Sequence[Sample],
     work: Path,
     device: torch.device,
 ) -> dict[str, Recipe]:
@@ -70,7 +71,7 @@ def choose(
             for linear in layer_linears(layer, source.architecture).values()
         ]
         least, a_bit = room(sizes, recipe, form)
-        units = measure(open_source, able, form, sequences, work, device)
+        units = measure(open_source, able, form, samples, work, device)
         chosen = allocate(units, least + (mixed.average - able[0].bits) * a_bit)
         places = {name: chosen[n] for n, unit in enumerate(units) for name in unit.layers}
         write_json(work / CHOSEN, places)
@@ -141,25 +142,26 @@ def measure(
     open_source: Callable[[], Original],
     able: Sequence[Recipe],
     form: StoredFormat,
-    sequences: Sequence[Tensor],
+    samples: Sequence[Sample],
     work: Path,
     device: torch.device,
 ) -> list[Unit]:
     """What each of the candidates `able` makes of every unit; goes on where it was."""
-    found = sensitivity.look(open_source, sequences, work, device)
+    found = sensitivity.look(open_source, samples, work, device)
     source = open_source()
     architecture, head_dim = source.architecture, head_dim_of(source.config)
     count = len(decoder_layers(source.model, architecture))
-    lengths, width = tuple(map(len, sequences)), source.config.get_text_config().hidden_size
+    lengths, width = tuple(map(len, samples)), source.config.get_text_config().hidden_size
     states = [Hidden(work / f"measured-{n:04d}.f32", lengths, width) for n in range(count + 1)]
     records = [work / f"measured-{number:04d}.json" for number in range(count)]
     done = next((n for n, file in enumerate(records) if not file.is_file()), count)
-    arguments = embed(source, sequences, states[0], device)
+    arguments = embed(source, samples, states[0], device)
     for number in progress(range(done, count), "weigh layers", count - done, "layers"):
         layer = sensitivity.filled(source, number, device)
         name = f"{architecture.decoder_layers}.{number}"
         seen = sensitivity.see(layer, architecture, number, found, arguments, device)
-        inputs = Inputs(states[number], [arguments[n][number] for n in lengths], 0, device)
+        given, weights = [each[number] for each in arguments], [each.weights for each in samples]
+        inputs = Inputs(states[number], given, 0, device, weights)
         moved: dict[str, list[float]] = {}
         table = of_layer(layer, architecture)
         with torch.inference_mode():

@@ -28,6 +28,7 @@ from radquant.families.lookup import overflowing_type
 from radquant.families.tools import check_model_type
 from radquant.files import atomic_directory, read_json, read_table, require_file
 from radquant.finite import is_finite, relative_change
+from radquant.image_files import COLUMN
 from radquant.model_files import StoredTensor
 from radquant.packed.formats import Settings, check_tensors, settings_of, unpack
 from radquant.quantization.job import Job
@@ -84,7 +85,13 @@ def read_sequences(path: Path | None, config: Any, tool: str) -> list[list[int]]
     takes, or than the tool can run through it as the model would.
     """
     assert path is not None  # a tool without samples does not start
-    sequences = [ids.tolist() for ids in read_table(path, require=["input_ids"])["input_ids"]]
+    table = read_table(path, require=["input_ids"])
+    if COLUMN in table.columns:
+        raise UserError(
+            f"the samples in {path} show images, which {tool} cannot be shown here; make a "
+            "calibration set of texts alone (calibration.images: false)"
+        )
+    sequences = [ids.tolist() for ids in table["input_ids"]]
     if not sequences or not all(sequences):
         raise UserError(f"{path} holds no samples or an empty one; make the calibration set again")
     longest = max(map(len, sequences))

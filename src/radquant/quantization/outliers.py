@@ -20,7 +20,7 @@ from radquant.files import hash_path
 from radquant.finite import require_finite
 from radquant.quantization.hidden_states import Hidden, append, embed, run_layer
 from radquant.quantization.original_model import Original
-from radquant.runtime.runtime_file import behind_prefix
+from radquant.quantization.samples import Sample
 
 SEQUENCES = 16  # calibration sequences that are looked at
 # A token stands out if its largest input of some linear layer is so many times the median token's.
@@ -29,22 +29,23 @@ THRESHOLD = 20.0
 MOST_TOKENS = 3  # beside the first, as many as stand out in a sequence on average, but no more
 
 
-def all_behind(prefix: Sequence[int], sequences: Sequence[Tensor]) -> list[Tensor]:
-    """The prefix, if there is one, by itself, and every sequence behind it."""
-    alone = [torch.tensor(prefix)] if prefix else []
-    return [*alone, *(torch.tensor(behind_prefix(prefix, ids.tolist())) for ids in sequences)]
+def all_behind(prefix: Sequence[int], samples: Sequence[Sample]) -> list[Sample]:
+    """The prefix, if there is one, by itself, and every sample behind it."""
+    alone = [Sample(torch.tensor(prefix))] if prefix else []
+    return [*alone, *(sample.behind(prefix) for sample in samples)]
 
 
-def choose_prefix(sequences: Sequence[Tensor], outlying: Sequence[Tensor]) -> list[list[int]]:
+def choose_prefix(samples: Sequence[Sample], outlying: Sequence[Tensor]) -> list[list[int]]:
     """The prefixes that are worth a try, the shortest first; none if no token stands out.
 
-    outlying: whether each token of each sequence stands out, [tokens] bool.
+    outlying: whether each token of each sample stands out, [tokens] bool. An image's tokens are in
+    no prefix: without the image they stand for nothing.
     """
-    first = Counter(int(ids[0]) for ids in sequences).most_common(1)[0][0]
+    first = Counter(int(sample.ids[0]) for sample in samples).most_common(1)[0][0]
     others: Counter[int] = Counter()
-    for ids, marks in zip(sequences, outlying, strict=True):
-        others.update(ids[1:][marks[1:]].tolist())
-    count = min(MOST_TOKENS, round(others.total() / len(sequences)))
+    for sample, marks in zip(samples, outlying, strict=True):
+        others.update(sample.ids[1:][(marks & sample.of_text)[1:]].tolist())
+    count = min(MOST_TOKENS, round(others.total() / len(samples)))
     if not others and not any(bool(marks[0]) for marks in outlying):
         return []
     before = [token for token, _ in others.most_common(count) if token != first]
@@ -53,7 +54,7 @@ def choose_prefix(sequences: Sequence[Tensor], outlying: Sequence[Tensor]) -> li
 
 def find_prefix(
     open_source: Callable[[], Original],
-    calibration: Sequence[Tensor],
+    calibration: Sequence[Sample],
     hidden: Path,
     device: torch.device,
 ) -> list[int]:
@@ -63,13 +64,13 @@ def find_prefix(
     equals. open_source: the model, anew for each pass. hidden: a file that may be written.
     """
     step = max(1, len(calibration) // SEQUENCES)
-    sequences = list(calibration[::step][:SEQUENCES])
-    tried = choose_prefix(sequences, standing_out(open_source(), sequences, 0, hidden, device))
+    samples = list(calibration[::step][:SEQUENCES])
+    tried = choose_prefix(samples, standing_out(open_source(), samples, 0, hidden, device))
     if len(tried) < 2:
         return tried[0] if tried else []
     left = []
     for prefix in tried:
-        behind = [torch.tensor(behind_prefix(prefix, ids.tolist())) for ids in sequences]
+        behind = [sample.behind(prefix) for sample in samples]
         marks = standing_out(open_source(), behind, len(prefix), hidden, device)
         left.append(sum(int(each.sum()) for each in marks))
     return tried[left.index(min(left))]
@@ -78,20 +79,20 @@ def find_prefix(
 @torch.inference_mode()
 def standing_out(
     source: Original,
-    sequences: Sequence[Tensor],
+    samples: Sequence[Sample],
     prefix: int,
     file: Path,
     device: torch.device,
 ) -> list[Tensor]:
-    """Whether each token behind the prefix stands out, [tokens] bool for each sequence.
+    """Whether each token behind the prefix stands out, [tokens] bool for each sample.
 
     `source` is used up.
     """
     architecture = source.architecture
     layers = decoder_layers(source.model, architecture)
-    width, lengths = source.config.get_text_config().hidden_size, tuple(map(len, sequences))
+    width, lengths = source.config.get_text_config().hidden_size, tuple(map(len, samples))
     hidden = Hidden(file, lengths, width)
-    arguments = embed(source, sequences, hidden, device)
+    arguments = embed(source, samples, hidden, device)
     marks = [torch.zeros(length - prefix, dtype=torch.bool) for length in lengths]
     for number in progress(range(len(layers)), "look for outliers", len(layers), "layers"):
         layer = layers[number]
@@ -107,9 +108,9 @@ def standing_out(
             for group, of_group in zip(groups, peaks, strict=True)
         ]
         with hidden.writing() as written:
-            for index, length in enumerate(lengths):
+            for index in range(len(lengths)):
                 state = hidden.read(index, device)
-                append(written, run_layer(layer, state, arguments[length][number]))
+                append(written, run_layer(layer, state, arguments[index][number]))
         for handle in handles:
             handle.remove()
         for group, of_group in zip(groups, peaks, strict=True):

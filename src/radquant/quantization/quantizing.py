@@ -35,7 +35,7 @@ def quantize(job: Job, recipe: Recipe, asked: str | None = None, work: Path | No
         print(f"warning: {caution}", file=sys.stderr, flush=True)
     device = resolve_device(job.device)
     form = format_for(recipe, asked)
-    samples = layerwise.check_calibration(recipe, job.calibration)
+    samples = layerwise.check_calibration(recipe, job.calibration, job.features)
     if recipe.type in LAYOUTS:
         require_writable(job.model)
     origin = job.origin()
@@ -49,18 +49,18 @@ def quantize(job: Job, recipe: Recipe, asked: str | None = None, work: Path | No
     resuming.prepare(work, resuming.fingerprint_of(job.model, samples, recipe, form.NAME, device))
     prefix: list[int] = []
     with onednn_products():
-        sequences = samples
+        behind = samples
         if recipe.prefix == AUTO:
             assert samples is not None
             prefix = outliers.find_prefix(open_source, samples, work / "outliers.f32", device)
-            sequences = outliers.all_behind(prefix, samples)
+            behind = outliers.all_behind(prefix, samples)
         recipes = None
         if mixture(recipe) is not None:
-            assert sequences is not None
+            assert behind is not None
             original_model.check_recipe(source.model, source.architecture, recipe)
-            recipes = mixing.choose(open_source, recipe, form, sequences, work, device)
+            recipes = mixing.choose(open_source, recipe, form, behind, work, device)
         result = layerwise.quantize_model(
-            source, work, recipe, form, sequences, device, prefix, recipes
+            source, work, recipe, form, behind, device, prefix, recipes
         )
     record = {
         "recipe": recipe_values(recipe),

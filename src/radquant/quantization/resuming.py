@@ -20,6 +20,7 @@ from radquant.files import (
     recorded_path,
     write_json,
 )
+from radquant.quantization.samples import Sample
 from radquant.settings.recipe import Recipe, recipe_values
 
 FINGERPRINT = "fingerprint.json"
@@ -45,7 +46,7 @@ def hidden_name(layer: int) -> str:
 
 def fingerprint_of(
     model: Path,
-    sequences: Sequence[Tensor] | None,
+    samples: Sequence[Sample] | None,
     recipe: Recipe,
     form: str,
     device: torch.device,
@@ -56,8 +57,10 @@ def fingerprint_of(
     else:
         files = hash_directory(model)
     ids = hashlib.sha256()
-    for sequence in sequences or ():
-        ids.update(len(sequence).to_bytes(8, "little") + sequence.numpy().tobytes())
+    for sample in samples or ():
+        ids.update(len(sample).to_bytes(8, "little") + sample.ids.numpy().tobytes())
+        for image in sample.images:
+            ids.update(f"{image.sha256} {sample.image_weight}".encode())
     return {
         "model": files,
         "calibration": ids.hexdigest(),

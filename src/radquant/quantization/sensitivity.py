@@ -26,6 +26,7 @@ from radquant.families.inspection import decoder_layers, layer_linears
 from radquant.finite import require_finite
 from radquant.quantization.hidden_states import Hidden, LayerArguments, append, embed, run_layer
 from radquant.quantization.original_model import Original
+from radquant.quantization.samples import Sample
 
 TOKENS = 2048  # of the calibration sequences that gradients are taken of, in whole sequences
 SEED = 0  # of the tokens that are drawn
@@ -35,29 +36,29 @@ SEED = 0  # of the tokens that are drawn
 class Sensitivity:
     """What the sampled sequences are, and where their states and gradients lie."""
 
-    sequences: list[Tensor]  # token ids, [tokens] int64 each
+    samples: list[Sample]
     states: list[Hidden]  # what each decoder layer gets, and what the last one makes
     gradients: list[Hidden]  # of the log-likelihood, by the same; the first is not there
 
     @property
     def tokens(self) -> int:
-        return sum(map(len, self.sequences))
+        return sum(map(len, self.samples))
 
     def remove(self) -> None:
         for each in (*self.states, *self.gradients):
             each.remove()
 
 
-def sampled(sequences: Sequence[Tensor]) -> list[Tensor]:
-    """Sequences of about TOKENS tokens together, evenly spaced."""
-    tokens = sum(map(len, sequences))
-    count = max(1, min(len(sequences), round(len(sequences) * TOKENS / max(tokens, 1))))
-    return [sequences[place * len(sequences) // count] for place in range(count)]
+def sampled(samples: Sequence[Sample]) -> list[Sample]:
+    """Samples of about TOKENS tokens together, evenly spaced."""
+    tokens = sum(map(len, samples))
+    count = max(1, min(len(samples), round(len(samples) * TOKENS / max(tokens, 1))))
+    return [samples[place * len(samples) // count] for place in range(count)]
 
 
 def look(
     open_source: Callable[[], Original],
-    sequences: Sequence[Tensor],
+    samples: Sequence[Sample],
     work: Path,
     device: torch.device,
 ) -> Sensitivity:
@@ -67,7 +68,7 @@ def look(
     """
     source = open_source()
     layers = len(decoder_layers(source.model, source.architecture))
-    chosen = sampled(sequences)
+    chosen = sampled(samples)
     lengths, width = tuple(map(len, chosen)), source.config.get_text_config().hidden_size
     numbers = range(layers + 1)
     states = [Hidden(work / f"state-{n:04d}.f32", lengths, width) for n in numbers]
@@ -94,14 +95,14 @@ def free(source: Original, number: int) -> None:
 
 def forward(source: Original, found: Sensitivity, device: torch.device) -> LayerArguments:
     """Run the sampled sequences through all decoder layers; `source` is used up."""
-    arguments = embed(source, found.sequences, found.states[0], device)
+    arguments = embed(source, found.samples, found.states[0], device)
     count = len(found.states) - 1
     for number in progress(range(count), "follow the states", count, "layers"):
         layer = filled(source, number, device)
         with torch.inference_mode(), found.states[number + 1].writing() as file:
-            for index, length in enumerate(found.states[0].lengths):
+            for index in range(len(found.samples)):
                 state = found.states[number].read(index, device)
-                append(file, run_layer(layer, state, arguments[length][number]))
+                append(file, run_layer(layer, state, arguments[index][number]))
         free(source, number)
     return arguments
 
@@ -135,9 +136,11 @@ def from_head(source: Original, found: Sensitivity) -> None:
         layer.forward = partial(pass_on, first=number == 0)  # type: ignore[method-assign]
     draw = torch.Generator().manual_seed(SEED)
     with found.gradients[-1].writing() as file:
-        for index, sequence in enumerate(found.sequences):
+        for index, sample in enumerate(found.samples):
             given[:] = [found.states[-1].read(index, cpu).requires_grad_(True)]
-            logits = model(input_ids=sequence[None], use_cache=False).logits[0].float()
+            # No model is to say what comes within an image.
+            logits = model(input_ids=sample.ids[None], use_cache=False).logits[0][sample.of_text]
+            logits = logits.float()
             require_finite("the head's scores of a calibration text", logits.detach())
             drawn = torch.multinomial(logits.detach().softmax(-1), 1, generator=draw)[:, 0]
             loss = nn.functional.cross_entropy(logits, drawn, reduction="sum")
@@ -154,7 +157,7 @@ def backward(
     for number in progress(range(count - 1, 0, -1), "follow the gradients", count - 1, "layers"):
         layer = filled(source, number, device)
         with found.gradients[number].writing() as file:
-            for index in range(len(found.sequences)):
+            for index in range(len(found.samples)):
                 state = found.states[number].read(index, device).requires_grad_(True)
                 (gradient,) = of_layer(layer, state, found, arguments, number, index, [state])
                 append(file, gradient)
@@ -172,7 +175,7 @@ def of_layer(
 ) -> Sequence[Tensor]:
     """Run decoder layer `number` on one sequence, and its gradients by the tensors `by`; of None,
     only those that hooks look at."""
-    given = usable(arguments[state.shape[1]][number])
+    given = usable(arguments[index][number])
     output = run_layer(layer, state, given)
     gradient = found.gradients[number + 1].read(index, state.device)
     return torch.autograd.grad(output, by or [state], gradient)
@@ -226,7 +229,7 @@ def see(
 
         handles.append(linear.register_forward_hook(observe))
     try:
-        for index in range(len(found.sequences)):
+        for index in range(len(found.samples)):
             state = found.states[number].read(index, device).requires_grad_(True)
             of_layer(layer, state, found, arguments, number, index, None)
     finally:

@@ -36,6 +36,31 @@ class Calibration(Section):
         "samples × max_tokens tokens are used; without it each text is a sequence of its own",
     )
 
+    images: bool | None = Field(
+        None,
+        description="Whether the samples show the images of their reports, as the model is used; "
+        "null where the task has images, and the samples are reports. An image is never cut, and "
+        "its tokens are not counted by max_tokens",
+    )
+    image_weight: float = Field(
+        1.0,
+        ge=0,
+        le=1000,
+        description="What an image's token counts for in quantization's statistics, where one of "
+        "text counts 1; 0 lets images be seen and not be fitted to",
+    )
+
+    @model_validator(mode="after")
+    def check_images(self) -> Self:
+        if self.images and (self.table or self.hub):
+            raise wrong(
+                "shows the images of reports, and its texts are from a table or from hub; set "
+                "images to false, or remove table and hub"
+            )
+        if self.images and self.pack:
+            raise wrong("joins texts by pack, which would part images; set images or pack to false")
+        return self
+
     @model_validator(mode="after")
     def check_source(self) -> Self:
         if self.table and self.hub:

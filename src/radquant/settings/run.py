@@ -15,7 +15,7 @@ from radquant.settings.images import Images
 from radquant.settings.llama_cpp import ByLlamaCpp, is_by_llama_cpp
 from radquant.settings.model import Model
 from radquant.settings.precision import STATIC, Precision, same_rounding
-from radquant.settings.recipe import Checkpoint, needs_calibration, recipe_of
+from radquant.settings.recipe import OWN, Checkpoint, needs_calibration, recipe_of
 from radquant.settings.scoring import Scoring, Statistics
 from radquant.settings.section import LARGEST, Name, Section, wrong
 from radquant.settings.sentences import cut, nearest
@@ -156,6 +156,30 @@ class Run(Seeded):
         return self
 
     @model_validator(mode="after")
+    def check_calibration_images(self) -> Self:
+        """Samples with images can be made, and all that are fitted to them can see them."""
+        if self.calibration.images and not self.task.image_column:
+            raise wrong(
+                "calibration.images is true, but the task shows no images; remove it, or give "
+                "task.image_column and corpus.image_root"
+            )
+        if not self.calibration_images:
+            return self
+        if self.calibration.pack:
+            raise wrong(
+                "calibration.pack joins texts, which would part images; set calibration.images to "
+                "false, or leave pack out"
+            )
+        for name in self.calibrated_checkpoints:
+            tool = self.checkpoints[name].tool  # type: ignore[union-attr]  # of a recipe
+            if tool != OWN:
+                raise wrong(
+                    f"checkpoints.{name}.tool is {tool}, which is shown no images, and calibration "
+                    "shows those of the reports; set calibration.images to false"
+                )
+        return self
+
+    @model_validator(mode="after")
     def check_subgroups(self) -> Self:
         """A column is one of a table."""
         own = self.corpus.format == "table"
@@ -250,6 +274,14 @@ class Run(Seeded):
                     "values"
                 )
         return self
+
+    @property
+    def calibration_images(self) -> bool:
+        """Whether calibration samples show images."""
+        if self.calibration.images is not None:
+            return self.calibration.images
+        given = self.calibration.table or self.calibration.hub
+        return self.task.image_column is not None and not given
 
     @property
     def used_checkpoints(self) -> list[str]:

@@ -47,7 +47,8 @@ CLEAN = (
 )
 CALIBRATION_SET = (
     TARGET_AND_DATE,
-    Part("calibration", Calibration, only=("samples", "max_tokens", "pack")),
+    Part("calibration", Calibration, only=("samples", "max_tokens", "pack", "image_weight")),
+    IMAGE_ROOT,
     SEED,
     CODE_OF_MODEL,
 )

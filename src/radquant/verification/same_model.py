@@ -19,6 +19,7 @@ from radquant.errors import UserError
 from radquant.families.inspection import decoder_layers
 from radquant.quantization.hidden_states import Hidden, LayerArguments, append, first_inputs
 from radquant.quantization.original_model import Original, open_original
+from radquant.quantization.samples import Sample
 
 SEQUENCES, LENGTH, SEED = 4, 24, 19
 # The largest difference, in nats a token, that rounding can make in the dtype of the computation.
@@ -111,7 +112,7 @@ def streamed_nll(
         hidden = Hidden(Path(folder) / "hidden.f32", (LENGTH,) * len(ids), width)
         decoder = fill_outside(source)
         layers = decoder_layers(source.model, source.architecture)
-        arguments = first_inputs(decoder, layers, ids, hidden, device)
+        arguments = first_inputs(decoder, layers, [Sample(each) for each in ids], hidden, device)
         in_tuple = run_layers(source, hidden, arguments, device, dtype)
         return sequences, [
             sequence_nll(source, each, hidden.read(place, CPU), in_tuple)
@@ -151,9 +152,9 @@ def run_layers(
         fill(layer, {own: source.stored[name] for own, name in stored.items()}, device)
         layer.to(device, dtype)
         with hidden.writing() as written:
-            for index, length in enumerate(hidden.lengths):
+            for index in range(len(hidden.lengths)):
                 entering = hidden.read(index, device).to(dtype)
-                output = layer(entering, **in_dtype(arguments[length][number], dtype))
+                output = layer(entering, **in_dtype(arguments[index][number], dtype))
                 in_tuple = isinstance(output, tuple)
                 append(written, output[0] if in_tuple else output)
         layer.to("meta")
