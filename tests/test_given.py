@@ -144,6 +144,14 @@ def test_a_file_in_a_wheel_is_taken_and_is_its_own_original(
     assert (one - other).abs().max() < 2**-9 * one.abs().max()
 
 
+def test_a_name_in_capitals_is_a_file_too(models: Path, tmp_path: Path) -> None:
+    assert one_command.model_source("a/gguf:M.Q8_0.GGUF", lambda *_: (COMMIT, ["M.Q8_0.GGUF"]))
+    assert one_command.last_part("/some/M.Q8_0.GGUF") == "M.Q8_0"
+    (tmp_path / "M.GGUF").write_bytes(b"GGUF")
+    with pytest.raises(UserError, match=r"M\.GGUF cannot be read as a GGUF language model"):
+        take(models, tmp_path / "M.GGUF", tmp_path / "out")
+
+
 def test_a_file_of_another_model_is_refused(models: Path, tmp_path: Path) -> None:
     write_tiny_gguf(tmp_path / "tiny.gguf")
     with pytest.raises(UserError, match=r"tiny\.gguf says llama\.\w+.*original"):

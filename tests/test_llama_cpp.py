@@ -120,6 +120,9 @@ def test_a_row_is_written_as_if_it_were_alone(folder: Path, cache: str | None) -
     assert done.computed.layers_quantized == 14
     assert done.computed.peak_process_bytes > done.computed.weight_bytes > 0
     assert all(seconds > 0 for seconds in done.work.seconds)
+    if cache is None:  # more at once than llama.cpp can hold: no lack of memory
+        many = write(opened, task_of([prompts[0]] * 300, batch_size=300, max_new_tokens=1))
+        assert (len(many.work.results), many.work.too_large) == (300, [])
 
 
 def test_what_ends_an_answer(folder: Path) -> None:

@@ -11,18 +11,22 @@ from typing import Any
 import pandas as pd
 import pytest
 import yaml
+from test_compressed_checkpoints import checkpoint
 from tiny_models import store, tiny_llama
 from tiny_reports import model_and_splits, run_script
 from workflow_helpers import copy_repository, dry_run
 
+from radquant.checkpoints.loading import stored_rounding
 from radquant.errors import UserError
 from radquant.files import read_json, write_json
 from radquant.generation import vllm_decoding
+from radquant.generation.engines import vllm
 from radquant.generation.engines.kind import Address, Wanted
 from radquant.generation.vllm_job import check_positions
 from radquant.generation.vllm_limits import check_checkpoint
 from radquant.generation.vllm_serving import serve_words
 from radquant.settings import configuration
+from radquant.settings.precision import Activations
 
 REPOSITORY = Path(__file__).parents[1]
 AWQ = {"quant_method": "awq", "bits": 4, "group_size": 32, "zero_point": True, "version": "gemm"}
@@ -32,6 +36,24 @@ COMPRESSED = {
     "quant_method": "compressed-tensors",
     "format": "pack-quantized",
     "config_groups": {"group_0": {"targets": ["Linear"], "weights": WEIGHTS}},
+}
+
+
+def eight_bits(kind: str, form: str, rounds: bool = True, **weights: Any) -> dict[str, Any]:
+    """What a checkpoint of 8 bits by channel says whose inputs are rounded by token, too."""
+    said = {"num_bits": 8, "type": kind, "symmetric": True, "strategy": "channel", **weights}
+    inputs = {"num_bits": 8, "type": kind, "strategy": "token", "dynamic": True}
+    group = {
+        "targets": ["Linear"],
+        "weights": said,
+        "input_activations": inputs if rounds else None,
+    }
+    return {"quant_method": "compressed-tensors", "format": form, "config_groups": {"g": group}}
+
+
+W8A8 = {
+    "int8": eight_bits("int", "int-quantized"),
+    "fp8": eight_bits("float", "float-quantized"),
 }
 
 
@@ -110,6 +132,19 @@ def test_eight_bits_are_for_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 # --------------------------------------------------------------------- checkpoints and commands
 
 
+@pytest.mark.parametrize("said", W8A8.values(), ids=W8A8)
+def test_inputs_are_rounded_as_a_checkpoint_says_itself(tmp_path: Path, said: Any) -> None:
+    """Rounding that a precision adds is refused: vLLM would leave it out."""
+    place = directory_with(tmp_path, said)
+    check_checkpoint(place, "bfloat16", on_cpu=True)
+    wanted = Wanted(place, python=Path(sys.executable))
+    wanted.activations = stored_rounding(place)[0]
+    assert wanted.activations is not None
+    assert vllm.why_not(wanted) is None
+    wanted.activations = Activations(bits=8, granularity="tensor")
+    assert "rounds no activations" in str(vllm.why_not(wanted))
+
+
 def directory_with(folder: Path, quantization: Any = None, **others: Any) -> Path:
     values = {"model_type": "llama", "max_position_embeddings": 2048, **others}
     if quantization is not None:
@@ -142,6 +177,21 @@ def directory_with(folder: Path, quantization: Any = None, **others: Any) -> Pat
             "read format qoq; docs/qserve.md",
         ),
         ({"quant_method": "hqq"}, {}, "bfloat16", "quant_method 'hqq' cannot be read"),
+        (AWQ | {"version": "gemv"}, {}, "bfloat16", "read AWQ's version gemv"),
+        (
+            eight_bits("int", "pack-quantized", num_bits=4),
+            {},
+            "bfloat16",
+            "round inputs to 8 bits of type int by token before weights of 4 bits",
+        ),
+        (eight_bits("int", "int-quantized", False), {}, "bfloat16", "with inputs as they are"),
+        (
+            eight_bits("int", "int-quantized", symmetric=False),
+            {},
+            "bfloat16",
+            "8-bit integers with zero points",
+        ),
+        (eight_bits("float", "float-quantized", False), {}, "bfloat16", "FP8 weights on this CPU"),
     ],
 )
 def test_a_checkpoint_that_would_be_wrong(tmp_path, quantization, others, dtype, said) -> None:
@@ -304,6 +354,11 @@ RECIPES = {
     "gemm": ["--method", "rtn"],
     "gptq": ["--method", "rtn", "--format", "gptq", "--symmetric"],
     "compressed-tensors": ["--method", "rtn", "--format", "compressed-tensors"],
+    "fp8": [
+        *("--method", "rtn", "--type", "fp8", "--group-size", "-1"),
+        *("--activations", '{"type": "fp8"}'),
+    ],
+    "w8a8": [],
 }
 
 
@@ -314,7 +369,9 @@ def test_vllm_writes_what_transformers_writes(data: Path, tmp_path: Path, form: 
     """In bfloat16 both; where two tokens are nearly equally likely the two may part."""
     # vLLM has attention for CPUs from 32 channels a head on.
     tiny_llama(tmp_path / "original", hidden_size=128, intermediate_size=128)
-    if form != "original":
+    if form == "w8a8":
+        checkpoint(tmp_path / "original", tmp_path / form, {"": "w8a8"})
+    elif form != "original":
         store(tmp_path / "original", tmp_path / form, *RECIPES[form])
     for split in ("train.csv", "eval.csv"):
         shutil.copy(data / split, tmp_path)
@@ -333,6 +390,7 @@ def test_vllm_writes_what_transformers_writes(data: Path, tmp_path: Path, form: 
     found = records["vllm"]
     assert found.keys() == records["transformers"].keys()
     assert found["layers_quantized"] == (0 if form == "original" else 14)
+    assert found["activation_layers"] == (14 if form in ("fp8", "w8a8") else 0)
     assert (found["kernel"] == "none") == (form == "original")
     assert (found["engine"], found["dtype"]) == ("vllm", "bfloat16")
     assert not list(tmp_path.glob(".vllm-*"))

@@ -191,6 +191,7 @@ LAYOUTS: dict[str, tuple[type[ctypes.Structure], int, dict[str, Any]]] = {
 FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "llama_print_system_info": (c_char_p, []),
     "llama_backend_init": (None, []),
+    "llama_max_parallel_sequences": (c_size_t, []),
     "llama_log_set": (None, [c_void_p, c_void_p]),
     "llama_model_load_from_file": (c_void_p, [c_char_p, ModelParams]),
     "llama_model_free": (None, [c_void_p]),

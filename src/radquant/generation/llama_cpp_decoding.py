@@ -28,7 +28,7 @@ from radquant.generation.process_costs import peak_process_bytes, waited_seconds
 PASS = 512  # most tokens that are read in one call
 SCORED = 256  # most tokens whose scores are held at once
 ROUND_TO = 256  # llama.cpp's caches hold multiples of so many tokens
-CUT_OFF = "llama.cpp {build} cannot run this: {why}"
+CUT_OFF = "llama.cpp {build} cannot run this: {why}; change that, or use engine auto"
 
 
 @dataclass
@@ -80,10 +80,12 @@ def load(model: Path, threads: int, cache: str) -> Model:
 def make_context(model: Model, sequences: int, longest: int) -> list[int]:
     """Have room for as many sequences, each of up to `longest` tokens; none is kept.
 
-    Where there is no memory for it, half as many. Returns the numbers of sequences for which there
-    was none. Raises UserError if there is not enough for one.
+    Where there is no memory for it, half as many; and never more than llama.cpp can hold. Returns
+    the numbers of sequences for which there was no memory. Raises UserError if there is not enough
+    for one.
     """
     functions = model.library.functions
+    sequences = min(sequences, int(functions.llama_max_parallel_sequences()))
     too_many: list[int] = []
     length = -(-longest // ROUND_TO) * ROUND_TO
     if model.context is not None and model.shape == (sequences, length):

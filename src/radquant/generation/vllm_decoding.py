@@ -14,6 +14,15 @@ from typing import Any
 
 from radquant.cli import run
 
+# Of vLLM 0.32's kernels (model_executor/kernels/linear/scaled_mm), those that round inputs. Others
+# for the same weights do not, such as Marlin's and most of those for CPUs with AMX.
+ROUND_INPUTS = {
+    *("CPUInt8ScaledMMLinearKernel", "CutlassInt8ScaledMMLinearKernel"),
+    *("TritonInt8ScaledMMLinearKernel", "CPUFP8W8A8ScaledMMLinearKernel"),
+    *("CutlassFP8ScaledMMLinearKernel", "FlashInferFP8ScaledMMLinearKernel"),
+    *("PerTensorTorchFP8ScaledMMLinearKernel", "RowWiseTorchFP8ScaledMMLinearKernel"),
+    *("ChannelWiseTorchFP8ScaledMMLinearKernel", "TritonFP8ScaledMMLinearKernel"),
+}
 SAME_TOKENS = 4  # at the end of an answer, that make it look like one of broken scores
 
 
@@ -47,7 +56,7 @@ def describe(model: Any) -> dict[str, Any]:
         UnquantizedLinearMethod,
     )
 
-    layers, kernels, out_of_sight = 0, set(), 0
+    layers, rounding, kernels, out_of_sight = 0, 0, set(), 0
     for module in model.modules():
         if not isinstance(module, LinearBase):
             continue
@@ -57,13 +66,17 @@ def describe(model: Any) -> dict[str, Any]:
                 size = module.input_size * module.output_size
                 out_of_sight += size * module.params_dtype.itemsize
             continue
-        layers += len(getattr(module, "output_sizes", [0]))
+        joined = len(getattr(module, "output_sizes", [0]))
         holder = getattr(module, "scheme", None) or module.quant_method
-        kernels.add(type(getattr(holder, "kernel", holder)).__name__)
+        kernel = getattr(holder, "kernel", None) or getattr(holder, "fp8_linear", holder)
+        layers += joined
+        rounding += joined * (type(kernel).__name__ in ROUND_INPUTS)
+        kernels.add(type(kernel).__name__)
     tensors = [*model.parameters(), *model.buffers()]
     distinct = {tensor.data_ptr(): tensor.numel() * tensor.element_size() for tensor in tensors}
     return {
         "layers_quantized": layers,
+        "activation_layers": rounding,
         "kernel": f"vLLM {' and '.join(sorted(kernels))}" if kernels else "none",
         "weight_bytes": sum(distinct.values()) + out_of_sight,
     }

@@ -88,11 +88,17 @@ def write(opened: Opened, task: Task) -> Done:
     done = run_vllm(wanted, job, space)
     if done["not_finite"] is not None:
         raise not_finite(task.prompts[done["not_finite"]].id)
-    packed = stored_layers(wanted.model, config)
+    packed, rounding = stored_layers(wanted.model, config)
     if done["layers_quantized"] != packed:
         raise UserError(
             f"vLLM computes {done['layers_quantized']} linear layers of {wanted.model} from packed "
             f"weights, which holds {packed}; use engine transformers"
+        )
+    if done["activation_layers"] != rounding:
+        raise UserError(
+            f"vLLM rounds the inputs of {done['activation_layers']} linear layers of "
+            f"{wanted.model} with its kernel for this machine ({done['kernel']}), and the "
+            f"checkpoint says that {rounding} are; use engine transformers"
         )
     ends = set(task.end_ids or ())
     return Done(
@@ -113,7 +119,7 @@ def write(opened: Opened, task: Task) -> Done:
             versions=done["versions"],
             kernel=done["kernel"],
             layers_quantized=done["layers_quantized"],
-            activation_layers=0,
+            activation_layers=done["activation_layers"],
             simulated=False,
             weight_bytes=done["weight_bytes"],
             load_seconds=done["load_seconds"],
@@ -155,12 +161,17 @@ def cache_gigabytes(config: Any, tokens: int) -> int:
     return math.ceil(2 * 2 * config.num_hidden_layers * heads * width * tokens / 2**30)
 
 
-def stored_layers(directory: Path, config: Any) -> int:
-    """How many linear layers of the checkpoint are packed; 0 of an original."""
+def stored_layers(directory: Path, config: Any) -> tuple[int, int]:
+    """How many linear layers of the checkpoint are packed, and of how many of these it says that
+    inputs are rounded; none of an original."""
     quantization = getattr(config, "quantization_config", None)
     if not quantization:
-        return 0
-    return len(packed_layers(stored_tensors(directory), read_settings(directory, quantization)))
+        return 0, 0
+    settings = read_settings(directory, quantization)
+    packed = packed_layers(stored_tensors(directory), settings)
+    each = [settings.of(layer) or settings for layer in packed]
+    rounding = settings.activations is not None
+    return len(packed), sum(rounding and not own.keeps_inputs for own in each)
 
 
 def run_vllm(wanted: Wanted, job: Mapping[str, Any], cache_gib: int) -> dict[str, Any]:

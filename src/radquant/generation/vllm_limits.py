@@ -10,6 +10,7 @@ from typing import Any
 from radquant.errors import UserError
 from radquant.families.lookup import check_dtype
 from radquant.packed.formats import format_for, settings_for, settings_of, stored_format
+from radquant.packed.formats.other_programs import vllm_lacks_rounding
 from radquant.settings.given import has_recipe
 from radquant.settings.recipe import HADAMARD, NONE, recipe_of
 
@@ -57,7 +58,8 @@ def check_configuration(config: Mapping[str, Any]) -> None:
 def _check_recipe(checkpoints: Mapping[str, Any], name: str, on_cpu: bool) -> None:
     recipe = recipe_of(checkpoints[name])
     form = format_for(recipe, checkpoints[name]["format"])
-    problem = form.vllm_problem(settings_for(recipe, form), on_cpu)
+    settings = settings_for(recipe, form)
+    problem = form.vllm_problem(settings, on_cpu) or vllm_lacks_rounding(settings)
     if recipe.transform == HADAMARD:
         problem = f"rotate inputs as transform hadamard needs; {INSTEAD}"
     if recipe.prefix != NONE:
@@ -99,6 +101,7 @@ def _check_stored(directory: Path, quantization: Mapping[str, Any], on_cpu: bool
     except UserError as error:
         raise UserError(f"{directory}: {error}") from None
     problem = stored_format(found.format).vllm_problem(found, on_cpu)
+    problem = problem or vllm_lacks_rounding(found)
     if problem:
         raise UserError(f"{directory}: vLLM cannot {problem}")
     if read_runtime(directory, quantization).prefix:

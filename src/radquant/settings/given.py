@@ -26,13 +26,18 @@ GGUF_SUFFIX = ".gguf"
 SOURCES = ("path", "hub", "wheel")
 
 
+def is_gguf_name(name: str) -> bool:
+    """Whether a file of this name is meant as a GGUF file."""
+    return name.lower().endswith(GGUF_SUFFIX)
+
+
 class HubCheckpoint(HubModel):
     """A quantized model on the Hugging Face hub."""
 
     file: Annotated[
         str | None,
         of_form(
-            r"^[A-Za-z0-9_](\.?[A-Za-z0-9_/+-]){0,200}\.gguf$",
+            r"^[A-Za-z0-9_](\.?[A-Za-z0-9_/+-]){0,200}\.[gG][gG][uU][fF]$",
             "path in the repository, of at most 200 characters, of a .gguf file",
         ),
         Option("hub-file"),
@@ -77,7 +82,7 @@ class Given(Section):
         if len(given) != 1:
             found = " and ".join(given) or "none"
             raise wrong(f"needs exactly one of path, hub and wheel, not {found}")
-        if self.wheel and not self.wheel.file.endswith(GGUF_SUFFIX):
+        if self.wheel and not is_gguf_name(self.wheel.file):
             raise wrong(f"is {self.wheel.file}; name a .gguf file of the wheel", "wheel.file")
         return self
 
@@ -85,7 +90,7 @@ class Given(Section):
     def is_gguf(self) -> bool:
         """Whether it is one GGUF file, as its name says."""
         path = self.path or (self.hub and self.hub.file) or (self.wheel and self.wheel.file) or ""
-        return path.endswith(GGUF_SUFFIX)
+        return is_gguf_name(path)
 
     @property
     def weight_files(self) -> tuple[str, ...]:

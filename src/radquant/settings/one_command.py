@@ -12,7 +12,7 @@ from typing import Any
 from radquant import registry
 from radquant.errors import UserError
 from radquant.model_files import CONFIG, INDEX, SHARD, SINGLE, weight_files
-from radquant.settings.given import GGUF_SUFFIX, Given
+from radquant.settings.given import GGUF_SUFFIX, Given, is_gguf_name
 from radquant.settings.precision import LLAMA_CPP
 from radquant.settings.run import ORIGINAL, RESERVED_PRECISIONS
 from radquant.settings.sentences import made, nearest
@@ -40,7 +40,7 @@ def model_source(text: str, listing: Listing) -> dict[str, Any]:
             found["weights"] = [*([INDEX] if (path / INDEX).is_file() else []), *names]
         return found
     match = HUB.fullmatch(text)
-    if match is None or (text.endswith(GGUF_SUFFIX) and not match["file"]):
+    if match is None or (is_gguf_name(text) and not match["file"]):
         raise UserError(
             f"{text} does not exist; give a directory, a .gguf file, or owner/name of a model on "
             "the Hugging Face hub"
@@ -49,14 +49,14 @@ def model_source(text: str, listing: Listing) -> dict[str, Any]:
     hub = {"id": match["id"], "revision": commit}
     if match["file"]:
         if match["file"] not in files:
-            known = [name for name in files if name.endswith(GGUF_SUFFIX)]
+            known = [name for name in files if is_gguf_name(name)]
             raise UserError(
                 f"{match['id']} has no file {match['file']}; {nearest(match['file'], known)}"
             )
         return {"hub": hub | {"file": match["file"]}}
     weights = [name for name in files if name in (INDEX, SINGLE) or SHARD.fullmatch(name)]
     if not weights:
-        known = [name for name in files if name.endswith(GGUF_SUFFIX)]
+        known = [name for name in files if is_gguf_name(name)]
         hint = f"; name one of its files, as in {match['id']}:{known[0]}" if known else ""
         raise UserError(f"{match['id']} has no {SINGLE}{hint}")
     return {"hub": hub, "weights": weights}
@@ -92,7 +92,8 @@ def last_part(source: str) -> str:
     hub = None if Path(source).exists() else HUB.fullmatch(source)
     if hub is not None:
         source = hub["file"] or hub["id"]
-    last = source.rstrip("/").rpartition("/")[2].removesuffix(GGUF_SUFFIX)
+    last = source.rstrip("/").rpartition("/")[2]
+    last = last[: -len(GGUF_SUFFIX)] if is_gguf_name(last) else last
     return re.sub(r"[^A-Za-z0-9._-]", "-", last).lstrip("._-")[:80] or "checkpoint"
 
 
@@ -131,7 +132,7 @@ def configuration(
     """
     name, place = split_name(original)
     source = model_source(place, listing)
-    if "path" in source and source["path"].endswith(GGUF_SUFFIX):
+    if "path" in source and is_gguf_name(source["path"]):
         raise UserError(
             f"the original {original} is a GGUF file, and the comparison is with a Hugging Face "
             "directory; give the original model"

@@ -14,6 +14,10 @@ from radquant.generation.tasks import Done, Task
 
 # Its likelihoods of a prompt's tokens come in the server's rounding, see docs/serving.md.
 SCORES = False
+ROUNDS_NONE = (
+    "engine vllm rounds no activations, KV cache or head beyond the activations that a checkpoint "
+    "says itself; "
+)
 TIMED = False  # each task loads the model anew
 
 
@@ -36,15 +40,25 @@ def why_not(wanted: Wanted) -> str | None:
     if not wanted.python.is_file():
         return f"--engine-python {wanted.python} does not exist; check the path"
     if rounds(wanted):
-        return "engine vllm rounds no activations, KV cache or head; use transformers"
+        return ROUNDS_NONE + "use transformers"
     if wanted.images:
         return "engine vllm is not for reports with images here; use transformers"
     return None
 
 
 def rounds(wanted: Wanted) -> bool:
-    """Whether something is to be rounded at run time, which vLLM would leave as it is."""
-    return any(each is not None for each in (wanted.activations, wanted.kv_cache, wanted.lm_head))
+    """Whether something is to be rounded at run time that vLLM would leave as it is.
+
+    Inputs that the checkpoint itself says to be rounded it rounds; `vllm_limits` has which.
+    """
+    if wanted.kv_cache is not None or wanted.lm_head is not None:
+        return True
+    if wanted.activations is None:
+        return False
+    from radquant.checkpoints.loading import stored_rounding
+    from radquant.settings.precision import same_rounding
+
+    return not same_rounding(wanted.activations, stored_rounding(wanted.model)[0])
 
 
 def load(wanted: Wanted) -> Opened:
@@ -68,9 +82,7 @@ def server(wanted: Wanted, address: Address) -> Command | None:
     from radquant.generation.vllm_serving import server_command
 
     if rounds(wanted):
-        raise UserError(
-            "engine vllm rounds no activations, KV cache or head when it serves; use engine auto"
-        )
+        raise UserError(ROUNDS_NONE + "use engine auto to serve it")
     return server_command(wanted, address)
 
 

@@ -311,7 +311,7 @@ def read_cache(scheme: Mapping[str, Any] | None) -> KVCache | None:
 
 def vllm_problem(settings: Settings, on_cpu: bool) -> str | None:
     """Words that follow "vLLM cannot …"."""
-    if on_cpu:
+    if on_cpu and (settings.type != FP8 or settings.activations is None):
         return f"multiply by {settings.type.upper()} weights on this CPU; run it on a GPU"
     return None
 

@@ -402,6 +402,10 @@ def plain_values(packed: dict[str, Tensor], recipe: Recipe) -> tuple[Table, Tabl
 def vllm_problem(settings: Settings, on_cpu: bool) -> str | None:
     if settings.type != INT:
         return floats.vllm_problem(settings, on_cpu)
+    if settings.layout and settings.activations is None:
+        return f"multiply by integers in bytes (format {settings.layout}) with inputs as they are"
+    if settings.layout and not settings.symmetric:
+        return "read 8-bit integers with zero points; use a symmetric grid"
     lacking = other_programs.vllm_lacks_bits(settings, VLLM_BITS, on_cpu)
     return lacking or other_programs.vllm_lacks_order(settings)
 

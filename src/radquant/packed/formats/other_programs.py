@@ -1,6 +1,8 @@
 """What formats say of transformers and vLLM: in which words, and tried with which releases."""
 
 from radquant.packed.formats.kind import Settings
+from radquant.settings.precision import STATIC, TENSOR, TOKEN
+from radquant.settings.recipe import WHOLE_ROW
 
 VLLM, TRANSFORMERS, GPTQMODEL = "vLLM 0.32", "transformers 5.23", "gptqmodel 7.2"
 VLLM_CPU_BITS = (4,)
@@ -13,9 +15,30 @@ def vllm_lacks_bits(settings: Settings, able: tuple[int, ...], on_cpu: bool) -> 
         if bits not in able:
             can = " and ".join(map(str, able))
             return f"read {bits} bits in format {settings.format}; it can {can}"
-        if on_cpu and bits not in VLLM_CPU_BITS:
+        # Of inputs in 8 bits, too, it has a kernel for CPUs.
+        if on_cpu and bits not in VLLM_CPU_BITS and settings.activations is None:
             return f"multiply by {bits}-bit weights on a CPU; use 4 bits"
     return None
+
+
+def vllm_lacks_rounding(settings: Settings) -> str | None:
+    """Words that follow "vLLM cannot …", of the inputs that a checkpoint says to be rounded.
+
+    W8A8 it computes in INT8 and FP8. Other weights it multiplies with inputs as they are, without a
+    word (4 bits with 8), or does so on most GPUs (NVFP4).
+    """
+    inputs = settings.activations
+    if inputs is None:
+        return None
+    by_token = inputs.granularity == TOKEN and inputs.keep_from is None
+    static = inputs.granularity == TENSOR and inputs.range == STATIC
+    whole = settings.group_size == WHOLE_ROW and settings.block is None and settings.bits == 8
+    if whole and inputs.type == settings.type and inputs.bits == 8 and (by_token or static):
+        return None
+    return (
+        f"round inputs to {inputs.bits} bits of type {inputs.type} by {inputs.granularity} before "
+        f"weights of {settings.bits} bits of type {settings.type}; use engine transformers"
+    )
 
 
 def vllm_lacks_order(settings: Settings) -> str | None:
