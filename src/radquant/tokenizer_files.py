@@ -23,6 +23,7 @@ JSON_FILES = (
     *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("generation_config.json", *TEMPLATE_FILES),
 )
+TOKENIZER = "tokenizer.json"
 SENTENCEPIECE = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
 
 
@@ -53,6 +54,16 @@ def read_tokenizer(directory: Path, trust_remote_code: bool = False) -> Any:
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def same_tokenizer_files(one: Path, other: Path) -> bool:
+    """Whether two directories hold a tokenizer of the same bytes."""
+    names = (TOKENIZER, *JSON_FILES[:3], *SENTENCEPIECE)
+    both = [[(each / name) for name in names if (each / name).is_file()] for each in (one, other)]
+    if not both[0] or [path.name for path in both[0]] != [path.name for path in both[1]]:
+        return False
+    pairs = zip(*both, strict=True)
+    return all(mine.read_bytes() == theirs.read_bytes() for mine, theirs in pairs)
 
 
 def check_repeats(tokenizer: Any, directory: Path) -> None:

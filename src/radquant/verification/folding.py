@@ -11,11 +11,14 @@ Three moves leave what a decoder layer computes as it is:
 * keys are divided by powers of two and queries multiplied by them, each pair of rotary channels by
   the same.
 
-The second and third are taken for made only if they explain both layers much better than none.
+The second is taken for made only if both layers speak for it, or one of them holds nothing that
+could. The third is, if it explains both layers much better than none.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import inf
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +29,10 @@ from radquant.quantization.awq import source_channels
 
 # A move counts as made if it leaves at most this share of the error that there is without it.
 MUCH_BETTER = 0.9
+# An error of a layer that is larger than what it holds.
+MOSTLY_NOISE = 1.0
+# How far the mean logarithms of two layers' factors may be apart.
+AGREEING = 0.05
 SMALLEST = torch.finfo(torch.float32).tiny
 
 
@@ -56,6 +63,14 @@ def with_every_source(architecture: Architecture) -> Architecture:
         for group in architecture.groups
     )
     return replace(architecture, groups=groups)
+
+
+def siblings(architecture: Architecture, linear: str) -> list[str]:
+    """The other linear layers that read the same norm."""
+    for group in architecture.groups:
+        if isinstance(group.source, Norm) and linear in group.linears:
+            return [name for name in group.linears if name != linear]
+    return []
 
 
 def relative_error(weight: Tensor, aim: Tensor) -> float:
@@ -99,7 +114,8 @@ def moves(
             moved.columns |= dict.fromkeys((*group.linears, *group.beside), factor)
     for group in architecture.groups:
         if isinstance(group.source, Rows):
-            find_in_rows(group, group.source, weights, layer, moved, head_dim)
+            beside = siblings(architecture, group.source.linear)
+            find_in_rows(group, group.source, weights, layer, moved, beside, head_dim)
     if Q in weights and K in weights and head_dim and not head_dim % 2:
         find_in_keys(weights, layer, moved, head_dim)
     return moved
@@ -111,28 +127,103 @@ def find_in_rows(
     weights: Mapping[str, Tensor],
     layer: nn.Module,
     moved: Moved,
+    beside: Sequence[str],
     head_dim: int,
 ) -> None:
-    """Whether rows of `source` were divided and the columns of `group` multiplied; into `moved`."""
+    """Whether rows of `source` were divided and the columns of `group` multiplied; into `moved`.
+
+    beside: linear layers that read the same norm as `source`.
+    """
     rows = row_range(layer, source)
     made = weights[source.linear][rows]
     made_aim = moved.aim(source.linear, layer.get_parameter(f"{source.linear}.weight"))[rows]
-    factor = row_factors(made, made_aim)
+    by_rows = row_factors(made, made_aim)
     read = {name: weights[name] for name in group.linears}
     read_aim = {name: layer.get_parameter(f"{name}.weight") for name in group.linears}
     width = next(iter(read.values())).shape[1]
-    if width % len(factor) or not bool((factor > 0).all()):
+    if width % len(by_rows):
         return
-    columns = 1 / factor[source_channels(len(factor), width, head_dim).to(factor.device)]
-    straight = relative_error(made, made_aim)
-    straight += max(relative_error(read[name], read_aim[name]) for name in read)
-    folded = relative_error(made, made_aim * factor[:, None])
-    folded += max(relative_error(read[name], read_aim[name] * columns) for name in read)
-    if folded < MUCH_BETTER * straight:
+    channels = source_channels(len(by_rows), width, head_dim).to(by_rows.device)
+    by_columns = 1 / factors_of_channels(read, read_aim, channels, len(by_rows))
+
+    def of_made(factor: Tensor) -> float:
+        return relative_error(made, made_aim * factor[:, None])
+
+    def of_read(factor: Tensor) -> float:
+        return max(relative_error(read[n], read_aim[n] / factor[channels]) for n in read)
+
+    others = size_of({n: weights[n] for n in beside}, layer, moved)
+    factor = which_factor(by_rows, by_columns, of_made, of_read, others)
+    if factor is not None:
         whole = torch.ones(len(weights[source.linear]), device=factor.device)
         whole[rows] = factor
         moved.rows[source.linear] = whole
-        moved.columns |= dict.fromkeys(group.linears, columns)
+        moved.columns |= dict.fromkeys(group.linears, 1 / factor[channels])
+
+
+def which_factor(
+    by_rows: Tensor,
+    by_columns: Tensor,
+    of_made: Callable[[Tensor], float],
+    of_read: Callable[[Tensor], float],
+    others: float,
+) -> Tensor | None:
+    """The factor that was moved from rows to columns, [channels]; None for none.
+
+    by_rows, by_columns: as each of the two layers has it. of_made, of_read: how far the layer is
+    off with a factor. others: the size of the layers beside the one with the rows. Where the two
+    contradict each other, one is damaged: the one that no factor explains, or else the one that is
+    further from its usual size.
+    """
+    ones = torch.ones_like(by_rows)
+    readable = [bool((each > 0).all() and each.isfinite().all()) for each in (by_rows, by_columns)]
+    left = [
+        of_factor(each) if able else inf
+        for of_factor, each, able in zip(
+            (of_made, of_read), (by_rows, by_columns), readable, strict=True
+        )
+    ]
+    straight = [of_made(ones), of_read(ones)]
+    better = [one < MUCH_BETTER * other for one, other in zip(left, straight, strict=True)]
+    if all(better):
+        if min(left) > MOSTLY_NOISE:
+            return None
+        if max(left) > MOSTLY_NOISE:
+            return by_rows if left[0] <= left[1] else by_columns
+        rows, columns = float(by_rows.log().mean()), float(by_columns.log().mean())
+        if abs(rows - columns) <= AGREEING:
+            return by_rows
+        if abs(rows - math.log(max(others, 1e-30)) - columns) <= AGREEING:
+            return by_columns  # all that reads the norm is off by the same
+        return by_rows if abs(rows) <= abs(columns) else by_columns
+    if better[0] and straight[1] > MOSTLY_NOISE:
+        return by_rows
+    if better[1] and straight[0] > MOSTLY_NOISE:
+        return by_columns
+    return None
+
+
+def factors_of_channels(
+    read: Mapping[str, Tensor], aims: Mapping[str, Tensor], channels: Tensor, count: int
+) -> Tensor:
+    """By what the columns of each channel are multiplied, [count]. channels: of each column."""
+    products, squares = torch.zeros(2, count, device=channels.device)
+    for name, weight in read.items():
+        products.index_add_(0, channels, (weight * aims[name]).sum(0))
+        squares.index_add_(0, channels, aims[name].square().sum(0))
+    return torch.where(squares > SMALLEST, products / squares.clamp(min=SMALLEST), 1.0)
+
+
+def size_of(weights: Mapping[str, Tensor], layer: nn.Module, moved: Moved) -> float:
+    """<W, A> / <A, A> of several linear layers together; 1 for none."""
+    products = squares = 0.0
+    for name, weight in weights.items():
+        aim = moved.aim(name, layer.get_parameter(f"{name}.weight"))
+        products, squares = (
+            products + float((weight * aim).sum()),
+            squares + float((aim * aim).sum()),
+        )
+    return products / squares if squares else 1.0
 
 
 def find_in_keys(

@@ -3,9 +3,10 @@
 No model is built in memory: a tensor is read when it is asked for, and then forgotten.
 """
 
+import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from radquant.checkpoints.building import check_packed, packed_layers, read_settings, zero_biases
+from radquant.checkpoints.building import (
+    check_packed,
+    packed_layers,
+    read_settings,
+    without_cache_scales,
+    zero_biases,
+)
 from radquant.checkpoints.finite_weights import load_finite
 from radquant.checkpoints.fitting import (
     check_tied,
@@ -37,14 +44,16 @@ from radquant.gguf.reading import (
 )
 from radquant.model_checks import check_model
 from radquant.model_files import CONFIG, StoredTensor, gguf_file, is_gguf, stored_tensors
-from radquant.packed.formats import Settings, check_tensors, unpack
+from radquant.packed.formats import Settings, check_tensors, torchao, unpack
 from radquant.packed.grid import QuantizedWeight, StoredValues
+from radquant.settings.precision import STATIC, Activations
 from radquant.settings.recipe import INT, WHOLE_ROW
 
 # Of floating-point types: bits of the fraction, exponent of the least normal number, largest one.
 FLOATING = {"fp8": (3, -6, 448.0), "mxfp4": (1, 0, 6.0), "nvfp4": (1, 0, 6.0)}
 # Of llama.cpp's K types (ggml-quants.c): weights that share a scale of scales, and its multiples.
 SUPER_BLOCK, LARGEST_MULTIPLE = 256, 63
+INPUT_SCALES = ("input_scale", "input_global_scale", "activation_scale")
 BLOCK = 32  # neighbouring weights that share a scale where nothing else is known
 
 
@@ -55,6 +64,7 @@ class Linear:
     weight: Tensor  # [out, in] float32
     step: Tensor  # [out, in] float32: about how far neighbouring values of its grid are apart
     bits: int
+    input_scale: float | None = None  # of a static range that is stored beside the weights
 
 
 @dataclass(frozen=True)
@@ -70,6 +80,13 @@ class Checkpoint:
     about: str  # how its weights are stored, for the reader
     packed: Mapping[str, Callable[[], Linear]]  # {module: its weights}
     plain: Mapping[str, Callable[[], Tensor]]  # {parameter: its values}
+    # Of each decoder layer, the scales of its keys and values in a cache, where they are fixed.
+    cache_scales: Mapping[int, tuple[float, float]] = field(default_factory=dict)
+    activations: Activations | None = None  # what it says of the rounding of inputs
+
+    @property
+    def has_static_ranges(self) -> bool:
+        return self.activations is not None and self.activations.range == STATIC
 
 
 def open_checkpoint(directory: Path, trust_remote_code: bool = False) -> Checkpoint:
@@ -87,6 +104,7 @@ def open_checkpoint(directory: Path, trust_remote_code: bool = False) -> Checkpo
     if is_gguf(quantization):
         return open_gguf(directory, quantization, config, trust_remote_code)
     settings = read_settings(directory, quantization)
+    stored, cache_scales = without_cache_scales(stored, settings, directory)
     model = empty_model(config, trust_remote_code)
     packed = packed_layers(stored, settings)
     plain = stored.keys() - {name for layer in packed.values() for name in layer.values()}
@@ -115,6 +133,8 @@ def open_checkpoint(directory: Path, trust_remote_code: bool = False) -> Checkpo
         f"{settings.format}, {settings.bits} bits, {group}, {len(layers)} packed layers",
         layers,
         {names[name]: partial(read_plain, stored[name]) for name in plain if name in names},
+        cache_scales,
+        settings.activations,
     )
 
 
@@ -138,7 +158,37 @@ def read_linear(
             f"{where} holds {first_not_finite(values)} once it is unpacked; fetch the checkpoint "
             "again, or quantize again"
         )
-    return Linear(values, step_of(weight, values, settings), settings.bits)
+    return Linear(
+        values,
+        step_of(weight, values, settings),
+        used_bits(tensors, settings),
+        input_scale_of(where, tensors, settings),
+    )
+
+
+def input_scale_of(where: str, tensors: Mapping[str, Tensor], settings: Settings) -> float | None:
+    """The static scale of a layer's inputs, or None. UserError for one that is no scale."""
+    activations = settings.activations
+    if activations is None or activations.range != STATIC or settings.keeps_inputs:
+        return None
+    for name in INPUT_SCALES:
+        if name in tensors:
+            value = float(tensors[name].float().reshape(-1)[0])
+            if not (value > 0 and math.isfinite(value)):
+                raise UserError(
+                    f"{where}: its {name} is {value:g}, and a scale is a positive number; fetch "
+                    "the checkpoint again, or quantize again"
+                )
+            return value
+    return None
+
+
+def used_bits(tensors: Mapping[str, Tensor], settings: Settings) -> int:
+    """The bits of a layer's numbers; torchao stores integers of fewer in bytes."""
+    data = tensors.get(torchao.DATA)
+    if data is None or data.dtype != torch.int8:
+        return settings.bits
+    return min(max(int(data.max()) - int(data.min()), 3).bit_length(), settings.bits)
 
 
 def check_claims(
@@ -260,14 +310,20 @@ def read_gguf(file: GGUFModel, tensor: GGUFTensor, heads: tuple[int, int]) -> Te
 
 
 def read_gguf_linear(file: GGUFModel, tensor: GGUFTensor, heads: tuple[int, int]) -> Linear:
-    """A quantized tensor of a GGUF file; its whole bits, without what scales take."""
+    """A quantized tensor of a GGUF file."""
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
     values = read_gguf(file, tensor, heads)
-    count, size = GGML_QUANT_SIZES[GGMLQuantizationType[tensor.type]]
-    bits = min(8 * size // count, 8)
+    count, _ = GGML_QUANT_SIZES[GGMLQuantizationType[tensor.type]]
+    bits = bits_of_type(tensor.type)
     step = step_of_values(values, BLOCK, bits)
     if count == SUPER_BLOCK:  # whose scales and minima are whole multiples of one each
         multiple = values.abs().unflatten(1, (-1, count)).amax(-1) / LARGEST_MULTIPLE
         step = torch.maximum(step, multiple.repeat_interleave(count, 1))
     return Linear(values, step, bits)
+
+
+def bits_of_type(name: str) -> int:
+    """Of a weight in one of llama.cpp's types, without what scales take: 5 for Q5_1."""
+    found = re.search(r"\d", name)
+    return min(int(found[0]), 8) if found else 4

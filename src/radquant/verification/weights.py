@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from radquant.checkpoints.compatible import check_architecture, check_tokenizers
 from radquant.checkpoints.streaming import fill
 from radquant.cli import progress
 from radquant.errors import UserError
@@ -30,7 +31,8 @@ from radquant.quantization.rotation import (
     rotate_residual,
     rotated_architecture,
 )
-from radquant.runtime.runtime_file import OWN_METHOD, online_rotations
+from radquant.runtime.runtime_file import OWN_METHOD, online_rotations, read_runtime
+from radquant.tokenizer_files import same_tokenizer_files
 from radquant.verification import distances
 from radquant.verification.distances import (
     Distance,
@@ -40,6 +42,7 @@ from radquant.verification.distances import (
     neighbour_checks,
 )
 from radquant.verification.folding import Moved, moves, with_every_source
+from radquant.verification.ranges import Ranges, held_by_grids, largest_of_original
 from radquant.verification.reading import Checkpoint, Linear
 from radquant.verification.selftest import Check
 
@@ -65,10 +68,18 @@ def compare_weights(
     if type(source.model) is not type(checkpoint.model):
         raise UserError(f"{original} holds another kind of model than {checkpoint.directory}")
     require_same_parts(source, checkpoint, original)
+    check_architecture(original, checkpoint.directory, code)
+    if not same_tokenizer_files(original, checkpoint.directory):
+        check_tokenizers(original, checkpoint.directory, code)
     rotation = rotation_of(source, checkpoint)
     path = source.architecture.decoder_layers
     checks: list[Check] = []
     found: list[Distance] = []
+    grids = read_runtime(checkpoint.directory, checkpoint.quantization).static
+    largest = None
+    if rotation is None and (grids or checkpoint.has_static_ranges or checkpoint.cache_scales):
+        largest = largest_of_original(source, original, code)
+    ranges = Ranges(held_by_grids(grids), largest)
     layers = decoder_layers(source.model, source.architecture)
     for number in progress(range(len(layers)), "compare weights", len(layers), "layers"):
         layer = layers[number]
@@ -79,12 +90,16 @@ def compare_weights(
             if rotation is not None:
                 rotate_layer(layer, source.architecture, rotation)
                 architecture = rotated_architecture(architecture, rotation)
-            comparing = LayerComparison(checkpoint, f"{path}.{number}", layer, architecture, fitted)
+            comparing = LayerComparison(
+                checkpoint, f"{path}.{number}", layer, architecture, fitted, ranges
+            )
             checks += comparing.checks(head_dim_of(source.config))
             found += comparing.found
+            ranges.note_rows(number, comparing.rows)
         layer.to("meta")
     with torch.inference_mode():
         checks += outside_checks(source, checkpoint, rotation, fitted)
+        checks += ranges.cache_checks(path, checkpoint.cache_scales)
     return [*checks, *neighbour_checks(found, fitted)]
 
 
@@ -139,9 +154,11 @@ class LayerComparison:
     layer: nn.Module  # the original's, float32, rotated as the checkpoint is
     architecture: Architecture
     fitted: int | None
+    ranges: Ranges
 
     def __post_init__(self) -> None:
         self.found: list[Distance] = []
+        self.rows: Mapping[str, Tensor] = {}  # by what rows are multiplied, by layer
 
     def checks(self, head_dim: int) -> Iterator[Check]:
         """All of the layer's; what was measured of its linear layers is in `found` then."""
@@ -152,6 +169,7 @@ class LayerComparison:
         norms = {name: self.plain(f"{name}.weight") for name in sources}
         moved = moves(weights, self.layer, norms, self.architecture, head_dim)
         self.free_columns(weights, moved, sources)
+        self.rows = moved.rows
         blamed: set[str] = set()
         for group in groups:
             if isinstance(group.source, Norm):
@@ -168,6 +186,12 @@ class LayerComparison:
             one = distance(f"{self.path}.{name}", linear, aim)
             self.found.append(one)
             yield from linear_checks(one, self.fitted)
+            yield from self.ranges.checks(
+                f"{self.path}.{name}",
+                linear.input_scale,
+                self.checkpoint.activations,
+                moved.columns.get(name),
+            )
         yield from self.rest(moved, sources, {name: each.bits for name, each in mine.items()})
 
     def linear(self, name: str) -> Linear:
