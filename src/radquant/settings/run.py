@@ -41,6 +41,18 @@ def needs_texts(checkpoint: Any) -> bool:
     return needs_calibration(recipe)
 
 
+def encoder_of(config: Any, checkpoint: str) -> str:
+    """Whose vision part encodes the images that a checkpoint is shown: its own, or the original's.
+
+    config: a `Run`, or its values. Recipes of this program leave the vision part as it is.
+    """
+    if checkpoint == ORIGINAL:
+        return ORIGINAL
+    it = (config.checkpoints if isinstance(config, Run) else config["checkpoints"])[checkpoint]
+    tool = it.get("tool", OWN) if isinstance(it, dict) else getattr(it, "tool", OWN)
+    return ORIGINAL if has_recipe(it) and tool == OWN else checkpoint
+
+
 class Seeded(Section):
     """What every random choice follows from."""
 

@@ -19,6 +19,7 @@ from radquant.families.inspection import decoder_layers, linears
 from radquant.packed.types.nvfp4 import AT_SIX, LARGEST_SCALE
 from radquant.quantization.hidden_states import Hidden, first_inputs
 from radquant.quantization.original_model import Original
+from radquant.quantization.samples import Sample
 from radquant.runtime.activations import Grid
 from radquant.settings.precision import FP8, NVFP4, Activations
 from radquant.tokenizer_files import read_tokenizer
@@ -69,7 +70,8 @@ def largest_of_original(source: Original, directory: Path, code: bool) -> Larges
             lengths = tuple(map(len, ids))
             width = source.config.get_text_config().hidden_size
             hidden = Hidden(Path(folder) / "hidden.f32", lengths, width)
-            arguments = first_inputs(fill_outside(source), layers, ids, hidden, CPU)
+            samples = [Sample(each) for each in ids]
+            arguments = first_inputs(fill_outside(source), layers, samples, hidden, CPU)
             run_layers(source, hidden, arguments, CPU, torch.float32)
     finally:
         for handle in handles:
