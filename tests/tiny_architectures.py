@@ -7,6 +7,7 @@ from unittest import mock
 
 import torch
 import transformers
+from tiny_image_models import GEMMA4, image_config
 from torch import nn
 
 from radquant.families.architectures import Architecture
@@ -77,6 +78,9 @@ KNOWN: dict[str, tuple[str, dict[str, Any]]] = {
     "gemma2": ("Gemma2", {**SLIDING, "head_dim": 32, "attention_bias": True}),
     "gemma3_text": ("Gemma3Text", {**SLIDING, "head_dim": 32}),
     "gemma3": ("Gemma3", {}),
+    "gemma4_text": ("Gemma4Text", GEMMA4),
+    **{kind: ("", {}) for kind in ("qwen2_5_vl", "qwen3_vl", "llava", "internvl", "mistral3")},
+    "gemma4": ("", {}),
 }
 UNKNOWN: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt_neox": ("GPTNeoX", {}),
@@ -102,9 +106,12 @@ def tiny_model(kind: str, dtype: torch.dtype = torch.float32, **changed: Any) ->
             mm_tokens_per_image=4,
             image_token_index=49,
         )
+    elif not name:
+        config = image_config(kind, TEXT | changed)
     else:
         config = getattr(transformers, f"{name}Config")(**TEXT | changed)
-    model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    auto = transformers.AutoModelForCausalLM if name else transformers.AutoModelForImageTextToText
+    model = auto.from_config(config, dtype=torch.float32)
     with torch.no_grad():
         for parameter_name, parameter in model.named_parameters():
             if "norm" in parameter_name:  # channels of very different size, as in real models

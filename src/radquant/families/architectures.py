@@ -54,6 +54,8 @@ class Architecture:
     # Linear layers that some decoder layers lack: where layers differ (attention of two kinds), the
     # table has the groups of all, and a layer those that it has linear layers of.
     optional: tuple[str, ...] = ()
+    # Keys of config.json that must not be set: with them, layers are called in other ways.
+    unless: tuple[str, ...] = ()
     # Modules inside a decoder layer whose matrices stay as they are, as embeddings and heads do.
     kept: tuple[str, ...] = ()
 

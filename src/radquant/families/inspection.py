@@ -24,8 +24,15 @@ def architecture_of(config: Any, model: nn.Module) -> Architecture:
     path = find_decoder_layers(config, model)
     layers = model.get_submodule(path)
     assert isinstance(layers, nn.ModuleList)
-    kind = config.get_text_config().model_type
+    text = config.get_text_config()
+    kind = text.model_type
     table = family_of(kind).architecture
+    for key in table.unless if table else ():
+        if getattr(text, key, None):
+            raise UserError(
+                f"the model's config.json says {key}: {getattr(text, key)}; models of type "
+                f"{kind!r} with that cannot be quantized yet"
+            )
     check_blocks(layers, path, table)
     if table is not None:
         return replace(table, decoder_layers=path)
