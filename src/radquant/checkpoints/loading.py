@@ -123,18 +123,18 @@ def load(
     check_dtype(directory, config.to_dict(), str(dtype).removeprefix("torch."))
     quantization = getattr(config, "quantization_config", None)
     runtime = Runtime()
+    part = whole if vision else is_language
     if quantization:
         with loading(directory):
             runtime = read_runtime(directory, quantization)
     if is_gguf(quantization):
         with loading(directory):
-            model = build_gguf_model(config, directory, dtype, trust_remote_code)
+            model = build_gguf_model(config, directory, dtype, trust_remote_code, part)
     elif quantization:
         with loading(directory):
             said = read_settings(directory, quantization)
             rounding = as_stored(said.activations, rounding, "activations", directory)
             kv_cache = as_stored(said.kv_cache, kv_cache, "kv_cache", directory)
-            part = whole if vision else is_language
             model = build_packed_model(config, directory, dtype, trust_remote_code, part)
             scales: Any = model.cache_scales
             runtime = replace(runtime, cache_scales=scales)

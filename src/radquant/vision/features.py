@@ -166,6 +166,16 @@ def shards_in(directory: Path) -> list[Path]:
     return [found[key] for key in sorted(found)]
 
 
+def check_names(table: Path, record: Path, shard: int, shards: int) -> None:
+    """Raise UserError unless a shard's files have the names by which they are found."""
+    name = f"shard-{shard}-of-{shards}"
+    if (table.name, record) != (f"{name}.parquet", table.with_suffix(".json")):
+        raise UserError(
+            f"--output {table} and --metrics {record} are not {name}.parquet and {name}.json in "
+            "one folder, by which they are found again; rename them"
+        )
+
+
 def remove_other_counts(table: Path) -> None:
     """Remove what encodings into another number of shards left beside a shard's `table`."""
     own = SHARD.fullmatch(table.name)

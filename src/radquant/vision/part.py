@@ -12,8 +12,8 @@ from radquant.checkpoints.building import build_original, build_packed_model, pa
 from radquant.checkpoints.building import read_settings as quantized_as
 from radquant.checkpoints.finite_weights import require_finite_model
 from radquant.checkpoints.fitting import drop_unknown_padding, empty_model, found_names, open_config
+from radquant.checkpoints.gguf_model import build_beside_gguf, names_beside_gguf
 from radquant.checkpoints.parts import is_vision, vision_to
-from radquant.errors import UserError
 from radquant.failures import loading
 from radquant.families.images import check_takes_images
 from radquant.families.lookup import check_dtype
@@ -59,11 +59,12 @@ def open_vision(
     drop_unknown_padding(config)
     check_dtype(directory, config.to_dict(), str(dtype).removeprefix("torch."))
     quantization = quantization_of(read_config(directory), directory)
-    build = build_original if quantization is None else build_packed_model
-    if is_gguf(quantization):
-        raise UserError(f"{directory} is a GGUF file's, which has no part that sees images")
     with loading(directory):
-        model = build(config, directory, dtype, trust_remote_code, is_vision)
+        if is_gguf(quantization):
+            model = build_beside_gguf(config, directory, dtype, trust_remote_code)
+        else:
+            build = build_packed_model if quantization else build_original
+            model = build(config, directory, dtype, trust_remote_code, is_vision)
     require_finite_model(model, directory, dtype)
     model = model.eval().requires_grad_(False)
     vision_to(model, device)
@@ -95,11 +96,15 @@ def vision_hash(directory: str | Path, trust_remote_code: bool = False) -> str:
     weights = {name: name for name in stored}  # as the model without packing has them
     if quantization:
         del config.quantization_config
+    model = empty_model(config, trust_remote_code)
+    if is_gguf(quantization):
+        names = names_beside_gguf(model, stored, directory)
+    elif quantization:
         for layer, parts in packed_layers(stored, quantized_as(directory, quantization)).items():
             weights |= dict.fromkeys(parts.values(), f"{layer}.weight")
-    model = empty_model(config, trust_remote_code)
-    asked = set(weights.values())
-    names, _, _ = found_names(model, sorted(asked), directory, asked)
+    if not is_gguf(quantization):
+        asked = set(weights.values())
+        names, _, _ = found_names(model, sorted(asked), directory, asked)
     sees = is_vision(model)
     found, packed = hashlib.sha256(), False
     for name in sorted(stored, key=lambda name: (names.get(weights[name], ""), name)):
