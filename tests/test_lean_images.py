@@ -1,7 +1,8 @@
 """Images in the decoder in C++: held against transformers' own masks, and against other batches."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,17 +10,32 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_lean_engine import as_loaded, random_ids, random_packed, relative
+from test_vision import TEMPLATE, Shown, plain_greedy, plain_nll, plain_of, shown
 from tiny_architectures import tiny_model
 from torch import Tensor, nn
 
-from radquant.generation import lean_steps
+from radquant.checkpoints.loading import load
+from radquant.errors import UserError
+from radquant.generation import (
+    batching,
+    lean_likelihood,
+    lean_steps,
+    lean_writing,
+    opening,
+    transformers_likelihood,
+)
+from radquant.generation.engines.kind import Wanted
 from radquant.generation.lean_decoder import take_over, unsupported
 from radquant.generation.lean_rows import LeanDecoder, Read, runs
+from radquant.generation.tasks import Task
+from radquant.generation.vision import with_features
 from radquant.kernels import cpu
 from radquant.packed.linear import PackedLinear
+from radquant.prompts import chat_prompt
 from radquant.runtime import activations
 from radquant.settings.precision import Activations
 
+__all__ = ["shown"]
 pytestmark = pytest.mark.skipif(cpu.unavailable() is not None, reason=str(cpu.unavailable()))
 HIDDEN, LONGEST = 64, 2048
 # Numbers of tokens of text and images in turn; a prompt of no image has one number.
@@ -162,6 +178,62 @@ def test_bfloat16() -> None:
     lean = take_over(as_loaded(half), None)
     lean.reach(LONGEST)
     assert relative(scores(lean, [read])[0], expected) < relative(theirs, expected)
+
+
+# ------------------------------------------------------------------------------ reports and files
+
+
+def test_reports_from_image_files(shown: Shown) -> None:
+    """One to three images a report, and one of text alone: against pixels, by transformers' code.
+
+    Rows join a running batch, and stand behind what all prompts share.
+    """
+    plain, made, row = shown.plain, [*shown.made], {"id": "t", "indication": "pain", "findings": ""}
+    inputs = [plain_of(shown.processor, *each) for each in zip(made, shown.rows, strict=True)]
+    tokenizer = shown.loaded.tokenizer
+    made.append(chat_prompt(*(tokenizer, TEMPLATE, row, [], "findings")))
+    made[-1] = replace(made[-1], answer_ids=[7, 12, 9])
+    only_text = torch.tensor([made[-1].ids])
+    inputs.append({"input_ids": only_text, "token_type_ids": only_text * 0, "pixel_values": None})
+    lean = take_over(load(Path(plain.name_or_path), vision=False), None)
+    shared = batching.shared_prefix(made)
+    assert len(shared) == 3
+    ends = lean_writing.Settings(10, frozenset([2]))
+    expected = [plain_greedy(plain, each, 10) for each in inputs]
+    nats = [plain_nll(plain, of, p.answer_ids) for of, p in zip(inputs, made, strict=True)]
+    for begins, size in (([], 1), (shared, 2), (shared, 6)):
+        lean_steps.begin(lean, begins, 100)
+        done = lean_writing.generate(
+            *(lean, tokenizer, made, ends, size), features=shown.features
+        ).outputs
+        for output, tokens in zip(done, expected, strict=True):
+            text = tokenizer.decode(tokens, skip_special_tokens=True).strip()
+            assert (output.text, output.tokens) == (text, len(tokens))
+        found, _ = lean_likelihood.answer_nll(lean, made, size, shown.features)
+        assert found == pytest.approx(nats, rel=2e-5)
+
+
+def test_engine_auto_is_lean(shown: Shown) -> None:
+    """In the stages' own words, with a prefix of text that the images share."""
+    wanted = Wanted(Path(shown.plain.name_or_path), device="cpu", images=True)
+    engine, opened = opening.open_precision("auto", wanted, scores=True)
+    assert opened.engine == "lean"
+    assert opened.processor.image_seq_length == 4
+    shared = batching.shared_prefix(shown.made)
+    task = with_features(opened, Task("", [shown.made], shared, 100, 3))
+    done = engine.score(opened, task)
+    expected = transformers_likelihood.answer_nll(
+        shown.loaded.model, shown.made, 0, features=shown.features
+    )
+    assert done.work.results == pytest.approx(expected, rel=2e-5)
+    assert done.work.shared_tokens == len(shared)
+
+
+def test_features_of_another_number_of_tokens(shown: Shown) -> None:
+    first, more = shown.made[0], shown.made[1]
+    prompt = replace(first, images=(*first.images, *more.images))
+    with pytest.raises(UserError, match="report r0: its prompt has 4 tokens for images, and their"):
+        lean_steps.read_of(prompt, 0, shown.features)
 
 
 # --------------------------------------------------------------------------- against other batches

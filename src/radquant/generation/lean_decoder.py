@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from radquant.checkpoints.loading import Loaded
+from radquant.checkpoints.parts import without_vision
 from radquant.errors import UserError
 from radquant.families.lookup import family_of
 from radquant.finite import norm, relative
@@ -158,9 +159,8 @@ def take_over(loaded: Loaded, rounding: Activations | None) -> LeanDecoder:
     loaded.lm_head = None  # no longer simulated
     model.set_output_embeddings(nn.Identity())
     model.set_input_embeddings(nn.Identity())
-    if text is not model.model:  # what sees is done: images come as features
-        for name in [n for n, module in model.model.named_children() if module is not text]:
-            setattr(model.model, name, nn.Identity())
+    if text is not model.model:
+        without_vision(model)  # images come as features
     loaded.simulation = None  # of what is no longer there
     names = {cpu.FLOATS: "float32", cpu.BFLOATS: "bfloat16", cpu.INTEGERS: "int8"}
     loaded.weight_bytes = decoder.weight_bytes()

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
@@ -12,6 +11,7 @@ from radquant.generation.lean_steps import begin, halved, read_of, stored_tokens
 from radquant.generation.tasks import Task, Work
 from radquant.prompts import Prompt
 from radquant.runtime.runtime_file import StoredPrefix
+from radquant.vision.features import Features
 
 
 def score(lean: LeanDecoder, task: Task, stored: StoredPrefix | None) -> Work:
@@ -31,7 +31,7 @@ def score(lean: LeanDecoder, task: Task, stored: StoredPrefix | None) -> Work:
 
 @torch.inference_mode()
 def answer_nll(
-    lean: LeanDecoder, prompts: Sequence[Prompt], batch_size: int, features: Any = None
+    lean: LeanDecoder, prompts: Sequence[Prompt], batch_size: int, features: Features | None = None
 ) -> tuple[list[float], list[int]]:
     """For each prompt −log p(answer | prompt), and the batch sizes.
 
@@ -53,7 +53,9 @@ def answer_nll(
     return found, sizes
 
 
-def batch_nll(lean: LeanDecoder, prompts: Sequence[Prompt], features: Any) -> list[float]:
+def batch_nll(
+    lean: LeanDecoder, prompts: Sequence[Prompt], features: Features | None
+) -> list[float]:
     skipped = lean.decoder.shared_length()
     rows: dict[int, Read] = {}
     wanted: list[int] = []

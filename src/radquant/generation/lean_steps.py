@@ -1,7 +1,6 @@
 """What writing and scoring by this package's own decoder share."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
@@ -12,6 +11,7 @@ from radquant.generation.memory import NotEnoughMemory
 from radquant.generation.prefix import check_window
 from radquant.prompts import Prompt
 from radquant.runtime.runtime_file import StoredPrefix
+from radquant.vision.features import Features
 
 
 def begin(
@@ -47,7 +47,9 @@ def stored_tokens(stored: StoredPrefix | None) -> int:
     return 0 if stored is None else len(stored.ids)
 
 
-def read_of(prompt: Prompt, skipped: int, features: Any, more: Sequence[int] = ()) -> Read:
+def read_of(
+    prompt: Prompt, skipped: int, features: Features | None, more: Sequence[int] = ()
+) -> Read:
     """What the model reads of a prompt behind its first `skipped` tokens, none of them an image's.
 
     features: of the prompt's images. more: tokens behind the prompt.
@@ -55,6 +57,7 @@ def read_of(prompt: Prompt, skipped: int, features: Any, more: Sequence[int] = (
     ids = [*prompt.ids[skipped:], *more]
     if not prompt.images:
         return Read(ids)
+    assert features is not None
     vectors = torch.cat([features.of(image).embeddings for image in prompt.images])
     types = prompt.types[skipped:]
     if len(vectors) != sum(types):

@@ -23,6 +23,7 @@ from radquant.generation.outputs import read_output
 from radquant.generation.tasks import Output, Pace, Task, Work, not_finite
 from radquant.prompts import Prompt
 from radquant.runtime.runtime_file import StoredPrefix
+from radquant.vision.features import Features
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def generate(
     settings: Settings,
     batch_size: int,
     done: Callable[[], object] = lambda: None,
-    features: Any = None,
+    features: Features | None = None,
 ) -> Written:
     """Write the answers of prompts that begin as `begin` was told.
 
@@ -124,7 +125,11 @@ def write(lean: LeanDecoder, tokenizer: Any, task: Task, stored: StoredPrefix | 
 
 
 def next_tokens(
-    lean: LeanDecoder, rows: dict[int, Row], pace: Pace, prompts: Sequence[Prompt], features: Any
+    lean: LeanDecoder,
+    rows: dict[int, Row],
+    pace: Pace,
+    prompts: Sequence[Prompt],
+    features: Features | None,
 ) -> None:
     """Write the next token of every row: those whose prompt is not read yet by themselves."""
     skipped = lean.decoder.shared_length()

@@ -35,7 +35,7 @@ def rounding(wanted: Wanted) -> Activations | None:
 def load(wanted: Wanted) -> Opened:
     from radquant.generation.lean_decoder import take_over
     from radquant.generation.loaded_models import opened_here
-    from radquant.generation.vision import load_processor
+    from radquant.vision.processors import load_processor
 
     loaded = wanted.loaded
     processor = load_processor(wanted.model, loaded.tokenizer) if wanted.images else None
