@@ -20,7 +20,8 @@ NOTHING: frozenset[str] = frozenset()
 # entry has moved nothing.
 EFFECTS: list[tuple[str, frozenset[str], str]] = [
     (
-        "config (statistics|speed|study)|config (model|corpus) name|config generation shards",
+        "config (statistics|speed|report|study)|config (model|corpus) name|"
+        "config generation shards",
         NOTHING,
         "",
     ),
