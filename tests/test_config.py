@@ -382,6 +382,8 @@ def image_config(path: str = "seed", value: Any = 7) -> dict[str, Any]:
     """A run in which the findings are written from images alone."""
     base = read("config/mimic-medgemma.yaml")
     base = {**base, "corpus": IMAGE_CORPUS, "model": {"name": "own", "path": "model"}}
+    base |= {"checkpoints": {}, "precisions": {"original": {"checkpoint": "original"}}}
+    del base["calibration"]
     return changed(base, path, value)
 
 
