@@ -3,6 +3,7 @@ finished run."""
 
 import argparse
 import os
+import sys
 from pathlib import Path
 
 from radquant.cli import run
@@ -40,7 +41,7 @@ def main() -> None:
     from radquant.reporting.explorer import payload_pieces
     from radquant.reporting.figures import write_figures
     from radquant.reporting.html import pieces, read_figures
-    from radquant.reporting.inputs import images
+    from radquant.reporting.inputs import BURNED_IN, images, pictured
     from radquant.reporting.markdown import render
     from radquant.reporting.readers_study import read_record
     from radquant.reporting.recheck import recheck
@@ -59,7 +60,10 @@ def main() -> None:
     write_text(arguments.output, report)
     figures = read_figures(arguments.figures, figures_path)
     payload = payload_pieces(results)
-    page = pieces(report, figures, len(results.reports), payload, images(results))
+    pictures = images(results) if pictured(results.config) else ()
+    if pictured(results.config):
+        print(f"{arguments.html}: {BURNED_IN}", file=sys.stderr)
+    page = pieces(report, figures, len(results.reports), payload, pictures)
     with atomic_path(arguments.html) as part, open(part, "w", encoding="utf-8") as file:
         file.writelines(page)
 

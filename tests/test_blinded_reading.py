@@ -287,6 +287,29 @@ def test_without_storage_the_reader_is_warned(visit, invented):
     opened.page.evaluate(QUIET)
 
 
+def zoom_by_keys(page, small: float) -> None:
+    """The image that is enlarged and has the focus; its keys go to no other report."""
+    image, address = page.locator("#given img").first, page.url
+
+    def height() -> float:
+        return image.bounding_box()["height"]
+
+    large = height()
+    for key in ("+", "+", "ArrowRight", "ArrowDown"):
+        page.keyboard.press(key)
+    assert height() == pytest.approx(2.25 * large, rel=0.2)
+    assert page.eval_on_selector("#given button", "each => each.scrollTop") > 0
+    for key in ("-", "-", "-"):
+        page.keyboard.press(key)
+    assert height() == large
+    page.keyboard.press("Escape")
+    assert height() == small
+    page.keyboard.press("x")
+    assert height() == large
+    page.keyboard.press("Escape")
+    assert page.url == address
+
+
 def test_the_x_ray_is_shown_to_who_explores_and_who_reads(visit, invented_run, tmp_path):
     run, _ = pictured(invented_run, tmp_path)
     shown = payload(run)
@@ -307,14 +330,23 @@ def test_the_x_ray_is_shown_to_who_explores_and_who_reads(visit, invented_run, t
     opened.page.locator("#given button").first.click()
     assert opened.page.locator("#given img").first.bounding_box()["height"] > small
     assert opened.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    zoom_by_keys(opened.page, small)
+    assert "look at every image before you pass" in opened.page.inner_text("#explorer-images")
+    alt = opened.page.get_attribute("#given img", "alt")
+    assert alt == "X-ray, the image of this report"
     opened.go("#reading").page.fill("#reading-count", "1")
     with opened.page.expect_download() as download:
         opened.page.click("#save-copy")
+    assert opened.page.inner_text("#copy-images").startswith("This file has copies of X-rays.")
     copied = re.findall(r'id="image-(\d+)"', Path(download.value.path()).read_text())
     assert list(map(int, copied)) == report["images"]  # those of the one report to be read
     written = browsing.fill_reading(opened.page, invented_ratings(6), count=1, reference="shown")
     assert {row["report"] for row in written["ratings"]} == {report["id"]}
     assert opened.page.eval_on_selector_all("#reading-given img", loaded)
+    opened.page.evaluate("document.querySelectorAll('script[id^=image-]').forEach(x => x.remove())")
+    opened.go(f"#explorer?report={shown['reports'][1]['id']}")
+    given = opened.page.text_content("#given")
+    assert "not in this file, as the configuration did not ask for it (report: {images" in given
     shown_text = opened.page.locator("#reading-given .text").all_text_contents()
     assert shown_text == [REPORTS[report["id"]][1]]  # the radiologist's; there is no other input
 

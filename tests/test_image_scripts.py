@@ -288,6 +288,7 @@ def test_the_workflow_shows_images(tmp_path: Path) -> None:
         },
         "statistics": {"resamples": 100},
         "speed": {"repeats": 0},
+        "report": {"images": True},
     }
     (run / "own.yaml").write_text(yaml.safe_dump(config))
     finish(run, "--cores", "1", "--configfile", "own.yaml")
@@ -296,6 +297,8 @@ def test_the_workflow_shows_images(tmp_path: Path) -> None:
     assert "copy-input is empty, for there is no text to repeat" in report
     assert "for copying the input" not in report
     assert "Images were made what a model is shown by these steps: " in report
+    assert "report.html has small copies of the images: names, dates and numbers that are" in report
+    assert 'id="image-0">data:image/jpeg;base64,' in (run / "results" / "report.html").read_text()
     summary = (run / "results" / "summary.json").read_text()
     assert '"as it is"' in summary
     assert ".png" not in summary

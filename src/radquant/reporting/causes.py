@@ -20,7 +20,7 @@ NOTHING: frozenset[str] = frozenset()
 # entry has moved nothing.
 EFFECTS: list[tuple[str, frozenset[str], str]] = [
     (
-        "config (statistics|speed|study|images)|config (model|corpus) name|"
+        "config (statistics|speed|report|study|images)|config (model|corpus) name|"
         "config generation shards",
         NOTHING,
         "",

@@ -1,12 +1,12 @@
 """What the models were given of each report: the columns that the prompt uses, and the images.
 
-Images are embedded in report.html as the model was shown them, but smaller and as JPEG. Nothing of
-a file's header comes along.
+Where `report: {images: true}` asks for it, images are embedded in report.html as the model was
+shown them, but smaller and as JPEG. Nothing of a file's header comes along.
 """
 
 import base64
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -20,6 +20,11 @@ from radquant.reporting.reading import order, run_id
 
 SIDE = 1024  # pixels; what the encoders of today's models are shown is smaller
 QUALITY = 85  # of JPEG
+# Nothing here reads what is written in a picture, and a header that says that nothing is may err.
+BURNED_IN = (
+    "names, dates and numbers that are written into an X-ray itself are still in its copy; look at "
+    "every image before the file is passed on"
+)
 MOST = 100_000_000  # characters of all images together, beyond which a browser opens a page slowly
 
 
@@ -33,6 +38,11 @@ def read_inputs(run: Run) -> pd.DataFrame:
         names.append(COLUMN)
     table = read_table(run.folder / "data" / "eval.csv", require=["id", *names])
     return table.set_index("id", drop=False).loc[run.reports["id"], names]
+
+
+def pictured(config: Mapping[str, Any]) -> bool:
+    """Whether report.html is to hold the images; configurations without the key do not ask."""
+    return bool(config.get("report", {}).get("images"))
 
 
 def text_columns(inputs: pd.DataFrame) -> list[str]:

@@ -17,6 +17,7 @@ from radquant.reporting.formatting import (
     table,
     without_absent,
 )
+from radquant.reporting.inputs import BURNED_IN, pictured
 from radquant.reporting.leak import leak_warning
 from radquant.settings.recipe import WHOLE_ROW, known_poor
 
@@ -49,6 +50,11 @@ def data_section(summary: Summary) -> str:
             f"Images were made what a model is shown by these steps: {escape('; '.join(counts))}; "
             "data/cleaning.json names the files of each."
         )
+    if left := cleaning.get("reading", {}).get("left out", {}).get("images"):
+        counts = (f"{count:,} {which}" for which, count in left.items())
+        sentences.append(f"Of the corpus were left out: {escape(', '.join(counts))}.")
+    if pictured(summary["config"]):
+        sentences.append(f"**report.html has small copies of the images: {BURNED_IN}.**")
     if calibration is not None:
         sentences.append(_calibrated_on(calibration))
     return "\n\n".join(["## Data", table(["step", "removed", "left"], rows), prose(*sentences)])

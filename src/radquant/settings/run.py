@@ -16,6 +16,7 @@ from radquant.settings.llama_cpp import ByLlamaCpp, is_by_llama_cpp
 from radquant.settings.model import Model
 from radquant.settings.precision import STATIC, Precision, same_rounding
 from radquant.settings.recipe import OWN, Checkpoint, needs_calibration, recipe_of
+from radquant.settings.report import Report
 from radquant.settings.scoring import Scoring, Statistics
 from radquant.settings.section import LARGEST, Name, Section, wrong
 from radquant.settings.sentences import cut, nearest
@@ -101,6 +102,7 @@ class Run(Seeded):
     )
     speed: Speed = Field(Speed(), description="How speed is measured")
     compute: Compute = Field(Compute(), description="Where the models run")
+    report: Report = Field(Report(), description="What report.html holds beside the results")
     study: Study = Field(
         Study(), description="What the authors say of the study, and who read its outputs"
     )
@@ -149,6 +151,11 @@ class Run(Seeded):
                 "are given together or not at all"
             )
         if not self.task.image_column:
+            if self.report.images:
+                raise wrong(
+                    "report.images is true, but the task shows no images; set it to false, or give "
+                    "task.image_column and corpus.image_root"
+                )
             if self.corpus.views != "all":
                 raise wrong(
                     f"corpus.views is {self.corpus.views}, but the task shows no images; set it to "

@@ -109,7 +109,38 @@
     return paragraph;
   }
 
-  // Return the images of a report, each of which a click enlarges. Some may not be in the file.
+  const FACTOR = 1.5; // of one key's zoom
+  const LARGEST = 8; // times the window's height
+  const SCROLL = 80; // pixels of one arrow key
+
+  // Let a click, Enter or the space bar enlarge an image, + and - zoom it, and arrow keys move it.
+  function zoomable(button, shown) {
+    let scale = 1;
+    const sized = (to) => {
+      scale = Math.min(Math.max(to, 1), LARGEST);
+      shown.style.height = scale > 1 ? `${100 * scale}vh` : "";
+    };
+    const enlarge = (large) => {
+      button.classList.toggle("enlarged", large);
+      button.setAttribute("aria-pressed", String(large));
+      sized(1);
+    };
+    button.addEventListener("click", () => enlarge(!button.classList.contains("enlarged")));
+    button.addEventListener("keydown", (event) => {
+      if (!button.classList.contains("enlarged") || event.ctrlKey || event.metaKey || event.altKey) return;
+      const moves = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+      if (event.key === "Escape") enlarge(false);
+      else if (event.key === "+" || event.key === "=") sized(scale * FACTOR);
+      else if (event.key === "-") sized(scale / FACTOR);
+      else if (event.key in moves) button.scrollBy(...moves[event.key].map((way) => way * SCROLL));
+      else return;
+      event.preventDefault();
+      event.stopPropagation(); // the same keys go to another report
+    });
+    button.addEventListener("blur", () => enlarge(false)); // what has the focus is to be seen
+  }
+
+  // Return the images of a report. Some may not be in the file, or all of them.
   function pictures(report) {
     const many = report.images.length;
     const parts = [];
@@ -124,20 +155,12 @@
       button.type = "button";
       button.title = `Enlarge ${name}, or make it small again`;
       button.setAttribute("aria-pressed", "false");
-      const enlarge = (large) => {
-        button.classList.toggle("enlarged", large);
-        button.setAttribute("aria-pressed", String(large));
-      };
-      button.addEventListener("click", () => enlarge(!button.classList.contains("enlarged")));
-      button.addEventListener("keydown", (event) => event.key === "Escape" && enlarge(false));
-      button.addEventListener("blur", () => enlarge(false)); // what has the focus is to be seen
+      zoomable(button, shown);
       parts.push(button);
     });
     const missing = many - parts.length;
-    if (missing)
-      parts.push(
-        node("p", "same", `${plural(missing, "image")} of this report not in this file, which would be too large.`),
-      );
+    const why = heldImages() ? "which would be too large" : ASKED_FOR;
+    if (missing) parts.push(node("p", "same", `${plural(missing, "image")} of this report not in this file, ${why}.`));
     return parts;
   }
 
@@ -152,16 +175,31 @@
     return parts;
   }
 
+  const ASKED_FOR = "as the configuration did not ask for it (report: {images: true})";
+  const heldImages = () => document.querySelectorAll("script[id^=image-]").length;
+
+  // Show a warning of what may be written in the images, where this file has some.
+  function warnOfImages(...places) {
+    for (const place of places.map(find)) {
+      if (!place || !heldImages()) continue;
+      place.textContent =
+        "This file has copies of X-rays. Names, dates and numbers that are written into a picture itself are still " +
+        "in it: look at every image before you pass the file on.";
+      place.hidden = false;
+    }
+  }
+
   // What is to be said of the images of this file; empty where models are shown none.
   function aboutImages(data) {
     if (!data.images) return "";
-    const held = document.querySelectorAll("script[id^=image-]").length;
+    const held = heldImages();
     const many = plural(data.images, "image");
+    if (!held) return `The models were shown ${many}; none is in this file, ${ASKED_FOR}.`;
     return (
       `${held === data.images ? "All" : `${number(held)} of`} ${many} in this file, as the model was shown ` +
       `them, but as JPEG and with at most ${number(data.side)} pixels a side.`
     );
   }
 
-  Object.assign(radquant, { marked, card, outputCard, plain, given, aboutImages });
+  Object.assign(radquant, { marked, card, outputCard, plain, given, aboutImages, warnOfImages });
 })();

@@ -359,6 +359,10 @@
     if (event.key in steps) {
       step(steps[event.key]);
       if (inList) find("list").querySelector("[aria-current]")?.focus({ preventScroll: true });
+    } else if (event.key === "x") {
+      const image = find("given-parts").querySelector(".xray");
+      image?.focus();
+      image?.click();
     } else if (event.key === "/") {
       search.focus();
       search.select();
@@ -381,6 +385,7 @@
     );
     radquant.offerFindings(data);
     find("about-images").textContent = radquant.aboutImages(data);
+    radquant.warnOfImages("explorer-images");
     if (matchMedia("(max-width: 60rem)").matches) find("choices").open = false;
     find("explorer-app").hidden = false;
     listen();

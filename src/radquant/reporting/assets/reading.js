@@ -331,6 +331,7 @@
     find("reading-reference").value = data.choices?.reference ?? "hidden";
     for (const id of ["reading-count", "reading-reference"]) find(id).disabled = Boolean(data.choices);
     find("reading-images").textContent = radquant.aboutImages(data);
+    radquant.warnOfImages("desk-images", "copy-images");
     find("reading-app").hidden = false;
     listen();
   }
