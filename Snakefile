@@ -72,6 +72,7 @@ localrules:
 
 include: "rules/environments.smk"
 include: "rules/data.smk"
+include: "rules/images.smk"
 include: "rules/calibration.smk"
 include: "rules/quantize.smk"
 include: "rules/generate.smk"

@@ -40,7 +40,8 @@ def prompting_options(wildcards, parts, engine, **own):
     )
     python = options(engine_python=environment_of(engine))
     stated = settings_for(parts, precision=precision, compute=compute, **own)
-    return f"{model} {stated} {python}"
+    images = features_option(precision.checkpoint)
+    return f"{model} {stated} {images} {python}"
 
 
 def generate_options(wildcards):
@@ -106,6 +107,7 @@ rule generate:
         checked=CHECKED_PROMPTS,
         model=lambda wildcards: model_files(checkpoint_of(wildcards)),
         verified=verified,
+        features=lambda wildcards: feature_files(checkpoint_of(wildcards)),
         train="results/data/train.csv",
         eval="results/data/eval.csv",
         prompt=SETTINGS.generation.prompt,
@@ -139,6 +141,7 @@ rule likelihood:
         checked=CHECKED_PROMPTS,
         model=lambda wildcards: model_files(checkpoint_of(wildcards)),
         verified=verified,
+        features=lambda wildcards: feature_files(checkpoint_of(wildcards)),
         train="results/data/train.csv",
         eval="results/data/eval.csv",
         prompt=SETTINGS.generation.prompt,

@@ -20,6 +20,9 @@ def timed_precisions():
     found = []
     for name, precision in SETTINGS.precisions.items():
         found.append(options(timed=f"{name}={model_directory(precision.checkpoint)}"))
+        if WITH_IMAGES:
+            seen = features_directory(precision.checkpoint)
+            found.append(options(features=f"{name}={seen}"))
         rounded = precision.model_dump(mode="json", exclude={"checkpoint"})
         rounded = {key: value for key, value in rounded.items() if value is not None}
         if rounded:
@@ -42,6 +45,11 @@ rule measure_speed:
             file
             for name in ["original", *SETTINGS.used_checkpoints]
             for file in model_files(name)
+        ],
+        features=[
+            file
+            for name in ["original", *SETTINGS.used_checkpoints]
+            for file in feature_files(name)
         ],
         train="results/data/train.csv",
         eval="results/data/eval.csv",

@@ -22,6 +22,7 @@ def arguments() -> tuple[argparse.Namespace, Any]:
         metavar="I",
         help="from 1 (%(default)s)",
     )
+    stage.add_features(parser)
     stage.add_engine_python(parser)
     return parse(parser, stages.GENERATE)
 

@@ -14,6 +14,7 @@ from radquant.settings.options import parse
 def arguments() -> tuple[argparse.Namespace, Any]:
     parser = argparse.ArgumentParser(description=__doc__)
     stage.add_arguments(parser)
+    stage.add_features(parser)
     stage.add_engine_python(parser)
     return parse(parser, stages.LIKELIHOOD)
 

@@ -24,6 +24,8 @@ def arguments() -> tuple[argparse.Namespace, Any]:
     add("--timed", required=True, metavar="NAME=DIR", help=help_text, **many)
     help_text = "what a precision rounds, its activations, kv_cache and lm_head, and its engine"
     add("--rounding", metavar="NAME=JSON", help=help_text, **many)
+    help_text = "features of the images that a precision is shown (encode_images.py); once for each"
+    add("--features", metavar="NAME=DIR", help=help_text, **many)
     stage.add_engine_python(parser)
     stage.add_reports(parser)
     add("--output", type=Path, required=True, metavar="JSON", help="record of timings to write")
@@ -55,12 +57,15 @@ def roundings(values: list[str]) -> dict[str, Any]:
 
 def wanted(args: argparse.Namespace, settings: Any) -> dict[str, Wanted]:
     models, rounded = named("--timed", args.timed), roundings(args.rounding)
-    for name in rounded:
-        if name not in models:
-            raise UserError(f"--rounding names {name}, which --timed does not; name it there")
+    features = named("--features", args.features)
+    for option, names in (("--rounding", rounded), ("--features", features)):
+        for name in names:
+            if name not in models:
+                raise UserError(f"{option} names {name}, which --timed does not; name it there")
     found = {}
     for name, model in models.items():
         args.model = Path(model)
+        args.features = Path(features[name]) if name in features else None
         plain = replace(stage.wanted_of(args, settings), python=args.engine_python)
         found[name] = replace(plain, **dict(rounded.get(name, {})))
     args.model = Path(next(iter(models.values())))

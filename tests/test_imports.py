@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "src" / "radquant"
 # From the lowest; "" is the package's own files.
 FLOORS = (
-    *("", "settings", "corpus", "families", "packed", "runtime", "gguf", "checkpoints"),
+    *("", "settings", "corpus", "families", "packed", "runtime", "gguf", "checkpoints", "vision"),
     *("kernels", "calibration", "quantization", "verification", "generation", "export", "serving"),
     *("scoring", "reporting"),
 )

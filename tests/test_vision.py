@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ from PIL import Image
 from tiny_images import plain_inputs, random_gray, tiny_vision_model, write_dicom, write_png
 from tiny_models import store, write_samples
 from torch.nn import functional as F
+from transformers import Gemma3ForConditionalGeneration
 
 from radquant import prompts
 from radquant.checkpoints.loading import Loaded, load
@@ -19,10 +20,14 @@ from radquant.errors import UserError
 from radquant.generation import batching, transformers_likelihood
 from radquant.generation import transformers_writing as engine
 from radquant.generation.prefix import NOTHING, Prefix, begin, behind_stored, run_prefix, stored_ids
-from radquant.generation.vision import load_processor
 from radquant.image_files import image_files
 from radquant.runtime.runtime_file import Runtime, StoredPrefix
 from radquant.settings.precision import activations_of, kv_cache_of
+from radquant.vision.encoding import encode_here
+from radquant.vision.features import Features
+from radquant.vision.handing import hand_out
+from radquant.vision.part import open_vision
+from radquant.vision.processors import load_processor
 
 TEMPLATE = "describe this image {indication}"
 # The window of the first layer: one that prompts of 30 tokens exceed, and one that they do not.
@@ -45,12 +50,35 @@ def reports(folder: Path) -> list[dict[str, Any]]:
     ]
 
 
-@pytest.fixture(scope="module", params=WINDOWS)
-def shown(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+class Shown(NamedTuple):
     """A model, its processor, five reports and their prompts."""
+
+    loaded: Loaded  # without the part that sees
+    plain: Any  # the whole model, by transformers alone
+    processor: Any
+    features: Features  # of the reports' images
+    rows: list[dict[str, Any]]
+    made: list[prompts.Prompt]
+
+
+def load_blind(directory: Path, **options: Any) -> Loaded:
+    """A model or checkpoint without the part that sees, which is handed features."""
+    loaded = load(directory, vision=False, **options)
+    assert not any("vision" in name for name, _ in loaded.model.named_parameters())
+    hand_out(loaded.model)
+    return loaded
+
+
+def seen_by(directory: Path, made: list[prompts.Prompt]) -> Features:
+    vision = open_vision(directory, torch.device("cpu"), torch.float32)
+    return encode_here(vision, [file for prompt in made for file in prompt.images])
+
+
+@pytest.fixture(scope="module", params=WINDOWS)
+def shown(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Shown:
     folder = tmp_path_factory.mktemp(request.param)
     directory = tiny_vision_model(folder / "model", sliding_window=WINDOWS[request.param])
-    loaded = load(directory)
+    loaded = load_blind(directory)
     processor = load_processor(directory, loaded.tokenizer)
     rows = reports(folder / "images")
     made = [
@@ -62,7 +90,8 @@ def shown(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
         )
         for row in rows
     ]
-    return loaded, processor, rows, made
+    plain = Gemma3ForConditionalGeneration.from_pretrained(directory).eval()
+    return Shown(loaded, plain, processor, seen_by(directory, made), rows, made)
 
 
 def plain_of(processor: Any, prompt: prompts.Prompt, row: dict[str, Any]) -> dict[str, Any]:
@@ -108,8 +137,8 @@ def plain_nll(model: Any, inputs: dict[str, Any], answer: list[int]) -> float:
     return float(losses[-len(answer) :].sum())
 
 
-def test_tokens_and_types_are_the_processors_own(shown: Any) -> None:
-    _, processor, rows, made = shown
+def test_tokens_and_types_are_the_processors_own(shown: Shown) -> None:
+    processor, rows, made = shown.processor, shown.rows, shown.made
     for row, prompt in zip(rows, made, strict=True):
         inputs = plain_of(processor, prompt, row)
         assert prompt.ids == inputs["input_ids"][0].tolist()
@@ -119,8 +148,8 @@ def test_tokens_and_types_are_the_processors_own(shown: Any) -> None:
     assert len({len(prompt.ids) for prompt in made}) > 3
 
 
-def test_the_shared_tokens_end_before_an_image(shown: Any) -> None:
-    _, _, _, made = shown
+def test_the_shared_tokens_end_before_an_image(shown: Shown) -> None:
+    made = shown.made
     first = min(prompt.types.index(1) for prompt in made)
     shared = batching.shared_prefix(made)
     assert shared == made[0].ids[:first]
@@ -137,10 +166,10 @@ def prefixes(loaded: Loaded, made: list[prompts.Prompt]) -> list[Prefix]:
     return [NOTHING, shared] if shared.length else [NOTHING]
 
 
-def test_outputs_equal_plain_greedy_decoding(shown: Any) -> None:
-    loaded, processor, rows, made = shown
+def test_outputs_equal_plain_greedy_decoding(shown: Shown) -> None:
+    loaded, plain, processor, features, rows, made = shown
     expected = [
-        plain_greedy(loaded.model, plain_of(processor, prompt, row), 10)
+        plain_greedy(plain, plain_of(processor, prompt, row), 10)
         for prompt, row in zip(made, rows, strict=True)
     ]
     assert len(set(map(tuple, expected))) > 1
@@ -148,42 +177,42 @@ def test_outputs_equal_plain_greedy_decoding(shown: Any) -> None:
     for prefix in prefixes(loaded, made):
         for batches in ([made], [made[:2], made[2:]]):
             outputs, _ = engine.generate_batches(
-                loaded.model, loaded.tokenizer, config, batches, prefix=prefix, processor=processor
+                loaded.model, loaded.tokenizer, config, batches, prefix=prefix, features=features
             )
             for output, tokens in zip(outputs, expected, strict=True):
                 text = loaded.tokenizer.decode(tokens, skip_special_tokens=True).strip()
                 assert (output.text, output.tokens) == (text, len(tokens))
 
 
-def test_nll_equals_a_plain_computation(shown: Any) -> None:
-    loaded, processor, rows, made = shown
+def test_nll_equals_a_plain_computation(shown: Shown) -> None:
+    loaded, plain, processor, features, rows, made = shown
     expected = [
-        plain_nll(loaded.model, plain_of(processor, prompt, row), prompt.answer_ids)
+        plain_nll(plain, plain_of(processor, prompt, row), prompt.answer_ids)
         for prompt, row in zip(made, rows, strict=True)
     ]
     for prefix in prefixes(loaded, made):
         for members in (slice(0, 5), slice(0, 1), slice(3, 5)):
             found = transformers_likelihood.answer_nll(
-                loaded.model, made[members], 0, prefix, processor
+                loaded.model, made[members], 0, prefix, features
             )
             assert found == pytest.approx(expected[members], rel=2e-5)
 
 
-def test_images_matter_and_see_themselves_whole(shown: Any) -> None:
+def test_images_matter_and_see_themselves_whole(shown: Shown) -> None:
     """What the two tests above rely on: other pixels, or causal image tokens, give other scores."""
-    loaded, processor, rows, made = shown
-    inputs = plain_of(processor, made[1], rows[1])
-    right = plain_nll(loaded.model, inputs, made[1].answer_ids)
+    plain, rows, made = shown.plain, shown.rows, shown.made
+    inputs = plain_of(shown.processor, made[1], rows[1])
+    right = plain_nll(plain, inputs, made[1].answer_ids)
     swapped = inputs | {"pixel_values": inputs["pixel_values"].flip(0)}
     causal = inputs | {"token_type_ids": torch.zeros_like(inputs["token_type_ids"])}
     for wrong in (swapped, causal):
-        change = plain_nll(loaded.model, wrong, made[1].answer_ids) / right - 1
+        change = plain_nll(plain, wrong, made[1].answer_ids) / right - 1
         assert abs(change) > 2e-4  # ten times what they allow
 
 
-def test_a_stored_prefix_stands_before_images(shown: Any) -> None:
+def test_a_stored_prefix_stands_before_images(shown: Shown) -> None:
     """Keys and values of tokens 1 and 5 in front are what the tokens themselves are."""
-    loaded, processor, rows, made = shown
+    loaded, plain, processor, features, rows, made = shown
     front = (5, 1)
     with torch.inference_mode():
         cache = loaded.model(torch.tensor([front]), use_cache=True).past_key_values
@@ -204,9 +233,9 @@ def test_a_stored_prefix_stands_before_images(shown: Any) -> None:
         inputs = plain_of(processor, prompt, row)
         inputs["input_ids"] = torch.cat([torch.tensor([front]), inputs["input_ids"][:, 1:]], 1)
         inputs["token_type_ids"] = F.pad(inputs["token_type_ids"], (1, 0))
-        expected.append(plain_nll(loaded.model, inputs, prompt.answer_ids))
+        expected.append(plain_nll(plain, inputs, prompt.answer_ids))
     for prefix in (start, whole):
-        found = transformers_likelihood.answer_nll(loaded.model, placed, 0, prefix, processor)
+        found = transformers_likelihood.answer_nll(loaded.model, placed, 0, prefix, features)
         assert found == pytest.approx(expected, rel=2e-5)
 
 
@@ -219,21 +248,23 @@ ROUNDINGS = [
 ]
 
 
-def test_batches_change_nothing_in_other_precisions(shown: Any, tmp_path: Path) -> None:
+def test_batches_change_nothing_in_other_precisions(shown: Shown, tmp_path: Path) -> None:
     """Packed, rotated, with rounded inputs and cache: a batch scores as each report by itself."""
-    loaded, processor, _, made = shown
+    loaded, features, made = shown.loaded, shown.features, shown.made
     samples = write_samples(tmp_path)
-    source = Path(loaded.model.name_or_path)
+    source = Path(shown.plain.name_or_path)
     checkpoint = store(source, tmp_path / "rotated", *ROTATED, "--calibration", str(samples))
-    original = transformers_likelihood.answer_nll(loaded.model, made, 0, NOTHING, processor)
+    original = transformers_likelihood.answer_nll(loaded.model, made, 0, NOTHING, features)
     for activations, cache in ROUNDINGS:
-        packed = load(checkpoint, rounding=activations_of(activations), kv_cache=kv_cache_of(cache))
+        packed = load_blind(
+            checkpoint, rounding=activations_of(activations), kv_cache=kv_cache_of(cache)
+        )
         prefix = begin(packed, 60)
-        together = transformers_likelihood.answer_nll(packed.model, made, 0, prefix, processor)
+        together = transformers_likelihood.answer_nll(packed.model, made, 0, prefix, features)
         alone = [
-            transformers_likelihood.answer_nll(
-                packed.model, [one], 0, begin(packed, 60), processor
-            )[0]
+            transformers_likelihood.answer_nll(packed.model, [one], 0, begin(packed, 60), features)[
+                0
+            ]
             for one in made
         ]
         assert together == pytest.approx(alone, rel=2e-3)
@@ -259,8 +290,8 @@ def test_only_language_layers_are_packed(tmp_path: Path) -> None:
     assert processor.image_seq_length == 4
 
 
-def one_prompt(shown: Any, row: dict[str, Any], limit: int | None = None) -> prompts.Prompt:
-    loaded, processor, _, made = shown
+def one_prompt(shown: Shown, row: dict[str, Any], limit: int | None = None) -> prompts.Prompt:
+    loaded, processor, made = shown.loaded, shown.processor, shown.made
     return prompts.chat_prompt(
         *(loaded.tokenizer, TEMPLATE, row, [], "findings", limit),
         images=made[0].images,
@@ -268,8 +299,8 @@ def one_prompt(shown: Any, row: dict[str, Any], limit: int | None = None) -> pro
     )
 
 
-def test_prompts_that_cannot_be_shown_images(shown: Any) -> None:
-    _, _, rows, made = shown
+def test_prompts_that_cannot_be_shown_images(shown: Shown) -> None:
+    rows, made = shown.rows, shown.made
     for text in ("see <start_of_image>", "see <image_soft_token>"):
         with pytest.raises(UserError, match=r"report r0: its prompt says \d times that an"):
             one_prompt(shown, rows[0] | {"indication": text})
@@ -279,8 +310,8 @@ def test_prompts_that_cannot_be_shown_images(shown: Any) -> None:
         one_prompt(shown, rows[0], room - 1)
 
 
-def test_the_hash_is_of_text_and_images(shown: Any) -> None:
-    loaded, _, _, made = shown
+def test_the_hash_is_of_text_and_images(shown: Shown) -> None:
+    loaded, made = shown.loaded, shown.made
     row = {"id": "a", "indication": "cough", "findings": ""}
     plain = prompts.chat_prompt(loaded.tokenizer, TEMPLATE, row, [], "findings")
     found = {plain.hash, *(prompt.hash for prompt in made)}

@@ -16,7 +16,7 @@ import numpy as np
 
 from radquant.dicom import MAX_BYTES
 from radquant.errors import UserError
-from radquant.files import sha256_file
+from radquant.files import read_table, sha256_file
 from radquant.pixels import Shown, kind_of, shown
 
 COLUMN = "images"  # of data/train.csv and data/eval.csv
@@ -76,6 +76,25 @@ def image_files(row: Mapping[str, Any], column: str, root: Path) -> tuple[ImageF
                 "image folder; give its path from there"
             )
     return tuple(_image_file(root, name, report, column) for name in names)
+
+
+def listed_images(reports: Path, image_root: str | None) -> list[ImageFile]:
+    """The images of all reports of a table (.csv), in its order; the files are there.
+
+    Raises UserError as `image_files` does, and without a folder, a column or a report.
+    """
+    if image_root is None:
+        raise UserError("--image-root is missing; give the folder that the images lie in")
+    root = Path(image_root)
+    if not root.is_dir():
+        raise UserError(f"the image folder {root} does not exist or is not a folder")
+    table = read_table(reports, require=["id"])
+    if COLUMN not in table.columns:
+        raise UserError(f"{reports} has no column {COLUMN!r}, which --image-root needs")
+    rows = [
+        {"id": name, COLUMN: cell} for name, cell in zip(table["id"], table[COLUMN], strict=True)
+    ]
+    return [file for row in rows for file in image_files(row, COLUMN, root)]
 
 
 def _is_file_name(name: str) -> bool:

@@ -1,14 +1,20 @@
 """The model of a packed checkpoint: its packed layers put where its linear layers were."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from radquant.checkpoints.fitting import check_tied, empty_model, found_names, refuse_converted
+from radquant.checkpoints.fitting import (
+    check_fit,
+    check_tied,
+    empty_model,
+    found_names,
+    refuse_converted,
+)
 from radquant.errors import UserError
 from radquant.model_checks import FLOATS, check_model
 from radquant.model_files import CONFIG, StoredTensor
@@ -110,12 +116,49 @@ def dense_like_packed(
     return None
 
 
+Part = Callable[[Any], Callable[[str], bool]]  # of a model: which of its tensors, by their names
+
+
+def whole(model: Any) -> Callable[[str], bool]:
+    return lambda name: True
+
+
+def build_original(
+    config: Any,
+    directory: Path,
+    dtype: torch.dtype,
+    trust_remote_code: bool = False,
+    part: Part = whole,
+) -> nn.Module:
+    """Build the `part` of an original model on the CPU in `dtype`; the rest is on the meta device.
+
+    config: its transformers config. Nothing but the part's tensors is read.
+    """
+    config.dtype = dtype
+    stored = check_model(directory)
+    model = empty_model(config, trust_remote_code)
+    check_fit(model, stored, directory)
+    names, _, converted = found_names(model, stored, directory)
+    wanted = part(model)
+    converted = {name: own for name, own in converted.items() if wanted(own)}
+    refuse_converted(model, converted, directory)
+    chosen = {own: stored[name] for name, own in names.items() if wanted(own)}
+    assign(model, chosen, dtype, directory)
+    use_generation_config(model, directory)
+    return model
+
+
 def build_packed_model(
-    config: Any, directory: Path, dtype: torch.dtype, trust_remote_code: bool = False
+    config: Any,
+    directory: Path,
+    dtype: torch.dtype,
+    trust_remote_code: bool = False,
+    part: Part = whole,
 ) -> nn.Module:
     """Build the model of a packed checkpoint on the CPU; packed layers stay packed.
 
-    config: the checkpoint's transformers config. Tensors that are not packed get `dtype`.
+    config: the checkpoint's transformers config. Tensors that are not packed get `dtype`. part:
+    what is read; the rest is on the meta device.
     """
     settings = read_settings(directory, config.quantization_config)
     online = online_rotations(config.quantization_config)
@@ -134,7 +177,10 @@ def build_packed_model(
     names, doubles, converted = found_names(model, asked, directory, spare)
     refuse_converted(model, converted, directory)
     check_tied(model, stored, names, doubles)
+    wanted = part(model)
     for layer, suffixes in packed.items():
+        if not wanted(names.get(f"{layer}.weight", "")):
+            continue
         tensors = {suffix: stored[name] for suffix, name in suffixes.items()}
         own = settings.of(layer)
         assert own is not None
@@ -142,7 +188,8 @@ def build_packed_model(
     for name, module in model.named_modules():
         if isinstance(module, QuantizedLinear) and ends_in(name, online):
             module.register_forward_pre_hook(rotate_input)
-    assign(model, {names[name]: stored[name] for name in plain if name in names}, dtype, directory)
+    chosen = {names[name]: stored[name] for name in plain if name in names and wanted(names[name])}
+    assign(model, chosen, dtype, directory)
     use_generation_config(model, directory)
     return model
 

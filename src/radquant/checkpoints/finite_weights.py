@@ -42,10 +42,13 @@ def require_finite_files(stored: Iterable[StoredTensor], dtype: torch.dtype | No
 
 
 def require_finite_model(model: nn.Module, directory: Path, dtype: torch.dtype) -> None:
-    """The same of a model that was loaded from `directory` in `dtype`, which costs no reading."""
+    """The same of a model that was loaded from `directory` in `dtype`, which costs no reading.
+
+    What is on the meta device was not loaded.
+    """
     tensors: Mapping[str, Tensor] = {**dict(model.named_parameters()), **dict(packed_parts(model))}
     for name, tensor in tensors.items():
-        if not is_finite(tensor):
+        if not tensor.is_meta and not is_finite(tensor):
             require_finite_files(stored_tensors(directory).values(), dtype)  # names the file
             raise UserError(
                 f"{directory}: {name} holds {first_not_finite(tensor)} once it is loaded; fetch or "

@@ -4,15 +4,16 @@ Every value is exactly the one that the file's blocks stand for. What the file h
 part of a model that sees images, lies beside it as safetensors, as the original has it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from radquant.checkpoints.building import assign, use_generation_config
+from radquant.checkpoints.building import Part, assign, use_generation_config, whole
 from radquant.checkpoints.fitting import empty_model, found_names, refuse_converted
+from radquant.checkpoints.parts import is_language
 from radquant.errors import UserError
 from radquant.gguf.keys import check_keys
 from radquant.gguf.reading import FLOAT_TYPES, GGUFModel, hugging_face_values, read_model
@@ -24,12 +25,17 @@ LANGUAGE = "language_model."  # before the names of the language part of a model
 
 
 def build_gguf_model(
-    config: Any, directory: Path, dtype: torch.dtype, trust_remote_code: bool = False
+    config: Any,
+    directory: Path,
+    dtype: torch.dtype,
+    trust_remote_code: bool = False,
+    part: Part = whole,
 ) -> nn.Module:
     """Build the model of a GGUF directory on the CPU, with a `ValueLinear` for each packed layer.
 
     config: the directory's transformers config, the original's. Tensors that are no packed linear
-    layer get `dtype`. Raises UserError unless the file holds all of the language model, and
+    layer get `dtype`. part: what is read of that beside the file; the rest is on the meta device.
+    Raises UserError unless the file holds all of the language model, and
     computes what the original's config.json says.
     """
     path = gguf_file(directory, config.quantization_config)
@@ -46,9 +52,32 @@ def build_gguf_model(
     own, _, converted = found_names(model, [*asked, *beside], path)
     refuse_converted(model, converted, path)
     fill(model, file, {own[name]: asked[name] for name in asked if name in own}, dtype)
-    assign(model, {own[name]: beside[name] for name in beside if name in own}, dtype, directory)
+    wanted = part(model)
+    chosen = {own[name]: beside[name] for name in beside if name in own and wanted(own[name])}
+    assign(model, chosen, dtype, directory)
     use_generation_config(model, directory)
     return model
+
+
+def build_beside_gguf(
+    config: Any, directory: Path, dtype: torch.dtype, trust_remote_code: bool = False
+) -> nn.Module:
+    """Build what lies beside the GGUF file of a directory; the rest is on the meta device."""
+    del config.quantization_config
+    config.dtype = dtype
+    model = empty_model(config, trust_remote_code)
+    beside = stored_tensors(directory)
+    own = names_beside_gguf(model, beside, directory)
+    assign(model, {own[name]: beside[name] for name in own}, dtype, directory)
+    return model
+
+
+def names_beside_gguf(model: Any, beside: Iterable[str], directory: Path) -> dict[str, str]:
+    """The model's own names of the part that sees, which lies beside a GGUF file: {stored: own}."""
+    language = set(filter(is_language(model), model.state_dict()))
+    own, _, converted = found_names(model, [*beside, *language], directory)
+    refuse_converted(model, converted, directory)
+    return {name: renamed for name, renamed in own.items() if renamed not in language}
 
 
 def fit_vocabulary(file: GGUFModel, names: Mapping[str, str], config: Any) -> None:

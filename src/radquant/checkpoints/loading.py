@@ -8,7 +8,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from radquant.checkpoints.building import build_packed_model, read_settings
+from radquant.checkpoints.building import (
+    build_original,
+    build_packed_model,
+    read_settings,
+    whole,
+)
 from radquant.checkpoints.finite_weights import require_finite_model
 from radquant.checkpoints.fitting import (
     check_fit,
@@ -18,6 +23,7 @@ from radquant.checkpoints.fitting import (
     open_config,
 )
 from radquant.checkpoints.gguf_model import build_gguf_model
+from radquant.checkpoints.parts import is_language, without_vision
 from radquant.checkpoints.writing import verify
 from radquant.errors import UserError
 from radquant.failures import loading
@@ -94,14 +100,16 @@ def load(
     trust_remote_code: bool = False,
     kv_cache: KVCache | None = None,
     lm_head: LMHead | None = None,
+    vision: bool = True,
 ) -> Loaded:
     """Load an original model or a packed checkpoint from `directory`.
 
     With `rounding` the input of every packed linear layer that it does not skip is quantized; the
     number of layers that really do so is measured by running a token, and must be all of them. A
     stored prefix and `kv_cache` take effect in the cache that `generation.prefix.begin` makes. With
-    `lm_head` the table of the vocabulary is rounded. Raises UserError for float16 if activations of
-    such models overflow in it.
+    `lm_head` the table of the vocabulary is rounded. Without `vision`, what makes features of
+    images is neither read nor part of the model, which is handed the features. Raises UserError for
+    float16 if activations of such models overflow in it.
     """
     from transformers.utils.logging import disable_progress_bar
 
@@ -115,20 +123,24 @@ def load(
     check_dtype(directory, config.to_dict(), str(dtype).removeprefix("torch."))
     quantization = getattr(config, "quantization_config", None)
     runtime = Runtime()
+    part = whole if vision else is_language
     if quantization:
         with loading(directory):
             runtime = read_runtime(directory, quantization)
     if is_gguf(quantization):
         with loading(directory):
-            model = build_gguf_model(config, directory, dtype, trust_remote_code)
+            model = build_gguf_model(config, directory, dtype, trust_remote_code, part)
     elif quantization:
         with loading(directory):
             said = read_settings(directory, quantization)
             rounding = as_stored(said.activations, rounding, "activations", directory)
             kv_cache = as_stored(said.kv_cache, kv_cache, "kv_cache", directory)
-            model = build_packed_model(config, directory, dtype, trust_remote_code)
+            model = build_packed_model(config, directory, dtype, trust_remote_code, part)
             scales: Any = model.cache_scales
             runtime = replace(runtime, cache_scales=scales)
+    elif not vision:
+        with loading(directory):
+            model = build_original(config, directory, dtype, trust_remote_code, is_language)
     else:
         check_fit(empty_model(config, trust_remote_code), stored, directory)
         with loading(directory):
@@ -145,6 +157,8 @@ def load(
                 f"{directory} has no weights for {min(found['missing_keys'])}; fetch or save the "
                 "model again"
             )
+    if not vision:
+        without_vision(model)
     require_finite_model(model, directory, dtype)
     model = model.eval().requires_grad_(False).to(device)
     packed = {name: m for name, m in model.named_modules() if isinstance(m, QuantizedLinear)}

@@ -27,6 +27,12 @@ class Images:
     # Whether it must be told which tokens are an image's, by token_type_ids.
     token_types: bool = False
     processing: Mapping[str, Any] = field(default_factory=dict)  # options of the image processor
+    # What it says beside `pixel_values` and the model is told: grids, sizes. Each is a tensor whose
+    # first dimension counts images.
+    inputs: tuple[str, ...] = ()
+    # Whether the model's get_image_features hands out one tensor; else a sequence of them, which
+    # its forward joins.
+    joined: bool = True
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from radquant.generation.prompting import prompts_of
 from radquant.generation.stage import Reading
 from radquant.generation.stage_records import common_record, writing_record
 from radquant.generation.tasks import Task, batches_of, check_ends
+from radquant.generation.vision import with_features
 from radquant.prompts import Prompt
 
 
@@ -37,7 +38,7 @@ def generate(
     engine, opened = open_precision(engine_name, wanted)
     check_ends(writing.max_new_tokens, opened.end_ids)
     made = prompts_of(opened, reading, writing.max_new_tokens)
-    task = task_of(opened, made, writing)
+    task = with_features(opened, task_of(opened, made, writing))
     done = engine.write(opened, task)
     order = {row["id"]: place for place, row in enumerate(reading.reports)}
     record = {

@@ -15,6 +15,7 @@ from radquant.generation.prompting import prompts_of
 from radquant.generation.stage import Reading
 from radquant.generation.stage_records import common_record
 from radquant.generation.tasks import Task, batches_of
+from radquant.generation.vision import with_features
 from radquant.prompts import Prompt
 
 
@@ -36,6 +37,7 @@ def likelihood(
         longest=max(len(prompt.ids) + len(prompt.answer_ids) for prompt in made),
         batch_size=batch_size,
     )
+    task = with_features(opened, task)
     done = engine.score(opened, task)
     places = [place for batch in plan for place in batch]
     nll = dict(zip(places, done.work.results, strict=True))

@@ -24,6 +24,7 @@ from radquant.generation.process_costs import waited_seconds
 from radquant.generation.prompting import prompts_of
 from radquant.generation.stage import Reading
 from radquant.generation.tasks import Done, Task
+from radquant.generation.vision import with_features
 from radquant.kernels.choice import KERNEL_ACTIVATIONS
 from radquant.model_files import weight_files
 from radquant.settings import engines
@@ -163,7 +164,7 @@ def get_ready(
     made = prompts_of(opened, reading, tokens)
     written = task_of(opened, made, Writing("", batch_size, tokens))
     # Nothing ends an answer but its length.
-    task = replace(written, label="", end_ids=None, stop=())
+    task = with_features(opened, replace(written, label="", end_ids=None, stop=()))
     done = engine.write(opened, first_tokens(task))
     why_not = SIMULATED if done.computed.simulated else None
     if why_not is None and not of_length(done, FIRST_TOKENS):

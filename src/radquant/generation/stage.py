@@ -37,6 +37,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--metrics", type=Path, required=True, metavar="JSON", help="record of measures to write")
 
 
+def add_features(parser: argparse.ArgumentParser) -> None:
+    help_text = (
+        "features of the reports' images, which encode_images.py made; without it they are encoded "
+        "here"
+    )
+    parser.add_argument("--features", type=Path, metavar="DIR", help=help_text)
+
+
 def add_engine_python(parser: argparse.ArgumentParser) -> None:
     help_text = "for an engine in an environment of its own: the Python of that (docs/engines.md)"
     parser.add_argument("--engine-python", type=Path, metavar="FILE", help=help_text)
@@ -73,6 +81,7 @@ def wanted_of(args: argparse.Namespace, settings: Any) -> Wanted:
         kv_cache=precision and precision.kv_cache,
         lm_head=precision and precision.lm_head,
         images=settings.corpus.image_root is not None,
+        features=getattr(args, "features", None),
         threads=settings.compute.threads,
         trust_remote_code=settings.model.trust_remote_code,
         date=settings.task.date,

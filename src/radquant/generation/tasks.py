@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from radquant.errors import UserError
 from radquant.prompts import Prompt
+
+if TYPE_CHECKING:
+    from radquant.vision.features import Features
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,7 @@ class Task:
     max_new_tokens: int = 0
     end_ids: tuple[int, ...] | None = ()  # None: nothing ends an answer but its length
     stop: tuple[str, ...] = ()
+    features: "Features | None" = None  # of the prompts' images; None where there are none
 
     @property
     def prompts(self) -> list[Prompt]:

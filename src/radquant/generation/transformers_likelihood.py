@@ -14,6 +14,7 @@ from radquant.generation.tasks import Task, Work
 from radquant.generation.vision import model_inputs
 from radquant.prompts import Prompt
 from radquant.token_texts import padding_id
+from radquant.vision.features import Features
 
 
 def answer_nll(
@@ -21,7 +22,7 @@ def answer_nll(
     prompts: Sequence[Prompt],
     pad_id: int,
     prefix: Prefix = NOTHING,
-    processor: Any = None,
+    features: Features | None = None,
 ) -> list[float]:
     """Return for each prompt of a batch −log p(answer | prompt), in nats, summed over its tokens.
 
@@ -33,7 +34,7 @@ def answer_nll(
     ids, mask = pad_left(sequences, prefix.length, pad_id, device)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
     longest = max(len(prompt.answer_ids) for prompt in prompts)
-    seen = model_inputs(processor, prompts, list(map(len, sequences)), prefix.length, model)
+    seen = model_inputs(features, prompts, list(map(len, sequences)), prefix.length, model)
     with torch.inference_mode():
         logits = model(
             input_ids=ids[:, prefix.length :],
@@ -50,7 +51,7 @@ def answer_nll(
         ]
 
 
-def score(loaded: Any, task: Task, processor: Any = None) -> Work:
+def score(loaded: Any, task: Task) -> Work:
     """The nats of every answer by the model of `loaded`."""
     model = loaded.model
     prefix = run_prefix(model, task.shared, task.longest, begin(loaded, task.longest))
@@ -60,7 +61,7 @@ def score(loaded: Any, task: Task, processor: Any = None) -> Work:
     too_large: list[int] = []
 
     def nats(part: Sequence[Prompt]) -> list[float]:
-        return answer_nll(loaded.model, part, pad, prefix, processor)
+        return answer_nll(loaded.model, part, pad, prefix, task.features)
 
     for batch in progress(task.batches, task.label, len(task.batches), "batches"):
         started = time.perf_counter()

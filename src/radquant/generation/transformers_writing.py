@@ -17,6 +17,7 @@ from radquant.generation.tasks import Output, Pace, Task, Work, check_ends, not_
 from radquant.generation.vision import model_inputs
 from radquant.prompts import Prompt
 from radquant.token_texts import padding_id
+from radquant.vision.features import Features
 
 
 def greedy_config(
@@ -49,12 +50,12 @@ def generate_batch(
     prompts: Sequence[Prompt],
     stop: Sequence[str] = (),
     prefix: Prefix = NOTHING,
-    processor: Any = None,
+    features: Features | None = None,
     pace: Pace | None = None,
 ) -> list[Output]:
     """Return the outputs of one batch of prompts, in their order.
 
-    processor: the model's own, for prompts with images. pace: gets this batch's added.
+    features: of the prompts' images. pace: gets this batch's added.
     """
     from transformers import LogitsProcessorList, StoppingCriteriaList
 
@@ -62,7 +63,7 @@ def generate_batch(
     ids, mask = pad_left([p.ids for p in prompts], prefix.length, config.pad_token_id, device)
     start = ids.shape[1]
     lengths = [len(prompt.ids) for prompt in prompts]
-    seen = model_inputs(processor, prompts, lengths, prefix.length, model)
+    seen = model_inputs(features, prompts, lengths, prefix.length, model)
     first = FirstToken()
     criteria = StoppingCriteriaList([first])
     if stop:
@@ -98,7 +99,7 @@ def generate_batches(
     batches: Iterable[Sequence[Prompt]],
     stop: Sequence[str] = (),
     prefix: Prefix = NOTHING,
-    processor: Any = None,
+    features: Features | None = None,
     too_large: list[int] | None = None,
     pace: Pace | None = None,
 ) -> tuple[list[Output], list[float]]:
@@ -112,7 +113,7 @@ def generate_batches(
     too_large = [] if too_large is None else too_large
 
     def write(part: Sequence[Prompt]) -> list[Output]:
-        return generate_batch(model, tokenizer, config, part, stop, prefix, processor, pace)
+        return generate_batch(model, tokenizer, config, part, stop, prefix, features, pace)
 
     for batch in batches:
         started = time.perf_counter()
@@ -123,7 +124,7 @@ def generate_batches(
     return outputs, seconds
 
 
-def write(loaded: Any, task: Task, processor: Any = None) -> Work:
+def write(loaded: Any, task: Task) -> Work:
     """Write the answers of all batches with the model of `loaded`."""
     model, tokenizer = loaded.model, loaded.tokenizer
     pad = padding_id(tokenizer, model.config.get_text_config().vocab_size)
@@ -135,7 +136,7 @@ def write(loaded: Any, task: Task, processor: Any = None) -> Work:
     work = progress(task.batches, task.label, len(task.batches), "batches")
     too_large: list[int] = []
     outputs, seconds = generate_batches(
-        model, tokenizer, config, work, task.stop, prefix, processor, too_large, pace
+        model, tokenizer, config, work, task.stop, prefix, task.features, too_large, pace
     )
     return Work(outputs, seconds, too_large, prefix.length - len(stored_ids(loaded)), pace)
 

@@ -1,58 +1,95 @@
-"""What a model with images gets beside tokens.
+"""What a model with images gets beside tokens: the images' features, and which tokens are theirs.
 
-A model family (`radquant.families`) says how its models are shown images. Some let the tokens of
-an image see each other in both directions; which these are is told to them by token types: 1 for an
-image's tokens, 0 for others.
+Some families let the tokens of an image see each other in both directions; which these are is told
+to them by token types: 1 for an image's tokens, 0 for others.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import torch
 
+from radquant import registry
+from radquant.checkpoints.loading import DTYPES, resolve_device
 from radquant.errors import UserError
-from radquant.families.images import check_takes_images
 from radquant.families.lookup import family_of
 from radquant.generation.batching import pad_left
-from radquant.image_files import read_image
+from radquant.generation.engines.kind import Opened
+from radquant.generation.tasks import Task
 from radquant.prompts import Prompt
+from radquant.vision.encoding import encode_here
+from radquant.vision.features import Features, open_features
+from radquant.vision.handing import handed
+from radquant.vision.part import open_vision, vision_hash
+from radquant.vision.processors import load_processor, processor_hash
+
+__all__ = ["features_for", "load_processor", "model_inputs", "with_features"]
 
 
-def load_processor(directory: str | Path, tokenizer: Any) -> Any:
-    """The model's own processor, with the image code that works in Pillow.
+def with_features(opened: Opened, task: Task) -> Task:
+    """The task with the features of its images, for an engine that computes in this process.
 
-    That is said, because transformers would take another where torchvision is installed, which
-    resizes a little differently. `tokenizer` gets the processor's chat template, which some models
-    have there alone.
+    Another sees the images itself.
     """
-    from transformers import AutoProcessor
+    engine = registry.load_kind(registry.ENGINES, opened.engine)
+    if engine.environment(resolve_device(opened.wanted.device).type) is not None:
+        return task
+    return replace(task, features=features_for(opened, task.prompts))
 
-    check_takes_images(directory)
-    try:
-        processor = AutoProcessor.from_pretrained(directory, backend="pil", local_files_only=True)
-    except Exception as error:  # any: its values go through code of each model type
-        raise UserError(
-            f"{directory} has no image processor that can be loaded ({type(error).__name__}); put "
-            "the original's preprocessor_config.json and processor_config.json there"
-        ) from None
-    if not processor.chat_template:
-        raise UserError(
-            f"{directory} has no chat template, which says where in a prompt an image goes; take "
-            "the model that is tuned for chats"
+
+def features_for(opened: Opened, prompts: Sequence[Prompt]) -> Features | None:
+    """The features of the images of all prompts: those that are stored, or encoded here and now.
+
+    None without images. Raises UserError for stored ones of another model, or where one is missing.
+    """
+    files = [image for prompt in prompts for image in prompt.images]
+    wanted = opened.wanted
+    if not files:
+        return None
+    if wanted.features is None:
+        device, dtype = resolve_device(wanted.device), DTYPES[opened.dtype]
+        vision = open_vision(
+            wanted.model, device, dtype, wanted.trust_remote_code, opened.processor
         )
-    tokenizer.chat_template = processor.chat_template
-    return processor
+        return encode_here(vision, files, "encode images")
+    features = open_features(wanted.features)
+    check_features(features, opened)
+    for file in files:
+        features.require(file)
+    return features
+
+
+def check_features(features: Features, opened: Opened) -> None:
+    """Raise UserError unless stored features are what the model itself would make of the images."""
+    wanted = opened.wanted
+    own = {
+        "weights of the part that sees": vision_hash(wanted.model, wanted.trust_remote_code),
+        "image processor": processor_hash(opened.processor),
+        "dtype": opened.dtype,
+    }
+    stored = (features.vision, features.processor, features.dtype)
+    for (name, value), other in zip(own.items(), stored, strict=True):
+        if value != other:
+            raise UserError(
+                f"the features in {features.directory} were made by another {name} than that of "
+                f"{wanted.model}; give the features that scripts/encode_images.py makes with it"
+            )
 
 
 def model_inputs(
-    processor: Any, prompts: Sequence[Prompt], lengths: Sequence[int], prefix: int, model: Any
+    features: Features | None,
+    prompts: Sequence[Prompt],
+    lengths: Sequence[int],
+    prefix: int,
+    model: Any,
 ) -> dict[str, torch.Tensor]:
     """What `model` gets of the images of a batch; nothing if there are none.
 
-    lengths: tokens of each whole sequence. prefix: tokens that all begin with, in a cache already;
-    none is an image's. Returns pixel_values [images, 3, height, width] in the model's dtype. If the
-    family takes token types, token_type_ids int64 [B, T] come with them, for the layout of
+    features: of all of them; the model hands them out in the place of its own
+    (`vision.handing.hand_out`). lengths: tokens of each whole sequence. prefix: tokens that all
+    begin with, in a cache already; none is an image's. If the family takes token types,
+    token_type_ids int64 [B, T] come with what `vision.handing.handed` returns, for the layout of
     `pad_left`, prefix included: masks look them up by place in the whole sequence.
     """
     files = [image for prompt in prompts for image in prompt.images]
@@ -60,11 +97,9 @@ def model_inputs(
         return {}
     shown = family_of(model.config.model_type).images
     assert shown is not None  # load_processor refuses other models
-    pixels = processor.image_processor(
-        [read_image(file) for file in files], **shown.processing, return_tensors="pt"
-    )["pixel_values"]
+    assert features is not None
     device = torch.device(model.device)
-    inputs = {"pixel_values": pixels.to(device, model.dtype)}
+    inputs = handed([features.of(file) for file in files], device, model.dtype)
     if shown.token_types:
         types = [
             prompt.types + (0,) * (length - len(prompt.types))

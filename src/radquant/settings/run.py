@@ -10,6 +10,7 @@ from radquant.settings.compute import Compute
 from radquant.settings.corpus import Corpus
 from radquant.settings.generation import Generation
 from radquant.settings.given import AnyCheckpoint, Given, has_recipe
+from radquant.settings.images import Images
 from radquant.settings.llama_cpp import ByLlamaCpp, is_by_llama_cpp
 from radquant.settings.model import Model
 from radquant.settings.precision import STATIC, Precision, same_rounding
@@ -79,6 +80,7 @@ class Run(Seeded):
         {ORIGINAL: Precision(checkpoint=ORIGINAL)},
         description="What is compared; a checkpoint and what happens at run time",
     )
+    images: Images = Field(Images(), description="How images are encoded, where the task has some")
     generation: Generation = Field(Generation(), description="How the model writes")
     scoring: Scoring = Field(Scoring(), description="Who finds the entities and relations")
     statistics: Statistics = Field(

@@ -8,6 +8,7 @@ from radquant.settings.compute import Compute
 from radquant.settings.corpus import Corpus
 from radquant.settings.generation import Generation
 from radquant.settings.given import Given
+from radquant.settings.images import Images
 from radquant.settings.llama_cpp import ByLlamaCpp
 from radquant.settings.model import Model
 from radquant.settings.options import Part
@@ -28,6 +29,7 @@ ROUNDING = Part("precision", Precision, without=("checkpoint", "engine"))
 # What of a precision the timed section is told of it.
 TIMED = Part("precision", Precision, without=("checkpoint",))
 MACHINE = Part("compute", Compute, only=("device", "threads"))
+IMAGE_ROOT = Part("corpus", Corpus, only=("image_root",))
 WRITTEN = Part("generation", Generation, only=("reports",))
 
 FETCH_MODEL = (Part("model", Model, without=("name",)),)
@@ -38,7 +40,7 @@ FETCH_CORPUS = (
 FETCH_TEXTS = (Part("texts", HubTexts, without=("column",)),)
 CLEAN = (
     Part("task", Task, only=("inputs", "target")),
-    Part("corpus", Corpus, only=("image_root",)),
+    IMAGE_ROOT,
     Part("cleaning", Cleaning),
     Part("evaluation", Evaluation),
     SEED,
@@ -98,10 +100,17 @@ EVALUATE = (
 LIKELIHOOD = (
     ROUNDING,
     TARGET_AND_DATE,
-    Part("corpus", Corpus, only=("image_root",)),
+    IMAGE_ROOT,
     Part("generation", Generation, only=("examples", "examples_max_words", "batch_size")),
     SEED,
     Part("compute", Compute),
+    CODE_OF_MODEL,
+)
+# Of the run, nothing that decides what is written or how weights are rounded.
+ENCODE_IMAGES = (
+    IMAGE_ROOT,
+    Part("images", Images),
+    Part("compute", Compute, without=("engine",)),
     CODE_OF_MODEL,
 )
 GENERATE = (

@@ -30,6 +30,7 @@ class Wanted:
     kv_cache: KVCache | None = None
     lm_head: LMHead | None = None
     images: bool = False  # whether prompts show some
+    features: Path | None = None  # folder of the images' features; None: they are encoded here
     threads: int = 1
     trust_remote_code: bool = False
     chat_template: Path | None = None  # in the place of the model's own
@@ -41,7 +42,10 @@ class Wanted:
 
     @cached_property
     def loaded(self) -> "Loaded":
-        """The model, loaded here in this precision when it is first asked for."""
+        """The model, loaded here in this precision when it is first asked for.
+
+        Where prompts show images, it is without the part that sees: it is handed their features.
+        """
         from radquant.checkpoints.loading import load, resolve_device, resolve_dtype
 
         device = resolve_device(self.device)
@@ -53,6 +57,7 @@ class Wanted:
             self.trust_remote_code,
             self.kv_cache,
             self.lm_head,
+            vision=not self.images,
         )
 
 

@@ -24,11 +24,14 @@ def why_not(wanted: Wanted) -> str | None:
 
 def load(wanted: Wanted) -> Opened:
     from radquant.generation.loaded_models import opened_here
-    from radquant.generation.vision import load_processor
     from radquant.kernels.choice import use_kernels
+    from radquant.vision.handing import hand_out
+    from radquant.vision.processors import load_processor
 
-    loaded = wanted.loaded
-    processor = load_processor(wanted.model, loaded.tokenizer) if wanted.images else None
+    loaded, processor = wanted.loaded, None
+    if wanted.images:
+        processor = load_processor(wanted.model, loaded.tokenizer)
+        hand_out(loaded.model)
     use_kernels(loaded)
     return opened_here(wanted, processor=processor)
 
@@ -38,9 +41,7 @@ def write(opened: Opened, task: Task) -> Done:
     from radquant.generation.loaded_models import measured
 
     loaded = opened.wanted.loaded
-    return measured(
-        opened, task, lambda: transformers_writing.write(loaded, task, opened.processor)
-    )
+    return measured(opened, task, lambda: transformers_writing.write(loaded, task))
 
 
 def score(opened: Opened, task: Task) -> Done:
@@ -48,9 +49,7 @@ def score(opened: Opened, task: Task) -> Done:
     from radquant.generation.loaded_models import measured
 
     loaded = opened.wanted.loaded
-    return measured(
-        opened, task, lambda: transformers_likelihood.score(loaded, task, opened.processor)
-    )
+    return measured(opened, task, lambda: transformers_likelihood.score(loaded, task))
 
 
 def server(wanted: Wanted, address: Address) -> Command | None:

@@ -1,0 +1,97 @@
+"""Images, encoded once: what the language model of every precision reads in their place."""
+
+from radquant.image_digest import images_digest
+from radquant.settings.given import has_recipe
+from radquant.settings.recipe import OWN
+
+WITH_IMAGES = SETTINGS.task.image_column is not None
+# Reports by what their images are for, tables with the columns id and images.
+SHOWN_REPORTS = {"evaluation": "results/data/eval.csv"}
+
+
+def has_own_vision(checkpoint):
+    """Return whether a checkpoint's vision part may be another than the original's: recipes of this
+    program leave it as it is."""
+    if checkpoint == "original":
+        return True
+    it = SETTINGS.checkpoints[checkpoint]
+    return not (has_recipe(it) and it.tool == OWN)
+
+
+def encoder_of(checkpoint):
+    """Return whose vision part encodes the images that a checkpoint is shown."""
+    return checkpoint if has_own_vision(checkpoint) else "original"
+
+
+def features_directory(checkpoint, purpose="evaluation"):
+    return f"results/features/{encoder_of(checkpoint)}/{purpose}"
+
+
+def feature_files(checkpoint, purpose="evaluation"):
+    """Return the files that stand for the features that a checkpoint reads; none without images."""
+    if not WITH_IMAGES:
+        return []
+    count = SETTINGS.images.shards
+    directory = features_directory(checkpoint, purpose)
+    return [f"{directory}/shard-{i}-of-{count}.parquet" for i in range(1, count + 1)]
+
+
+def features_option(checkpoint, purpose="evaluation"):
+    """Return the option that names them."""
+    directory = features_directory(checkpoint, purpose)
+    return options(features=directory if WITH_IMAGES else None)
+
+
+def encode_options(wildcards):
+    model = options(model=model_directory(wildcards.encoder), shard=wildcards.shard)
+    return f"{model} {settings_for(stages.ENCODE_IMAGES)}"
+
+
+if WITH_IMAGES:
+
+    # Image files are no inputs, see `radquant.image_digest`; their contents are a parameter.
+    def images_of(wildcards):
+        kept = Path(f"results/features/.{wildcards.purpose}.images.json")
+        reports = Path(SHOWN_REPORTS[wildcards.purpose])
+        return images_digest(reports, Path(SETTINGS.corpus.image_root), kept)
+
+    rule encode_images:
+        input:
+            code=code("encode_images.py"),
+            reports=lambda wildcards: SHOWN_REPORTS[wildcards.purpose],
+            model=lambda wildcards: model_files(wildcards.encoder),
+            verified=lambda wildcards: (
+                []
+                if wildcards.encoder == "original"
+                else ancient(f"results/verification/{wildcards.encoder}.json")
+            ),
+            # What both have in common is then encoded already.
+            first=lambda wildcards: (
+                []
+                if wildcards.encoder == "original"
+                else ancient(feature_files("original", wildcards.purpose))
+            ),
+            checked=ancient(CHECKED_PROMPTS),
+        output:
+            table="results/features/{encoder}/{purpose}/shard-{shard}-of-{shards}.parquet",
+            metrics="results/features/{encoder}/{purpose}/shard-{shard}-of-{shards}.json",
+        log:
+            "results/logs/encode_images/{encoder}/{purpose}/shard-{shard}-of-{shards}.log",
+        wildcard_constraints:
+            encoder=one_of(["original", *filter(has_own_vision, SETTINGS.checkpoints)]),
+            purpose=one_of(SHOWN_REPORTS),
+            shard=r"\d+",
+            shards=str(SETTINGS.images.shards),
+        threads: THREADS
+        resources:
+            mem_mb=memory(8000),
+            runtime=240,
+            gpu=GPUS,
+        params:
+            versions=versions(),
+            images=images_of,
+            options=encode_options,
+        shell:
+            "{PYTHON} {input.code[0]:q} --reports {input.reports} {params.options}"
+            " --store results/features/store --output {output.table}"
+            " --metrics {output.metrics} 2>&1 | tee {log} >&2"
