@@ -2,8 +2,8 @@
 
 The model is Gemma 3 270M with a small random vision tower before it, whose features are scaled to
 the size of embedded tokens. What it writes means nothing of an image, and images are random, too.
-But its language layers are a real model's, and they read images as MedGemma's do. Measured is the loss on
-the reports' own tokens behind an image, beside the original's.
+But its language layers are a real model's, and they read images as MedGemma's do. Measured is the
+loss on the reports' own tokens behind an image, beside the original's.
 """
 
 import argparse
@@ -32,8 +32,11 @@ from radquant.files import read_table, write_table, write_text
 
 PROMPT = "Describe this chest X-ray."
 SIZE, PATCH, TOKENS = 112, 14, 16  # pixels, pixels of a patch, tokens of an image
-SPECIAL = {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>"}
-IMAGE = "<image_soft_token>"
+SPECIAL = {
+    "boi_token": "<start_of_image>",
+    "eoi_token": "<end_of_image>",
+    "image_token": "<image_soft_token>",
+}
 TEMPLATE = (
     "{{ bos_token }}{% for turn in messages %}{% if turn['content'] is string %}"
     "{{ turn['content'] }}{% else %}{% for part in turn['content'] %}"
@@ -68,8 +71,7 @@ def make_model(gemma: Path, output: Path) -> None:
     """Gemma 3 270M behind a random vision tower, with its processor."""
     from transformers import AutoModelForCausalLM
 
-    tokenizer = AutoTokenizer.from_pretrained(gemma)
-    tokenizer.add_special_tokens({"additional_special_tokens": [*SPECIAL.values(), IMAGE]})
+    tokenizer = AutoTokenizer.from_pretrained(gemma, extra_special_tokens=SPECIAL)
     ids = {name: tokenizer.convert_tokens_to_ids(token) for name, token in SPECIAL.items()}
     text = AutoModelForCausalLM.from_pretrained(gemma, dtype=torch.bfloat16)
     vision = SiglipVisionConfig(
@@ -87,7 +89,7 @@ def make_model(gemma: Path, output: Path) -> None:
         mm_tokens_per_image=TOKENS,
         boi_token_index=ids["boi_token"],
         eoi_token_index=ids["eoi_token"],
-        image_token_index=tokenizer.convert_tokens_to_ids(IMAGE),
+        image_token_index=ids["image_token"],
     )
     text.resize_token_embeddings(len(tokenizer))
     model = Gemma3ForConditionalGeneration(config).to(torch.bfloat16)
@@ -104,8 +106,6 @@ def make_model(gemma: Path, output: Path) -> None:
     projector.mm_input_projection_weight *= ratio.to(torch.bfloat16)
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.save_pretrained(output)
-    tokenizer.boi_token, tokenizer.eoi_token = SPECIAL.values()
-    tokenizer.image_token, tokenizer.image_token_id = IMAGE, config.image_token_index
     pixels = Gemma3ImageProcessorPil(size={"height": SIZE, "width": SIZE})
     processor = Gemma3Processor(
         image_processor=pixels,
