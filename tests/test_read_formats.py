@@ -22,7 +22,7 @@ from radquant.errors import UserError
 from radquant.files import read_json
 from radquant.packed.formats import check_tensors, settings_of, unpack
 from radquant.packed.in_memory import quantized_layer
-from radquant.packed.linear import QuantizedLinear
+from radquant.packed.linear import PackedLinear, QuantizedLinear
 from radquant.runtime.activations import quantize_activations
 from radquant.settings.precision import Activations
 
@@ -70,6 +70,15 @@ def test_every_value_is_the_programs_own(name: str) -> None:
     with safe_open(LAYERS, "pt") as file:
         expected = file.metadata()[name].split()[0]
     assert hashlib.sha256(values.numpy().tobytes()).hexdigest() == expected
+
+
+def test_layers_of_gemv_lie_in_memory_as_others() -> None:
+    """Packed along the inputs in the file, and along the outputs for the kernels here."""
+    config, (outputs, inputs) = CONFIGS["awq-gemv"]
+    settings, tensors = settings_of(config), stored("awq-gemv")
+    layer = quantized_layer(tensors, settings, inputs, outputs)
+    assert isinstance(layer, PackedLinear)
+    assert torch.equal(layer.dequantize().T, unpack(tensors, settings).dequantize())
 
 
 @pytest.mark.parametrize("block", [None, (32, 16)])

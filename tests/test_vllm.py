@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 from test_compressed_checkpoints import checkpoint
-from tiny_models import store, tiny_llama
+from tiny_models import store, tiny_llama, write_samples
 from tiny_reports import model_and_splits, run_script
 from workflow_helpers import copy_repository, dry_run
 
@@ -192,6 +192,12 @@ def directory_with(folder: Path, quantization: Any = None, **others: Any) -> Pat
             "8-bit integers with zero points",
         ),
         (eight_bits("float", "float-quantized", False), {}, "bfloat16", "FP8 weights on this CPU"),
+        (
+            eight_bits("float", "float-quantized", strategy="tensor"),
+            {},
+            "bfloat16",
+            "one scale a layer",
+        ),
     ],
 )
 def test_a_checkpoint_that_would_be_wrong(tmp_path, quantization, others, dtype, said) -> None:
@@ -372,7 +378,8 @@ def test_vllm_writes_what_transformers_writes(data: Path, tmp_path: Path, form: 
     if form == "w8a8":
         checkpoint(tmp_path / "original", tmp_path / form, {"": "w8a8"})
     elif form != "original":
-        store(tmp_path / "original", tmp_path / form, *RECIPES[form])
+        samples = ["--calibration", str(write_samples(tmp_path))] if form == "fp8" else []
+        store(tmp_path / "original", tmp_path / form, *RECIPES[form], *samples)
     for split in ("train.csv", "eval.csv"):
         shutil.copy(data / split, tmp_path)
     own = {"vllm": ["--engine-python", os.environ["RADQUANT_TEST_VLLM"]], "transformers": []}

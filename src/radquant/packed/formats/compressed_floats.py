@@ -313,6 +313,8 @@ def vllm_problem(settings: Settings, on_cpu: bool) -> str | None:
     """Words that follow "vLLM cannot …"."""
     if on_cpu and (settings.type != FP8 or settings.activations is None):
         return f"multiply by {settings.type.upper()} weights on this CPU; run it on a GPU"
+    if on_cpu and settings.layout == TENSOR:  # it gives layers that it joins one scale
+        return "multiply on a CPU by FP8 weights with one scale a layer; use one a channel"
     return None
 
 
