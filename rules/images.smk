@@ -49,18 +49,13 @@ if WITH_IMAGES:
             code=code("encode_images.py"),
             reports=lambda wildcards: SHOWN_REPORTS[wildcards.purpose],
             model=lambda wildcards: model_files(wildcards.encoder),
-            verified=lambda wildcards: (
-                []
-                if wildcards.encoder == "original"
-                else ancient(f"results/verification/{wildcards.encoder}.json")
-            ),
-            # What both have in common is then encoded already.
+            # What both have in common is then encoded already. Not ancient, nor is any other input:
+            # where a job before it reruns, Snakemake does not look at the parameters of this one.
             first=lambda wildcards: (
                 []
                 if wildcards.encoder == "original"
-                else ancient(feature_files("original", wildcards.purpose))
+                else feature_files("original", wildcards.purpose)
             ),
-            checked=ancient(CHECKED_PROMPTS),
         output:
             table="results/features/{encoder}/{purpose}/shard-{shard}-of-{shards}.parquet",
             metrics="results/features/{encoder}/{purpose}/shard-{shard}-of-{shards}.json",

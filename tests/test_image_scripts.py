@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import runpy
 import shutil
 import sys
@@ -18,6 +19,7 @@ from tiny_models import SCRIPTS, tiny_llama
 from workflow_helpers import copy_repository, errors, finish, snakemake
 
 from radquant.files import read_json
+from radquant.vision.features import open_features
 
 PROMPT = "describe this image"
 FINDINGS = ["the lungs are clear .", "no acute effusion .", "heart size is normal ."]
@@ -262,6 +264,27 @@ def test_what_goes_with_images_and_what_does_not(
     assert not (tmp_path / "original").exists()
 
 
+FEATURES = "results/features/original/evaluation"
+
+
+def unchanged_and_changed_images(run: Path) -> None:
+    """Neither a touched image nor another prompt encodes images; another image does."""
+    plan = ("-n", "--quiet", "none", "--configfile", "own.yaml", "--config")
+    name = pd.read_csv(run / "results" / "data" / "eval.csv")["images"].iloc[0].split(";")[0]
+    path = run / "images" / name
+    os.utime(path, (1, 1))
+    (run / "prompts" / "own.txt").write_text(f"{PROMPT} findings")
+    found = snakemake(run, *plan, 'generation={"prompt": "prompts/own.txt", "batch_size": 3}')
+    assert found.returncode == 0, found.stderr
+    assert "rule generate:" in found.stdout
+    assert "rule encode_images:" not in found.stdout
+    before = path.read_bytes()
+    write_png(path.with_suffix(".png"), 255 - random_gray(99)).rename(path)
+    found = snakemake(run, *plan, 'generation={"prompt": "prompts/own.txt"}')
+    assert "rule encode_images:" in found.stdout
+    path.write_bytes(before)
+
+
 @pytest.mark.slow
 def test_the_workflow_shows_images(tmp_path: Path) -> None:
     run = copy_repository(tmp_path / "run")
@@ -299,8 +322,12 @@ def test_the_workflow_shows_images(tmp_path: Path) -> None:
     assert "Images were made what a model is shown by these steps: " in report
     assert "report.html has small copies of the images: names, dates and numbers that are" in report
     assert 'id="image-0">data:image/jpeg;base64,' in (run / "results" / "report.html").read_text()
+    assert "Images were encoded once, by the original's vision part" in report
     summary = (run / "results" / "summary.json").read_text()
     assert '"as it is"' in summary
+    encoded = json.loads(summary)["performance"]["encoding"]["original"]
+    assert encoded["images"] == len(open_features(run / FEATURES).listed) > 5
+    unchanged_and_changed_images(run)
     assert ".png" not in summary
     assert read_json(run / "results" / "likelihood" / "original.json")["images"] > 5
     # Calibration sees images, too, and its features are those of its own reports.
