@@ -14,6 +14,7 @@ GEMMA4: dict[str, Any] = {
     "attention_k_eq_v": True,
     "hidden_size_per_layer_input": 0,
     "sliding_window": 8,
+    "use_bidirectional_attention": "vision",
     "layer_types": ["sliding_attention", "full_attention"],
 }
 ROTARY = {"rope_type": "default", "rope_theta": 1e4}
@@ -76,12 +77,13 @@ def image_config(kind: str, text: dict[str, Any]) -> Any:
             )
         case "mistral3":
             inner = transformers.Ministral3Config(**text, head_dim=32)
-            vision = transformers.PixtralVisionConfig(**TOWER)
+            vision = transformers.PixtralVisionConfig(**TOWER | {"image_size": 32})
             return transformers.Mistral3Config(
                 vision_config=vision, text_config=inner, image_token_index=IMAGE, **tied
             )
         case "gemma4":
             vision = TOWER | {"num_key_value_heads": 2, "head_dim": 16, "pooling_kernel_size": 2}
+            vision["position_embedding_size"] = 64
             tokens = {"image_token_id": IMAGE, "video_token_id": 48, "audio_token_id": 47}
             return transformers.Gemma4Config(
                 text_config=transformers.Gemma4TextConfig(**text | GEMMA4),
