@@ -111,7 +111,7 @@ def test_what_is_not_in_the_registry_is_unknown(
     assert unsupported(loaded, None) == "it does not know models of type 'toy'"
     with pytest.raises(UserError, match="GPTQModel cannot quantize there, a model of type toy"):
         check_model_type("gptqmodel", "toy", "there")
-    with pytest.raises(UserError, match=r"no images \(only 'gemma3', MedGemma's type, is\)"):
+    with pytest.raises(UserError, match=r"no images \(only 'gemma3', MedGemma's type, .* are\)"):
         check_takes_images(toy)
     assert 'dtype="float16"' in card_of(toy)
     check_checkpoint(toy, "float16", on_cpu=True)
@@ -159,7 +159,7 @@ def test_tools_and_images_follow_the_file(toy: Path, tmp_path: Path) -> None:
         check_model_type("autoawq", "toy", "there")
     assert check_takes_images(toy).known_from == "Toy"
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
-    said = r"\(only 'gemma3', MedGemma's type, and 'toy', Toy's type, are\)"
+    said = r"\(only 'gemma3', MedGemma's type, .*[^d] 'mistral3', .* and 'toy', Toy's type, are\)"
     with pytest.raises(UserError, match=said):
         check_takes_images(tmp_path)
 

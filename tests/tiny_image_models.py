@@ -5,6 +5,14 @@ from typing import Any
 import transformers
 
 IMAGE = 49
+QWEN3_5: dict[str, Any] = {
+    "head_dim": 32,
+    "layer_types": ["linear_attention", "full_attention"],
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 32,
+    "linear_value_head_dim": 64,
+}
 # A layer of each kind of attention; those that see all tokens have wider heads, and no values of
 # their own.
 GEMMA4: dict[str, Any] = {
@@ -62,6 +70,12 @@ def image_config(kind: str, text: dict[str, Any]) -> Any:
                 vision_config=vision,
                 **QWEN_TOKENS,
                 **tied,
+            )
+        case "qwen3_5":
+            inner = qwen_text(text | QWEN3_5)
+            vision = WITH_GRIDS | {"num_position_embeddings": 16}
+            return transformers.Qwen3_5Config(
+                text_config=inner, vision_config=vision, **QWEN_TOKENS, **tied
             )
         case "llava":
             inner = transformers.LlamaConfig(**text)

@@ -16,6 +16,7 @@ QWEN = ("<vision>", "</vision>", "<|vision_start|>", "<|video_pad|>", "<|image_p
 MARKS: dict[str, tuple[str, tuple[str, ...], dict[str, int]]] = {
     "qwen2_5_vl": (QWEN[4], QWEN, {"image_token": 49, "video_token": 48}),
     "qwen3_vl": (QWEN[4], QWEN, {"image_token": 49, "video_token": 48}),
+    "qwen3_5": (QWEN[4], QWEN, {"image_token": 49, "video_token": 48}),
     "llava": ("<image>", ("<a>", "<b>", "<c>", "<d>", "<image>"), {"image_token": 49}),
     "internvl": (
         "<IMG_CONTEXT>",
@@ -42,6 +43,7 @@ MARKS: dict[str, tuple[str, tuple[str, ...], dict[str, int]]] = {
 SIZES: dict[str, dict[str, Any]] = {
     "qwen2_5_vl": {"patch_size": 4, "size": {"shortest_edge": 64, "longest_edge": 800}},
     "qwen3_vl": {"patch_size": 4, "size": {"shortest_edge": 64, "longest_edge": 800}},
+    "qwen3_5": {"patch_size": 4, "size": {"shortest_edge": 64, "longest_edge": 800}},
     "internvl": {"size": {"height": 16, "width": 16}, "max_patches": 3},
     "mistral3": {"patch_size": 4, "size": {"longest_edge": 32}},
     "gemma4": {"patch_size": 4, "pooling_kernel_size": 2, "max_soft_tokens": 70},
@@ -84,8 +86,8 @@ def image_processor(kind: str) -> Any:
     if kind == "llava":
         square = {"height": 16, "width": 16}
         return transformers.CLIPImageProcessorPil(size={"shortest_edge": 16}, crop_size=square)
-    module = {"qwen2_5_vl": "qwen2_vl", "qwen3_vl": "qwen2_vl", "internvl": "got_ocr2"}
-    name = module.get(kind, "pixtral" if kind == "mistral3" else kind)
+    modules = {"internvl": "got_ocr2", "mistral3": "pixtral", "gemma4": "gemma4"}
+    name = modules.get(kind, "qwen2_vl")
     classes = {"qwen2_vl": "Qwen2VL", "got_ocr2": "GotOcr2", "pixtral": "Pixtral"}
     code = importlib.import_module(f"transformers.models.{name}.image_processing_pil_{name}")
     return getattr(code, f"{classes.get(name, 'Gemma4')}ImageProcessorPil")(**SIZES[kind])

@@ -107,6 +107,7 @@ MODEL_FAMILIES: dict[str, str] = {
     "gemma4_text": "radquant.families.gemma4",
     "gemma4": "radquant.families.gemma4_images",
     "qwen2_5_vl": "radquant.families.qwen2_5_vl_images",
+    "qwen3_5": "radquant.families.qwen3_5_images",
     "qwen3_vl": "radquant.families.qwen3_vl_images",
     "llava": "radquant.families.llava_images",
     "internvl": "radquant.families.internvl_images",

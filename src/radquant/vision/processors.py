@@ -56,7 +56,7 @@ def without_videos(directory: str | Path, tokenizer: Any, module: str, name: str
     def check(self: Any, part: str, given: Any) -> Any:
         return None if given is None else whole.check_argument_for_proper_class(self, part, given)
 
-    of_images = type(name, (whole,), {"check_argument_for_proper_class": check})
+    of_images: Any = type(name, (whole,), {"check_argument_for_proper_class": check})
     images = AutoImageProcessor.from_pretrained(directory, backend="pil", local_files_only=True)
     # Some classes add tokens to their tokenizer.
     parts = {"image_processor": images, "tokenizer": deepcopy(tokenizer)}
