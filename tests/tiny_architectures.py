@@ -75,6 +75,18 @@ KNOWN: dict[str, tuple[str, dict[str, Any]]] = {
     },
     "gemma4": ("", {}),
 }
+# Whose experts are two tensors of three dimensions in transformers' class.
+MIXTURES: dict[str, tuple[str, dict[str, Any]]] = {
+    "qwen3_moe": (
+        "Qwen3Moe",
+        {
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 32,
+            "mlp_only_layers": [],
+        },
+    ),
+}
 UNKNOWN: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt_neox": ("GPTNeoX", {}),
     "stablelm": ("StableLm", {}),
@@ -89,7 +101,7 @@ def tiny_model(kind: str, dtype: torch.dtype = torch.float32, **changed: Any) ->
     changed: other values of its (text) configuration.
     """
     torch.manual_seed(0)
-    name, usual = {**KNOWN, **UNKNOWN}[kind]
+    name, usual = {**KNOWN, **MIXTURES, **UNKNOWN}[kind]
     changed = usual | changed
     if kind == "gemma3":
         inner = transformers.Gemma3TextConfig(**TEXT | KNOWN["gemma3_text"][1] | changed)
@@ -111,7 +123,7 @@ def tiny_model(kind: str, dtype: torch.dtype = torch.float32, **changed: Any) ->
                 parameter.copy_(torch.exp(torch.randn_like(parameter)) * random_signs(parameter))
             elif parameter_name.endswith("bias"):
                 parameter.normal_()
-            else:
+            elif not parameter_name.endswith("A_log"):  # of which decays are an exponential
                 parameter.mul_(8)
             parameter.copy_(parameter.to(dtype).float())
     return model.eval().requires_grad_(False)

@@ -94,6 +94,7 @@ MODEL_FAMILIES: dict[str, str] = {
     "qwen2_5_vl_text": "radquant.families.like_llama",
     "qwen3_vl_text": "radquant.families.like_llama",
     "qwen3_5_text": "radquant.families.qwen3_5",
+    "qwen3_moe": "radquant.families.qwen3_moe",
     "granite": "radquant.families.granite",
     "olmo2": "radquant.families.olmo2",
     "olmo3": "radquant.families.olmo2",
