@@ -24,7 +24,8 @@ from radquant.settings.recipe import Recipe
 from radquant.verification.checkpoints import verify_weights
 
 FAMILIES = ["qwen3_5_text", "granite", "olmo2", "olmo3", "cohere", "cohere2", "gemma4_text"]
-FAMILIES += ["qwen2_5_vl", "qwen3_vl", "llava", "internvl", "mistral3", "gemma4"]
+FAMILIES += ["qwen2_5_vl", "qwen3_vl", "llava", "internvl", "mistral3", "gemma4", "qwen3_5"]
+FAMILIES += ["qwen3_moe"]
 GEMM_ORDER = [0, 4, 1, 5, 2, 6, 3, 7]  # the nibble of each of eight columns
 SIZE = 32
 

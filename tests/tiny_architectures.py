@@ -7,7 +7,7 @@ from unittest import mock
 
 import torch
 import transformers
-from tiny_image_models import GEMMA4, image_config
+from tiny_image_models import GEMMA4, QWEN3_5, image_config
 from torch import nn
 
 from radquant.families.architectures import Architecture
@@ -49,17 +49,7 @@ KNOWN: dict[str, tuple[str, dict[str, Any]]] = {
     "smollm3": ("SmolLM3", {"no_rope_layers": [1, 0]}),
     "qwen2": ("Qwen2", {**SLIDING, "use_sliding_window": True}),
     "qwen3": ("Qwen3", {"head_dim": 32}),
-    "qwen3_5_text": (
-        "Qwen3_5Text",
-        {
-            "head_dim": 32,
-            "layer_types": ["linear_attention", "full_attention"],
-            "linear_num_key_heads": 2,
-            "linear_num_value_heads": 4,
-            "linear_key_head_dim": 32,
-            "linear_value_head_dim": 64,
-        },
-    ),
+    "qwen3_5_text": ("Qwen3_5Text", QWEN3_5),
     "granite": (
         "Granite",
         {
@@ -79,8 +69,23 @@ KNOWN: dict[str, tuple[str, dict[str, Any]]] = {
     "gemma3_text": ("Gemma3Text", {**SLIDING, "head_dim": 32}),
     "gemma3": ("Gemma3", {}),
     "gemma4_text": ("Gemma4Text", GEMMA4),
-    **{kind: ("", {}) for kind in ("qwen2_5_vl", "qwen3_vl", "llava", "internvl", "mistral3")},
+    **{
+        kind: ("", {})
+        for kind in ("qwen2_5_vl", "qwen3_vl", "qwen3_5", "llava", "internvl", "mistral3")
+    },
     "gemma4": ("", {}),
+}
+# Whose experts are two tensors of three dimensions in transformers' class.
+MIXTURES: dict[str, tuple[str, dict[str, Any]]] = {
+    "qwen3_moe": (
+        "Qwen3Moe",
+        {
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 32,
+            "mlp_only_layers": [],
+        },
+    ),
 }
 UNKNOWN: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt_neox": ("GPTNeoX", {}),
@@ -96,7 +101,7 @@ def tiny_model(kind: str, dtype: torch.dtype = torch.float32, **changed: Any) ->
     changed: other values of its (text) configuration.
     """
     torch.manual_seed(0)
-    name, usual = {**KNOWN, **UNKNOWN}[kind]
+    name, usual = {**KNOWN, **MIXTURES, **UNKNOWN}[kind]
     changed = usual | changed
     if kind == "gemma3":
         inner = transformers.Gemma3TextConfig(**TEXT | KNOWN["gemma3_text"][1] | changed)
@@ -118,7 +123,7 @@ def tiny_model(kind: str, dtype: torch.dtype = torch.float32, **changed: Any) ->
                 parameter.copy_(torch.exp(torch.randn_like(parameter)) * random_signs(parameter))
             elif parameter_name.endswith("bias"):
                 parameter.normal_()
-            else:
+            elif not parameter_name.endswith("A_log"):  # of which decays are an exponential
                 parameter.mul_(8)
             parameter.copy_(parameter.to(dtype).float())
     return model.eval().requires_grad_(False)

@@ -5,6 +5,14 @@ from typing import Any
 import transformers
 
 IMAGE = 49
+QWEN3_5: dict[str, Any] = {
+    "head_dim": 32,
+    "layer_types": ["linear_attention", "full_attention"],
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 32,
+    "linear_value_head_dim": 64,
+}
 # A layer of each kind of attention; those that see all tokens have wider heads, and no values of
 # their own.
 GEMMA4: dict[str, Any] = {
@@ -14,6 +22,7 @@ GEMMA4: dict[str, Any] = {
     "attention_k_eq_v": True,
     "hidden_size_per_layer_input": 0,
     "sliding_window": 8,
+    "use_bidirectional_attention": "vision",
     "layer_types": ["sliding_attention", "full_attention"],
 }
 ROTARY = {"rope_type": "default", "rope_theta": 1e4}
@@ -62,6 +71,12 @@ def image_config(kind: str, text: dict[str, Any]) -> Any:
                 **QWEN_TOKENS,
                 **tied,
             )
+        case "qwen3_5":
+            inner = qwen_text(text | QWEN3_5)
+            vision = WITH_GRIDS | {"num_position_embeddings": 16}
+            return transformers.Qwen3_5Config(
+                text_config=inner, vision_config=vision, **QWEN_TOKENS, **tied
+            )
         case "llava":
             inner = transformers.LlamaConfig(**text)
             vision = transformers.CLIPVisionConfig(**TOWER)
@@ -76,12 +91,13 @@ def image_config(kind: str, text: dict[str, Any]) -> Any:
             )
         case "mistral3":
             inner = transformers.Ministral3Config(**text, head_dim=32)
-            vision = transformers.PixtralVisionConfig(**TOWER)
+            vision = transformers.PixtralVisionConfig(**TOWER | {"image_size": 32})
             return transformers.Mistral3Config(
                 vision_config=vision, text_config=inner, image_token_index=IMAGE, **tied
             )
         case "gemma4":
             vision = TOWER | {"num_key_value_heads": 2, "head_dim": 16, "pooling_kernel_size": 2}
+            vision["position_embedding_size"] = 64
             tokens = {"image_token_id": IMAGE, "video_token_id": 48, "audio_token_id": 47}
             return transformers.Gemma4Config(
                 text_config=transformers.Gemma4TextConfig(**text | GEMMA4),

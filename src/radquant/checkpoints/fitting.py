@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from radquant.checkpoints.experts import Experts, experts_apart, take_apart
 from radquant.errors import UserError
 from radquant.failures import about, is_out_of_memory
 from radquant.model_checks import FLOATS
@@ -85,6 +86,8 @@ def empty_model(config: Any, trust_remote_code: bool = False) -> nn.Module:
         raise UserError(
             f"no model of type {config.model_type!r} can be built of {where}: {about(error)}"
         ) from None
+    if path := experts_apart(config):
+        take_apart(model, path)
     return model.eval().requires_grad_(False)
 
 
@@ -124,6 +127,8 @@ def found_names(
     rules = get_model_conversion_mapping(model)
     renamings = [rule for rule in rules if isinstance(rule, WeightRenaming)]
     converters = [rule for rule in rules if not isinstance(rule, WeightRenaming)]
+    if any(isinstance(module, Experts) for module in model.modules()):  # which are as in the files
+        converters = []
     own = model.state_dict()
     tied = set(getattr(model, "all_tied_weights_keys", None) or ())
     ignored = [*HARMLESS, *(getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ())]

@@ -54,6 +54,9 @@ class Architecture:
     # Linear layers that some decoder layers lack: where layers differ (attention of two kinds), the
     # table has the groups of all, and a layer those that it has linear layers of.
     optional: tuple[str, ...] = ()
+    # The module of a mixture's experts in a decoder layer; "{}" in a group's names is each expert's
+    # number.
+    experts: str = ""
     # Keys of config.json that must not be set: with them, layers are called in other ways.
     unless: tuple[str, ...] = ()
     # Modules inside a decoder layer whose matrices stay as they are, as embeddings and heads do.

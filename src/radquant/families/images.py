@@ -24,4 +24,6 @@ def those_with_images() -> str:
     """The model types that are shown images, in words."""
     found = {kind: family_of(kind).images for kind in model_types(lambda f: f.images is not None)}
     named = [f"{kind!r}, {images.known_from}'s type," for kind, images in found.items() if images]
-    return f"{' and '.join(named)} {'is' if len(named) == 1 else 'are'}"
+    if len(named) == 1:
+        return f"{named[0]} is"
+    return f"{' '.join(named[:-1])} and {named[-1]} are"

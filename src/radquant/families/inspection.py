@@ -35,7 +35,7 @@ def architecture_of(config: Any, model: nn.Module) -> Architecture:
             )
     check_blocks(layers, path, table)
     if table is not None:
-        return replace(table, decoder_layers=path)
+        return replace(with_experts(table, layers[0]), decoder_layers=path)
     known = model_types(lambda family: family.architecture is not None)
     print(
         f"warning: nothing is known about models of type {kind!r}, so AWQ cannot scale weights by "
@@ -43,6 +43,24 @@ def architecture_of(config: Any, model: nn.Module) -> Architecture:
         file=sys.stderr,
     )
     return inspected(layers[0], path)
+
+
+def with_experts(table: Architecture, layer: nn.Module) -> Architecture:
+    """The table with a group of each expert for those of all; the same where there are none."""
+    if not table.experts:
+        return table
+    groups: list[Group] = []
+    for group in table.groups:
+        if "{}" not in group.linears[0]:
+            groups.append(group)
+            continue
+        for number, _ in layer.get_submodule(table.experts).named_children():
+            source = group.source
+            if isinstance(source, Rows):
+                source = replace(source, linear=source.linear.format(number))
+            linears = tuple(name.format(number) for name in group.linears)
+            groups.append(replace(group, linears=linears, source=source))
+    return replace(table, groups=tuple(groups))
 
 
 def find_decoder_layers(config: Any, model: nn.Module) -> str:
@@ -189,6 +207,16 @@ def not_converted(model: nn.Module, architecture: Architecture) -> list[str]:
     return [
         *(f"{at}.{name}".lstrip(".") if name in ambiguous else name for at, name in kept),
         *(name for name in architecture.kept if any(each.endswith(name) for each in inside)),
+        *routers(decoder_layers(model, architecture)[0], architecture),
+    ]
+
+
+def routers(layer: nn.Module, architecture: Architecture) -> list[str]:
+    """The modules that send tokens to experts, which are linear layers to serving engines."""
+    if not architecture.experts:
+        return []
+    return [
+        name for name in architecture.kept if not isinstance(layer.get_submodule(name), nn.Linear)
     ]
 
 

@@ -330,6 +330,8 @@ def group_scale(
         rows = row_range(layer, group.source)
         source_width = rows.stop - rows.start
     channels = source_channels(source_width, weights[0].shape[1], head_dim).to(weights[0].device)
+    if not statistics.tokens:  # an expert that no calibration token was sent to
+        return torch.ones(source_width, device=weights[0].device), channels
     if recipe.transform == SMOOTH:
         return smooth_scale(weights, statistics.largest, channels, source_width), channels
     chosen = activations_for(group, recipe.activations)

@@ -173,7 +173,7 @@ def place_of_broken(layer: nn.Module, linear: str, inputs: Inputs) -> str:
         for index in range(len(inputs.arguments)):
             found.clear()
             inputs.run(layer, index)
-            if not found[0].all():
+            if found and not found[0].all():
                 number = index if inputs.prefix else index + 1  # the prefix itself comes first
                 token = int(found[0].int().argmin()) + 1
                 return f" (first in sample {number}, token {token})"

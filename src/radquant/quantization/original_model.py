@@ -15,7 +15,16 @@ from radquant.families.architectures import Architecture
 from radquant.families.inspection import architecture_of, decoder_layers, layer_linears
 from radquant.model_checks import check_model
 from radquant.model_files import StoredTensor, quantization_of, read_config
-from radquant.settings.recipe import INT, INTEGER_GROUP_SIZES, WHOLE_ROW, Recipe, mixture, widths
+from radquant.settings.recipe import (
+    AUTO,
+    INT,
+    INTEGER_GROUP_SIZES,
+    NONE,
+    WHOLE_ROW,
+    Recipe,
+    mixture,
+    widths,
+)
 
 
 @dataclass(frozen=True)
@@ -66,6 +75,8 @@ def check_recipe(model: nn.Module, architecture: Architecture, recipe: Recipe) -
         for index, layer in enumerate(decoder_layers(model, architecture))
         for name, linear in layer_linears(layer, architecture).items()
     ]
+    if architecture.experts:
+        check_of_experts(recipe)
     if not linears:
         raise UserError("the model has no linear layers to quantize")
     for name, linear in linears:
@@ -85,3 +96,18 @@ def check_recipe(model: nn.Module, architecture: Architecture, recipe: Recipe) -
                         f"{bits} bits; this model cannot be packed"
                     )
     return len(linears)
+
+
+def check_of_experts(recipe: Recipe) -> None:
+    """Raise UserError for what is not known of experts, which see tokens of many texts at once."""
+    asked = {
+        "activations": recipe.activations is not None,
+        "prefix": recipe.prefix == AUTO,
+        "transform": recipe.transform != NONE,
+        "an average of bits": mixture(recipe) is not None,
+    }
+    for key, set_ in asked.items():
+        if set_:
+            raise UserError(
+                f"{key} is not known for mixtures of experts; leave it out of the recipe"
+            )
