@@ -84,7 +84,20 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         *("--group-size", 32, "--calibration", folder / "samples.parquet", "--device", "cpu"),
         *("--output", folder / "checkpoint"),
     )
+    encode(folder, folder / "features", 2)
     return folder
+
+
+def encode(data: Path, folder: Path, shards: int) -> None:
+    """Encode the evaluation's images by the script, in so many jobs."""
+    for shard in range(1, shards + 1):
+        stem = folder / f"shard-{shard}-of-{shards}"
+        run_script(
+            *("encode_images", "--model", data / "original", "--reports", data / "eval.csv"),
+            *("--image-root", data / "images", "--device", "cpu", "--store", data / "store"),
+            *("--shards", shards, "--shard", shard),
+            *("--output", f"{stem}.parquet", "--metrics", f"{stem}.json"),
+        )
 
 
 def shown(name: str, data: Path, out: Path, *options: object, model: str = "checkpoint") -> Any:
@@ -145,6 +158,11 @@ def test_outputs_and_likelihoods_are_of_the_report_alone(
     whole, record = shown("generate", data, tmp_path / "a", "--batch-size", 4, *more, model=model)
     alone, _ = shown("generate", data, tmp_path / "b", "--batch-size", 1, *more, model=model)
     pd.testing.assert_frame_equal(whole, alone)
+    stored = ("--features", data / "features")
+    read, _ = shown(
+        "generate", data, tmp_path / "e", "--batch-size", 4, *more, *stored, model=model
+    )
+    pd.testing.assert_frame_equal(whole, read)
     evaluation = pd.read_csv(data / "eval.csv").set_index("id")
     names = evaluation["images"].str.split(";")
     assert record["images"] == names.str.len().sum() > 5
@@ -164,6 +182,8 @@ def test_outputs_and_likelihoods_are_of_the_report_alone(
     many, measured = shown("likelihood", data, tmp_path / "c", "--batch-size", 4, model=model)
     one, _ = shown("likelihood", data, tmp_path / "d", "--batch-size", 1, model=model)
     np.testing.assert_allclose(many["nll"], one["nll"], rtol=1e-5)
+    again, _ = shown("likelihood", data, tmp_path / "f", "--batch-size", 4, *stored, model=model)
+    pd.testing.assert_frame_equal(many, again)
     assert measured["images"] == record["images"]
     words = evaluation["findings"].str.findall(r"\w+|\S").str.len()
     assert (many["tokens"] == words).all()

@@ -13,7 +13,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -192,13 +191,3 @@ def relative(store: Path, directory: Path) -> str:
 
 def tokens_of(features: ImageFeatures) -> int:
     return int(features.embeddings.shape[0])
-
-
-def summed(records: list[dict[str, Any]]) -> dict[str, Any]:
-    """What the shards of one encoding cost together."""
-    return {
-        "images": sum(record["images"] for record in records),
-        "seconds": sum(record["seconds"] for record in records),
-        "cpu_seconds": sum(record["cpu_seconds"] for record in records),
-        "peak_process_bytes": max(record["peak_process_bytes"] for record in records),
-    }
