@@ -48,16 +48,19 @@ def test_folding_leaves_the_function_unchanged(
 
     path = architecture.decoder_layers
     scaled = [group for group in architecture.groups if group.source is not None]
-    assert len(scaled) >= 3
+    assert len(scaled) >= 2
     names = {name for group in scaled for name in group.linears}
     names |= {group.source.linear for group in scaled if isinstance(group.source, Rows)}
+    beside = {f"{name}.weight" for group in scaled for name in group.beside}  # rounded when stored
     for name, parameter in model.named_parameters():
         changed = not torch.equal(parameter, before[name])
         inner = name.removeprefix(f"{path}.").partition(".")[2]  # without the layer's number
         linear, _, kind_of = inner.rpartition(".")
         if name.startswith(f"{path}.") and linear in names and kind_of == "weight":
             assert changed, name  # its input was scaled, or its output
-        elif changed:  # norms and biases, and what is stored of them loses nothing
+        elif (
+            changed and inner not in beside
+        ):  # norms and biases, and what is stored of them loses nothing
             assert name.startswith(f"{path}."), name
             assert torch.equal(parameter, parameter.to(storage).float()), name
 

@@ -31,7 +31,8 @@ UNCHANGED = 1e-4  # relative change of the logits in float32
 # 40 = 20·2, 160 = 20·8.
 WIDTHS = {"hidden_size": 96, "intermediate_size": 160}
 FOLDED = ["llama", "mistral", "ministral3", "smollm3", "qwen2", "qwen3", "phi3", "gemma"]
-ONLINE = ["gemma2", "gemma3_text", "gemma3"]
+FOLDED += ["granite"]
+ONLINE = ["gemma2", "gemma3_text", "gemma3", "olmo2", "olmo3", "cohere", "cohere2"]
 
 
 def odd_widths(kind: str) -> dict[str, Any]:

@@ -7,10 +7,11 @@ from unittest import mock
 
 import torch
 import transformers
+from tiny_image_models import GEMMA4, image_config
 from torch import nn
 
 from radquant.families.architectures import Architecture
-from radquant.families.inspection import decoder_layers, head_dim_of, linear_of
+from radquant.families.inspection import decoder_layers, head_dim_of, linear_of, of_layer
 from radquant.quantization.awq import scale_group
 from radquant.quantization.calibration_statistics import InputStatistics
 from radquant.settings.recipe import Recipe
@@ -48,11 +49,38 @@ KNOWN: dict[str, tuple[str, dict[str, Any]]] = {
     "smollm3": ("SmolLM3", {"no_rope_layers": [1, 0]}),
     "qwen2": ("Qwen2", {**SLIDING, "use_sliding_window": True}),
     "qwen3": ("Qwen3", {"head_dim": 32}),
+    "qwen3_5_text": (
+        "Qwen3_5Text",
+        {
+            "head_dim": 32,
+            "layer_types": ["linear_attention", "full_attention"],
+            "linear_num_key_heads": 2,
+            "linear_num_value_heads": 4,
+            "linear_key_head_dim": 32,
+            "linear_value_head_dim": 64,
+        },
+    ),
+    "granite": (
+        "Granite",
+        {
+            "embedding_multiplier": 3.0,
+            "attention_multiplier": 0.1,
+            "residual_multiplier": 0.3,
+            "logits_scaling": 2.0,
+        },
+    ),
+    "olmo2": ("Olmo2", {}),
+    "olmo3": ("Olmo3", SLIDING),
+    "cohere": ("Cohere", {"use_qk_norm": True, "logit_scale": 0.25}),
+    "cohere2": ("Cohere2", {**SLIDING, "head_dim": 32}),
     "phi3": ("Phi3", {"sliding_window": 8}),
     "gemma": ("Gemma", {"head_dim": 32}),
     "gemma2": ("Gemma2", {**SLIDING, "head_dim": 32, "attention_bias": True}),
     "gemma3_text": ("Gemma3Text", {**SLIDING, "head_dim": 32}),
     "gemma3": ("Gemma3", {}),
+    "gemma4_text": ("Gemma4Text", GEMMA4),
+    **{kind: ("", {}) for kind in ("qwen2_5_vl", "qwen3_vl", "llava", "internvl", "mistral3")},
+    "gemma4": ("", {}),
 }
 UNKNOWN: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt_neox": ("GPTNeoX", {}),
@@ -78,9 +106,12 @@ def tiny_model(kind: str, dtype: torch.dtype = torch.float32, **changed: Any) ->
             mm_tokens_per_image=4,
             image_token_index=49,
         )
+    elif not name:
+        config = image_config(kind, TEXT | changed)
     else:
         config = getattr(transformers, f"{name}Config")(**TEXT | changed)
-    model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    auto = transformers.AutoModelForCausalLM if name else transformers.AutoModelForImageTextToText
+    model = auto.from_config(config, dtype=torch.float32)
     with torch.no_grad():
         for parameter_name, parameter in model.named_parameters():
             if "norm" in parameter_name:  # channels of very different size, as in real models
@@ -112,7 +143,7 @@ def observed(
     handles, statistics = [], []
     for layer in layers:
         statistics.append([])
-        for group in architecture.groups:
+        for group in of_layer(layer, architecture).groups:
             linear = linear_of(layer, group.linears[0])
             of_group = InputStatistics.empty(linear.in_features, CPU)
             statistics[-1].append(of_group)
@@ -146,8 +177,9 @@ def change_by_folding(
     with observed(blocks, architecture) as statistics:
         before = logits_of(model)
     head_dim = head_dim_of(model.config)
-    for layer, of_layer in zip(blocks, statistics, strict=True):
-        for group, of_group in zip(architecture.groups, of_layer, strict=True):
+    for layer, of_one in zip(blocks, statistics, strict=True):
+        groups = of_layer(layer, architecture).groups
+        for group, of_group in zip(groups, of_one, strict=True):
             with mock.patch("radquant.quantization.awq.search_scale", search):
                 scale_group(layer, group, of_group, RECIPE, head_dim, storage)
     return float((logits_of(model) - before).norm() / before.norm())

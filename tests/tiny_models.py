@@ -55,6 +55,12 @@ def tiny_llama(
             else:
                 parameter.mul_(8)
     model.to(dtype).save_pretrained(directory)
+    tiny_tokenizer(directory, vocabulary)
+    return directory
+
+
+def tiny_tokenizer(directory: Path, vocabulary: Iterable[str] = WORDS) -> None:
+    """Save a tokenizer that knows these words."""
     words = Tokenizer(models.WordLevel({w: i for i, w in enumerate(vocabulary)}, unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer = PreTrainedTokenizerFast(
@@ -65,7 +71,6 @@ def tiny_llama(
         pad_token="<pad>",
     )
     tokenizer.save_pretrained(directory)
-    return directory
 
 
 def more_words(texts: Iterable[str]) -> list[str]:

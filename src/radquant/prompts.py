@@ -128,7 +128,11 @@ def chat_prompt(
     frame = frame_of(tokenizer, date) if has_chat_template(tokenizer) else Frame()
     text = prompt_text(tokenizer, [joined(parts) for parts in said], frame, date, len(images))
     named = f"report {row['id']}"
-    read = _with_image_tokens(processor, text, len(images), named) if images else text
+    read = text
+    if images:
+        from radquant.image_prompts import with_image_tokens
+
+        read = with_image_tokens(processor, text, images, named)
     reports = _spans_of_reports(tokenizer, read, said, named)
     _check_marks(tokenizer, said, frame, named)
     ids = prompt_ids(tokenizer, read, reports)
@@ -249,22 +253,6 @@ def _check_held(
         )
     reports = [part.text for parts in said for part in parts if part.of_report]
     return sum(unknown_tokens(tokenizer, each) for each in reports) if lost else 0
-
-
-def _with_image_tokens(processor: Any, text: str, count: int, named: str) -> str:
-    """Return a prompt with all tokens of an image where the text says that one begins.
-
-    The processor does the same, but would look at the images: each has equally many tokens.
-    """
-    found = text.count(processor.boi_token)
-    if found != count or processor.tokenizer.image_token in text:
-        raise UserError(
-            f"{named}: its prompt says {found} times that an image begins, and it has "
-            f"{count}; take {processor.boi_token} and {processor.tokenizer.image_token} out of "
-            "the prompt and the report's columns"
-        )
-    expanded: str = text.replace(processor.boi_token, processor.full_image_sequence)
-    return expanded
 
 
 def _answer_tokens(

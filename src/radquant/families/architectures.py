@@ -22,6 +22,9 @@ class Rows:
     linear: str
     fused: bool = False
     queries: str = ""
+    # Whether the channels are multiplied by something else before they are read: a scale of each
+    # goes through that, a rotation does not.
+    gated: bool = False
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,9 @@ class Group:
 
     linears: tuple[str, ...]
     source: Norm | Rows | None
+    # Modules with a weight [out, in] that read the tensor, too, and are not quantized. Their
+    # columns are multiplied as well; `Architecture.kept` names them again.
+    beside: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -43,7 +49,15 @@ class Architecture:
     # Linear layers whose output is added to the residual stream as it is; none if a norm with
     # weights comes between, through which no rotation of the stream can be moved.
     writers: tuple[str, ...] = ()
-    final_norm: Norm | None = None  # beside the decoder layers, before the head
+    # Beside the decoder layers, before the head; None where no norm comes before their parts.
+    final_norm: Norm | None = None
+    # Linear layers that some decoder layers lack: where layers differ (attention of two kinds), the
+    # table has the groups of all, and a layer those that it has linear layers of.
+    optional: tuple[str, ...] = ()
+    # Keys of config.json that must not be set: with them, layers are called in other ways.
+    unless: tuple[str, ...] = ()
+    # Modules inside a decoder layer whose matrices stay as they are, as embeddings and heads do.
+    kept: tuple[str, ...] = ()
 
 
 Q, K, V, O = (f"self_attn.{name}_proj" for name in "qkvo")  # noqa: E741

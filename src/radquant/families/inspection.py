@@ -24,9 +24,16 @@ def architecture_of(config: Any, model: nn.Module) -> Architecture:
     path = find_decoder_layers(config, model)
     layers = model.get_submodule(path)
     assert isinstance(layers, nn.ModuleList)
-    check_blocks(layers, path)
-    kind = config.get_text_config().model_type
+    text = config.get_text_config()
+    kind = text.model_type
     table = family_of(kind).architecture
+    for key in table.unless if table else ():
+        if getattr(text, key, None):
+            raise UserError(
+                f"the model's config.json says {key}: {getattr(text, key)}; models of type "
+                f"{kind!r} with that cannot be quantized yet"
+            )
+    check_blocks(layers, path, table)
     if table is not None:
         return replace(table, decoder_layers=path)
     known = model_types(lambda family: family.architecture is not None)
@@ -60,11 +67,15 @@ def find_decoder_layers(config: Any, model: nn.Module) -> str:
     return min(found, key=lambda path: path.count("."))
 
 
-def check_blocks(layers: nn.ModuleList, path: str) -> None:
-    """Raise UserError unless all layers have the same linear layers and no other matrices."""
-    expected = linears(layers[0]).keys()
+def check_blocks(layers: nn.ModuleList, path: str, table: Architecture | None = None) -> None:
+    """Raise UserError unless all layers have the same linear layers and no other matrices.
+
+    But for what the family's table says of either.
+    """
+    optional, kept = (set(table.optional), table.kept) if table else (set[str](), ())
+    expected = linears(layers[0]).keys() - optional
     for number, layer in enumerate(layers):
-        named = {f"{name}.weight" for name in linears(layer)}
+        named = {f"{name}.weight" for name in (*linears(layer), *kept)}
         for name, parameter in layer.named_parameters():
             # Experts, for one, may be fused into a parameter of three dimensions.
             if parameter.ndim > 1 and name not in named:
@@ -73,7 +84,7 @@ def check_blocks(layers: nn.ModuleList, path: str) -> None:
                     "layer's weight; models with such weights (mixtures of experts among them) "
                     "cannot be quantized yet"
                 )
-        odd = sorted(linears(layer).keys() ^ expected)
+        odd = sorted((linears(layer).keys() - optional) ^ expected)
         if odd:
             raise UserError(
                 f"the linear layers of {path}.{number} and {path}.0 differ in {', '.join(odd)}; "
@@ -96,10 +107,30 @@ def decoder_layers(model: nn.Module, architecture: Architecture) -> nn.ModuleLis
     return layers
 
 
+def of_layer(layer: nn.Module, architecture: Architecture) -> Architecture:
+    """The part of a table that is about one decoder layer: the groups of what it has."""
+    lacking = set(architecture.optional) - linears(layer).keys()
+    if not lacking:
+        return architecture
+    groups = []
+    for group in architecture.groups:
+        left = tuple(name for name in group.linears if name not in lacking)
+        source = group.source
+        if isinstance(source, Rows) and source.linear in lacking:
+            source = None
+        if left:
+            groups.append(replace(group, linears=left, source=source))
+    return replace(architecture, groups=tuple(groups))
+
+
 def layer_linears(layer: nn.Module, architecture: Architecture) -> dict[str, nn.Linear]:
-    """The linear layers of one decoder layer; raises UserError unless the table names them all."""
-    found = linears(layer)
-    named = {name for group in architecture.groups for name in group.linears}
+    """The linear layers to quantize of one decoder layer.
+
+    Raises UserError unless the table names them all.
+    """
+    found = {name: each for name, each in linears(layer).items() if name not in architecture.kept}
+    groups = of_layer(layer, architecture).groups
+    named = {name for group in groups for name in group.linears}
     if found.keys() != named:
         odd = ", ".join(sorted(found.keys() ^ named))
         raise UserError(
@@ -148,9 +179,17 @@ def not_converted(model: nn.Module, architecture: Architecture) -> list[str]:
             if name != child and not isinstance(module, nn.Embedding) and has_matrix(module):
                 kept.append((parent, name))
         parent = f"{parent}.{child}".lstrip(".")
-    packed = [f"{parent}.0.{name}" for name in linears(model.get_submodule(f"{parent}.0"))]
+    inside = [
+        f"{parent}.{number}.{name}"
+        for number, layer in enumerate(decoder_layers(model, architecture))
+        for name in linears(layer)
+    ]
+    packed = [name for name in inside if not name.endswith(architecture.kept)]
     ambiguous = {name for _, name in kept if any(name in each for each in packed)}
-    return [f"{at}.{name}".lstrip(".") if name in ambiguous else name for at, name in kept]
+    return [
+        *(f"{at}.{name}".lstrip(".") if name in ambiguous else name for at, name in kept),
+        *(name for name in architecture.kept if any(each.endswith(name) for each in inside)),
+    ]
 
 
 def has_matrix(module: nn.Module) -> bool:

@@ -29,8 +29,14 @@ class Images:
     """How a model is shown images."""
 
     known_from: str  # a model that has this type, for messages
-    # Whether it must be told which tokens are an image's, by token_type_ids.
-    token_types: bool = False
+    # The argument by which it must be told which tokens are an image's, if it must.
+    token_types: str = ""
+    # Whether an image's tokens have positions by height and width, which the model makes of grids:
+    # then no sequence can be begun before its images are known.
+    positions: bool = False
+    # The module and class of its processor, where transformers loads it with code for videos that
+    # needs torchvision; by default transformers finds it.
+    processor: tuple[str, str] | None = None
     processing: Mapping[str, Any] = field(default_factory=dict)  # options of the image processor
     # What it says beside `pixel_values` and the model is told: grids, sizes. Each is a tensor whose
     # first dimension counts images.

@@ -15,6 +15,7 @@ import torch
 
 from radquant.checkpoints.loading import Loaded
 from radquant.errors import UserError
+from radquant.families.lookup import family_of
 from radquant.generation.rotary import switching_length
 from radquant.prompts import Prompt
 from radquant.runtime.runtime_file import behind_prefix
@@ -126,13 +127,20 @@ def may_share(activations: Activations | None) -> bool:
 def longest_shared(model: Any) -> float:
     """The longest sequence, in tokens, in which padding may stand between prefix and rest.
 
-    A model that is not told positions may count the padding, as MPT's ALiBi does.
+    A model that is not told positions may count the padding, as MPT's ALiBi does, and so may one
+    that makes them of its images.
     """
-    if "position_ids" not in signature(model.forward).parameters:
+    if "position_ids" not in signature(model.forward).parameters or makes_positions(model):
         return 0
     config = model.config.get_text_config()
     limits = [getattr(config, name, None) for name in WINDOWS]
     return min((each for each in (*limits, switching_length(config)) if each), default=inf)
+
+
+def makes_positions(model: Any) -> bool:
+    """Whether a model makes the positions of tokens itself, of the grids of its images."""
+    shown = family_of(model.config.model_type).images
+    return shown is not None and shown.positions
 
 
 def run_prefix(model: Any, ids: list[int], longest: int, start: Prefix = NOTHING) -> Prefix:

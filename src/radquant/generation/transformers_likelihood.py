@@ -8,7 +8,14 @@ import torch
 
 from radquant.cli import progress
 from radquant.generation.batching import pad_left
-from radquant.generation.prefix import NOTHING, Prefix, begin, run_prefix, stored_ids
+from radquant.generation.prefix import (
+    NOTHING,
+    Prefix,
+    begin,
+    makes_positions,
+    run_prefix,
+    stored_ids,
+)
 from radquant.generation.rotary import each_apart
 from radquant.generation.tasks import Task, Work
 from radquant.generation.vision import model_inputs
@@ -34,12 +41,13 @@ def answer_nll(
     ids, mask = pad_left(sequences, prefix.length, pad_id, device)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
     longest = max(len(prompt.answer_ids) for prompt in prompts)
+    by_itself = makes_positions(model) and any(prompt.images for prompt in prompts)
     seen = model_inputs(features, prompts, list(map(len, sequences)), prefix.length, model)
     with torch.inference_mode():
         logits = model(
             input_ids=ids[:, prefix.length :],
             attention_mask=mask,
-            position_ids=positions[:, prefix.length :],
+            position_ids=None if by_itself else positions[:, prefix.length :],
             past_key_values=prefix.expanded(len(prompts)),
             use_cache=prefix.cache is not None,
             logits_to_keep=longest + 1,

@@ -90,7 +90,8 @@ def model_inputs(
     (`vision.handing.hand_out`). lengths: tokens of each whole sequence. prefix: tokens that all
     begin with, in a cache already; none is an image's. If the family takes token types,
     token_type_ids int64 [B, T] come with what `vision.handing.handed` returns, for the layout of
-    `pad_left`, prefix included: masks look them up by place in the whole sequence.
+    `pad_left`, prefix included: masks look them up by place in the whole sequence. (The argument's
+    name is the family's.)
     """
     files = [image for prompt in prompts for image in prompt.images]
     if not files:
@@ -105,5 +106,5 @@ def model_inputs(
             prompt.types + (0,) * (length - len(prompt.types))
             for prompt, length in zip(prompts, lengths, strict=True)
         ]
-        inputs["token_type_ids"] = pad_left(types, prefix, 0, device)[0]
+        inputs[shown.token_types] = pad_left(types, prefix, 0, device)[0]
     return inputs

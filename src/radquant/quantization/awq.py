@@ -323,7 +323,8 @@ def group_scale(
     """
     weights = [linear_of(layer, name).weight for name in group.linears]
     if isinstance(group.source, Norm):
-        source_width = len(norm_weight(layer, group.source))
+        # A norm of each head has a head's channels, and all heads share them.
+        source_width = head_dim = len(norm_weight(layer, group.source))
     else:
         assert group.source is not None
         rows = row_range(layer, group.source)
@@ -368,4 +369,6 @@ def scale_group(
     expanded = scale[channels]
     for name in group.linears:
         linear_of(layer, name).weight.mul_(expanded)
+    for name in group.beside:
+        layer.get_parameter(f"{name}.weight").mul_(expanded)
     statistics.divide_channels(expanded)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -93,6 +94,11 @@ class _Captured(Exception):
     pass
 
 
+def parameters(layer: nn.Module) -> list[str]:
+    """The names of what a decoder layer's forward takes."""
+    return [name for name in signature(type(layer).forward).parameters if name != "self"]
+
+
 @torch.inference_mode()
 def first_inputs(
     decoder: nn.Module,
@@ -119,8 +125,9 @@ def first_inputs(
         entering = args[0] if args else kwargs.pop("hidden_states")
         if not seen:
             states.append(entering)
-        if len(args) > 1:
+        if len(seen) == len(layers):
             return entering  # type: ignore[no-any-return]  # an unknown way of calling: see below
+        kwargs |= dict(zip(parameters(layers[len(seen)])[1:], args[1:], strict=False))
         for value in kwargs.values():
             if id(value) not in moved:
                 moved[id(value)] = as_float32(value, device)

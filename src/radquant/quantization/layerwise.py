@@ -23,7 +23,13 @@ from radquant.checkpoints.streaming import fill
 from radquant.cli import progress
 from radquant.errors import UserError
 from radquant.families.architectures import Architecture, K
-from radquant.families.inspection import decoder_layers, head_dim_of, layer_linears, not_converted
+from radquant.families.inspection import (
+    decoder_layers,
+    head_dim_of,
+    layer_linears,
+    not_converted,
+    of_layer,
+)
 from radquant.files import atomic_path, read_json, read_table
 from radquant.finite import is_finite, largest_of, relative_change, require_finite
 from radquant.model_files import StoredTensor, read_header
@@ -133,16 +139,17 @@ def quantize_layer(
     calibration.
     """
     source = work.source
-    architecture, name = source.architecture, work.layer_name(number)
-    layer = decoder_layers(source.model, architecture)[number]
+    name = work.layer_name(number)
+    layer = decoder_layers(source.model, source.architecture)[number]
+    architecture = of_layer(layer, source.architecture)
     places = source.layer_tensors(number)
     fill(layer, {own: source.stored[stored] for own, stored in places.items()}, work.device)
     layer.to(work.device)
     fitted = Fitted()
     if states:
         inputs, outputs = states
-        of_layer = [arguments[length][number] for length in inputs.lengths]
-        seen = Inputs(inputs, of_layer, work.prefix, work.device)
+        given = [arguments[length][number] for length in inputs.lengths]
+        seen = Inputs(inputs, given, work.prefix, work.device)
         storage = narrowest(source.stored[stored].dtype for stored in places.values())
         fitted = fit_layer(work, layer, number, seen, outputs, storage)
     tensors, records = round_layer(
@@ -170,7 +177,7 @@ def quantize_layer(
                     f"{name}.{own} is too large for {str(kept).removeprefix('torch.')} once it is "
                     "transformed; save the model in bfloat16 or float32 first"
                 )
-    decoder_layers(source.model, architecture)[number] = nn.Identity()  # frees its memory
+    decoder_layers(source.model, source.architecture)[number] = nn.Identity()  # frees its memory
     return named, fitted.runtime, {"layers": records, "change": fitted.change}
 
 
@@ -195,7 +202,8 @@ def fit_layer(
     storage: torch.dtype,
 ) -> Fitted:
     """Transform and scale a layer in place, and look at its inputs as they then are."""
-    recipe, architecture, name = work.recipe, work.source.architecture, work.layer_name(number)
+    recipe, name = work.recipe, work.layer_name(number)
+    architecture = of_layer(layer, work.source.architecture)
     fitted = Fitted()
     if work.rotation is not None:
         original = deepcopy(layer)
@@ -285,7 +293,7 @@ def prefix_states(work: Work, layer: nn.Module, number: int, inputs: Inputs) -> 
     arguments = {**inputs.arguments[0], "past_key_values": cache}
     run_layer(layer, inputs.hidden.read(0, inputs.device), arguments)
     found = cache.layers[number]
-    if found.keys is None or found.keys.shape[2] != work.prefix:
+    if getattr(found, "keys", None) is None or found.keys.shape[2] != work.prefix:
         raise UserError(
             f"{work.layer_name(number)} does not keep keys and values in the usual way; "
             "leave prefix out"

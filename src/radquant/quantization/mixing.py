@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from radquant.cli import progress
 from radquant.families.architectures import Group
-from radquant.families.inspection import decoder_layers, head_dim_of, layer_linears
+from radquant.families.inspection import decoder_layers, head_dim_of, layer_linears, of_layer
 from radquant.files import read_json, write_json
 from radquant.finite import require_finite
 from radquant.packed.formats import StoredFormat, settings_for
@@ -161,11 +161,10 @@ def measure(
         seen = sensitivity.see(layer, architecture, number, found, arguments, device)
         inputs = Inputs(states[number], [arguments[n][number] for n in lengths], 0, device)
         moved: dict[str, list[float]] = {}
+        table = of_layer(layer, architecture)
         with torch.inference_mode():
-            statistics = collect_statistics(
-                layer, architecture, inputs, states[number + 1], keep=False
-            )
-            for group, of_group in zip(architecture.groups, statistics, strict=True):
+            statistics = collect_statistics(layer, table, inputs, states[number + 1], keep=False)
+            for group, of_group in zip(table.groups, statistics, strict=True):
                 require_finite(f"{name}.{group.linears[0]}", *of_group.sums())
                 for recipe in able:
                     errors = rounding_errors(layer, name, group, of_group, recipe, head_dim)

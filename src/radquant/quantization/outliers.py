@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from radquant.checkpoints.streaming import fill
 from radquant.cli import progress
-from radquant.families.inspection import decoder_layers, linear_of
+from radquant.families.inspection import decoder_layers, linear_of, of_layer
 from radquant.files import hash_path
 from radquant.finite import require_finite
 from radquant.quantization.hidden_states import Hidden, append, embed, run_layer
@@ -98,12 +98,13 @@ def standing_out(
         stored = source.layer_tensors(number)
         fill(layer, {own: source.stored[name] for own, name in stored.items()}, device)
         layer.to(device)
-        peaks: list[list[Tensor]] = [[] for _ in architecture.groups]
+        groups = of_layer(layer, architecture).groups
+        peaks: list[list[Tensor]] = [[] for _ in groups]
         handles = [
             linear_of(layer, group.linears[0]).register_forward_pre_hook(
                 lambda _, args, of_group=of_group: of_group.append(args[0][0].abs().amax(-1).cpu())
             )
-            for group, of_group in zip(architecture.groups, peaks, strict=True)
+            for group, of_group in zip(groups, peaks, strict=True)
         ]
         with hidden.writing() as written:
             for index, length in enumerate(lengths):
@@ -111,7 +112,7 @@ def standing_out(
                 append(written, run_layer(layer, state, arguments[length][number]))
         for handle in handles:
             handle.remove()
-        for group, of_group in zip(architecture.groups, peaks, strict=True):
+        for group, of_group in zip(groups, peaks, strict=True):
             require_finite(f"{architecture.decoder_layers}.{number}.{group.linears[0]}", *of_group)
             usual = torch.cat([each[prefix:] for each in of_group]).median()
             for mark, each in zip(marks, of_group, strict=True):

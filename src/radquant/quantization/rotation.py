@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from radquant.families.architectures import Architecture, Group, Norm, O, Rows
-from radquant.families.inspection import linear_of, row_range
+from radquant.families.inspection import linear_of, of_layer, row_range
 from radquant.finite import relative_change
 from radquant.runtime.hadamard import rotate, rotate_heads, rotate_input, signs
 
@@ -56,7 +56,8 @@ def plan_rotation(architecture: Architecture, config: Any, head_dim: int) -> Rot
 
 def reads_heads(group: Group, head_dim: int) -> bool:
     """Whether a group's input is made of attention heads, whose values are made by known rows."""
-    return group.linears == (O,) and isinstance(group.source, Rows) and head_dim > 0
+    source = group.source
+    return group.linears == (O,) and isinstance(source, Rows) and head_dim > 0 and not source.gated
 
 
 def rotated_architecture(architecture: Architecture, rotation: Rotation) -> Architecture:
@@ -77,6 +78,7 @@ def rotate_residual(x: Tensor, rotation: Rotation, inverse: bool = False) -> Ten
 
 def rotate_layer(layer: nn.Module, architecture: Architecture, rotation: Rotation) -> None:
     """Rotate a decoder layer with float32 weights, in place."""
+    architecture = of_layer(layer, architecture)
     for group in architecture.groups:
         linears = [linear_of(layer, name) for name in group.linears]
         if group.linears[0] in rotation.online:

@@ -94,7 +94,9 @@ def moves(
         if isinstance(group.source, Norm):
             original = layer.get_parameter(f"{group.source.name}.weight")
             factor = norm_factor(norms[group.source.name], original, group.source.offset)
-            moved.columns |= dict.fromkeys(group.linears, factor)
+            width = weights[group.linears[0]].shape[1]
+            factor = factor[source_channels(len(factor), width, len(factor)).to(factor.device)]
+            moved.columns |= dict.fromkeys((*group.linears, *group.beside), factor)
     for group in architecture.groups:
         if isinstance(group.source, Rows):
             find_in_rows(group, group.source, weights, layer, moved, head_dim)

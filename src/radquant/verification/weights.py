@@ -18,7 +18,7 @@ from radquant.checkpoints.streaming import fill
 from radquant.cli import progress
 from radquant.errors import UserError
 from radquant.families.architectures import Architecture, Group, Norm
-from radquant.families.inspection import decoder_layers, head_dim_of, linears
+from radquant.families.inspection import decoder_layers, head_dim_of, linears, of_layer
 from radquant.model_files import StoredTensor, is_gguf
 from radquant.quantization.original_model import Original, open_original
 from radquant.quantization.rotated_embeddings import own_name
@@ -66,9 +66,7 @@ def compare_weights(
         raise UserError(f"{original} holds another kind of model than {checkpoint.directory}")
     require_same_parts(source, checkpoint, original)
     rotation = rotation_of(source, checkpoint)
-    architecture = with_every_source(source.architecture)
-    if rotation is not None:
-        architecture = rotated_architecture(architecture, rotation)
+    path = source.architecture.decoder_layers
     checks: list[Check] = []
     found: list[Distance] = []
     layers = decoder_layers(source.model, source.architecture)
@@ -77,11 +75,11 @@ def compare_weights(
         tensors = source.layer_tensors(number)
         fill(layer, {own: source.stored[name] for own, name in tensors.items()}, CPU)
         with torch.inference_mode():
+            architecture = with_every_source(of_layer(layer, source.architecture))
             if rotation is not None:
                 rotate_layer(layer, source.architecture, rotation)
-            comparing = LayerComparison(
-                checkpoint, f"{architecture.decoder_layers}.{number}", layer, architecture, fitted
-            )
+                architecture = rotated_architecture(architecture, rotation)
+            comparing = LayerComparison(checkpoint, f"{path}.{number}", layer, architecture, fitted)
             checks += comparing.checks(head_dim_of(source.config))
             found += comparing.found
         layer.to("meta")
@@ -266,15 +264,20 @@ class LayerComparison:
     def rest(
         self, moved: Moved, sources: Mapping[str, Norm], bits: Mapping[str, int]
     ) -> Iterator[Check]:
-        """Biases, and norms of which nothing can be folded. bits: of each linear layer."""
+        """Biases, norms of which nothing can be folded, and all else that is no linear layer.
+
+        bits: of each linear layer.
+        """
         weights = {f"{name}.weight" for name in linears(self.layer)}
         read = {f"{name}.weight" for name in sources}
-        for name, original in self.layer.named_parameters():
+        for name, original in self.layer.state_dict().items():
             if name in weights | read:
                 continue
             linear, _, kind = name.rpartition(".")
             rows = moved.rows.get(linear) if kind == "bias" else None
             aim = original if rows is None else original * rows
+            if kind == "weight" and linear in moved.columns:
+                aim = original * moved.columns[linear]
             bound = ROUNDED
             if rows is not None:
                 bound = max(BY_FACTOR, bounds_of(bits[linear], self.fitted).norm)

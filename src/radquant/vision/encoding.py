@@ -39,8 +39,11 @@ def encode_image(vision: Vision, file: ImageFile) -> ImageFeatures:
     """
     shown = family_of(vision.model.config.model_type).images
     assert shown is not None  # open_vision refuses other models
-    made = vision.processor.image_processor(
-        [read_image(file)], **shown.processing, return_tensors="pt"
+    made = vision.processor(
+        images=[read_image(file)],
+        text=[vision.processor.image_token],  # which some make pixels by
+        **shown.processing,
+        return_tensors="pt",
     )
     inputs = {name: made[name] for name in shown.inputs}
     with torch.inference_mode():

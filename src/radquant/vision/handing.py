@@ -21,11 +21,11 @@ def hand_out(model: Any) -> None:
     assert shown is not None  # families.images.check_takes_images refuses other models
     hidden = model.config.get_text_config().hidden_size
 
-    def get_image_features(pixel_values: Tensor, **_: Any) -> Any:
+    def get_image_features(pixel_values: Tensor, *_: Any, **__: Any) -> Any:
         features, *layers = pixel_values.split(hidden, -1)
         return SimpleNamespace(
             pooler_output=features[None] if shown.joined else (features,),
-            deepstack_features=list(layers),
+            deepstack_features=[(each,) for each in layers],
         )
 
     model.model.get_image_features = get_image_features

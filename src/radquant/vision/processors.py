@@ -1,7 +1,9 @@
 """A model's own processor: how images are made pixels, and prompts with images tokens."""
 
 import hashlib
+import importlib
 import json
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,19 @@ def load_processor(directory: str | Path, tokenizer: Any) -> Any:
     """
     from transformers import AutoProcessor
 
-    check_takes_images(directory)
+    shown = check_takes_images(directory)
     try:
-        processor = AutoProcessor.from_pretrained(directory, backend="pil", local_files_only=True)
+        if shown.processor is not None:
+            processor = without_videos(directory, tokenizer, *shown.processor)
+        else:
+            processor = AutoProcessor.from_pretrained(
+                directory, backend="pil", local_files_only=True
+            )
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"the image processor of {directory} needs the package {error.name}, which is not "
+            "installed; install the release of it that goes with your torch"
+        ) from None
     except Exception as error:  # any: its values go through code of each model type
         raise UserError(
             f"{directory} has no image processor that can be loaded ({type(error).__name__}); put "
@@ -33,6 +45,23 @@ def load_processor(directory: str | Path, tokenizer: Any) -> Any:
         )
     tokenizer.chat_template = processor.chat_template
     return processor
+
+
+def without_videos(directory: str | Path, tokenizer: Any, module: str, name: str) -> Any:
+    """A processor of a class that has parts for videos or sound, too, without these."""
+    from transformers import AutoImageProcessor
+
+    whole = getattr(importlib.import_module(module), name)
+
+    def check(self: Any, part: str, given: Any) -> Any:
+        return None if given is None else whole.check_argument_for_proper_class(self, part, given)
+
+    of_images = type(name, (whole,), {"check_argument_for_proper_class": check})
+    images = AutoImageProcessor.from_pretrained(directory, backend="pil", local_files_only=True)
+    # Some classes add tokens to their tokenizer.
+    parts = {"image_processor": images, "tokenizer": deepcopy(tokenizer)}
+    said, _ = whole.get_processor_dict(directory, local_files_only=True)
+    return of_images.from_args_and_dict([parts.get(each) for each in whole.get_attributes()], said)
 
 
 def processor_hash(processor: Any) -> str:

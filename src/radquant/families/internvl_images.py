@@ -1,0 +1,7 @@
+"""InternVL 3: an image is cut into tiles, and each has equally many tokens."""
+
+from radquant.families.kind import Family, Images
+
+MODULE = "transformers.models.internvl.processing_internvl"
+
+FAMILY = Family(images=Images(known_from="InternVL 3", processor=(MODULE, "InternVLProcessor")))

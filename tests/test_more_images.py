@@ -1,0 +1,110 @@
+"""Reports from images by each further family, against its own class and processor in float32."""
+
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from image_writers import random_gray, write_png
+from PIL import Image
+from tiny_architectures import tiny_model
+from tiny_processors import MARKS, save_shown
+from transformers import AutoModelForImageTextToText
+
+from radquant import prompts
+from radquant.checkpoints.loading import load
+from radquant.generation.transformers_likelihood import answer_nll
+from radquant.generation.transformers_writing import generate_batch, greedy_config
+from radquant.image_files import image_files
+from radquant.vision.encoding import encode_here
+from radquant.vision.handing import hand_out
+from radquant.vision.part import open_vision
+from radquant.vision.processors import load_processor
+
+TEMPLATE = "describe this image {indication}"
+SHAPES = [(40, 24), (24, 24), (16, 40), (48, 16)]
+ROWS: list[dict[str, Any]] = [
+    {"id": "a", "indication": "cough", "images": "0.png", "findings": "the lungs are clear"},
+    {"id": "b", "indication": "fever and pain .", "images": "1.png;2.png", "findings": "no pain ."},
+    {"id": "c", "indication": "", "images": "3.png", "findings": "heart size is normal ."},
+]
+
+
+def plain_inputs(processor: Any, prompt: prompts.Prompt, row: dict[str, Any]) -> dict[str, Any]:
+    """What transformers' own code makes of one report."""
+    images = [Image.open(file.path).convert("RGB") for file in prompt.images]
+    content = [{"type": "image", "image": image} for image in images]
+    text = {"type": "text", "text": TEMPLATE.format(**row)}
+    made: dict[str, Any] = processor.apply_chat_template(
+        [{"role": "user", "content": [*content, text]}],
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+    )
+    return made
+
+
+@torch.inference_mode()
+def plain_nll(model: Any, inputs: dict[str, Any], answer: list[int]) -> float:
+    more, start = torch.tensor([answer]), inputs["input_ids"].shape[1]
+    given = dict(inputs) | {"input_ids": torch.cat([inputs["input_ids"], more], 1)}
+    for name in ("token_type_ids", "mm_token_type_ids"):
+        if name in given:
+            given[name] = torch.cat([given[name], torch.zeros_like(more)], 1)
+    given["attention_mask"] = torch.ones_like(given["input_ids"])
+    logits = model(**given, use_cache=False).logits[0, start - 1 : -1]
+    return -float(logits.double().log_softmax(-1).gather(-1, more.T).sum())
+
+
+@pytest.fixture(autouse=True)
+def without_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pixtral's processor imports a function that counts tokens, from code that needs torchvision.
+
+    It is called by serving engines alone.
+    """
+    needs = types.ModuleType("transformers.models.pixtral.image_processing_pixtral")
+    monkeypatch.setattr(needs, "get_resize_output_image_size", None, raising=False)
+    monkeypatch.setitem(sys.modules, needs.__name__, needs)
+
+
+@pytest.mark.parametrize("kind", MARKS)
+def test_a_family_is_shown_images(kind: str, tmp_path: Path) -> None:
+    directory = tmp_path / "model"
+    save_shown(kind, tiny_model(kind, max_position_embeddings=512), directory)
+    for number, shape in enumerate(SHAPES):
+        write_png(tmp_path / f"{number}.png", random_gray(number, shape))
+    loaded = load(directory, vision=False)
+    hand_out(loaded.model)
+    processor = load_processor(directory, loaded.tokenizer)
+    made = [
+        prompts.chat_prompt(
+            *(loaded.tokenizer, TEMPLATE, row, [], "findings", 400),
+            with_answer=True,
+            images=image_files(row, "images", tmp_path),
+            processor=processor,
+        )
+        for row in ROWS
+    ]
+    inputs = [plain_inputs(processor, *each) for each in zip(made, ROWS, strict=True)]
+    for prompt, given in zip(made, inputs, strict=True):
+        assert prompt.ids == given["input_ids"][0].tolist()
+    if kind != "llava":  # whose images are all cut to one size
+        assert made[0].ids.count(49) != made[2].ids.count(49)
+    vision = open_vision(directory, torch.device("cpu"), torch.float32)
+    features = encode_here(vision, [file for prompt in made for file in prompt.images])
+    plain = AutoModelForImageTextToText.from_pretrained(directory, dtype=torch.float32).eval()
+    expected = [
+        plain_nll(plain, given, prompt.answer_ids)
+        for given, prompt in zip(inputs, made, strict=True)
+    ]
+    assert answer_nll(loaded.model, made, 0, features=features) == pytest.approx(expected, rel=2e-5)
+    swapped = {**inputs[0], "pixel_values": inputs[0]["pixel_values"].flip(-1)}
+    assert plain_nll(plain, swapped, made[0].answer_ids) != pytest.approx(expected[0], rel=2e-4)
+    config = greedy_config(loaded.model, 5, [2], 0)
+    written = generate_batch(loaded.model, loaded.tokenizer, config, made, features=features)
+    for output, given, prompt in zip(written, inputs, made, strict=True):
+        ids = plain.generate(**given, max_new_tokens=5, do_sample=False)[0, len(prompt.ids) :]
+        assert output.text == loaded.tokenizer.decode(ids, skip_special_tokens=True).strip()
