@@ -4,7 +4,7 @@ from radquant.families.kind import Family, Images, Lean
 
 FAMILY = Family(
     overflows_float16=True,
-    lean=Lean(),  # the text model inside has a type of its own
+    lean=Lean(both_ways=True),
     tools=("gptqmodel",),
     images=Images(
         known_from="MedGemma",

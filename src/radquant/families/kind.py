@@ -21,6 +21,7 @@ class Lean:
     """
 
     rotary_by_layer_type: bool = False  # whether layers of each type turn by angles of their own
+    both_ways: bool = False  # whether an image's tokens see each other in both directions
 
 
 @dataclass(frozen=True)

@@ -136,7 +136,8 @@ def take_over(loaded: Loaded, rounding: Activations | None) -> LeanDecoder:
     if reason is not None:
         raise UserError(f"the lean engine cannot run this model: {reason}")
     model, config = loaded.model, loaded.model.config.get_text_config()
-    both_ways = sees_both_ways(model)
+    lean_family = family_of(model.config.model_type).lean
+    both_ways = lean_family is not None and lean_family.both_ways
     read = checked_tokens(model)
     expected = None
     # In bfloat16 transformers rounds the residual stream, too, which random tokens do not bear.
@@ -175,11 +176,6 @@ def take_over(loaded: Loaded, rounding: Activations | None) -> LeanDecoder:
     if expected is not None:
         check(lean, read, expected)
     return lean
-
-
-def sees_both_ways(model: Any) -> bool:
-    images = family_of(model.config.model_type).images
-    return images is not None and images.token_types
 
 
 def checked_tokens(model: Any) -> Read:
