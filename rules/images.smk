@@ -53,7 +53,7 @@ if WITH_IMAGES:
     def images_of(wildcards):
         kept = Path(f"results/features/.{wildcards.purpose}.images.json")
         reports = Path(SHOWN_REPORTS[wildcards.purpose])
-        return images_digest(reports, Path(SETTINGS.corpus.image_root), kept)
+        return images_digest(reports, Path(IMAGES.image_root), kept)
 
     rule encode_images:
         input:
