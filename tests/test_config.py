@@ -711,7 +711,7 @@ def test_an_archive_of_images_is_unpacked_once_and_read_from_there(repository: P
     assert run.code == 0, run.err
     commands = {
         name: [line for line in run.out.splitlines() if f"/{name}.py " in line]
-        for name in ("fetch_corpus", "clean", "check_prompts", "generate", "likelihood")
+        for name in ("fetch_corpus", "clean", "check_prompts", "encode_images")
     }
     assert len(commands["fetch_corpus"]) == 1
     for option in (
