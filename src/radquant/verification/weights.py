@@ -72,7 +72,8 @@ def compare_weights(
     checks: list[Check] = []
     found: list[Distance] = []
     layers = decoder_layers(source.model, source.architecture)
-    for number in progress(range(len(layers)), "compare weights", len(layers), "layers"):
+    label = f"compare weights of {checkpoint.directory.name}"
+    for number in progress(range(len(layers)), label, len(layers), "layers"):
         layer = layers[number]
         tensors = source.layer_tensors(number)
         fill(layer, {own: source.stored[name] for own, name in tensors.items()}, CPU)
