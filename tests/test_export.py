@@ -414,7 +414,7 @@ def test_what_overflows_float16_is_refused(original: Path, tmp_path: Path) -> No
 def test_a_changed_checkpoint_is_refused(progressive: Path, tmp_path: Path) -> None:
     shutil.copytree(progressive, tmp_path / "changed")
     (tmp_path / "changed" / "config.json").write_text("{}")
-    with pytest.raises(UserError, match="delete the directory and quantize again"):
+    with pytest.raises(UserError, match="delete the directory, and quantize or download it again"):
         export_omniserve(tmp_path / "changed", tmp_path / "exported")
 
 

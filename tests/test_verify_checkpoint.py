@@ -246,6 +246,20 @@ def test_a_changed_file_and_an_original_are_refused(
     assert "holds no packed layer" in error
 
 
+def test_a_gguf_file_is_told_how_it_is_checked(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "m.gguf").write_bytes(b"GGUF")
+    status, _, error = verify(capsys, tmp_path / "m.gguf")
+    assert status == 1
+    assert "make a directory of it with scripts/take_checkpoint.py" in error
+
+
+def test_a_checkpoint_of_which_nothing_is_measured() -> None:
+    """As one of GGUF without its original."""
+    assert table_of([]) == "nothing was measured"
+
+
 def test_the_list_of_decoder_layers() -> None:
     assert layers_path(["a.layers.0.q", "a.layers.11.mlp.0.up"]) == "a.layers"
     for names in (["a.layers.0.q", "b.layers.0.q"], ["a.layers.0.q", "lm_head"], ["lm_head"]):

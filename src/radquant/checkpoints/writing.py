@@ -94,7 +94,7 @@ def verify(directory: Path, weights: bool = True) -> None:
     taken as it is.
     """
     for record, remedy in (
-        (RECORD, "delete the directory and quantize again"),
+        (RECORD, "delete the directory, and quantize or download it again"),
         ("source.json", "delete the directory and fetch the model again"),
     ):
         if (directory / record).is_file():

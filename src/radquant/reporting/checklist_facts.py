@@ -265,9 +265,13 @@ def _recipes(summary: Summary) -> str:
 
 
 def _calibration(summary: Summary) -> str:
-    record = summary["calibration"]
+    record, checkpoints = summary["calibration"], summary["quantization"].values()
+    given = [bool(each["source"]) for each in checkpoints]
+    elsewhere = " Given checkpoints were calibrated by those who made them." if any(given) else ""
+    if given and all(given):
+        return elsewhere.lstrip()
     if record is None:
-        return "Quantization needed no calibration texts."
+        return f"Quantization needed no calibration texts.{elsewhere}"
     source = record["source"]
     texts = {
         "corpus": "the training split",
@@ -276,20 +280,28 @@ def _calibration(summary: Summary) -> str:
     }[source["kind"]]
     return (
         f"Quantization was calibrated on {record['texts']:,} texts of {texts} with "
-        f"{record['tokens']:,} tokens."
+        f"{record['tokens']:,} tokens.{elsewhere}"
     )
 
 
 def _compute(summary: Summary) -> str:
     """Seconds of each stage, over all precisions and jobs."""
-    performance = summary["performance"]
+    performance, recipes = summary["performance"], summary["quantization"]
+    # Taking a checkpoint that was there already is no quantizing.
+    quantizing = {
+        name: record
+        for name, record in performance["quantization"].items()
+        if not recipes[name]["source"]
+    }
     told = []
     for stage, records in (
         *([("encoding images", encoded)] if (encoded := performance["encoding"]) else []),
-        ("quantizing", performance["quantization"]),
+        ("quantizing", quantizing),
         ("writing", performance["systems"]),
         ("likelihood", performance["likelihood"]),
     ):
+        if not records:
+            continue
         cpu = sum(record["cpu_seconds"] for record in records.values())
         wall = sum(record["wall_seconds"] for record in records.values())
         told.append(f"{stage} {cpu:,.0f} CPU s in {wall:,.0f} s")

@@ -35,9 +35,12 @@ def model_source(text: str, listing: Listing) -> dict[str, Any]:
     path = Path(text).expanduser()
     if path.exists():
         found: dict[str, Any] = {"path": str(path.resolve())}
-        if path.is_dir() and (path / CONFIG).exists():
+        if path.is_dir():
+            require_model(path)
             names = [each.name for each in weight_files(path)]
             found["weights"] = [*([INDEX] if (path / INDEX).is_file() else []), *names]
+        elif path.suffix != GGUF_SUFFIX:
+            raise UserError(f"{text} is a file; a model is a directory or a {GGUF_SUFFIX} file")
         return found
     match = HUB.fullmatch(text)
     if match is None or (is_gguf_name(text) and not match["file"]):
@@ -60,6 +63,27 @@ def model_source(text: str, listing: Listing) -> dict[str, Any]:
         hint = f"; name one of its files, as in {match['id']}:{known[0]}" if known else ""
         raise UserError(f"{match['id']} has no {SINGLE}{hint}")
     return {"hub": hub, "weights": weights}
+
+
+def require_model(directory: Path) -> None:
+    """Raise UserError for a directory that is no model, as one of GGUF files is none."""
+    if (directory / CONFIG).is_file():
+        return
+    files = sorted(each.name for each in directory.glob(f"*{GGUF_SUFFIX}"))
+    hint = f"name one of its files, as {directory / files[0]}" if files else "correct the path"
+    raise UserError(f"{directory} holds no {CONFIG}, so it is no model; {hint}")
+
+
+def require_different(original: Mapping[str, Any], given: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise UserError if a checkpoint is the original, or given twice, which is one row twice."""
+    seen: dict[str, str] = {}
+    for name, source in given.items():
+        place = repr({key: source[key] for key in ("path", "hub") if key in source})
+        if place == repr({key: original[key] for key in ("path", "hub") if key in original}):
+            raise UserError(f"--quantized {name} is the original itself; give a quantized model")
+        if place in seen:
+            raise UserError(f"--quantized {seen[place]} and {name} are the same; give it once")
+        seen[place] = name
 
 
 def corpus_source(text: str, kind: str | None) -> dict[str, Any]:
@@ -138,6 +162,7 @@ def configuration(
             "directory; give the original model"
         )
     checkpoints = {name: model_source(each, listing) for name, each in named(quantized).items()}
+    require_different(source, checkpoints)
     precisions = {name: {"checkpoint": name} for name in (ORIGINAL, *checkpoints)}
     for name, given in checkpoints.items() if in_llama_cpp else ():
         if made(Given, given).is_gguf:

@@ -90,6 +90,7 @@ TAKE_CHECKPOINT = (Part("given", Given), CODE_OF_MODEL)
 EVALUATE = (
     Part("corpus", Corpus, only=("split_file", "separator", "encoding", "columns", "headings")),
     Part("task", Task, only=("inputs", "target")),
+    Part("cleaning", Cleaning, only=("eval_fraction",)),
     Part("evaluation", Evaluation),
     Part("generation", Generation, without=("reports", "shards", "stop")),
     Part("statistics", Statistics, only=("margin", "margin_reason")),

@@ -358,6 +358,8 @@ def table_of(checks: Sequence[Check]) -> str:
 
     A check's name is "what it is about: kind".
     """
+    if not checks:
+        return "nothing was measured"
     worst = worst_of(checks)
     broken = [check for check in checks if not check.holds and check not in worst.values()]
     shown = [*worst.values(), *broken[:SHOWN_BROKEN]]

@@ -81,7 +81,8 @@ def compare_weights(
         largest = largest_of_original(source, original, code)
     ranges = Ranges(held_by_grids(grids), largest)
     layers = decoder_layers(source.model, source.architecture)
-    for number in progress(range(len(layers)), "compare weights", len(layers), "layers"):
+    label = f"compare weights of {checkpoint.directory.name}"
+    for number in progress(range(len(layers)), label, len(layers), "layers"):
         layer = layers[number]
         tensors = source.layer_tensors(number)
         fill(layer, {own: source.stored[name] for own, name in tensors.items()}, CPU)
