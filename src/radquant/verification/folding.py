@@ -42,6 +42,10 @@ class Moved:
 
     columns: dict[str, Tensor] = field(default_factory=dict)  # [in]
     rows: dict[str, Tensor] = field(default_factory=dict)  # [out]
+    # Of factors that both layers agree on, the mean logarithm, by the layer with the rows; and
+    # those of layers that do not agree.
+    usual: dict[str, float] = field(default_factory=dict)
+    contradicting: set[str] = field(default_factory=set)
 
     def aim(self, name: str, weight: Tensor) -> Tensor:
         """What the checkpoint should hold for the original's `weight`, [out, in]."""
@@ -98,11 +102,12 @@ def moves(
     norms: Mapping[str, Tensor],
     architecture: Architecture,
     head_dim: int,
+    usual: Mapping[str, float],
 ) -> Moved:
     """What was moved in one decoder layer.
 
     weights: the checkpoint's linear layers, [out, in] float32. layer: the original's, float32.
-    norms: the checkpoint's norms that the table names, by name.
+    norms: the checkpoint's norms that the table names, by name. usual: as in `Moved`, of others.
     """
     moved = Moved()
     for group in architecture.groups:
@@ -115,7 +120,7 @@ def moves(
     for group in architecture.groups:
         if isinstance(group.source, Rows):
             beside = siblings(architecture, group.source.linear)
-            find_in_rows(group, group.source, weights, layer, moved, beside, head_dim)
+            find_in_rows(group, group.source, weights, layer, moved, beside, head_dim, usual)
     if Q in weights and K in weights and head_dim and not head_dim % 2:
         find_in_keys(weights, layer, moved, head_dim)
     return moved
@@ -129,10 +134,11 @@ def find_in_rows(
     moved: Moved,
     beside: Sequence[str],
     head_dim: int,
+    usual: Mapping[str, float],
 ) -> None:
     """Whether rows of `source` were divided and the columns of `group` multiplied; into `moved`.
 
-    beside: linear layers that read the same norm as `source`.
+    beside: linear layers that read the same norm as `source`. usual: see `moves`.
     """
     rows = row_range(layer, source)
     made = weights[source.linear][rows]
@@ -153,8 +159,13 @@ def find_in_rows(
         return max(relative_error(read[n], read_aim[n] / factor[channels]) for n in read)
 
     others = size_of({n: weights[n] for n in beside}, layer, moved)
-    factor = which_factor(by_rows, by_columns, of_made, of_read, others)
+    usually = usual.get(source.linear, 0.0)
+    factor, agreeing = which_factor(by_rows, by_columns, of_made, of_read, others, usually)
+    if not agreeing:
+        moved.contradicting.add(source.linear)
     if factor is not None:
+        if agreeing:
+            moved.usual[source.linear] = float(factor.log().mean())
         whole = torch.ones(len(weights[source.linear]), device=factor.device)
         whole[rows] = factor
         moved.rows[source.linear] = whole
@@ -167,40 +178,39 @@ def which_factor(
     of_made: Callable[[Tensor], float],
     of_read: Callable[[Tensor], float],
     others: float,
-) -> Tensor | None:
-    """The factor that was moved from rows to columns, [channels]; None for none.
+    usual: float,
+) -> tuple[Tensor | None, bool]:
+    """The factor that was moved from rows to columns, [channels], or None; whether both agree.
 
     by_rows, by_columns: as each of the two layers has it. of_made, of_read: how far the layer is
-    off with a factor. others: the size of the layers beside the one with the rows. Where the two
-    contradict each other, one is damaged: the one that no factor explains, or else the one that is
-    further from its usual size.
+    off with a factor. others: the size of the layers beside the one with the rows. usual: the mean
+    logarithm of other decoder layers' factors. Where the two contradict each other, one is damaged:
+    the one that no factor explains, or else the one that is further from the usual.
     """
     ones = torch.ones_like(by_rows)
-    readable = [bool((each > 0).all() and each.isfinite().all()) for each in (by_rows, by_columns)]
     left = [
-        of_factor(each) if able else inf
-        for of_factor, each, able in zip(
-            (of_made, of_read), (by_rows, by_columns), readable, strict=True
-        )
+        of_one(factor) if bool((factor > 0).all() and factor.isfinite().all()) else inf
+        for of_one, factor in ((of_made, by_rows), (of_read, by_columns))
     ]
     straight = [of_made(ones), of_read(ones)]
     better = [one < MUCH_BETTER * other for one, other in zip(left, straight, strict=True)]
-    if all(better):
-        if min(left) > MOSTLY_NOISE:
-            return None
-        if max(left) > MOSTLY_NOISE:
-            return by_rows if left[0] <= left[1] else by_columns
-        rows, columns = float(by_rows.log().mean()), float(by_columns.log().mean())
-        if abs(rows - columns) <= AGREEING:
-            return by_rows
-        if abs(rows - math.log(max(others, 1e-30)) - columns) <= AGREEING:
-            return by_columns  # all that reads the norm is off by the same
-        return by_rows if abs(rows) <= abs(columns) else by_columns
-    if better[0] and straight[1] > MOSTLY_NOISE:
-        return by_rows
-    if better[1] and straight[0] > MOSTLY_NOISE:
-        return by_columns
-    return None
+    if not all(better):
+        # One that holds nothing of the original's is no measure of the other.
+        if better[0] and straight[1] > MOSTLY_NOISE:
+            return by_rows, False
+        if better[1] and straight[0] > MOSTLY_NOISE:
+            return by_columns, False
+        return None, not any(better)
+    if min(left) > MOSTLY_NOISE:
+        return None, False
+    if max(left) > MOSTLY_NOISE:
+        return (by_rows if left[0] <= left[1] else by_columns), False
+    rows, columns = (float(each.log().mean()) for each in (by_rows, by_columns))
+    if abs(rows - columns) <= AGREEING:
+        return by_rows, True
+    if abs(rows - math.log(max(others, 1e-30)) - columns) <= AGREEING:
+        return by_columns, False  # all that reads the norm is off by the same
+    return (by_rows if abs(rows - usual) <= abs(columns - usual) else by_columns), False
 
 
 def factors_of_channels(

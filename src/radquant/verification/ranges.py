@@ -40,6 +40,7 @@ MOST_APART = 2.5
 MOST_LARGER = 12.0
 LARGEST_FP8 = 448.0
 PART_ON_A_SIDE = 0.7  # of a range that is not symmetric: between a half and all
+SPREAD = 48  # tokens of the vocabulary that are read, too
 CPU = torch.device("cpu")
 
 
@@ -80,11 +81,12 @@ def largest_of_original(source: Original, directory: Path, code: bool) -> Larges
 
 
 def texts_of(source: Original, directory: Path, code: bool) -> list[Tensor]:
-    """The token ids of `TEXTS`, each [tokens] int64."""
+    """The token ids of `TEXTS`, and tokens of the whole vocabulary, each [tokens] int64."""
     tokenizer = read_tokenizer(directory, code)
     model: Any = source.model
     last = model.get_input_embeddings().num_embeddings - 1
-    return [torch.tensor(tokenizer(each)["input_ids"]).clamp(max=last) for each in TEXTS]
+    texts = [torch.tensor(tokenizer(each)["input_ids"]).clamp(max=last) for each in TEXTS]
+    return [*texts, torch.linspace(0, last, SPREAD).long()]
 
 
 def kept_by(layer: nn.Module) -> Mapping[str, nn.Module]:

@@ -6,7 +6,7 @@ No model is built in memory: a tensor is read when it is asked for, and then for
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -158,12 +158,9 @@ def read_linear(
             f"{where} holds {first_not_finite(values)} once it is unpacked; fetch the checkpoint "
             "again, or quantize again"
         )
-    return Linear(
-        values,
-        step_of(weight, values, settings),
-        used_bits(tensors, settings),
-        input_scale_of(where, tensors, settings),
-    )
+    bits = used_bits(tensors, settings)
+    step = step_of(weight, values, replace(settings, bits=bits))
+    return Linear(values, step, bits, input_scale_of(where, tensors, settings))
 
 
 def input_scale_of(where: str, tensors: Mapping[str, Tensor], settings: Settings) -> float | None:

@@ -5,10 +5,12 @@ tools move between layers is undone (`folding`), a rotated checkpoint is compare
 rotated in the same way, and what is left is judged by `distances`.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -20,15 +22,13 @@ from radquant.cli import progress
 from radquant.errors import UserError
 from radquant.families.architectures import Architecture, Group, Norm
 from radquant.families.inspection import decoder_layers, head_dim_of, linears, of_layer
-from radquant.model_files import StoredTensor, is_gguf
+from radquant.model_files import is_gguf
 from radquant.quantization.original_model import Original, open_original
 from radquant.quantization.rotated_embeddings import own_name
 from radquant.quantization.rotation import (
     Rotation,
-    head_of_rotated,
     plan_rotation,
     rotate_layer,
-    rotate_residual,
     rotated_architecture,
 )
 from radquant.runtime.runtime_file import OWN_METHOD, online_rotations, read_runtime
@@ -42,18 +42,15 @@ from radquant.verification.distances import (
     neighbour_checks,
 )
 from radquant.verification.folding import Moved, moves, with_every_source
+from radquant.verification.outside import ROUNDED, SAME, difference, outside_checks
 from radquant.verification.ranges import Ranges, held_by_grids, largest_of_original
 from radquant.verification.reading import Checkpoint, Linear
 from radquant.verification.selftest import Check
 
 CPU = torch.device("cpu")
-SAME = "values that are not the original's"
-# Of a tensor that is stored as it was, relative: two roundings to bfloat16.
-ROUNDED = 2.0**-7
 BY_FACTOR = 0.1  # the same where a factor had to be fitted to rounded weights
 MOST_OTHERS = 0.25  # of a norm's channels, if nothing was folded into it
 LEAST_CHANNEL = 1e-3  # of a norm, beside its largest, of which a share is taken
-CHUNK = 8192  # rows of a large table at a time
 
 
 def compare_weights(
@@ -73,35 +70,67 @@ def compare_weights(
         check_tokenizers(original, checkpoint.directory, code)
     rotation = rotation_of(source, checkpoint)
     path = source.architecture.decoder_layers
-    checks: list[Check] = []
-    found: list[Distance] = []
-    grids = read_runtime(checkpoint.directory, checkpoint.quantization).static
-    largest = None
-    if rotation is None and (grids or checkpoint.has_static_ranges or checkpoint.cache_scales):
-        largest = largest_of_original(source, original, code)
-    ranges = Ranges(held_by_grids(grids), largest)
-    layers = decoder_layers(source.model, source.architecture)
+    ranges = ranges_of(source, checkpoint, rotation, original, code)
+    count = len(decoder_layers(source.model, source.architecture))
+    compared: dict[int, LayerComparison] = {}
+    usual: dict[str, float] = {}
     label = f"compare weights of {checkpoint.directory.name}"
-    for number in progress(range(len(layers)), label, len(layers), "layers"):
-        layer = layers[number]
-        tensors = source.layer_tensors(number)
-        fill(layer, {own: source.stored[name] for own, name in tensors.items()}, CPU)
-        with torch.inference_mode():
-            architecture = with_every_source(of_layer(layer, source.architecture))
-            if rotation is not None:
-                rotate_layer(layer, source.architecture, rotation)
-                architecture = rotated_architecture(architecture, rotation)
-            comparing = LayerComparison(
-                checkpoint, f"{path}.{number}", layer, architecture, fitted, ranges
-            )
-            checks += comparing.checks(head_dim_of(source.config))
-            found += comparing.found
-            ranges.note_rows(number, comparing.rows)
-        layer.to("meta")
+    for number in progress(range(count), label, count, "layers"):
+        compared[number] = compare_layer(
+            number, source, checkpoint, rotation, fitted, ranges, usual
+        )
+    moved = [each.moved for each in compared.values()]
+    for name in {name for each in moved for name in each.usual}:
+        usual[name] = median(each.usual[name] for each in moved if name in each.usual)
+    for number in [number for number, each in compared.items() if each.moved.contradicting]:
+        compared[number] = compare_layer(
+            number, source, checkpoint, rotation, fitted, ranges, usual
+        )
+    checks = [check for each in compared.values() for check in each.made]
+    found = [one for each in compared.values() for one in each.found]
     with torch.inference_mode():
         checks += outside_checks(source, checkpoint, rotation, fitted)
         checks += ranges.cache_checks(path, checkpoint.cache_scales)
     return [*checks, *neighbour_checks(found, fitted)]
+
+
+def ranges_of(
+    source: Original, checkpoint: Checkpoint, rotation: Rotation | None, original: Path, code: bool
+) -> Ranges:
+    """What is fixed for run time; of a rotated checkpoint, which has other inputs, nothing."""
+    grids = read_runtime(checkpoint.directory, checkpoint.quantization).static
+    if rotation is None and (grids or checkpoint.has_static_ranges or checkpoint.cache_scales):
+        return Ranges(held_by_grids(grids), largest_of_original(source, original, code))
+    return Ranges({}, None)
+
+
+def compare_layer(
+    number: int,
+    source: Original,
+    checkpoint: Checkpoint,
+    rotation: Rotation | None,
+    fitted: int | None,
+    ranges: Ranges,
+    usual: Mapping[str, float],
+) -> LayerComparison:
+    """One decoder layer; the original's is in memory as long as this takes.
+
+    usual: as `folding.moves` wants it.
+    """
+    layer = decoder_layers(source.model, source.architecture)[number]
+    tensors = source.layer_tensors(number)
+    fill(layer, {own: source.stored[name] for own, name in tensors.items()}, CPU)
+    with torch.inference_mode():
+        architecture = with_every_source(of_layer(layer, source.architecture))
+        if rotation is not None:
+            rotate_layer(layer, source.architecture, rotation)
+            architecture = rotated_architecture(architecture, rotation)
+        path = f"{architecture.decoder_layers}.{number}"
+        comparing = LayerComparison(checkpoint, path, layer, architecture, fitted, ranges, usual)
+        comparing.compare(head_dim_of(source.config))
+    ranges.note_rows(number, comparing.moved.rows)
+    layer.to("meta")
+    return comparing
 
 
 def require_same_parts(source: Original, checkpoint: Checkpoint, original: Path) -> None:
@@ -156,10 +185,16 @@ class LayerComparison:
     architecture: Architecture
     fitted: int | None
     ranges: Ranges
+    usual: Mapping[str, float]
 
     def __post_init__(self) -> None:
         self.found: list[Distance] = []
-        self.rows: Mapping[str, Tensor] = {}  # by what rows are multiplied, by layer
+        self.made: list[Check] = []
+        self.moved = Moved()
+
+    def compare(self, head_dim: int) -> None:
+        """Make all of the layer's checks, and keep what they were made of."""
+        self.made = list(self.checks(head_dim))
 
     def checks(self, head_dim: int) -> Iterator[Check]:
         """All of the layer's; what was measured of its linear layers is in `found` then."""
@@ -168,9 +203,9 @@ class LayerComparison:
         groups = self.architecture.groups
         sources = {g.source.name: g.source for g in groups if isinstance(g.source, Norm)}
         norms = {name: self.plain(f"{name}.weight") for name in sources}
-        moved = moves(weights, self.layer, norms, self.architecture, head_dim)
+        moved = moves(weights, self.layer, norms, self.architecture, head_dim, self.usual)
         self.free_columns(weights, moved, sources)
-        self.rows = moved.rows
+        self.moved = moved
         blamed: set[str] = set()
         for group in groups:
             if isinstance(group.source, Norm):
@@ -314,86 +349,3 @@ def column_factors(weight: Tensor, aim: Tensor) -> Tensor:
     squares = (aim * aim).sum(0)
     factor = (weight * aim).sum(0) / squares.clamp(min=1e-30)
     return torch.where(squares > 1e-30, factor, 1.0)
-
-
-def difference(mine: Tensor, original: Tensor) -> float:
-    """The largest difference, relative to the largest value."""
-    apart, size = float((mine - original).abs().amax()), float(original.abs().amax())
-    return apart / size if size else (float("inf") if apart else 0.0)
-
-
-# ------------------------------------------------------------------ outside of the decoder layers
-
-
-def outside_checks(
-    source: Original, checkpoint: Checkpoint, rotation: Rotation | None, fitted: int | None
-) -> Iterator[Check]:
-    """Embedding, head, final norm, and all that is for images."""
-    model: Any = source.model
-    path = f"{source.architecture.decoder_layers}."
-    parameters = dict(model.named_parameters())
-    files = {own: source.stored[name] for name, own in source.own_names.items()}
-    files = {own: at for own, at in files.items() if own in parameters and not own.startswith(path)}
-    head = own_name(model, model.get_output_embeddings())
-    # A head of its own may have been the embedding before.
-    files.setdefault(head, files[own_name(model, model.get_input_embeddings())])
-    turned = rotated_parts(source, files, head, rotation)
-    for own, stored in files.items():
-        layer = own.removesuffix(".weight")
-        original = stored.load()
-        if layer in checkpoint.packed:
-            mine = checkpoint.packed[layer]()
-            yield from table_checks(layer, mine, original, turned.get(own), fitted)
-        elif own in checkpoint.plain:
-            found = row_errors(checkpoint.plain[own](), original, turned.get(own))
-            yield Check(f"{own}: {SAME}", float(found.amax()), ROUNDED)
-
-
-Change = Callable[[Tensor], Tensor]
-
-
-def rotated_parts(
-    source: Original, files: Mapping[str, StoredTensor], head: str, rotation: Rotation | None
-) -> dict[str, Change]:
-    """What rotation makes of rows of the embedding, the head and the final norm, by name."""
-    if rotation is None or rotation.signs is None:
-        return {}
-    model: Any = source.model
-    final = source.architecture.final_norm
-    assert final is not None
-    norm = f"{source.architecture.decoder_layers.rpartition('.')[0]}.{final.name}.weight"
-    values, offset = files[norm].load().float(), final.offset
-    return {
-        own_name(model, model.get_input_embeddings()): partial(rotate_residual, rotation=rotation),
-        head: partial(head_of_rotated, norm=values, final=final, rotation=rotation),
-        norm: partial(torch.full_like, fill_value=1 - offset),
-    }
-
-
-def row_errors(mine: Tensor, original: Tensor, change: Change | None) -> Tensor:
-    """The relative error of each row, [rows]; of all of a vector, [1], in its largest value.
-
-    A checkpoint may lack rows behind the last token. change: what rotation makes of rows.
-    """
-    if mine.ndim < 2:
-        aim = original.float()
-        return torch.tensor([difference(mine, aim if change is None else change(aim))])
-    found = []
-    for start in range(0, len(mine), CHUNK):
-        rows = mine[start : start + CHUNK]
-        aim = original[start : start + len(rows)].float()
-        aim = aim if change is None else change(aim)
-        apart, size = (rows - aim).flatten(1).norm(dim=1), aim.flatten(1).norm(dim=1)
-        found.append(torch.where(apart > 0, apart / size, 0.0))
-    return torch.cat(found)
-
-
-def table_checks(
-    name: str, mine: Linear, original: Tensor, change: Change | None, fitted: int | None
-) -> Iterator[Check]:
-    """A quantized embedding or head: too large to be measured as a linear layer is."""
-    found, bounds = row_errors(mine.weight, original, change), bounds_of(mine.bits, fitted)
-    rows = mine.weight.square().sum(1)
-    whole = float(((found.square() * rows).sum() / rows.sum().clamp(min=1e-30)).sqrt())
-    yield Check(f"{name}: {distances.WEIGHTS}", whole, bounds.weights)
-    yield Check(f"{name}: {distances.ROWS}", float(found.amax()), max(bounds.row, bounds.weights))
