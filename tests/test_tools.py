@@ -11,6 +11,7 @@ from tiny_tools import LENGTHS, uneven_llama, write_samples
 
 from radquant.checkpoints import loading
 from radquant.files import hash_directory, read_json, write_json
+from radquant.verification.checkpoints import verify_weights
 
 REPOSITORY = Path(__file__).parents[1]
 CHECKED = {"input_ids": torch.cat([ids[None] for ids in token_sequences(4, 24, seed=9)])}
@@ -63,6 +64,9 @@ def check_directory(checkpoint, original, method):
     found = {layer["name"]: layer for layer in record["layers"]}["model.layers.1.mlp.down_proj"]
     assert (found["in_features"], found["out_features"]) == (128, 64)
     assert all(record[key] > 0 for key in ("wall_seconds", "cpu_seconds", "peak_process_bytes"))
+    checks = verify_weights(checkpoint, original).checks
+    assert len(checks) > 14
+    assert [check for check in checks if not check.holds] == []
     written = read_json(checkpoint / "config.json")
     assert {**written, "quantization_config": None} == {**config, "quantization_config": None}
     assert str(REPOSITORY) not in json.dumps(written)
