@@ -268,21 +268,26 @@ FEATURES = "results/features/original/evaluation"
 
 
 def unchanged_and_changed_images(run: Path) -> None:
-    """Neither a touched image nor another prompt encodes images; another image does."""
-    plan = ("-n", "--quiet", "none", "--configfile", "own.yaml", "--config")
+    """Neither a touched image nor another prompt or batch encodes images; another image does."""
+
+    def plan() -> str:
+        batch = 'generation={"prompt": "prompts/own.txt", "batch_size": 3}'
+        found = snakemake(run, "-n", "--configfile", "own.yaml", "--config", batch)
+        assert found.returncode == 0, found.stderr
+        return found.stdout + found.stderr
+
     name = pd.read_csv(run / "results" / "data" / "eval.csv")["images"].iloc[0].split(";")[0]
-    path = run / "images" / name
+    path, prompt = run / "images" / name, run / "prompts" / "own.txt"
     os.utime(path, (1, 1))
-    (run / "prompts" / "own.txt").write_text(f"{PROMPT} findings")
-    found = snakemake(run, *plan, 'generation={"prompt": "prompts/own.txt", "batch_size": 3}')
-    assert found.returncode == 0, found.stderr
-    assert "rule generate:" in found.stdout
-    assert "rule encode_images:" not in found.stdout
+    prompt.write_text(f"{PROMPT} findings")
+    told = plan()
+    assert "rule generate:" in told
+    assert "rule encode_images:" not in told
     before = path.read_bytes()
     write_png(path.with_suffix(".png"), 255 - random_gray(99)).rename(path)
-    found = snakemake(run, *plan, 'generation={"prompt": "prompts/own.txt"}')
-    assert "rule encode_images:" in found.stdout
+    assert "rule encode_images:" in plan()
     path.write_bytes(before)
+    prompt.write_text(PROMPT)
 
 
 @pytest.mark.slow

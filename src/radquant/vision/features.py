@@ -77,7 +77,7 @@ class Features:
         path = self.store / f"{image.sha256}.safetensors"
         try:
             found, _ = read_features(path)
-        except (SafetensorError, OSError) as error:
+        except (SafetensorError, OSError, KeyError) as error:
             found, problem = None, f"cannot be read ({type(error).__name__})"
         else:
             problem = "were changed after they were written (sha256 differs)"
