@@ -150,8 +150,9 @@ def test_what_surrounds_an_unknown_models_layers_is_not_converted() -> None:
     assert sorted(kept) == ["lm_head", "project_in", "project_out"]
 
 
-def test_fused_experts_are_refused() -> None:
-    config = transformers.MixtralConfig(**TEXT, num_local_experts=2)
+@pytest.mark.parametrize("name", ["Mixtral", "GptOss"])
+def test_fused_experts_are_refused(name: str) -> None:
+    config = getattr(transformers, f"{name}Config")(**TEXT, num_local_experts=2)
     with torch.device("meta"):
         model = transformers.AutoModelForCausalLM.from_config(config)
     with pytest.raises(UserError, match=r"model\.layers\.0\.mlp\.\S+ has shape .*experts"):
