@@ -9,7 +9,9 @@ import torch
 import transformers
 from gemma import make_gemma
 from tiny_architectures import (
+    FURTHER,
     KNOWN,
+    SHOWN,
     TEXT,
     UNKNOWN,
     change_by_folding,
@@ -36,7 +38,7 @@ def weights_of(model: Any) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("storage", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("kind", KNOWN)
+@pytest.mark.parametrize("kind", [*KNOWN, *FURTHER, *SHOWN])
 def test_folding_leaves_the_function_unchanged(
     kind: str, storage: torch.dtype, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -89,7 +91,7 @@ def test_the_norm_after_gemmas_attention_is_no_source() -> None:
     assert change_by_folding(model, wrong, torch.float32) > 1000 * UNCHANGED
 
 
-@pytest.mark.parametrize("kind", KNOWN)
+@pytest.mark.parametrize("kind", [*KNOWN, *FURTHER, *SHOWN])
 def test_tables_name_every_linear_layer(kind: str) -> None:
     model = tiny_model(kind)
     architecture = architecture_of(model.config, model)
@@ -148,8 +150,9 @@ def test_what_surrounds_an_unknown_models_layers_is_not_converted() -> None:
     assert sorted(kept) == ["lm_head", "project_in", "project_out"]
 
 
-def test_fused_experts_are_refused() -> None:
-    config = transformers.MixtralConfig(**TEXT, num_local_experts=2)
+@pytest.mark.parametrize("name", ["Mixtral", "GptOss"])
+def test_fused_experts_are_refused(name: str) -> None:
+    config = getattr(transformers, f"{name}Config")(**TEXT, num_local_experts=2)
     with torch.device("meta"):
         model = transformers.AutoModelForCausalLM.from_config(config)
     with pytest.raises(UserError, match=r"model\.layers\.0\.mlp\.\S+ has shape .*experts"):

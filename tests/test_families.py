@@ -15,7 +15,7 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file
-from tiny_architectures import KNOWN, MIXTURES, tiny_model
+from tiny_architectures import FURTHER, KNOWN, MIXTURES, SHOWN, tiny_model
 from tiny_models import SCRIPTS, store, tiny_llama, token_sequences, write_samples
 
 from radquant import registry
@@ -202,10 +202,9 @@ sys.exit("torch" in sys.modules or "transformers" in sys.modules)
 def test_each_table_is_held_against_a_class_of_transformers() -> None:
     """`KNOWN` is what test_architectures.py folds scales into."""
     tables = {kind for kind in registry.MODEL_FAMILIES if family_of(kind).architecture}
-    with_images = KNOWN.keys() - tables  # which have a text model inside
-    assert tables - KNOWN.keys() == {f"{kind}_text" for kind in ("qwen2_5_vl", "qwen3_vl")} | set(
-        MIXTURES
-    )
+    with_images = {"gemma3", *SHOWN}  # which have a text model inside
+    inside_alone = {"qwen2_5_vl_text", "qwen3_vl_text"}
+    assert tables == KNOWN.keys() - {"gemma3"} | FURTHER.keys() | MIXTURES.keys() | inside_alone
     inside = {tiny_model(kind).config.get_text_config().model_type for kind in with_images}
     assert inside <= tables
 

@@ -9,23 +9,27 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_architectures import tiny_model
+from tiny_architectures import FURTHER, MIXTURES, SHOWN, tiny_model
 from tiny_models import tiny_tokenizer, token_sequences, write_samples
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
 from radquant.checkpoints.loading import load
+from radquant.errors import UserError
+from radquant.families.inspection import architecture_of
 from radquant.generation.transformers_likelihood import answer_nll
 from radquant.generation.transformers_writing import generate_batch, greedy_config
 from radquant.prompts import Prompt
 from radquant.quantization import resuming
 from radquant.quantization.job import Job
+from radquant.quantization.original_model import check_recipe, open_original
 from radquant.quantization.quantizing import quantize
+from radquant.settings.precision import activations_of
 from radquant.settings.recipe import Recipe
 from radquant.verification.checkpoints import verify_weights
 
-FAMILIES = ["qwen3_5_text", "granite", "olmo2", "olmo3", "cohere", "cohere2", "gemma4_text"]
-FAMILIES += ["qwen2_5_vl", "qwen3_vl", "llava", "internvl", "mistral3", "gemma4", "qwen3_5"]
-FAMILIES += ["qwen3_moe"]
+METHODS = {"rtn": "gemm", "awq": "gemm", "gptq": "gptq"}  # and the format that each is stored in
+# Whose layers no other's are like; the rest are quantized by AWQ alone.
+ALL = ["granite", "olmo2", "cohere", "qwen3_5_text", "gemma4_text", "qwen3_moe"]
 GEMM_ORDER = [0, 4, 1, 5, 2, 6, 3, 7]  # the nibble of each of eight columns
 SIZE = 32
 
@@ -67,20 +71,25 @@ def images(directory: Path) -> bool:
     return '"vision_config"' in (directory / "config.json").read_text()
 
 
-@pytest.mark.parametrize("kind", FAMILIES)
+@pytest.mark.parametrize("kind", [*FURTHER, *MIXTURES, *SHOWN])
 def test_a_family_from_quantization_to_likelihood(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Of the program's files, which are the same for all.
     monkeypatch.setattr(resuming, "fingerprint_of", lambda *_: {})
     original = tmp_path / "original"
-    tiny_model(kind).save_pretrained(original)
+    model = tiny_model(kind)
+    if kind in MIXTURES:  # no token is sent to two experts of the last layer
+        router = model.model.layers[-1].mlp.gate.weight
+        router[1:] = torch.stack([-router[0], 0 * router[0], 0 * router[0]])
+    model.save_pretrained(original)
     tiny_tokenizer(original)
     ids = [each.tolist() for each in token_sequences(3, 14, seed=7)]
     prompts = [
         Prompt(str(n), "", row[: 6 + 2 * n], 0, "", row[6 + 2 * n :]) for n, row in enumerate(ids)
     ]
-    for method, form in (("rtn", "gemm"), ("awq", "gemm"), ("gptq", "gptq")):
+    for method in METHODS if kind in ALL else ["awq"]:
+        form = METHODS[method]
         output = tmp_path / method
         samples = None if method == "rtn" else write_samples(tmp_path)
         recipe = Recipe(method=method, bits=4, group_size=SIZE)
@@ -105,3 +114,25 @@ def plain_nll(model: Any, prompt: Prompt) -> float:
     ids = torch.tensor([prompt.ids + prompt.answer_ids])
     scores = model(ids).logits[0].log_softmax(-1)[len(prompt.ids) - 1 : -1]
     return -float(scores.gather(-1, ids[0, len(prompt.ids) :, None]).double().sum())
+
+
+def test_what_is_not_known_of_experts_is_refused(tmp_path: Path) -> None:
+    tiny_model("qwen3_moe").save_pretrained(tmp_path / "original")
+    source = open_original(tmp_path / "original")
+    plain = Recipe(method="gptq", bits=4, group_size=SIZE)
+    assert check_recipe(source.model, source.architecture, plain) == 2 * (4 + 4 * 3)
+    for said, changed in {
+        "activations": {"activations": activations_of({"bits": 8})},
+        "prefix": {"prefix": "auto"},
+        "transform": {"transform": "smooth"},
+    }.items():
+        with pytest.raises(UserError, match=f"{said} is not known for mixtures of experts"):
+            check_recipe(source.model, source.architecture, plain.model_copy(update=changed))
+
+
+def test_gemma_4_with_shared_keys_and_values_is_refused() -> None:
+    """E2B and E4B: a layer reads what another one kept."""
+    changed = {"num_kv_shared_layers": 1, "layer_types": ["full_attention"] * 2}
+    model = tiny_model("gemma4_text", **changed)
+    with pytest.raises(UserError, match=r"num_kv_shared_layers: 1; models of type 'gemma4_text'"):
+        architecture_of(model.config, model)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from simulation import matrix
-from tiny_architectures import KNOWN, UNKNOWN, logits_of, tiny_model
+from tiny_architectures import FURTHER, KNOWN, UNKNOWN, logits_of, tiny_model
 from tiny_models import store, tiny_llama, token_samples, token_sequences, write_samples
 from torch import nn
 
@@ -30,8 +30,7 @@ UNCHANGED = 1e-4  # relative change of the logits in float32
 # Matrices of these orders are not symmetric, so that a rotation the wrong way shows: 96 = 12·8,
 # 40 = 20·2, 160 = 20·8.
 WIDTHS = {"hidden_size": 96, "intermediate_size": 160}
-FOLDED = ["llama", "mistral", "ministral3", "smollm3", "qwen2", "qwen3", "phi3", "gemma"]
-FOLDED += ["granite"]
+FOLDED = ["llama", "mistral", "ministral3", "smollm3", "qwen2", "qwen3", "phi3", "gemma", "granite"]
 ONLINE = ["gemma2", "gemma3_text", "gemma3", "olmo2", "olmo3", "cohere", "cohere2"]
 
 
@@ -39,7 +38,7 @@ def odd_widths(kind: str) -> dict[str, Any]:
     """Widths whose matrices are not symmetric: 24 or 40 of a head."""
     if kind == "opt":
         return {"hidden_size": 96, "ffn_dim": 160, "word_embed_proj_dim": 32}
-    heads = {"head_dim": 40} if "head_dim" in KNOWN.get(kind, ("", {}))[1] else {}
+    heads = {"head_dim": 40} if "head_dim" in {**KNOWN, **FURTHER}.get(kind, ("", {}))[1] else {}
     return WIDTHS | heads | ({"head_dim": 40} if kind == "gemma3" else {})
 
 
@@ -73,7 +72,7 @@ def test_the_widths_tell_a_rotation_from_its_inverse() -> None:
         assert not torch.allclose(matrix(width), matrix(width).T)
 
 
-@pytest.mark.parametrize("kind", [*KNOWN, *UNKNOWN])
+@pytest.mark.parametrize("kind", [*KNOWN, *FURTHER, *UNKNOWN])
 def test_rotating_leaves_the_function_unchanged(kind: str, tmp_path: Path) -> None:
     model = tiny_model(kind, **odd_widths(kind))
     before = {name: parameter.clone() for name, parameter in model.named_parameters()}
@@ -101,7 +100,7 @@ def test_half_precision_costs_embedding_and_head_no_more_than_its_digits(
     assert 0 < change(model, tmp_path, torch.bfloat16) < (0.02 if kind in FOLDED else UNCHANGED)
 
 
-@pytest.mark.parametrize("kind", [*KNOWN, *UNKNOWN])
+@pytest.mark.parametrize("kind", [*KNOWN, *FURTHER, *UNKNOWN])
 def test_what_is_folded_and_what_is_done_at_run_time(kind: str) -> None:
     model = tiny_model(kind)
     table = architecture_of(model.config, model)

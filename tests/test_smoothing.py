@@ -12,7 +12,7 @@ from tiny_models import token_samples, token_sequences
 from torch import Tensor
 
 from radquant.errors import UserError
-from radquant.families.inspection import architecture_of, decoder_layers, head_dim_of, of_layer
+from radquant.families.inspection import architecture_of, decoder_layers, head_dim_of
 from radquant.packed.formats import format_for
 from radquant.quantization.awq import scale_group, source_channels
 from radquant.quantization.layerwise import quantize_model
@@ -77,14 +77,13 @@ def test_folding_leaves_the_function_unchanged(kind: str, storage: torch.dtype) 
     with observed(layers, architecture) as statistics:
         before = logits_of(model)
     recipe = Recipe(method="rtn", bits=8, group_size=32, transform=SMOOTH)
-    for layer, of_one in zip(layers, statistics, strict=True):
-        groups = of_layer(layer, architecture).groups
-        for group, of_group in zip(groups, of_one, strict=True):
+    for layer, of_layer in zip(layers, statistics, strict=True):
+        for group, of_group in zip(architecture.groups, of_layer, strict=True):
             scale_group(layer, group, of_group, recipe, head_dim_of(model.config), storage)
     with observed(layers, architecture) as after:
         assert (logits_of(model) - before).norm() / before.norm() < UNCHANGED
-    for of_one, now in zip(statistics, after, strict=True):
-        for expected, found in zip(of_one, now, strict=True):  # divided as the inputs are
+    for of_layer, now in zip(statistics, after, strict=True):
+        for expected, found in zip(of_layer, now, strict=True):  # divided as the inputs are
             torch.testing.assert_close(found.largest, expected.largest, rtol=1e-2, atol=1e-3)
     folded = [group.source is not None for group in architecture.groups]
     assert any(folded) == (kind in KNOWN)

@@ -34,15 +34,26 @@ def with_image_tokens(processor: Any, text: str, images: Sequence[ImageFile], na
 
 def image_text(processor: Any, image: ImageFile) -> str:
     """The tokens of an image, as text: how many they are depends on its size in most families."""
-    from radquant.image_files import read_image
-
     same_for_all: str | None = getattr(processor, "full_image_sequence", None)
     if same_for_all is not None:
         return same_for_all
-    made = processor(
-        images=[read_image(image)],
-        text=[processor.image_token],
-        return_text_replacement_offsets=True,
-    )
+    made = processed(processor, image, return_text_replacement_offsets=True)
     replaced: str = made["text_replacement_offsets"][0][0]["replacement"]
     return replaced
+
+
+def processed(processor: Any, image: ImageFile, **options: Any) -> Any:
+    """What a model's own processor makes of an image and the text that stands for it.
+
+    Raises UserError as `image_files.read_image` does, and for an image that the processor refuses.
+    """
+    from radquant.image_files import read_image
+
+    read = read_image(image)
+    try:
+        return processor(images=[read], text=[processor.image_token], **options)
+    except (ValueError, ZeroDivisionError) as error:  # such as of an image that is all but a line
+        raise UserError(
+            f"{image.place} is refused by the model's image processor ({type(error).__name__}; it "
+            f"has {read.width} × {read.height} pixels); leave the report out or crop the image"
+        ) from None

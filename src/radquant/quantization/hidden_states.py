@@ -189,6 +189,11 @@ def first_inputs(
 def shown(whole: Any, sample: Sample) -> dict[str, Tensor]:
     """What a model is given for a sample with images, which `hand_out` lets it take as features."""
     assert sample.types is not None
+    if any(image.layers for image in sample.images):
+        raise UserError(
+            f"models of type {whole.config.model_type!r} add what they see between decoder layers, "
+            "which calibration does not follow yet; set calibration.images to false"
+        )
     inputs = {"input_ids": sample.ids[None], "attention_mask": torch.ones_like(sample.ids)[None]}
     dtype = whole.get_input_embeddings().weight.dtype
     inputs |= handed(sample.images, torch.device("cpu"), dtype)

@@ -19,7 +19,8 @@ from radquant import code
 from radquant.cli import progress
 from radquant.errors import UserError
 from radquant.families.lookup import family_of
-from radquant.image_files import ImageFile, read_image
+from radquant.image_files import ImageFile
+from radquant.image_prompts import processed
 from radquant.vision.features import (
     Features,
     ImageFeatures,
@@ -39,12 +40,7 @@ def encode_image(vision: Vision, file: ImageFile) -> ImageFeatures:
     """
     shown = family_of(vision.model.config.model_type).images
     assert shown is not None  # open_vision refuses other models
-    made = vision.processor(
-        images=[read_image(file)],
-        text=[vision.processor.image_token],  # which some make pixels by
-        **shown.processing,
-        return_tensors="pt",
-    )
+    made = processed(vision.processor, file, **shown.processing, return_tensors="pt")
     inputs = {name: made[name] for name in shown.inputs}
     with torch.inference_mode():
         found = vision.model.model.get_image_features(
