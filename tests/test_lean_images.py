@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_lean_engine import as_loaded, random_ids, random_packed, relative
 from test_vision import TEMPLATE, Shown, plain_greedy, plain_nll, plain_of, shown
-from tiny_architectures import tiny_model
+from tiny_architectures import TEXT, tiny_model
+from tiny_image_models import image_config
 from torch import Tensor, nn
+from transformers import AutoModelForImageTextToText, Mistral3Config, MistralConfig
 
 from radquant.checkpoints.loading import load
 from radquant.errors import UserError
@@ -72,14 +74,15 @@ def row_of(lengths: list[int], seed: int = 0) -> Read:
 
 
 @torch.inference_mode()
-def plain_scores(model: Any, read: Read, before: list[int]) -> Tensor:
+def plain_scores(model: Any, read: Read, before: list[int], told: bool = True) -> Tensor:
     """Scores of one row by itself, [tokens, vocabulary], by transformers without a cache."""
     types = torch.tensor([[0] * len(before) + list(read.types or [0] * len(read.ids))])
     ids = torch.tensor([[*before, *read.ids]]).where(types == 0, torch.tensor(0))
     embedded = model.get_input_embeddings()(ids)
     if read.vectors is not None:
         embedded[types == 1] = read.vectors.to(embedded.dtype)
-    return model(inputs_embeds=embedded, token_type_ids=types, use_cache=False).logits[0]
+    more = {"token_type_ids": types} if told else {}
+    return model(inputs_embeds=embedded, use_cache=False, **more).logits[0]
 
 
 def scores(lean: LeanDecoder, rows: list[Read], numbers: list[int] | None = None) -> list[Tensor]:
@@ -211,6 +214,9 @@ def test_reports_from_image_files(shown: Shown) -> None:
             assert (output.text, output.tokens) == (text, len(tokens))
         found, _ = lean_likelihood.answer_nll(lean, made, size, shown.features)
         assert found == pytest.approx(nats, rel=2e-5)
+    fewer = replace(made[0], images=(*made[0].images, *made[1].images))
+    with pytest.raises(UserError, match="report r0: its prompt has 4 tokens for images, and their"):
+        lean_steps.read_of(lean, fewer, shown.features)
 
 
 def test_engine_auto_is_lean(shown: Shown) -> None:
@@ -227,13 +233,6 @@ def test_engine_auto_is_lean(shown: Shown) -> None:
     )
     assert done.work.results == pytest.approx(expected, rel=2e-5)
     assert done.work.shared_tokens == len(shared)
-
-
-def test_features_of_another_number_of_tokens(shown: Shown) -> None:
-    first, more = shown.made[0], shown.made[1]
-    prompt = replace(first, images=(*first.images, *more.images))
-    with pytest.raises(UserError, match="report r0: its prompt has 4 tokens for images, and their"):
-        lean_steps.read_of(prompt, 0, shown.features)
 
 
 # --------------------------------------------------------------------------- against other batches
@@ -308,3 +307,22 @@ def test_places_that_are_none(
     both.lean.decoder.clear()
     with pytest.raises(RuntimeError, match=said):
         both.lean.decoder.run_shown(ids, rows, ids[:0], torch.zeros(2, HIDDEN), *told)
+
+
+def test_mistral_3_is_taken_over_with_mistral_inside() -> None:
+    """Mistral Small 3.1's text model; Ministral 3's scales queries by their positions."""
+    tiny = image_config("mistral3", TEXT)
+    assert "'ministral3'" in (
+        unsupported(as_loaded(random_mistral(tiny, tiny.text_config)), None) or ""
+    )
+    model = random_mistral(tiny, MistralConfig(**TEXT, head_dim=32))
+    read = row_of(ROWS[0])
+    expected = plain_scores(model, read, [], told=False)
+    lean = take_over(as_loaded(model), None)
+    lean.reach(LONGEST)
+    assert relative(scores(lean, [read])[0], expected) < 1e-5
+
+
+def random_mistral(tiny: Any, text: Any) -> Any:
+    config = Mistral3Config(vision_config=tiny.vision_config, text_config=text)
+    return AutoModelForImageTextToText.from_config(config, dtype=torch.float32).eval()

@@ -17,9 +17,13 @@ from radquant import prompts
 from radquant.checkpoints.loading import load
 from radquant.generation.batching import shared_prefix
 from radquant.generation.prefix import run_prefix
+from radquant.generation import batching, lean_steps, lean_writing
+from radquant.generation.lean_decoder import take_over, unsupported
+from radquant.generation.lean_likelihood import answer_nll as answers_nll
 from radquant.generation.transformers_likelihood import answer_nll
 from radquant.generation.transformers_writing import generate_batch, greedy_config
 from radquant.image_files import image_files
+from radquant.kernels import cpu
 from radquant.vision.encoding import encode_here
 from radquant.vision.handing import hand_out
 from radquant.vision.part import open_vision
@@ -116,3 +120,13 @@ def test_a_family_is_shown_images(kind: str, tmp_path: Path) -> None:
     for output, given, prompt in zip(written, inputs, made, strict=True):
         ids = plain.generate(**given, max_new_tokens=5, do_sample=False)[0, len(prompt.ids) :]
         assert output.text == loaded.tokenizer.decode(ids, skip_special_tokens=True).strip()
+    lean = load(directory, vision=False)
+    if cpu.unavailable() is not None or unsupported(lean, None) is not None:
+        assert kind not in ("llava", "internvl") or cpu.unavailable() is not None
+        return
+    decoder = take_over(lean, None)
+    lean_steps.begin(decoder, batching.shared_prefix(made), 512)
+    assert answers_nll(decoder, made, 2, features)[0] == pytest.approx(expected, rel=2e-5)
+    ends = lean_writing.Settings(5, frozenset([2]))
+    own = lean_writing.generate(decoder, loaded.tokenizer, made, ends, 2, features=features)
+    assert own.outputs == written

@@ -1,7 +1,10 @@
 """InternVL 3: an image is cut into tiles, and each has equally many tokens."""
 
-from radquant.families.kind import Family, Images
+from radquant.families.kind import Family, Images, Lean
 
 MODULE = "transformers.models.internvl.processing_internvl"
 
-FAMILY = Family(images=Images(known_from="InternVL 3", processor=(MODULE, "InternVLProcessor")))
+FAMILY = Family(
+    lean=Lean(),
+    images=Images(known_from="InternVL 3", processor=(MODULE, "InternVLProcessor")),
+)

@@ -172,6 +172,7 @@ def take_over(loaded: Loaded, rounding: Activations | None) -> LeanDecoder:
         rope_kinds=kinds,
         config=config,
         both_ways=both_ways,
+        image_token=getattr(model.config, "image_token_id", None),
     )
     if expected is not None:
         check(lean, read, expected)

@@ -56,13 +56,12 @@ def answer_nll(
 def batch_nll(
     lean: LeanDecoder, prompts: Sequence[Prompt], features: Features | None
 ) -> list[float]:
-    skipped = lean.decoder.shared_length()
     rows: dict[int, Read] = {}
     wanted: list[int] = []
     read = 0
     for number, prompt in enumerate(prompts):
         # Nothing follows the last token.
-        rows[number] = read_of(prompt, skipped, features, prompt.answer_ids[:-1])
+        rows[number] = read_of(lean, prompt, features, prompt.answer_ids[:-1])
         read += len(rows[number].ids)
         wanted += range(read - len(prompt.answer_ids), read)
     hidden = lean.run(rows, wanted)

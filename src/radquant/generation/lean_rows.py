@@ -14,7 +14,8 @@ class Read:
 
     ids: Sequence[int]
     vectors: Tensor | None = None  # [tokens of images, hidden], in the place of their embeddings
-    types: Sequence[int] = ()  # of each token 1 if it is an image's, else 0; () without images
+    # 1 for a token in whose place a vector stands, else 0; those behind the last need none.
+    types: Sequence[int] = ()
 
 
 @dataclass
@@ -26,6 +27,7 @@ class LeanDecoder:
     rope_kinds: list[str | None]  # types of layers with tables of their own; None: one for all
     config: Any  # of the text model
     both_ways: bool  # whether tokens of an image see each other in both directions
+    image_token: int | None  # which an image's tokens are; None: it is shown none
     positions: int = 0  # that the rotary tables hold so far
 
     def reach(self, positions: int) -> None:

@@ -48,18 +48,21 @@ def stored_tokens(stored: StoredPrefix | None) -> int:
 
 
 def read_of(
-    prompt: Prompt, skipped: int, features: Features | None, more: Sequence[int] = ()
+    lean: LeanDecoder, prompt: Prompt, features: Features | None, more: Sequence[int] = ()
 ) -> Read:
-    """What the model reads of a prompt behind its first `skipped` tokens, none of them an image's.
+    """What a row reads of a prompt, behind what all begin with.
 
-    features: of the prompt's images. more: tokens behind the prompt.
+    features: of the prompt's images. more: tokens behind the prompt. Raises UserError if there are
+    not as many vectors as tokens that stand for them.
     """
-    ids = [*prompt.ids[skipped:], *more]
+    own = prompt.ids[lean.decoder.shared_length() :]
+    ids = [*own, *more]
     if not prompt.images:
         return Read(ids)
     assert features is not None
     vectors = torch.cat([features.of(image).embeddings for image in prompt.images])
-    types = prompt.types[skipped:]
+    # The processor's types may count marks around an image, too.
+    types = [int(token == lean.image_token) for token in own]
     if len(vectors) != sum(types):
         raise UserError(
             f"report {prompt.id}: its prompt has {sum(types)} tokens for images, and their "

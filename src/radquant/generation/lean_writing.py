@@ -132,9 +132,8 @@ def next_tokens(
     features: Features | None,
 ) -> None:
     """Write the next token of every row: those whose prompt is not read yet by themselves."""
-    skipped = lean.decoder.shared_length()
     new = {
-        number: read_of(prompts[row.prompt], skipped, features)
+        number: read_of(lean, prompts[row.prompt], features)
         for number, row in rows.items()
         if not row.written
     }
