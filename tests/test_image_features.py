@@ -1,5 +1,6 @@
 """Images encoded once: the same bits in any number of shards, and what changes is noticed."""
 
+import json
 import os
 import shutil
 from dataclasses import replace
@@ -9,15 +10,19 @@ from typing import Any
 import pytest
 import torch
 from image_writers import random_gray, write_png
+from safetensors.torch import load_file, save_file
 from tiny_images import tiny_vision_model
 from tiny_models import store
 from transformers import Gemma3ForConditionalGeneration
 
+from radquant.checkpoints.fitting import found_names
 from radquant.checkpoints.loading import load
 from radquant.errors import UserError
-from radquant.files import write_json, write_table
+from radquant.files import read_json, write_json, write_table
 from radquant.image_digest import images_digest
 from radquant.image_files import ImageFile, image_files
+from radquant.packed.grid import QuantizedWeight
+from radquant.packed.packing import pack
 from radquant.vision import encoding
 from radquant.vision.features import ImageFeatures, open_features, read_features, write_features
 from radquant.vision.handing import hand_out, handed
@@ -126,6 +131,40 @@ def test_another_vision_part_encodes_anew(model: Path, tmp_path: Path) -> None:
         other.model.multi_modal_projector.mm_soft_emb_norm.weight.add_(0.5)
     other.save_pretrained(tmp_path / "text")
     assert vision_hash(tmp_path / "text") != vision_hash(model)
+
+
+def test_a_packed_vision_part_encodes_as_the_values_that_it_stands_for(
+    model: Path, files: list[ImageFile], tmp_path: Path
+) -> None:
+    """Somebody else's checkpoint, whose vision layers are in AWQ's format."""
+    packed = Path(shutil.copytree(model, tmp_path / "packed"))
+    tensors = load_file(model / "model.safetensors")
+    plain, torch_random = dict(tensors), torch.Generator().manual_seed(0)
+    for name in [name for name in tensors if name.endswith("mlp.fc1.weight")]:
+        size = (64, 1)
+        codes = torch.randint(0, 16, (64, 32), generator=torch_random, dtype=torch.uint8)
+        weight = QuantizedWeight(
+            codes, torch.full(size, 0.02).half(), torch.full(size, 8, dtype=torch.uint8)
+        )
+        plain[name] = (codes.float() - 8) * weight.scales.float()  # by the format's definition
+        del tensors[name]
+        stored = pack(weight, 4).items()
+        tensors |= {name.replace("weight", suffix): tensor for suffix, tensor in stored}
+    save_file(tensors, packed / "model.safetensors", {"format": "pt"})
+    said = {"quant_method": "awq", "bits": 4, "group_size": 32, "zero_point": True}
+    config = read_json(packed / "config.json") | {"quantization_config": said}
+    (packed / "config.json").write_text(json.dumps(config))
+    vision = open_vision(packed, CPU, torch.float32)
+    assert vision.sha256 == vision_hash(packed) != vision_hash(model)
+    whole = Gemma3ForConditionalGeneration.from_pretrained(model).eval()
+    names = found_names(whole, plain, model)[0]
+    whole.load_state_dict({names[name]: plain[name] for name in names}, strict=False)
+    pixels = vision.processor.image_processor(
+        [encoding.read_image(files[0])], do_pan_and_scan=False, return_tensors="pt"
+    )["pixel_values"]
+    own = whole.model.get_image_features(pixels, return_dict=True).pooler_output[0].detach()
+    found = encoding.encode_image(vision, files[0]).embeddings
+    torch.testing.assert_close(found, own, rtol=1e-4, atol=1e-4)
 
 
 def test_a_missing_or_damaged_image_is_told_by_report_column_and_file(
