@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 FACTOR = 1.5  # between an estimate and the measured peak, either way
-BASE = 600_000_000  # bytes of Python, PyTorch, a tokenizer and tables, on a CPU
+BASE = 500_000_000  # bytes of Python, PyTorch, a tokenizer and tables, on a CPU
+SEARCHING = 250_000_000  # and of what a calibrated quantization holds beside weights and statistics
 KEPT_FREE = 0.1  # share of what is free that a plan leaves alone
 SCALE_BYTES = 2.5  # of a group of packed weights: a scale in 16 bits and a zero point
 FLOAT32 = 4
@@ -51,18 +52,28 @@ def widths_of(config: Any) -> Widths | None:
     return Widths(layers, hidden, inner, heads, cached, head, vocabulary)
 
 
-def row_bytes(widths: Widths, length: int, scored: int, item: int) -> int:
-    """Bytes that one sequence of a batch takes beside the weights.
+def cache_bytes(widths: Widths, length: int, item: int) -> int:
+    """Keys and values of one sequence in every layer, although a sliding window may drop some.
 
-    length: its tokens at its end. scored: positions whose scores are computed at once. item: bytes
-    of a number of the computation. Keys and values are counted for every layer, although a sliding
-    window may drop some.
+    length: its tokens at its end. item: bytes of a number.
     """
-    cache = 2 * widths.layers * widths.cached * widths.head
+    return 2 * widths.layers * widths.cached * widths.head * length * item
+
+
+def row_bytes(widths: Widths, length: int, scored: int, item: int) -> int:
+    """Bytes that one sequence of a batch takes beside the weights, in transformers' code.
+
+    scored: positions whose scores are computed at once; of the last of them, two copies in float32.
+    Scores come when the layers are done.
+    """
     layer = 4 * widths.hidden + 3 * widths.inner + 3 * widths.heads * widths.head
-    # Scores in the model's dtype; of one row, or of one position in each, in float32 twice.
-    scores = scored * widths.vocabulary * item + widths.vocabulary * 2 * FLOAT32
-    return length * (cache + layer) * item + scores
+    scores = widths.vocabulary * (scored * item + 2 * FLOAT32)
+    return cache_bytes(widths, length, item) + max(length * layer * item, scores)
+
+
+def batch_bytes(widths: Widths, scored: int) -> int:
+    """What a batch takes once: the scores of one sequence at a time, twice in float32."""
+    return 2 * FLOAT32 * scored * widths.vocabulary
 
 
 def batch_for(free: int, each: int) -> int:
@@ -180,8 +191,10 @@ def loaded_bytes(
 
 def quantizing_bytes(weights: Weights, calibrated: bool) -> int:
     """The peak of this package's own quantization, which holds one layer at a time in float32."""
-    search = weights.layer + weights.grams + 3 * weights.matrix if calibrated else weights.matrix
-    return BASE + weights.table * weights.stored + FLOAT32 * (weights.layer + search)
+    if not calibrated:
+        return BASE + weights.table * weights.stored + FLOAT32 * (weights.layer + weights.matrix)
+    values = 2 * weights.layer + weights.grams + 3 * weights.matrix
+    return BASE + SEARCHING + weights.table * weights.stored + FLOAT32 * values
 
 
 def in_gb(size: float) -> str:

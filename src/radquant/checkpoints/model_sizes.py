@@ -19,18 +19,24 @@ def weights_of(directory: Path, trust_remote_code: bool = False) -> tuple[Weight
     layers = decoder_layers(model, architecture)
     linears = [list(layer_linears(layer, architecture).values()) for layer in layers]
     language = is_language(model)
-    counted = {id(each): (language(name), each.numel()) for name, each in model.named_parameters()}
+    tied = getattr(model, "all_tied_weights_keys", None) or {}
+    counted = {
+        name: (language(name), each.numel())
+        for name, each in model.named_parameters()
+        if name not in tied
+    }
     linear = sum(each.weight.numel() for layer in linears for each in layer)
     inside = sum(count for is_inside, count in counted.values() if is_inside)
     total = sum(count for _, count in counted.values())
-    # Linears of one input have one Gram matrix; how many inputs there are, their widths tell.
-    widths = [sorted({each.in_features for each in layer}) for layer in linears]
+    # Of three inputs of the hidden width (queries, output, MLP), and of the others.
+    hidden = model.get_input_embeddings().weight.shape[1]  # type: ignore[operator]
+    widths = [{each.in_features for each in layer} - {hidden} for layer in linears]
     return Weights(
         linear=linear,
         other=inside - linear,
         vision=total - inside,
         layer=max(sum(each.numel() for each in layer.parameters()) for layer in layers),
         matrix=max(each.weight.numel() for layer in linears for each in layer),
-        grams=max(2 * sum(width * width for width in layer) for layer in widths),
+        grams=3 * hidden**2 + max(sum(width**2 for width in layer) for layer in widths),
         table=model.get_input_embeddings().weight.numel(),  # type: ignore[operator]
     ), widths_of(config)

@@ -33,7 +33,7 @@ def rows_that_fit(
     if widths is None:
         return asked
     each = memory_plan.row_bytes(widths, length, scored, dtype.itemsize)
-    free = free_on(device)
+    free = free_on(device) - memory_plan.batch_bytes(widths, scored)
     rows = min(asked, memory_plan.batch_for(free, each))
     if rows < asked:
         say_once(

@@ -12,7 +12,7 @@ from radquant.checkpoints.loading import DTYPES
 from radquant.errors import UserError
 from radquant.memory_plan import Weights, Widths, in_gb
 from radquant.settings.given import has_recipe
-from radquant.settings.recipe import Checkpoint, needs_calibration, recipe_of
+from radquant.settings.recipe import Checkpoint, needs_calibration
 from radquant.settings.run import ORIGINAL, Run
 
 # What is not known before the corpus is there. Reports of findings have 50 to 100 words.
@@ -38,6 +38,7 @@ class Row:
     """What one precision takes."""
 
     precision: str
+    checkpoint: str
     disk: int  # bytes of its checkpoint
     quantizing: int | None  # bytes at the peak; None: nothing is quantized here
     computing: int  # bytes at the peak of writing and scoring, in batches of `batch`
@@ -107,12 +108,12 @@ def row_of(run: Run, name: str, weights: Weights, widths: Widths | None, machine
     recipe, bits, group = None, None, -1
     if checkpoint != ORIGINAL:
         stated = run.checkpoints[checkpoint]
-        if not has_recipe(stated):
+        if not (has_recipe(stated) and isinstance(stated, Checkpoint)):
             raise UserError(
                 f"the size of checkpoint {checkpoint} is that of its files; a plan is made of "
                 "recipes alone"
             )
-        recipe = recipe_of(stated)
+        recipe = stated
         bits, group = average_bits(recipe), recipe.group_size
     item = item_bytes(run, machine.gpu)
     lean = not machine.gpu and run.compute.engine in ("auto", "lean")
@@ -121,8 +122,11 @@ def row_of(run: Run, name: str, weights: Weights, widths: Widths | None, machine
     prompt = PROMPT_TOKENS + run.generation.examples * EXAMPLE_TOKENS + images * IMAGE_TOKENS
     length = prompt + run.generation.max_new_tokens
     each = 0
-    if widths is not None:
+    if widths is not None and lean:  # which computes scores and layers a few rows at a time
+        each = memory_plan.cache_bytes(widths, length, item)
+    elif widths is not None:
         each = memory_plan.row_bytes(widths, length, ANSWER_TOKENS, item)
+        held += memory_plan.batch_bytes(widths, ANSWER_TOKENS)
     free = machine.memory - held
     most = memory_plan.batch_for(free, each) if each and free > each else int(free > each)
     batch = min(run.generation.batch_size, most) if each else run.generation.batch_size
@@ -134,6 +138,7 @@ def row_of(run: Run, name: str, weights: Weights, widths: Widths | None, machine
         seconds += SECONDS_A_MILLION[calibrated] * weights.linear / 1e6
     return Row(
         name,
+        checkpoint,
         memory_plan.stored_bytes(weights, bits, group),
         quantizing,
         held + batch * each,
@@ -169,7 +174,7 @@ def computing_seconds(
 def told(rows: list[Row], weights: Weights, machine: Machine) -> str:
     """A Markdown table of the rows, and what it is about."""
     where = "a GPU" if machine.gpu else "this machine"
-    disk = weights.total * weights.stored + sum(row.disk for row in rows if row.quantizing)
+    disk = sum({row.checkpoint: row.disk for row in rows}.values())
     lines = [
         f"{weights.total / 1e9:.2f} billion weights, of which {weights.linear / 1e9:.2f} are "
         f"quantized; {where} with {in_gb(machine.memory)}. All checkpoints: {in_gb(disk)} on disk, "
@@ -181,12 +186,15 @@ def told(rows: list[Row], weights: Weights, machine: Machine) -> str:
     for row in rows:
         quantizing = "–" if row.quantizing is None else in_gb(row.quantizing)
         batch = str(row.batch) if row.batch else "does not fit"
+        spent = duration(row.seconds) if row.batch else "–"
         lines.append(
             f"| {row.precision} | {in_gb(row.disk)} | {quantizing} | {in_gb(row.computing)} | "
-            f"{batch} | {duration(row.seconds)} |"
+            f"{batch} | {spent} |"
         )
     return "\n".join(lines)
 
 
 def duration(seconds: float) -> str:
-    return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.0f} min"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 3600:.1f} h" if seconds >= 7200 else f"{seconds / 60:.0f} min"
