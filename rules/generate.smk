@@ -24,6 +24,11 @@ def ready(python):
     return f"{python.removesuffix('/bin/python')}/ready.json" if python else []
 
 
+def reads_features(engine):
+    """Return whether an engine is handed the features of images: others encode them themselves."""
+    return environment_of(engine) is None
+
+
 def engine_code(engine):
     """Return the hash of the code that runs in an engine's own environment; None without one."""
     if environment_of(engine) is None:
@@ -40,8 +45,13 @@ def prompting_options(wildcards, parts, engine, **own):
     )
     python = options(engine_python=environment_of(engine))
     stated = settings_for(parts, precision=precision, compute=compute, **own)
-    images = features_option(precision.checkpoint)
+    images = features_option(precision.checkpoint) if reads_features(engine) else ""
     return f"{model} {stated} {images} {python}"
+
+
+def features_for(wildcards, engine):
+    """Return the files of the features that a precision reads with this engine."""
+    return feature_files(checkpoint_of(wildcards)) if reads_features(engine) else []
 
 
 def generate_options(wildcards):
@@ -107,7 +117,9 @@ rule generate:
         checked=CHECKED_PROMPTS,
         model=lambda wildcards: model_files(checkpoint_of(wildcards)),
         verified=verified,
-        features=lambda wildcards: feature_files(checkpoint_of(wildcards)),
+        features=lambda wildcards: features_for(
+            wildcards, engine_of(wildcards.precision)
+        ),
         train="results/data/train.csv",
         eval="results/data/eval.csv",
         prompt=SETTINGS.generation.prompt,
@@ -141,7 +153,9 @@ rule likelihood:
         checked=CHECKED_PROMPTS,
         model=lambda wildcards: model_files(checkpoint_of(wildcards)),
         verified=verified,
-        features=lambda wildcards: feature_files(checkpoint_of(wildcards)),
+        features=lambda wildcards: features_for(
+            wildcards, scoring_of(wildcards.precision)
+        ),
         train="results/data/train.csv",
         eval="results/data/eval.csv",
         prompt=SETTINGS.generation.prompt,

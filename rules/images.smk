@@ -1,30 +1,17 @@
 """Images, encoded once: what the language model of every precision reads in their place."""
 
 from radquant.image_digest import images_digest
-from radquant.settings.given import has_recipe
-from radquant.settings.recipe import OWN
 
 WITH_IMAGES = SETTINGS.task.image_column is not None
 # Reports by what their images are for, tables with the columns id and images.
 SHOWN_REPORTS = {"evaluation": "results/data/eval.csv"}
-
-
-def has_own_vision(checkpoint):
-    """Return whether a checkpoint's vision part may be another than the original's: recipes of this
-    program leave it as it is."""
-    if checkpoint == "original":
-        return True
-    it = SETTINGS.checkpoints[checkpoint]
-    return not (has_recipe(it) and it.tool == OWN)
-
-
-def encoder_of(checkpoint):
-    """Return whose vision part encodes the images that a checkpoint is shown."""
-    return checkpoint if has_own_vision(checkpoint) else "original"
+ENCODERS = {
+    run.encoder_of(SETTINGS, name) for name in ["original", *SETTINGS.checkpoints]
+}
 
 
 def features_directory(checkpoint, purpose="evaluation"):
-    return f"results/features/{encoder_of(checkpoint)}/{purpose}"
+    return f"results/features/{run.encoder_of(SETTINGS, checkpoint)}/{purpose}"
 
 
 def feature_files(checkpoint, purpose="evaluation"):
@@ -60,25 +47,20 @@ if WITH_IMAGES:
             code=code("encode_images.py"),
             reports=lambda wildcards: SHOWN_REPORTS[wildcards.purpose],
             model=lambda wildcards: model_files(wildcards.encoder),
-            verified=lambda wildcards: (
-                []
-                if wildcards.encoder == "original"
-                else ancient(f"results/verification/{wildcards.encoder}.json")
-            ),
-            # What both have in common is then encoded already.
+            # What both have in common is then encoded already. Not ancient, nor is any other input:
+            # where a job before it reruns, Snakemake does not look at the parameters of this one.
             first=lambda wildcards: (
                 []
                 if wildcards.encoder == "original"
-                else ancient(feature_files("original", wildcards.purpose))
+                else feature_files("original", wildcards.purpose)
             ),
-            checked=ancient(CHECKED_PROMPTS),
         output:
             table="results/features/{encoder}/{purpose}/shard-{shard}-of-{shards}.parquet",
             metrics="results/features/{encoder}/{purpose}/shard-{shard}-of-{shards}.json",
         log:
             "results/logs/encode_images/{encoder}/{purpose}/shard-{shard}-of-{shards}.log",
         wildcard_constraints:
-            encoder=one_of(["original", *filter(has_own_vision, SETTINGS.checkpoints)]),
+            encoder=one_of(ENCODERS),
             purpose=one_of(SHOWN_REPORTS),
             shard=r"\d+",
             shards=str(SETTINGS.images.shards),

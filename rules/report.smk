@@ -85,6 +85,11 @@ rule report:
             precision=PRECISIONS,
             suffix=["parquet", "json"],
         ),
+        features=[
+            file.replace(".parquet", ".json")
+            for name in ["original", *SETTINGS.used_checkpoints]
+            for file in feature_files(name)
+        ],
         speed=SPEED if TIMED else [],
         annotations=[
             "results/annotations/reference.jsonl",

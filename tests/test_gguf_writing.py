@@ -34,6 +34,7 @@ from radquant.packed.gguf_blocks import LAYOUTS, decode, encode
 from radquant.packed.grid import quantize, require_fine_enough
 from radquant.quantization.importance import importance_of
 from radquant.settings.recipe import Recipe
+from radquant.vision.part import vision_hash
 
 WIDE = {"hidden_size": 64, "intermediate_size": 256, "vocab_size": 300}
 SHAPE = {
@@ -193,7 +194,11 @@ def test_what_sees_images_lies_beside_the_file(tmp_path: Path) -> None:
     with torch.inference_mode():
         expected = load(tmp_path / "original").model(input_ids=IDS).logits
         difference = load(checkpoint).model(input_ids=IDS).logits - expected
+        blind = load(checkpoint, vision=False).model
+        assert torch.equal(blind(input_ids=IDS).logits - expected, difference)
     assert difference.norm() < 0.03 * expected.norm()
+    assert not any("vision" in name for name in blind.state_dict())
+    assert vision_hash(checkpoint) == vision_hash(tmp_path / "original")
 
 
 def test_a_search_on_the_grid_of_blocks(llama: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import runpy
 import shutil
 import sys
@@ -18,6 +19,7 @@ from tiny_models import SCRIPTS, tiny_llama
 from workflow_helpers import copy_repository, errors, finish, snakemake
 
 from radquant.files import read_json
+from radquant.vision.features import open_features
 
 PROMPT = "describe this image"
 FINDINGS = ["the lungs are clear .", "no acute effusion .", "heart size is normal ."]
@@ -84,7 +86,20 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         *("--group-size", 32, "--calibration", folder / "samples.parquet", "--device", "cpu"),
         *("--output", folder / "checkpoint"),
     )
+    encode(folder, folder / "features", 2)
     return folder
+
+
+def encode(data: Path, folder: Path, shards: int) -> None:
+    """Encode the evaluation's images by the script, in so many jobs."""
+    for shard in range(1, shards + 1):
+        stem = folder / f"shard-{shard}-of-{shards}"
+        run_script(
+            *("encode_images", "--model", data / "original", "--reports", data / "eval.csv"),
+            *("--image-root", data / "images", "--device", "cpu", "--store", data / "store"),
+            *("--shards", shards, "--shard", shard),
+            *("--output", f"{stem}.parquet", "--metrics", f"{stem}.json"),
+        )
 
 
 def shown(name: str, data: Path, out: Path, *options: object, model: str = "checkpoint") -> Any:
@@ -145,6 +160,11 @@ def test_outputs_and_likelihoods_are_of_the_report_alone(
     whole, record = shown("generate", data, tmp_path / "a", "--batch-size", 4, *more, model=model)
     alone, _ = shown("generate", data, tmp_path / "b", "--batch-size", 1, *more, model=model)
     pd.testing.assert_frame_equal(whole, alone)
+    stored = ("--features", data / "features")
+    read, _ = shown(
+        "generate", data, tmp_path / "e", "--batch-size", 4, *more, *stored, model=model
+    )
+    pd.testing.assert_frame_equal(whole, read)
     evaluation = pd.read_csv(data / "eval.csv").set_index("id")
     names = evaluation["images"].str.split(";")
     assert record["images"] == names.str.len().sum() > 5
@@ -164,6 +184,8 @@ def test_outputs_and_likelihoods_are_of_the_report_alone(
     many, measured = shown("likelihood", data, tmp_path / "c", "--batch-size", 4, model=model)
     one, _ = shown("likelihood", data, tmp_path / "d", "--batch-size", 1, model=model)
     np.testing.assert_allclose(many["nll"], one["nll"], rtol=1e-5)
+    again, _ = shown("likelihood", data, tmp_path / "f", "--batch-size", 4, *stored, model=model)
+    pd.testing.assert_frame_equal(many, again)
     assert measured["images"] == record["images"]
     words = evaluation["findings"].str.findall(r"\w+|\S").str.len()
     assert (many["tokens"] == words).all()
@@ -242,6 +264,32 @@ def test_what_goes_with_images_and_what_does_not(
     assert not (tmp_path / "original").exists()
 
 
+FEATURES = "results/features/original/evaluation"
+
+
+def unchanged_and_changed_images(run: Path) -> None:
+    """Neither a touched image nor another prompt or batch encodes images; another image does."""
+
+    def plan() -> str:
+        batch = 'generation={"prompt": "prompts/own.txt", "batch_size": 3}'
+        found = snakemake(run, "-n", "--configfile", "own.yaml", "--config", batch)
+        assert found.returncode == 0, found.stderr
+        return found.stdout + found.stderr
+
+    name = pd.read_csv(run / "results" / "data" / "eval.csv")["images"].iloc[0].split(";")[0]
+    path, prompt = run / "images" / name, run / "prompts" / "own.txt"
+    os.utime(path, (1, 1))
+    prompt.write_text(f"{PROMPT} findings")
+    told = plan()
+    assert "rule generate:" in told
+    assert "rule encode_images:" not in told
+    before = path.read_bytes()
+    write_png(path.with_suffix(".png"), 255 - random_gray(99)).rename(path)
+    assert "rule encode_images:" in plan()
+    path.write_bytes(before)
+    prompt.write_text(PROMPT)
+
+
 @pytest.mark.slow
 def test_the_workflow_shows_images(tmp_path: Path) -> None:
     run = copy_repository(tmp_path / "run")
@@ -273,8 +321,12 @@ def test_the_workflow_shows_images(tmp_path: Path) -> None:
     assert "copy-input is empty, for there is no text to repeat" in report
     assert "for copying the input" not in report
     assert "Images were made what a model is shown by these steps: " in report
+    assert "Images were encoded once, by the original's vision part" in report
     summary = (run / "results" / "summary.json").read_text()
     assert '"as it is"' in summary
+    encoded = json.loads(summary)["performance"]["encoding"]["original"]
+    assert encoded["images"] == len(open_features(run / FEATURES).listed) > 5
+    unchanged_and_changed_images(run)
     assert ".png" not in summary
     assert read_json(run / "results" / "likelihood" / "original.json")["images"] > 5
     # An image that is lost is noticed where it is first read, in a sentence.

@@ -20,7 +20,8 @@ NOTHING: frozenset[str] = frozenset()
 # entry has moved nothing.
 EFFECTS: list[tuple[str, frozenset[str], str]] = [
     (
-        "config (statistics|speed|study)|config (model|corpus) name|config generation shards",
+        "config (statistics|speed|study|images)|config (model|corpus) name|"
+        "config generation shards",
         NOTHING,
         "",
     ),
@@ -30,7 +31,7 @@ EFFECTS: list[tuple[str, frozenset[str], str]] = [
     ("code rules/score\\.smk", SCORES_ALONE, ""),
     ("code rules/data\\.smk", ALL, "fetched"),
     ("code rules/(calibration|quantize)\\.smk", MODEL, "checkpoint"),
-    ("code rules/generate\\.smk", MODEL, ""),
+    ("code rules/(generate|images)\\.smk", MODEL, ""),
     ("code (rules/|Snakefile)", ALL, ""),  # how every stage is called
     ("config generation (max_new_tokens|stop|reports)", frozenset({"outputs"}), ""),
     ("config (generation|compute|task)|prompts (generation|rendered)|machine|seed", MODEL, ""),
@@ -59,6 +60,7 @@ STAGES: dict[str, tuple[frozenset[str], str]] = {
     "quantize": (MODEL, "checkpoint"),
     "take_checkpoint": (MODEL, "checkpoint"),
     "verify_checkpoint": (NOTHING, ""),
+    "encode_images": (MODEL, ""),
     "baselines": (frozenset({"outputs"}), ""),
     "generate": (frozenset({"outputs"}), ""),
     "likelihood": (frozenset({"likelihood"}), ""),

@@ -285,6 +285,7 @@ def _compute(summary: Summary) -> str:
     performance = summary["performance"]
     told = []
     for stage, records in (
+        *([("encoding images", encoded)] if (encoded := performance["encoding"]) else []),
         ("quantizing", performance["quantization"]),
         ("writing", performance["systems"]),
         ("likelihood", performance["likelihood"]),

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from radquant.reporting.collect import ORIGINAL
+from radquant.reporting.encoding import encoding_notes
 from radquant.reporting.formatting import (
     DASH,
     bullets,
@@ -43,6 +44,8 @@ def cost_section(summary: Summary) -> str:
         )
     else:
         parts += [speed_table(performance), bullets(*speed_notes(performance))]
+    if told := encoding_notes(performance["encoding"]):
+        parts.append(told)
     parts += [
         "Size and memory:",
         size_table(performance["systems"]),

@@ -3,6 +3,7 @@
 from typing import Any
 
 from radquant.reporting.collect import ORIGINAL, Run
+from radquant.reporting.encoding import encoding_of
 from radquant.reporting.speed import speed_of
 
 
@@ -19,6 +20,7 @@ def performance(run: Run) -> dict[str, Any]:
     return {
         "speed": None if run.speed is None else speed_of(run.speed, run.precisions),
         "systems": systems,
+        "encoding": encoding_of(run),
         "quantization": {
             name: {
                 key: record[key] for key in ("wall_seconds", "cpu_seconds", "peak_process_bytes")

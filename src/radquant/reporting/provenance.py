@@ -34,7 +34,8 @@ RAN = [
 ]
 # The scripts that a run calls, a stage each.
 STAGES = (
-    *("fetch_model", "fetch_corpus", "clean", "fetch_texts", "calibration_set", "quantize"),
+    *("fetch_model", "fetch_corpus", "clean", "fetch_texts", "calibration_set", "encode_images"),
+    "quantize",
     *("take_checkpoint", "verify_checkpoint"),
     *("check_model", "check_prompts", "measure_speed"),
     *("generate", "likelihood", "baselines", "build_env", "annotate", "score", "measure"),

@@ -14,7 +14,7 @@ from radquant.settings.images import Images
 from radquant.settings.llama_cpp import ByLlamaCpp, is_by_llama_cpp
 from radquant.settings.model import Model
 from radquant.settings.precision import STATIC, Precision, same_rounding
-from radquant.settings.recipe import Checkpoint, needs_calibration, recipe_of
+from radquant.settings.recipe import OWN, Checkpoint, needs_calibration, recipe_of
 from radquant.settings.scoring import Scoring, Statistics
 from radquant.settings.section import LARGEST, Name, Section, wrong
 from radquant.settings.sentences import cut, nearest
@@ -38,6 +38,18 @@ def needs_texts(checkpoint: Any) -> bool:
         return False
     recipe = checkpoint if isinstance(checkpoint, Checkpoint) else recipe_of(checkpoint)
     return needs_calibration(recipe)
+
+
+def encoder_of(config: Any, checkpoint: str) -> str:
+    """Whose vision part encodes the images that a checkpoint is shown: its own, or the original's.
+
+    config: a `Run`, or its values. Recipes of this program leave the vision part as it is.
+    """
+    if checkpoint == ORIGINAL:
+        return ORIGINAL
+    it = (config.checkpoints if isinstance(config, Run) else config["checkpoints"])[checkpoint]
+    tool = it.get("tool", OWN) if isinstance(it, dict) else getattr(it, "tool", OWN)
+    return ORIGINAL if has_recipe(it) and tool == OWN else checkpoint
 
 
 class Seeded(Section):

@@ -29,7 +29,7 @@ from radquant.vision.features import (
 )
 from radquant.vision.part import Vision
 
-COSTS = ("seconds", "cpu_seconds", "peak_process_bytes")
+COSTS = ("wall_seconds", "cpu_seconds", "peak_process_bytes")
 
 
 def encode_image(vision: Vision, file: ImageFile) -> ImageFeatures:

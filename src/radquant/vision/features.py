@@ -13,7 +13,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -78,7 +77,7 @@ class Features:
         path = self.store / f"{image.sha256}.safetensors"
         try:
             found, _ = read_features(path)
-        except (SafetensorError, OSError) as error:
+        except (SafetensorError, OSError, KeyError) as error:
             found, problem = None, f"cannot be read ({type(error).__name__})"
         else:
             problem = "were changed after they were written (sha256 differs)"
@@ -192,13 +191,3 @@ def relative(store: Path, directory: Path) -> str:
 
 def tokens_of(features: ImageFeatures) -> int:
     return int(features.embeddings.shape[0])
-
-
-def summed(records: list[dict[str, Any]]) -> dict[str, Any]:
-    """What the shards of one encoding cost together."""
-    return {
-        "images": sum(record["images"] for record in records),
-        "seconds": sum(record["seconds"] for record in records),
-        "cpu_seconds": sum(record["cpu_seconds"] for record in records),
-        "peak_process_bytes": max(record["peak_process_bytes"] for record in records),
-    }

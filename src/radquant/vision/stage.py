@@ -56,14 +56,13 @@ def encode_images(wanted: Encoding, output: Path) -> tuple[pd.DataFrame, dict[st
     rows = encode_to(vision, mine, store, "encode images")
     table = pd.DataFrame(rows, columns=["image", "features", "tokens", *COSTS])
     remove_other_counts(output)
-    seconds, cpu_seconds, peak = COSTS
+    *spent, peak = COSTS
     record = {
         **identity,
         "store": relative(store, output.parent),
         "images": len(rows),
         "tokens": int(table["tokens"].sum()),
-        seconds: float(table[seconds].sum()),
-        cpu_seconds: float(table[cpu_seconds].sum()),
+        **{name: float(table[name].sum()) for name in spent},
         peak: int(table[peak].max()) if len(rows) else 0,
         "load_seconds": load_seconds,
         "device": device.type,
