@@ -9,6 +9,7 @@ import shlex
 from pathlib import Path
 
 import radquant.code
+from radquant.failures import tell_of_killed
 from radquant.files import require_whole
 from radquant.image_roots import image_folder, is_archive
 from radquant.results_folder import check_results
@@ -56,6 +57,7 @@ wildcard_constraints:
 shell.prefix(
     "set -euo pipefail; export OMP_WAIT_POLICY=PASSIVE HF_HUB_OFFLINE=1 PYTHONPATH="
     + shlex.quote(f"{workflow.basedir}/src").replace("{", "{{").replace("}", "}}")
+    + f"; {tell_of_killed()}"
     # Held by all processes of the job: jobs outlive a Snakemake that is killed.
     + "; exec 9>> results/.jobs.lock; "
     + PYTHON.replace("{", "{{").replace("}", "}}")

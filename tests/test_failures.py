@@ -21,7 +21,7 @@ from radquant.checkpoints.fitting import open_config
 from radquant.checkpoints.loading import load_tokenizer
 from radquant.cli import run
 from radquant.errors import UserError
-from radquant.failures import how_it_ended, loading, withheld_panics
+from radquant.failures import how_it_ended, loading, tell_of_killed, withheld_panics
 
 TEXT = "zqx no effusion"
 
@@ -214,3 +214,14 @@ def test_a_child_that_was_killed_is_said_to_be() -> None:
     assert how_it_ended(done.returncode).startswith("was killed, most likely because memory")
     assert how_it_ended(137).startswith("was killed")
     assert how_it_ended(1).startswith("failed (exit status 1)")
+
+
+@pytest.mark.parametrize("signal_number", [9, 15, 0])
+def test_the_shell_of_a_job_says_that_it_was_killed(signal_number: int, tmp_path: Path) -> None:
+    program = f"import os; os.kill(os.getpid(), {signal_number})"
+    words = f'{sys.executable} -ISc "{program}" 2>&1 | tee {tmp_path}/log >&2'
+    line = f"set -euo pipefail; {tell_of_killed()}; {words}"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
+    assert done.returncode == (128 + signal_number if signal_number else 0)
+    told = "error: the job was killed, most likely because memory ran out; lower generation."
+    assert (told in done.stderr) == (signal_number == 9)

@@ -10,9 +10,12 @@ from hypothesis import strategies as st
 from tiny_architectures import tiny_model
 from tiny_models import store, tiny_llama
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from radquant.checkpoints.loading import is_simulated, load
 from radquant.errors import UserError
+from radquant.generation.engines import transformers_engine
+from radquant.generation.engines.kind import Wanted
 from radquant.generation.lean_decoder import take_over
 from radquant.kernels import cpu
 from radquant.runtime import head
@@ -98,3 +101,28 @@ def test_with_kernels_it_is_not_simulated(packed: Path, rounding: Any) -> None:
     expected = hidden.double() @ exact.double()
     torch.testing.assert_close(lean.decoder.logits(hidden).double(), expected, rtol=1e-5, atol=1e-6)
     assert loaded.weight_bytes < plain.weight_bytes
+
+
+class Products(TorchDispatchMode):
+    """Notes the shapes of the tables that products of several sequences are computed with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tables: list[torch.Size] = []
+
+    def __torch_dispatch__(self, operator: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        if operator is torch.ops.aten.bmm.default:
+            self.tables.append(args[1].shape)
+        return operator(*args, **kwargs)
+
+
+@pytest.mark.parametrize("kept", [1, 3])
+def test_no_sequence_has_a_table_of_its_own(kept: int, tmp_path: Path) -> None:
+    opened = transformers_engine.load(Wanted(tiny_llama(tmp_path / "model"), device="cpu"))
+    loaded = opened.wanted.loaded
+    ids = torch.randint(0, loaded.model.config.vocab_size, (4, 6))
+    with torch.inference_mode(), Products() as products:
+        scores = loaded.model(ids, logits_to_keep=kept, use_cache=False).logits
+        whole = loaded.model(ids, use_cache=False).logits
+    assert not [table for table in products.tables if loaded.model.config.vocab_size in table]
+    torch.testing.assert_close(scores, whole[:, -kept:])

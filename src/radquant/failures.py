@@ -9,6 +9,7 @@ import contextlib
 import errno
 import os
 import re
+import shlex
 import signal
 import sys
 import threading
@@ -171,8 +172,20 @@ def flush() -> None:
         sys.stderr.flush()
 
 
+KILLED = f"was killed, most likely because memory ran out; {MORE_MEMORY}"
+
+
 def how_it_ended(code: int) -> str:
     """In words how a child process failed that left this exit status."""
     if code in (-signal.SIGKILL, 128 + signal.SIGKILL):
-        return f"was killed, most likely because memory ran out; {MORE_MEMORY}"
+        return KILLED
     return f"failed (exit status {code}); its own message stands above this line"
+
+
+def tell_of_killed() -> str:
+    """Shell code for a job's beginning: if the system kills its program, the shell says so.
+
+    The program itself can say nothing then. A pipe's status must be the program's (pipefail).
+    """
+    say = f"echo {shlex.quote(f'error: the job {KILLED}')} >&2"
+    return f"trap {shlex.quote(f'test $? -ne {128 + signal.SIGKILL} || {say}')} EXIT"

@@ -1,10 +1,12 @@
 """Going on with smaller batches where one does not fit into memory."""
 
+import sys
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
+from radquant import memory_plan
 from radquant.errors import UserError
 from radquant.failures import is_out_of_memory
 
@@ -16,20 +18,58 @@ class NotEnoughMemory(UserError):
     """Not even one report fits into memory."""
 
 
+say_once = memory_plan.told_once(lambda text: print(text, file=sys.stderr, flush=True))
+
+
+def rows_that_fit(
+    config: Any, length: int, scored: int, asked: int, dtype: torch.dtype, device: torch.device
+) -> int:
+    """How many of `asked` sequences may be computed at once, by what is free now.
+
+    config: the model's. length: tokens of the longest. scored: positions of each whose scores are
+    computed. Fewer than asked for are told on stderr. All, where the model does not say its sizes.
+    """
+    widths = memory_plan.widths_of(config)
+    if widths is None:
+        return asked
+    each = memory_plan.row_bytes(widths, length, scored, dtype.itemsize)
+    free = free_on(device) - memory_plan.batch_bytes(widths, scored)
+    rows = min(asked, memory_plan.batch_for(free, each))
+    if rows < asked:
+        say_once(
+            f"{memory_plan.in_gb(free)} are free and a sequence of {length} tokens takes about "
+            f"{memory_plan.in_gb(each)}: batches of {asked} are computed in parts of {rows}"
+        )
+    return rows
+
+
+def free_on(device: torch.device) -> int:
+    """Bytes that a computation may still take, what PyTorch keeps for itself included."""
+    if device.type == "cuda":
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + kept
+    return memory_plan.free_bytes()
+
+
 def in_parts(
-    run: Callable[[Sequence[Item]], list[Result]], batch: Sequence[Item], too_large: list[int]
+    run: Callable[[Sequence[Item]], list[Result]],
+    batch: Sequence[Item],
+    too_large: list[int],
+    most: int | None = None,
 ) -> list[Result]:
     """Return run(batch), a result for each item in their order, in parts where it must be.
 
     too_large: the sizes that did not fit so far, over all batches; one that does not fit now is
-    added, and nothing larger than half of the least is tried again. (A Linux that promises more
-    memory than it has kills the process instead of refusing; nothing can be halved then.)
+    added, and nothing larger than half of the least is tried again. most: how many items may be
+    tried at once, by what is free (`rows_that_fit`): a Linux that promises more memory than it has
+    kills the process instead of refusing, and nothing can be halved then.
 
     Raises UserError when a single item does not fit.
     """
     results: list[Result] = []
     while len(results) < len(batch):
-        size = min([len(batch) - len(results), *((failed + 1) // 2 for failed in too_large)])
+        left = len(batch) - len(results)
+        size = min([left, most or left, *((failed + 1) // 2 for failed in too_large)])
         try:
             results += run(batch[len(results) : len(results) + size])
             continue

@@ -6,7 +6,7 @@ There a token's keys depend on how long the whole sequence is, and in a batch on
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from radquant.generation.memory import in_parts
+from radquant.generation.memory import in_parts, rows_that_fit
 from radquant.prompts import Prompt
 
 T = TypeVar("T")
@@ -39,11 +39,17 @@ def each_apart(
     batch: Sequence[Prompt],
     lengths: Sequence[int],
     too_large: list[int],
+    scored: int = 1,
 ) -> list[T]:
     """What `do` makes of each prompt of a batch; prompts that would change others go alone.
 
-    lengths: tokens of each sequence at its end. too_large: as in `memory.in_parts`.
+    lengths: tokens of each sequence at its end. too_large: as in `memory.in_parts`. scored:
+    positions of each whose scores are computed at once.
     """
+    import torch
+
+    longest, device = max(lengths, default=0), torch.device(model.device)
+    most = rows_that_fit(model.config, longest, scored, len(batch), model.dtype, device)
     switch = switching_length(model.config.get_text_config())
     places = range(len(batch))
     alone = [place for place in places if switch is not None and lengths[place] > switch]
@@ -52,7 +58,7 @@ def each_apart(
     for group in [together] * bool(together) + [[place] for place in alone]:
         if switch is not None:
             forget_longer(model)
-        done = in_parts(do, [batch[place] for place in group], too_large)
+        done = in_parts(do, [batch[place] for place in group], too_large, most)
         found.update(zip(group, done, strict=True))
     return [found[place] for place in places]
 

@@ -73,7 +73,8 @@ def score(loaded: Any, task: Task) -> Work:
 
     for batch in progress(task.batches, task.label, len(task.batches), "batches"):
         started = time.perf_counter()
-        found += each_apart(model, nats, batch, lengths(batch), too_large)
+        scored = 1 + max(len(prompt.answer_ids) for prompt in batch)
+        found += each_apart(model, nats, batch, lengths(batch), too_large, scored)
         seconds.append(time.perf_counter() - started)
     return Work(found, seconds, too_large, prefix.length - len(stored_ids(loaded)))
 

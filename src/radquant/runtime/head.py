@@ -1,4 +1,7 @@
-"""The table of the vocabulary in 8 bits: the head, and the embedding where it is the same table."""
+"""The head, the table of the vocabulary: how it is multiplied by, and rounded to 8 bits.
+
+Where the embedding is the same table, it is rounded with it.
+"""
 
 from typing import Any
 
@@ -13,6 +16,18 @@ from radquant.settings.precision import LMHead
 from radquant.settings.recipe import Recipe
 
 SLICE = 16384  # tokens that are rounded together: large vocabularies take gigabytes in float32
+
+
+def multiply_rows(model: Any) -> None:
+    """Let the model's head multiply all rows of a batch at once.
+
+    Who asks for the scores of the last positions alone hands the head a slice [B, T, width] with
+    gaps. torch.matmul does not fold such a slice into rows: it multiplies each sequence by a copy
+    of the table of its own, which is 1.3 GB a sequence for Gemma 3's vocabulary.
+    """
+    head = model.get_output_embeddings()
+    if head is not None:
+        head.register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(), *inputs[1:]))
 
 
 @torch.inference_mode()

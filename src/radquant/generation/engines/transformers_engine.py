@@ -25,6 +25,7 @@ def why_not(wanted: Wanted) -> str | None:
 def load(wanted: Wanted) -> Opened:
     from radquant.generation.loaded_models import opened_here
     from radquant.kernels.choice import use_kernels
+    from radquant.runtime.head import multiply_rows
     from radquant.vision.handing import hand_out
     from radquant.vision.processors import load_processor
 
@@ -33,6 +34,7 @@ def load(wanted: Wanted) -> Opened:
         processor = load_processor(wanted.model, loaded.tokenizer)
         hand_out(loaded.model)
     use_kernels(loaded)
+    multiply_rows(loaded.model)
     return opened_here(wanted, processor=processor)
 
 

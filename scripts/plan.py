@@ -1,0 +1,49 @@
+"""Say what memory, disk and time each precision of a configuration will take, before a download.
+
+Of a hub model only its config.json is fetched. Memory is right within a factor of 1.5; times are
+rough, with prompts of usual lengths, and for outputs of generation.max_new_tokens tokens.
+"""
+
+import argparse
+from pathlib import Path
+
+import yaml
+
+from radquant.bounds import between
+from radquant.cli import run
+from radquant.settings.configuration import resolve
+from radquant.settings.yaml_files import check_yaml
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    add = parser.add_argument
+    add("config", type=Path, metavar="CONFIG", help="the configuration, such as config.yaml")
+    help_text = "plan for a GPU with so many GB, of an NVIDIA L4's speed (default: this machine)"
+    add("--gpu-gb", type=between("--gpu-gb", float, 0.1, 1e5), metavar="N", help=help_text)
+    help_text = "where the original model may be already (%(default)s)"
+    add("--results", type=Path, default=Path("results"), metavar="DIR", help=help_text)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = arguments()
+    check_yaml(args.config)
+    settings = resolve(yaml.safe_load(args.config.read_text(encoding="utf-8")))
+
+    from radquant.checkpoints.loading import DTYPES
+    from radquant.checkpoints.model_sizes import weights_of
+    from radquant.generation import run_plan
+
+    directory = run_plan.find_model(settings, args.results)
+    weights, widths = weights_of(directory, settings.model.trust_remote_code)
+    if args.gpu_gb is None:
+        dtype = DTYPES.get(settings.compute.dtype, DTYPES["float32"])
+        machine = run_plan.this_machine(settings.compute.threads, dtype)
+    else:
+        machine = run_plan.a_gpu(args.gpu_gb)
+    print(run_plan.told(run_plan.plan(settings, weights, widths, machine), weights, machine))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,213 @@
+"""What a job needs of memory, before it begins, and how many sequences fit at once.
+
+Estimates are sums of what must be there: weights, keys and values, what one layer computes, and the
+scores of the positions that are asked for. They are meant to be right within FACTOR of the peak
+that the system then reports. Nothing here needs PyTorch.
+"""
+
+import os
+import re
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+FACTOR = 1.5  # between an estimate and the measured peak, either way
+BASE = 500_000_000  # bytes of Python, PyTorch, a tokenizer and tables, on a CPU
+SEARCHING = 250_000_000  # and of what a calibrated quantization holds beside weights and statistics
+KEPT_FREE = 0.1  # share of what is free that a plan leaves alone
+SCALE_BYTES = 2.5  # of a group of packed weights: a scale in 16 bits and a zero point
+FLOAT32 = 4
+MOUNTS = Path("/sys/fs/cgroup")
+UNLIMITED = 1 << 60
+
+
+@dataclass(frozen=True)
+class Widths:
+    """Sizes of a language model that decide what a sequence takes."""
+
+    layers: int
+    hidden: int
+    inner: int  # of the MLP
+    heads: int
+    cached: int  # key-value heads
+    head: int  # channels of a head
+    vocabulary: int
+
+
+def widths_of(config: Any) -> Widths | None:
+    """Of a transformers configuration; None where it does not say one of them as a number."""
+    text = config.get_text_config()
+    names = ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads")
+    said = [getattr(text, name, None) for name in (*names, "vocab_size")]
+    found = [each for each in said if isinstance(each, int)]
+    if len(found) < len(said):
+        return None
+    layers, hidden, inner, heads, vocabulary = found
+    cached = getattr(text, "num_key_value_heads", None) or heads
+    head = getattr(text, "head_dim", None) or hidden // heads
+    if not isinstance(cached, int) or not isinstance(head, int):
+        return None
+    return Widths(layers, hidden, inner, heads, cached, head, vocabulary)
+
+
+def cache_bytes(widths: Widths, length: int, item: int) -> int:
+    """Keys and values of one sequence in every layer, although a sliding window may drop some.
+
+    length: its tokens at its end. item: bytes of a number.
+    """
+    return 2 * widths.layers * widths.cached * widths.head * length * item
+
+
+def row_bytes(widths: Widths, length: int, scored: int, item: int) -> int:
+    """Bytes that one sequence of a batch takes beside the weights, in transformers' code.
+
+    scored: positions whose scores are computed at once; of the last of them, two copies in float32.
+    Scores come when the layers are done.
+    """
+    layer = 4 * widths.hidden + 3 * widths.inner + 3 * widths.heads * widths.head
+    scores = widths.vocabulary * (scored * item + 2 * FLOAT32)
+    return cache_bytes(widths, length, item) + max(length * layer * item, scores)
+
+
+def batch_bytes(widths: Widths, scored: int) -> int:
+    """What a batch takes once: the scores of one sequence at a time, twice in float32."""
+    return 2 * FLOAT32 * scored * widths.vocabulary
+
+
+def batch_for(free: int, each: int) -> int:
+    """How many sequences of `each` bytes fit into `free` bytes; at least one, which is tried."""
+    return max(1, int((1 - KEPT_FREE) * free / each))
+
+
+def free_bytes() -> int:
+    """Memory that a process may still take: of the machine, and of its control groups."""
+    with suppress(OSError, AttributeError, ValueError):
+        said = Path("/proc/meminfo").read_text()
+        found = re.search(r"^MemAvailable:\s+(\d+) kB", said, re.M)
+        if found:
+            return min(int(found[1]) * 1024, group_free_bytes())
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def all_bytes() -> int:
+    """Memory of this machine, or as much of it as its control groups allow this process."""
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return min([machine, *(limit for limit, _ in group_limits())])
+
+
+def group_free_bytes() -> int:
+    return min([UNLIMITED, *(limit - used for limit, used in group_limits())])
+
+
+def group_limits(
+    mounts: Path = MOUNTS, groups: Path = Path("/proc/self/cgroup")
+) -> list[tuple[int, int]]:
+    """(limit, used) in bytes of each control group of memory above this process.
+
+    What files take of the cache can be had back, and is not used. A container sees its own group at
+    the top. See Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst of Linux.
+    """
+    found = []
+    with suppress(OSError):
+        for line in groups.read_text().splitlines():
+            _, kinds, path = line.split(":", 2)
+            if kinds == "":  # version 2
+                names = ("memory.max", "memory.current", "inactive_file")
+                top = mounts
+            elif "memory" in kinds.split(","):
+                names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+                top = mounts / "memory"
+            else:
+                continue
+            folder = top / path.strip("/")
+            for each in dict.fromkeys([folder, *folder.parents]):
+                if each.is_relative_to(top) and (pair := group_limit(each, *names)):
+                    found.append(pair)
+    return found
+
+
+def group_limit(folder: Path, limit: str, used: str, cached: str) -> tuple[int, int] | None:
+    with suppress(OSError, ValueError, IndexError):
+        most = int((folder / limit).read_text())  # "max" is no number: there is none
+        spent = int((folder / used).read_text())
+        said = (folder / "memory.stat").read_text()
+        found = re.search(rf"^{cached} (\d+)$", said, re.M)
+        return (most, spent - (int(found[1]) if found else 0)) if most < UNLIMITED else None
+    return None
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Parameters of a model by what becomes of them."""
+
+    linear: int  # of the decoder layers' linear layers, which recipes quantize
+    other: int  # of the rest of the language model: embeddings, head, norms
+    vision: int  # of what sees
+    layer: int  # of the largest decoder layer
+    matrix: int  # of the largest linear layer
+    grams: int  # values of the Gram matrices of one layer's inputs
+    table: int  # of the embeddings
+    stored: int = 2  # bytes of each in the original's files
+
+    @property
+    def language(self) -> int:
+        return self.linear + self.other
+
+    @property
+    def total(self) -> int:
+        return self.language + self.vision
+
+    def packed_bytes(self, bits: float, group: int) -> int:
+        """Of the linear layers. group: weights that share a scale; -1 for rows, which are long."""
+        each = bits / 8 + (SCALE_BYTES / group if group > 0 else 0)
+        return int(self.linear * each)
+
+
+def stored_bytes(weights: Weights, bits: float | None = None, group: int = -1) -> int:
+    """Of a checkpoint on disk; of the original without bits."""
+    if bits is None:
+        return weights.total * weights.stored
+    return weights.packed_bytes(bits, group) + (weights.other + weights.vision) * weights.stored
+
+
+def loaded_bytes(
+    weights: Weights, item: int, bits: float | None, group: int, lean: bool, gpu: bool
+) -> int:
+    """The peak of loading and holding a language model, in memory of the GPU or of the process.
+
+    What is read from a file lies in memory beside what is made of it, unless that is the same. The
+    lean engine then copies each part into its own form, of 16 bits or packed.
+    """
+    plain = weights.other if bits is not None else weights.language
+    packed = weights.packed_bytes(bits, group) if bits is not None else 0
+    if gpu:
+        return plain * item + packed
+    file = plain * weights.stored + packed
+    held = (plain * item if item != weights.stored else 0) + packed
+    return BASE + file + held + (lean and plain * 2 + packed)
+
+
+def quantizing_bytes(weights: Weights, calibrated: bool) -> int:
+    """The peak of this package's own quantization, which holds one layer at a time in float32."""
+    if not calibrated:
+        return BASE + weights.table * weights.stored + FLOAT32 * (weights.layer + weights.matrix)
+    values = 2 * weights.layer + weights.grams + 3 * weights.matrix
+    return BASE + SEARCHING + weights.table * weights.stored + FLOAT32 * values
+
+
+def in_gb(size: float) -> str:
+    return f"{size / 1e9:,.1f} GB"
+
+
+def told_once(say: Callable[[str], None]) -> Callable[[str], None]:
+    """`say`, but for what it has said already."""
+    said: set[str] = set()
+
+    def once(text: str) -> None:
+        if text not in said:
+            said.add(text)
+            say(text)
+
+    return once
