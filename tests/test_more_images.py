@@ -15,11 +15,11 @@ from transformers import AutoModelForImageTextToText
 
 from radquant import prompts
 from radquant.checkpoints.loading import load
-from radquant.generation.batching import shared_prefix
-from radquant.generation.prefix import run_prefix
 from radquant.generation import batching, lean_steps, lean_writing
+from radquant.generation.batching import shared_prefix
 from radquant.generation.lean_decoder import take_over, unsupported
 from radquant.generation.lean_likelihood import answer_nll as answers_nll
+from radquant.generation.prefix import run_prefix
 from radquant.generation.transformers_likelihood import answer_nll
 from radquant.generation.transformers_writing import generate_batch, greedy_config
 from radquant.image_files import image_files

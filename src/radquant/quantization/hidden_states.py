@@ -199,7 +199,7 @@ def shown(whole: Any, sample: Sample) -> dict[str, Tensor]:
     inputs |= handed(sample.images, torch.device("cpu"), dtype)
     family = family_of(whole.config.model_type).images
     if family is not None and family.token_types:
-        inputs["token_type_ids"] = sample.types[None]
+        inputs[family.token_types] = sample.types[None]
     return inputs
 
 
