@@ -345,7 +345,7 @@ MISTAKES = [
     ("task/image_column", "image", "task.image_column and corpus.image_root, the folder of the"),
     ("corpus/image_root", "images", "task.image_column and corpus.image_root, the folder of the"),
     ("corpus/views", "frontal", "corpus.views is frontal, but the task shows no images; set it to"),
-    ("corpus/views", "lateral", "corpus.views is 'lateral'; use one of all, frontal"),
+    ("corpus/views", "lateral", "corpus.views is 'lateral', which is not allowed; the valid ones"),
     ("report/images", True, "report.images is true, but the task shows no images; set it to false"),
 ]
 

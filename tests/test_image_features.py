@@ -20,7 +20,7 @@ from radquant.checkpoints.loading import load
 from radquant.errors import UserError
 from radquant.files import read_json, write_json, write_table
 from radquant.image_digest import images_digest
-from radquant.image_files import ImageFile, image_files
+from radquant.image_files import ImageFile, image_files, read_image
 from radquant.packed.grid import QuantizedWeight
 from radquant.packed.packing import pack
 from radquant.vision import encoding
@@ -76,7 +76,7 @@ def test_features_are_the_models_own_in_any_number_of_shards(
     for file, one, other in zip(files, *found, strict=True):
         assert torch.equal(one.embeddings, other.embeddings)
         pixels = vision.processor.image_processor(
-            [encoding.read_image(file)], do_pan_and_scan=False, return_tensors="pt"
+            [read_image(file)], do_pan_and_scan=False, return_tensors="pt"
         )["pixel_values"]
         own = whole.model.get_image_features(pixels, return_dict=True).pooler_output[0]
         assert torch.equal(one.embeddings, own.detach())
@@ -160,7 +160,7 @@ def test_a_packed_vision_part_encodes_as_the_values_that_it_stands_for(
     names = found_names(whole, plain, model)[0]
     whole.load_state_dict({names[name]: plain[name] for name in names}, strict=False)
     pixels = vision.processor.image_processor(
-        [encoding.read_image(files[0])], do_pan_and_scan=False, return_tensors="pt"
+        [read_image(files[0])], do_pan_and_scan=False, return_tensors="pt"
     )["pixel_values"]
     own = whole.model.get_image_features(pixels, return_dict=True).pooler_output[0].detach()
     found = encoding.encode_image(vision, files[0]).embeddings
@@ -210,7 +210,8 @@ def test_handed_features_are_cut_into_layers(model: Path) -> None:
     values = torch.randn(5, 3 * hidden)
     found = blind.model.get_image_features(values, return_dict=True)
     assert torch.equal(found.pooler_output[0], values[:, :hidden])
-    assert torch.equal(torch.cat(found.deepstack_features, -1), values[:, hidden:])
+    layers = torch.cat([each for (each,) in found.deepstack_features], -1)
+    assert torch.equal(layers, values[:, hidden:])
 
 
 def test_the_digest_follows_contents_and_not_times(tmp_path: Path) -> None:
