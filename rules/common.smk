@@ -57,7 +57,8 @@ wildcard_constraints:
 shell.prefix(
     "set -euo pipefail; export OMP_WAIT_POLICY=PASSIVE HF_HUB_OFFLINE=1 PYTHONPATH="
     + shlex.quote(f"{workflow.basedir}/src").replace("{", "{{").replace("}", "}}")
-    + f"; {tell_of_killed()}"
+    + "; "
+    + tell_of_killed(PYTHON).replace("{", "{{").replace("}", "}}")
     # Held by all processes of the job: jobs outlive a Snakemake that is killed.
     + "; exec 9>> results/.jobs.lock; "
     + PYTHON.replace("{", "{{").replace("}", "}}")

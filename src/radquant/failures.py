@@ -182,10 +182,16 @@ def how_it_ended(code: int) -> str:
     return f"failed (exit status {code}); its own message stands above this line"
 
 
-def tell_of_killed() -> str:
-    """Shell code for a job's beginning: if the system kills its program, the shell says so.
+def tell_of_killed(python: str) -> str:
+    """Shell code for a job's beginning: if the system kills its program, this module's says so.
 
     The program itself can say nothing then. A pipe's status must be the program's (pipefail).
+    python: of this package, quoted for a shell. The sentence itself is not in the code, which
+    Snakemake prints for every job that fails.
     """
-    say = f"echo {shlex.quote(f'error: the job {KILLED}')} >&2"
-    return f"trap {shlex.quote(f'test $? -ne {128 + signal.SIGKILL} || {say}')} EXIT"
+    say = f"test $? -ne {128 + signal.SIGKILL} || {python} -m radquant.failures >&2"
+    return f"trap {shlex.quote(say)} EXIT"
+
+
+if __name__ == "__main__":
+    print(f"error: the job {KILLED}")
