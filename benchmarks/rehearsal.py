@@ -84,6 +84,12 @@ def changes(args: argparse.Namespace, shape: Shape, config: dict[str, Any]) -> I
     model.pop("path", None)
     yield from put(config, "model.hub", {"id": hub["id"], "revision": "main"})
     yield from put(config, "model.weights", weight_names(shape.files))
+    if config["corpus"].get("wheel"):
+        # Its reports are real ones; the rehearsal's are invented, in files of the same format.
+        del config["corpus"]["wheel"]
+        yield from put(config, "corpus.path", "reports.tgz")
+        if config["corpus"].get("views", "all") != "all":
+            yield from put(config, "corpus.views_file", "views.csv")
     yield from put(config, "evaluation.reports", args.reports)
     yield from put(config, "calibration.samples", args.samples)
     # Its weights are on a hub alone, and an annotator's cost is not the model's.

@@ -2,6 +2,8 @@
 
 import random
 import sys
+import tarfile
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -76,6 +78,40 @@ def write_table(config: dict[str, Any], run: Path, rows: pd.DataFrame) -> None:
         table[rows["split"] == split].to_csv(run / corpus[key], index=False)
 
 
+def write_openi(config: dict[str, Any], run: Path, rows: pd.DataFrame) -> None:
+    """Open-I's archive of XML and that of its images, two views of each report."""
+    corpus = config["corpus"]
+    views = []
+    with tempfile.TemporaryDirectory() as folder:
+        reports, images = Path(folder) / "ecgen-radiology", Path(folder) / "images"
+        reports.mkdir()
+        for number, row in enumerate(rows.to_dict("records"), 1):
+            names = [f"CXR{number}_IM-0001-{view}001" for view in (1, 2)]
+            views += zip(names, ("Frontal", "Lateral"), strict=True)
+            (reports / f"{number}.xml").write_text(openi_xml(number, row, names), encoding="utf-8")
+            for place, name in enumerate(names):
+                write_image(images / f"{name}.png", 2 * number + place)
+        for archive, content in ((corpus["path"], reports), (corpus["image_root"], images)):
+            with tarfile.open(run / archive, "w:gz") as packed:
+                packed.add(content, arcname=content.name)
+    table = pd.DataFrame(views, columns=["filename", "projection"])
+    table.to_csv(run / corpus["views_file"], index=False)
+
+
+def openi_xml(number: int, row: dict[str, Any], images: list[str]) -> str:
+    named = "".join(
+        f'<parentImage id="{name}"><caption>Chest</caption></parentImage>' for name in images
+    )
+    texts = "".join(
+        f'<AbstractText Label="{label.upper()}">{row[label]}</AbstractText>'
+        for label in ("findings", "impression")
+    )
+    return (
+        f'<?xml version="1.0"?><eCitation><uId id="CXR{number}"/><MedlineCitation><Article>'
+        f"<Abstract>{texts}</Abstract></Article></MedlineCitation>{named}</eCitation>"
+    )
+
+
 def write_image(path: Path, number: int) -> None:
     """A gray image in the format of its name's ending."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -88,5 +124,6 @@ def write_image(path: Path, number: int) -> None:
 
 WRITERS: dict[str, Callable[[dict[str, Any], Path, pd.DataFrame], None]] = {
     "mimic-sectioned": write_sectioned,
+    "openi": write_openi,
     "table": write_table,
 }

@@ -218,7 +218,7 @@ SHAPES = {
         beside_medgemma,
         files=2,
         plain_norm=0.0,
-        default="config/mimic-medgemma.yaml",
+        default="config/openi-medgemma.yaml",
     ),
     "mistral-7b": Shape(
         mistral, (), beside_mistral, files=3, plain_norm=1.0, default="config/mimic-mistral.yaml"
@@ -229,7 +229,7 @@ SHAPES = {
         beside_qwen,
         files=5,
         plain_norm=1.0,
-        default="config/mimic-medgemma.yaml",
+        default="config/openi-medgemma.yaml",
     ),
 }
 
