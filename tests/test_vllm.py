@@ -416,13 +416,10 @@ def test_answers_that_end_in_one_token_are_asked_for_their_probability(
             outputs = [[SimpleNamespace(cumulative_logprob=each)] for each in likely]
             return [SimpleNamespace(outputs=each) for each in outputs]
 
-    def place_in(*tokens: list[int]) -> int | None:
-        answer = vllm_decoding.answering(Model(), job)
-        return vllm_decoding.first_not_finite(answer, job, list(tokens))
-
     monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(SamplingParams=SimpleNamespace))
-    job: dict[str, Any] = {"prompts": [[7], [8], [9]], "features": None}
+    job = {"prompts": [[7], [8], [9]]}
     usual, poor, broken = [4, 5, 6, 5, 2], [4, 0, 0, 0, 0], [0, 0]
-    assert place_in(usual, poor, broken) == 2
+    place = vllm_decoding.first_not_finite(Model(), job, [usual, poor, broken])
+    assert place == 2
     assert asked == [[8, 4, 0, 0, 0], [9, 0]]
-    assert place_in(usual, usual, usual) is None
+    assert vllm_decoding.first_not_finite(Model(), job, [usual] * 3) is None
