@@ -297,13 +297,14 @@ def test_the_workflow_shows_images(tmp_path: Path) -> None:
     tiny_vision_model(run / "model", sliding_window=128)
     prompt = run / "prompts" / "own.txt"
     prompt.write_text(PROMPT)
+    (run / "prompts" / "calibrated.txt").write_text(PROMPT)
     columns = {"id": "study", "group": "patient"}
     corpus = {"name": "own", "format": "table", "path": "table.csv", "columns": columns}
     config = {
         "model": {"name": "tiny", "path": "model"},
         "checkpoints": {"awq": {"method": "awq", "bits": 4, "group_size": 32}},
         "precisions": {"original": {"checkpoint": "original"}, "w4": {"checkpoint": "awq"}},
-        "calibration": {"samples": 4, "prompt": "prompts/own.txt"},
+        "calibration": {"samples": 4, "prompt": "prompts/calibrated.txt"},
         "corpus": {**corpus, "image_root": "images"},
         "task": {"inputs": [], "target": "findings", "image_column": "files"},
         "cleaning": {"eval_fraction": 0.5},

@@ -124,7 +124,10 @@ MEASURE_SPEED = (
     Part("speed", Speed),
     *(part for part in LIKELIHOOD if part.name != "precision"),
 )
-CHECK_MODEL = (MACHINE, CODE_OF_MODEL)
+CHECK_MODEL = (
+    Part("compute", Compute, only=("device", "threads", "dtype")),
+    CODE_OF_MODEL,
+)
 CHECK_PROMPTS = (
     *(part for part in LIKELIHOOD if part.name not in ("generation", "precision")),
     Part("generation", Generation, only=("examples", "examples_max_words")),

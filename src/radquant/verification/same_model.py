@@ -28,14 +28,17 @@ BOUNDS = {"float32": 1e-3, "float16": 0.02, "bfloat16": 0.3}
 CPU = torch.device("cpu")
 
 
-def check_model(directory: Path, device_name: str, trust_remote_code: bool) -> dict[str, Any]:
+def check_model(
+    directory: Path, device_name: str, trust_remote_code: bool, dtype_name: str = "auto"
+) -> dict[str, Any]:
     """The record of what was compared: the tokens, and the nats of each sequence.
 
-    device_name: "auto", "cpu" or "cuda". Raises UserError unless both read the same model. One
-    layer is in memory at first, and then the whole original.
+    device_name: "auto", "cpu" or "cuda". dtype_name: that of the run's computation, in which the
+    whole original is loaded here: a float32 copy of a large model may not fit. Raises UserError
+    unless both read the same model. One layer is in memory at first, and then the whole original.
     """
     device = resolve_device(device_name)
-    dtype = resolve_dtype("auto", device)
+    dtype = resolve_dtype(dtype_name, device)
     sequences, streamed = streamed_nll(directory, device, dtype, trust_remote_code)
     model = load(directory, device, dtype, trust_remote_code=trust_remote_code).model
     with torch.inference_mode():
