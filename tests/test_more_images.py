@@ -15,6 +15,9 @@ from transformers import AutoModelForImageTextToText
 
 from radquant import prompts
 from radquant.checkpoints.loading import load
+from radquant.checkpoints.streaming import fill
+from radquant.errors import UserError
+from radquant.families.inspection import decoder_layers
 from radquant.generation import batching, lean_steps, lean_writing
 from radquant.generation.batching import shared_prefix
 from radquant.generation.lean_decoder import take_over, unsupported
@@ -24,6 +27,9 @@ from radquant.generation.transformers_likelihood import answer_nll
 from radquant.generation.transformers_writing import generate_batch, greedy_config
 from radquant.image_files import image_files
 from radquant.kernels import cpu
+from radquant.quantization.hidden_states import Hidden, append, embed, run_layer
+from radquant.quantization.original_model import open_original
+from radquant.quantization.samples import Sample
 from radquant.vision.encoding import encode_here
 from radquant.vision.handing import hand_out
 from radquant.vision.part import open_vision
@@ -63,6 +69,35 @@ def plain_nll(model: Any, inputs: dict[str, Any], answer: list[int]) -> float:
     given["attention_mask"] = torch.ones_like(given["input_ids"])
     logits = model(**given, use_cache=False).logits[0, start - 1 : -1]
     return -float(logits.double().log_softmax(-1).gather(-1, more.T).sum())
+
+
+@torch.inference_mode()
+def plain_states(model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+    """What the last decoder layer makes of one report, by transformers' own model."""
+    found: list[Any] = []
+    layers = model.model.language_model.layers
+    handle = layers[-1].register_forward_hook(lambda _, __, output: found.append(output))
+    model(**inputs, use_cache=False)
+    handle.remove()
+    return found[0][0] if isinstance(found[0], tuple) else found[0]
+
+
+@torch.inference_mode()
+def last_states(directory: Path, samples: list[Sample], folder: Path) -> list[torch.Tensor]:
+    """The same as calibration follows it, one layer in memory at a time."""
+    source = open_original(directory)
+    width = source.config.get_text_config().hidden_size
+    states = Hidden(folder / "states", tuple(map(len, samples)), width)
+    cpu_device = torch.device("cpu")
+    arguments = embed(source, samples, states, cpu_device)
+    for number, layer in enumerate(decoder_layers(source.model, source.architecture)):
+        places = source.layer_tensors(number)
+        fill(layer, {own: source.stored[name] for own, name in places.items()}, cpu_device)
+        with states.writing() as file:
+            for index in range(len(samples)):
+                given = arguments[index][number]
+                append(file, run_layer(layer, states.read(index, cpu_device), given))
+    return [states.read(index, cpu_device) for index in range(len(samples))]
 
 
 @pytest.fixture(autouse=True)
@@ -120,6 +155,20 @@ def test_a_family_is_shown_images(kind: str, tmp_path: Path) -> None:
     for output, given, prompt in zip(written, inputs, made, strict=True):
         ids = plain.generate(**given, max_new_tokens=5, do_sample=False)[0, len(prompt.ids) :]
         assert output.text == loaded.tokenizer.decode(ids, skip_special_tokens=True).strip()
+    calibrated = [
+        Sample(
+            torch.tensor(prompt.ids),
+            tuple(features.of(file) for file in prompt.images),
+            torch.tensor(prompt.types),
+        )
+        for prompt in made
+    ]
+    if kind == "qwen3_vl":
+        with pytest.raises(UserError, match="add what they see between decoder layers"):
+            last_states(directory, calibrated, tmp_path)
+    else:
+        for given, state in zip(inputs, last_states(directory, calibrated, tmp_path), strict=True):
+            torch.testing.assert_close(state, plain_states(plain, given), rtol=1e-3, atol=1e-3)
     lean = load(directory, vision=False)
     if cpu.unavailable() is not None or unsupported(lean, None) is not None:
         assert kind not in ("llava", "internvl") or cpu.unavailable() is not None
