@@ -41,6 +41,10 @@ UNKNOWN_CUTS = (
     "Whether llama.cpp cuts a text into the original's words (tokenizer.ggml.pre: {said}) is not "
     "known; prompts are given to it as tokens."
 )
+OTHER_CUTS = (
+    "It says tokenizer.ggml.pre: {said}, and the original's tokenizer cuts texts as {wanted} does. "
+    "Prompts are given as the original's tokens; llama.cpp given texts would read other ones."
+)
 
 
 def check_vocabulary(
@@ -150,10 +154,11 @@ def check_merges(model: GGUFModel, merges: list[tuple[str, ...]]) -> None:
 
 
 def check_pre_tokenizer(model: GGUFModel, stored: dict[str, Any]) -> list[str]:
-    """Raise UserError if llama.cpp would cut texts into other words before it joins tokens.
+    """A sentence where llama.cpp would cut texts into other words before it joins tokens, or may.
 
-    stored: the original's tokenizer.json. Prompts go to llama.cpp as tokens here; but whoever gives
-    it texts runs another model than is evaluated. Returns a sentence where that cannot be told.
+    stored: the original's tokenizer.json. Prompts go to llama.cpp as tokens here, so that nothing
+    that is evaluated changes. But whoever gives it texts has it read other tokens. The original's tokenizer
+    need not be the right one of the two: transformers loses this key of a GGUF file that it reads.
     """
     said = str(model.keys.get("tokenizer.ggml.pre") or "default")
     found, wanted = ALIASES.get(said, said), known_pre_tokenizer(stored)
@@ -161,11 +166,7 @@ def check_pre_tokenizer(model: GGUFModel, stored: dict[str, Any]) -> list[str]:
         return []
     if wanted is None or found not in STEPS or STEPS[found] == STEPS[wanted]:
         return [UNKNOWN_CUTS.format(said=said)]
-    raise UserError(
-        f"{model.path} says tokenizer.ggml.pre: {said}, and the original's tokenizer cuts texts as "
-        f"{wanted} does, so llama.cpp would read other tokens; set it with gguf-new-metadata "
-        f"--pre-tokenizer {wanted}, or take another file"
-    )
+    return [OTHER_CUTS.format(said=said, wanted=wanted)]
 
 
 def check_scores(model: GGUFModel, tokens: list[str], merges: list[tuple[str, ...]]) -> None:
