@@ -298,7 +298,7 @@ def test_words_are_cut_as_the_originals_tokenizer_cuts_them(
         (None, "is not known"),  # as converters once wrote it
         ("of-tomorrow", "is not known"),
         ("qwen2", "cuts texts as gpt-2 does"),
-        ("llama-bpe", "cuts texts as gpt-2 does"),
+        ("smollm", "cuts texts as gpt-2 does"),
     ):
         keys = {"tokenizer__ggml__pre": said}
         write_gguf(tmp_path / "other.gguf", model, "llama", Type.Q8_0, **keys)

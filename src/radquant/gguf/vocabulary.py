@@ -157,8 +157,8 @@ def check_pre_tokenizer(model: GGUFModel, stored: dict[str, Any]) -> list[str]:
     """A sentence where llama.cpp would cut texts into other words before it joins tokens, or may.
 
     stored: the original's tokenizer.json. Prompts go to llama.cpp as tokens here, so that nothing
-    that is evaluated changes. But whoever gives it texts has it read other tokens. The original's tokenizer
-    need not be the right one of the two: transformers loses this key of a GGUF file that it reads.
+    that is evaluated changes. But whoever gives it texts has it read other tokens. The original's
+    tokenizer need not be the right one: transformers loses this key of a GGUF file that it reads.
     """
     said = str(model.keys.get("tokenizer.ggml.pre") or "default")
     found, wanted = ALIASES.get(said, said), known_pre_tokenizer(stored)
