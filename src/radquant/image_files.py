@@ -20,6 +20,8 @@ from radquant.files import read_table, sha256_file
 from radquant.pixels import Shown, kind_of, shown
 
 COLUMN = "images"  # of data/train.csv and data/eval.csv
+# Of calibration samples that show images, beside COLUMN, which names the files.
+HASHES, TYPES, WEIGHT = "image_sha256", "token_types", "image_weight"
 SEPARATOR = ";"
 # Of 255 levels of gray. Twelve bits of a pixel in a range of sixteen end in the lowest 16, thirteen
 # in the lowest 32: no X-ray that is shown as it was meant lies there, not even one of a finger on a

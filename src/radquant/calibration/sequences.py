@@ -11,7 +11,16 @@ import pandas as pd
 
 from radquant import prompts
 from radquant.errors import UserError
-from radquant.image_files import COLUMN, SEPARATOR, ImageFile, image_files, image_names
+from radquant.image_files import (
+    COLUMN,
+    HASHES,
+    SEPARATOR,
+    TYPES,
+    WEIGHT,
+    ImageFile,
+    image_files,
+    image_names,
+)
 
 
 @dataclass(frozen=True)
@@ -233,10 +242,8 @@ def table(samples: Sequence[Sample], image_weight: float = 1.0) -> pd.DataFrame:
         return made
     shown: Any = {
         COLUMN: [sample.names for sample in samples],
-        "image_sha256": [
-            SEPARATOR.join(image.sha256 for image in sample.images) for sample in samples
-        ],
-        "token_types": [np.asarray(sample.types, dtype=np.int8) for sample in samples],
-        "image_weight": [image_weight] * len(samples),
+        HASHES: [SEPARATOR.join(image.sha256 for image in sample.images) for sample in samples],
+        TYPES: [np.asarray(sample.types, dtype=np.int8) for sample in samples],
+        WEIGHT: [image_weight] * len(samples),
     }
     return made.assign(**shown)

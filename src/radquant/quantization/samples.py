@@ -9,12 +9,17 @@ from torch import Tensor
 
 from radquant.errors import UserError
 from radquant.files import read_table
-from radquant.image_files import COLUMN, SEPARATOR, ImageFile, image_names
+from radquant.image_files import (
+    COLUMN,
+    HASHES,
+    SEPARATOR,
+    TYPES,
+    WEIGHT,
+    ImageFile,
+    image_names,
+)
 from radquant.runtime.runtime_file import behind_prefix
 from radquant.vision.features import ImageFeatures, open_features
-
-# Of a table of samples with images, beside COLUMN, which names the files.
-HASHES, TYPES, WEIGHT = "image_sha256", "token_types", "image_weight"
 
 
 @dataclass(frozen=True)
