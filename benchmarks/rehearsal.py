@@ -4,7 +4,8 @@
     python benchmarks/rehearsal.py --shape mistral-7b --layers 2 --cores 1
 
 Makes the model, images and reports, serves the model from a hub on this machine, runs Snakemake
-with the configuration, and prints what each stage took. What is changed in the configuration is
+with the configuration, and prints what each stage took,
+and a report's likelihood by itself. What is changed in the configuration is
 printed first. Random weights cost what real ones do; no score means anything.
 
 Disk: the model's size twice until it is fetched, then once, and a checkpoint for each recipe. All
@@ -12,6 +13,7 @@ of it is removed at the end.
 """
 
 import argparse
+import json
 import os
 import shutil
 import subprocess
@@ -123,6 +125,7 @@ def rehearse(args: argparse.Namespace, shape: Shape, config: dict[str, Any], wor
         shutil.rmtree(folder)  # the cache has it now
         until = ["--until", args.until] if args.until else []
         failed = failed or run(*until)
+    print_costs(work / "run/results")
     if failed:
         sys.exit(f"error: the workflow ended with exit status {failed}; its messages stand above")
 
@@ -151,6 +154,21 @@ def snakemake_watched(work: Path, hub: LocalHub, cores: int) -> Iterator[Any]:
                 f"| {job.name} | {job.wall_seconds:,.0f} s | {job.cpu_seconds:,.0f} s | "
                 f"{job.peak_bytes / GB:.1f} GB |"
             )
+
+
+def print_costs(results: Path) -> None:
+    """Print what each precision's likelihood took by its own record, beside loading the model."""
+    print("\n| likelihood | CPU a report | loading | batches of | peak | kernel |")
+    print("| :--- | ---: | ---: | ---: | ---: | :--- |")
+    for file in sorted((results / "likelihood").glob("*.json")):
+        record = json.loads(file.read_text(encoding="utf-8"))
+        too_large = record["too_large_batches"]
+        batch = min(record["batch_size"], record["reports"])
+        print(
+            f"| {record['precision']} | {record['cpu_seconds'] / record['reports']:.1f} s | "
+            f"{record['load_seconds']:.0f} s | {batch}{' (halved)' if too_large else ''} | "
+            f"{record['peak_process_bytes'] / GB:.1f} GB | {record['kernel']} |"
+        )
 
 
 if __name__ == "__main__":
