@@ -1,71 +1,40 @@
 """Memory is planned before work: estimates beside what Linux then measures, and batches by them."""
 
-import ctypes
-import gc
-import re
+import json
+import os
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import batch_peaks
 import pytest
 import torch
 import yaml
+from batch_peaks import HEAP, REFRESH, prompt
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_architectures import tiny_model
 from tiny_models import tiny_llama
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from radquant import memory_plan
 from radquant.checkpoints.model_sizes import weights_of
-from radquant.generation import transformers_likelihood
 from radquant.generation.rotary import each_apart
 from radquant.memory_plan import Weights
-from radquant.prompts import Prompt
-from radquant.runtime.head import multiply_rows
 
 REPOSITORY = Path(__file__).parents[1]
-REFRESH = Path("/proc/self/clear_refs")  # 5: the peak begins anew, see proc(5)
-
-
-def highest() -> int:
-    found = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
-    assert found
-    return int(found[1]) * 1024
-
-
-def prompt(number: int, length: int, answer: int) -> Prompt:
-    ids = [1 + (number * 31 + place) % 900 for place in range(length)]
-    return Prompt(str(number), "", ids, 0, "", ids[:answer])
 
 
 @pytest.mark.skipif(not REFRESH.exists(), reason="needs Linux's /proc")
-@pytest.mark.parametrize(("rows", "length", "answer"), [(8, 300, 20), (6, 60, 50)])
-def test_the_peak_of_a_batch_is_as_planned(rows: int, length: int, answer: int) -> None:
-    sizes = {
-        "hidden_size": 256,
-        "intermediate_size": 2048,
-        "num_hidden_layers": 2,
-        "tie_word_embeddings": True,
-    }
-    config = LlamaConfig(**sizes, num_attention_heads=8, head_dim=32, vocab_size=30_000)
-    model = LlamaForCausalLM(config).eval()
-    multiply_rows(model)
-    prompts = [prompt(number, length, answer) for number in range(rows)]
-    transformers_likelihood.answer_nll(model, prompts[:1], 0)  # what is made once
-    gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)  # else what other tests left free is taken again
-    REFRESH.write_text("5")
-    before = highest()
-    transformers_likelihood.answer_nll(model, prompts, 0)
-    taken = highest() - before
-    widths = memory_plan.widths_of(config)
-    assert widths is not None
-    each = memory_plan.row_bytes(widths, length + answer, answer + 1, 4)
-    planned = rows * each + memory_plan.batch_bytes(widths, answer + 1)
-    assert taken / memory_plan.FACTOR < planned < taken * memory_plan.FACTOR
+def test_the_peaks_of_batches_are_as_planned() -> None:
+    environment = {**os.environ, **HEAP, "OMP_NUM_THREADS": "1"}
+    words = [sys.executable, batch_peaks.__file__]
+    found = json.loads(subprocess.check_output(words, env=environment, text=True))
+    assert len(found) == len(batch_peaks.CASES)
+    for planned, taken in found:
+        assert taken / memory_plan.FACTOR < planned < taken * memory_plan.FACTOR
 
 
 def test_a_batch_that_would_not_fit_is_computed_in_parts(

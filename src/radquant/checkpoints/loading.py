@@ -161,7 +161,6 @@ def load(
         without_vision(model)
     require_finite_model(model, directory, dtype)
     model = model.eval().requires_grad_(False).to(device)
-    # multiply_rows(model)
     packed = {name: m for name, m in model.named_modules() if isinstance(m, QuantizedLinear)}
     touched, simulation = 0, None
     if rounding is not None:
