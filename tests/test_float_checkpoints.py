@@ -50,6 +50,9 @@ def test_fp8_computes_the_same_in_transformers(tmp_path: Path, method: str, acti
     assert torch.equal(loaded.model(IDS).logits, theirs(IDS).logits)
     with pytest.raises(UserError, match="says itself how its activations"):
         load(directory, rounding=Activations(bits=8))
+    exact, half = weights(loaded.model), load(directory, dtype=torch.bfloat16).model
+    for name, rounded in exact.items():
+        assert torch.equal(half.get_submodule(name).weight, rounded.bfloat16())
 
 
 @pytest.mark.parametrize(("kind", "method"), [("mxfp4", "awq"), ("nvfp4", "gptq")])

@@ -13,14 +13,17 @@ from tiny_gguf import ARCHITECTURES, gguf_directory, write_gguf
 from tiny_tokenizers import byte_tokenizer
 
 from radquant.checkpoints.fitting import open_config
-from radquant.checkpoints.gguf_model import beside_language
+from radquant.checkpoints.gguf_model import beside_language, values_in
 from radquant.checkpoints.loading import load
 from radquant.errors import UserError
 from radquant.files import read_json, write_json
+from radquant.generation.lean_decoder import take_over
 from radquant.gguf.keys import check_keys
-from radquant.gguf.reading import GGUFModel, GGUFTensor, read_model
+from radquant.gguf.reading import GGUFModel, GGUFTensor, hugging_face_values, read_model
 from radquant.gguf.vocabulary import check_scores, check_vocabulary
-from radquant.model_files import stored_tensors, weight_files
+from radquant.kernels import cpu
+from radquant.model_files import StoredTensor, stored_tensors, weight_files
+from radquant.verification.checkpoints import refuse_broken, verify_weights
 
 
 def give_images(folder: Path) -> None:
@@ -55,6 +58,70 @@ def test_packed_layers_have_the_values_of_the_file(tmp_path: Path, kind: str) ->
     model.load_state_dict(values, strict=False)
     torch.testing.assert_close(logits_of(loaded.model), logits_of(model), rtol=1e-4, atol=1e-4)
     assert weight_files(tmp_path / "checkpoint") == [tmp_path / "checkpoint" / "model.gguf"]
+
+
+def test_in_bfloat16_values_are_rounded_once_and_take_two_bytes(tmp_path: Path) -> None:
+    """As each product would round exact values again, so outputs are equal to the bit."""
+    model, values = gguf_directory(tmp_path, "llama", Type.Q4_0)
+    loaded = load(tmp_path / "checkpoint", dtype=torch.bfloat16)
+    for name, value in values.items():
+        layer = loaded.model.get_submodule(name.removesuffix(".weight"))
+        assert layer.weight.dtype == torch.bfloat16
+        assert torch.equal(layer.weight, value.bfloat16())
+    model.load_state_dict(values, strict=False)
+    model.save_pretrained(tmp_path / "original")
+    plain = load(tmp_path / "original", dtype=torch.bfloat16).model
+    assert torch.equal(logits_of(loaded.model), logits_of(plain))
+    assert loaded.weight_bytes < 2.1 * sum(each.numel() for each in model.parameters())
+    if cpu.unavailable() is None:
+        take_over(loaded, None)
+        assert loaded.weight_bytes < 2.1 * sum(each.numel() for each in model.parameters())
+
+
+def test_few_rows_are_in_float32_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a file of 4 billion weights all of them would take 16 GB, and one table 2.7."""
+    gguf_directory(tmp_path, "gemma3_text", Type.Q4_0)
+    read: list[tuple[int, ...]] = []
+
+    def watched(*asked: Any) -> np.ndarray:
+        values = hugging_face_values(*asked)
+        read.append(values.shape)
+        return values
+
+    whole = load(tmp_path / "checkpoint").model.state_dict()
+    monkeypatch.setattr("radquant.gguf.reading.ROWS", 48)
+    for user in ("checkpoints.gguf_model", "verification.reading"):
+        monkeypatch.setattr(f"radquant.{user}.hugging_face_values", watched)
+    parts = load(tmp_path / "checkpoint").model.state_dict()
+    assert all(torch.equal(parts[name], each) for name, each in whole.items())
+    assert max(shape[0] for shape in read if len(shape) > 1) == 48
+    read.clear()
+    monkeypatch.setattr("radquant.verification.outside.CHUNK", 80)
+    monkeypatch.setattr(StoredTensor, "load", lambda each: small(load_tensor(each)))
+    found = verify_weights(tmp_path / "checkpoint", tmp_path / "original")
+    refuse_broken(found.checks)
+    table = [check for check in found.checks if "embed_tokens" in check.name]
+    assert [check.measured for check in table] == [0.0]
+    assert max(shape[0] for shape in read if len(shape) > 1) < 300
+
+
+load_tensor = StoredTensor.load
+
+
+def small(tensor: torch.Tensor) -> torch.Tensor:
+    assert len(tensor) < 300, "the whole table is read"
+    return tensor
+
+
+def test_values_too_large_for_float16_are_told(tmp_path: Path) -> None:
+    block = np.array([60000], "<f2").tobytes() + bytes([2] * 32)
+    (tmp_path / "blocks").write_bytes(block)
+    file = GGUFModel(tmp_path / "blocks", "llama", {}, {})
+    tensor = GGUFTensor("output.weight", (1, 32), "Q8_0", 0)
+    exact = float(np.float16(60000)) * 2
+    assert float(values_in(file, tensor, (1, 1), torch.float32).max()) == exact
+    with pytest.raises(UserError, match=r"output\.weight holds 1.2e\+05, which float16 cannot"):
+        values_in(file, tensor, (1, 1), torch.float16)
 
 
 OTHER_KEYS = [

@@ -1,12 +1,15 @@
 """The values of blocks of GGUF files, held against llama.cpp's C code."""
 
 import hashlib
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from gguf import GGML_QUANT_SIZES
 from gguf import GGMLQuantizationType as Type
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tiny_gguf import random_blocks
 
 from radquant.errors import UserError
@@ -70,6 +73,25 @@ def test_more_rows_than_are_taken_at_a_time(tmp_path: Path) -> None:
     scales = raw[:, :2].copy().view("<f2").astype(np.float32)
     wanted = raw[:, 2:].view(np.int8) * scales
     assert np.array_equal(hugging_face_values(file, tensor, 1, 1), wanted)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 95), st.integers(1, 96), st.sampled_from(["ffn_up", "attn_q", "attn_k"]))
+def test_some_rows_are_those_of_all(begin: int, count: int, name: str) -> None:
+    """Also of queries and keys, whose rows the file has in another order."""
+    raw = random_blocks(Type.Q8_0, 96)
+    raw[:, 1] &= 0x3B
+    some = slice(begin, begin + count)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "blocks"
+        path.write_bytes(bytes(7) + raw.tobytes())
+        file = GGUFModel(path, "llama", {}, {})
+        tensor = GGUFTensor(f"blk.0.{name}.weight", (96, 32), "Q8_0", 7)
+        whole = hugging_face_values(file, tensor, 6, 3)
+        assert np.array_equal(hugging_face_values(file, tensor, 6, 3, some), whole[some])
+        scales = raw[:, :2].copy().view("<f2").astype(np.float32)
+        stored = raw[:, 2:].view(np.int8) * scales
+        assert np.array_equal(stored_values(file, tensor, some), stored[some])
 
 
 def test_what_is_no_number_is_told_with_the_tensor(tmp_path: Path) -> None:

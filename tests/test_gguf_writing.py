@@ -34,6 +34,7 @@ from radquant.packed.gguf_blocks import LAYOUTS, decode, encode
 from radquant.packed.grid import quantize, require_fine_enough
 from radquant.quantization.importance import importance_of
 from radquant.settings.recipe import Recipe
+from radquant.verification.checkpoints import refuse_broken, verify_weights
 from radquant.vision.part import vision_hash
 
 WIDE = {"hidden_size": 64, "intermediate_size": 256, "vocab_size": 300}
@@ -164,7 +165,9 @@ def test_a_plain_file_computes_what_the_original_does(original: Path, tmp_path: 
         )
 
 
-def test_a_checkpoint_is_one_file_that_is_read_back(original: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_is_one_file_that_is_read_back(
+    original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In eight bits, where what is left of an error of order or of a norm would stand out."""
     checkpoint = store(original, tmp_path / "c", "--method", "rtn", "--type", "q8_0")
     assert [path.name for path in checkpoint.glob("model.*")] == ["model.gguf"]
@@ -176,6 +179,13 @@ def test_a_checkpoint_is_one_file_that_is_read_back(original: Path, tmp_path: Pa
     tied = AutoConfig.from_pretrained(original).tie_word_embeddings
     assert found.layers_quantized == found.values == 14 + (not tied)  # a head of its own is one
     assert difference.norm() < 0.03 * expected.norm()
+    monkeypatch.setattr("radquant.verification.outside.CHUNK", 112)  # of 300 rows
+    checks = verify_weights(checkpoint, original).checks
+    refuse_broken(checks)
+    table = load_file(original / "model.safetensors")["model.embed_tokens.weight"]
+    errors = (found.model.get_input_embeddings().weight - table).norm(dim=1) / table.norm(dim=1)
+    (row,) = (each.measured for each in checks if each.name == "model.embed_tokens: a row")
+    assert row == pytest.approx(errors.max().item())
 
 
 def test_what_sees_images_lies_beside_the_file(tmp_path: Path) -> None:

@@ -126,7 +126,11 @@ def test_memory_of_a_format_without_a_kernel_is_not_told(tmp_path: Path) -> None
     weights.write_bytes(bytes(original + 1))
     summary = summarize(collect(run, CONFIG))
     notes = cost_notes(summary)
-    assert [note for note in notes if note.startswith("w4a16: there is no kernel here")]
+    told = next(note for note in notes if note.startswith("w4a16: there is no kernel here"))
+    assert "as exactly the values that they stand for: quality" in told
+    summary["machine"]["dtype"] = "bfloat16"
+    told = next(note for note in cost_notes(summary) if note.startswith("w4a16: there is no"))
+    assert "as the values that they stand for, rounded to bfloat16: quality" in told
     assert [note for note in notes if "more than the original's" in note]
     row = summary["performance"]["systems"]["w4a16"]
     assert (row["weight_bytes"], row["ratios"]["weight_bytes"]) == (None, None)

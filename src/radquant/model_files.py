@@ -62,6 +62,14 @@ class StoredTensor:
             tensor: Tensor = opened.get_tensor(self.key)
         return tensor
 
+    def load_rows(self, rows: slice) -> "Tensor":
+        """Some rows of a matrix; nothing else of it is read."""
+        from safetensors import safe_open
+
+        with safe_open(self.file, framework="pt") as opened:
+            tensor: Tensor = opened.get_slice(self.key)[rows]
+        return tensor
+
 
 def read_header(file: Path) -> dict[str, StoredTensor]:
     """The tensors of a safetensors file by name, without reading them.

@@ -157,8 +157,8 @@ def build_packed_model(
 ) -> nn.Module:
     """Build the model of a packed checkpoint on the CPU; packed layers stay packed.
 
-    config: the checkpoint's transformers config. Tensors that are not packed get `dtype`. part:
-    what is read; the rest is on the meta device.
+    config: the checkpoint's transformers config. Tensors that are not packed get `dtype`, and so do
+    values of layers without a kernel. part: what is read; the rest is on the meta device.
     """
     settings = read_settings(directory, config.quantization_config)
     online = online_rotations(config.quantization_config)
@@ -184,7 +184,8 @@ def build_packed_model(
         tensors = {suffix: stored[name] for suffix, name in suffixes.items()}
         own = settings.of(layer)
         assert own is not None
-        place(model, names.get(f"{layer}.weight"), tensors, own, f"{directory}: layer {layer}")
+        where = f"{directory}: layer {layer}"
+        place(model, names.get(f"{layer}.weight"), tensors, own, dtype, where)
     for name, module in model.named_modules():
         if isinstance(module, QuantizedLinear) and ends_in(name, online):
             module.register_forward_pre_hook(rotate_input)
@@ -231,9 +232,13 @@ def place(
     weight: str | None,
     stored: Mapping[str, StoredTensor],
     settings: Settings,
+    dtype: torch.dtype,
     where: str,
 ) -> None:
-    """Put a packed layer in the place of the linear layer whose weight is `weight` in `model`."""
+    """Put a packed layer in the place of the linear layer whose weight is `weight` in `model`.
+
+    dtype: the model's, in which values lie that no kernel multiplies by as they are stored.
+    """
     name = (weight or "").removesuffix(".weight")
     linear = model.get_submodule(name)
     if not isinstance(linear, nn.Linear):
@@ -242,7 +247,7 @@ def place(
         tensors = {suffix: tensor.load() for suffix, tensor in stored.items()}
         check_tensors(tensors, settings, linear.in_features, linear.out_features)
         size = (linear.in_features, linear.out_features)
-        layer = quantized_layer(tensors, settings, *size, linear.bias is not None)
+        layer = quantized_layer(tensors, settings, *size, linear.bias is not None, dtype)
         if isinstance(layer, PackedLinear):
             check_zeros(layer.qzeros, settings)
     except UserError as error:

@@ -50,9 +50,10 @@ def require_finite_model(model: nn.Module, directory: Path, dtype: torch.dtype) 
     for name, tensor in tensors.items():
         if not tensor.is_meta and not is_finite(tensor):
             require_finite_files(stored_tensors(directory).values(), dtype)  # names the file
+            wider = ", or use compute.dtype bfloat16 or float32" if dtype == torch.float16 else ""
             raise UserError(
                 f"{directory}: {name} holds {first_not_finite(tensor)} once it is loaded; fetch or "
-                "save the model again"
+                f"save the model again{wider}"
             )
 
 

@@ -1,7 +1,8 @@
 """The model in a directory whose weights are a GGUF file, computed with in the engines here.
 
-Every value is exactly the one that the file's blocks stand for. What the file has not, such as the
-part of a model that sees images, lies beside it as safetensors, as the original has it.
+In float32 every value is exactly the one that the file's blocks stand for, and in 16 bits the
+nearest to it. What the file has not, such as the part of a model that sees images, lies beside it
+as safetensors, as the original has it.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,11 +13,20 @@ import torch
 from torch import Tensor, nn
 
 from radquant.checkpoints.building import Part, assign, use_generation_config, whole
+from radquant.checkpoints.finite_weights import overflow
 from radquant.checkpoints.fitting import empty_model, found_names, refuse_converted
 from radquant.checkpoints.parts import is_language
 from radquant.errors import UserError
+from radquant.finite import is_finite
 from radquant.gguf.keys import check_keys
-from radquant.gguf.reading import FLOAT_TYPES, GGUFModel, hugging_face_values, read_model
+from radquant.gguf.reading import (
+    FLOAT_TYPES,
+    GGUFModel,
+    GGUFTensor,
+    hugging_face_values,
+    read_model,
+    row_slices,
+)
 from radquant.model_files import StoredTensor, gguf_file, stored_tensors
 from radquant.packed.linear import ValueLinear
 
@@ -33,10 +43,9 @@ def build_gguf_model(
 ) -> nn.Module:
     """Build the model of a GGUF directory on the CPU, with a `ValueLinear` for each packed layer.
 
-    config: the directory's transformers config, the original's. Tensors that are no packed linear
-    layer get `dtype`. part: what is read of that beside the file; the rest is on the meta device.
-    Raises UserError unless the file holds all of the language model, and
-    computes what the original's config.json says.
+    config: the directory's transformers config, the original's. All tensors get `dtype`. part:
+    what is read of that beside the file; the rest is on the meta device. Raises UserError unless
+    the file holds all of the language model, and computes what the original's config.json says.
     """
     path = gguf_file(directory, config.quantization_config)
     del config.quantization_config
@@ -119,7 +128,7 @@ def fill(model: nn.Module, file: GGUFModel, names: Mapping[str, str], dtype: tor
                 f"{file.path}: {stored} has shape {list(tensor.shape)}, and by the original's "
                 f"config.json it has {list(shapes[name])}; take a file of the same model"
             )
-        values = torch.from_numpy(hugging_face_values(file, tensor, *heads))
+        values = values_in(file, tensor, heads, dtype)
         layer, _, kind = name.rpartition(".")
         linear = model.get_submodule(layer)
         packed = tensor.type not in FLOAT_TYPES
@@ -128,9 +137,26 @@ def fill(model: nn.Module, file: GGUFModel, names: Mapping[str, str], dtype: tor
             quantized = ValueLinear(values, linear.bias is not None)
             setattr(model.get_submodule(parent), child, quantized)
         else:
-            plain[name] = values.to(dtype)
+            plain[name] = values
     model.load_state_dict(plain, strict=False, assign=True)
     model.tie_weights()  # type: ignore[operator]
+
+
+def values_in(
+    file: GGUFModel, tensor: GGUFTensor, heads: tuple[int, int], dtype: torch.dtype
+) -> Tensor:
+    """A tensor's values as Hugging Face's model has them, rounded to `dtype`.
+
+    No more than a few of its rows are in float32 at a time. Raises UserError for values that are
+    no finite numbers, as they are stored or in `dtype`.
+    """
+    values = torch.empty(tensor.shape, dtype=dtype)
+    for rows in row_slices(tensor):
+        exact = torch.from_numpy(hugging_face_values(file, tensor, *heads, rows))
+        values[rows] = exact
+        if not is_finite(values[rows]):
+            raise overflow(f"{file.path}: tensor {tensor.name}", float(exact.abs().max()), dtype)
+    return values
 
 
 def beside_language(original: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:

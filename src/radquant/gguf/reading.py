@@ -4,8 +4,8 @@ The blocks are taken apart by llama.cpp's own Python package (gguf.quants), whos
 of llama.cpp's C code to the bit; `tests/test_gguf_reading.py` holds them against it.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,9 @@ from radquant.gguf_header import check_model
 FREQUENCIES = "rope_freqs.weight"  # divisors of rotary frequencies, a table that configs compute
 IMAGES = ("v.", "mm.")  # before names of the part that sees images, in files of Ollama's own
 FLOAT_TYPES = ("F32", "F16", "BF16", "F64")
-ROWS = 4096  # that are taken apart at a time
+WHOLE_FLOATS = {"F32": "<f4", "F64": "<f8"}  # of which NumPy has the type
+ROWS = 4096  # that are taken apart at a time: the table of a large vocabulary takes gigabytes
+ALL = slice(None)
 
 
 @dataclass(frozen=True)
@@ -37,11 +39,6 @@ class GGUFModel:
     architecture: str  # "llama" …
     keys: dict[str, Any]  # plain values, and arrays as lists (texts in them as bytes)
     tensors: dict[str, GGUFTensor]
-
-    @cached_property
-    def data(self) -> np.ndarray:
-        """The file's bytes, which are read where they are looked at."""
-        return np.memmap(self.path, dtype=np.uint8, mode="r")
 
     def key(self, name: str, default: Any = None) -> Any:
         """The value of one of the architecture's own keys, such as `block_count`."""
@@ -100,42 +97,62 @@ def read_model(path: Path) -> GGUFModel:
     return GGUFModel(path, architecture, {**header.values, **(header.arrays or {})}, tensors)
 
 
-def stored_values(model: GGUFModel, tensor: GGUFTensor) -> np.ndarray:
-    """The values of a tensor in the order of the file, float32, [out, in] or [channels]."""
+def row_slices(tensor: GGUFTensor) -> Iterator[slice]:
+    """All rows of a matrix, ROWS at a time; a vector is one piece."""
+    if len(tensor.shape) < 2:
+        yield ALL
+        return
+    for begin in range(0, tensor.shape[0], ROWS):
+        yield slice(begin, min(begin + ROWS, tensor.shape[0]))
+
+
+def stored_values(model: GGUFModel, tensor: GGUFTensor, rows: slice = ALL) -> np.ndarray:
+    """The values of a tensor in the order of the file, float32, [out, in] or [channels].
+
+    rows: of a matrix, those to read; the file's bytes are read and not mapped, since mapped ones
+    count as the process's memory.
+    """
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
     from gguf.quants import dequantize
 
     kind = GGMLQuantizationType[tensor.type]
     block, size = GGML_QUANT_SIZES[kind]
-    rows, columns = int(np.prod(tensor.shape[:-1], dtype=np.int64)), tensor.shape[-1]
+    count, columns = int(np.prod(tensor.shape[:-1], dtype=np.int64)), tensor.shape[-1]
     width = columns // block * size
-    raw = model.data[tensor.begin : tensor.begin + rows * width].reshape(rows, width)
-    if kind in (GGMLQuantizationType.F32, GGMLQuantizationType.F64):
-        dtype = {"F32": "<f4", "F64": "<f8"}[tensor.type]
-        return np.frombuffer(raw.tobytes(), dtype).astype(np.float32).reshape(tensor.shape)
-    values = np.empty((rows, columns), dtype=np.float32)
-    with np.errstate(all="ignore"):  # infinities are reported with the tensor's name
-        for start in range(0, rows, ROWS):
-            part = np.ascontiguousarray(raw[start : start + ROWS])
-            values[start : start + ROWS] = dequantize(part, kind)
-    return values.reshape(tensor.shape)
+    begin, end, _ = rows.indices(count)
+    values = np.empty((end - begin, columns), dtype=np.float32)
+    for start in range(begin, end, ROWS):
+        stop = min(start + ROWS, end)
+        place = tensor.begin + start * width
+        raw = np.fromfile(model.path, np.uint8, (stop - start) * width, offset=place)
+        raw = raw.reshape(stop - start, width)
+        with np.errstate(all="ignore"):  # infinities are reported with the tensor's name
+            if tensor.type in WHOLE_FLOATS:
+                part = raw.view(WHOLE_FLOATS[tensor.type])
+            else:
+                part = dequantize(raw, kind)
+            values[start - begin : stop - begin] = part
+    return values.reshape(tensor.shape) if rows == ALL else values
 
 
 def hugging_face_values(
-    model: GGUFModel, tensor: GGUFTensor, heads: int, key_heads: int
+    model: GGUFModel, tensor: GGUFTensor, heads: int, key_heads: int, rows: slice = ALL
 ) -> np.ndarray:
     """The values of a tensor as Hugging Face's model has them, float32.
 
-    heads, key_heads: the model's numbers of attention and key-value heads. Raises UserError for
-    values that are no numbers.
+    heads, key_heads: the model's numbers of attention and key-value heads. rows: of a matrix, those
+    of Hugging Face's model to give. Raises UserError for values that are no numbers.
     """
-    values = stored_values(model, tensor)
-    if not np.isfinite(values).all():
+    divided = rotary_heads(tensor.name, model.architecture, heads, key_heads)
+    if divided is None:
+        values = stored_values(model, tensor, rows)
+    else:
+        values = stored_values(model, tensor)
+        values = values[np.argsort(row_order(len(values), divided))[rows]]
+    # The least and the largest tell, which are NaN if one value is: a mask would take memory.
+    if not np.isfinite([values.min(initial=0), values.max(initial=0)]).all():
         raise UserError(
             f"{model.path}: the tensor {tensor.name} holds values that are no finite numbers; "
             "fetch the file again, or take another"
         )
-    divided = rotary_heads(tensor.name, model.architecture, heads, key_heads)
-    if divided is not None:
-        values = values[np.argsort(row_order(len(values), divided))]
     return values - np.float32(1) if adds_one(tensor.name, model.architecture) else values

@@ -53,15 +53,23 @@ def packed_layer(
 
 
 def quantized_layer(
-    tensors: dict[str, Tensor], settings: Settings, inputs: int, outputs: int, bias: bool = False
+    tensors: dict[str, Tensor],
+    settings: Settings,
+    inputs: int,
+    outputs: int,
+    bias: bool = False,
+    dtype: torch.dtype = torch.float32,
 ) -> QuantizedLinear:
-    """The linear layer of a stored layer's tensors; its bias, if any, is yet to be set."""
+    """The linear layer of a stored layer's tensors; its bias, if any, is yet to be set.
+
+    dtype: of the values of a format without a kernel.
+    """
     form = stored_format(settings.format)
     if form.VALUES or settings.type != INT:
         values = form.unpack(tensors, settings).dequantize()
         if values.shape != (outputs, inputs):
             raise UserError(f"it has shape {list(values.shape)}, not {[outputs, inputs]}")
-        layer: QuantizedLinear = ValueLinear(values, bias)
+        layer: QuantizedLinear = ValueLinear(values.to(dtype), bias)
     else:
         layer = packed_layer(form.in_memory(tensors, settings), settings, inputs, outputs, bias)
     layer.keep_input_scale(tensors)

@@ -38,22 +38,23 @@ class QuantizedLinear(nn.Module):
 
 
 class ValueLinear(QuantizedLinear):
-    """A linear layer that holds exactly the values that its stored codes stand for.
+    """A linear layer that holds the values that its stored codes stand for.
 
     For formats that have no kernel here: what is computed is right, and neither its memory nor its
-    speed says anything of the format.
+    speed says anything of the format. In float32 the values are exact. In 16 bits they are rounded
+    once, as each product would round them again.
     """
 
-    weight: Tensor  # [out, in] float32, whatever the model's dtype
+    weight: Tensor  # [out, in] in the dtype that it was given in: the model's
 
     def __init__(self, weight: Tensor, bias: bool = False) -> None:
         super().__init__()
         self.out_features, self.in_features = weight.shape
-        self.register_buffer("weight", weight.float().contiguous())
+        self.register_buffer("weight", weight.contiguous())
         self.register_buffer("bias", torch.zeros(self.out_features) if bias else None)
 
     def dequantize(self) -> Tensor:
-        return self.weight.T
+        return self.weight.T.float()
 
     def forward(self, x: Tensor) -> Tensor:
         bias = None if self.bias is None else self.bias.to(x.dtype)

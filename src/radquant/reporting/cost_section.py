@@ -197,7 +197,7 @@ def size_notes(summary: Summary) -> list[str]:
         f"The original's weights are stored in {' and '.join(summary['stored_dtypes'])}; "
         f"everything computes in {machine['dtype']}. The lean engine holds weights as they are "
         "stored, transformers holds them in that dtype.",
-        *_as_values(systems),
+        *_as_values(systems, machine["dtype"]),
         *_larger(systems),
         "Only linear layers are packed: embeddings, a large part of a small model, are not."
         if not any(row["lm_head"] for row in systems.values())
@@ -208,15 +208,17 @@ def size_notes(summary: Summary) -> list[str]:
     ]
 
 
-def _as_values(systems: Mapping[str, Any]) -> list[str]:
-    """Of formats without a kernel here."""
+def _as_values(systems: Mapping[str, Any], dtype: str) -> list[str]:
+    """Of formats without a kernel here. dtype: of the computation."""
     names = [escape(name) for name, row in systems.items() if row["value_layers"]]
     if not names:
         return []
+    values = "the values that they stand for"
+    held = f"exactly {values}" if dtype == "float32" else f"{values}, rounded to {dtype}"
     return [
         f"{' and '.join(names)}: there is no kernel here for how these weights are stored. They "
-        "were computed with as exactly the values that they stand for, in float32: quality is "
-        "meant, and memory and speed are not those of the format."
+        f"were computed with as {held}: quality is meant, and memory and speed are not those of "
+        "the format."
     ]
 
 

@@ -14,7 +14,7 @@ from radquant.quantization.rotated_embeddings import own_name
 from radquant.quantization.rotation import Rotation, head_of_rotated, rotate_residual
 from radquant.verification import distances
 from radquant.verification.distances import bounds_of
-from radquant.verification.reading import Checkpoint, Linear
+from radquant.verification.reading import Checkpoint, Table
 from radquant.verification.selftest import Check
 
 SAME = "values that are not the original's"
@@ -43,14 +43,22 @@ def outside_checks(
     files.setdefault(head, files[own_name(model, model.get_input_embeddings())])
     turned = rotated_parts(source, files, head, rotation)
     for own, stored in files.items():
-        layer = own.removesuffix(".weight")
-        original = stored.load()
-        if layer in checkpoint.packed:
+        layer, change = own.removesuffix(".weight"), turned.get(own)
+        if own in checkpoint.tables:
+            table = checkpoint.tables[own]
+            errors, squares = row_errors(table, stored, change)
+            if table.bits is None:
+                yield Check(f"{own}: {SAME}", float(errors.amax()), ROUNDED)
+            else:
+                yield from table_checks(layer, errors, squares, table.bits, fitted)
+        elif layer in checkpoint.packed:
             mine = checkpoint.packed[layer]()
-            yield from table_checks(layer, mine, original, turned.get(own), fitted)
+            whole = Table(len(mine.weight), mine.weight.__getitem__)
+            yield from table_checks(layer, *row_errors(whole, stored, change), mine.bits, fitted)
         elif own in checkpoint.plain:
-            found = row_errors(checkpoint.plain[own](), original, turned.get(own))
-            yield Check(f"{own}: {SAME}", float(found.amax()), ROUNDED)
+            aim = stored.load().float()
+            aim = aim if change is None else change(aim)
+            yield Check(f"{own}: {SAME}", difference(checkpoint.plain[own](), aim), ROUNDED)
 
 
 Change = Callable[[Tensor], Tensor]
@@ -74,30 +82,30 @@ def rotated_parts(
     }
 
 
-def row_errors(mine: Tensor, original: Tensor, change: Change | None) -> Tensor:
-    """The relative error of each row, [rows]; of all of a vector, [1], in its largest value.
+def row_errors(mine: Table, original: StoredTensor, change: Change | None) -> tuple[Tensor, Tensor]:
+    """The relative error of each row, and its squared length, two [rows] float32.
 
     A checkpoint may lack rows behind the last token. change: what rotation makes of rows.
     """
-    if mine.ndim < 2:
-        aim = original.float()
-        return torch.tensor([difference(mine, aim if change is None else change(aim))])
-    found = []
-    for start in range(0, len(mine), CHUNK):
-        rows = mine[start : start + CHUNK]
-        aim = original[start : start + len(rows)].float()
+    errors, squares = [], []
+    for start in range(0, mine.count, CHUNK):
+        some = slice(start, min(start + CHUNK, mine.count))
+        rows, aim = mine.read(some), original.load_rows(some).float()
         aim = aim if change is None else change(aim)
         apart, size = (rows - aim).flatten(1).norm(dim=1), aim.flatten(1).norm(dim=1)
-        found.append(torch.where(apart > 0, apart / size, 0.0))
-    return torch.cat(found)
+        errors.append(torch.where(apart > 0, apart / size, 0.0))
+        squares.append(rows.flatten(1).square().sum(1))
+    return torch.cat(errors), torch.cat(squares)
 
 
 def table_checks(
-    name: str, mine: Linear, original: Tensor, change: Change | None, fitted: int | None
+    name: str, errors: Tensor, squares: Tensor, bits: int, fitted: int | None
 ) -> Iterator[Check]:
-    """A quantized embedding or head: too large to be measured as a linear layer is."""
-    found, bounds = row_errors(mine.weight, original, change), bounds_of(mine.bits, fitted)
-    rows = mine.weight.square().sum(1)
-    whole = float(((found.square() * rows).sum() / rows.sum().clamp(min=1e-30)).sqrt())
+    """A quantized embedding or head: too large to be measured as a linear layer is.
+
+    errors, squares: as `row_errors` gives them.
+    """
+    bounds = bounds_of(bits, fitted)
+    whole = float(((errors.square() * squares).sum() / squares.sum().clamp(min=1e-30)).sqrt())
     yield Check(f"{name}: {distances.WEIGHTS}", whole, bounds.weights)
-    yield Check(f"{name}: {distances.ROWS}", float(found.amax()), max(bounds.row, bounds.weights))
+    yield Check(f"{name}: {distances.ROWS}", float(errors.amax()), max(bounds.row, bounds.weights))

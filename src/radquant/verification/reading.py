@@ -36,6 +36,7 @@ from radquant.families.inspection import find_decoder_layers, linears
 from radquant.finite import first_not_finite, is_finite
 from radquant.gguf.keys import check_keys
 from radquant.gguf.reading import (
+    ALL,
     FLOAT_TYPES,
     GGUFModel,
     GGUFTensor,
@@ -68,6 +69,15 @@ class Linear:
 
 
 @dataclass(frozen=True)
+class Table:
+    """A matrix that is read some rows at a time: that of a large vocabulary takes gigabytes."""
+
+    count: int  # of rows
+    read: Callable[[slice], Tensor]  # [rows, in] float32, as `Checkpoint` reads all of them
+    bits: int | None = None  # of a quantized one
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """A quantized checkpoint: its empty model, and how its tensors are read by the model's names.
 
@@ -80,6 +90,7 @@ class Checkpoint:
     about: str  # how its weights are stored, for the reader
     packed: Mapping[str, Callable[[], Linear]]  # {module: its weights}
     plain: Mapping[str, Callable[[], Tensor]]  # {parameter: its values}
+    tables: Mapping[str, Table]  # {parameter: the same}, of matrices whose rows are stored apart
     # Of each decoder layer, the scales of its keys and values in a cache, where they are fixed.
     cache_scales: Mapping[int, tuple[float, float]] = field(default_factory=dict)
     activations: Activations | None = None  # what it says of the rounding of inputs
@@ -126,13 +137,15 @@ def open_checkpoint(directory: Path, trust_remote_code: bool = False) -> Checkpo
         layers[own] = partial(read_linear, where, module, tensors, of_layer)
     check_claims(model, layers, {own: name for name, own in names.items()}, settings, directory)
     group = "whole rows" if settings.group_size == WHOLE_ROW else f"groups of {settings.group_size}"
+    unpacked = {names[name]: stored[name] for name in plain if name in names}
     return Checkpoint(
         directory,
         model,
         quantization,
         f"{settings.format}, {settings.bits} bits, {group}, {len(layers)} packed layers",
         layers,
-        {names[name]: partial(read_plain, stored[name]) for name in plain if name in names},
+        {own: partial(read_plain, each) for own, each in unpacked.items()},
+        {own: plain_table(each) for own, each in unpacked.items() if len(each.shape) > 1},
         cache_scales,
         settings.activations,
     )
@@ -140,6 +153,14 @@ def open_checkpoint(directory: Path, trust_remote_code: bool = False) -> Checkpo
 
 def read_plain(stored: StoredTensor) -> Tensor:
     return load_finite(stored).float()
+
+
+def plain_table(stored: StoredTensor) -> Table:
+    def read(rows: slice) -> Tensor:
+        found = stored.load_rows(rows)
+        return found.float() if is_finite(found) else read_plain(stored)  # which tells the place
+
+    return Table(stored.shape[0], read)
 
 
 def read_linear(
@@ -288,6 +309,7 @@ def open_gguf(
     heads = (text.num_attention_heads, text.num_key_value_heads)
     packed: dict[str, Callable[[], Linear]] = {}
     plain: dict[str, Callable[[], Tensor]] = {}
+    tables: dict[str, Table] = {}
     for name, stored in asked.items():
         if name not in own:
             continue
@@ -296,14 +318,22 @@ def open_gguf(
             plain[own[name]] = partial(read_gguf, file, tensor, heads)
         else:
             packed[layer] = partial(read_gguf_linear, file, tensor, heads)
-    plain |= {own[name]: partial(read_plain, each) for name, each in beside.items() if name in own}
+        if len(tensor.shape) > 1:
+            bits = None if tensor.type in FLOAT_TYPES else bits_of_type(tensor.type)
+            read = partial(read_gguf, file, tensor, heads)
+            tables[own[name]] = Table(tensor.shape[0], read, bits)
+    seeing = {own[name]: each for name, each in beside.items() if name in own}
+    plain |= {name: partial(read_plain, each) for name, each in seeing.items()}
+    tables |= {name: plain_table(each) for name, each in seeing.items() if len(each.shape) > 1}
     types = sorted({file.tensors[each].type for each in asked.values()} - set(FLOAT_TYPES))
     about = f"gguf, {', '.join(types)}, {len(packed)} quantized tensors"
-    return Checkpoint(directory, model, quantization, about, packed, plain)
+    return Checkpoint(directory, model, quantization, about, packed, plain, tables)
 
 
-def read_gguf(file: GGUFModel, tensor: GGUFTensor, heads: tuple[int, int]) -> Tensor:
-    return torch.from_numpy(hugging_face_values(file, tensor, *heads)).float()
+def read_gguf(
+    file: GGUFModel, tensor: GGUFTensor, heads: tuple[int, int], rows: slice = ALL
+) -> Tensor:
+    return torch.from_numpy(hugging_face_values(file, tensor, *heads, rows))
 
 
 def read_gguf_linear(file: GGUFModel, tensor: GGUFTensor, heads: tuple[int, int]) -> Linear:
