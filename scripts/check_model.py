@@ -28,8 +28,8 @@ def main() -> None:
     from radquant.verification.same_model import check_model
 
     torch.set_num_threads(settings.compute.threads)
-    machine, code = settings.compute, settings.model.trust_remote_code
-    write_json(args.output, check_model(args.model, machine.device, code, machine.dtype))
+    code, scratch = settings.model.trust_remote_code, args.output.parent
+    write_json(args.output, check_model(args.model, settings.compute.device, code, scratch))
 
 
 if __name__ == "__main__":

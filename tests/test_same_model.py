@@ -3,7 +3,10 @@
 import json
 import runpy
 import sys
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pandas as pd
@@ -20,8 +23,10 @@ from radquant.generation.checked_prompts import check_prompts
 from radquant.generation.engines.kind import Wanted
 from radquant.generation.stage import Reading
 from radquant.model_files import StoredTensor
+from radquant.verification import same_model
 from radquant.verification.same_model import check_model
 
+Change = Callable[[torch.Tensor], torch.Tensor]
 ROW = {"id": "r1", "findings": "clear lungs", "impression": "normal"}
 
 
@@ -71,10 +76,91 @@ def test_a_tensor_that_is_read_differently_is_found(
         check_model(llama, "cpu", False)
 
 
+STORED = ("llama", "gemma3_text", "gemma3")  # the last one is shown images
+
+
+@pytest.fixture(scope="module", params=STORED)
+def stored(llama: Path, tmp_path_factory: pytest.TempPathFactory, request: Any) -> Path:
+    """A model in bfloat16, in two files, with a scale of embedded tokens that is no bfloat16."""
+    directory: Path = tmp_path_factory.mktemp("stored") / request.param
+    model = tiny_model(request.param, torch.bfloat16, hidden_size=96).to(torch.bfloat16)
+    model.save_pretrained(directory, max_shard_size="100KB")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (directory / name).write_bytes((llama / name).read_bytes())
+    return directory
+
+
+def percent(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor * 1.01
+
+
+def swapped(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor[[1, 0, *range(2, len(tensor))]]
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("layers.1.input_layernorm.weight", percent),
+        ("layers.1.self_attn.q_proj.weight", swapped),
+        ("layers.0.self_attn.k_proj.weight", swapped),
+    ],
+)
+def test_what_is_stored_in_16_bits_is_checked_as_tightly(
+    stored: Path, monkeypatch: pytest.MonkeyPatch, name: str, change: Change
+) -> None:
+    plain = StoredTensor.load
+
+    def odd(self: StoredTensor) -> torch.Tensor:
+        return change(plain(self)) if self.key.endswith(name) else plain(self)
+
+    monkeypatch.setattr(streaming.StoredTensor, "load", odd)
+    with pytest.raises(UserError, match=r"differ by .* nats a token \(at most 0.001 is"):
+        check_model(stored, "cpu", False)
+
+
+def test_each_layer_is_in_memory_alone_and_in_float32(
+    stored: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To transformers, which reads the files itself; what sees images is never there."""
+    whole, seen, outside = same_model.whole_layers, [], set()
+
+    def watched(model: Any, path: str, device: torch.device) -> None:
+        whole(model, path, device)
+        layers = model.get_submodule(path)
+
+        def look(*_: Any) -> None:
+            there = [n for n, each in enumerate(layers) if not next(each.parameters()).is_meta]
+            dtypes = {each.dtype for n in there for each in layers[n].parameters()}
+            seen.append((there, dtypes))
+            outside.update(name for name, each in model.named_parameters() if not each.is_meta)
+
+        for layer in layers:
+            layer.self_attn.register_forward_pre_hook(look)
+
+    monkeypatch.setattr(same_model, "whole_layers", watched)
+    assert check_model(stored, "cpu", False)["difference"] < 1e-5
+    assert seen == [([0], {torch.float32}), ([1], {torch.float32})]
+    assert any("embed_tokens" in name for name in outside)
+    assert not [name for name in outside if "vision" in name]
+
+
+def test_a_rounded_scale_of_embedded_tokens_is_found(
+    stored: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The class makes it in the dtype of its config.json: of Gemma 3's √96, 9.8125."""
+    opened = same_model.open_original
+    monkeypatch.setattr(same_model, "open_original", lambda *args: opened(*args[:2]))
+    found = pytest.raises(UserError, match=r"differ by .* nats a token \(at most 0.001 is")
+    with nullcontext() if stored.name == "llama" else found:  # which has no scale
+        check_model(stored, "cpu", False)
+
+
 def test_a_weight_that_is_no_number_is_no_other_model(
     llama: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain = StoredTensor.load
+    monkeypatch.setattr(same_model, "require_finite_original", lambda _: None)
     monkeypatch.setattr(StoredTensor, "load", lambda self: plain(self) * float("nan"))
     with pytest.raises(UserError, match="what the quantizer computes in float32 is not finite"):
         check_model(llama, "cpu", False)

@@ -152,7 +152,7 @@ def test_every_stage_asked_for_its_own_memory_and_time(run: Path) -> None:
         assert "gpu" not in said.get("TresPerNode", "") + said.get("TresPerJob", "")
     assert asked == {
         "clean": (16000, "01:00:00", "cpu"),
-        "check_model": (48000, "01:00:00", "cpu"),
+        "check_model": (16000, "01:00:00", "cpu"),
         "verify_checkpoint": (8000, "02:00:00", "cpu"),
         "check_prompts": (48000, "01:00:00", "cpu"),
         "calibration_set": (8000, "00:30:00", "cpu"),

@@ -143,20 +143,7 @@ def load(
             model = build_original(config, directory, dtype, trust_remote_code, is_language)
     else:
         check_fit(empty_model(config, trust_remote_code), stored, directory)
-        with loading(directory):
-            model, found = model_class(config).from_pretrained(
-                directory,
-                config=config,
-                dtype=dtype,
-                trust_remote_code=trust_remote_code,
-                use_safetensors=True,
-                output_loading_info=True,
-            )
-        if found["missing_keys"]:  # which transformers fills with random numbers
-            raise UserError(
-                f"{directory} has no weights for {min(found['missing_keys'])}; fetch or save the "
-                "model again"
-            )
+        model = read_original(config, directory, dtype, trust_remote_code)
     if not vision:
         without_vision(model)
     require_finite_model(model, directory, dtype)
@@ -182,6 +169,31 @@ def load(
         lm_head=None if lm_head is None else round_head(model, lm_head),
         values=sum(isinstance(each, ValueLinear) for each in packed.values()),
     )
+
+
+def read_original(
+    config: Any, directory: Path, dtype: torch.dtype, trust_remote_code: bool, **placing: Any
+) -> Any:
+    """The original as transformers itself reads it.
+
+    placing: what from_pretrained is told of where to put its parts.
+    """
+    with loading(directory):
+        model, found = model_class(config).from_pretrained(
+            directory,
+            config=config,
+            dtype=dtype,
+            trust_remote_code=trust_remote_code,
+            use_safetensors=True,
+            output_loading_info=True,
+            **placing,
+        )
+    if found["missing_keys"]:  # which transformers fills with random numbers
+        raise UserError(
+            f"{directory} has no weights for {min(found['missing_keys'])}; fetch or save the "
+            "model again"
+        )
+    return model
 
 
 def as_stored(own: Any, asked: Any, key: str, directory: Path) -> Any:

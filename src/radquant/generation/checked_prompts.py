@@ -28,10 +28,8 @@ def check_prompts(
         longest = max(map(len, sequences))
         task = Task(label="", batches=[known], shared=[], longest=longest, batch_size=len(known))
         computed = engine.score(opened, task).work.results
-        dtypes = (opened.dtype, compared["dtype"])
-        record |= require_same(
-            wanted.model, f"engine {opened.engine}", computed, compared["nats"], *dtypes
-        )
+        who = f"engine {opened.engine}"
+        record |= require_same(wanted.model, who, computed, compared["nats"], opened.dtype)
     made = prompts_of(opened, reading)
     longest = max(len(prompt.ids) + len(prompt.answer_ids) for prompt in made)
     return {**record, "prompts": len(made), "longest_prompt": longest}

@@ -47,13 +47,21 @@ class Original:
         }
 
 
-def open_original(directory: Path, trust_remote_code: bool = False) -> Original:
-    """The model to quantize, without its weights."""
+def open_original(
+    directory: Path, trust_remote_code: bool = False, dtype: torch.dtype | None = None
+) -> Original:
+    """The model to quantize, without its weights.
+
+    dtype: of constants that its class makes (Gemma's scale of embedded tokens); by default, the
+    one in its config.json.
+    """
     if quantization_of(read_config(directory), directory):
         raise UserError(f"{directory} is quantized already; give the original model")
     verify(directory)
     stored = check_model(directory)
     config = open_config(directory, trust_remote_code)
+    if dtype is not None:
+        config.dtype = dtype
     model = empty_model(config, trust_remote_code)
     check_fit(model, stored, directory)
     own_names = names_in_model(model, stored, directory)

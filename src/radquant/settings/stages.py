@@ -125,7 +125,7 @@ MEASURE_SPEED = (
     *(part for part in LIKELIHOOD if part.name != "precision"),
 )
 CHECK_MODEL = (
-    Part("compute", Compute, only=("device", "threads", "dtype")),
+    Part("compute", Compute, only=("device", "threads")),
     CODE_OF_MODEL,
 )
 CHECK_PROMPTS = (

@@ -73,7 +73,7 @@ def largest_of_original(source: Original, directory: Path, code: bool) -> Larges
             hidden = Hidden(Path(folder) / "hidden.f32", lengths, width)
             samples = [Sample(each) for each in ids]
             arguments = first_inputs(fill_outside(source), layers, samples, hidden, CPU)
-            run_layers(source, hidden, arguments, CPU, torch.float32)
+            run_layers(source, hidden, arguments, CPU)
     finally:
         for handle in handles:
             handle.remove()

@@ -1,9 +1,11 @@
 """Whether the original that is evaluated and the tensors that are quantized are one model.
 
 transformers opens the original for every engine; the quantizer reads its tensors from the files
-itself, layer by layer. Both say how likely they find the same few tokens, and must agree.
+itself, layer by layer. Both say how likely they find the same few tokens, and must agree. Both
+compute in float32, whatever the model is stored in: rounding would hide a wrong norm or scale.
 """
 
+import logging
 import math
 import tempfile
 from collections.abc import Sequence
@@ -13,42 +15,118 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from radquant.checkpoints.loading import load, load_tokenizer, resolve_device, resolve_dtype
+from radquant.checkpoints.fitting import drop_unknown_padding, open_config
+from radquant.checkpoints.loading import load_tokenizer, read_original, resolve_device
 from radquant.checkpoints.streaming import fill
 from radquant.errors import UserError
 from radquant.families.inspection import decoder_layers
 from radquant.quantization.hidden_states import Hidden, LayerArguments, append, first_inputs
-from radquant.quantization.original_model import Original, open_original
+from radquant.quantization.original_model import (
+    Original,
+    open_original,
+    require_finite_original,
+)
 from radquant.quantization.samples import Sample
 
 SEQUENCES, LENGTH, SEED = 4, 24, 19
-# The largest difference, in nats a token, that rounding can make in the dtype of the computation.
-# In float32 it is about 1e-6; in 16 bits an engine may round less often than the layers do.
+# The largest difference, in nats a token, to float32 that rounding can make in an engine's dtype.
+# In float32 it is about 1e-6.
 BOUNDS = {"float32": 1e-3, "float16": 0.02, "bfloat16": 0.3}
-CPU = torch.device("cpu")
+CPU, FLOAT32 = torch.device("cpu"), "float32"
 
 
 def check_model(
-    directory: Path, device_name: str, trust_remote_code: bool, dtype_name: str = "auto"
+    directory: Path, device_name: str, trust_remote_code: bool, scratch: Path | None = None
 ) -> dict[str, Any]:
     """The record of what was compared: the tokens, and the nats of each sequence.
 
-    device_name: "auto", "cpu" or "cuda". dtype_name: that of the run's computation, in which the
-    whole original is loaded here: a float32 copy of a large model may not fit. Raises UserError
-    unless both read the same model. One layer is in memory at first, and then the whole original.
+    device_name: "auto", "cpu" or "cuda". scratch: a folder for what is removed again; experts that
+    transformers joins take as much of it as they have in float32. Raises UserError unless both read
+    the same model. In memory is one layer at a time, and what is outside of them, all in float32.
     """
     device = resolve_device(device_name)
-    dtype = resolve_dtype(dtype_name, device)
-    sequences, streamed = streamed_nll(directory, device, dtype, trust_remote_code)
-    model = load(directory, device, dtype, trust_remote_code=trust_remote_code).model
-    with torch.inference_mode():
-        computed = [
-            nats(model(input_ids=ids[None].to(device), use_cache=False).logits[0], ids)
-            for ids in map(torch.tensor, sequences)
-        ]
-    name = str(dtype).removeprefix("torch.")
-    found = require_same(directory, "transformers", computed, streamed, name, name)
-    return {"dtype": name, "sequences": sequences, "nats": streamed, **found}
+    source = open_original(directory, trust_remote_code, torch.float32)
+    require_finite_original(source)
+    model: Any = source.model
+    words = model.get_input_embeddings().num_embeddings
+    sequences = fixed_sequences(directory, words, trust_remote_code)
+    with tempfile.TemporaryDirectory(dir=scratch) as folder:
+        streamed = streamed_nll(source, sequences, device, Path(folder))
+        model.to("meta")
+        computed = original_nll(
+            source, directory, sequences, device, trust_remote_code, Path(folder)
+        )
+    found = require_same(directory, "transformers", computed, streamed, FLOAT32)
+    return {"dtype": FLOAT32, "sequences": sequences, "nats": streamed, **found}
+
+
+@torch.inference_mode()
+def original_nll(
+    source: Original,
+    directory: Path,
+    sequences: Sequence[Sequence[int]],
+    device: torch.device,
+    trust_remote_code: bool,
+    folder: Path,
+) -> list[float]:
+    """The nats of each of the sequences by transformers, which reads the files itself.
+
+    folder: for experts, which transformers joins. See `whole_layers` for what is in memory.
+    """
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()  # it would fill the logs
+    logging.getLogger("accelerate.big_modeling").setLevel(logging.ERROR)  # it warns of "disk"
+    config = open_config(directory, trust_remote_code)
+    drop_unknown_padding(config)
+    placing = {"device_map": places_of(source, str(device)), "offload_folder": folder}
+    model = read_original(config, directory, torch.float32, trust_remote_code, **placing)
+    whole_layers(model.eval(), source.architecture.decoder_layers, device)
+    ids = torch.tensor(sequences)
+    logits = model(input_ids=ids.to(device), use_cache=False).logits
+    return [nats(*each) for each in zip(logits, ids, strict=True)]
+
+
+def places_of(source: Original, device: str) -> dict[str, str]:
+    """Where transformers is to put each part of the model: on `device`, or nowhere ("disk").
+
+    What is nowhere is read from the files when it is called: decoder layers, and what sees images,
+    which no text calls.
+    """
+    model: Any = source.model
+    path, head = source.architecture.decoder_layers, head_of(model)
+    parts = path.split(".")
+    around = [".".join(parts[:count]) for count in range(len(parts))]  # what holds the layers
+    places = {path: "disk"}
+    for outer in around:
+        module = model.get_submodule(outer)
+        for own, _ in (*module.named_children(), *module.named_parameters(recurse=False)):
+            name = f"{outer}.{own}".lstrip(".")
+            if name not in (*around, path):
+                needed = outer == around[-1] or f"{head}.".startswith(f"{name}.")
+                places[name] = device if needed else "disk"
+    return places
+
+
+def whole_layers(model: Any, path: str, device: torch.device) -> None:
+    """Let each decoder layer read its weights as a whole just before it runs, to drop them behind.
+
+    Else each part would read its own, and a weight that another part computes with has none.
+    """
+    from accelerate.hooks import attach_align_device_hook, remove_hook_from_submodules
+
+    for number, layer in enumerate(model.get_submodule(path)):
+        hooks = [vars(each).get("_hf_hook") for each in layer.modules()]
+        files = next(each.weights_map.dataset for each in hooks if getattr(each, "offload", False))
+        remove_hook_from_submodules(layer)
+        attach_align_device_hook(
+            layer,
+            device,
+            offload=True,
+            weights_map=files,
+            module_name=f"{path}.{number}",
+            preload_module_classes=[type(layer).__name__],
+        )
 
 
 def require_same(
@@ -56,20 +134,20 @@ def require_same(
     who: str,
     computed: Sequence[float],
     streamed: Sequence[float],
-    *dtypes: str,
+    dtype: str,
 ) -> dict[str, float]:
     """How far two are apart, in nats a token; raises UserError if it is more than rounding.
 
     computed, streamed: the nats of each sequence, by `who` and as the quantizer reads the model.
-    dtypes: in which they were computed.
+    dtype: in which `who` computes; the quantizer's layers compute in float32.
     """
-    for name, values in ((who, computed), ("the quantizer", streamed)):
+    for name, kind, values in ((who, dtype, computed), ("the quantizer", FLOAT32, streamed)):
         if not all(map(math.isfinite, values)):
             raise UserError(
-                f"{directory}: what {name} computes in {dtypes[0]} is not finite; use another "
+                f"{directory}: what {name} computes in {kind} is not finite; use another "
                 "dtype, or fetch the model again if one of its weights is no number"
             )
-    bound = max(BOUNDS[dtype] for dtype in dtypes)
+    bound = BOUNDS[dtype]
     pairs = zip(computed, streamed, strict=True)
     found = max(abs(one - other) / (LENGTH - 1) for one, other in pairs)
     if found > bound:
@@ -103,24 +181,26 @@ def fixed_sequences(directory: Path, words: int, trust_remote_code: bool) -> lis
 
 @torch.inference_mode()
 def streamed_nll(
-    directory: Path, device: torch.device, dtype: torch.dtype, trust_remote_code: bool
-) -> tuple[list[list[int]], list[float]]:
-    """The fixed sequences, and the nats of each by the tensors in the files."""
-    source = open_original(directory, trust_remote_code)
-    embedding: Any = source.model.get_input_embeddings()  # type: ignore[operator]
-    sequences = fixed_sequences(directory, embedding.num_embeddings, trust_remote_code)
+    source: Original, sequences: Sequence[Sequence[int]], device: torch.device, folder: Path
+) -> list[float]:
+    """The nats of each of the sequences by the tensors in the files. folder: for states."""
     ids = [torch.tensor(each) for each in sequences]
     width = source.config.get_text_config().hidden_size
-    with tempfile.TemporaryDirectory() as folder:
-        hidden = Hidden(Path(folder) / "hidden.f32", (LENGTH,) * len(ids), width)
-        decoder = fill_outside(source)
-        layers = decoder_layers(source.model, source.architecture)
-        arguments = first_inputs(decoder, layers, [Sample(each) for each in ids], hidden, device)
-        in_tuple = run_layers(source, hidden, arguments, device, dtype)
-        return sequences, [
-            sequence_nll(source, each, hidden.read(place, CPU), in_tuple)
-            for place, each in enumerate(ids)
-        ]
+    hidden = Hidden(folder / "hidden.f32", (LENGTH,) * len(ids), width)
+    decoder = fill_outside(source)
+    layers = decoder_layers(source.model, source.architecture)
+    arguments = first_inputs(decoder, layers, [Sample(each) for each in ids], hidden, device)
+    in_tuple = run_layers(source, hidden, arguments, device)
+    return [
+        sequence_nll(source, each, hidden.read(place, CPU), in_tuple)
+        for place, each in enumerate(ids)
+    ]
+
+
+def head_of(model: Any) -> str:
+    """The name of what gives each token of the vocabulary its score."""
+    scores = model.get_output_embeddings()
+    return next(name for name, each in model.named_modules() if each is scores)
 
 
 def fill_outside(source: Original) -> nn.Module:
@@ -129,8 +209,7 @@ def fill_outside(source: Original) -> nn.Module:
     path = source.architecture.decoder_layers
     parent = path.rpartition(".")[0]
     decoder = model.get_submodule(parent)
-    scores = model.get_output_embeddings()
-    head = next(name for name, each in model.named_modules() if each is scores)
+    head = head_of(model)
     wanted = {
         own: source.stored[stored]
         for stored, own in source.own_names.items()
@@ -142,37 +221,21 @@ def fill_outside(source: Original) -> nn.Module:
 
 
 def run_layers(
-    source: Original,
-    hidden: Hidden,
-    arguments: LayerArguments,
-    device: torch.device,
-    dtype: torch.dtype,
+    source: Original, hidden: Hidden, arguments: LayerArguments, device: torch.device
 ) -> bool:
-    """Run the decoder layers in turn, `hidden` through all; whether they return a tuple."""
+    """Run the decoder layers in float32, `hidden` through all; whether they return a tuple."""
     in_tuple = False
     for number, layer in enumerate(decoder_layers(source.model, source.architecture)):
         stored = source.layer_tensors(number)
         fill(layer, {own: source.stored[name] for own, name in stored.items()}, device)
-        layer.to(device, dtype)
+        layer.to(device, torch.float32)
         with hidden.writing() as written:
             for index in range(len(hidden.lengths)):
-                entering = hidden.read(index, device).to(dtype)
-                output = layer(entering, **in_dtype(arguments[index][number], dtype))
+                output = layer(hidden.read(index, device), **arguments[index][number])
                 in_tuple = isinstance(output, tuple)
                 append(written, output[0] if in_tuple else output)
         layer.to("meta")
     return in_tuple
-
-
-def in_dtype(value: Any, dtype: torch.dtype) -> Any:
-    """A layer's arguments with floating tensors in `dtype`."""
-    if isinstance(value, Tensor):
-        return value.to(dtype) if value.is_floating_point() else value
-    if isinstance(value, tuple):
-        return tuple(in_dtype(each, dtype) for each in value)
-    if isinstance(value, dict):
-        return {name: in_dtype(each, dtype) for name, each in value.items()}
-    return value
 
 
 def sequence_nll(source: Original, ids: Tensor, last: Tensor, in_tuple: bool) -> float:
