@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from gemma import GEMMA_CHAT
 from image_writers import random_gray, write_dicom, write_png
 from tiny_architectures import tiny_model
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -22,15 +23,6 @@ IMAGE = "<image_soft_token>"
 WORDS = ["<pad>", "<s>", "</s>", "<unk>", "user", "model", "describe", "this", "image", "findings"]
 WORDS += ["no", "acute", "effusion", "the", "lungs", "are", "clear", "heart", "size", "is"]
 WORDS += ["normal", "cough", "fever", "pain", "chest", ".", ":"]
-# As Gemma's: an image where the content says so, one turn after the other.
-TEMPLATE = (
-    "{{ bos_token }}{% for turn in messages %}<start_of_turn>"
-    "{{ 'model' if turn['role'] == 'assistant' else turn['role'] }}\n"
-    "{% if turn['content'] is string %}{{ turn['content'] | trim }}{% else %}"
-    "{% for part in turn['content'] %}{% if part['type'] == 'image' %}<start_of_image>"
-    "{% else %}{{ part['text'] | trim }}{% endif %}{% endfor %}{% endif %}<end_of_turn>\n"
-    "{% endfor %}{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
-)
 
 
 def tiny_vision_model(directory: Path, **changed: Any) -> Path:
@@ -65,7 +57,7 @@ def tiny_vision_model(directory: Path, **changed: Any) -> Path:
     processor = Gemma3Processor(
         image_processor=Gemma3ImageProcessorPil(size={"height": 28, "width": 28}),
         tokenizer=tokenizer,
-        chat_template=TEMPLATE,
+        chat_template=GEMMA_CHAT,
         image_seq_length=4,
     )
     processor.save_pretrained(directory)
