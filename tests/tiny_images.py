@@ -8,13 +8,8 @@ import torch
 from gemma import GEMMA_CHAT
 from image_writers import random_gray, write_dicom, write_png
 from tiny_architectures import tiny_model
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import (
-    Gemma3ImageProcessorPil,
-    Gemma3Processor,
-    GenerationConfig,
-    PreTrainedTokenizerFast,
-)
+from tiny_tokenizers import word_tokenizer
+from transformers import Gemma3ImageProcessorPil, Gemma3Processor, GenerationConfig
 
 __all__ = ["plain_inputs", "random_gray", "tiny_vision_model", "write_dicom", "write_png"]
 
@@ -36,16 +31,8 @@ def tiny_vision_model(directory: Path, **changed: Any) -> Path:
     model.generation_config = GenerationConfig(eos_token_id=[2], pad_token_id=0)
     model.save_pretrained(directory)
     fill = [f"w{n}" for n in range(50 - len(WORDS) - len(SPECIAL) - 1)]
-    vocabulary = {word: n for n, word in enumerate([*WORDS, *fill, *SPECIAL, IMAGE])}
-    assert vocabulary[IMAGE] == 49 == model.config.image_token_id
-    words = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    words.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=words,
-        bos_token="<s>",
-        eos_token="</s>",
-        unk_token="<unk>",
-        pad_token="<pad>",
+    tokenizer = word_tokenizer(
+        [*WORDS, *fill, *SPECIAL, IMAGE],
         extra_special_tokens={
             "boi_token": SPECIAL[0],
             "eoi_token": SPECIAL[1],
@@ -54,6 +41,7 @@ def tiny_vision_model(directory: Path, **changed: Any) -> Path:
             "end_of_turn": SPECIAL[3],
         },
     )
+    assert tokenizer.convert_tokens_to_ids(IMAGE) == 49 == model.config.image_token_id
     processor = Gemma3Processor(
         image_processor=Gemma3ImageProcessorPil(size={"height": 28, "width": 28}),
         tokenizer=tokenizer,
