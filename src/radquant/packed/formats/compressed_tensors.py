@@ -26,7 +26,8 @@ from radquant.packed.formats.kind import (
     refuse_unapplied,
 )
 from radquant.packed.formats.mixtures import by_recipe, patterns
-from radquant.settings.recipe import INT, Recipe, mixture, uses_gptq_rounding
+from radquant.settings.precision import INT
+from radquant.settings.recipe import Recipe, mixture, uses_gptq_rounding
 
 if TYPE_CHECKING:
     from torch import Tensor
