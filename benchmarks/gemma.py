@@ -30,6 +30,15 @@ PARTS = {
         "1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38"
     ),
 }
+# As Gemma's: an image where the content says so, one turn after the other.
+GEMMA_CHAT = (
+    "{{ bos_token }}{% for turn in messages %}<start_of_turn>"
+    "{{ 'model' if turn['role'] == 'assistant' else turn['role'] }}\n"
+    "{% if turn['content'] is string %}{{ turn['content'] | trim }}{% else %}"
+    "{% for part in turn['content'] %}{% if part['type'] == 'image' %}<start_of_image>"
+    "{% else %}{{ part['text'] | trim }}{% endif %}{% endfor %}{% endif %}<end_of_turn>\n"
+    "{% endfor %}{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
+)
 
 
 def make_gemma(directory: Path, downloads: Path) -> None:

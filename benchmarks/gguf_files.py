@@ -13,11 +13,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import torch
-from gemma import make_gemma
 from measuring import REPOSITORY, measured, script
 from off_grid import write_off_grid
-from quantization import difference, divide_reports, nll, perplexity
+from quantization import calibration_samples, difference, nll, originals, perplexity
 
 from radquant import environments
 from radquant.files import read_json, write_json
@@ -79,12 +77,7 @@ def compare(
 ) -> list[str]:
     """The table of one model."""
     work.mkdir(parents=True, exist_ok=True)
-    samples, held = work / "samples.parquet", args.work / "held.csv"
-    if not samples.is_file():
-        source = ["--texts", args.work / "pool.csv", "--column", "text"]
-        made = ["--output", samples, "--record", work / "samples.json"]
-        amount = ["--samples", args.samples, "--max-tokens", 256]
-        measured(script("calibration_set.py", "--model", model, *source, *amount, *made))
+    samples, held = calibration_samples(model, work, args), args.work / "held.csv"
     plain, importance = work / "plain.gguf", work / "importance.dat"
     if not plain.is_file():
         write_float(model, plain, "f32")
@@ -133,23 +126,16 @@ def compare(
 
 def main() -> None:
     args = parse_arguments()
-    args.work.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(args.threads)
-    divide_reports(args.results, args.work, args.reports)
     place = args.environment or args.results / "environments" / ENVIRONMENT
     if args.environment is None:
         environments.build(REPOSITORY / "envs" / f"{ENVIRONMENT}.txt", place)
-    models = {"smollm2-135m": args.results / "models" / "original"}
-    models["gemma3-270m"] = args.work / "gemma3-270m-original"
     tables = []
-    for name in args.models:
-        if name == "gemma3-270m" and not models[name].is_dir():
-            make_gemma(models[name], args.work)
-        model, label = models[name], name
+    for name, original in originals(args):
+        model, label = original, name
         if not args.on_grid:
             model, label = args.work / f"{name}-off-grid", f"{name}, off its grid"
             if not model.is_dir():
-                write_off_grid(models[name], model)
+                write_off_grid(original, model)
         table = compare(
             label, model, args.work / f"{model.name}-files", place / "bin" / "python", args
         )

@@ -17,7 +17,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from measuring import measured, script
-from quantization import difference, parse_arguments, perplexity, print_tables
+from quantization import (
+    calibration_samples,
+    difference,
+    parse_arguments,
+    perplexity,
+    print_tables,
+)
 
 from radquant.checkpoints.loading import load, load_tokenizer
 from radquant.files import read_json, read_table, write_json
@@ -78,12 +84,7 @@ def compare(name: str, model: Path, args: Namespace) -> list[str]:
     """The table of one model."""
     work = args.work / name
     work.mkdir(parents=True, exist_ok=True)
-    samples, held = work / "samples.parquet", args.work / "held.csv"
-    if not samples.is_file():
-        source = ["--texts", args.work / "pool.csv", "--column", "text"]
-        made = ["--output", samples, "--record", work / "samples.json"]
-        amount = ["--samples", args.samples, "--max-tokens", 256]
-        measured(script("calibration_set.py", "--model", model, *source, *amount, *made))
+    samples, held = calibration_samples(model, work, args), args.work / "held.csv"
     lines = [
         f"{name}, {args.reports} held-out reports, groups of 64 unless said otherwise:",
         "",

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 from measuring import measured, script
-from quantization import difference, divide_reports, nll, perplexity
+from quantization import calibration_samples, difference, divide_reports, nll, perplexity
 
 from radquant.files import read_json, write_json
 from radquant.settings.precision import kv_cache_of
@@ -69,12 +69,7 @@ def main() -> None:
     args.work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(args.threads)
     divide_reports(args.results, args.work, args.reports)
-    samples, held = args.work / "samples.parquet", args.work / "held.csv"
-    if not samples.is_file():
-        source = ["--texts", args.work / "pool.csv", "--column", "text"]
-        made = ["--output", samples, "--record", args.work / "samples.json"]
-        amount = ["--samples", args.samples, "--max-tokens", 256]
-        measured(script("calibration_set.py", "--model", model, *source, *amount, *made))
+    samples, held = calibration_samples(model, args.work, args), args.work / "held.csv"
     original = nll(model, model, held, args.work / "original.npy")
     print(
         f"{read_json(args.work / 'samples.json')['tokens']} calibration tokens, "

@@ -12,7 +12,7 @@ import argparse
 import gc
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -163,16 +163,22 @@ def difference(found: np.ndarray, other: np.ndarray) -> str:
     return f"{value:+.4f} ({interval.low:+.4f} to {interval.high:+.4f})"
 
 
-def compare(name: str, model: Path, args: argparse.Namespace) -> list[str]:
-    """The table of one model."""
-    work = args.work / name
-    work.mkdir(parents=True, exist_ok=True)
+def calibration_samples(model: Path, work: Path, args: argparse.Namespace) -> Path:
+    """The calibration set of `args` for a model, made once: samples.parquet in `work`."""
     samples = work / "samples.parquet"
     if not samples.is_file():
         source = ["--texts", args.work / "pool.csv", "--column", "text"]
         made = ["--output", samples, "--record", work / "samples.json"]
         amount = ["--samples", args.samples, "--max-tokens", 256]
         measured(script("calibration_set.py", "--model", model, *source, *amount, *made))
+    return samples
+
+
+def compare(name: str, model: Path, args: argparse.Namespace) -> list[str]:
+    """The table of one model."""
+    work = args.work / name
+    work.mkdir(parents=True, exist_ok=True)
+    samples = calibration_samples(model, work, args)
     held, others = args.work / "held.csv", work / "others.csv"
     other_reports(args.work, samples, args.reports, others)
     original = nll(model, model, held, work / "original.npy")
@@ -216,17 +222,21 @@ def print_tables(
     args: argparse.Namespace, compare: Callable[[str, Path, argparse.Namespace], list[str]]
 ) -> None:
     """Print the lines that `compare` makes of each model of `args`, by name and directory."""
+    tables = ["\n".join(compare(name, model, args)) for name, model in originals(args)]
+    print("\n\n".join(tables))
+
+
+def originals(args: argparse.Namespace) -> Iterator[tuple[str, Path]]:
+    """The models of `args` by name and directory, once reports are divided for them."""
     args.work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(args.threads)
     divide_reports(args.results, args.work, args.reports)
     models = {"smollm2-135m": args.results / "models" / "original"}
     models["gemma3-270m"] = args.work / "gemma3-270m-original"
-    tables = []
     for name in args.models:
         if name == "gemma3-270m" and not models[name].is_dir():
             make_gemma(models[name], args.work)
-        tables.append("\n".join(compare(name, models[name], args)))
-    print("\n\n".join(tables))
+        yield name, models[name]
 
 
 def main() -> None:

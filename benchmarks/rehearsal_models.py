@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from annotation import sentence
-from gemma import gemma_tokenizer
+from gemma import GEMMA_CHAT, gemma_tokenizer
 
 from radquant.files import atomic_directory, atomic_path
 from radquant.model_files import INDEX
@@ -57,14 +57,6 @@ QWEN_VISION = {
     **{"out_hidden_size": 3584, "patch_size": 14, "spatial_merge_size": 2, "window_size": 112},
     **{"fullatt_block_indexes": [7, 15, 23, 31], "tokens_per_second": 2},
 }
-GEMMA_CHAT = (
-    "{{ bos_token }}{% for turn in messages %}<start_of_turn>"
-    "{{ 'model' if turn['role'] == 'assistant' else turn['role'] }}\n"
-    "{% if turn['content'] is string %}{{ turn['content'] | trim }}{% else %}"
-    "{% for part in turn['content'] %}{% if part['type'] == 'image' %}<start_of_image>"
-    "{% else %}{{ part['text'] | trim }}{% endif %}{% endfor %}{% endif %}<end_of_turn>\n"
-    "{% endfor %}{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
-)
 MISTRAL_CHAT = (
     "{{ bos_token }}{% for turn in messages %}{% if turn['role'] == 'user' %}"
     "{{ '[INST] ' + turn['content'] + ' [/INST]' }}{% else %}"

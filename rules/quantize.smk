@@ -1,7 +1,8 @@
 """Stored weights: one job for each checkpoint, however many precisions use it."""
 
+from radquant.settings.checkpoint import OWN
 from radquant.settings.given import has_recipe
-from radquant.settings.recipe import OWN, needs_calibration
+from radquant.settings.recipe import needs_calibration
 
 CALIBRATION = "results/calibration/samples.parquet"
 CALIBRATION_RECORD = "results/calibration/set.json"

@@ -19,8 +19,8 @@ from radquant import registry
 from radquant.files import write_json, write_jsonl, write_table
 from radquant.reporting import explorer
 from radquant.reporting.changes_section import example_texts
-from radquant.reporting.collect import Run
 from radquant.reporting.figures import write_figures
+from radquant.reporting.finished_run import Run
 from radquant.reporting.html import escape_json, pieces, read_figures
 from radquant.reporting.inputs import SIDE
 from radquant.reporting.markdown import render

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+from test_imports import FLOORS
 
 from radquant import registry
 
@@ -87,3 +88,8 @@ def test_a_kind_s_section_names_all_that_its_module_needs(section: str) -> None:
     table, protocol = KINDS[section]
     needed = members(kind_file(section), protocol)
     assert needed | {table, protocol} <= set(quoted(section))
+
+
+def test_every_folder_is_told_of_in_the_order_of_the_floors() -> None:
+    told = re.findall(r"^\| `src/radquant/(\w+)/` \|", SECTIONS["Where things are"], re.M)
+    assert told == list(FLOORS[1:])

@@ -13,10 +13,11 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from radquant.errors import UserError
 from radquant.files import read_table, write_table
-from radquant.reporting.collect import BASELINES, collect
+from radquant.reporting.collect import collect
 from radquant.reporting.rulers import rulers
 from radquant.reporting.rulers_section import rulers_section
 from radquant.scoring.measures import bertscore, meteor, tables
+from radquant.settings.run import BASELINES
 
 ROOT = Path(__file__).parents[1]
 WORDS = "[PAD] [UNK] [CLS] [SEP] small left right pleural effusion no edema mild nodule . acute"

@@ -1,11 +1,6 @@
 """PrefixQuant's tokens: which stand out, which are worth a try, and going on after a kill."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from tiny_models import (
-    SCRIPTS,
     make_stand_out,
+    quantize_after_a_kill,
     store,
     tiny_llama,
     token_samples,
@@ -25,7 +20,7 @@ from tiny_models import (
 )
 from torch import Tensor
 
-from radquant.quantization import outliers, resuming
+from radquant.quantization import outliers
 from radquant.quantization.original_model import open_original
 from radquant.quantization.outliers import all_behind, choose_prefix, find_prefix, standing_out
 from radquant.quantization.samples import Sample
@@ -221,20 +216,9 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
     options += ["--smooth-attention", "--activations", rounding]
     options += ["--calibration", str(write_samples(tmp_path, ODD))]
     expected = store(original, tmp_path / "c", *options)
-    output, work = tmp_path / "again", tmp_path / ".again.work"
-    command = [sys.executable, str(SCRIPTS / "quantize.py"), "--model", str(original)]
-    command += ["--group-size", "32", "--device", "cpu", *options, "--output", str(output)]
-    started = subprocess.Popen(command, stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 120
-    while not (work / resuming.record_name(1)).is_file() and time.monotonic() < deadline:
-        time.sleep(0.002)
-    os.kill(started.pid, signal.SIGKILL)
-    started.communicate()
-    finished = resuming.finished_layers(work)
-    assert 2 <= finished < LAYERS
-    assert not output.exists()
-    ended = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert f"going on after {finished} finished layers" in ended.stderr
+    output = tmp_path / "again"
+    quantize_after_a_kill(
+        original, output, LAYERS, "--group-size", "32", "--device", "cpu", *options
+    )
     for name in ("model.safetensors", FILE, "config.json", "README.md"):
         assert (output / name).read_bytes() == (expected / name).read_bytes(), name
-    assert not work.exists()

@@ -1,23 +1,19 @@
 """Fetching a RadGraph model with the real hub client, from a server on this machine."""
 
-import http.server
 import json
 import os
-import re
 import subprocess
 import sys
 import tarfile
-import threading
-import urllib.parse
 from pathlib import Path
 
 import pytest
+from local_hub import local_hub
 
 from radquant.files import read_json, sha256_file
 
 REPOSITORY = Path(__file__).parents[1]
 SCORERS, ENCODER = "StanfordAIMI/RRG_scorers", "some-org/tiny-encoder"
-COMMITS = {SCORERS: "a" * 40, ENCODER: "b" * 40}
 
 CONFIGURATION = {
     "dataset_reader": {"token_indexers": {"bert": {"model_name": ENCODER}}},
@@ -36,71 +32,24 @@ def write_archive(path, names=("config.json", "vocabulary/labels.txt", "weights.
             archive.add(file, arcname=name)
 
 
-class Hub(http.server.BaseHTTPRequestHandler):
-    """The few answers of the hub that its client asks for; branch `main` is the only commit."""
-
-    def log_message(self, *_):
-        pass
-
-    def do_HEAD(self):
-        self.do_GET()
-
-    def do_GET(self):
-        path = urllib.parse.urlsplit(self.path).path
-        for repository, commit in COMMITS.items():
-            files = sorted(p for p in (self.server.root / repository).iterdir() if p.is_file())
-            file = re.fullmatch(f"/{repository}/resolve/(main|{commit})/([^/]+)", path)
-            if file and (self.server.root / repository / file[2]).is_file():
-                body = (self.server.root / repository / file[2]).read_bytes()
-                return self.answer(body, {"X-Repo-Commit": commit, "ETag": f'"{hash(body):x}"'})
-            if re.fullmatch(f"/api/models/{repository}/revision/(main|{commit})", path):
-                siblings = [{"rfilename": p.name} for p in files]
-                info = {"id": repository, "modelId": repository, "sha": commit, "tags": []}
-                return self.answer(json.dumps({**info, "siblings": siblings}).encode(), {})
-            if re.fullmatch(f"/api/models/{repository}/tree/(main|{commit})", path):
-                entries = [
-                    {"type": "file", "path": p.name, "size": p.stat().st_size, "oid": "0" * 40}
-                    for p in files
-                ]
-                return self.answer(json.dumps(entries).encode(), {})
-        return self.answer(b"{}", {"X-Error-Code": "EntryNotFound"}, 404)
-
-    def answer(self, body, headers, status=200):
-        self.send_response(status)
-        for name, value in {**headers, "Content-Length": str(len(body))}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body)
-
-
 @pytest.fixture
 def hub(tmp_path):
-    """The server; its `root` holds the files of both repositories."""
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    server.root = tmp_path / "hub"
-    for repository in COMMITS:
-        (server.root / repository).mkdir(parents=True)
-    write_archive(server.root / SCORERS / "radgraph-xl.tar.gz")
-    (server.root / SCORERS / "other.bin").write_text("never fetched")
+    """A hub with the archive and its text encoder."""
+    root = tmp_path / "hub"
+    for repository in (SCORERS, ENCODER):
+        (root / repository).mkdir(parents=True)
+    write_archive(root / SCORERS / "radgraph-xl.tar.gz")
+    (root / SCORERS / "other.bin").write_text("never fetched")
     for name in ("config.json", "vocab.txt", "tokenizer.json", "pytorch_model.bin"):
-        (server.root / ENCODER / name).write_text(f"the encoder's {name}")
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server
-    server.shutdown()
+        (root / ENCODER / name).write_text(f"the encoder's {name}")
+    with local_hub(root) as found:
+        yield found
 
 
 @pytest.fixture
 def fetch(hub, tmp_path):
     def run(output, *options, home="home"):
-        environment = {
-            **{name: value for name, value in os.environ.items() if "proxy" not in name.lower()},
-            "HF_ENDPOINT": f"http://127.0.0.1:{hub.server_port}",
-            "HF_HOME": str(tmp_path / home),
-            "HF_HUB_OFFLINE": "0",
-            "HF_HUB_DISABLE_XET": "1",
-            "PYTHONPATH": "src",
-        }
+        environment = os.environ | hub.environment(tmp_path / home) | {"PYTHONPATH": "src"}
         command = [sys.executable, "scripts/fetch_radgraph.py", "--output", str(output), *options]
         return subprocess.run(
             command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False
@@ -124,22 +73,24 @@ def test_folder_and_record(hub, fetch, tmp_path):
     assert names(tmp_path / "folder") == expected
 
     record = read_json(tmp_path / "folder" / "source.json")["radgraph-xl"]
-    assert (record["model"]["repository"], record["model"]["revision"]) == (SCORERS, "a" * 40)
-    assert (record["encoder"]["repository"], record["encoder"]["revision"]) == (ENCODER, "b" * 40)
+    scorers, encoders = hub.commit(SCORERS), hub.commit(ENCODER)
+    assert (record["model"]["repository"], record["model"]["revision"]) == (SCORERS, scorers)
+    assert (record["encoder"]["repository"], record["encoder"]["revision"]) == (ENCODER, encoders)
     archive = hub.root / SCORERS / "radgraph-xl.tar.gz"
     assert record["model"]["sha256"] == sha256_file(archive)
-    assert "a" * 40 in done.stdout and "b" * 40 in done.stdout  # noqa: PT018
+    assert scorers in done.stdout
+    assert encoders in done.stdout
     hashes = record["model"]["files"] | record["encoder"]["files"]
     assert sorted(hashes) == [name for name in expected if name != "source.json"]
     for name, digest in hashes.items():
         assert sha256_file(tmp_path / "folder" / name) == digest
 
     # By commit and hash the same again; a second model shares the encoder.
-    write_archive(hub.root / SCORERS / "radgraph.tar.gz")
-    pinned = ["--revision", "a" * 40, "--encoder-revision", "b" * 40]
+    pinned = ["--revision", scorers, "--encoder-revision", encoders]
     done = fetch(tmp_path / "again", *pinned, "--sha256", sha256_file(archive), home="other")
     assert done.returncode == 0, done.stderr
     assert read_json(tmp_path / "again" / "source.json")["radgraph-xl"] == record
+    write_archive(hub.root / SCORERS / "radgraph.tar.gz")
     done = fetch(tmp_path / "folder", "--model", "radgraph")
     assert done.returncode == 0, done.stderr
     both = read_json(tmp_path / "folder" / "source.json")

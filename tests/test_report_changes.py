@@ -10,7 +10,7 @@ from scipy.stats import norm
 
 from radquant.reporting import against_radiologist, clinical_changes
 from radquant.reporting.changes_section import changes_section, example_texts, examples_section
-from radquant.reporting.collect import CLINICAL
+from radquant.reporting.finished_run import CLINICAL
 from radquant.scoring import lexicon
 from radquant.scoring.changes import KINDS
 from radquant.scoring.changes import changes as compare

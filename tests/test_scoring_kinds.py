@@ -17,7 +17,7 @@ from radquant import registry
 from radquant.errors import UserError
 from radquant.files import read_table, write_json, write_table
 from radquant.reporting import comparison
-from radquant.reporting.collect import BASELINES, collect
+from radquant.reporting.collect import collect
 from radquant.reporting.judgement import judge
 from radquant.reporting.provenance import provenance
 from radquant.reporting.recheck import recheck
@@ -27,6 +27,7 @@ from radquant.scoring.annotators.kind import Annotator
 from radquant.scoring.measures.kind import Measure
 from radquant.scoring.metrics import columns
 from radquant.scoring.metrics.kind import Metric
+from radquant.settings.run import BASELINES
 
 ROOT = Path(__file__).parents[1]
 ANNOTATOR = '''

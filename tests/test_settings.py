@@ -16,12 +16,13 @@ from hypothesis import strategies as st
 
 from radquant.errors import UserError
 from radquant.settings import stages
+from radquant.settings.checkpoint import Checkpoint
 from radquant.settings.configuration import resolve
 from radquant.settings.documents import TABLE, documents, schema, sections, with_tables
 from radquant.settings.generation import Generation
 from radquant.settings.options import Part, Parts, add_options, option_of, parse, words
 from radquant.settings.precision import Activations, KVCache, LMHead, Precision
-from radquant.settings.recipe import Checkpoint, Recipe
+from radquant.settings.recipe import Recipe
 from radquant.settings.section import OneOf, Section, kinds_of
 from radquant.settings.sentences import made
 from radquant.settings.task import Task

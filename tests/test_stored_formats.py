@@ -19,7 +19,8 @@ from radquant.generation.vllm_limits import check_checkpoint
 from radquant.packed.formats import settings_of, stored_format
 from radquant.packed.formats.kind import StoredFormat
 from radquant.settings import tool_limits
-from radquant.settings.recipe import Recipe, format_name
+from radquant.settings.checkpoint import format_name
+from radquant.settings.recipe import Recipe
 from radquant.verification.selftest import packing_checks
 
 ROOT = Path(__file__).parents[1]
@@ -227,7 +228,8 @@ def test_formats_are_asked_without_torch() -> None:
     """A configuration is checked before anything heavy is imported."""
     program = (
         "import sys; from radquant import registry; from radquant.packed import formats; "
-        "from radquant.settings.recipe import Recipe, format_name; "
+        "from radquant.settings.checkpoint import format_name; "
+        "from radquant.settings.recipe import Recipe; "
         "recipe = Recipe(method='awq', bits=4, group_size=128); "
         "form = formats.format_for(recipe); settings = formats.settings_for(recipe, form); "
         "form.vllm_problem(settings, True); form.loading(settings, 'float16'); "

@@ -2,11 +2,6 @@
 
 import gc
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 import weakref
 from pathlib import Path
 from typing import Any
@@ -17,6 +12,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 from tiny_models import (
     TINY_OPTIONS,
+    quantize_after_a_kill,
     quantize_tiny,
     tiny_llama,
     token_samples,
@@ -143,23 +139,10 @@ def test_a_killed_quantization_goes_on_to_the_same_bytes(tmp_path: Path) -> None
     """SIGKILL as soon as the second of many layers is finished, then the same command again."""
     original = tiny_llama(tmp_path / "o", num_hidden_layers=LAYERS)
     expected = quantize_tiny(original, tmp_path) / "model.safetensors"
-    output, work = tmp_path / "again", tmp_path / ".again.work"
-    command = [sys.executable, str(ROOT / "scripts/quantize.py"), "--model", str(original)]
-    command += [*TINY_OPTIONS, "--output", str(output)]
-    command += ["--calibration", str(write_samples(tmp_path))]
-    started = subprocess.Popen(command, stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 120
-    while not (work / resuming.record_name(1)).is_file() and time.monotonic() < deadline:
-        time.sleep(0.002)
-    os.kill(started.pid, signal.SIGKILL)
-    started.communicate()
-    finished = resuming.finished_layers(work)
-    assert 2 <= finished < LAYERS
-    assert not output.exists()
-    ended = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert f"going on after {finished} finished layers" in ended.stderr
+    output = tmp_path / "again"
+    options = [*TINY_OPTIONS, "--calibration", str(write_samples(tmp_path))]
+    quantize_after_a_kill(original, output, LAYERS, *options)
     assert (output / "model.safetensors").read_bytes() == expected.read_bytes()
-    assert not work.exists()
 
 
 def test_other_work_is_not_gone_on_with(tmp_path: Path) -> None:

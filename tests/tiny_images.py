@@ -5,15 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from gemma import GEMMA_CHAT
 from image_writers import random_gray, write_dicom, write_png
 from tiny_architectures import tiny_model
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import (
-    Gemma3ImageProcessorPil,
-    Gemma3Processor,
-    GenerationConfig,
-    PreTrainedTokenizerFast,
-)
+from tiny_tokenizers import word_tokenizer
+from transformers import Gemma3ImageProcessorPil, Gemma3Processor, GenerationConfig
 
 __all__ = ["plain_inputs", "random_gray", "tiny_vision_model", "write_dicom", "write_png"]
 
@@ -22,15 +18,6 @@ IMAGE = "<image_soft_token>"
 WORDS = ["<pad>", "<s>", "</s>", "<unk>", "user", "model", "describe", "this", "image", "findings"]
 WORDS += ["no", "acute", "effusion", "the", "lungs", "are", "clear", "heart", "size", "is"]
 WORDS += ["normal", "cough", "fever", "pain", "chest", ".", ":"]
-# As Gemma's: an image where the content says so, one turn after the other.
-TEMPLATE = (
-    "{{ bos_token }}{% for turn in messages %}<start_of_turn>"
-    "{{ 'model' if turn['role'] == 'assistant' else turn['role'] }}\n"
-    "{% if turn['content'] is string %}{{ turn['content'] | trim }}{% else %}"
-    "{% for part in turn['content'] %}{% if part['type'] == 'image' %}<start_of_image>"
-    "{% else %}{{ part['text'] | trim }}{% endif %}{% endfor %}{% endif %}<end_of_turn>\n"
-    "{% endfor %}{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
-)
 
 
 def tiny_vision_model(directory: Path, **changed: Any) -> Path:
@@ -44,16 +31,8 @@ def tiny_vision_model(directory: Path, **changed: Any) -> Path:
     model.generation_config = GenerationConfig(eos_token_id=[2], pad_token_id=0)
     model.save_pretrained(directory)
     fill = [f"w{n}" for n in range(50 - len(WORDS) - len(SPECIAL) - 1)]
-    vocabulary = {word: n for n, word in enumerate([*WORDS, *fill, *SPECIAL, IMAGE])}
-    assert vocabulary[IMAGE] == 49 == model.config.image_token_id
-    words = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    words.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=words,
-        bos_token="<s>",
-        eos_token="</s>",
-        unk_token="<unk>",
-        pad_token="<pad>",
+    tokenizer = word_tokenizer(
+        [*WORDS, *fill, *SPECIAL, IMAGE],
         extra_special_tokens={
             "boi_token": SPECIAL[0],
             "eoi_token": SPECIAL[1],
@@ -62,10 +41,11 @@ def tiny_vision_model(directory: Path, **changed: Any) -> Path:
             "end_of_turn": SPECIAL[3],
         },
     )
+    assert tokenizer.convert_tokens_to_ids(IMAGE) == 49 == model.config.image_token_id
     processor = Gemma3Processor(
         image_processor=Gemma3ImageProcessorPil(size={"height": 28, "width": 28}),
         tokenizer=tokenizer,
-        chat_template=TEMPLATE,
+        chat_template=GEMMA_CHAT,
         image_seq_length=4,
     )
     processor.save_pretrained(directory)

@@ -1,7 +1,11 @@
 """Tiny random models with a real tokenizer, in the layout of a Hugging Face directory."""
 
+import os
 import runpy
+import signal
+import subprocess
 import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from unittest import mock
@@ -9,10 +13,12 @@ from unittest import mock
 import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from tiny_tokenizers import word_tokenizer
+from tokenizers import pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from radquant.files import write_table
+from radquant.quantization import resuming
 from radquant.quantization.samples import Sample
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
@@ -62,16 +68,7 @@ def tiny_llama(
 
 def tiny_tokenizer(directory: Path, vocabulary: Iterable[str] = WORDS) -> None:
     """Save a tokenizer that knows these words."""
-    words = Tokenizer(models.WordLevel({w: i for i, w in enumerate(vocabulary)}, unk_token="<unk>"))
-    words.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=words,
-        bos_token="<s>",
-        eos_token="</s>",
-        unk_token="<unk>",
-        pad_token="<pad>",
-    )
-    tokenizer.save_pretrained(directory)
+    word_tokenizer(vocabulary).save_pretrained(directory)
 
 
 def more_words(texts: Iterable[str]) -> list[str]:
@@ -135,3 +132,23 @@ def store(original: Path, output: Path, *options: str) -> Path:
     with mock.patch.object(sys, "argv", [*command, "--output", str(output), *options]):
         runpy.run_path(str(SCRIPTS / "quantize.py"), run_name="__main__")
     return output
+
+
+def quantize_after_a_kill(original: Path, output: Path, layers: int, *options: str) -> None:
+    """Quantize to `output` by the script, killed as soon as the second of `layers` is finished, and
+    by the same command again."""
+    command = [sys.executable, str(SCRIPTS / "quantize.py"), "--model", str(original)]
+    command += [*options, "--output", str(output)]
+    work = output.with_name(f".{output.name}.work")
+    started = subprocess.Popen(command, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 120
+    while not (work / resuming.record_name(1)).is_file() and time.monotonic() < deadline:
+        time.sleep(0.002)
+    os.kill(started.pid, signal.SIGKILL)
+    started.communicate()
+    finished = resuming.finished_layers(work)
+    assert 2 <= finished < layers
+    assert not output.exists()
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert f"going on after {finished} finished layers" in ended.stderr
+    assert not work.exists()

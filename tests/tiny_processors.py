@@ -7,7 +7,7 @@ from typing import Any
 
 import transformers
 from tiny_images import WORDS
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tiny_tokenizers import word_tokenizer
 
 from radquant.families.lookup import family_of
 
@@ -64,16 +64,8 @@ def tiny_tokenizer(kind: str) -> Any:
     _, marks, named = MARKS[kind]
     fill = [f"w{n}" for n in range(43 - len(WORDS))]
     vocabulary = [*WORDS, *fill, "<turn>", "</turn>", *marks]
-    words = Tokenizer(
-        models.WordLevel({word: n for n, word in enumerate(vocabulary)}, unk_token="<unk>")
-    )
-    words.pre_tokenizer = pre_tokenizers.Whitespace()
-    return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=words,
-        bos_token="<s>",
-        eos_token="</s>",
-        unk_token="<unk>",
-        pad_token="<pad>",
+    return word_tokenizer(
+        vocabulary,
         extra_special_tokens={
             "turn_token": "<turn>",
             "end_of_turn_token": "</turn>",

@@ -1,10 +1,12 @@
 """Small tokenizers, and chat templates as models have them."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
+NAMED = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
 CHAT = (
     "{{ bos_token }}{% for m in messages %}{{ '<' + m['role'] + '>' + m['content'] + '<end>' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<assistant>' }}"
@@ -31,15 +33,17 @@ def make_tokenizer(chat: str | None = None, adds_bos: bool = False) -> Any:
         tokenizer.post_processor = processors.TemplateProcessing(
             single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
         )
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        bos_token="<s>",
-        eos_token="</s>",
-        unk_token="<unk>",
-        pad_token="<pad>",
-    )
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **NAMED)
     fast.chat_template = chat
     return fast
+
+
+def word_tokenizer(words: Iterable[str], **special: dict[str, str]) -> Any:
+    """A tokenizer that knows these words, each by its place. special: further named tokens."""
+    vocabulary = {word: number for number, word in enumerate(words)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **NAMED, **special)
 
 
 def byte_tokenizer(specials: tuple[str, ...] = ("<s>", "</s>")) -> Any:

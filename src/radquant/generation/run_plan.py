@@ -11,8 +11,9 @@ from radquant import memory_plan
 from radquant.checkpoints.loading import DTYPES
 from radquant.errors import UserError
 from radquant.memory_plan import Weights, Widths, in_gb
+from radquant.settings.checkpoint import Checkpoint
 from radquant.settings.given import has_recipe
-from radquant.settings.recipe import Checkpoint, needs_calibration
+from radquant.settings.recipe import needs_calibration
 from radquant.settings.run import ORIGINAL, Run
 
 # What is not known before the corpus is there. Reports of findings have 50 to 100 words.

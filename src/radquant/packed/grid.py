@@ -14,7 +14,8 @@ from radquant.errors import UserError
 from radquant.finite import norm
 from radquant.packed import progressive_grid
 from radquant.packed.types.integer import LEAST_SCALE
-from radquant.packed.types.kind import INT, number_type
+from radquant.packed.types.kind import number_type
+from radquant.settings.precision import INT
 from radquant.settings.recipe import WHOLE_ROW, Recipe
 
 # The most that rounding may cost a layer because its weights are too small for the least scale, as

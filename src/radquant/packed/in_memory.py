@@ -9,7 +9,7 @@ from radquant.packed.formats import Settings, field_bits, stored_format
 from radquant.packed.grid import QuantizedWeight
 from radquant.packed.linear import PackedLinear, QuantizedLinear, ValueLinear
 from radquant.packed.progressive_linear import ProgressiveLinear
-from radquant.packed.types.kind import INT
+from radquant.settings.precision import INT
 
 
 def packed_tensors(weight: QuantizedWeight, bits: int) -> dict[str, Tensor]:

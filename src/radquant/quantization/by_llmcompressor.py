@@ -13,8 +13,8 @@ from radquant.files import read_json
 from radquant.quantization import other_packages
 from radquant.quantization.job import Job
 from radquant.quantization.original_model import Original
-from radquant.settings.precision import DYNAMIC, Activations
-from radquant.settings.recipe import INT, WHOLE_ROW, Recipe, uses_gptq_rounding
+from radquant.settings.precision import DYNAMIC, INT, Activations
+from radquant.settings.recipe import WHOLE_ROW, Recipe, uses_gptq_rounding
 
 
 def quantize(job: Job, recipe: Recipe) -> None:

@@ -28,7 +28,8 @@ from radquant.quantization.calibration_statistics import (
     rounded_error,
 )
 from radquant.quantization.gptq import quantize_gptq
-from radquant.settings.recipe import INT, Recipe, uses_gptq_rounding
+from radquant.settings.precision import INT
+from radquant.settings.recipe import Recipe, uses_gptq_rounding
 
 
 @contextmanager

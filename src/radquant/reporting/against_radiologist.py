@@ -11,9 +11,10 @@ import numpy as np
 
 from radquant import statistics
 from radquant.reporting.clinical_changes import MENTIONED, findings_of, proportion
-from radquant.reporting.collect import ORIGINAL, REFERENCES, Run
+from radquant.reporting.finished_run import REFERENCES, Run
 from radquant.scoring.finding_terms import CANONICAL
 from radquant.scoring.findings import PRESENT
+from radquant.settings.run import ORIGINAL
 
 SENSITIVITY, SPECIFICITY = "sensitivity", "specificity"
 

@@ -6,9 +6,10 @@ from pathlib import PurePosixPath
 
 from radquant import registry
 from radquant.code import DOCUMENTATION
-from radquant.reporting.collect import BASELINES, ORIGINAL, annotator_of
+from radquant.reporting.finished_run import annotator_of
 from radquant.reporting.sides import GIVEN, Entry, Side
-from radquant.settings.recipe import OTHER_PACKAGES, OWN
+from radquant.settings.checkpoint import OTHER_PACKAGES, OWN
+from radquant.settings.run import BASELINES, ORIGINAL
 
 MODEL = frozenset({"outputs", "likelihood"})
 ALL = frozenset({"outputs", "likelihood", "scores"})

@@ -7,7 +7,7 @@ from typing import Any
 
 from radquant.reporting.against_radiologist import SENSITIVITY, SPECIFICITY
 from radquant.reporting.clinical_changes import FLIPS, OTHER
-from radquant.reporting.collect import ORIGINAL, Run
+from radquant.reporting.finished_run import Run
 from radquant.reporting.formatting import (
     DASH,
     WIDTH,
@@ -22,6 +22,7 @@ from radquant.reporting.formatting import (
     table,
 )
 from radquant.scoring.changes import ATTRIBUTES, FLAGS, KINDS
+from radquant.settings.run import ORIGINAL
 
 Summary = Mapping[str, Any]
 # Rows of a table of findings; summary.json holds them all.

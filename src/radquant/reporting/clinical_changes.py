@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from radquant import statistics
-from radquant.reporting.collect import ORIGINAL, REFERENCES, Run
+from radquant.reporting.finished_run import REFERENCES, Run
 from radquant.scoring.changes import FLAGS, KINDS, Change, harm
 from radquant.scoring.finding_terms import CANONICAL
 from radquant.scoring.findings import PRESENT, UNCERTAIN
+from radquant.settings.run import ORIGINAL
 
 EXAMPLES = 5
 # A finding in fewer references than this says nothing about sensitivity.

@@ -1,17 +1,13 @@
 """Reading everything that the report needs, and refusing what cannot be compared."""
 
-import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from safetensors import SafetensorError, safe_open
 
-from radquant import registry
 from radquant.corpus.evaluation import written_reports
 from radquant.errors import UserError
 from radquant.files import read_json, read_table, require_file, sha256_file, sha256_text
@@ -19,7 +15,6 @@ from radquant.model_files import is_gguf
 from radquant.packed.formats import settings_of
 from radquant.reporting.checks import (
     COMPUTED_AS,
-    ORIGINAL,
     SHARED_SETTINGS,
     check_computed,
     check_prompts,
@@ -30,27 +25,16 @@ from radquant.reporting.checks import (
     check_unique,
     first_id,
 )
+from radquant.reporting.finished_run import CLINICAL, REFERENCES, Run
 from radquant.reporting.measured import join_measures
 from radquant.reporting.patients import patients_of
 from radquant.reporting.speed import why_no_speed
 from radquant.scoring import records as annotation_records
-from radquant.scoring.annotators.kind import Annotator
 from radquant.scoring.metrics.columns import columns
 from radquant.scoring.records import Records
-from radquant.settings.precision import (
-    Activations,
-    KVCache,
-    LMHead,
-    activations_of,
-    as_values,
-    kv_cache_of,
-    lm_head_of,
-)
-from radquant.settings.run import BASELINES, needs_texts
+from radquant.settings.precision import as_values
+from radquant.settings.run import BASELINES, ORIGINAL, needs_texts
 
-# Written as JSON: what `radquant.scoring.changes` and `findings` say of a report.
-CLINICAL = ("statuses", "reference_statuses", "changes", "unsupported", "flags")
-REFERENCES = "reference_statuses"  # the same in every system's scores
 GENERATION_COLUMNS = [
     *("id", "prompt_hash", "prompt_tokens", "truncated_tokens"),
     *("output", "output_tokens", "finish_reason"),
@@ -65,85 +49,6 @@ SHARD_KEYS = [
     *("truncated_prompts", "too_large_batches"),
 ]
 LIKELIHOOD_KEYS = ["precision", "wall_seconds", "cpu_seconds", "too_large_batches", *COMPUTED_AS]
-
-
-@dataclass(frozen=True)
-class Run:
-    """All inputs of a report, checked. Every table has one row per report, in the same order."""
-
-    folder: Path  # the run's results
-    config: dict[str, Any]
-    precisions: list[str]  # the original first, then as the configuration has them
-    annotator: str  # 'lexicon 1 (sha256 …)'
-    rewards: str  # which definitions of F1
-    measures: dict[str, str]  # of each measure that was asked for, what it was made with
-    reports: pd.DataFrame  # id, reference of those that were written
-    # Of each written report, and of each evaluation report, its patient; None where none is known.
-    # A report without one is a patient of its own.
-    patients: list[str] | None
-    all_patients: list[str] | None
-    # Per precision and baseline: score_columns(), of CLINICAL those that the report reads, and the
-    # columns of `measures`.
-    scores: dict[str, pd.DataFrame]
-    generations: dict[str, pd.DataFrame]  # per precision, GENERATION_COLUMNS
-    annotations: dict[str, Records]  # of 'reference' and each precision, by id
-    shards: dict[str, list[dict[str, Any]]]  # per precision, the records of its shards
-    # Per precision: id, nll (nats), tokens, of all evaluation reports, the written ones first.
-    likelihood: dict[str, pd.DataFrame]
-    likelihood_costs: dict[str, dict[str, Any]]
-    quantization: dict[str, dict[str, Any]]  # per quantized checkpoint, quantization.json
-    # Per quantized checkpoint what it says itself of run time, by the keys of a precision.
-    stated: dict[str, dict[str, Any]]
-    disk_bytes: dict[str, int]  # per checkpoint, its weight files
-    stored_dtypes: list[str]  # of the original's weight files: 'F16', 'BF16' …
-    speed: dict[str, Any] | None  # speed.json; None where none is measured
-    cleaning: dict[str, Any]
-    calibration: dict[str, Any] | None  # set.json; None where no checkpoint needs calibration
-    source: dict[str, Any]  # models/original/source.json
-    hashes: dict[str, str]  # sha256 of the data and of the rendered prompts
-
-    @property
-    def quantized(self) -> list[str]:
-        return [name for name in self.precisions if name != ORIGINAL]
-
-    @property
-    def measure(self) -> str:
-        """What F1 is called."""
-        return annotator_of(self.config).MEASURE
-
-    def clinical(self, precision: str, column: str) -> Iterator[Any]:
-        """Yield the value of one of CLINICAL for each report; equal ones may be one object.
-
-        As Python's objects, the values of 100,000 reports would take gigabytes.
-        """
-        return map(_parsed, self.scores[precision][column])
-
-    def checkpoint(self, precision: str) -> str:
-        return str(self.config["precisions"][precision]["checkpoint"])
-
-    def activations(self, precision: str) -> Activations | None:
-        return activations_of(self._rounding(precision, "activations"))
-
-    def kv_cache(self, precision: str) -> KVCache | None:
-        return kv_cache_of(self._rounding(precision, "kv_cache"))
-
-    def _rounding(self, precision: str, key: str) -> dict[str, Any] | None:
-        """What the precision asks for, or else what its checkpoint says."""
-        asked = self.config["precisions"][precision].get(key)
-        return asked or self.stated.get(self.checkpoint(precision), {}).get(key)
-
-    def lm_head(self, precision: str) -> LMHead | None:
-        return lm_head_of(self.config["precisions"][precision].get("lm_head"))
-
-    def prefix(self, precision: str) -> list[int]:
-        """The tokens that the precision's checkpoint stores before every text."""
-        checkpoint = self.checkpoint(precision)
-        record = {} if checkpoint == ORIGINAL else self.quantization[checkpoint]
-        return list(record.get("prefix", []))  # other tools' records have none
-
-
-def annotator_of(config: Mapping[str, Any]) -> Annotator:
-    return registry.load_kind(registry.ANNOTATORS, config["scoring"]["annotator"])
 
 
 def score_columns() -> list[str]:
@@ -279,11 +184,6 @@ def _read_scores(folder: Path, system: str, ids: Sequence[str]) -> pd.DataFrame:
     unread = CLINICAL if system in BASELINES else set() if system == ORIGINAL else {REFERENCES}
     same = {column: table[column].astype("category") for column in ("annotator", "rewards")}
     return table[[name for name in score_columns() if name not in unread]].assign(**same)
-
-
-@lru_cache(maxsize=1000)
-def _parsed(text: str) -> Any:
-    return json.loads(text)
 
 
 def _read_generations(

@@ -12,10 +12,11 @@ import pandas as pd
 
 from radquant.files import read_table
 from radquant.reporting.causes import between_of, can_move, read_by
-from radquant.reporting.collect import BASELINES, CLINICAL, ORIGINAL, REFERENCES
+from radquant.reporting.finished_run import CLINICAL, REFERENCES
 from radquant.reporting.formatting import DASH, plain, table
 from radquant.reporting.sides import Entry, Side, changed_files, entries
 from radquant.scoring.metrics.columns import columns, compared_between_runs
+from radquant.settings.run import BASELINES, ORIGINAL
 
 UNEXPLAINED = (
     "nothing in the provenance explains it (sums in varying order on a GPU, a file changed by "

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from radquant import statistics
-from radquant.reporting.collect import BASELINES, ORIGINAL, Run
+from radquant.reporting.finished_run import Run
 from radquant.scoring.metrics.columns import PRIMARY, primary
 from radquant.scoring.metrics.kind import Column
+from radquant.settings.run import BASELINES, ORIGINAL
 from radquant.settings.scoring import OF_ORIGINAL
 
 POWER = 0.8

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-from radquant.reporting.collect import ORIGINAL
 from radquant.reporting.encoding import encoding_notes
 from radquant.reporting.formatting import (
     DASH,
@@ -16,6 +15,7 @@ from radquant.reporting.formatting import (
     table,
 )
 from radquant.reporting.speed import BUSY, FIGURES, OTHER_ENGINE, SAME, told_apart, why_no_speed
+from radquant.settings.run import ORIGINAL
 from radquant.settings.speed import LEAST_REPEATS
 
 Summary = Mapping[str, Any]

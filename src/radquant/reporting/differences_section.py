@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-from radquant.reporting.collect import ORIGINAL
 from radquant.reporting.formatting import (
     DASH,
     bullets,
@@ -23,6 +22,7 @@ from radquant.reporting.formatting import (
 from radquant.reporting.patients import patients_sentence
 from radquant.reporting.quality_section import of_all
 from radquant.scoring.metrics.columns import PRIMARY, tested
+from radquant.settings.run import ORIGINAL
 from radquant.settings.scoring import OF_ORIGINAL
 
 Summary = Mapping[str, Any]

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from radquant.files import read_json
-from radquant.reporting.collect import ORIGINAL, Run
+from radquant.reporting.finished_run import Run
 from radquant.reporting.formatting import escape, number, prose, size
-from radquant.settings.run import encoder_of
+from radquant.settings.run import ORIGINAL, encoder_of
 
 COSTS = ("images", "wall_seconds", "cpu_seconds")
 

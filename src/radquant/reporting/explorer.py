@@ -20,8 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from radquant.image_files import COLUMN
-from radquant.reporting.checks import ORIGINAL
-from radquant.reporting.collect import REFERENCES, Run
+from radquant.reporting.finished_run import REFERENCES, Run
 from radquant.reporting.inputs import (
     SIDE,
     image_numbers,
@@ -35,6 +34,7 @@ from radquant.scoring.finding_terms import NOT_FINDINGS
 from radquant.scoring.metrics.columns import PRIMARY
 from radquant.scoring.records import Record
 from radquant.scoring.spans import spans
+from radquant.settings.run import ORIGINAL
 
 REFERENCE = "reference"
 INPUT = ""  # no system has this name

@@ -12,10 +12,10 @@ from matplotlib.ticker import MaxNLocator
 
 from radquant.files import atomic_path
 from radquant.reporting.clinical_changes import ADDING, LOSING
-from radquant.reporting.collect import BASELINES, ORIGINAL
 from radquant.reporting.formatting import MINUS, change, coverage
 from radquant.reporting.speed import BUSY
 from radquant.scoring.metrics.columns import levels, primary
+from radquant.settings.run import BASELINES, ORIGINAL
 
 STYLE = {
     "svg.hashsalt": "radquant",  # else ids in the SVG are random

@@ -10,9 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from radquant.reporting.clinical_changes import MENTIONED
-from radquant.reporting.collect import BASELINES, ORIGINAL, REFERENCES, Run
+from radquant.reporting.finished_run import REFERENCES, Run
 from radquant.reporting.formatting import counted, points
 from radquant.scoring.language import ENGLISH, Language, language_of
+from radquant.settings.run import BASELINES, ORIGINAL
 
 # Reports, and patients where they are known.
 FEWEST_REPORTS, FEWEST_PATIENTS = 30, 10

@@ -15,7 +15,7 @@ from radquant.files import read_table
 from radquant.image_files import COLUMN, image_files, image_names, read_image
 from radquant.image_roots import image_folder
 from radquant.instructions import columns_of, read_template
-from radquant.reporting.collect import Run
+from radquant.reporting.finished_run import Run
 from radquant.reporting.reading import order, run_id
 
 SIDE = 1024  # pixels; what the encoders of today's models are shown is smaller

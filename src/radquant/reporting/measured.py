@@ -8,10 +8,10 @@ import pandas as pd
 
 from radquant.errors import UserError
 from radquant.files import read_table
-from radquant.reporting.checks import ORIGINAL, check_same_reports
+from radquant.reporting.checks import check_same_reports
 from radquant.scoring.measures.tables import asked_for, check_values, hash_of, kind
 from radquant.scoring.outputs import read_generations
-from radquant.settings.run import BASELINES
+from radquant.settings.run import BASELINES, ORIGINAL
 
 
 def join_measures(

@@ -6,7 +6,6 @@ from typing import Any
 import yaml
 
 from radquant.reporting import words
-from radquant.reporting.collect import ORIGINAL
 from radquant.reporting.formatting import (
     DASH,
     bullets,
@@ -20,6 +19,7 @@ from radquant.reporting.formatting import (
 from radquant.reporting.inputs import BURNED_IN, pictured
 from radquant.reporting.leak import leak_warning
 from radquant.settings.recipe import WHOLE_ROW, known_poor
+from radquant.settings.run import ORIGINAL
 
 Summary = Mapping[str, Any]
 SHOWN_BROKEN = 5  # checks of a checkpoint, of those that do not hold

@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from radquant.reporting.collect import ORIGINAL, Run
 from radquant.reporting.encoding import encoding_of
+from radquant.reporting.finished_run import Run
 from radquant.reporting.speed import speed_of
+from radquant.settings.run import ORIGINAL
 
 
 def performance(run: Run) -> dict[str, Any]:

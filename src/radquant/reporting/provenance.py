@@ -19,11 +19,12 @@ import psutil
 from radquant import code
 from radquant.errors import UserError
 from radquant.files import read_json, sha256_file, sha256_text
-from radquant.reporting.collect import BASELINES, ORIGINAL, Run, annotator_of
+from radquant.reporting.finished_run import Run, annotator_of
 from radquant.settings import engines
+from radquant.settings.checkpoint import OWN
 from radquant.settings.chosen import kinds
 from radquant.settings.precision import LLAMA_CPP
-from radquant.settings.recipe import OWN
+from radquant.settings.run import BASELINES, ORIGINAL
 
 FORMAT = 2  # 1 did not say which code each stage read
 PACKAGE = code.SOURCE / "radquant"

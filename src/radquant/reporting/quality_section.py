@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from radquant.reporting.collect import BASELINES, ORIGINAL, annotator_of
+from radquant.reporting.finished_run import annotator_of
 from radquant.reporting.formatting import (
     bullets,
     escape,
@@ -16,6 +16,7 @@ from radquant.reporting.formatting import (
 from radquant.reporting.rulers_section import rulers_section
 from radquant.scoring.metrics.columns import PRIMARY, metrics, of_table, primary
 from radquant.scoring.metrics.kind import Column, Metric
+from radquant.settings.run import BASELINES, ORIGINAL
 
 Summary = Mapping[str, Any]
 

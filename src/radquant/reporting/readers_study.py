@@ -10,10 +10,11 @@ import pandas as pd
 from radquant.corpus.evaluation import written_reports
 from radquant.errors import UserError
 from radquant.files import read_json, read_table
-from radquant.reporting.checks import ORIGINAL, check_same_reports, check_unique
+from radquant.reporting.checks import check_same_reports, check_unique
 from radquant.reporting.readers import FORMAT, Study
 from radquant.reporting.readers_files import REFERENCE
 from radquant.reporting.reading import Texts, run_id
+from radquant.settings.run import ORIGINAL
 
 
 @dataclass(frozen=True)

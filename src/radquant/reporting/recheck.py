@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from radquant.errors import UserError
-from radquant.reporting.collect import BASELINES, ORIGINAL, Run
+from radquant.reporting.finished_run import Run
 from radquant.scoring import records, rewards
 from radquant.scoring.metrics.columns import measure
 from radquant.scoring.metrics.kind import Pair
 from radquant.scoring.outputs import read_generations
+from radquant.settings.run import BASELINES, ORIGINAL
 
 ROWS = 50  # of each system; all have the same, evenly spaced
 

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from radquant.reporting.collect import BASELINES, ORIGINAL, Run
+from radquant.reporting.finished_run import Run
 from radquant.reporting.resampling import Statistic, intervals
 from radquant.scoring.measures.tables import kind
 from radquant.scoring.metrics.columns import PRIMARY, metrics
 from radquant.scoring.metrics.kind import GROUPS, About, Column, Pooled
+from radquant.settings.run import BASELINES, ORIGINAL
 
 Rows = Mapping[str, Mapping[str, Any]]  # of each precision: mean and interval of the difference
 

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from radquant.reporting.collect import BASELINES, ORIGINAL
 from radquant.reporting.formatting import (
     DASH,
     bullets,
@@ -17,6 +16,7 @@ from radquant.reporting.formatting import (
 )
 from radquant.scoring.measures.tables import kind
 from radquant.scoring.metrics.columns import metrics
+from radquant.settings.run import BASELINES, ORIGINAL
 
 Summary = Mapping[str, Any]
 Row = Mapping[str, Any]

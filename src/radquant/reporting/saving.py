@@ -3,9 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from radquant.reporting.collect import ORIGINAL
 from radquant.reporting.formatting import size
 from radquant.reporting.speed import told_apart
+from radquant.settings.run import ORIGINAL
 
 
 def saving(

@@ -7,10 +7,10 @@ from typing import Any
 
 from radquant.errors import UserError
 from radquant.files import read_json, sha256_file
-from radquant.reporting.collect import BASELINES, ORIGINAL
 from radquant.reporting.provenance import FORMAT
+from radquant.settings.checkpoint import OWN
 from radquant.settings.given import is_given
-from radquant.settings.recipe import OWN
+from radquant.settings.run import BASELINES, ORIGINAL
 
 GIVEN = "given"  # in the place of what made a checkpoint
 

@@ -14,7 +14,7 @@ import pandas as pd
 from radquant import statistics
 from radquant.files import read_table
 from radquant.reporting.checks import check_same_reports
-from radquant.reporting.collect import ORIGINAL, REFERENCES, Run
+from radquant.reporting.finished_run import REFERENCES, Run
 from radquant.reporting.formatting import (
     DASH,
     bullets,
@@ -30,6 +30,7 @@ from radquant.reporting.formatting import (
 from radquant.scoring.findings import PRESENT, UNCERTAIN
 from radquant.scoring.metrics.columns import PRIMARY, primary
 from radquant.scoring.subgroup_names import ANY
+from radquant.settings.run import ORIGINAL
 
 # A group of fewer reports is counted and not judged.
 FEWEST = 10

@@ -15,7 +15,6 @@ import pandas as pd
 from radquant import statistics
 from radquant.packed.formats.mixtures import layers_in_words
 from radquant.reporting import against_radiologist, clinical_changes, comparisons, patients
-from radquant.reporting.collect import BASELINES, ORIGINAL, Run
 from radquant.reporting.comparisons import (
     MOST_NATS,
     POWER,
@@ -23,6 +22,7 @@ from radquant.reporting.comparisons import (
     interval_record,
     score,
 )
+from radquant.reporting.finished_run import Run
 from radquant.reporting.fitness import BROKEN, facts_of, fitness
 from radquant.reporting.judgement import UNFIT, judge
 from radquant.reporting.performance import performance as performance_of
@@ -32,6 +32,7 @@ from radquant.reporting.subgroups import subgroups
 from radquant.reporting.verdict import verdict
 from radquant.scoring.agreement import agreement
 from radquant.scoring.metrics.columns import PRIMARY, averaged, primary, tested
+from radquant.settings.run import BASELINES, ORIGINAL
 
 
 def summarize(run: Run) -> dict[str, Any]:

@@ -8,7 +8,6 @@ loss is read off the interval that the report shows, so that it cannot contradic
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from radquant.reporting.collect import ORIGINAL
 from radquant.reporting.fitness import BROKEN, unread
 from radquant.reporting.formatting import UNIT, points, size
 from radquant.reporting.judgement import (
@@ -19,6 +18,7 @@ from radquant.reporting.judgement import (
     alone_within,
 )
 from radquant.reporting.saving import saving
+from radquant.settings.run import ORIGINAL
 
 Quality = Mapping[str, Any]
 OF_RADIOLOGISTS = "the radiologists' texts"

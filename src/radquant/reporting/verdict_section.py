@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-from radquant.reporting.collect import ORIGINAL
 from radquant.reporting.differences_section import margin_sentence, times
 from radquant.reporting.formatting import (
     DASH,
@@ -17,6 +16,7 @@ from radquant.reporting.formatting import (
 from radquant.reporting.judgement import UNFIT
 from radquant.reporting.patients import patients_sentence
 from radquant.reporting.verdict import findings_unread
+from radquant.settings.run import ORIGINAL
 
 Summary = Mapping[str, Any]
 

@@ -12,7 +12,7 @@ from radquant import registry
 from radquant.errors import UserError
 from radquant.instructions import check_template, read_template
 from radquant.settings import corpus_sources, engines
-from radquant.settings.recipe import OWN, Checkpoint, format_name
+from radquant.settings.checkpoint import OWN, Checkpoint, format_name
 from radquant.settings.run import Run
 from radquant.settings.sentences import join, made, nearest, one_line
 from radquant.settings.tool_limits import check_tool_recipe

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
+from radquant.settings.checkpoint import Checkpoint
 from radquant.settings.llama_cpp import GGUF_FILE, ByLlamaCpp, is_by_llama_cpp
-from radquant.settings.recipe import Checkpoint
 from radquant.settings.section import (
     TAGGED,
     FilePath,

@@ -42,7 +42,7 @@ class ByLlamaCpp(Section):
     @classmethod
     def without_recipe(cls, values: Any) -> Any:
         """What a recipe says, llama.cpp decides itself."""
-        from radquant.settings.recipe import Checkpoint
+        from radquant.settings.checkpoint import Checkpoint
 
         if isinstance(values, Mapping):
             for key in values:

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 from pydantic import Field, model_validator
 
 from radquant import registry
-from radquant.errors import UserError
-from radquant.settings.precision import STATIC, Activations
+from radquant.settings.precision import INT, STATIC, Activations
 from radquant.settings.section import Off, OneOf, Section, wrong
 from radquant.settings.sentences import made
 
@@ -21,11 +20,7 @@ GROUP_SIZES = (16, 32, 64, 128, WHOLE_ROW)
 # Of integers. Other types of numbers say themselves how many channels share a scale.
 INTEGER_GROUP_SIZES = (32, 64, 128, WHOLE_ROW)
 INTEGER_BITS = (2, 3, 4, 8)
-INT = "int"
 FIXED_BY_TYPE = ("bits", "group_size", "zero_point")
-# Who can carry out a recipe. Each other package has a script and an environment of its name.
-OWN = "radquant"
-OTHER_PACKAGES = ("autoawq", "gptqmodel", "llmcompressor")
 
 
 # Of a weight. A mixture takes those that its method rounds to and its format holds.
@@ -270,32 +265,6 @@ def check_progressive(recipe: Recipe) -> None:
             raise wrong(f": progressive does not go with {what}")
 
 
-class Checkpoint(Recipe):
-    """A recipe, who carries it out, and the layout that the weights are stored in."""
-
-    tool: Annotated[str, OneOf((OWN, *OTHER_PACKAGES))] = Field(
-        OWN,
-        description="Who does it; another package (docs/tools.md) works in an environment of its "
-        "own",
-    )
-    format: Annotated[str | None, OneOf(registry.STORED_FORMATS, after=(None,))] = Field(
-        None,
-        description="Layout of the packed tensors; if null, gguf or compressed-tensors by type, of "
-        "integers qoq for progressive ones, else gemm for awq and rtn (compressed-tensors for an "
-        "average of bits) and gptq for gptq",
-    )
-
-    @property
-    def recipe(self) -> Recipe:
-        return Recipe(**{name: getattr(self, name) for name in Recipe.model_fields})
-
-    @property
-    def weight_files(self) -> tuple[str, ...]:
-        """The files of a finished checkpoint that hold its weights."""
-        form = registry.load_kind(registry.STORED_FORMATS, format_name(self, self.format))
-        return (getattr(form, "FILE", "model.safetensors"),)
-
-
 def recipe_of(values: Mapping[str, Any]) -> Recipe:
     """The recipe of a checkpoint in the configuration, every default filled in.
 
@@ -363,54 +332,3 @@ def needs_calibration(recipe: Recipe) -> bool:
 def in_order_of_activation(recipe: Recipe) -> bool:
     """Whether groups are no runs of channels, so that their index must be stored."""
     return recipe.desc_act and recipe.group_size != WHOLE_ROW
-
-
-def format_name(recipe: Recipe, asked: str | None = None) -> str:
-    """The format to store `recipe` in: the one asked for, or else the one its method is known by.
-
-    Raises UserError if the format cannot hold the recipe.
-    """
-    formats = {
-        name: registry.load_kind(registry.STORED_FORMATS, name) for name in registry.STORED_FORMATS
-    }
-    if asked is not None and asked not in formats:
-        raise UserError(f"there is no format {asked!r}; use one of {', '.join(formats)}")
-    of_type = [name for name, form in formats.items() if recipe.type in form.TYPES]
-    if not of_type:
-        raise UserError(f"no format can hold type {recipe.type}")
-    if asked is None:
-        asked = next(name for name in of_type if formats[name].usual_for(recipe))
-    if asked not in of_type:
-        raise UserError(
-            f"format {asked} cannot hold type {recipe.type}; use {' or '.join(of_type)}, or leave "
-            "format out"
-        )
-    if mixture(recipe) is not None:
-        check_mixture_format(recipe, asked, formats)
-    elif recipe.bits not in formats[asked].BITS:
-        able = [name for name, form in formats.items() if recipe.bits in form.BITS]
-        raise UserError(
-            f"format {asked} cannot hold {recipe.bits} bits; use {' or '.join(able)} for them"
-        )
-    problem = formats[asked].problem(recipe)
-    if problem:
-        raise UserError(problem)
-    return asked
-
-
-def check_mixture_format(recipe: Recipe, asked: str, formats: Mapping[str, Any]) -> None:
-    """Refuse a format that says bits once for all layers, or holds too many for the average."""
-    mixed = mixture(recipe)
-    assert mixed is not None
-    able = [name for name, form in formats.items() if hasattr(form, "mixed_config")]
-    if asked not in able:
-        raise UserError(
-            f"format {asked} cannot hold bits that differ between layers; use {' or '.join(able)}, "
-            "or leave format out"
-        )
-    least = min(widths(recipe, formats[asked].BITS))
-    if mixed.average < least:
-        raise UserError(
-            f"format {asked} holds layers of {least} bits at least, and the bits are to be "
-            f"{mixed.average:g} on average; use format gptq, or an average of at least {least}"
-        )

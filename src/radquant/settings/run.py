@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from radquant.image_roots import is_archive
 from radquant.settings.calibration import Calibration
+from radquant.settings.checkpoint import OWN, Checkpoint
 from radquant.settings.cleaning import Cleaning, Evaluation
 from radquant.settings.compute import Compute
 from radquant.settings.corpus import Corpus
@@ -15,7 +16,7 @@ from radquant.settings.images import Images
 from radquant.settings.llama_cpp import ByLlamaCpp, is_by_llama_cpp
 from radquant.settings.model import Model
 from radquant.settings.precision import STATIC, Precision, same_rounding
-from radquant.settings.recipe import OWN, Checkpoint, needs_calibration, recipe_of
+from radquant.settings.recipe import needs_calibration, recipe_of
 from radquant.settings.report import Report
 from radquant.settings.scoring import Scoring, Statistics
 from radquant.settings.section import LARGEST, Name, Section, wrong

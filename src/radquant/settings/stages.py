@@ -3,6 +3,7 @@ these and no others, so that an unrelated key reruns nothing."""
 
 from radquant import registry
 from radquant.settings.calibration import Calibration
+from radquant.settings.checkpoint import Checkpoint
 from radquant.settings.cleaning import Cleaning, Evaluation
 from radquant.settings.compute import Compute
 from radquant.settings.corpus import Corpus
@@ -13,7 +14,6 @@ from radquant.settings.llama_cpp import ByLlamaCpp
 from radquant.settings.model import Model
 from radquant.settings.options import Part
 from radquant.settings.precision import Precision
-from radquant.settings.recipe import Checkpoint
 from radquant.settings.run import Seeded
 from radquant.settings.scoring import Scoring, Statistics
 from radquant.settings.sources import HubTexts

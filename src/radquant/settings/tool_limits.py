@@ -4,8 +4,8 @@ Nothing here needs PyTorch or the tools, so that a configuration is checked befo
 """
 
 from radquant.errors import UserError
-from radquant.settings.precision import FP8, STATIC, TENSOR, TOKEN, Activations
-from radquant.settings.recipe import INT, NONE, WHOLE_ROW, Recipe, mixture
+from radquant.settings.precision import FP8, INT, STATIC, TENSOR, TOKEN, Activations
+from radquant.settings.recipe import NONE, WHOLE_ROW, Recipe, mixture
 
 NAMES = {"autoawq": "AutoAWQ", "gptqmodel": "GPTQModel", "llmcompressor": "llm-compressor"}
 METHODS: dict[str, tuple[str, ...]] = {

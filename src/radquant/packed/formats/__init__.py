@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, cast
 from radquant import registry
 from radquant.errors import UserError
 from radquant.packed.formats.kind import HEAD, MixedFormat, Settings, StoredFormat, field_bits
-from radquant.settings.recipe import WHOLE_ROW, Recipe, candidates, format_name, mixture
+from radquant.settings.checkpoint import format_name
+from radquant.settings.recipe import WHOLE_ROW, Recipe, candidates, mixture
 
 if TYPE_CHECKING:
     from torch import Tensor

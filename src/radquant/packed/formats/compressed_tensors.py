@@ -1,29 +1,11 @@
-"""The `pack-quantized` format of compressed-tensors.
+"""The `compressed-tensors` format: what its `quantization_config` says, of which layers.
 
-Tensors of a packed linear layer (compressed-tensors, `compressors/pack_quantized`):
-
-    weight_packed      int32   [out, ceil(in·bits / 32)]
-    weight_scale       float16 [out, groups]
-    weight_zero_point  int32   [ceil(out·bits / 32), groups]; asymmetric grids only
-    weight_shape       int64   [2]: out, in
-    weight_g_idx       int32   [in]; only where groups were formed in order of activation, which
-                               the package's later versions and vLLM refuse: read, never written
-
-In `int-quantized` (and `naive-quantized`) nothing is packed:
-
-    weight              int8    [out, in]
-    weight_scale        a float [out, groups], [1] where the whole tensor shares it
-    weight_zero_point   int8    likewise; asymmetric grids only
-
-It speaks of signed integers q − 2^(bits − 1) and of their zeros but stores them with that offset
-added back, which is this program's own range. For bits that do not divide 32 its versions differ
-(0.17 leaves the rest of a word empty, 0.20 fills it), so 3 bits are not written and read only as
-the newer ones store them.
+How weights lie in the files and are read is for `compressed_integers` and `compressed_floats`, what
+is said of inputs and of keys and values for `compressed_inputs`.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -31,25 +13,21 @@ from typing import TYPE_CHECKING, Any
 
 from radquant.errors import UserError
 from radquant.packed.formats import compressed_floats as floats
-from radquant.packed.formats import other_programs
+from radquant.packed.formats import compressed_integers as integers
+from radquant.packed.formats.compressed_inputs import is_float, read_activations, read_cache
 from radquant.packed.formats.kind import (
     HEAD,
-    WORDS,
     Settings,
     Stored,
     Table,
-    groups_of,
     lacks_order_of_activation,
     lacks_progressive_scales,
     names_of,
     refuse_unapplied,
-    stream_value,
-    stream_values,
-    whole,
-    words_for,
 )
 from radquant.packed.formats.mixtures import by_recipe, patterns
-from radquant.settings.recipe import INT, WHOLE_ROW, Recipe, mixture, uses_gptq_rounding
+from radquant.settings.precision import INT
+from radquant.settings.recipe import Recipe, mixture, uses_gptq_rounding
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -73,27 +51,20 @@ SUFFIXES: tuple[str, ...] = (
     "input_scale",
     "input_global_scale",
 )
-VLLM_BITS = (4, 8)
 # What is applied, or says only how the weights were made.
 APPLIED = frozenset(
     {"quant_method", "format", "quantization_status", "config_groups", "ignore", "version"}
     | {"kv_cache_scheme"}
     | {"global_compression_ratio", "sparsity_config", "transform_config"}
 )
-IN_ORDER = ("group", "dynamic", True)  # actorder of groups that are no runs of channels
-PACKED, UNPACKED = "pack-quantized", "int-quantized"
 # Of each type, the formats that hold its weights.
 FORMS: dict[str, tuple[str, ...]] = {
-    INT: (PACKED, UNPACKED, floats.WEIGHTS_ALONE),
+    INT: (integers.PACKED, integers.UNPACKED, floats.WEIGHTS_ALONE),
     **{kind: (form, floats.WEIGHTS_ALONE) for kind, form in floats.FORMATS.items()},
 }
 READ = frozenset(form for forms in FORMS.values() for form in forms)
 LINEAR, CLASS_NAME = "Linear", re.compile(r"[A-Z]\w*")  # targets that are names of classes
 OF_GROUP = frozenset({"targets", "weights", "format", "input_activations"})
-OF_WEIGHTS = frozenset(
-    {"num_bits", "type", "symmetric", "strategy", "group_size", "actorder", "observer"}
-    | {"observer_kwargs", "scale_dtype", "zp_dtype"}
-)
 
 
 def problem(recipe: Recipe) -> str | None:
@@ -108,18 +79,8 @@ def usual_for(recipe: Recipe) -> bool:
 
 def config(recipe: Recipe, left_out: Sequence[str]) -> dict[str, Any]:
     """What llm-compressor writes."""
-    form, inputs = "pack-quantized", None
-    weights: dict[str, Any] = {
-        "num_bits": recipe.bits,
-        "type": "int",
-        "symmetric": not recipe.zero_point,
-        "strategy": "channel" if recipe.group_size == WHOLE_ROW else "group",
-        "group_size": None if recipe.group_size == WHOLE_ROW else recipe.group_size,
-        "dynamic": False,
-        "actorder": "weight" if uses_gptq_rounding(recipe) else None,
-    }
-    if recipe.type != INT:
-        form, weights, inputs = floats.config_group(recipe)
+    of_type = integers.config_group if recipe.type == INT else floats.config_group
+    form, weights, inputs = of_type(recipe)
     group = {
         "targets": ["Linear"],
         "weights": weights,
@@ -152,21 +113,7 @@ def mixed_config(recipes: Mapping[str, Recipe], left_out: Sequence[str]) -> dict
 
 
 def pack(weight: QuantizedWeight, recipe: Recipe) -> dict[str, Tensor]:
-    """A symmetric grid's zeros go without saying."""
-    if weight.type != INT:
-        return floats.pack(weight)
-    import torch
-
-    from radquant.packed.packing import pack_bits
-
-    packed = {
-        "weight_packed": pack_bits(weight.integers, recipe.bits),
-        "weight_scale": weight.scales.contiguous(),
-        "weight_shape": torch.tensor(weight.integers.shape),
-    }
-    if recipe.zero_point:
-        packed["weight_zero_point"] = pack_bits(weight.zeros.T, recipe.bits).T.contiguous()
-    return packed
+    return integers.pack(weight, recipe) if weight.type == INT else floats.pack(weight)
 
 
 def recognises(config: Mapping[str, Any]) -> bool:
@@ -186,7 +133,7 @@ def read_config(config: Mapping[str, Any]) -> Settings:
         refuse_unapplied(group, OF_GROUP, f"quantization_config, {name},")
         if not names_of(group, "targets"):
             raise UserError(f"quantization_config, {name}, has no targets; fetch it again")
-    cache = floats.read_cache(config.get("kv_cache_scheme"))
+    cache = read_cache(config.get("kv_cache_scheme"))
     ignored = tuple(pattern_of(name) for name in names_of(config, "ignore"))
     return by_target(
         [
@@ -250,132 +197,28 @@ def read_group(group: Mapping[str, Any], form: str | None) -> Settings:
             f"compressed-tensors checkpoints in {form or 'no format'} cannot be read; those in "
             f"{', '.join(sorted(READ))} can"
         )
-    own = floats.read_weights(weights, NAME) if floats.is_float(weights) else read_integers(weights)
+    read_weights = floats.read_weights if is_float(weights) else integers.read_weights
+    own = read_weights(weights, NAME)
     if form not in FORMS[own.type]:
         raise UserError(
             f"quantization_config says format {form} of weights of type {own.type}, which it does "
             "not hold; fetch the checkpoint again"
         )
     if own.type == INT:
-        own = replace(own, layout="" if form == PACKED else form)
-    return replace(own, activations=floats.read_activations(group.get("input_activations")))
-
-
-def read_integers(weights: Mapping[str, Any]) -> Settings:
-    """What a group of layers says of integer weights."""
-    strategy = weights.get("strategy") or ("group" if weights.get("group_size") else "tensor")
-    if weights.get("type", "int") != "int" or strategy not in ("group", "channel", "tensor"):
-        raise UserError(
-            f"compressed-tensors weights of type {weights.get('type')} by {strategy} cannot be "
-            "read; integers by group, channel or tensor can"
-        )
-    refuse_unapplied(weights, OF_WEIGHTS, "quantization_config, weights,")
-    order = weights.get("actorder")
-    if order not in (None, False, "weight", "static", *IN_ORDER):
-        raise UserError(f"quantization_config says actorder: {order!r}, which is not known")
-    return Settings(
-        NAME,
-        whole(weights, "num_bits"),
-        whole(weights, "group_size") if strategy == "group" else WHOLE_ROW,
-        symmetric=bool(weights.get("symmetric", True)),
-        in_order_of_activation=order in IN_ORDER,
-    )
+        own = replace(own, layout="" if form == integers.PACKED else form)
+    return replace(own, activations=read_activations(group.get("input_activations")))
 
 
 def layer_tensors(settings: Settings, inputs: int, outputs: int) -> dict[str, Stored]:
     if settings.type != INT:
         return floats.layer_tensors(settings, inputs, outputs)
-    groups, bits = groups_of(settings, inputs), settings.bits
-    if settings.layout:
-        return unpacked_tensors(settings, inputs, outputs)
-    zeros = {"weight_zero_point": Stored((words_for(outputs, bits), groups), dtypes=WORDS)}
-    return {
-        "weight_packed": Stored((outputs, words_for(inputs, bits)), dtypes=WORDS),
-        "weight_scale": Stored((outputs, groups), also=by_tensor(groups), floating=True),
-        "weight_g_idx": Stored((inputs,), optional=not settings.in_order_of_activation),
-        **({} if settings.symmetric else zeros),
-        "weight_shape": Stored((2,), values=(outputs, inputs)),
-        **floats.of_inputs(settings),
-    }
-
-
-def by_tensor(groups: int) -> tuple[tuple[int, ...], ...]:
-    """Shapes of one number for the whole tensor, where rows are no groups."""
-    return ((1,), (), (1, 1)) if groups == 1 else ()
-
-
-def unpacked_tensors(settings: Settings, inputs: int, outputs: int) -> dict[str, Stored]:
-    groups = groups_of(settings, inputs)
-    one = ((outputs,), *by_tensor(groups)) if groups == 1 else ()
-    zeros = {"weight_zero_point": Stored((outputs, groups), also=one, dtypes=("int8",))}
-    return {
-        "weight": Stored((outputs, inputs), dtypes=("int8",)),
-        "weight_scale": Stored((outputs, groups), also=one, floating=True),
-        "weight_g_idx": Stored((inputs,), optional=not settings.in_order_of_activation),
-        **({} if settings.symmetric else zeros),
-        **floats.of_inputs(settings),
-    }
-
-
-def unpack_bytes(tensors: dict[str, Tensor], settings: Settings) -> QuantizedWeight:
-    """Of `int-quantized`: signed integers of up to 8 bits, one in a byte."""
-    import torch
-
-    from radquant.packed.grid import QuantizedWeight
-
-    half = 2 ** (settings.bits - 1)
-    signed = tensors["weight"].to(torch.int16)
-    if int(signed.min()) < -half or int(signed.max()) >= half:
-        raise UserError(f"its weight has integers that are none of {settings.bits} bits")
-    rows = len(signed)
-    scales = per_row(tensors["weight_scale"], rows)
-    zeros = torch.full(scales.shape, half, dtype=torch.int16, device=scales.device)
-    if not settings.symmetric:
-        zeros = per_row(tensors["weight_zero_point"], rows).to(torch.int16) + half
-    if int(zeros.min()) < 0 or int(zeros.max()) >= 2 * half:
-        raise UserError(f"its weight_zero_point has integers that are none of {settings.bits} bits")
-    return QuantizedWeight(
-        (signed + half).to(torch.uint8),
-        scales,
-        zeros.to(torch.uint8),
-        tensors.get("weight_g_idx"),
-    )
-
-
-def per_row(stored: Tensor, rows: int) -> Tensor:
-    """Scales or zeros of groups, of rows or of a whole tensor: [rows, groups]."""
-    one_each = stored.reshape(rows if stored.numel() > 1 else 1, -1)
-    return one_each.expand(rows, -1).contiguous()
+    return integers.layer_tensors(settings, inputs, outputs)
 
 
 def unpack(tensors: dict[str, Tensor], settings: Settings) -> QuantizedWeight | StoredValues:
-    import torch
-
-    from radquant.packed.grid import QuantizedWeight
-    from radquant.packed.packing import WORD, unpack_bits
-
     if settings.type != INT:
         return floats.unpack(tensors, settings)
-    if settings.layout:
-        return unpack_bytes(tensors, settings)
-    bits, (outputs, inputs) = settings.bits, tensors["weight_shape"].tolist()
-    words = tensors["weight_packed"].shape[-1]
-    if words != math.ceil(inputs * bits / WORD):
-        raise UserError(
-            f"{words} words cannot be read as {inputs} integers of {bits} bits; the checkpoint is "
-            "damaged, or its integers are padded as in an older version of compressed-tensors"
-        )
-    scales = per_row(tensors["weight_scale"], outputs)
-    if settings.symmetric:
-        zeros = torch.full(scales.shape, 2 ** (bits - 1), dtype=torch.uint8, device=scales.device)
-    else:
-        zeros = unpack_bits(tensors["weight_zero_point"].T.contiguous(), bits, outputs).T
-    return QuantizedWeight(
-        unpack_bits(tensors["weight_packed"], bits, inputs),
-        scales.contiguous(),
-        zeros.contiguous(),
-        tensors.get("weight_g_idx"),
-    )
+    return integers.unpack(tensors, settings)
 
 
 def in_memory(tensors: dict[str, Tensor], settings: Settings) -> dict[str, Tensor]:
@@ -390,32 +233,16 @@ def in_memory(tensors: dict[str, Tensor], settings: Settings) -> dict[str, Tenso
 def plain_values(packed: dict[str, Tensor], recipe: Recipe) -> tuple[Table, Table]:
     if recipe.type != INT:
         return floats.plain_values(packed, recipe.type)
-    bits, (out, groups) = recipe.bits, packed["weight_scale"].shape
-    integers = [stream_values(row, bits) for row in packed["weight_packed"].tolist()]
-    if not recipe.zero_point:
-        return integers, [[2 ** (bits - 1)] * groups for _ in range(out)]
-    columns = packed["weight_zero_point"].T.tolist()
-    zeros = [[stream_value(column, place, bits) for column in columns] for place in range(out)]
-    return integers, zeros
+    return integers.plain_values(packed, recipe)
 
 
 def vllm_problem(settings: Settings, on_cpu: bool) -> str | None:
     if settings.type != INT:
         return floats.vllm_problem(settings, on_cpu)
-    if settings.layout and settings.activations is None:
-        return f"multiply by integers in bytes (format {settings.layout}) with inputs as they are"
-    if settings.layout and not settings.symmetric:
-        return "read 8-bit integers with zero points; use a symmetric grid"
-    lacking = other_programs.vllm_lacks_bits(settings, VLLM_BITS, on_cpu)
-    return lacking or other_programs.vllm_lacks_order(settings)
+    return integers.vllm_problem(settings, on_cpu)
 
 
 def loading(settings: Settings, dtype: str) -> list[str]:
     if settings.type != INT:
         return floats.loading(settings, dtype)
-    kind = "" if settings.symmetric else " of the Hopper kind, for 8 bits with zero points"
-    hindrance = other_programs.vllm_hindrance(settings)
-    return [
-        other_programs.transformers_text("the package compressed-tensors:", dtype),
-        other_programs.vllm_text(settings, dtype, hindrance, f"on a GPU{kind}"),
-    ]
+    return integers.loading(settings, dtype)

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from radquant.errors import UserError
-from radquant.settings.precision import Activations, KVCache
-from radquant.settings.recipe import INT, WHOLE_ROW, Recipe, in_order_of_activation
+from radquant.settings.precision import INT, Activations, KVCache
+from radquant.settings.recipe import WHOLE_ROW, Recipe, in_order_of_activation
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from radquant.settings.recipe import Recipe
 
-INT = "int"
-
 
 class NumberType(Protocol):
     """The names of a type's module. Weights come by group: [..., group], scales [...], float32."""
