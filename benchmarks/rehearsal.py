@@ -94,6 +94,8 @@ def changes(args: argparse.Namespace, shape: Shape, config: dict[str, Any]) -> I
         if config["corpus"].get("views", "all") != "all":
             yield from put(config, "corpus.views_file", "views.csv")
     yield from put(config, "evaluation.reports", args.reports)
+    if config.get("generation", {}).get("reports"):
+        yield from put(config, "generation.reports", args.reports)
     yield from put(config, "calibration.samples", args.samples)
     # Each job that holds a model takes all cores: two of them would not fit side by side.
     yield from put(config, "compute.threads", args.cores)
