@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 from radquant.reporting import words
 from radquant.reporting.formatting import escape, size
 from radquant.reporting.leak import leak_statement
+from radquant.settings.run import ORIGINAL
 
 Summary = Mapping[str, Any]
-ORIGINAL = "original"
 NOT_A_DEVICE = (
     "The software of this run is for research. It is not a medical device, and neither is any "
     "checkpoint that it writes."

@@ -3,10 +3,11 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from radquant.reporting.checklist_facts import ORIGINAL, Answer, Summary, quantized
+from radquant.reporting.checklist_facts import Answer, Summary, quantized
 from radquant.reporting.formatting import change, escape, number, probability
 from radquant.reporting.leak import leak_warning
 from radquant.scoring.metrics.columns import averaged, primary
+from radquant.settings.run import ORIGINAL
 
 
 def measure_answers(summary: Summary) -> dict[str, Answer]:

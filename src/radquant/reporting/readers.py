@@ -39,9 +39,9 @@ from radquant.reporting.readers_files import (
     Reading,
     read_readings,
 )
+from radquant.settings.run import ORIGINAL
 
 FORMAT = 1
-ORIGINAL = "original"
 NOMINAL, ORDINAL = LEVELS
 SCALES = {"acceptability": len(ACCEPTABILITY), "harm": len(HARM)}
 

@@ -19,7 +19,6 @@ from radquant.reporting.readers_files import REFERENCE
 Record = Mapping[str, Any]
 # Below it not even tentative conclusions (Krippendorff 2004, Content Analysis, p. 241).
 LEAST_ALPHA = 0.667
-ORIGINAL = "original"
 NAMES = {REFERENCE: "the radiologist's text"}
 
 
