@@ -8,6 +8,7 @@ import json
 import lzma
 import os
 import random
+import re
 import stat
 import struct
 import tarfile
@@ -27,7 +28,7 @@ from radquant.corpus.formats.members import members
 from radquant.errors import UserError
 from radquant.files import atomic_directory, read_json, write_json, write_text
 from radquant.gguf_header import check_model, read_header
-from radquant.results_folder import check_results
+from radquant.results_folder import FOLDERS, check_results
 from radquant.scoring import radgraph
 
 REPORT = b"FINDINGS: clear.\nIMPRESSION: normal.\n"
@@ -319,6 +320,14 @@ def test_a_results_folder_that_is_none(tmp_path: Path) -> None:
     results.unlink()
     results.write_text("x")
     assert "results is a file where a folder" in refusal(check_results, results)
+
+
+def test_all_folders_that_jobs_write_into_are_looked_at() -> None:
+    files = (Path(__file__).parents[1] / "rules").glob("*.smk")
+    rules = "".join(path.read_text(encoding="utf-8") for path in files)
+    named = set(re.findall(r"results/([a-z_]+)/", rules))
+    assert len(named) > 10
+    assert named <= set(FOLDERS)
 
 
 # -------------------------------------------------------------------------------------- GGUF

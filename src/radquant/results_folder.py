@@ -9,8 +9,9 @@ from radquant.errors import UserError
 # The run's own locks, and the folders that its jobs write into.
 LOCKS = (".lock", ".jobs.lock")
 FOLDERS = (
-    *("annotations", "calibration", "checkpoints", "data", "downloads", "figures", "generations"),
-    *("likelihood", "logs", "models", "scores", "venvs"),
+    *("annotations", "calibration", "checkpoints", "data", "downloads", "features", "figures"),
+    *("generations", "likelihood", "logs", "measures", "models", "scores", "venvs"),
+    "verification",
 )
 
 
