@@ -15,7 +15,7 @@ import transformers
 from gguf.quants import dequantize
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tiny_architectures import VISION
 from tiny_models import store, write_samples
 from tiny_tokenizers import byte_tokenizer
@@ -29,7 +29,8 @@ from radquant.gguf.keys import check_keys
 from radquant.gguf.reading import hugging_face_values, read_model
 from radquant.gguf.tokenizer_keys import PRE_TOKENIZERS, pre_tokenizer, tokenizer_keys
 from radquant.gguf.vocabulary import check_vocabulary
-from radquant.gguf.writing import rotary_divisors, write_float
+from radquant.gguf.writing import float_tensor, rotary_divisors, write_float
+from radquant.model_files import StoredTensor, read_header
 from radquant.packed.gguf_blocks import LAYOUTS, decode, encode
 from radquant.packed.grid import quantize, require_fine_enough
 from radquant.quantization.importance import importance_of
@@ -163,6 +164,31 @@ def test_a_plain_file_computes_what_the_original_does(original: Path, tmp_path: 
         assert np.allclose(
             hugging_face_values(file, file.tensors[own], *heads), stored[name], rtol=0, atol=1e-6
         )
+
+
+@pytest.mark.parametrize("value", [70000.0, -70000.0, float("nan"), float("-inf")])
+def test_values_that_a_plain_file_does_not_hold(tmp_path: Path, value: float) -> None:
+    stored = torch.ones(3, 64)
+    stored[1, 5] = value
+    save_file({"t": stored}, tmp_path / "m.safetensors")
+    tensor, config = read_header(tmp_path / "m.safetensors")["t"], transformers.Qwen2Config()
+    for kind, held in (("F16", False), ("F32", np.isfinite(value))):
+        written = float_tensor(config, "t", tensor, "token_embd.weight", kind)
+        if held:
+            assert np.array_equal(written.load(), stored.numpy())
+            continue
+        with pytest.raises(UserError, match=f"t reaches .*, which {kind} does not hold"):
+            written.load()
+
+
+def test_a_table_in_float32_is_not_copied(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """MedGemma 4B's takes 2.7 GB."""
+    stored = torch.ones(3, 64)
+    save_file({"t": stored}, tmp_path / "m.safetensors")
+    tensor, config = read_header(tmp_path / "m.safetensors")["t"], transformers.Qwen2Config()
+    monkeypatch.setattr(StoredTensor, "load", lambda each: stored)
+    written = float_tensor(config, "t", tensor, "token_embd.weight", "F32")
+    assert np.shares_memory(written.load(), stored.numpy())
 
 
 def test_a_checkpoint_is_one_file_that_is_read_back(

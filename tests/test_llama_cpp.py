@@ -208,17 +208,18 @@ def test_the_workflow_hands_the_environment_to_what_names_it(tmp_path: Path) -> 
 def test_the_importance_matrix_is_of_the_layers_inputs(folder: Path, tmp_path: Path) -> None:
     model = tiny_model("llama", **LLAMA)
     sequences = [[5, 6, 7], [8, 9, 10, 11, 12]]
-    found = by_llama_cpp.mean_squares(model, sequences)
-    assert len(found) == 14
+    samples = tmp_path / "samples.parquet"
+    pd.DataFrame({"input_ids": sequences}).to_parquet(samples)
+    job = Job(folder / "original", tmp_path / "x", calibration=samples)
+    by_llama_cpp.write_importance(job, tmp_path / "importance.npz")
     seen = torch.cat([model.model.embed_tokens(torch.tensor(ids)) for ids in sequences])
     wanted = model.model.layers[0].input_layernorm(seen).square().mean(0)
-    for part in "qkv":
-        np.testing.assert_allclose(found[f"model.layers.0.self_attn.{part}_proj"], wanted, 1e-5)
-    table = pd.DataFrame({"input_ids": sequences})
-    table.to_parquet(tmp_path / "samples.parquet")
+    with np.load(tmp_path / "importance.npz") as found:
+        assert len(found) == 14
+        for part in "qkv":
+            np.testing.assert_allclose(found[f"blk.0.attn_{part}.weight"], wanted, 1e-5)
     (tmp_path / "original").symlink_to(folder / "original")
     plain = quantized(tmp_path, "q4_0")
-    samples = tmp_path / "samples.parquet"
     weighed = quantized(tmp_path, "w", type="q4_0", importance=True, calibration=samples)
     one, other = (path / "model.gguf" for path in (plain, weighed))
     assert one.stat().st_size == other.stat().st_size

@@ -103,12 +103,13 @@ def float_tensor(config: Any, name: str, tensor: StoredTensor, own: str, kind: s
         values = in_file_order(config, own, tensor.load().float().numpy())
         if adds_one(own, gguf_architecture(config.model_type)):
             values = values + np.float32(1)
-        largest = float(np.abs(values).max(initial=0))
+        # Of the two ends, which are NaN if one value is: a table's absolute values take gigabytes.
+        largest = float(np.max(np.abs([values.min(initial=0), values.max(initial=0)])))
         if not np.isfinite(largest) or (not wide and largest > F16_LARGEST):
             raise UserError(
                 f"{tensor.file}: {name} reaches {largest:.3g}, which {kind} does not hold; use f32"
             )
-        return values.astype(np.float32 if wide else np.float16)
+        return values.astype(np.float32 if wide else np.float16, copy=False)
 
     size = int(np.prod(tensor.shape)) * (4 if wide else 2)
     return Written(own, tensor.shape, kind, size, load)

@@ -8,28 +8,23 @@ import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 import radquant
 from radquant import llama_cpp
 from radquant.checkpoints.given_gguf import take_file
-from radquant.checkpoints.loading import load, resolve_device, resolve_dtype
 from radquant.checkpoints.writing import RECORD
-from radquant.cli import progress
 from radquant.errors import UserError
 from radquant.failures import how_it_ended
 from radquant.files import atomic_directory, hash_directory, write_json
-from radquant.gguf.names import gguf_architecture, to_gguf
-from radquant.gguf.writing import write_float
+from radquant.gguf.writing import original_config, write_float
 from radquant.model_checks import check_model
-from radquant.model_files import read_config
 from radquant.quantization import llama_cpp_quantizing
+from radquant.quantization.importance import importance_of
 from radquant.quantization.job import Job
 from radquant.quantization.other_packages import calibration_record, read_sequences
 from radquant.settings.llama_cpp import GGUF_FILE, ByLlamaCpp
@@ -100,46 +95,17 @@ def run_quantizer(folder: Path, python: Path, job: dict[str, Any]) -> None:
 
 
 def write_importance(job: Job, path: Path) -> dict[str, Any]:
-    """Write the importance matrix of the calibration texts; the record of these."""
-    device = resolve_device(job.device)
-    loaded = load(
-        job.model, device, resolve_dtype("auto", device), trust_remote_code=job.trust_remote_code
-    )
-    sequences = read_sequences(job.calibration, loaded.model.config, "llama.cpp")
-    architecture = gguf_architecture(str(read_config(job.model).get("model_type")))
-    found = mean_squares(loaded.model, sequences)
-    named = {to_gguf(f"{name}.weight", architecture): each for name, each in found.items()}
-    with path.open("wb") as file:
-        stored: dict[str, Any] = {name: each for name, each in named.items() if name is not None}
-        np.savez(file, **stored)
-    return calibration_record(job, sequences)
+    """Write the importance matrix of the calibration texts; the record of these.
 
-
-@torch.inference_mode()
-def mean_squares(model: nn.Module, sequences: Sequence[Sequence[int]]) -> dict[str, np.ndarray]:
-    """Of each linear layer in the decoder, the mean square of every input channel over all tokens.
-
-    Returns {layer: [in] float32}. It is what llama.cpp's own `llama-imatrix` gathers
-    (tools/imatrix/imatrix.cpp), over whole samples; like that it leaves the head out.
+    {GGUF's name: the mean square of every input channel, [in] float32}. It is what llama.cpp's own
+    `llama-imatrix` gathers (tools/imatrix/imatrix.cpp), over whole samples; like that it leaves the
+    head out. One decoder layer is in memory at a time.
     """
-    sums: dict[str, Tensor] = {}
-
-    def counted(name: str) -> Callable[..., None]:
-        def add(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            squares = inputs[0].detach().double().flatten(0, -2).square().sum(0)
-            sums[name] = sums[name] + squares if name in sums else squares
-
-        return add
-
-    hooks = [
-        module.register_forward_pre_hook(counted(name))
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and ".layers." in f".{name}"
-    ]
-    device = next(model.parameters()).device
-    for ids in progress(sequences, "importance matrix", len(sequences), "samples"):
-        model(input_ids=torch.tensor([list(ids)], device=device), use_cache=False)
-    for hook in hooks:
-        hook.remove()
-    tokens = sum(map(len, sequences))
-    return {name: (each / tokens).float().cpu().numpy() for name, each in sums.items()}
+    config = original_config(job.model, job.trust_remote_code)
+    sequences = read_sequences(job.calibration, config, "llama.cpp")
+    assert job.calibration is not None
+    found = importance_of(job.model, job.calibration, job.device, job.trust_remote_code)
+    means: dict[str, Any] = {name: each / found.tokens for name, each in found.sums.items()}
+    with path.open("wb") as file:
+        np.savez(file, **means)
+    return calibration_record(job, sequences)
