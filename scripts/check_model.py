@@ -29,6 +29,7 @@ def main() -> None:
 
     torch.set_num_threads(settings.compute.threads)
     code, scratch = settings.model.trust_remote_code, args.output.parent
+    scratch.mkdir(parents=True, exist_ok=True)
     write_json(args.output, check_model(args.model, settings.compute.device, code, scratch))
 
 

@@ -50,7 +50,7 @@ def check_model(
     model: Any = source.model
     words = model.get_input_embeddings().num_embeddings
     sequences = fixed_sequences(directory, words, trust_remote_code)
-    with tempfile.TemporaryDirectory(dir=scratch) as folder:
+    with tempfile.TemporaryDirectory(dir=scratch, prefix=".check-model-") as folder:
         streamed = streamed_nll(source, sequences, device, Path(folder))
         model.to("meta")
         computed = original_nll(
