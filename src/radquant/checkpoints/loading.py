@@ -14,11 +14,13 @@ from radquant.checkpoints.building import (
     read_settings,
     whole,
 )
+from radquant.checkpoints.experts import Experts
 from radquant.checkpoints.finite_weights import require_finite_model
 from radquant.checkpoints.fitting import (
     check_fit,
     drop_unknown_padding,
     empty_model,
+    found_names,
     model_class,
     open_config,
 )
@@ -29,7 +31,7 @@ from radquant.errors import UserError
 from radquant.failures import loading
 from radquant.families.lookup import check_dtype
 from radquant.model_checks import check_model
-from radquant.model_files import is_gguf, quantization_of, read_config
+from radquant.model_files import StoredTensor, is_gguf, quantization_of, read_config
 from radquant.packed.linear import PackedLinear, QuantizedLinear, ValueLinear
 from radquant.runtime import activations
 from radquant.runtime.head import round_head
@@ -142,21 +144,12 @@ def load(
         with loading(directory):
             model = build_original(config, directory, dtype, trust_remote_code, is_language)
     else:
-        check_fit(empty_model(config, trust_remote_code), stored, directory)
+        empty = empty_model(config, trust_remote_code)
+        check_fit(empty, stored, directory)
+        renamed_alone = is_as_stored(empty, stored, directory)
         with loading(directory):
-            model, found = model_class(config).from_pretrained(
-                directory,
-                config=config,
-                dtype=dtype,
-                trust_remote_code=trust_remote_code,
-                use_safetensors=True,
-                output_loading_info=True,
-            )
-        if found["missing_keys"]:  # which transformers fills with random numbers
-            raise UserError(
-                f"{directory} has no weights for {min(found['missing_keys'])}; fetch or save the "
-                "model again"
-            )
+            build = build_original if renamed_alone else by_transformers
+            model = build(config, directory, dtype, trust_remote_code)
     if not vision:
         without_vision(model)
     require_finite_model(model, directory, dtype)
@@ -182,6 +175,42 @@ def load(
         lm_head=None if lm_head is None else round_head(model, lm_head),
         values=sum(isinstance(each, ValueLinear) for each in packed.values()),
     )
+
+
+def is_as_stored(model: Any, stored: Mapping[str, StoredTensor], directory: Path) -> bool:
+    """Whether an original's tensors become its class's by another name and dtype alone.
+
+    model: an empty one.
+    """
+    _, _, converted = found_names(model, stored, directory)
+    apart = any(isinstance(module, Experts) for module in model.modules())
+    kept = ("_keep_in_fp32_modules", "_keep_in_fp32_modules_strict")
+    return not (converted or apart or any(getattr(model, name, None) for name in kept))
+
+
+def by_transformers(
+    config: Any, directory: Path, dtype: torch.dtype, trust_remote_code: bool = False
+) -> nn.Module:
+    """An original model as its class's own `from_pretrained` reads it.
+
+    All of its tensors are parts of one mapped file, or are copies while that is still mapped: it
+    takes more memory than `build_original`. Raises UserError if a weight is missing.
+    """
+    model, found = model_class(config).from_pretrained(
+        directory,
+        config=config,
+        dtype=dtype,
+        trust_remote_code=trust_remote_code,
+        use_safetensors=True,
+        output_loading_info=True,
+    )
+    if found["missing_keys"]:  # which transformers fills with random numbers
+        raise UserError(
+            f"{directory} has no weights for {min(found['missing_keys'])}; fetch or save the "
+            "model again"
+        )
+    read: nn.Module = model
+    return read
 
 
 def as_stored(own: Any, asked: Any, key: str, directory: Path) -> Any:
