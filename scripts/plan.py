@@ -6,6 +6,7 @@ rough, with prompts of usual lengths, and for outputs of generation.max_new_toke
 
 import argparse
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import yaml
 
@@ -32,17 +33,24 @@ def main() -> None:
     settings = resolve(yaml.safe_load(args.config.read_text(encoding="utf-8")))
 
     from radquant.checkpoints.loading import DTYPES
-    from radquant.checkpoints.model_sizes import weights_of
+    from radquant.checkpoints.model_sizes import sizes_of
+    from radquant.checkpoints.planned import NotKnown, find_model
     from radquant.generation import run_plan
 
-    directory = run_plan.find_model(settings, args.results)
-    weights, widths = weights_of(directory, settings.model.trust_remote_code)
+    sizes, unknown = None, []
+    with TemporaryDirectory() as scratch:
+        try:
+            directory = find_model(settings, args.results, Path(scratch))
+            sizes = sizes_of(directory, settings.model.trust_remote_code)
+        except NotKnown as error:
+            unknown.append(str(error))
     if args.gpu_gb is None:
         dtype = DTYPES.get(settings.compute.dtype, DTYPES["float32"])
         machine = run_plan.this_machine(settings.compute.threads, dtype)
     else:
         machine = run_plan.a_gpu(args.gpu_gb)
-    print(run_plan.told(run_plan.plan(settings, weights, widths, machine), weights, machine))
+    rows = run_plan.plan(settings, sizes, args.results, machine)
+    print(run_plan.told(rows, sizes, settings, machine, unknown))
 
 
 if __name__ == "__main__":

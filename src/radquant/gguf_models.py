@@ -48,6 +48,15 @@ def convert_gguf(path: Path, output: Path) -> str:
     )
 
 
+def write_config_of(path: Path, output: Path) -> None:
+    """Write the config.json of the model in a GGUF file into `output`; no weight is read."""
+    check_model(path)
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(path.parent, gguf_file=path.name, local_files_only=True)
+    config.save_pretrained(output)
+
+
 def _check_tensors(name: str, model: Any, missing: Iterable[str]) -> None:
     """Raise UserError where a weight would be a random number, or none in float16."""
     tied = set(model._tied_weights_keys or ()) if model.config.tie_word_embeddings else set()

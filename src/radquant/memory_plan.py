@@ -19,6 +19,8 @@ SEARCHING = 250_000_000  # and of what a calibrated quantization holds beside we
 KEPT_FREE = 0.1  # share of what is free that a plan leaves alone
 SCALE_BYTES = 2.5  # of a group of packed weights: a scale in 16 bits and a zero point
 FLOAT32 = 4
+LAYER_VALUES = 8  # of a patch, of the hidden width: residual, norm, queries, keys, values, outputs
+LEAN, LLAMA_CPP = "lean", "llama.cpp"  # engines that hold weights in forms of their own
 MOUNTS = Path("/sys/fs/cgroup")
 UNLIMITED = 1 << 60
 
@@ -165,6 +167,46 @@ class Weights:
         return int(self.linear * each)
 
 
+@dataclass(frozen=True)
+class Stored:
+    """How a checkpoint's weights are stored."""
+
+    disk: int  # bytes of its files
+    linear: int | None = None  # bytes of its quantized linear layers; None: of the original
+    values: bool = False  # whether they lie in memory as the values that they stand for
+    source: str = ""  # what this is known from, in two words
+
+
+@dataclass(frozen=True)
+class Held:
+    """Bytes that a model takes."""
+
+    peak: int  # while it is loaded
+    kept: int  # from then on
+
+
+@dataclass(frozen=True)
+class Sight:
+    """Sizes of the part of a model that sees, for one image."""
+
+    patches: int
+    layers: int
+    hidden: int
+    inner: int  # of the MLP
+    assumed: bool  # whether the image's size follows from no configuration
+
+
+def image_bytes(sight: Sight, item: int) -> int:
+    """What encoding one image takes beside the weights, one layer's values at a time."""
+    return sight.patches * (LAYER_VALUES * sight.hidden + 2 * sight.inner) * item
+
+
+def image_flops(sight: Sight, weights: int) -> float:
+    """Multiplications and additions of an image. weights: of the part that sees."""
+    attention = 4 * sight.patches**2 * sight.hidden * sight.layers
+    return 2.0 * weights * sight.patches + attention
+
+
 def stored_bytes(weights: Weights, bits: float | None = None, group: int = -1) -> int:
     """Of a checkpoint on disk; of the original without bits."""
     if bits is None:
@@ -172,21 +214,36 @@ def stored_bytes(weights: Weights, bits: float | None = None, group: int = -1) -
     return weights.packed_bytes(bits, group) + (weights.other + weights.vision) * weights.stored
 
 
-def loaded_bytes(
-    weights: Weights, item: int, bits: float | None, group: int, lean: bool, gpu: bool
-) -> int:
-    """The peak of loading and holding a language model, in memory of the GPU or of the process.
+def held_bytes(
+    weights: Weights, stored: Stored, item: int, engine: str, gpu: bool, seeing: bool = False
+) -> Held:
+    """What loading and holding a model takes, in memory of the GPU or of the process.
 
-    What is read from a file lies in memory beside what is made of it, unless that is the same. The
-    lean engine then copies each part into its own form, of 16 bits or packed.
+    item: bytes of a number of the computation. seeing: whether the part that sees is loaded, too,
+    as it is where no image is shown.
+
+    A tensor that is computed with as it is stored is a mapped part of its file. Others are copied
+    one at a time. The lean engine copies one layer after another into its own form, in 16 bits or
+    packed, and frees what it has copied; the table of the vocabulary is the largest of these.
     """
-    plain = weights.other if bits is not None else weights.language
-    packed = weights.packed_bytes(bits, group) if bits is not None else 0
+    plain = weights.language if stored.linear is None else weights.other
+    quantized = stored.linear or 0
+    if stored.linear is not None and stored.values:
+        quantized = weights.linear * item
     if gpu:
-        return plain * item + packed
-    file = plain * weights.stored + packed
-    held = (plain * item if item != weights.stored else 0) + packed
-    return BASE + file + held + (lean and plain * 2 + packed)
+        size = (plain + seeing * weights.vision) * item + quantized
+        return Held(size, size)
+    if engine == LLAMA_CPP:  # which maps the file, and knows no part that sees
+        size = BASE + stored.disk - weights.vision * weights.stored
+        return Held(size, size)
+    loaded = BASE + (plain + seeing * weights.vision) * item + quantized
+    reading = weights.table * weights.stored if item != weights.stored else 0
+    if engine != LEAN:
+        return Held(loaded + reading, loaded)
+    own = min(item, weights.stored)
+    share = (own * plain + quantized) / max(weights.language, 1)  # bytes of a weight
+    copied = weights.table * own + int(2 * weights.layer * share)
+    return Held(loaded + max(reading, copied), BASE + plain * own + quantized)
 
 
 def quantizing_bytes(weights: Weights, calibrated: bool) -> int:

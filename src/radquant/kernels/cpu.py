@@ -25,6 +25,7 @@ from radquant.packed.linear import PackedLinear
 SOURCES = Path(__file__).parent / "cpp"
 W4, W8, BF16, F32, F16 = range(5)  # kinds of weights, as in cpp/linear.h
 FLOATS, BFLOATS, INTEGERS = range(3)  # how activations enter a product, likewise
+COMPARED_ROWS = 4096  # of a weight at a time: the table of a vocabulary takes gigabytes once more
 FLAGS = ("-O3", "-std=c++20", "-fopenmp", "-fno-math-errno", "-fno-trapping-math")
 
 
@@ -166,7 +167,8 @@ def narrowed(weight: Tensor) -> Tensor:
     """The same values in the first of bfloat16, float16 and float32 that holds them exactly."""
     for dtype in (torch.bfloat16, torch.float16):
         narrow = weight.to(dtype)
-        if torch.equal(narrow.to(weight.dtype), weight):
+        parts = zip(narrow.split(COMPARED_ROWS), weight.split(COMPARED_ROWS), strict=True)
+        if all(torch.equal(part.to(weight.dtype), own) for part, own in parts):
             return narrow
     return weight.float()
 
