@@ -22,7 +22,7 @@ from tiny_models import (
 from transformers import AutoModelForCausalLM
 from workflow_helpers import local_modules
 
-from radquant.checkpoints.streaming import join_tensors
+from radquant.checkpoints.streaming import give_back, join_tensors
 from radquant.errors import UserError
 from radquant.families.inspection import decoder_layers
 from radquant.files import sha256_file
@@ -205,3 +205,29 @@ def test_an_error_of_the_statistics_names_the_linear_layer(
         layerwise.quantize_model(
             source, work, recipe, format_for(recipe), token_samples(token_sequences(2, 9)), CPU
         )
+
+
+def anonymous_bytes() -> int:
+    """What this process holds in memory that is of no file."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    found = next(line for line in status.splitlines() if line.startswith("RssAnon"))
+    return int(found.split()[1]) * 1024
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it is glibc that keeps memory")
+def test_what_was_freed_between_small_tensors_goes_back_to_the_system() -> None:
+    def mebibytes(count: int) -> torch.Tensor:
+        return torch.zeros(count << 20, dtype=torch.uint8)
+
+    first = mebibytes(30)
+    del first  # from now on glibc keeps tensors of this size
+    give_back()
+    before, kept = anonymous_bytes(), []
+    layers = []
+    for _ in range(16):
+        layers.append(mebibytes(10).fill_(1))
+        kept.append(torch.ones(1 << 12))
+    del layers
+    give_back()
+    assert anonymous_bytes() - before < 20 << 20
+    assert len(kept) == 16

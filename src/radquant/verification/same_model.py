@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from radquant.checkpoints.fitting import drop_unknown_padding, open_config
 from radquant.checkpoints.loading import load_tokenizer, read_original, resolve_device
-from radquant.checkpoints.streaming import fill
+from radquant.checkpoints.streaming import fill, give_back
 from radquant.errors import UserError
 from radquant.families.inspection import decoder_layers
 from radquant.quantization.hidden_states import Hidden, LayerArguments, append, first_inputs
@@ -127,6 +127,7 @@ def whole_layers(model: Any, path: str, device: torch.device) -> None:
             module_name=f"{path}.{number}",
             preload_module_classes=[type(layer).__name__],
         )
+        layer.register_forward_hook(lambda *_: give_back())
 
 
 def require_same(
@@ -235,6 +236,7 @@ def run_layers(
                 in_tuple = isinstance(output, tuple)
                 append(written, output[0] if in_tuple else output)
         layer.to("meta")
+        give_back()
     return in_tuple
 
 
