@@ -1,9 +1,10 @@
 """Fixtures shared by the tests."""
 
+import fcntl
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +21,20 @@ REPOSITORY = Path(__file__).parents[1]
 settings.register_profile("radquant", deadline=None)
 settings.load_profile("radquant")
 
-# Files that share an expensive fixture, the longest first. Each set is one worker's, as is every
-# other file, so that no environment and no run is made twice.
+# Files that share an expensive fixture, and others of minutes, the longest first. Each set is one
+# worker's, as is every other file, so that no environment and no run is made twice. The cluster's
+# file waits much: it goes beside the set whose run keeps both cores busy.
 TOGETHER = [
     ("test_workflow_runs", "test_workflow", "test_real_model"),
-    ("test_tools", "test_interop"),
-    ("test_radgraph", "test_radgraph_workflow"),
     ("test_slurm",),
-    ("test_architectures",),
-    ("test_explorer", "test_html", "test_blinded_reading"),
     ("test_kills", "test_damage"),
+    ("test_radgraph", "test_radgraph_workflow"),
+    ("test_privacy",),
+    ("test_tools", "test_interop"),
+    ("test_image_scripts",),
+    ("test_one_place",),
+    ("test_explorer", "test_html", "test_blinded_reading"),
+    ("test_architectures",),
 ]
 PLACES = {name: place for place, files in enumerate(TOGETHER) for name in files}
 
@@ -78,32 +83,52 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return Scheduler(config, log)
 
 
-@pytest.fixture(scope="session")
-def radgraph_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The Python of the environment of envs/radgraph.txt, built by its script.
+def made_once(
+    tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]
+) -> Path:
+    """A folder that the first worker to need it makes; another waits for it, and reads it only."""
+    common = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        common = common.parent  # of all workers
+    folder, done = common / name, common / f"{name}.done"
+    with open(common / f"{name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            make(folder)
+            done.touch()
+    return folder
 
-    RADQUANT_TEST_VENVS names a directory that keeps it from one test run to the next.
+
+def environments(tmp_path_factory: pytest.TempPathFactory, tools: Sequence[str]) -> dict[str, Path]:
+    """The Python of the environment of each of envs/, built side by side by its script.
+
+    RADQUANT_TEST_VENVS names a directory that keeps them from one test run to the next. Whoever
+    builds there holds its lock.
     """
     kept = os.environ.get("RADQUANT_TEST_VENVS")
     directory = Path(kept) if kept else tmp_path_factory.mktemp("venvs")
-    command = [sys.executable, "scripts/build_env.py", "--requirements", "envs/radgraph.txt"]
-    subprocess.run([*command, "--output", str(directory / "radgraph")], cwd=REPOSITORY, check=True)
-    return directory / "radgraph" / "bin" / "python"
+    directory.mkdir(parents=True, exist_ok=True)
+    with open(directory / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        builds = []
+        for tool in tools:
+            command = [sys.executable, "scripts/build_env.py", "--requirements", f"envs/{tool}.txt"]
+            words = [*command, "--output", str(directory / tool)]
+            builds.append(subprocess.Popen(words, cwd=REPOSITORY))
+        assert [build.wait() for build in builds] == [0] * len(tools)
+    return {tool: directory / tool / "bin" / "python" for tool in tools}
+
+
+@pytest.fixture(scope="session")
+def radgraph_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of the environment of envs/radgraph.txt."""
+    return environments(tmp_path_factory, ["radgraph"])["radgraph"]
 
 
 @pytest.fixture(scope="session")
 def tool_pythons(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The Pythons of AutoAWQ's and GPTQModel's environments, built side by side; kept as above."""
-    kept = os.environ.get("RADQUANT_TEST_VENVS")
-    directory = Path(kept) if kept else tmp_path_factory.mktemp("venvs")
-    builds = {}
-    for tool in ("autoawq", "gptqmodel"):
-        command = [sys.executable, "scripts/build_env.py", "--requirements", f"envs/{tool}.txt"]
-        builds[tool] = subprocess.Popen(
-            [*command, "--output", str(directory / tool)], cwd=REPOSITORY
-        )
-    assert [build.wait() for build in builds.values()] == [0, 0]
-    return {tool: directory / tool / "bin" / "python" for tool in builds}
+    """The Pythons of AutoAWQ's and GPTQModel's environments."""
+    return environments(tmp_path_factory, ["autoawq", "gptqmodel"])
 
 
 @pytest.fixture(scope="session")
@@ -167,3 +192,15 @@ def finished_run(downloads: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     run = empty_run(tmp_path_factory.mktemp("finished") / "run", downloads)
     finish(run, *SMOKE, "--cores", "2")
     return run
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of tests/tiny_run.py, by which faults and the cluster are measured."""
+    from tiny_run import make_run, plain
+
+    def make(folder: Path) -> None:
+        done = plain(make_run(folder))
+        assert done.returncode == 0, done.stderr[-5000:]
+
+    return made_once(tmp_path_factory, "undisturbed", make)
