@@ -2,6 +2,7 @@
 
 import gc
 import json
+import sys
 import weakref
 from pathlib import Path
 from typing import Any
