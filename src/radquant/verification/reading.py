@@ -63,7 +63,9 @@ class Linear:
     """A quantized matrix as it was stored."""
 
     weight: Tensor  # [out, in] float32
-    step: Tensor  # [out, in] float32: about how far neighbouring values of its grid are apart
+    # About how far neighbouring values of its grid are apart, float32: [out, in], or [out, groups]
+    # where groups are neighbours.
+    step: Tensor
     bits: int
     input_scale: float | None = None  # of a static range that is stored beside the weights
 
@@ -238,16 +240,15 @@ def check_claims(
 
 
 def step_of(weight: QuantizedWeight | StoredValues, values: Tensor, settings: Settings) -> Tensor:
-    """How far neighbouring values are apart, [out, in] float32; about, where it depends on them.
+    """How far neighbouring values are apart, as `Linear` has it; about, where it depends on them.
 
     values: [out, in], what `weight` stands for.
     """
     if isinstance(weight, QuantizedWeight) and weight.type == INT:
-        ones = weight.zeros.long().add(1)[:, group_of_columns(weight, values.shape[1])]
-        one_more = QuantizedWeight(
-            ones, weight.scales, weight.zeros, weight.group_index, weight.channel_scales
-        )
-        return one_more.dequantize().float().abs()
+        scales = weight.scales.float().abs()
+        if weight.channel_scales is not None:
+            scales = scales * weight.channel_scales.float().abs()[:, None]
+        return scales if weight.group_index is None else scales[:, weight.group_index.long()]
     if isinstance(weight, QuantizedWeight) and weight.type in FLOATING:
         return step_of_floats(weight, values)
     size = settings.group_size if settings.group_size != WHOLE_ROW else values.shape[1]
@@ -263,14 +264,6 @@ def step_of_floats(weight: QuantizedWeight, values: Tensor) -> Tensor:
     magnitude = (values.abs() / scales.clamp(min=1e-30)).clamp(max=largest)
     exponent = magnitude.clamp(min=2.0**least_exponent).log2().floor()
     return scales * torch.exp2(exponent - fraction_bits)
-
-
-def group_of_columns(weight: QuantizedWeight, width: int) -> Tensor:
-    """The group of each input channel, [in] int64."""
-    if weight.group_index is not None:
-        return weight.group_index.long()
-    groups = weight.scales.shape[1]
-    return torch.arange(groups).repeat_interleave(width // groups)
 
 
 def step_of_values(values: Tensor, size: int, bits: int) -> Tensor:
