@@ -33,12 +33,6 @@ def row_sums(one: Tensor, other: Tensor) -> Tensor:
     return torch.linalg.vecdot(one, other)
 
 
-def squared(matrix: Tensor) -> float:
-    """Of all values together."""
-    flat = matrix.reshape(-1)
-    return float(flat @ flat)
-
-
 def squared_error(
     weight: Tensor, aim: Tensor, by_rows: Tensor | None = None, by_columns: Tensor | None = None
 ) -> tuple[float, float]:
@@ -50,7 +44,10 @@ def squared_error(
             part = part * by_columns
         if by_rows is not None:
             part = part * by_rows[rows, None]
-        error, size = error + squared(weight[rows] - part), size + squared(part)
+        error, size = (
+            error + float((weight[rows] - part).square().sum()),
+            size + float(part.square().sum()),
+        )
     return error, size
 
 

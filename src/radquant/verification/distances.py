@@ -159,7 +159,7 @@ def measure(weight: Tensor, step: Tensor, aim: Tensor, size: int) -> tuple[Tenso
     shifts[some] = hold(steps_some, outward).mean(-1)
     far = apart_some.abs() > FAR * step_some + FAR_SHARE * aim_some.abs()
     strays = (far & ~outward).sum()
-    along = apart.flatten() @ aim.flatten()
+    along = (apart * aim).sum()
     row = worst_row(apart, aim, rms(steps, 1))
     return (
         torch.stack([along, of_rows.sum(), strays]),
