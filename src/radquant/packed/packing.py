@@ -46,9 +46,11 @@ def pack_bits(values: Tensor, bits: int, order: Sequence[int] = (0,)) -> Tensor:
 
 def unpack_bits(words: Tensor, bits: int, count: int, order: Sequence[int] = (0,)) -> Tensor:
     """The inverse of `pack_bits`: [..., words] int32 -> [..., count] uint8."""
-    blocks = torch.nn.functional.pad(words, (0, -words.shape[-1] % bits)).unflatten(-1, (-1, bits))
-    values = torch.empty(*blocks.shape[:-1], WORD, dtype=torch.uint8, device=words.device)
-    for place in range(WORD):
+    span = math.lcm(WORD, bits * len(order))  # bits after which words and order begin together
+    size = span // WORD
+    blocks = torch.nn.functional.pad(words, (0, -words.shape[-1] % size)).unflatten(-1, (-1, size))
+    values = torch.empty(*blocks.shape[:-1], span // bits, dtype=torch.uint8, device=words.device)
+    for place in range(span // bits):
         word, shift = divmod(place * bits, WORD)
         value = blocks[..., word] >> shift
         if shift + bits > WORD:

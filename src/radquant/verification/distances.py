@@ -15,6 +15,7 @@ from statistics import median
 import torch
 from torch import Tensor
 
+from radquant.verification.blocks import medians, row_blocks
 from radquant.verification.reading import Linear
 from radquant.verification.selftest import Check
 
@@ -99,28 +100,82 @@ class Distance:
 
 def distance(name: str, mine: Linear, aim: Tensor) -> Distance:
     """Measure a linear layer. aim: what its weights should be near to, [out, in] float32."""
-    weight, step = mine.weight, mine.step.clamp(min=torch.finfo(torch.float32).tiny)
-    apart = weight - aim
-    steps = apart / step
-    size = GROUP if steps.shape[1] % GROUP == 0 else steps.shape[1]
-    squared = float(aim.square().sum())
-    outward = clipped(weight, apart, size)
-    held = torch.where(outward, steps.clamp(-0.5, 0.5), steps)
-    far = apart.abs() > FAR * step + FAR_SHARE * aim.abs()
-    strays = int((far & ~outward).sum())
+    size = GROUP if aim.shape[1] % GROUP == 0 else aim.shape[1]
+    sums, largest = torch.zeros(3, dtype=torch.float64), torch.zeros(3)
+    columns = torch.zeros(2, aim.shape[1], dtype=torch.float64)
+    for part in blocks(mine, aim):
+        some_sums, some_largest, some_columns = measure(*part, size)
+        sums, columns = sums + some_sums, columns + some_columns
+        largest = torch.maximum(largest, some_largest)
+    along, shift, strays = sums.tolist()
+    error, squared = columns.sum(1).tolist()
+    word = 0.0
+    if strays:
+        held = torch.cat([held_in(*part, size) for part in blocks(mine, aim)])
+        word = worst_word(held, 32 // mine.bits if mine.bits in (4, 8) else 8)
+    row_shift, group_shift, row = largest.tolist()
     return Distance(
         name,
         mine.bits,
-        (float(apart.square().sum()) / squared) ** 0.5 if squared else float(apart.any()),
-        float((weight * aim).sum()) / squared if squared else 1.0,
-        abs(float(steps.mean())),
-        float(steps.mean(1).abs().max()),
-        float(held.unflatten(1, (-1, size)).mean(-1).abs().max()),
-        worst_row(apart, aim, rms(steps, 1)),
-        worst_column(apart, aim, steps),
-        strays,
-        worst_word(held, 32 // mine.bits if mine.bits in (4, 8) else 8) if strays else 0.0,
+        (error / squared) ** 0.5 if squared else float(error > 0),
+        1 + along / squared if squared else 1.0,
+        abs(shift) / len(aim),
+        row_shift,
+        group_shift,
+        row,
+        worst_column(mine, aim, columns[0] > columns[1]),
+        int(strays),
+        word,
     )
+
+
+def blocks(mine: Linear, aim: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """A layer's weights, their steps, and what they should be, of some rows at a time."""
+    for rows in row_blocks(aim):
+        yield mine.weight[rows], of_weights(mine.step[rows], aim.shape[1]), aim[rows]
+
+
+def of_weights(step: Tensor, width: int) -> Tensor:
+    """The step of each weight, [rows, width], where groups of neighbours have one."""
+    if step.shape[1] != width:
+        step = step.repeat_interleave(width // step.shape[1], dim=1)
+    return step.clamp(min=torch.finfo(torch.float32).tiny)
+
+
+def measure(weight: Tensor, step: Tensor, aim: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Of some rows: sums of <W − A, A>, of the rows' shifts, and of strays, [3]; the largest shift
+    of a row and of a group, and `worst_row`, [3]; and the squared lengths of the columns of W − A
+    and of A, [2, in]. size: of groups."""
+    apart = weight - aim
+    steps = apart / step
+    groups = steps.unflatten(1, (-1, size))
+    shifts = groups.mean(-1)
+    of_rows = shifts.mean(1)
+    # What ends of ranges cut off, and strays, lie in groups where something is off by more.
+    some = ~(groups.abs().amax(-1) <= 0.5)
+    parts = [each.unflatten(1, (-1, size))[some] for each in (weight, step, aim, apart, steps)]
+    weight_some, step_some, aim_some, apart_some, steps_some = parts
+    outward = clipped(weight_some, apart_some, size)
+    shifts[some] = hold(steps_some, outward).mean(-1)
+    far = apart_some.abs() > FAR * step_some + FAR_SHARE * aim_some.abs()
+    strays = (far & ~outward).sum()
+    along = (apart * aim).sum()
+    row = worst_row(apart, aim, rms(steps, 1))
+    return (
+        torch.stack([along, of_rows.sum(), strays]),
+        torch.tensor([of_rows.abs().amax(), shifts.abs().amax(), row]),
+        torch.stack([apart.square().sum(0), aim.square().sum(0)]),
+    )
+
+
+def hold(steps: Tensor, outward: Tensor) -> Tensor:
+    """Steps without what ends of ranges cut off."""
+    return torch.where(outward, steps.clamp(-0.5, 0.5), steps)
+
+
+def held_in(weight: Tensor, step: Tensor, aim: Tensor, size: int) -> Tensor:
+    apart = weight - aim
+    return hold(apart / step, clipped(weight, apart, size))
 
 
 def linear_checks(one: Distance, fitted: int | None = None) -> Iterator[Check]:
@@ -190,15 +245,25 @@ def as_if_lost(sizes: Tensor, apart: Tensor, aim: Tensor, dim: int) -> Tensor:
 
 def worst_row(apart: Tensor, aim: Tensor, steps: Tensor) -> float:
     """The largest ‖w − a‖ / ‖a‖ of a row, where more than rounding is off."""
+    some = steps > HALF_STEP
+    if not bool(some.any()):
+        return 0.0
+    apart, aim = apart[some], aim[some]
     sizes = apart.norm(dim=1) / aim.norm(dim=1).clamp(min=1e-30)
-    sizes = as_if_lost(sizes, apart, aim, 1)[steps > HALF_STEP]
-    return float(sizes.amax()) if len(sizes) else 0.0
+    return float(as_if_lost(sizes, apart, aim, 1).amax())
 
 
-def worst_column(apart: Tensor, aim: Tensor, steps: Tensor) -> float:
-    """The most steps that a column is off, of those that are off by more than they should be."""
-    sizes = as_if_lost(rms(steps, 0), apart, aim, 0)[apart.norm(dim=0) > aim.norm(dim=0)]
-    return float(sizes.amax()) if len(sizes) else 0.0
+def worst_column(mine: Linear, aim: Tensor, some: Tensor) -> float:
+    """The most steps that a column is off, of those that are off by more than they should be.
+
+    some: which, [in] bool.
+    """
+    if not bool(some.any()):
+        return 0.0
+    step = torch.cat([part[:, some] for _, part, _ in blocks(mine, aim)])
+    aim = aim[:, some]
+    apart = mine.weight[:, some] - aim
+    return float(as_if_lost(rms(apart / step, 0), apart, aim, 0).amax())
 
 
 def worst_word(steps: Tensor, run: int) -> float:
@@ -209,12 +274,13 @@ def worst_word(steps: Tensor, run: int) -> float:
     steps: [out, in].
     """
     beside = steps.abs()
-    beside = beside / (USUAL * beside.median(0).values).clamp(min=LEAST_USUAL)
+    beside = beside / (USUAL * medians(beside.T)).clamp(min=LEAST_USUAL)
     if steps.shape[1] % GROUP == 0:
         groups = beside.unflatten(1, (-1, GROUP))
-        beside = (groups / (USUAL * groups.median(-1, True).values).clamp(min=1)).flatten(1)
+        beside = (groups / (USUAL * medians(groups)[..., None]).clamp(min=1)).flatten(1)
     dims = [d for d in (0, 1) if steps.shape[d] % run == 0]
-    found = [beside.unflatten(d, (-1, run)).median(d + 1).values.max() for d in dims]
+    words = [beside.unflatten(d, (-1, run)).movedim(d + 1, -1) for d in dims]
+    found = [medians(each).max() for each in words]
     return max(map(float, found), default=0.0)
 
 

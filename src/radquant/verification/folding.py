@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from radquant.families.architectures import Architecture, Group, K, Norm, Q, Rows
 from radquant.families.inspection import row_range
 from radquant.quantization.awq import source_channels
+from radquant.verification.blocks import column_sums, row_sums, squared_error
 
 # A move counts as made if it leaves at most this share of the error that there is without it.
 MUCH_BETTER = 0.9
@@ -49,10 +50,11 @@ class Moved:
 
     def aim(self, name: str, weight: Tensor) -> Tensor:
         """What the checkpoint should hold for the original's `weight`, [out, in]."""
-        if name in self.columns:
-            weight = weight * self.columns[name]
-        if name in self.rows:
-            weight = weight * self.rows[name][:, None]
+        columns, rows = self.columns.get(name), self.rows.get(name)
+        if columns is not None and bool((columns != 1).any()):
+            weight = weight * columns
+        if rows is not None:
+            weight = weight * rows[:, None]
         return weight
 
 
@@ -77,15 +79,17 @@ def siblings(architecture: Architecture, linear: str) -> list[str]:
     return []
 
 
-def relative_error(weight: Tensor, aim: Tensor) -> float:
-    """‖W − A‖ / ‖A‖; 0 for zeros where zeros should be."""
-    apart, size = float((weight - aim).norm()), float(aim.norm())
-    return apart / size if size else apart and float("inf")
+def relative_error(
+    weight: Tensor, aim: Tensor, rows: Tensor | None = None, columns: Tensor | None = None
+) -> float:
+    """‖W − A‖ / ‖A‖; 0 for zeros where zeros should be. rows, columns: by what A is multiplied."""
+    apart, size = squared_error(weight, aim, rows, columns)
+    return (apart / size) ** 0.5 if size else apart and inf
 
 
 def row_factors(weight: Tensor, aim: Tensor) -> Tensor:
     """The r of each row that makes ‖w − r·a‖ least, [out]; 1 for rows of zeros."""
-    products, squares = (weight * aim).sum(1), (aim * aim).sum(1)
+    products, squares = row_sums(weight, aim), row_sums(aim, aim)
     return torch.where(squares > SMALLEST, products / squares.clamp(min=SMALLEST), 1.0)
 
 
@@ -153,12 +157,15 @@ def find_in_rows(
     by_columns = 1 / factors_of_channels(read, read_aim, channels, len(by_rows))
 
     def of_made(factor: Tensor) -> float:
-        return relative_error(made, made_aim * factor[:, None])
+        return relative_error(made, made_aim, rows=factor)
 
     def of_read(factor: Tensor) -> float:
-        return max(relative_error(read[n], read_aim[n] / factor[channels]) for n in read)
+        columns = 1 / factor[channels]
+        return max(relative_error(read[n], read_aim[n], columns=columns) for n in read)
 
-    others = size_of({n: weights[n] for n in beside}, layer, moved)
+    def others() -> float:
+        return size_of({n: weights[n] for n in beside}, layer, moved)
+
     usually = usual.get(source.linear, 0.0)
     factor, agreeing = which_factor(by_rows, by_columns, of_made, of_read, others, usually)
     if not agreeing:
@@ -177,7 +184,7 @@ def which_factor(
     by_columns: Tensor,
     of_made: Callable[[Tensor], float],
     of_read: Callable[[Tensor], float],
-    others: float,
+    others: Callable[[], float],
     usual: float,
 ) -> tuple[Tensor | None, bool]:
     """The factor that was moved from rows to columns, [channels], or None; whether both agree.
@@ -208,7 +215,7 @@ def which_factor(
     rows, columns = (float(each.log().mean()) for each in (by_rows, by_columns))
     if abs(rows - columns) <= AGREEING:
         return by_rows, True
-    if abs(rows - math.log(max(others, 1e-30)) - columns) <= AGREEING:
+    if abs(rows - math.log(max(others(), 1e-30)) - columns) <= AGREEING:
         return by_columns, False  # all that reads the norm is off by the same
     return (by_rows if abs(rows - usual) <= abs(columns - usual) else by_columns), False
 
@@ -219,8 +226,8 @@ def factors_of_channels(
     """By what the columns of each channel are multiplied, [count]. channels: of each column."""
     products, squares = torch.zeros(2, count, device=channels.device)
     for name, weight in read.items():
-        products.index_add_(0, channels, (weight * aims[name]).sum(0))
-        squares.index_add_(0, channels, aims[name].square().sum(0))
+        products.index_add_(0, channels, column_sums(weight, aims[name]))
+        squares.index_add_(0, channels, column_sums(aims[name], aims[name]))
     return torch.where(squares > SMALLEST, products / squares.clamp(min=SMALLEST), 1.0)
 
 
@@ -229,10 +236,8 @@ def size_of(weights: Mapping[str, Tensor], layer: nn.Module, moved: Moved) -> fl
     products = squares = 0.0
     for name, weight in weights.items():
         aim = moved.aim(name, layer.get_parameter(f"{name}.weight"))
-        products, squares = (
-            products + float((weight * aim).sum()),
-            squares + float((aim * aim).sum()),
-        )
+        products += float(row_sums(weight, aim).sum())
+        squares += float(row_sums(aim, aim).sum())
     return products / squares if squares else 1.0
 
 
@@ -249,7 +254,7 @@ def find_in_keys(
     groups = len(weights[Q]) // len(factor)
     queries = 1 / keys.unflatten(0, (-1, head_dim)).repeat_interleave(groups, 0).flatten()
     straight = sum(relative_error(weights[n], aims[n]) for n in (Q, K))
-    folded = relative_error(weights[K], aims[K] * keys[:, None])
-    folded += relative_error(weights[Q], aims[Q] * queries[:, None])
+    folded = relative_error(weights[K], aims[K], rows=keys)
+    folded += relative_error(weights[Q], aims[Q], rows=queries)
     if folded < MUCH_BETTER * straight:
         moved.rows |= {Q: queries, K: keys}

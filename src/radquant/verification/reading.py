@@ -49,6 +49,7 @@ from radquant.packed.formats import Settings, check_tensors, torchao, unpack
 from radquant.packed.grid import QuantizedWeight, StoredValues
 from radquant.settings.precision import STATIC, Activations
 from radquant.settings.recipe import INT, WHOLE_ROW
+from radquant.verification.blocks import row_blocks
 
 # Of floating-point types: bits of the fraction, exponent of the least normal number, largest one.
 FLOATING = {"fp8": (3, -6, 448.0), "mxfp4": (1, 0, 6.0), "nvfp4": (1, 0, 6.0)}
@@ -63,7 +64,9 @@ class Linear:
     """A quantized matrix as it was stored."""
 
     weight: Tensor  # [out, in] float32
-    step: Tensor  # [out, in] float32: about how far neighbouring values of its grid are apart
+    # About how far neighbouring values of its grid are apart, float32: [out, in], or [out, groups]
+    # where groups are neighbours.
+    step: Tensor
     bits: int
     input_scale: float | None = None  # of a static range that is stored beside the weights
 
@@ -238,16 +241,15 @@ def check_claims(
 
 
 def step_of(weight: QuantizedWeight | StoredValues, values: Tensor, settings: Settings) -> Tensor:
-    """How far neighbouring values are apart, [out, in] float32; about, where it depends on them.
+    """How far neighbouring values are apart, as `Linear` has it; about, where it depends on them.
 
     values: [out, in], what `weight` stands for.
     """
     if isinstance(weight, QuantizedWeight) and weight.type == INT:
-        ones = weight.zeros.long().add(1)[:, group_of_columns(weight, values.shape[1])]
-        one_more = QuantizedWeight(
-            ones, weight.scales, weight.zeros, weight.group_index, weight.channel_scales
-        )
-        return one_more.dequantize().float().abs()
+        scales = weight.scales.float().abs()
+        if weight.channel_scales is not None:
+            scales = scales * weight.channel_scales.float().abs()[:, None]
+        return scales if weight.group_index is None else scales[:, weight.group_index.long()]
     if isinstance(weight, QuantizedWeight) and weight.type in FLOATING:
         return step_of_floats(weight, values)
     size = settings.group_size if settings.group_size != WHOLE_ROW else values.shape[1]
@@ -257,32 +259,39 @@ def step_of(weight: QuantizedWeight | StoredValues, values: Tensor, settings: Se
 def step_of_floats(weight: QuantizedWeight, values: Tensor) -> Tensor:
     """How far a floating-point number is from the next larger one, [out, in] float32."""
     fraction_bits, least_exponent, largest = FLOATING[weight.type]
-    scales = weight.scales.float().repeat_interleave(
-        values.shape[1] // weight.scales.shape[1], dim=1
-    )
-    magnitude = (values.abs() / scales.clamp(min=1e-30)).clamp(max=largest)
-    exponent = magnitude.clamp(min=2.0**least_exponent).log2().floor()
-    return scales * torch.exp2(exponent - fraction_bits)
+    step = torch.empty_like(values)
+    for rows in row_blocks(values):
+        scales = weight.scales[rows].float()[..., None]
+        magnitude = values[rows].abs().unflatten(1, (scales.shape[1], -1))
+        magnitude = (magnitude / scales.clamp(min=1e-30)).clamp(2.0**least_exponent, largest)
+        exponent = magnitude.log2_().floor_()
+        step[rows] = (scales * torch.exp2(exponent - fraction_bits)).flatten(1)
+    return step
 
 
-def group_of_columns(weight: QuantizedWeight, width: int) -> Tensor:
-    """The group of each input channel, [in] int64."""
-    if weight.group_index is not None:
-        return weight.group_index.long()
-    groups = weight.scales.shape[1]
-    return torch.arange(groups).repeat_interleave(width // groups)
-
-
-def step_of_values(values: Tensor, size: int, bits: int) -> Tensor:
+def step_of_values(values: Tensor, size: int, bits: int, in_super_blocks: bool = False) -> Tensor:
     """The same where only values are known, [out, in]; groups of `size` share a scale.
 
     Steps of floating-point numbers of 8 bits grow with the numbers: three bits of a mantissa.
+    in_super_blocks: whether scales and minima are whole multiples of one each of a `SUPER_BLOCK`.
     """
     width = values.shape[1]
     if width % size:
         size = BLOCK if width % BLOCK == 0 else width
-    largest = values.abs().unflatten(1, (-1, size)).amax(-1) / max(2 ** (bits - 1) - 1, 1)
-    return torch.maximum(largest.repeat_interleave(size, 1), values.abs() / 8)
+    step, most = torch.empty_like(values), max(2 ** (bits - 1) - 1, 1)
+    for rows in row_blocks(values):
+        magnitude = values[rows].abs()
+        found = at_least(magnitude / 8, magnitude, size, most)
+        if in_super_blocks:
+            found = at_least(found, magnitude, SUPER_BLOCK, LARGEST_MULTIPLE)
+        step[rows] = found
+    return step
+
+
+def at_least(step: Tensor, magnitude: Tensor, size: int, most: int) -> Tensor:
+    """Steps, or the largest magnitude of each group of `size` over `most`. Both are [rows, in]."""
+    largest = magnitude.unflatten(1, (-1, size)).amax(-1, keepdim=True) / most
+    return torch.maximum(step.unflatten(1, (-1, size)), largest).flatten(1)
 
 
 # ---------------------------------------------------------------------------------- GGUF files
@@ -343,11 +352,7 @@ def read_gguf_linear(file: GGUFModel, tensor: GGUFTensor, heads: tuple[int, int]
     values = read_gguf(file, tensor, heads)
     count, _ = GGML_QUANT_SIZES[GGMLQuantizationType[tensor.type]]
     bits = bits_of_type(tensor.type)
-    step = step_of_values(values, BLOCK, bits)
-    if count == SUPER_BLOCK:  # whose scales and minima are whole multiples of one each
-        multiple = values.abs().unflatten(1, (-1, count)).amax(-1) / LARGEST_MULTIPLE
-        step = torch.maximum(step, multiple.repeat_interleave(count, 1))
-    return Linear(values, step, bits)
+    return Linear(values, step_of_values(values, BLOCK, bits, count == SUPER_BLOCK), bits)
 
 
 def bits_of_type(name: str) -> int:

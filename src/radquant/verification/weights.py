@@ -34,6 +34,7 @@ from radquant.quantization.rotation import (
 from radquant.runtime.runtime_file import OWN_METHOD, online_rotations, read_runtime
 from radquant.tokenizer_files import same_tokenizer_files
 from radquant.verification import distances
+from radquant.verification.blocks import column_sums, squared_error
 from radquant.verification.distances import (
     Distance,
     bounds_of,
@@ -301,12 +302,12 @@ class LayerComparison:
             weight = mine[each].weight
             aim = moved.aim(each, self.layer.get_parameter(f"{each}.weight"))
             factor = column_factors(weight, aim)
-            product, energy = float((factor * aim * aim).sum()), float(aim.square().sum())
+            column_squares = column_sums(aim, aim)
+            product, energy = float((factor * column_squares).sum()), float(column_squares.sum())
             products += product
             sizes.append(product / energy if energy else 1.0)
-            fitted = aim * factor
-            left, size = float((weight - fitted).square().sum()), float(fitted.square().sum())
-            errors += float(((factor - 1) * aim).square().sum())
+            left, size = squared_error(weight, aim, by_columns=factor)
+            errors += float(((factor - 1).square() * column_squares).sum())
             squares += energy
             chance += left / len(weight)  # what rounding makes of factors by itself
             bound_of_layer = bounds_of(mine[each].bits, self.fitted).weights
@@ -346,6 +347,6 @@ class LayerComparison:
 
 def column_factors(weight: Tensor, aim: Tensor) -> Tensor:
     """The c of each column that makes ‖w − c·a‖ least, [in]; 1 for columns of zeros."""
-    squares = (aim * aim).sum(0)
-    factor = (weight * aim).sum(0) / squares.clamp(min=1e-30)
+    squares = column_sums(aim, aim)
+    factor = column_sums(weight, aim) / squares.clamp(min=1e-30)
     return torch.where(squares > 1e-30, factor, 1.0)
