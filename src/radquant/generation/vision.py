@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from radquant import registry
 from radquant.checkpoints.loading import DTYPES, resolve_device
 from radquant.errors import UserError
 from radquant.families.lookup import family_of
@@ -28,13 +27,7 @@ __all__ = ["features_for", "load_processor", "model_inputs", "with_features"]
 
 
 def with_features(opened: Opened, task: Task) -> Task:
-    """The task with the features of its images, for an engine that computes in this process.
-
-    Another sees the images itself.
-    """
-    engine = registry.load_kind(registry.ENGINES, opened.engine)
-    if engine.environment(resolve_device(opened.wanted.device).type) is not None:
-        return task
+    """The task with the features of its images, which every engine reads in their place."""
     return replace(task, features=features_for(opened, task.prompts))
 
 

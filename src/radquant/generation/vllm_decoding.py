@@ -1,6 +1,7 @@
 """Decoding prompts of token ids with vLLM: the part that runs in vLLM's own environment.
 
-Prompts, and how outputs are read, are the caller's (`vllm_job.py`): nothing is tokenized here.
+Prompts, and how outputs are read, are the caller's (`vllm_job.py`): nothing is tokenized here, and
+of images there are features (`vllm_images.py`).
     python -m radquant.generation.vllm_decoding JOB ANSWER
 """
 
@@ -9,10 +10,12 @@ import json
 import math
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from radquant.cli import run
+from radquant.generation import vllm_images
 
 # Of vLLM 0.32's kernels (model_executor/kernels/linear/scaled_mm), those that round inputs. Others
 # for the same weights do not, such as Marlin's and most of those for CPUs with AMX.
@@ -23,6 +26,8 @@ ROUND_INPUTS = {
     *("PerTensorTorchFP8ScaledMMLinearKernel", "RowWiseTorchFP8ScaledMMLinearKernel"),
     *("ChannelWiseTorchFP8ScaledMMLinearKernel", "TritonFP8ScaledMMLinearKernel"),
 }
+Asked = Sequence[tuple[int, list[int]]]
+Answering = Callable[[Asked, Any], list[Any]]
 SAME_TOKENS = 4  # at the end of an answer, that make it look like one of broken scores
 
 
@@ -33,6 +38,9 @@ def decode_job(job: Path, answer: Path) -> None:
 
 
 def load(job: dict[str, Any]) -> Any:
+    if job["features"] is not None:
+        vllm_images.check_torchvision()
+        vllm_images.without_processor(vllm_images.most_tokens(job))
     from vllm import LLM  # type: ignore[import-not-found]
 
     return LLM(
@@ -46,7 +54,24 @@ def load(job: dict[str, Any]) -> Any:
         # On a CPU, compiling takes longer than a run.
         enforce_eager=job["device"] == "cpu",
         seed=0,
+        **for_images(job),
     )
+
+
+def for_images(job: dict[str, Any]) -> dict[str, Any]:
+    """vLLM's options for features in the place of pixels.
+
+    With a limit of no image the part that sees is not loaded, and features are taken all the same.
+    An image whose tokens see each other both ways vLLM reads in one step of its own accord.
+    """
+    if job["features"] is None:
+        return {}
+    return {
+        "enable_mm_embeds": True,
+        "limit_mm_per_prompt": {"image": 0, "video": 0},
+        "mm_processor_cache_gb": 0,
+        "mm_device_do_normalize": False,  # of pixels, as a processor would say
+    }
 
 
 def describe(model: Any) -> dict[str, Any]:
@@ -100,16 +125,17 @@ def measured(job: dict[str, Any]) -> dict[str, Any]:
         stop_token_ids=job["end_ids"],
         stop=job["stop"],
     )
-    asked = [{"prompt_token_ids": ids} for ids in job["prompts"]]
+    answer = answering(llm, job)
+    asked = list(enumerate(job["prompts"]))
     started = time.perf_counter()
     with measures.stopwatch(device) as spent:
-        answers = llm.generate(asked, greedy, use_tqdm=False) if asked else []
+        answers = answer(asked, greedy)
     seconds = [time.perf_counter() - started] if asked else []
     names = ("vllm", "torch", "transformers")
     tokens = [list(answer.outputs[0].token_ids) for answer in answers]
     return {
         "tokens": tokens,
-        "not_finite": first_not_finite(llm, job, tokens),
+        "not_finite": first_not_finite(answer, job, tokens),
         "wall_seconds": spent.wall_seconds,
         "cpu_seconds": spent.cpu_seconds,
         "seconds": seconds,  # of the one call; none where there is nothing to write
@@ -122,7 +148,25 @@ def measured(job: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def first_not_finite(llm: Any, job: dict[str, Any], tokens: list[list[int]]) -> int | None:
+def answering(llm: Any, job: dict[str, Any]) -> Answering:
+    """What answers prompts, each the place of one in the job, and its tokens, with its images."""
+    if job["features"] is None:
+        return lambda asked, told: (
+            llm.generate([{"prompt_token_ids": ids} for _, ids in asked], told, use_tqdm=False)
+            if asked
+            else []
+        )
+    held = vllm_images.read_images(job)
+    llm.apply_model(vllm_images.hand_out)
+
+    def answer(asked: Asked, told: Any) -> list[Any]:
+        made = [vllm_images.prompt_with(ids, job["images"][n], held) for n, ids in asked]
+        return vllm_images.answers_of(llm, made, told)
+
+    return answer
+
+
+def first_not_finite(answer: Answering, job: dict[str, Any], tokens: list[list[int]]) -> int | None:
     """The place of an answer that was chosen by scores that are no numbers; None if there is none.
 
     Of such scores vLLM takes the same token for ever. Of answers that end so the last token is
@@ -132,10 +176,9 @@ def first_not_finite(llm: Any, job: dict[str, Any], tokens: list[list[int]]) -> 
 
     places = [n for n, ids in enumerate(tokens) if len(set(ids[-SAME_TOKENS:])) == 1]
     told = SamplingParams(temperature=0, max_tokens=1, logprobs=0)
-    again = [{"prompt_token_ids": [*job["prompts"][n], *tokens[n][:-1]]} for n in places]
-    answers = llm.generate(again, told, use_tqdm=False) if again else []
-    for place, answer in zip(places, answers, strict=True):
-        likely = answer.outputs[0].cumulative_logprob
+    again = [(n, [*job["prompts"][n], *tokens[n][:-1]]) for n in places]
+    for place, found in zip(places, answer(again, told), strict=True):
+        likely = found.outputs[0].cumulative_logprob
         if likely is not None and not math.isfinite(likely):
             return place
     return None

@@ -1,4 +1,4 @@
-"""Greedy generation with vLLM, in its own environment: prompts go there as token ids.
+"""Greedy generation with vLLM, in its own environment: token ids and images' features go there.
 
 Everything but the decoding is done here, by the code that the other engines use: the prompts, what
 ends an output, and how a text is made from tokens. `vllm_decoding.py` decodes.
@@ -27,10 +27,12 @@ from radquant.generation.engines.kind import Opened, Wanted
 from radquant.generation.outputs import read_output
 from radquant.generation.rotary import switching_length
 from radquant.generation.tasks import Computed, Done, Task, Work, not_finite
-from radquant.generation.vllm_limits import ENVIRONMENT, check_checkpoint
+from radquant.generation.vllm_images import write_images
+from radquant.generation.vllm_limits import ENVIRONMENT, check_checkpoint, check_images
 from radquant.model_checks import check_model
 from radquant.model_files import stored_tensors
 from radquant.tokenizer_files import read_chat_template
+from radquant.vision.processors import load_processor
 
 
 def opened_there(wanted: Wanted) -> Opened:
@@ -42,6 +44,10 @@ def opened_there(wanted: Wanted) -> Opened:
     verify(wanted.model)
     require_finite_files(stored_tensors(wanted.model).values(), DTYPES[dtype])
     tokenizer = load_tokenizer(wanted.model, wanted.trust_remote_code)
+    processor = None
+    if wanted.images:
+        check_images(wanted.model, device == "cpu")
+        processor = load_processor(wanted.model, tokenizer)
     if wanted.chat_template:
         tokenizer.chat_template = read_chat_template(wanted.chat_template)
     config, stated = model_config(wanted.model, wanted.trust_remote_code)
@@ -56,7 +62,7 @@ def opened_there(wanted: Wanted) -> Opened:
         wanted=wanted,
         dtype=dtype,
         tokenizer=tokenizer,
-        processor=None,
+        processor=processor,
         end_ids=ends,
         context=getattr(config.get_text_config(), "max_position_embeddings", None),
         stored=(),
@@ -85,7 +91,7 @@ def write(opened: Opened, task: Task) -> Done:
     }
     check_positions(config.get_text_config(), task.longest)
     space = cache_gigabytes(config.get_text_config(), task.longest * task.batch_size)
-    done = run_vllm(wanted, job, space)
+    done = run_vllm(opened, job, space, task)
     if done["not_finite"] is not None:
         raise not_finite(task.prompts[done["not_finite"]].id)
     packed, rounding = stored_layers(wanted.model, config)
@@ -127,6 +133,14 @@ def write(opened: Opened, task: Task) -> Done:
             peak_device_bytes=done["peak_device_bytes"],
         ),
     )
+
+
+def shown_images(task: Task, config: Any, folder: Path) -> dict[str, Any]:
+    """The images of a job's prompts, and the folder that their features are written to."""
+    if task.features is None:
+        return {"features": None, "images": []}
+    images = write_images(task.prompts, task.features, config.image_token_id, folder)
+    return {"features": str(folder.resolve()), "images": images}
 
 
 def model_config(directory: Path, trust_remote_code: bool) -> tuple[Any, Any]:
@@ -174,11 +188,13 @@ def stored_layers(directory: Path, config: Any) -> tuple[int, int]:
     return len(packed), sum(rounding and not own.keeps_inputs for own in each)
 
 
-def run_vllm(wanted: Wanted, job: Mapping[str, Any], cache_gib: int) -> dict[str, Any]:
+def run_vllm(opened: Opened, job: Mapping[str, Any], cache_gib: int, task: Task) -> dict[str, Any]:
     """Run the job with vLLM's Python; what `vllm_decoding.measured` says of it.
 
-    The prompts and outputs pass through files in a folder of their own, removed at the end.
+    Prompts, the features of their images and outputs pass through files in a folder of their own,
+    removed at the end.
     """
+    wanted = opened.wanted
     environment = {
         **os.environ,
         **ENVIRONMENT,
@@ -193,7 +209,8 @@ def run_vllm(wanted: Wanted, job: Mapping[str, Any], cache_gib: int) -> dict[str
     wanted.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=wanted.folder, prefix=".vllm-") as folder:
         asked, answer = Path(folder) / "job.json", Path(folder) / "done.json"
-        asked.write_text(json.dumps(job), encoding="utf-8")
+        shown = shown_images(task, opened.held, Path(folder) / "features")
+        asked.write_text(json.dumps({**job, **shown}), encoding="utf-8")
         command = [str(wanted.python), "-m", vllm_decoding.__name__, str(asked), str(answer)]
         if code := subprocess.run(command, env=environment, check=False).returncode:
             raise UserError(f"vLLM {how_it_ended(code)}")

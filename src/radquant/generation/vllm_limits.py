@@ -38,8 +38,11 @@ def check_configuration(config: Mapping[str, Any]) -> None:
             "compute.dtype float32 does not go with compute.engine vllm, whose kernels for "
             "packed weights compute in 16 bits; use auto or bfloat16"
         )
-    if config["task"]["image_column"]:
-        raise UserError(f"compute.engine vllm is not for task.image_column here; {INSTEAD}")
+    if config["task"]["image_column"] and (device, compute["dtype"]) == ("cpu", "auto"):
+        raise UserError(
+            "compute.dtype auto is float32 on a CPU for all but vLLM, which would read images that "
+            "were encoded in another dtype than its own; set compute.dtype bfloat16"
+        )
     for name, precision in config["precisions"].items():
         if precision.get("engine"):  # which is another's
             continue
@@ -86,6 +89,42 @@ def check_checkpoint(directory: Path, dtype: str, on_cpu: bool) -> None:
             f"{directory}: vLLM's kernels for packed weights compute in 16 bits; use bfloat16"
         )
     _check_stored(directory, quantization, on_cpu)
+
+
+def check_images(directory: Path, on_cpu: bool) -> None:
+    """Raise UserError unless vLLM reads images as the model in `directory` was trained to.
+
+    Tokens of an image that see each other in both directions are known to vLLM's attention for GPUs
+    alone: that for CPUs (v1/attention/backends/cpu_attn.py) lets each see those before it, without
+    a word. For GPUs only attention that knows of them is chosen (`supports_mm_prefix`), and images
+    of more tokens than the sliding window are left out (v1/worker/gpu_model_runner.py).
+    """
+    from radquant.families.images import check_takes_images
+    from radquant.families.lookup import family_of
+    from radquant.files import read_json
+
+    shown = check_takes_images(directory)
+    config = read_json(directory / "config.json")
+    kind = config["model_type"]
+    if not shown.vllm:
+        raise UserError(
+            f"{directory}: images for a model of type {kind!r} are not handed to vLLM; {INSTEAD}"
+        )
+    lean = family_of(kind).lean
+    if lean is None or not lean.both_ways:
+        return
+    if on_cpu:
+        raise UserError(
+            f"{directory}: vLLM on a CPU does not let the tokens of an image see each other in "
+            f"both directions, as a model of type {kind!r} needs; use engine auto, or vllm on a GPU"
+        )
+    text = config.get("text_config") or {}
+    tokens, window = config.get("mm_tokens_per_image", 256), text.get("sliding_window", 4096)
+    if window is not None and tokens > window:
+        raise UserError(
+            f"{directory}: vLLM lets the tokens of an image see each other in both directions only "
+            f"up to the sliding window of {window}, and an image has {tokens}; {INSTEAD}"
+        )
 
 
 def _check_stored(directory: Path, quantization: Mapping[str, Any], on_cpu: bool) -> None:

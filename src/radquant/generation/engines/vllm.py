@@ -41,8 +41,6 @@ def why_not(wanted: Wanted) -> str | None:
         return f"--engine-python {wanted.python} does not exist; check the path"
     if rounds(wanted):
         return ROUNDS_NONE + "use transformers"
-    if wanted.images:
-        return "engine vllm is not for reports with images here; use transformers"
     return None
 
 
