@@ -1,5 +1,6 @@
 """Fixtures shared by the tests."""
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -20,16 +21,20 @@ REPOSITORY = Path(__file__).parents[1]
 settings.register_profile("radquant", deadline=None)
 settings.load_profile("radquant")
 
-# Files that share an expensive fixture, the longest first. Each set is one worker's, as is every
-# other file, so that no environment and no run is made twice.
+# Files that share an expensive fixture, and others of minutes, the longest first. Each set is one
+# worker's, as is every other file, so that no environment and no run is made twice. The cluster's
+# file waits much: it goes beside the set whose run keeps both cores busy.
 TOGETHER = [
     ("test_workflow_runs", "test_workflow", "test_real_model"),
-    ("test_tools", "test_interop"),
-    ("test_radgraph", "test_radgraph_workflow"),
     ("test_slurm",),
-    ("test_architectures",),
-    ("test_explorer", "test_html", "test_blinded_reading"),
     ("test_kills", "test_damage"),
+    ("test_radgraph", "test_radgraph_workflow"),
+    ("test_privacy",),
+    ("test_tools", "test_interop"),
+    ("test_image_scripts",),
+    ("test_one_place",),
+    ("test_explorer", "test_html", "test_blinded_reading"),
+    ("test_architectures",),
 ]
 PLACES = {name: place for place, files in enumerate(TOGETHER) for name in files}
 
@@ -76,6 +81,22 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     config.option.loadscopereorder = False
     return Scheduler(config, log)
+
+
+def made_once(
+    tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]
+) -> Path:
+    """A folder that the first worker to need it makes; another waits for it, and reads it only."""
+    common = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        common = common.parent  # of all workers
+    folder, done = common / name, common / f"{name}.done"
+    with open(common / f"{name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            make(folder)
+            done.touch()
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -167,3 +188,15 @@ def finished_run(downloads: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     run = empty_run(tmp_path_factory.mktemp("finished") / "run", downloads)
     finish(run, *SMOKE, "--cores", "2")
     return run
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of tests/tiny_run.py, by which faults and the cluster are measured."""
+    from tiny_run import make_run, plain
+
+    def make(folder: Path) -> None:
+        done = plain(make_run(folder))
+        assert done.returncode == 0, done.stderr[-5000:]
+
+    return made_once(tmp_path_factory, "undisturbed", make)

@@ -3,38 +3,23 @@
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import two_nodes
-import yaml
-from tiny_models import tiny_llama
-from workflow_helpers import command, contents, copy_repository, errors, finish
+from tiny_run import make_run
+from workflow_helpers import contents, errors
 
-# The profile as it is; the first look at a job comes earlier than a cluster's manners ask for.
-TINY = ["--configfile", "tiny.yaml"]
-SLURM = ["--workflow-profile", "profiles/slurm", "--slurm-init-seconds-before-status-checks", "2"]
-SLURM += ["--seconds-between-status-checks", "2"]
+# The profile as it is; Snakemake asks for its jobs more often than a cluster's manners allow.
+SLURM = [sys.executable, str(Path(__file__).with_name("asking.py"))]
+SLURM += ["--workflow-profile", "profiles/slurm"]
 RESULTS = [
     "results/scores/*.parquet",
     "results/likelihood/*.parquet",
     "results/generations/*/*.pa*",
 ]
-CONFIG = {
-    "model": {"name": "tiny", "path": "tiny"},
-    "corpus": {"name": "tiny", "format": "table", "path": "reports.csv"},
-    "evaluation": {"reports": 4},
-    "calibration": {"samples": 4, "max_tokens": 64},
-    "checkpoints": {"w4": {"method": "gptq", "bits": 4, "group_size": 32}},
-    "precisions": {"original": {"checkpoint": "original"}, "w4a16": {"checkpoint": "w4"}},
-    "generation": {"examples": 1, "batch_size": 2, "shards": 2, "max_new_tokens": 4},
-    "statistics": {"resamples": 200},
-    "speed": {"repeats": 0},
-    "compute": {"device": "cpu"},
-}
-
-
 STATES = ["COMPLETED", "CANCELLED", "NODE_FAIL"]
 PATIENCE = 900  # seconds; a run takes one or two minutes of two idle cores
 
@@ -49,17 +34,6 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, subpro
         pytest.skip(reason)
     with two_nodes.two_nodes(tmp_path_factory.mktemp("slurm")) as started:
         yield started
-
-
-def tiny_run(folder: Path) -> Path:
-    """A copy of the repository with a random model and a dozen reports."""
-    copy_repository(folder)
-    rows = [f"r{n},The lungs are clear {n}.,No acute effusion {n}." for n in range(12)]
-    shape = {"max_position_embeddings": 512, "num_hidden_layers": 1}
-    tiny_llama(folder / "tiny", texts=rows, **shape)
-    (folder / "reports.csv").write_text("\n".join(["id,findings,impression", *rows]) + "\n")
-    (folder / "tiny.yaml").write_text(yaml.safe_dump(CONFIG))
-    return folder
 
 
 def shown(number: str) -> dict[str, str]:
@@ -85,10 +59,10 @@ def run(
     nodes: dict[str, subprocess.Popen[bytes]], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """A finished run. One job was cancelled, and n2 died with another one on it."""
-    folder = tiny_run(tmp_path_factory.mktemp("cluster") / "run")
+    folder = make_run(tmp_path_factory.mktemp("cluster") / "run")
     said = folder / "said.txt"
     with open(said, "wb") as out:
-        process = subprocess.Popen(command(*TINY, *SLURM), cwd=folder, stdout=out, stderr=out)
+        process = subprocess.Popen(SLURM, cwd=folder, stdout=out, stderr=out)
         try:
 
             def at_work(on: str, *but: str) -> list[dict[str, str]]:
@@ -130,13 +104,8 @@ def test_jobs_were_killed_and_all_others_ended_well_on_both_nodes(run: Path) -> 
         assert memory(again) == 2 * memory(lost)
 
 
-def test_scores_are_those_of_a_local_run(run: Path, tmp_path: Path) -> None:
-    local = tiny_run(tmp_path / "run")
-    systems = ["original", "w4a16", "copy-input", "constant"]
-    wanted = [f"results/scores/{name}.parquet" for name in systems]
-    wanted += [f"results/likelihood/{name}.parquet" for name in systems[:2]]
-    finish(local, *wanted, *TINY, "--cores", "2")
-    found, expected = contents(run, RESULTS), contents(local, RESULTS)
+def test_scores_are_those_of_a_local_run(run: Path, undisturbed: Path) -> None:
+    found, expected = contents(run, RESULTS), contents(undisturbed, RESULTS)
     assert len([name for name in expected if "/scores/" in name]) == 4
     assert found.keys() == expected.keys()
     assert [name for name in expected if found[name] != expected[name]] == []
@@ -170,7 +139,7 @@ def test_logs_of_all_jobs_come_home(run: Path) -> None:
 def test_a_gpu_is_asked_for_where_the_configuration_does(run: Path) -> None:
     """The node's GPU is an empty device, so the job fails; its sentence comes home."""
     before = {job["id"] for job in two_nodes.jobs()}
-    words = command("results/likelihood/original.parquet", *TINY, *SLURM, "--retries", "0")
+    words = [*SLURM, "results/likelihood/original.parquet", "--retries", "0"]
     words += ["--config", 'compute={"device": "cuda"}']
     done = subprocess.run(words, cwd=run, capture_output=True, text=True, check=False)
     assert done.returncode == 1

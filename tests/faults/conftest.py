@@ -1,19 +1,9 @@
-"""The undisturbed run that all faults are measured by, and where what happened is told."""
+"""Where what happened is told."""
 
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from tiny_run import make_run, plain
-
-
-@pytest.fixture(scope="session")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run = make_run(tmp_path_factory.mktemp("undisturbed") / "run")
-    done = plain(run)
-    assert done.returncode == 0, done.stderr[-5000:]
-    return run
 
 
 @pytest.fixture(scope="session")

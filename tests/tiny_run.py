@@ -1,4 +1,4 @@
-"""A whole run that takes half a minute, and what is done to it."""
+"""A whole run that takes half a minute, and what tests of faults do to it."""
 
 import os
 import random
