@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -31,11 +32,20 @@ def wheel(folder: Path, name: str, code: str, version: str = "0.1") -> Path:
     return path
 
 
+def test_a_python_without_packages_can_build_them() -> None:
+    """CI has them built while its own environment is being installed."""
+    script = Path(__file__).parents[1] / "scripts" / "build_env.py"
+    environment = {**os.environ, "PYTHONPATH": str(script.parents[1] / "src")}
+    # -S: without site-packages.
+    subprocess.run([sys.executable, "-S", str(script), "--help"], env=environment, check=True)
+
+
 def test_what_does_not_load_beside_pytorch_is_removed(tmp_path: Path, capfd, monkeypatch) -> None:
     """As torchaudio of PyPI beside a PyTorch for CPUs, which ends vLLM at its import."""
     # A machine's own constraints know no such versions.
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.delenv("PIP_CONSTRAINT", raising=False)
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
     wheels = [
         wheel(tmp_path, "torchaudio", "raise OSError('no CUDA here')"),
         wheel(tmp_path, "torchvision", ""),
@@ -45,6 +55,9 @@ def test_what_does_not_load_beside_pytorch_is_removed(tmp_path: Path, capfd, mon
     requirements.write_text("".join(f"{path}\n" for path in wheels))
     build(requirements, tmp_path / "environment")
     python = tmp_path / "environment/bin/python"
+    assert not list(
+        (tmp_path / "environment").rglob("other/__pycache__/*")
+    )  # nobody has imported it
     assert subprocess.run([python, "-c", "import torchvision"], check=False).returncode == 0
     packages = json.loads((tmp_path / "environment/ready.json").read_text())["packages"]
     assert {"torchvision", "other"} <= set(packages)
@@ -60,6 +73,8 @@ def test_an_environment_has_what_its_lock_says(tmp_path: Path, monkeypatch) -> N
     monkeypatch.delenv("PIP_CONSTRAINT", raising=False)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    # Jobs that may write no bytecode would compile anew each time what pip has not.
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
     requirements = tmp_path / "tool.txt"
     requirements.write_text("thing\n")
     lock = tmp_path / "locks" / "tool.txt"
@@ -69,6 +84,7 @@ def test_an_environment_has_what_its_lock_says(tmp_path: Path, monkeypatch) -> N
         build(requirements, tmp_path / "environment")
         record = json.loads((tmp_path / "environment/ready.json").read_text())
         assert record["lock_sha256"] == sha256_file(lock)
+        assert list((tmp_path / "environment").rglob("thing/__pycache__/*.pyc"))
         return record["packages"]["thing"]
 
     # Made for the Python and the machine that run this.

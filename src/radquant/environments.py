@@ -46,11 +46,13 @@ def build(requirements: str | Path, directory: str | Path) -> None:
     shutil.rmtree(environment, ignore_errors=True)
     python = environment / "bin" / "python"
     _call([sys.executable, "-m", "venv", str(environment)], "make the environment")
-    # Byte-compiled, because every job of the workflow starts this Python anew.
+    # Every job of the workflow starts this Python anew. The first ones compile what they import, a
+    # small part of it all, and write that, unless they may not.
+    compiled = "--compile" if sys.dont_write_bytecode else "--no-compile"
     pip = [str(python), "-m", "pip", "--disable-pip-version-check", "--no-input"]
     listed = ["--requirement", str(requirements)]
     constraints = ["--constraint", str(lock)] if lock else []
-    _call([*pip, "install", "--compile", *listed, *constraints], "install into it")
+    _call([*pip, "install", compiled, *listed, *constraints], "install into it")
     for name in sorted(COMPANIONS & set(_packages(pip))):
         command = [str(python), "-c", f"import {name}"]
         if subprocess.run(command, capture_output=True, check=False).returncode:

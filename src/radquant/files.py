@@ -16,12 +16,13 @@ import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from radquant.errors import UserError
 from radquant.failures import is_out_of_memory
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 BOMB = (
     "the content is over a hundred times its packed size; unpack the file yourself if you trust it"
@@ -324,7 +325,7 @@ def as_written(cell: str) -> str:
     return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
-def write_table(path: str | Path, table: pd.DataFrame) -> None:
+def write_table(path: str | Path, table: "pd.DataFrame") -> None:
     """Write `table` as .csv or .parquet, by the name's ending; equal tables are equal files.
 
     Cells of a .csv are written by `as_text`; `read_table` takes that back.
@@ -339,12 +340,14 @@ def write_table(path: str | Path, table: pd.DataFrame) -> None:
             table.to_parquet(part, index=False)
 
 
-def read_table(path: str | Path, require: Sequence[str] = ()) -> pd.DataFrame:
+def read_table(path: str | Path, require: Sequence[str] = ()) -> "pd.DataFrame":
     """Read a table that this program wrote; .csv columns are all text, '' where empty.
 
     Raises UserError when the file is missing, was changed or lacks a column in `require`.
     """
     require_whole(path)
+    import pandas as pd  # half a second, which not every script has need of
+
     try:
         if Path(path).suffix == ".csv":
             table = pd.read_csv(path, dtype=str, keep_default_na=False).map(as_written)
