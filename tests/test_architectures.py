@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from gemma import make_gemma
+from gemma import read_gemma
 from tiny_architectures import (
     FURTHER,
     KNOWN,
@@ -178,10 +178,8 @@ def test_unequal_decoder_layers_are_refused() -> None:
 @pytest.fixture(scope="session")
 def real_gemma(downloads: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Gemma 3 270M with bfloat16 values, computing in float32."""
-    folder = tmp_path_factory.mktemp("gemma") / "model"
-    make_gemma(folder, downloads)
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    return model.eval().requires_grad_(False)
+    model = read_gemma(tmp_path_factory.mktemp("gemma"), downloads)
+    return model.float().eval().requires_grad_(False)
 
 
 @pytest.mark.slow
