@@ -4,7 +4,7 @@ import fcntl
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,32 +99,36 @@ def made_once(
     return folder
 
 
-@pytest.fixture(scope="session")
-def radgraph_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The Python of the environment of envs/radgraph.txt, built by its script.
+def environments(tmp_path_factory: pytest.TempPathFactory, tools: Sequence[str]) -> dict[str, Path]:
+    """The Python of the environment of each of envs/, built side by side by its script.
 
-    RADQUANT_TEST_VENVS names a directory that keeps it from one test run to the next.
+    RADQUANT_TEST_VENVS names a directory that keeps them from one test run to the next. Whoever
+    builds there holds its lock.
     """
     kept = os.environ.get("RADQUANT_TEST_VENVS")
     directory = Path(kept) if kept else tmp_path_factory.mktemp("venvs")
-    command = [sys.executable, "scripts/build_env.py", "--requirements", "envs/radgraph.txt"]
-    subprocess.run([*command, "--output", str(directory / "radgraph")], cwd=REPOSITORY, check=True)
-    return directory / "radgraph" / "bin" / "python"
+    directory.mkdir(parents=True, exist_ok=True)
+    with open(directory / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        builds = []
+        for tool in tools:
+            command = [sys.executable, "scripts/build_env.py", "--requirements", f"envs/{tool}.txt"]
+            words = [*command, "--output", str(directory / tool)]
+            builds.append(subprocess.Popen(words, cwd=REPOSITORY))
+        assert [build.wait() for build in builds] == [0] * len(tools)
+    return {tool: directory / tool / "bin" / "python" for tool in tools}
+
+
+@pytest.fixture(scope="session")
+def radgraph_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of the environment of envs/radgraph.txt."""
+    return environments(tmp_path_factory, ["radgraph"])["radgraph"]
 
 
 @pytest.fixture(scope="session")
 def tool_pythons(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The Pythons of AutoAWQ's and GPTQModel's environments, built side by side; kept as above."""
-    kept = os.environ.get("RADQUANT_TEST_VENVS")
-    directory = Path(kept) if kept else tmp_path_factory.mktemp("venvs")
-    builds = {}
-    for tool in ("autoawq", "gptqmodel"):
-        command = [sys.executable, "scripts/build_env.py", "--requirements", f"envs/{tool}.txt"]
-        builds[tool] = subprocess.Popen(
-            [*command, "--output", str(directory / tool)], cwd=REPOSITORY
-        )
-    assert [build.wait() for build in builds.values()] == [0, 0]
-    return {tool: directory / tool / "bin" / "python" for tool in builds}
+    """The Pythons of AutoAWQ's and GPTQModel's environments."""
+    return environments(tmp_path_factory, ["autoawq", "gptqmodel"])
 
 
 @pytest.fixture(scope="session")
