@@ -17,6 +17,7 @@ from workflow_helpers import (
     contents,
     copy_repository,
     copy_run,
+    dry_run,
     empty_run,
     errors,
     finish,
@@ -137,7 +138,7 @@ def test_a_command_of_the_workflow_works_by_hand(run: Path) -> None:
     score = run / "results" / "scores" / "w4a8.parquet"
     expected = score.read_bytes()
     score.unlink()
-    shown = snakemake(run, "results/scores/w4a8.parquet", "-n", "-p", *SMOKE).stdout
+    shown = dry_run(run, "results/scores/w4a8.parquet", "-p", *SMOKE).out
     by_hand = next(line for line in shown.splitlines() if " scripts/score.py " in line)
     subprocess.run(["bash", "-c", by_hand.removeprefix("Shell command: ")], cwd=run, check=True)
     assert score.read_bytes() == expected
@@ -185,8 +186,8 @@ def test_a_path_may_hold_anything_but_braces(tmp_path: Path) -> None:
     finish(run, "results/data/eval.csv", "results/config.json", "--configfile", "own.yaml")
     assert len(read_table(run / "results" / "data" / "eval.csv")) == 2
     assert read_json(run / "results" / "config.json")["corpus"]["path"] == f"{name}.csv"
-    planned = snakemake(run, "--configfile", "own.yaml", "-n")
-    assert planned.returncode == 0, planned.stderr
+    planned = dry_run(run, "--configfile", "own.yaml")
+    assert planned.code == 0, planned.err
     assert not (run / "hacked").exists()
 
 
