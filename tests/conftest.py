@@ -1,6 +1,7 @@
 """Fixtures shared by the tests."""
 
 import fcntl
+import gc
 import os
 import subprocess
 import sys
@@ -16,6 +17,11 @@ from hypothesis import settings
 from workflow_helpers import SMOKE, empty_run, finish
 
 REPOSITORY = Path(__file__).parents[1]
+
+# While all test modules are imported, Python goes through 800,000 objects for garbage that is not
+# there, again and again: until they are collected, it looks at young ones alone.
+USUAL = gc.get_threshold()
+gc.set_threshold(*USUAL[:2], 1000)
 
 # An example may take long on a busy machine. Tests that bound a time measure it themselves.
 settings.register_profile("radquant", deadline=None)
@@ -67,6 +73,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.path.stem in SLOW_FILES or fixtures & SLOW_FIXTURES:
             item.add_marker(pytest.mark.slow)
     items.sort(key=lambda item: PLACES.get(item.path.stem, len(TOGETHER)))
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.set_threshold(*USUAL)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -5,11 +5,9 @@ where a job takes five seconds most of a run is waiting.
 """
 
 from snakemake.cli import main
-from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
+from snakemake_executor_plugin_slurm import Executor
 
-RemoteExecutor.next_seconds_between_status_checks = property(
-    lambda self: 1, lambda self, seconds: None
-)
+Executor.next_seconds_between_status_checks = property(lambda self: 1, lambda self, seconds: None)
 
 if __name__ == "__main__":
     main()
