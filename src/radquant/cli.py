@@ -1,6 +1,5 @@
 """What every script shares: turning errors into one sentence, and progress on long work."""
 
-import gc
 import os
 import signal
 import sys
@@ -26,9 +25,6 @@ def run(main: Callable[[], None]) -> None:
     a patient's; RADQUANT_DEBUG=1 shows it.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    # While torch and transformers are imported, Python looks through all objects for garbage six
-    # times, finds none, and takes half a second. Young objects are looked through as before.
-    gc.set_threshold(*gc.get_threshold()[:2], 1000)
     try:
         main()
     except UserError as error:
