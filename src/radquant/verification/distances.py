@@ -54,22 +54,31 @@ FITTED = {
     8: Bounds(0.4, 0.1, 0.3, 0.2, 0.7, inf, 0.2),
     4: Bounds(1.0, 0.3, 0.8, 0.6, 1.3, inf, 0.6),
 }
-MOST_SHIFT, MOST_ROW_SHIFT, MOST_GROUP_SHIFT = 0.25, 0.6, 0.85
+MOST_SHIFT, MOST_ROW_SHIFT, MOST_GROUP_SHIFT = 0.25, 0.5, 0.85
 HALF_STEP = 0.6  # the rms that rounding alone leaves is below
 # Steps, and a share of a weight: rounding to nearest of scaled weights in 16 bits stays below.
 FAR, FAR_SHARE = 1.5, 0.1
 GROUP = 32
-# How far from 1 the part of a row along what it should be is, before the row counts as lost.
-MOST_ALONG = 0.5
+# How far from 1 the part of a row along what it should be is, before the row counts as lost; and
+# how many standard deviations of what chance makes of it.
+MOST_ALONG, MOST_BY_CHANCE = 0.5, 4
 # How much farther off than a lost one a row or column may be that is not lost. Those of GPTQ by
 # llm-compressor on SmolLM2 are 2.1 and 1.5 times as far.
 MORE_UNLESS_LOST = 3
+# How much smaller the ends of ranges may make a layer's weights than rounding does.
+MORE_IF_CUT = 1.9
 FEWEST_NEIGHBOURS = 4
 # Of the numbers around a weight: what makes their median a standard deviation, and the least.
 USUAL, LEAST_USUAL = 1.48, 0.15
-# In these units, by bits; GPTQ's words on SmolLM2 have at most 3.2, and of four weights 5.1. Words
-# with all bits flipped have 10 and more.
+# In these units, by bits; GPTQ's words on SmolLM2 have at most 3.2, and of four weights 5.2. Most
+# words with all bits flipped have 6 and more. Layers of few rows or columns, which tell less well
+# what is usual, have up to 6.9 where columns differ much in size.
 MOST_OF_WORD = {3: 6.0, 4: 6.0, 8: 12.0}
+FEW, MORE_OF_FEW = 256, 4 / 3
+# The share of weights that are off by more than a step, where GPTQ moved them.
+LEAST_MOVED = 1e-3
+# The standard deviation of what rounding to nearest leaves, in steps.
+ROUNDING = 0.29
 
 
 def bounds_of(bits: int, fitted: int | None = None) -> Bounds:
@@ -88,44 +97,46 @@ class Distance:
     name: str
     bits: int
     weights: float
-    size: float  # <W, A> / <A, A>
+    size: float  # <W, A> / <A, A>, without what the ends of ranges cut off
+    cut_size: float  # with that
     shift: float
     row_shift: float
     group_shift: float
     row: float
     column: float
     strays: int
-    word: float  # as `worst_word` measures it, where there are strays
+    moved: float  # the share of weights that are off by more than a step
+    word: float  # as `worst_word` measures it; less where there are few
 
 
 def distance(name: str, mine: Linear, aim: Tensor) -> Distance:
     """Measure a linear layer. aim: what its weights should be near to, [out, in] float32."""
     size = GROUP if aim.shape[1] % GROUP == 0 else aim.shape[1]
-    sums, largest = torch.zeros(3, dtype=torch.float64), torch.zeros(3)
-    columns = torch.zeros(2, aim.shape[1], dtype=torch.float64)
-    for part in blocks(mine, aim):
-        some_sums, some_largest, some_columns = measure(*part, size)
+    sums, largest = torch.zeros(5, dtype=torch.float64), torch.zeros(2)
+    columns, held = torch.zeros(2, aim.shape[1], dtype=torch.float64), torch.empty_like(aim)
+    for rows, part in zip(row_blocks(aim), blocks(mine, aim), strict=True):
+        some_sums, some_largest, some_columns, held[rows] = measure(*part, size)
         sums, columns = sums + some_sums, columns + some_columns
         largest = torch.maximum(largest, some_largest)
-    along, shift, strays = sums.tolist()
+    along, cut, shift, strays, moved = sums.tolist()
     error, squared = columns.sum(1).tolist()
-    word = 0.0
-    if strays:
-        held = torch.cat([held_in(*part, size) for part in blocks(mine, aim)])
-        word = worst_word(held, 32 // mine.bits if mine.bits in (4, 8) else 8)
-    row_shift, group_shift, row = largest.tolist()
+    group_shift, row = largest.tolist()
+    scatter = USUAL * medians(held.T, absolute=True)
+    run = 32 // mine.bits if mine.bits in (4, 8) else 8
     return Distance(
         name,
         mine.bits,
         (error / squared) ** 0.5 if squared else float(error > 0),
+        1 + (along + cut) / squared if squared else 1.0,
         1 + along / squared if squared else 1.0,
-        abs(shift) / len(aim),
-        row_shift,
+        abs(shift) / aim.numel(),
+        worst_shift(held, scatter),
         group_shift,
         row,
         worst_column(mine, aim, columns[0] > columns[1]),
         int(strays),
-        word,
+        moved / aim.numel(),
+        worst_word(held, scatter, run) if moved else 0.0,
     )
 
 
@@ -142,40 +153,34 @@ def of_weights(step: Tensor, width: int) -> Tensor:
     return step.clamp(min=torch.finfo(torch.float32).tiny)
 
 
-def measure(weight: Tensor, step: Tensor, aim: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Of some rows: sums of <W − A, A>, of the rows' shifts, and of strays, [3]; the largest shift
-    of a row and of a group, and `worst_row`, [3]; and the squared lengths of the columns of W − A
-    and of A, [2, in]. size: of groups."""
+def measure(
+    weight: Tensor, step: Tensor, aim: Tensor, size: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Of some rows: sums of <W − A, A>, of what ends of ranges take from it, of shifts, of strays
+    and of what was moved, [5]; the largest shift of a group, and `worst_row`, [2]; the squared
+    lengths of the columns of W − A and of A, [2, in]; and the steps without what ends of ranges cut
+    off, [rows, in]. size: of groups."""
     apart = weight - aim
     steps = apart / step
+    shift, row = steps.sum(), worst_row(apart, aim, rms(steps, 1))
     groups = steps.unflatten(1, (-1, size))
-    shifts = groups.mean(-1)
-    of_rows = shifts.mean(1)
     # What ends of ranges cut off, and strays, lie in groups where something is off by more.
     some = ~(groups.abs().amax(-1) <= 0.5)
     parts = [each.unflatten(1, (-1, size))[some] for each in (weight, step, aim, apart, steps)]
     weight_some, step_some, aim_some, apart_some, steps_some = parts
     outward = clipped(weight_some, apart_some, size)
-    shifts[some] = hold(steps_some, outward).mean(-1)
-    far = apart_some.abs() > FAR * step_some + FAR_SHARE * aim_some.abs()
-    strays = (far & ~outward).sum()
-    along = (apart * aim).sum()
-    row = worst_row(apart, aim, rms(steps, 1))
+    held = torch.where(outward, steps_some.clamp(-0.5, 0.5), steps_some)
+    cut = ((held - steps_some) * step_some * aim_some).sum()
+    beyond = apart_some.abs() - FAR_SHARE * aim_some.abs()
+    moved = (beyond > step_some) & ~outward
+    strays = moved & (beyond > FAR * step_some)
+    groups[some] = held
     return (
-        torch.stack([along, of_rows.sum(), strays]),
-        torch.tensor([of_rows.abs().amax(), shifts.abs().amax(), row]),
+        torch.stack([(apart * aim).sum(), cut, shift, strays.sum(), moved.sum()]),
+        torch.tensor([groups.mean(-1).abs().amax(), row]),
         torch.stack([apart.square().sum(0), aim.square().sum(0)]),
+        steps,
     )
-
-
-def hold(steps: Tensor, outward: Tensor) -> Tensor:
-    """Steps without what ends of ranges cut off."""
-    return torch.where(outward, steps.clamp(-0.5, 0.5), steps)
-
-
-def held_in(weight: Tensor, step: Tensor, aim: Tensor, size: int) -> Tensor:
-    apart = weight - aim
-    return hold(apart / step, clipped(weight, apart, size))
 
 
 def linear_checks(one: Distance, fitted: int | None = None) -> Iterator[Check]:
@@ -187,7 +192,10 @@ def linear_checks(one: Distance, fitted: int | None = None) -> Iterator[Check]:
 
     off = one.size - 1
     yield check(WEIGHTS, one.weights, bounds.weights)
-    yield check(SCALE, abs(off), bounds.larger if off > 0 else bounds.smaller)
+    if off > 0:
+        yield check(SCALE, off, bounds.larger)
+    else:
+        yield check(SCALE, max(-off, (1 - one.cut_size) / MORE_IF_CUT), bounds.smaller)
     yield check(ROWS, one.row, bounds.row)
     yield check(COLUMNS, one.column, bounds.column)
     if fitted is None:
@@ -214,7 +222,7 @@ def neighbour_checks(found: Sequence[Distance], fitted: int | None = None) -> It
             yield Check(f"{one.name}: {BESIDE}", measured, bound)
     if not found:
         return
-    if median(one.strays for one in found):
+    if median(one.strays for one in found) or median(one.moved for one in found) > LEAST_MOVED:
         for one in found:
             if one.bits in MOST_OF_WORD and fitted is None:
                 yield Check(f"{one.name}: {WORD}", one.word, MOST_OF_WORD[one.bits])
@@ -232,10 +240,14 @@ def lost(apart: Tensor, aim: Tensor, dim: int) -> Tensor:
     """Which rows (dim 1) or columns (dim 0) have not what they should be in them.
 
     What GPTQ adds to make good for others may be longer than a row, and leaves the row in the sum:
-    then the part of W along A is A. It is none of A in a row that belongs elsewhere.
+    then the part of W along A is A. It is none of A in a row that belongs elsewhere. In a row that
+    is small beside its steps, chance makes as much.
     """
-    along = (apart * aim).sum(dim) / aim.square().sum(dim).clamp(min=1e-30)
-    return along.abs() > MOST_ALONG
+    squares = aim.square().sum(dim, keepdim=True).clamp(min=1e-30)
+    along = (apart * aim).sum(dim, keepdim=True) / squares
+    chance = ((apart - along * aim) * aim).square().sum(dim).sqrt() / squares.squeeze(dim)
+    along = along.squeeze(dim).abs()
+    return (along > MOST_ALONG) & (along > MOST_BY_CHANCE * chance)
 
 
 def as_if_lost(sizes: Tensor, apart: Tensor, aim: Tensor, dim: int) -> Tensor:
@@ -266,18 +278,38 @@ def worst_column(mine: Linear, aim: Tensor, some: Tensor) -> float:
     return float(as_if_lost(rms(apart / step, 0), apart, aim, 0).amax())
 
 
-def worst_word(steps: Tensor, run: int) -> float:
+def worst_shift(steps: Tensor, scatter: Tensor) -> float:
+    """How far the weights of a row are moved to one side, at most, in steps.
+
+    A zero point that is off moves all of them. GPTQ moves some columns much more than others: so
+    the mean weighs each by how little its weights are scattered, and the median must say the same.
+    steps: [out, in]. scatter: of each column, [in].
+    """
+    weights = scatter.clamp(min=ROUNDING).square().reciprocal()
+    mean = steps @ weights / weights.sum()
+    worst = 0.0
+    for rows in mean.abs().argsort(descending=True).split(FEW):
+        if float(mean[rows[0]].abs()) <= worst:
+            break  # no row after these is moved farther
+        middle = medians(steps[rows])
+        same = mean[rows].sign() == middle.sign()
+        worst = max(worst, float((torch.minimum(mean[rows].abs(), middle.abs()) * same).amax()))
+    return worst
+
+
+def worst_word(steps: Tensor, scatter: Tensor, run: int) -> float:
     """How far the weights of a word lie from the original's, beside those around it.
 
     A word holds `run` neighbours of a row or of a column. GPTQ may move any of them far, and all of
     a column or of a row's group; more than half of a word, it moves as far as those around it.
-    steps: [out, in].
+    steps: [out, in]. scatter: of each column, [in].
     """
-    beside = steps.abs()
-    beside = beside / (USUAL * medians(beside.T)).clamp(min=LEAST_USUAL)
+    beside = steps.abs() / scatter.clamp(min=LEAST_USUAL)
     if steps.shape[1] % GROUP == 0:
         groups = beside.unflatten(1, (-1, GROUP))
         beside = (groups / (USUAL * medians(groups)[..., None]).clamp(min=1)).flatten(1)
+    if min(steps.shape) < FEW:
+        beside = beside / MORE_OF_FEW
     dims = [d for d in (0, 1) if steps.shape[d] % run == 0]
     words = [beside.unflatten(d, (-1, run)).movedim(d + 1, -1) for d in dims]
     found = [medians(each).max() for each in words]
