@@ -127,6 +127,8 @@ def test_memory_of_a_format_without_a_kernel_is_not_told(tmp_path: Path) -> None
     summary = summarize(collect(run, CONFIG))
     notes = cost_notes(summary)
     assert [note for note in notes if note.startswith("w4a16: there is no kernel here")]
+    kernels = next(note for note in notes if note.startswith("Engine and kernel"))
+    assert "; w4a16 transformers, none, as values; " in kernels
     assert [note for note in notes if "more than the original's" in note]
     row = summary["performance"]["systems"]["w4a16"]
     assert (row["weight_bytes"], row["ratios"]["weight_bytes"]) == (None, None)
