@@ -3,21 +3,27 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import pandas as pd
 import pytest
+import tiny_tools
 import torch
 from report_run import CONFIG, make_results
 from safetensors.torch import load_file, save_file
 from tiny_architectures import KNOWN, change_by_folding, tiny_model
 from tiny_models import store, tiny_llama, write_samples
+from tiny_tools import uneven_llama
 from transformers import LlamaForCausalLM
 
 from radquant.errors import UserError
 from radquant.families.inspection import architecture_of
-from radquant.files import read_json, write_json
+from radquant.files import read_json, write_json, write_table
 from radquant.packed.formats import Settings
+from radquant.packed.grid import QuantizedWeight
+from radquant.quantization.gptq import quantize_gptq
 from radquant.quantization.job import Job
 from radquant.quantization.quantizing import quantize
 from radquant.reporting.collect import collect
@@ -25,8 +31,9 @@ from radquant.reporting.method_sections import quantization_section
 from radquant.reporting.summary import summarize
 from radquant.settings.recipe import Recipe
 from radquant.verification.checkpoints import record_of, verify_weights
-from radquant.verification.folding import with_every_source
-from radquant.verification.reading import bits_of_type, used_bits
+from radquant.verification.distances import MOST_ROW_SHIFT, distance
+from radquant.verification.folding import relative_error, which_factor, with_every_source
+from radquant.verification.reading import Linear, bits_of_type, used_bits
 from radquant.verification.selftest import Check
 
 LAYER = "model.layers.1"
@@ -191,6 +198,75 @@ def test_a_damaged_one_of_two_layers_that_share_scales(
     for number, change in enumerate((nibbles, doubled)):
         copy = changed(scaled, tmp_path / str(number), partial(change, name=name))
         assert broken(copy, original) == {name}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("--bits", "3", "--desc-act"), ("--bits", "4"), ("--bits", "8", "--symmetric")],
+    ids=["3", "4", "8"],
+)
+def test_weights_that_make_good_for_others_are_sound(
+    tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    """Fewer tokens than channels leave directions in which GPTQ may move weights anywhere."""
+    whole = uneven_llama(tmp_path / "o")
+    samples = str(tiny_tools.write_samples(tmp_path))
+    made = store(whole, tmp_path / "c", "--method", "gptq", "--calibration", samples, *options)
+    assert not broken(made, whole)
+
+
+def test_three_bits_on_eight_tokens_are_no_rounding_to_nearest(
+    original: Path, tmp_path: Path
+) -> None:
+    """Few weights are moved then, and some of them far."""
+    samples = pd.DataFrame({"input_ids": [[5, 9, 4, 11, 7, 16, 3, 12]]})
+    write_table(tmp_path / "samples.parquet", samples)
+    options = ("--method", "gptq", "--bits", "3", "--desc-act")
+    calibration = ("--calibration", str(tmp_path / "samples.parquet"))
+    assert not broken(store(original, tmp_path / "c", *options, *calibration), original)
+
+
+def gptq_layer() -> tuple[torch.Tensor, QuantizedWeight]:
+    """A layer, and what GPTQ makes of it for inputs of fewer tokens than channels."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(96, 256, generator=generator)
+    weight *= torch.randn(256, generator=generator).exp()
+    inputs = torch.randn(100, 256, generator=generator)
+    inputs *= torch.randn(256, generator=generator).exp()
+    recipe = Recipe(method="gptq", bits=4, group_size=32)
+    return weight, quantize_gptq(weight, inputs.T @ inputs, recipe)
+
+
+def test_zero_points_of_a_row_that_are_off_under_gptq() -> None:
+    """Among columns that differ much in size, and that it moves by steps."""
+    weight, made = gptq_layer()
+    step = made.scales.float().repeat_interleave(32, 1)
+    for off, shifted in ((0, False), (1, True)):
+        zeros = made.zeros.clone()
+        zeros[7] += off
+        damaged = Linear(replace(made, zeros=zeros).dequantize(), step, 4)
+        one = distance("model.layers.0.q", damaged, weight)
+        assert (one.row_shift > MOST_ROW_SHIFT) == shifted
+
+
+@pytest.mark.parametrize("damaged", [0, 1])
+def test_the_middle_of_factors_tells_which_of_two_layers_is_damaged(damaged: int) -> None:
+    """Their mean does not: in a layer with many large scales it is far from other layers'."""
+    generator = torch.Generator().manual_seed(0)
+    rows, columns = torch.randn(2, 64, 64, generator=generator)
+    factor = torch.linspace(-1, 1, 64).add(1).sqrt().mul(2).sub(2**0.5).exp()  # of AWQ's range
+    assert float(factor.log().mean()) > 0.2
+    sizes = [2.0 if each == damaged else 1.0 for each in range(2)]
+    found, agreeing = which_factor(
+        factor * sizes[0],
+        factor / sizes[1],
+        lambda each: relative_error(rows * factor[:, None] * sizes[0], rows * each[:, None]),
+        lambda each: relative_error(columns / factor * sizes[1], columns / each),
+        1.0,
+        0.0,
+    )
+    assert not agreeing
+    assert torch.equal(found, factor)
 
 
 @pytest.mark.parametrize(

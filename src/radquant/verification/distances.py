@@ -53,22 +53,31 @@ FITTED = {
     8: Bounds(0.4, 0.1, 0.3, 0.2, 0.7, inf, 0.2),
     4: Bounds(1.0, 0.3, 0.8, 0.6, 1.3, inf, 0.6),
 }
-MOST_SHIFT, MOST_ROW_SHIFT, MOST_GROUP_SHIFT = 0.25, 0.6, 0.85
+MOST_SHIFT, MOST_ROW_SHIFT, MOST_GROUP_SHIFT = 0.25, 0.5, 0.85
 HALF_STEP = 0.6  # the rms that rounding alone leaves is below
 # Steps, and a share of a weight: rounding to nearest of scaled weights in 16 bits stays below.
 FAR, FAR_SHARE = 1.5, 0.1
 GROUP = 32
-# How far from 1 the part of a row along what it should be is, before the row counts as lost.
-MOST_ALONG = 0.5
+# How far from 1 the part of a row along what it should be is, before the row counts as lost; and
+# how many standard deviations of what chance makes of it.
+MOST_ALONG, MOST_BY_CHANCE = 0.5, 4
 # How much farther off than a lost one a row or column may be that is not lost. Those of GPTQ by
 # llm-compressor on SmolLM2 are 2.1 and 1.5 times as far.
 MORE_UNLESS_LOST = 3
+# How much smaller the ends of ranges may make a layer's weights than rounding does.
+MORE_IF_CUT = 1.9
 FEWEST_NEIGHBOURS = 4
 # Of the numbers around a weight: what makes their median a standard deviation, and the least.
 USUAL, LEAST_USUAL = 1.48, 0.15
-# In these units, by bits; GPTQ's words on SmolLM2 have at most 3.2, and of four weights 5.1. Words
-# with all bits flipped have 10 and more.
+# In these units, by bits; GPTQ's words on SmolLM2 have at most 3.2, and of four weights 5.2. Most
+# words with all bits flipped have 6 and more. Layers of few rows or columns, which tell less well
+# what is usual, have up to 6.9 where columns differ much in size.
 MOST_OF_WORD = {3: 6.0, 4: 6.0, 8: 12.0}
+FEW, MORE_OF_FEW = 256, 4 / 3
+# The share of weights that are off by more than a step, where GPTQ moved them.
+LEAST_MOVED = 1e-3
+# The standard deviation of what rounding to nearest leaves, in steps.
+ROUNDING = 0.29
 
 
 def bounds_of(bits: int, fitted: int | None = None) -> Bounds:
@@ -87,14 +96,16 @@ class Distance:
     name: str
     bits: int
     weights: float
-    size: float  # <W, A> / <A, A>
+    size: float  # <W, A> / <A, A>, without what the ends of ranges cut off
+    cut_size: float  # with that
     shift: float
     row_shift: float
     group_shift: float
     row: float
     column: float
     strays: int
-    word: float  # as `worst_word` measures it, where there are strays
+    moved: float  # the share of weights that are off by more than a step
+    word: float  # as `worst_word` measures it; less where there are few
 
 
 def distance(name: str, mine: Linear, aim: Tensor) -> Distance:
@@ -106,20 +117,25 @@ def distance(name: str, mine: Linear, aim: Tensor) -> Distance:
     squared = float(aim.square().sum())
     outward = clipped(weight, apart, size)
     held = torch.where(outward, steps.clamp(-0.5, 0.5), steps)
-    far = apart.abs() > FAR * step + FAR_SHARE * aim.abs()
-    strays = int((far & ~outward).sum())
+    beyond = apart.abs() - FAR_SHARE * aim.abs()
+    scatter = USUAL * held.abs().median(0).values
+    moved = (beyond > step) & ~outward
     return Distance(
         name,
         mine.bits,
         (float(apart.square().sum()) / squared) ** 0.5 if squared else float(apart.any()),
+        1 + float((held * step * aim).sum()) / squared if squared else 1.0,
         float((weight * aim).sum()) / squared if squared else 1.0,
         abs(float(steps.mean())),
-        float(steps.mean(1).abs().max()),
+        float(shifts(held, scatter).amax()),
         float(held.unflatten(1, (-1, size)).mean(-1).abs().max()),
         worst_row(apart, aim, rms(steps, 1)),
         worst_column(apart, aim, steps),
-        strays,
-        worst_word(held, 32 // mine.bits if mine.bits in (4, 8) else 8) if strays else 0.0,
+        int((moved & (beyond > FAR * step)).sum()),
+        float(moved.sum()) / steps.numel(),
+        worst_word(held, scatter, 32 // mine.bits if mine.bits in (4, 8) else 8)
+        if moved.any()
+        else 0.0,
     )
 
 
@@ -132,7 +148,10 @@ def linear_checks(one: Distance, fitted: int | None = None) -> Iterator[Check]:
 
     off = one.size - 1
     yield check(WEIGHTS, one.weights, bounds.weights)
-    yield check(SCALE, abs(off), bounds.larger if off > 0 else bounds.smaller)
+    if off > 0:
+        yield check(SCALE, off, bounds.larger)
+    else:
+        yield check(SCALE, max(-off, (1 - one.cut_size) / MORE_IF_CUT), bounds.smaller)
     yield check(ROWS, one.row, bounds.row)
     yield check(COLUMNS, one.column, bounds.column)
     if fitted is None:
@@ -159,7 +178,7 @@ def neighbour_checks(found: Sequence[Distance], fitted: int | None = None) -> It
             yield Check(f"{one.name}: {BESIDE}", measured, bound)
     if not found:
         return
-    if median(one.strays for one in found):
+    if median(one.strays for one in found) or median(one.moved for one in found) > LEAST_MOVED:
         for one in found:
             if one.bits in MOST_OF_WORD and fitted is None:
                 yield Check(f"{one.name}: {WORD}", one.word, MOST_OF_WORD[one.bits])
@@ -177,10 +196,14 @@ def lost(apart: Tensor, aim: Tensor, dim: int) -> Tensor:
     """Which rows (dim 1) or columns (dim 0) have not what they should be in them.
 
     What GPTQ adds to make good for others may be longer than a row, and leaves the row in the sum:
-    then the part of W along A is A. It is none of A in a row that belongs elsewhere.
+    then the part of W along A is A. It is none of A in a row that belongs elsewhere. In a row that
+    is small beside its steps, chance makes as much.
     """
-    along = (apart * aim).sum(dim) / aim.square().sum(dim).clamp(min=1e-30)
-    return along.abs() > MOST_ALONG
+    squares = aim.square().sum(dim, keepdim=True).clamp(min=1e-30)
+    along = (apart * aim).sum(dim, keepdim=True) / squares
+    chance = ((apart - along * aim) * aim).square().sum(dim).sqrt() / squares.squeeze(dim)
+    along = along.squeeze(dim).abs()
+    return (along > MOST_ALONG) & (along > MOST_BY_CHANCE * chance)
 
 
 def as_if_lost(sizes: Tensor, apart: Tensor, aim: Tensor, dim: int) -> Tensor:
@@ -201,18 +224,31 @@ def worst_column(apart: Tensor, aim: Tensor, steps: Tensor) -> float:
     return float(sizes.amax()) if len(sizes) else 0.0
 
 
-def worst_word(steps: Tensor, run: int) -> float:
+def shifts(steps: Tensor, scatter: Tensor) -> Tensor:
+    """How far the weights of each row are moved to one side, [out], in steps.
+
+    A zero point that is off moves all of them. GPTQ moves some columns much more than others: so
+    the mean weighs each by how little its weights are scattered, and the median must say the same.
+    steps: [out, in]. scatter: of each column, [in].
+    """
+    weights = scatter.clamp(min=ROUNDING).square().reciprocal()
+    mean, middle = steps @ weights / weights.sum(), steps.median(1).values
+    return torch.minimum(mean.abs(), middle.abs()) * (mean.sign() == middle.sign())
+
+
+def worst_word(steps: Tensor, scatter: Tensor, run: int) -> float:
     """How far the weights of a word lie from the original's, beside those around it.
 
     A word holds `run` neighbours of a row or of a column. GPTQ may move any of them far, and all of
     a column or of a row's group; more than half of a word, it moves as far as those around it.
-    steps: [out, in].
+    steps: [out, in]. scatter: of each column, [in].
     """
-    beside = steps.abs()
-    beside = beside / (USUAL * beside.median(0).values).clamp(min=LEAST_USUAL)
+    beside = steps.abs() / scatter.clamp(min=LEAST_USUAL)
     if steps.shape[1] % GROUP == 0:
         groups = beside.unflatten(1, (-1, GROUP))
         beside = (groups / (USUAL * groups.median(-1, True).values).clamp(min=1)).flatten(1)
+    if min(steps.shape) < FEW:
+        beside = beside / MORE_OF_FEW
     dims = [d for d in (0, 1) if steps.shape[d] % run == 0]
     found = [beside.unflatten(d, (-1, run)).median(d + 1).values.max() for d in dims]
     return max(map(float, found), default=0.0)

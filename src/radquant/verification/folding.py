@@ -42,8 +42,8 @@ class Moved:
 
     columns: dict[str, Tensor] = field(default_factory=dict)  # [in]
     rows: dict[str, Tensor] = field(default_factory=dict)  # [out]
-    # Of factors that both layers agree on, the mean logarithm, by the layer with the rows; and
-    # those of layers that do not agree.
+    # Of factors that both layers agree on, the `middle`, by the layer with the rows; and those of
+    # layers that do not agree.
     usual: dict[str, float] = field(default_factory=dict)
     contradicting: set[str] = field(default_factory=set)
 
@@ -165,7 +165,7 @@ def find_in_rows(
         moved.contradicting.add(source.linear)
     if factor is not None:
         if agreeing:
-            moved.usual[source.linear] = float(factor.log().mean())
+            moved.usual[source.linear] = middle(factor)
         whole = torch.ones(len(weights[source.linear]), device=factor.device)
         whole[rows] = factor
         moved.rows[source.linear] = whole
@@ -183,8 +183,8 @@ def which_factor(
     """The factor that was moved from rows to columns, [channels], or None; whether both agree.
 
     by_rows, by_columns: as each of the two layers has it. of_made, of_read: how far the layer is
-    off with a factor. others: the size of the layers beside the one with the rows. usual: the mean
-    logarithm of other decoder layers' factors. Where the two contradict each other, one is damaged:
+    off with a factor. others: the size of the layers beside the one with the rows. usual: the
+    `middle` of other decoder layers' factors. Where the two contradict each other, one is damaged:
     the one that no factor explains, or else the one that is further from the usual.
     """
     ones = torch.ones_like(by_rows)
@@ -210,7 +210,17 @@ def which_factor(
         return by_rows, True
     if abs(rows - math.log(max(others, 1e-30)) - columns) <= AGREEING:
         return by_columns, False  # all that reads the norm is off by the same
-    return (by_rows if abs(rows - usual) <= abs(columns - usual) else by_columns), False
+    far = [abs(middle(each) - usual) for each in (by_rows, by_columns)]
+    return (by_rows if far[0] <= far[1] else by_columns), False
+
+
+def middle(factor: Tensor) -> float:
+    """Of the largest and the smallest logarithm of positive factors.
+
+    AWQ divides its scales by the root of their largest times their smallest: then it is 0, while
+    the mean differs from layer to layer.
+    """
+    return float((factor.amax() * factor.amin()).log()) / 2
 
 
 def factors_of_channels(
