@@ -128,6 +128,8 @@ def test_memory_of_a_format_without_a_kernel_is_not_told(tmp_path: Path) -> None
     notes = cost_notes(summary)
     told = next(note for note in notes if note.startswith("w4a16: there is no kernel here"))
     assert "as exactly the values that they stand for: quality" in told
+    kernels = next(note for note in notes if note.startswith("Engine and kernel"))
+    assert "; w4a16 transformers, none, as values; " in kernels
     summary["machine"]["dtype"] = "bfloat16"
     told = next(note for note in cost_notes(summary) if note.startswith("w4a16: there is no"))
     assert "as the values that they stand for, rounded to bfloat16: quality" in told

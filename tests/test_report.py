@@ -3,6 +3,8 @@
 import json
 import re
 
+import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from reading import read_jsonl
@@ -19,7 +21,7 @@ from radquant.files import read_json, read_table, write_jsonl
 from radquant.reporting import formatting
 from radquant.reporting.changes_section import example_texts
 from radquant.reporting.collect import collect
-from radquant.reporting.figures import write_figures
+from radquant.reporting.figures import STYLE, WIDTH, add_legend, legend_height, look, write_figures
 from radquant.reporting.markdown import render
 from radquant.reporting.summary import summarize
 from radquant.scoring.agreement import AGREEMENT
@@ -212,6 +214,25 @@ def test_equal_results_give_equal_quality_and_figures(finished, summary, tmp_pat
     write_figures(again, tmp_path / "two")
     for path in (tmp_path / "one").iterdir():
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
+
+
+def test_a_legend_of_many_precisions_is_whole_and_covers_nothing():
+    names = ["original", *(f"q4_k_m-llama.cpp-{number}" for number in range(13))]
+    with matplotlib.rc_context(STYLE):
+        figure, axis = plt.subplots(figsize=(WIDTH, 2 + legend_height(names)))
+        for name in names:
+            axis.bar([0], [1], label=name)
+        add_legend(figure, axis, names)
+        figure.draw_without_rendering()
+        legend = figure.legends[0].get_window_extent()
+        panel = axis.get_tightbbox()
+    plt.close(figure)
+    assert figure.bbox.x0 <= legend.x0
+    assert legend.x1 <= figure.bbox.x1
+    assert legend.y1 <= figure.bbox.y1
+    assert panel.y1 <= legend.y0
+    assert len({look(index)[:2] for index in range(14)}) == 14
+    assert len({look(index)[::2] for index in range(14)}) == 14
 
 
 def test_other_speeds_leave_quality_alone(results, summary):

@@ -3,11 +3,13 @@
 import json
 import os
 import re
+import shlex
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from workflow_helpers import (
     REPOSITORY,
     SMOKE,
@@ -20,6 +22,9 @@ from workflow_helpers import (
 )
 
 import radquant.code
+from radquant.files import write_json
+from radquant.reporting.method_sections import REPRODUCE
+from radquant.settings.configuration import resolve
 
 OUTPUTS = {"generate": 6, "annotate": 6, "score": 5}  # 3 precisions of 2 shards, 2 baselines
 NEVER = ["fetch_model", "fetch_corpus", "clean"]
@@ -354,3 +359,17 @@ def test_the_readme_shows_the_workflows_graph(tmp_path: Path) -> None:
     assert shown
     assert drawn.returncode == 0
     assert arrows(shown[1]) == arrows(drawn.stdout)
+
+
+def test_the_command_of_a_report_runs_in_the_runs_folder(tmp_path: Path) -> None:
+    """Which need not be the code's."""
+    config = yaml.safe_load((REPOSITORY / SMOKE[1]).read_text(encoding="utf-8"))
+    for part in ("generation", "calibration"):
+        prompt = resolve(config).model_dump()[part]["prompt"]
+        config.setdefault(part, {})["prompt"] = str(REPOSITORY / prompt)
+    (tmp_path / "results").mkdir()
+    write_json(tmp_path / "results" / "config.json", config)
+    program, *words = shlex.split(REPRODUCE.replace("RADQUANT", str(REPOSITORY)))
+    planned = dry_run(tmp_path, *words)
+    assert (program, planned.code) == ("snakemake", 0), planned.out + planned.err
+    assert planned.jobs["report"] == 1

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from radquant.reporting import words
 from radquant.reporting.encoding import encoding_notes
 from radquant.reporting.formatting import (
     DASH,
@@ -162,7 +163,7 @@ def _busy_notes(speed: Mapping[str, Any], timed: Mapping[str, Any]) -> list[str]
 
 def _engines_and_kernels(systems: Mapping[str, Any]) -> str:
     """'Engine and kernel for packed weights: original transformers, none; …'."""
-    each = [f"{escape(name)} {row['engine']}, {row['kernel']}" for name, row in systems.items()]
+    each = [f"{escape(name)} {row['engine']}, {words.kernel(row)}" for name, row in systems.items()]
     return f"Engine and kernel for packed weights: {'; '.join(each)}."
 
 
@@ -253,7 +254,7 @@ def generation_notes(summary: Summary) -> list[str]:
         _engines_and_kernels(systems),
         "Loading is left out. Shards may have run side by side, and other jobs beside them.",
     ]
-    if any(row["kernel"] == "reference" for row in systems.values()):
+    if any(words.kernel(row) == "reference" for row in systems.values()):
         notes.append(
             "The kernel *reference* unpacks the weights for every use. A dedicated kernel would be "
             "faster."
@@ -261,7 +262,8 @@ def generation_notes(summary: Summary) -> list[str]:
     if any(row["simulated"] for row in systems.values()):
         notes.append(
             "*Simulated*: what is rounded at run time is rounded to its grid and computed with as "
-            "before, at extra cost. Its quality is meant; it has no speed."
+            "before, at extra cost; weights without a kernel here are computed with as their "
+            "values. Quality is meant; there is no speed."
         )
     for name, row in systems.items():
         if row["too_large_batches"]:

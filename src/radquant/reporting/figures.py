@@ -1,5 +1,6 @@
 """The report's figures as SVG, drawn from the summary alone; equal summaries give equal files."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,9 @@ STYLE = {
 # Okabe and Ito's colours, told apart by colour-blind readers; the marker repeats the distinction.
 COLOURS = ["#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
+HATCHES = ["", "////", "....", "xxxx"]  # of bars, where colours come round again
+WIDTH = 9.5  # inches, of every figure
+ENTRY, CHARACTER, LINE = 0.6, 0.09, 0.22  # inches, of a legend: a key and a letter's width, a line
 GREY = "#767676"
 MOST_FLIPPED = 12  # findings in the figure; summary.json has all
 
@@ -82,7 +86,7 @@ def difference_figure(quality: Mapping[str, Any]) -> Figure:
     """Draw a forest plot: one panel for each level of F1, one line for each precision."""
     names = [name for name in quality["precisions"] if name != ORIGINAL]
     with matplotlib.rc_context(STYLE):
-        size = (9.5, 1.7 + 0.4 * len(names))
+        size = (WIDTH, 1.7 + 0.4 * len(names))
         shared = {"sharex": True, "sharey": True, "squeeze": False}
         figure, (axes,) = plt.subplots(1, len(levels()), figsize=size, **shared)
         for axis, level in zip(axes, levels(), strict=True):
@@ -106,7 +110,7 @@ def likelihood_figure(quality: Mapping[str, Any]) -> Figure:
     names = [name for name in quality["precisions"] if name != ORIGINAL]
     rows = [quality["likelihood_differences"][name] for name in names]
     with matplotlib.rc_context(STYLE):
-        figure, axis = plt.subplots(figsize=(9.5, 1.6 + 0.35 * len(names)))
+        figure, axis = plt.subplots(figsize=(WIDTH, 1.6 + 0.35 * len(names)))
         _forest(axis, rows, names)
         for y, row in enumerate(rows):
             axis.annotate(
@@ -140,7 +144,7 @@ def _forest(axis: Axes, rows: Sequence[Mapping[str, Any]], names: Sequence[str])
     """Draw one mean with its interval per row, the first row on top."""
     axis.axvline(0, color=GREY, linewidth=1)
     for y, row in enumerate(rows):
-        colour, marker = _look(y + 1)
+        colour, marker, _ = look(y + 1)
         low, high = row["interval"]["low"], row["interval"]["high"]
         axis.plot([low, high], [y, y], color=colour, linewidth=2, solid_capstyle="butt")
         axis.plot(row["mean"], y, marker=marker, color=colour, markersize=7)
@@ -157,7 +161,9 @@ def tradeoff_figure(summary: Mapping[str, Any]) -> Figure:
     systems, seconds = performance["systems"], _seconds(performance)
     with matplotlib.rc_context(STYLE):
         panels = 2 if seconds else 1
-        shared: dict[str, Any] = {"figsize": (9.5, 3.9), "sharey": True, "squeeze": False}
+        names = [*quality["precisions"], *BASELINES]
+        size = (WIDTH, 3.4 + legend_height(names))
+        shared: dict[str, Any] = {"figsize": size, "sharey": True, "squeeze": False}
         figure, (axes,) = plt.subplots(1, panels, **shared)
         # Of a format without a kernel here, memory says nothing.
         known = all(systems[name]["weight_bytes"] for name in quality["precisions"])
@@ -169,10 +175,27 @@ def tradeoff_figure(summary: Mapping[str, Any]) -> Figure:
         if seconds:
             _scatter(axes[1], seconds, quality)
             axes[1].set_xlabel("seconds per report, as timed (left is faster)")
-        handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="upper center", ncols=4, frameon=False)
-        figure.tight_layout(rect=(0, 0, 1, 0.88))
+        add_legend(figure, axes[0], names)
     return figure
+
+
+def columns_of(names: Sequence[str]) -> int:
+    """How many entries of a legend stand in one line."""
+    return min(len(names), max(1, int(WIDTH / (ENTRY + CHARACTER * max(map(len, names))))))
+
+
+def legend_height(names: Sequence[str]) -> float:
+    """Of a legend of `names`, inches."""
+    return LINE * math.ceil(len(names) / columns_of(names)) + 0.1
+
+
+def add_legend(figure: Figure, axis: Axes, names: Sequence[str]) -> None:
+    """Lay out `figure` with a legend of `names`, which `axis` has as labels, above all panels."""
+    handles, labels = axis.get_legend_handles_labels()
+    found = dict(zip(labels, handles, strict=True))
+    keys = [found[name] for name in names]
+    figure.legend(keys, names, loc="upper center", ncols=columns_of(names), frameon=False)
+    figure.tight_layout(rect=(0, 0, 1, 1 - legend_height(names) / figure.get_figheight()))
 
 
 def _seconds(performance: Mapping[str, Any]) -> dict[str, float]:
@@ -206,13 +229,15 @@ def flips_figure(quality: Mapping[str, Any]) -> Figure:
     rows = [quality["findings"]["by_finding"][finding]["flips"] for finding in findings]
     height = 0.8 / len(names)
     with matplotlib.rc_context(STYLE):
-        figure, axis = plt.subplots(figsize=(9.5, 1.5 + 0.11 * len(findings) * (len(names) + 1)))
+        bars = 1.2 + 0.11 * len(findings) * (len(names) + 1)
+        figure, axis = plt.subplots(figsize=(WIDTH, bars + legend_height(names)))
         for index, name in enumerate(names):
-            colour, _ = _look(index + 1)
+            colour, _, hatch = look(index + 1)
+            drawn = {"color": colour, "hatch": hatch, "edgecolor": "white", "linewidth": 0}
             places = [y + (index - (len(names) - 1) / 2) * height for y in range(len(findings))]
             for kinds, sign, label in ((LOSING, -1, name), (ADDING, 1, None)):
                 counts = [sign * sum(row[name][kind] for kind in kinds) for row in rows]
-                axis.barh(places, counts, height * 0.9, color=colour, label=label)
+                axis.barh(places, counts, height * 0.9, label=label, **drawn)
         axis.axvline(0, color=GREY, linewidth=1)
         most = max(1, *(abs(edge) for edge in axis.get_xlim()))
         axis.set_xlim(-most, most)
@@ -224,8 +249,7 @@ def flips_figure(quality: Mapping[str, Any]) -> Figure:
         axis.set_xlabel("◄ lost or denied     reports     added (invented or asserted) ►")
         axis.grid(axis="x", color="#EEEEEE", linewidth=0.8)
         axis.set_axisbelow(True)
-        figure.legend(loc="upper center", ncols=max(1, len(names)), frameon=False)
-        figure.tight_layout(rect=(0, 0, 1, 0.94))
+        add_legend(figure, axis, names)
     return figure
 
 
@@ -247,7 +271,7 @@ def _scatter(axis: Axes, positions: Mapping[str, float], quality: Mapping[str, A
     primary = quality["settings"]["primary"]
     for name, x in positions.items():
         row = quality["systems"][name]
-        colour, marker = _look(quality["precisions"].index(name))
+        colour, marker, _ = look(quality["precisions"].index(name))
         ends = row[f"{primary}_interval"]
         axis.plot([x, x], [ends["low"], ends["high"]], color=colour, alpha=0.5, linewidth=2)
         axis.plot(x, row[primary], marker, color=colour, markersize=8, label=name)
@@ -259,5 +283,7 @@ def _scatter(axis: Axes, positions: Mapping[str, float], quality: Mapping[str, A
     axis.set_axisbelow(True)
 
 
-def _look(index: int) -> tuple[str, str]:
-    return COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+def look(index: int) -> tuple[str, str, str]:
+    """Colour, marker and hatch; a colour that comes round again has others of both."""
+    again, place = divmod(index, len(COLOURS))
+    return COLOURS[place], MARKERS[(place + again) % len(MARKERS)], HATCHES[again % len(HATCHES)]

@@ -5,6 +5,7 @@ from typing import Any
 
 import yaml
 
+from radquant.model_files import GGUF
 from radquant.reporting import words
 from radquant.reporting.formatting import (
     DASH,
@@ -23,6 +24,14 @@ from radquant.settings.run import ORIGINAL
 
 Summary = Mapping[str, Any]
 SHOWN_BROKEN = 5  # checks of a checkpoint, of those that do not hold
+REPRODUCE = (
+    "snakemake --snakefile RADQUANT/Snakefile --cores 1 --configfile results/config.json "
+    "-- results/report.md"
+)
+WITH_SCALES = (
+    " Bits of a GGUF file without a recipe are what a weight takes with its scales; all others are "
+    "those of a number alone."
+)
 
 
 def data_section(summary: Summary) -> str:
@@ -130,10 +139,15 @@ def quantization_section(summary: Summary) -> str:
     lead = prose(
         "Errors are relative to the norm of the layer's weights, or of its outputs on the "
         "calibration texts: median of the layers, and the largest."
+        + (WITH_SCALES if any(map(_is_gguf_of_others, summary["quantization"].values())) else "")
     )
     shown = table(*without_absent(header, rows), left=2)
     parts = ["## Quantization", shown, lead, bullets(*notes)]
     return "\n\n".join([*parts, "How each precision computes:", _layer_table(summary)])
+
+
+def _is_gguf_of_others(record: Mapping[str, Any]) -> bool:
+    return record["recipe"] is None and record["format"] == GGUF
 
 
 def _verified(name: str, found: Mapping[str, Any] | None) -> list[str]:
@@ -209,7 +223,7 @@ def _layer_table(summary: Summary) -> str:
                 words.kv_cache(row["kv_cache"]),
                 words.lm_head(row["lm_head"]),
                 _tokens(row["stored_prefix_tokens"]),
-                row["kernel"],
+                words.kernel(row),
             ]
         )
     return table(*without_absent(header, rows), left=2)
@@ -241,7 +255,11 @@ def reproduction_section(summary: Summary) -> str:
     return "\n\n".join(
         [
             "## How to reproduce",
-            "```sh\nsnakemake --cores 1 --configfile results/config.json -- results/report.md\n```",
+            f"```sh\n{REPRODUCE}\n```",
+            prose(
+                "Run this in the folder that holds the run's `results`. RADQUANT stands for the "
+                "folder of the program's code, which may be the same: then it is `.`"
+            ),
             bullets(*facts),
             "<details><summary>sha256 of all that the run was made from</summary>",
             table(["what", "sha256"], _hashes(summary), left=2),

@@ -285,7 +285,7 @@ def findings_unread(quality: Quality, name: str) -> bool:
 def _out_of(hits: int, total: int) -> str:
     """'both of the 2 reports': a share whose denominator cannot be overlooked."""
     if total == 1:
-        return "the only report" if hits else "none of the 1 report"
+        return "the only report" if hits else "0 of 1 report"
     if not hits:
         return f"none of the {total:,} reports"
     if hits == total:

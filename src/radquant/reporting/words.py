@@ -57,6 +57,11 @@ def _form(settings: Settings) -> list[str]:
     return ["symmetric" if settings["symmetric"] else "asymmetric"]
 
 
+def kernel(row: Settings) -> str:
+    """The kernel for packed weights; of what is computed with as values there is none."""
+    return "none, as values" if row.get("value_layers") else str(row["kernel"])
+
+
 def stored(record: Settings) -> Settings:
     """Of a checkpoint's summary, the values that say how its weights are stored.
 
