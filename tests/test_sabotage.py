@@ -262,7 +262,7 @@ def test_the_middle_of_factors_tells_which_of_two_layers_is_damaged(damaged: int
         factor / sizes[1],
         lambda each: relative_error(rows * factor[:, None] * sizes[0], rows * each[:, None]),
         lambda each: relative_error(columns / factor * sizes[1], columns / each),
-        1.0,
+        lambda: 1.0,
         0.0,
     )
     assert not agreeing
