@@ -25,9 +25,9 @@ from radquant.packed.linear import PackedLinear
 from radquant.quantization import hidden_states, sensitivity
 from radquant.quantization.mixing import Unit, allocate
 from radquant.quantization.original_model import open_original
+from radquant.settings.checkpoint import Checkpoint
 from radquant.settings.options import words
 from radquant.settings.recipe import (
-    Checkpoint,
     Recipe,
     bits_in_words,
     candidates,

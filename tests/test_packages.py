@@ -53,6 +53,7 @@ TOOLS = {
     *("autoawq", "gptqmodel", "llmcompressor", "radgraph", "vllm"),
     *("bert-score", "crimson-score", "cxrfescore", "f1chexbert", "radeval", "ratescore"),
     "datasets",  # of llm-compressor's environment
+    "torchvision",  # vLLM brings it, and its models with images import it
     "loguru",  # of ratescore's environment, whose logger is silenced
 }
 # benchmarks/lexicon.py reads it out of its wheel: installed, it would ask for another torch.
