@@ -73,7 +73,7 @@ def unpacked(directory, target):
     """Unpack the tiny archive as its users do by hand, into `target`/radgraph-xl."""
     model = target / "radgraph-xl"
     with tarfile.open(directory / "radgraph-xl.tar.gz") as archive:
-        archive.extractall(model, filter="data")
+        archive.extractall(model)  # made here
     shutil.copytree(directory / "tiny-encoder", target / "tiny-encoder")
     return model
 

@@ -5,9 +5,11 @@ import contextlib
 import gzip
 import lzma
 import os
+import shutil
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, cast
 
 from radquant.errors import UserError
@@ -64,3 +66,27 @@ def open_tar(file: BinaryIO, name: str) -> Iterator[tarfile.TarFile]:
     bounded = cast(BinaryIO, _Bounded(unpacked, limit, name))
     with tarfile.open(fileobj=bounded, mode="r:") as tar:
         yield tar
+
+
+class UnfitMemberError(tarfile.TarError):
+    """A member of a tar that is neither a folder nor a file below the tar's own."""
+
+
+def unpack_files(tar: tarfile.TarFile, folder: Path) -> None:
+    """Write the files of `tar` below `folder`, with none of their owners, modes and times.
+
+    Python's own filter for this came with 3.11.4, and Debian 12 has 3.11.2. Raises
+    UnfitMemberError for links, devices and what would lie outside of `folder`.
+    """
+    for member in tar:
+        name = PurePosixPath(member.name)
+        content = tar.extractfile(member) if member.isfile() else None
+        if name.is_absolute() or ".." in name.parts or not (content or member.isdir()):
+            raise UnfitMemberError(member.name)
+        path = folder / name
+        if content is None:
+            path.mkdir(parents=True, exist_ok=True)
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "wb") as target:
+            shutil.copyfileobj(content, target)

@@ -22,7 +22,7 @@ from radquant.errors import UserError
 from radquant.failures import loading, withheld_panics
 from radquant.files import read_json, sha256_file, verify_hashes
 from radquant.scoring.annotators.kind import Loaded
-from radquant.unpacking import DAMAGE, open_tar
+from radquant.unpacking import DAMAGE, open_tar, unpack_files
 
 HUB_REPOSITORY = "StanfordAIMI/RRG_scorers"
 # What the text encoder needs besides its weights, which are inside weights.th.
@@ -209,7 +209,7 @@ def unpack(archive: Path, parent: Path, stack: contextlib.ExitStack) -> Path:
         part = target.with_name(f".{name}")
     try:
         with open(archive, "rb") as file, open_tar(file, str(archive)) as tar:
-            tar.extractall(part, filter="data")
+            unpack_files(tar, part)
         part.chmod(0o755)  # a temporary folder is for its owner alone
         part.rename(target)
     except DAMAGE as error:
