@@ -11,6 +11,7 @@ from tiny_models import quantize_tiny, store, tiny_llama, write_samples
 
 from radquant.checkpoints.loading import load
 from radquant.errors import UserError
+from radquant.packed.linear import PackedLinear
 from radquant.runtime.activations import quantize_activations
 from radquant.settings.precision import Activations, as_values
 
@@ -72,6 +73,17 @@ def test_every_packed_layer_is_touched(packed_tiny: Path) -> None:
     ids = torch.randint(3, 16, (1, 6))
     assert not torch.equal(plain.model(ids).logits, loaded.model(ids).logits)
     assert plain.activation_layers == 0
+
+
+def test_layers_are_counted_without_unpacking_them(
+    packed_tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(PackedLinear, "rows", None)  # unpacks the weights
+        loaded = load(packed_tiny, rounding=Activations(bits=8))
+    assert loaded.activation_layers == 2 * 7
+    logits = loaded.model(torch.randint(3, 16, (1, 6))).logits
+    assert float(logits.std()) > 0  # layers multiply again
 
 
 @pytest.mark.parametrize("method", ["rtn", "awq"])

@@ -11,6 +11,7 @@ low-bit activations do to the output and says nothing about speed.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from radquant.errors import UserError
+from radquant.packed.linear import QuantizedLinear
 from radquant.packed.types.fp8 import LARGEST as LARGEST_FP8
 from radquant.runtime.float_values import largest_to_global, round_values
 from radquant.settings.precision import GROUP, INT, NVFP4, STATIC, TENSOR, Activations
@@ -228,8 +230,23 @@ def attach(
 
 @torch.inference_mode()
 def probe(model: nn.Module, state: ActivationQuantization) -> int:
-    """Run one token through `model` and return how many layers quantized their input."""
+    """Run one token through `model` and return how many layers quantized their input.
+
+    Quantized layers answer with zeros: unpacking all of them takes minutes of a large model, and
+    gigabytes that the system does not get back.
+    """
     state.touched.clear()
     device = next(model.parameters()).device
-    model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=device))
+    layers = [each for each in model.modules() if isinstance(each, QuantizedLinear)]
+    for layer in layers:
+        layer.forward = partial(zeros_of, layer.out_features)  # type: ignore[method-assign]
+    try:
+        model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=device))
+    finally:
+        for layer in layers:
+            del layer.forward
     return len(state.touched)
+
+
+def zeros_of(width: int, x: Tensor) -> Tensor:
+    return x.new_zeros(*x.shape[:-1], width)
