@@ -6,5 +6,5 @@ MODULE = "transformers.models.internvl.processing_internvl"
 
 FAMILY = Family(
     lean=Lean(),
-    images=Images(known_from="InternVL 3", processor=(MODULE, "InternVLProcessor"), vllm=True),
+    images=Images(known_from="InternVL 3", processor=(MODULE, "InternVLProcessor")),
 )

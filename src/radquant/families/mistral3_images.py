@@ -11,6 +11,5 @@ FAMILY = Family(
         processor=(MODULE, "PixtralProcessor"),
         inputs=("image_sizes",),
         joined=False,
-        vllm=True,
     ),
 )
