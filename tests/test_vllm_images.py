@@ -24,7 +24,7 @@ from radquant.generation.prompting import prompts_of
 from radquant.generation.stage import Reading
 from radquant.generation.vision import features_for, with_features
 from radquant.generation.vllm_images import placed, write_images
-from radquant.generation.vllm_limits import check_images
+from radquant.generation.vllm_limits import check_configuration, check_images
 from radquant.image_files import image_files
 from radquant.prompts import Prompt
 from radquant.vision.features import Features, ImageFeatures
@@ -165,6 +165,17 @@ def test_which_images_vllm_reads_as_the_model_was_trained_to(
     with pytest.raises(UserError, match=said) as refused:
         check_images(tmp_path, on_cpu)
     assert "\n" not in str(refused.value)
+
+
+def test_images_are_encoded_in_the_dtype_that_reads_them() -> None:
+    """Which for auto on a CPU is another than vLLM's; a GPU's is the same."""
+    compute = {"device": "cpu", "dtype": "auto"}
+    config: dict[str, Any] = {"compute": compute, "task": {"image_column": "images"}}
+    config["precisions"] = {}
+    with pytest.raises(UserError, match=r"dtype auto is float32 .* set compute\.dtype bfloat16"):
+        check_configuration(config)
+    check_configuration(config | {"compute": compute | {"dtype": "bfloat16"}})
+    check_configuration(config | {"compute": compute | {"device": "cuda"}})
 
 
 def opened_with(engine: str, directory: Path, **more: Any) -> Any:
