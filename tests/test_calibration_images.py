@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from streamed_states import CPU, last_states
 from test_image_scripts import PROMPT, clean, run_script, write_corpus
 from tiny_images import tiny_vision_model
 from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -17,12 +18,11 @@ from radquant.families.inspection import decoder_layers
 from radquant.files import read_json
 from radquant.image_files import listed_images, read_image
 from radquant.quantization.calibration_statistics import Inputs, InputStatistics, collect_statistics
-from radquant.quantization.hidden_states import Hidden, append, embed, run_layer
+from radquant.quantization.hidden_states import Hidden, embed
 from radquant.quantization.original_model import open_original
 from radquant.quantization.other_packages import read_sequences
 from radquant.quantization.samples import Sample, read_samples
 
-CPU = torch.device("cpu")
 SAMPLES = 4
 
 
@@ -67,18 +67,9 @@ def samples(data: Path) -> list[Sample]:
 def test_hidden_states_are_those_of_the_whole_model(
     data: Path, samples: list[Sample], tmp_path: Path
 ) -> None:
-    source = open_original(data / "original")
-    lengths, width = tuple(map(len, samples)), source.config.get_text_config().hidden_size
-    states = Hidden(tmp_path / "states", lengths, width)
-    arguments = embed(source, samples, states, CPU)
-    for number, layer in enumerate(decoder_layers(source.model, source.architecture)):
-        places = source.layer_tensors(number)
-        fill(layer, {own: source.stored[stored] for own, stored in places.items()}, CPU)
-        with states.writing() as file:
-            for index in range(len(samples)):
-                append(file, run_layer(layer, states.read(index, CPU), arguments[index][number]))
-    for index, expected in enumerate(by_transformers(data)):
-        torch.testing.assert_close(states.read(index, CPU), expected, atol=2e-5, rtol=1e-4)
+    found = last_states(data / "original", samples, tmp_path)
+    for states, expected in zip(found, by_transformers(data), strict=True):
+        torch.testing.assert_close(states, expected, atol=2e-5, rtol=1e-4)
 
 
 def by_transformers(data: Path) -> list[torch.Tensor]:

@@ -9,15 +9,14 @@ import pytest
 import torch
 from image_writers import random_gray, write_png
 from PIL import Image
+from streamed_states import last_states
 from tiny_architectures import tiny_model
 from tiny_processors import MARKS, save_shown, tiny_tokenizer
 from transformers import AutoModelForImageTextToText
 
 from radquant import prompts
 from radquant.checkpoints.loading import load
-from radquant.checkpoints.streaming import fill
 from radquant.errors import UserError
-from radquant.families.inspection import decoder_layers
 from radquant.finite import norm, relative
 from radquant.generation import batching, lean_steps, lean_writing
 from radquant.generation.batching import shared_prefix
@@ -28,8 +27,6 @@ from radquant.generation.transformers_likelihood import answer_nll
 from radquant.generation.transformers_writing import generate_batch, greedy_config
 from radquant.image_files import image_files
 from radquant.kernels import cpu
-from radquant.quantization.hidden_states import Hidden, append, embed, run_layer
-from radquant.quantization.original_model import open_original
 from radquant.quantization.samples import Sample
 from radquant.vision.encoding import encode_here
 from radquant.vision.handing import hand_out
@@ -81,24 +78,6 @@ def plain_states(model: Any, inputs: dict[str, Any]) -> torch.Tensor:
     model(**inputs, use_cache=False)
     handle.remove()
     return found[0][0] if isinstance(found[0], tuple) else found[0]
-
-
-@torch.inference_mode()
-def last_states(directory: Path, samples: list[Sample], folder: Path) -> list[torch.Tensor]:
-    """The same as calibration follows it, one layer in memory at a time."""
-    source = open_original(directory)
-    width = source.config.get_text_config().hidden_size
-    states = Hidden(folder / "states", tuple(map(len, samples)), width)
-    cpu_device = torch.device("cpu")
-    arguments = embed(source, samples, states, cpu_device)
-    for number, layer in enumerate(decoder_layers(source.model, source.architecture)):
-        places = source.layer_tensors(number)
-        fill(layer, {own: source.stored[name] for own, name in places.items()}, cpu_device)
-        with states.writing() as file:
-            for index in range(len(samples)):
-                given = arguments[index][number]
-                append(file, run_layer(layer, states.read(index, cpu_device), given))
-    return [states.read(index, cpu_device) for index in range(len(samples))]
 
 
 @pytest.fixture(autouse=True)
