@@ -4,11 +4,13 @@ from itertools import pairwise
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from tiny_architectures import RECIPE
 from torch import nn
 
 from radquant.packed.grid import quantize
-from radquant.quantization import awq
+from radquant.quantization import awq, clipping
 from radquant.quantization.awq import (
     InputStatistics,
     fold_exactly,
@@ -108,9 +110,9 @@ def test_a_share_of_the_rows_finds_nearly_the_same_scale(monkeypatch: pytest.Mon
 def test_rows_are_clipped_alike_in_blocks_and_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(3)
     x, weight = torch.randn(200, 64).double(), torch.randn(50, 64).double()
-    at_once = awq.search_clip(weight, x.T @ x, RECIPE)
-    monkeypatch.setattr(awq, "CLIP_ROWS", 7)
-    assert torch.equal(awq.search_clip(weight, x.T @ x, RECIPE), at_once)
+    at_once = clipping.search_clip(weight, x.T @ x, RECIPE)
+    monkeypatch.setattr(clipping, "CLIP_ROWS", 7)
+    assert torch.equal(clipping.search_clip(weight, x.T @ x, RECIPE), at_once)
     assert len(at_once.unique()) > 2
 
 
@@ -127,10 +129,10 @@ def test_groups_are_clipped_so_that_their_errors_cancel(seed: int) -> None:
     # One direction that all inputs share, as language models' do.
     x = 3 * torch.randn(400, 1) * torch.randn(groups * 32) + torch.randn(400, groups * 32)
     weight = torch.randn(40, groups * 32)
-    found = awq.search_clip(weight, x.T @ x, RECIPE)
+    found = clipping.search_clip(weight, x.T @ x, RECIPE)
     alone = torch.cat(
         [
-            awq.search_clip(w, part.T @ part, RECIPE)
+            clipping.search_clip(w, part.T @ part, RECIPE)
             for w, part in zip(weight.split(32, 1), x.split(32, 1), strict=True)
         ],
         1,
@@ -138,9 +140,9 @@ def test_groups_are_clipped_so_that_their_errors_cancel(seed: int) -> None:
     errors = outputs_error(weight, found, x)
     assert (errors <= outputs_error(weight, alone, x) * (1 + 1e-4)).all()
     assert errors.sum() < 0.8 * outputs_error(weight, alone, x).sum()
-    for step in range(awq.CLIP_STEPS):  # nothing is better for the group that came last
+    for share in clipping.SHARES:  # nothing is better for the group that came last
         other = found.clone()
-        other[:, -1] = 1 - step * awq.CLIP_STEP
+        other[:, -1] = share
         assert (errors <= outputs_error(weight, other, x) * (1 + 1e-4)).all()
 
 
@@ -153,13 +155,15 @@ def test_ranges_are_searched_unless_told_otherwise(rounding: str) -> None:
     scales = {}
     for clip in (True, False):
         recipe = Recipe(method="awq", bits=4, group_size=32, rounding=rounding, clip=clip)
-        found = dict(round_group(weights, "layer", gram, recipe))
-        scales[clip] = {name: each.scales.float() for name, each in found.items()}
+        rounded = dict(round_group(weights, "layer", gram, recipe))
+        scales[clip] = {name: each.scales.float() for name, each in rounded.items()}
     for name, weight in weights.items():
         whole = awq.find_grid(awq.by_group(weight, 32), RECIPE)[0]
         assert torch.equal(scales[False][name], whole)
         share = scales[True][name] / whole
-        torch.testing.assert_close(share, awq.search_clip(weight, gram, RECIPE), atol=1e-3, rtol=0)
+        torch.testing.assert_close(
+            share, clipping.search_clip(weight, gram, RECIPE), atol=1e-3, rtol=0
+        )
         assert (share < 0.99).any()
 
 
@@ -181,3 +185,30 @@ def test_the_scale_for_gptq_never_does_harm_to_what_it_is_chosen_by() -> None:
         gains.append(float(errors[0] / errors[1]))
     assert max(gains) < 1.02
     assert min(gains) < 0.98
+
+
+def test_an_error_counts_the_same_by_blocks_of_a_wide_gram_matrix() -> None:
+    torch.manual_seed(5)
+    x, delta = torch.randn(40, 1100), torch.randn(9, 1100)
+    direct = float((delta @ x.T).square().sum())
+    assert awq.output_error(delta, x.T @ x) == pytest.approx(direct, rel=1e-4)
+
+
+@given(
+    st.lists(st.floats(0.01, 1), min_size=1, max_size=24), st.integers(0, 23), st.floats(0.01, 1)
+)
+def test_the_least_of_one_valley_is_found(steps: list[float], lowest: int, slope: float) -> None:
+    """Losses that fall to some place and rise behind it, each by steps of its own."""
+    lowest = min(lowest, len(steps) - 1)
+    heights = torch.tensor(steps).cumsum(0)
+    losses = (heights - heights[lowest]).abs() * slope
+    places = [torch.tensor(place) for place in range(len(steps))]
+    looked: list[int] = []
+
+    def loss(place: torch.Tensor) -> float:
+        looked.append(int(place))
+        return float(losses[place])
+
+    found, least = awq.least_along(places, loss)
+    assert (int(found), least) == (lowest, 0)
+    assert len(looked) == len(set(looked)) <= len(steps) / awq.COARSE + 5

@@ -35,6 +35,7 @@ from radquant.quantization.calibration_statistics import (
     best_weights,
     collect_rounded,
     collect_statistics,
+    complete,
     rounded_error,
     static_ranges,
 )
@@ -336,3 +337,14 @@ def states_of(model: Any, sequences: Tensor) -> Tensor:
     with torch.inference_mode():
         found = model(sequences, output_hidden_states=True, use_cache=False).hidden_states
     return torch.stack(found[1:])
+
+
+def test_wide_gram_matrices_are_whole_once_they_are_completed() -> None:
+    torch.manual_seed(6)
+    x, weights = torch.randn(1, 60, 1100), torch.rand(60)
+    found = InputStatistics.empty(1100, CPU)
+    found.add(x[:, :20], weights=weights[:20])
+    found.add(x[:, 20:], weights=weights[20:])
+    complete(found.gram)
+    expected = x[0].T @ torch.diag(weights) @ x[0]
+    torch.testing.assert_close(found.gram, expected, rtol=1e-4, atol=1e-4)

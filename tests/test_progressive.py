@@ -21,7 +21,8 @@ from radquant.packed.formats import check_tensors, in_memory, qoq, settings_of, 
 from radquant.packed.grid import QuantizedWeight, by_group, find_grid, quantize
 from radquant.packed.progressive_grid import channel_scales, int8_weights
 from radquant.packed.progressive_linear import ProgressiveLinear
-from radquant.quantization.awq import output_error, scaled_rounding, search_clip
+from radquant.quantization.awq import output_error, scaled_rounding
+from radquant.quantization.clipping import search_clip
 from radquant.quantization.gptq import quantize_gptq
 from radquant.settings.recipe import Recipe, recipe_of
 from radquant.settings.tool_limits import check_tool_recipe

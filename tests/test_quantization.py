@@ -25,10 +25,10 @@ from radquant.quantization.awq import (
     InputStatistics,
     fold_into_norm,
     output_error,
-    search_clip,
     search_scale,
     source_channels,
 )
+from radquant.quantization.clipping import search_clip
 from radquant.quantization.original_model import open_original
 from radquant.settings.recipe import Recipe, recipe_values
 

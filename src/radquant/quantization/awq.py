@@ -1,11 +1,11 @@
-"""AWQ (Lin et al., 2023, arXiv:2306.00978): scale search and clip search from Gram matrices.
+"""AWQ (Lin et al., 2023, arXiv:2306.00978): the scale search, from Gram matrices.
 
 For linear layers that share an input X ([in, tokens]) the loss of a scale s is
 
     ‖Q(W·diag(s))·diag(s)⁻¹·X − W·X‖² = tr(ΔW·H·ΔWᵀ),   ΔW = Q(W·diag(s))·diag(s)⁻¹ − W,   H = X·Xᵀ
 
 so with H accumulated once over every calibration token the search needs no further forward pass.
-The same H gives the loss of clipping the groups' ranges.
+The same H gives the loss of clipping the groups' ranges (`clipping`).
 
 Where activations are rounded, too, a scale changes how: the loss is then taken from the inputs of
 some calibration sequences, rounded as they will be, ‖Q(W·diag(s))·Qₐ(diag(s)⁻¹·X) − W·X‖².
@@ -22,7 +22,7 @@ from radquant.families.architectures import Group, Norm
 from radquant.families.inspection import linear_of, row_range
 from radquant.finite import OVERFLOWING
 from radquant.packed.gguf_blocks import recipe_for_width
-from radquant.packed.grid import by_group, find_grid, of_group, round_to_grid, shared_by_rows
+from radquant.packed.grid import by_group, find_grid, round_to_grid
 from radquant.quantization.calibration_statistics import (
     InputStatistics,
     activations_for,
@@ -36,14 +36,13 @@ from radquant.settings.recipe import SMOOTH, Recipe, uses_gptq_rounding
 
 SCALE_STEPS = 20  # exponents 0, 1/20 … 19/20, as in AutoAWQ
 GPTQ_SCALE_STEPS = 10  # under GPTQ's rounding, where a trial costs more
-CLIP_STEPS = 10  # shares of the range 1.00, 0.95 … 0.55, as in AutoAWQ
-CLIP_STEP = 0.05
-CLIP_ROWS = 512  # output channels searched at a time, so that what is computed stays in the cache
+COARSE = 4  # every so many of the exponents are tried first, then those beside the best of them
 # The scale search's loss is a sum over output rows, and costs rows · in²: of large layers it takes
 # some rows, evenly spaced, and counts each for those it stands for. So many values of the weight,
 # but never fewer rows than this.
 LOSS_VALUES = 1536 * 1536
 LOSS_ROWS = 512
+ERROR_COLUMNS = 512  # of a Gram matrix that are multiplied at a time
 GPTQ_ROWS = 256
 RANGE_STEPS_LEFT_OUT = 5  # a static range is searched roughly for every scale that is tried
 
@@ -51,9 +50,19 @@ RANGE_STEPS_LEFT_OUT = 5  # a static range is searched roughly for every scale t
 def output_error(delta: Tensor, gram: Tensor) -> float:
     """tr(Δ·H·Δᵀ): the squared error of the outputs for a weight error Δ, [out, in].
 
-    H is symmetric; multiplying by its rows takes half the time where they are long.
+    H is symmetric: each block of columns is multiplied with the rows of H up to the diagonal, and
+    what stands left of the diagonal counts twice. Products with rows of H take half the time of
+    those with columns where they are long.
     """
-    return float((nn.functional.linear(delta, gram) * delta).sum())
+    linear, total = nn.functional.linear, 0.0
+    for start in range(0, delta.shape[1], ERROR_COLUMNS):
+        columns = slice(start, start + ERROR_COLUMNS)
+        own = delta[:, columns]
+        product = linear(own, gram[columns, columns])
+        if start:
+            product.add_(linear(delta[:, :start], gram[columns, :start]), alpha=2)
+        total += float((product * own).sum())
+    return total
 
 
 def source_channels(source_width: int, width: int, head_dim: int) -> Tensor:
@@ -152,21 +161,41 @@ def search_scale(
             for w, share in sampled
         )
 
-    tried = list(candidates(activation, weight, recipe))
-    loss = weight_loss
+    loss, others = weight_loss, [torch.ones(source_width, device=weight.device)]
     if activations is not None:
-        tried.append(smooth_scale(weights, statistics.largest, channels, source_width))
+        others.append(smooth_scale(weights, statistics.largest, channels, source_width))
         of_both = rounded_input_loss(sampled, statistics.sample, rounded, activations)
         loss = lambda scale: of_both(scale[channels])  # noqa: E731
-    best = torch.ones(source_width, device=weight.device)
-    least = loss(best)
-    if not math.isfinite(least):  # or no candidate would seem better than it
+    losses = [loss(scale) for scale in others]
+    if not math.isfinite(losses[0]):  # or no candidate would seem better than it
         raise UserError(OVERFLOWING)
-    for candidate in tried:
-        error = loss(candidate)
-        if error < least:
-            best, least = candidate, error
-    return best
+    found, least = least_along(list(candidates(activation, weight, recipe)), loss)
+    for scale, error in zip(others, losses, strict=True):
+        if not error > least:
+            found, least = scale, error
+    return found
+
+
+def least_along(values: Sequence[Tensor], loss: Callable[[Tensor], float]) -> tuple[Tensor, float]:
+    """The value with the least loss, and that loss, where losses fall and then rise along `values`.
+
+    Some evenly spaced values are tried, then the ones half as far from the best so far, and so on.
+    """
+    found: dict[int, float] = {}
+
+    def look(place: int) -> None:
+        if 0 <= place < len(values) and place not in found:
+            error = loss(values[place])
+            found[place] = error if math.isfinite(error) else math.inf
+
+    for place in range(0, len(values), COARSE):
+        look(place)
+    best, step = min(found, key=found.__getitem__), COARSE // 2
+    while step:
+        look(best - step)
+        look(best + step)
+        best, step = min(found, key=found.__getitem__), step // 2
+    return values[best], found[best]
 
 
 def rounded_input_loss(
@@ -198,78 +227,6 @@ def rounded_input_loss(
         )
 
     return loss
-
-
-def search_clip(
-    weight: Tensor, gram: Tensor, recipe: Recipe, outer: Tensor | None = None
-) -> Tensor:
-    """The share of each group's range to keep, [out, in / group_size], by least output error.
-
-    At first each group's error is looked at by itself, as in AutoAWQ. Then the groups are gone
-    through once more, each with the errors of the row's others as they then are: errors of groups
-    whose inputs go together can cancel. No row's tr(δ·H·δᵀ) grows by it. outer: as in
-    `grid.quantize`.
-    """
-    if outer is None:
-        outer = shared_by_rows(by_group(weight, recipe.group_size), recipe)
-    parts = weight.split(CLIP_ROWS)
-    shared = [None] * len(parts) if outer is None else list(torch.split(outer, CLIP_ROWS))
-    return torch.cat(
-        [
-            search_clip_of_rows(part, gram, recipe, own)
-            for part, own in zip(parts, shared, strict=True)
-        ]
-    )
-
-
-def search_clip_of_rows(
-    weight: Tensor, gram: Tensor, recipe: Recipe, outer: Tensor | None
-) -> Tensor:
-    """`search_clip` of a few rows; outer: what their groups share."""
-    groups = by_group(weight, recipe.group_size)
-    count, size = groups.shape[1:]
-    blocks = gram.unflatten(0, (count, size)).split(size, dim=-1)
-    alone = [
-        clip_group(groups[:, group], block[group], None, recipe, of_group(outer, group))
-        for group, block in enumerate(blocks)
-    ]
-    kept = torch.stack([keep for keep, _ in alone], 1)
-    if count == 1:  # there are no others
-        return kept
-    delta = torch.cat([error for _, error in alone], 1)
-    for group, own in enumerate(delta.split(size, dim=1)):
-        block = blocks[group][group]
-        columns = gram[group * size : (group + 1) * size]
-        others = nn.functional.linear(delta, columns) - own @ block
-        shared = of_group(outer, group)
-        kept[:, group], own[:] = clip_group(groups[:, group], block, others, recipe, shared)
-    return kept
-
-
-def clip_group(
-    weight: Tensor, block: Tensor, others: Tensor | None, recipe: Recipe, outer: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """The share of one group's range to keep, [out], and the weight errors it leaves, [out, group].
-
-    weight: the group's, [out, group]. block: its own part of H, [group, group].
-    others: the other groups' weight errors times their part of H, [out, group].
-    outer: what the group shares with others, [out, …].
-    """
-    kept, least = weight.new_ones(len(weight)), weight.new_full((len(weight),), torch.inf)
-    best = torch.zeros_like(weight)
-    for step in range(CLIP_STEPS):
-        keep = 1 - step * CLIP_STEP
-        grid = find_grid(weight, recipe, keep, outer)
-        delta = round_to_grid(weight, *grid, recipe) - weight
-        product = delta @ block if others is None else torch.addmm(others, delta, block, beta=2)
-        error = (product * delta).sum(-1)
-        better = error < least
-        kept = torch.where(better, keep, kept)
-        least = torch.where(better, error, least)
-        best = torch.where(better[:, None], delta, best)
-    if not torch.isfinite(least).all():  # nothing seemed better than infinity
-        raise UserError(OVERFLOWING)
-    return kept, best
 
 
 def fold_exactly(

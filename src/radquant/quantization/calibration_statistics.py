@@ -29,13 +29,32 @@ SAMPLE_TOKENS = 1024
 # Shares of the range that a static range may keep: 1, 0.9, 0.81 … 0.04. One outlying value in a
 # thousand tokens can be a thousand times the rest.
 RANGE_STEPS, RANGE_STEP = 31, 0.9
+GRAM_ROWS = 512  # of a Gram matrix that are added to at a time
+
+
+def add_products(gram: Tensor, left: Tensor, right: Tensor) -> None:
+    """Add leftᵀ·right, [in, in], of two [tokens, in] whose product is symmetric, to `gram`.
+
+    Blocks of rows are added as far as the diagonal alone, which takes little more than half the
+    time; `complete` does the rest, once for all tokens.
+    """
+    for start in range(0, len(gram), GRAM_ROWS):
+        end = min(start + GRAM_ROWS, len(gram))
+        gram[start:end, :end].addmm_(left[:, start:end].T, right[:, :end])
+
+
+def complete(gram: Tensor) -> None:
+    """Fill in what `add_products` leaves out, from the other side of the diagonal."""
+    for start in range(GRAM_ROWS, len(gram), GRAM_ROWS):
+        end = start + GRAM_ROWS
+        gram[:start, start:end] = gram[start:end, :start].T
 
 
 @dataclass
 class InputStatistics:
     """What is kept of one group's input over the calibration tokens."""
 
-    gram: Tensor  # [in, in] float32: sum over tokens of x·xᵀ
+    gram: Tensor  # [in, in] float32: sum over tokens of x·xᵀ; to be completed behind the last
     magnitude: Tensor  # [in] float32: sum over tokens of |x|
     largest: Tensor  # [in] float32: largest |x|
     tokens: float = 0  # in all, each by its weight
@@ -53,7 +72,7 @@ class InputStatistics:
         """Accumulate x, [1, tokens, in]; `keep` it whole as well. weights: of tokens, [tokens]."""
         x = x.flatten(0, -2).float()
         weighted = x if weights is None else x * weights[:, None]
-        self.gram.addmm_(weighted.T, x)
+        add_products(self.gram, weighted, x)
         self.magnitude += weighted.abs().sum(0)
         if len(x):
             self.largest = torch.maximum(self.largest, x.abs().amax(0))
@@ -157,6 +176,8 @@ def collect_statistics(
             for index in range(len(inputs.arguments)):
                 kept, weights = index in sampled, inputs.counted(index)
                 append(file, inputs.run(layer, index))
+    for of_group in statistics:
+        complete(of_group.gram)
     return statistics
 
 
@@ -217,7 +238,7 @@ def collect_rounded(
                     return
                 rounded = quantize_activations(x, settings, static=grid).flatten(0, -2)
                 weighted = rounded if weights is None else rounded * weights[:, None]
-                s.gram.addmm_(rounded.T, weighted)
+                add_products(s.gram, rounded, weighted)
                 s.cross.addmm_(x.flatten(0, -2).T, weighted)
 
             handle = linear.register_forward_pre_hook(observe)
@@ -225,6 +246,9 @@ def collect_rounded(
         for index in range(len(inputs.arguments)):
             weights = inputs.counted(index)
             inputs.run(layer, index)
+    for found in statistics:
+        if found is not None:
+            complete(found.gram)
     return statistics
 
 

@@ -20,13 +20,14 @@ from radquant.packed.grid import (
     require_fine_enough,
     shared_by_rows,
 )
-from radquant.quantization.awq import output_error, rows_for_loss, search_clip
+from radquant.quantization.awq import output_error, rows_for_loss
 from radquant.quantization.calibration_statistics import (
     InputStatistics,
     RoundedStatistics,
     best_weights,
     rounded_error,
 )
+from radquant.quantization.clipping import search_clip
 from radquant.quantization.gptq import quantize_gptq
 from radquant.settings.precision import INT
 from radquant.settings.recipe import Recipe, uses_gptq_rounding

@@ -1,0 +1,98 @@
+"""AWQ's clip search (Lin et al., 2023, arXiv:2306.00978, and its code), from Gram matrices.
+
+A group's range may be cut to a share of it: what lies outside is clipped, and the rest is rounded
+more finely. The loss is that of `awq`, tr(δ·H·δᵀ) of the weight errors δ.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from radquant.errors import UserError
+from radquant.finite import OVERFLOWING
+from radquant.packed.grid import by_group, find_grid, of_group, round_to_grid, shared_by_rows
+from radquant.settings.recipe import Recipe
+
+SHARES = [1 - step * 0.05 for step in range(10)]  # of the range: 1.00, 0.95 … 0.55, as in AutoAWQ
+# Output channels that are searched at a time: few enough that a group's values stay in the cache,
+# and that the weight errors of all shares and groups take no more than so many bytes.
+CLIP_ROWS = 512
+CLIP_BYTES = 2**26
+
+
+def search_clip(
+    weight: Tensor, gram: Tensor, recipe: Recipe, outer: Tensor | None = None
+) -> Tensor:
+    """The share of each group's range to keep, [out, in / group_size], by least output error.
+
+    At first each group's error is looked at by itself, as in AutoAWQ. Then the groups are gone
+    through once more, each with the errors of the row's others as they then are: errors of groups
+    whose inputs go together can cancel. No row's tr(δ·H·δᵀ) grows by it. outer: as in
+    `grid.quantize`.
+    """
+    if outer is None:
+        outer = shared_by_rows(by_group(weight, recipe.group_size), recipe)
+    bytes_a_row = len(SHARES) * weight.shape[1] * weight.element_size()
+    rows = max(1, min(CLIP_ROWS, CLIP_BYTES // bytes_a_row))
+    parts = weight.split(rows)
+    shared = [None] * len(parts) if outer is None else list(torch.split(outer, rows))
+    return torch.cat(
+        [
+            search_clip_of_rows(part, gram, recipe, own)
+            for part, own in zip(parts, shared, strict=True)
+        ]
+    )
+
+
+def search_clip_of_rows(
+    weight: Tensor, gram: Tensor, recipe: Recipe, outer: Tensor | None
+) -> Tensor:
+    """`search_clip` of a few rows; outer: what their groups share."""
+    groups = by_group(weight, recipe.group_size)
+    count, size = groups.shape[1:]
+    blocks = gram.unflatten(0, (count, size)).split(size, dim=-1)
+    tried = [
+        try_shares(groups[:, group], block[group], recipe, of_group(outer, group))
+        for group, block in enumerate(blocks)
+    ]
+    kept = torch.stack([least(errors) for _, errors in tried], 1)  # [out, groups] int64
+    if count > 1:
+        delta = torch.cat(
+            [chosen(deltas, kept[:, group]) for group, (deltas, _) in enumerate(tried)], 1
+        )
+        for group, own in enumerate(delta.split(size, dim=1)):
+            deltas, errors = tried[group]
+            columns = gram[group * size : (group + 1) * size]
+            others = nn.functional.linear(delta, columns) - own @ blocks[group][group]
+            beside = errors + 2 * (deltas @ others[..., None])[..., 0]
+            kept[:, group] = least(beside)
+            own[:] = chosen(deltas, kept[:, group])
+    return weight.new_tensor(SHARES)[kept]
+
+
+def try_shares(
+    weight: Tensor, block: Tensor, recipe: Recipe, outer: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """What each share of one group's range leaves: weight errors, [out, shares, group], and their
+    part of the output error by themselves, [out, shares].
+
+    weight: the group's, [out, group]. block: its own part of H, [group, group].
+    outer: what the group shares with others, [out, …].
+    """
+    deltas = weight.new_empty(len(weight), len(SHARES), weight.shape[1])
+    for place, share in enumerate(SHARES):
+        grid = find_grid(weight, recipe, share, outer)
+        torch.sub(round_to_grid(weight, *grid, recipe), weight, out=deltas[:, place])
+    return deltas, (deltas @ block).mul_(deltas).sum(-1)
+
+
+def least(errors: Tensor) -> Tensor:
+    """The first of the least errors of each row, [out] int64. errors: [out, shares]."""
+    found, places = errors.min(1)
+    if not torch.isfinite(found).all():
+        raise UserError(OVERFLOWING)
+    return places
+
+
+def chosen(deltas: Tensor, places: Tensor) -> Tensor:
+    """The weight errors, [out, group], that each row's share leaves. deltas: of `try_shares`."""
+    return deltas[torch.arange(len(deltas), device=deltas.device), places]
