@@ -29,6 +29,9 @@ from rehearsal_corpus import REPOSITORY, make_corpus
 from rehearsal_models import SHAPES, Shape, make_model, weight_names
 from watching import Watch
 
+from radquant.gguf.names import ARCHITECTURES
+from radquant.packed.gguf_blocks import LAYOUTS
+
 from workflow_helpers import copy_repository  # isort: skip; rehearsal_corpus knows where it is
 
 GB = 1e9
@@ -99,11 +102,22 @@ def changes(args: argparse.Namespace, shape: Shape, config: dict[str, Any]) -> I
     yield from put(config, "calibration.samples", args.samples)
     # Each job that holds a model takes all cores: two of them would not fit side by side.
     yield from put(config, "compute.threads", args.cores)
+    if shape.config(1).model_type not in ARCHITECTURES:
+        yield from without_gguf(config)
     # Its weights are on a hub alone, and an annotator's cost is not the model's.
     yield from put(config, "scoring", {"annotator": "lexicon"})
     for each in args.set:
         key, _, value = each.partition("=")
         yield from put(config, key, yaml.safe_load(value))
+
+
+def without_gguf(config: dict[str, Any]) -> Iterator[str]:
+    """Take out the GGUF files that are made of the model, for one that none is known of."""
+    checkpoints, precisions = config["checkpoints"], config["precisions"]
+    for name in [name for name, recipe in checkpoints.items() if recipe.get("type") in LAYOUTS]:
+        yield f"checkpoints.{name}: {checkpoints.pop(name)!r} -> None, of this model"
+        for using in [key for key, each in precisions.items() if each["checkpoint"] == name]:
+            yield f"precisions.{using}: {precisions.pop(using)!r} -> None"
 
 
 def put(config: dict[str, Any], key: str, value: Any) -> Iterator[str]:

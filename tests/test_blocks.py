@@ -127,3 +127,18 @@ def test_steps_of_values_are_those_of_their_groups() -> None:
         block = values[row, place // 256 * 256 :][:256].abs().max() / 63
         expected = max(group, block, values[row, place].abs() / 8)
         assert float(step[row, place]) == pytest.approx(float(expected))
+
+
+def test_some_rows_tell_how_columns_are_scattered_where_nothing_was_moved() -> None:
+    """A row's shift is nearly that by all rows, also of a row that is not among them."""
+    aim = random(1100, 64)
+    scales = aim.unflatten(1, (-1, 32)).abs().amax(-1) / 7
+    step = scales.repeat_interleave(32, 1)
+    weight = (aim / step).round() * step
+    weight[7] += 0.5 * step[7]
+    found = distance("layer", Linear(weight, scales, 4), aim)
+    steps = (weight - aim) / step
+    weights = (1.48 * steps.abs().median(0).values).clamp(min=0.29) ** -2
+    mean = float((steps[7] * weights).sum() / weights.sum())
+    assert found.moved == 0
+    assert found.row_shift == pytest.approx(min(mean, float(steps[7].median())), rel=0.02)

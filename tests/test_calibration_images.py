@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from streamed_states import CPU, last_states
 from test_image_scripts import PROMPT, clean, run_script, write_corpus
 from tiny_images import tiny_vision_model
@@ -15,7 +16,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from radquant.checkpoints.streaming import fill
 from radquant.errors import UserError
 from radquant.families.inspection import decoder_layers
-from radquant.files import read_json
+from radquant.files import read_json, write_json
 from radquant.image_files import listed_images, read_image
 from radquant.quantization.calibration_statistics import Inputs, InputStatistics, collect_statistics
 from radquant.quantization.hidden_states import Hidden, embed
@@ -29,9 +30,12 @@ SAMPLES = 4
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model whose first layer's window is shorter than an image with its prompt, a corpus,
-    calibration samples with images, and their features."""
+    calibration samples with images, and their features.
+
+    It is stored in bfloat16, which has no √96, the scale of its embedded tokens.
+    """
     folder = write_corpus(tmp_path_factory.mktemp("calibration-images"))
-    tiny_vision_model(folder / "original", sliding_window=8)
+    store_in_bfloat16(tiny_vision_model(folder / "original", sliding_window=8, hidden_size=96))
     run_script(
         *("fetch_corpus", "--format", "table", "--path", folder / "table.csv"),
         *("--id-column", "study", "--group-column", "patient", "--image-column", "files"),
@@ -46,6 +50,15 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         *("--metrics", folder / "features" / "shard-1-of-1.json"),
     )
     return folder
+
+
+def store_in_bfloat16(model: Path) -> None:
+    tensors = load_file(weights := model / "model.safetensors")
+    narrow = {name: tensor.bfloat16() for name, tensor in tensors.items()}
+    save_file(narrow, weights, {"format": "pt"})
+    config = read_json(model / "config.json")
+    texts = config["text_config"] | {"dtype": "bfloat16"}
+    write_json(model / "config.json", config | {"dtype": "bfloat16", "text_config": texts})
 
 
 def calibration_set(data: Path, *options: object, samples: str = "samples") -> None:

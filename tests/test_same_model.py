@@ -12,17 +12,23 @@ from unittest import mock
 import pandas as pd
 import pytest
 import torch
+from streamed_states import last_states
 from tiny_architectures import KNOWN, UNKNOWN, tiny_model
 from tiny_models import SCRIPTS, tiny_llama
+from transformers import AutoModelForCausalLM
 
 from radquant import code
 from radquant.checkpoints import streaming
 from radquant.errors import UserError
+from radquant.families.inspection import decoder_layers
 from radquant.files import write_table
+from radquant.finite import norm, relative
 from radquant.generation.checked_prompts import check_prompts
 from radquant.generation.engines.kind import Wanted
 from radquant.generation.stage import Reading
 from radquant.model_files import StoredTensor
+from radquant.quantization.original_model import open_original
+from radquant.quantization.samples import Sample
 from radquant.verification import same_model
 from radquant.verification.same_model import check_model
 
@@ -150,10 +156,26 @@ def test_a_rounded_scale_of_embedded_tokens_is_found(
 ) -> None:
     """The class makes it in the dtype of its config.json: of Gemma 3's √96, 9.8125."""
     opened = same_model.open_original
-    monkeypatch.setattr(same_model, "open_original", lambda *args: opened(*args[:2]))
+    monkeypatch.setattr(same_model, "open_original", lambda *args: opened(*args[:2], None))
     found = pytest.raises(UserError, match=r"differ by .* nats a token \(at most 0.001 is")
     with nullcontext() if stored.name == "llama" else found:  # which has no scale
         check_model(stored, "cpu", False)
+
+
+@torch.inference_mode()
+def test_calibration_computes_in_float32_what_is_stored_in_16_bits(
+    stored: Path, tmp_path: Path
+) -> None:
+    """As a run does: of Gemma 3's embedded tokens and their scale, too. Against its own class."""
+    samples = [Sample(torch.tensor(ids)) for ids in ([5, 49, 1, 5, 0], [0, 49])]
+    model = AutoModelForCausalLM.from_pretrained(stored, dtype=torch.float32)
+    seen: list[torch.Tensor] = []
+    layer = decoder_layers(model, open_original(stored).architecture)[-1]
+    layer.register_forward_hook(lambda _, __, output: seen.append(output))
+    for sample in samples:
+        model(input_ids=sample.ids[None])
+    for found, expected in zip(last_states(stored, samples, tmp_path), seen, strict=True):
+        assert relative(norm(found - expected), norm(expected)) < 1e-6
 
 
 def test_a_weight_that_is_no_number_is_no_other_model(

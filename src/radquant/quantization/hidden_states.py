@@ -73,7 +73,7 @@ def embed(
     """Write the first decoder layer's inputs and return all layers' other arguments.
 
     enter: what becomes of embedded tokens and images before they go in. The embedding may be large:
-    it keeps the dtype it is stored in.
+    of its table only the rows of the samples' tokens are in float32.
     """
     path = source.architecture.decoder_layers
     parent = path.rpartition(".")[0]
@@ -87,11 +87,35 @@ def embed(
     embedding = decoder.get_input_embeddings()  # type: ignore[operator]
     fill(decoder, outside, torch.device("cpu"), keep=embedding)
     whole = source.model if any(sample.images for sample in samples) else None
-    arguments = first_inputs(decoder, layers, samples, hidden, device, enter, whole)
+    with rows_in_float32(embedding):
+        arguments = first_inputs(decoder, layers, samples, hidden, device, enter, whole)
     for module in decoder.children():
         if module is not layers:
             module.to("meta")
     return arguments
+
+
+@contextmanager
+def rows_in_float32(embedding: nn.Embedding) -> Iterator[None]:
+    """Meanwhile let an embedding's own code see float32 copies of the rows that it is asked for.
+
+    A class may do more than look rows up: Gemma's multiplies them by a factor, which it rounds to
+    the dtype of the table.
+    """
+    table, padding, forward = embedding.weight, embedding.padding_idx, embedding.forward
+
+    def look_up(ids: Tensor) -> Tensor:
+        used, places = ids.unique(return_inverse=True)
+        embedding.weight = nn.Parameter(table[used].float(), requires_grad=False)
+        return forward(places)
+
+    embedding.padding_idx = None  # of the whole table; it matters to gradients alone
+    embedding.forward = look_up  # type: ignore[assignment, method-assign]
+    try:
+        yield
+    finally:
+        embedding.weight, embedding.padding_idx = table, padding
+        vars(embedding).pop("forward", None)
 
 
 class _Captured(Exception):
@@ -195,8 +219,7 @@ def shown(whole: Any, sample: Sample) -> dict[str, Tensor]:
             "which calibration does not follow yet; set calibration.images to false"
         )
     inputs = {"input_ids": sample.ids[None], "attention_mask": torch.ones_like(sample.ids)[None]}
-    dtype = whole.get_input_embeddings().weight.dtype
-    inputs |= handed(sample.images, torch.device("cpu"), dtype)
+    inputs |= handed(sample.images, torch.device("cpu"), torch.float32)
     family = family_of(whole.config.model_type).images
     if family is not None and family.token_types:
         inputs[family.token_types] = sample.types[None]

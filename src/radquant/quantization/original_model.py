@@ -48,12 +48,12 @@ class Original:
 
 
 def open_original(
-    directory: Path, trust_remote_code: bool = False, dtype: torch.dtype | None = None
+    directory: Path, trust_remote_code: bool = False, dtype: torch.dtype | None = torch.float32
 ) -> Original:
     """The model to quantize, without its weights.
 
-    dtype: of constants that its class makes (Gemma's scale of embedded tokens); by default, the
-    one in its config.json.
+    dtype: of constants that its class makes (Gemma's scale of embedded tokens), by default that in
+    which its layers compute here; None for the one in its config.json.
     """
     if quantization_of(read_config(directory), directory):
         raise UserError(f"{directory} is quantized already; give the original model")

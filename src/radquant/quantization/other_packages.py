@@ -59,7 +59,7 @@ def prepare(tool: str, recipe: Recipe, job: Job) -> tuple[Original, str]:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the tools take a GPU wherever they see one
     torch.set_num_threads(job.threads)
     disable_progress_bar()  # it would fill the logs
-    original = open_original(job.model, job.trust_remote_code)
+    original = open_original(job.model, job.trust_remote_code, dtype=None)
     check_recipe(original.model, original.architecture, recipe)
     require_finite_original(original)
     return original, resolve_device(job.device).type

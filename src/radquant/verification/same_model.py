@@ -45,7 +45,7 @@ def check_model(
     the same model. In memory is one layer at a time, and what is outside of them, all in float32.
     """
     device = resolve_device(device_name)
-    source = open_original(directory, trust_remote_code, torch.float32)
+    source = open_original(directory, trust_remote_code)
     require_finite_original(source)
     model: Any = source.model
     words = model.get_input_embeddings().num_embeddings
