@@ -24,6 +24,7 @@ UNKNOWN = (404, "RepoNotFound")
 NO_REVISION = (404, "RevisionNotFound")
 NO_FILE = (404, "EntryNotFound")
 GATED = (403, "GatedRepo")
+BAD_TOKEN = {"X-Error-Message": "Invalid credentials in Authorization header"}
 
 
 @dataclass
@@ -35,6 +36,8 @@ class LocalHub:
     requests: list[tuple[str, str]] = field(default_factory=list)  # (method, path) of each
     ranges: list[str] = field(default_factory=list)  # of files that were not asked for whole
     gated: set[str] = field(default_factory=set)  # models whose terms nobody has accepted
+    refusing: int = 0  # the HTTP status with which it answers everything, if not 0
+    bare: bool = False  # whether files come without the headers that say their hash and commit
     # {file: bytes after which each next connection breaks}; by names within their repositories
     cut: dict[str, list[int]] = field(default_factory=dict)
 
@@ -99,6 +102,8 @@ class Handler(BaseHTTPRequestHandler):
         hub: LocalHub = self.server.hub
         path = urllib.parse.unquote(urllib.parse.urlsplit(self.path).path)
         hub.requests.append((self.command, path))
+        if hub.refusing:
+            return self.answer({}, hub.refusing, BAD_TOKEN if hub.refusing == 401 else None)
         parts = path.strip("/").split("/")
         if parts[:2] == ["api", "models"]:
             parts = parts[2:]
@@ -146,7 +151,9 @@ class Handler(BaseHTTPRequestHandler):
         """The file, or what of it the header Range asks for ("bytes=BEGIN-")."""
         hub: LocalHub = self.server.hub
         size, begin = path.stat().st_size, 0
-        headers = {"ETag": f'"{etag(path)}"', "X-Repo-Commit": commit, "Accept-Ranges": "bytes"}
+        headers = {"Accept-Ranges": "bytes"}
+        if not hub.bare:
+            headers |= {"ETag": f'"{etag(path)}"', "X-Repo-Commit": commit}
         if asked := self.headers.get("Range"):
             hub.ranges.append(asked)
             begin = int(asked.removeprefix("bytes=").partition("-")[0])

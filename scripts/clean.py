@@ -9,8 +9,8 @@ from typing import Any
 from radquant.cli import run
 from radquant.corpus.pipeline import (
     Cleaned,
-    NothingLeftError,
     Settings,
+    TooFewError,
     prepare_corpus,
     rejected_table,
     show_funnel,
@@ -34,7 +34,7 @@ def arguments() -> tuple[argparse.Namespace, Any]:
     return parse(parser, stages.CLEAN)
 
 
-# Where rejected.csv and the funnel stay if nothing is left: Snakemake removes the outputs of a job
+# Where rejected.csv and the funnel stay if too few are left: Snakemake removes the outputs of a job
 # that fails.
 REFUSED = "refused"
 
@@ -63,7 +63,7 @@ def main() -> None:
     refused = [path.parent / REFUSED / path.name for path in (files.rejected, files.funnel)]
     try:
         cleaned = prepare_corpus(from_table(table), keep, images)
-    except NothingLeftError as error:
+    except TooFewError as error:
         write_dropped(error.cleaned, reading, files.rejected, files.funnel)
         write_dropped(error.cleaned, reading, *refused)
         raise UserError(f"{error}; {refused[0]} has every report's reason") from None

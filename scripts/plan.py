@@ -5,6 +5,7 @@ rough, with prompts of usual lengths, and for outputs of generation.max_new_toke
 """
 
 import argparse
+import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -50,7 +51,9 @@ def main() -> None:
     else:
         machine = run_plan.a_gpu(args.gpu_gb)
     rows = run_plan.plan(settings, sizes, args.results, machine)
-    print(run_plan.told(rows, sizes, settings, machine, unknown))
+    place = next(each for each in (args.results, *args.results.resolve().parents) if each.is_dir())
+    free = shutil.disk_usage(place).free
+    print(run_plan.told(rows, sizes, settings, machine, unknown, free))
 
 
 if __name__ == "__main__":

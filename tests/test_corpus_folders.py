@@ -19,7 +19,7 @@ import yaml
 from radquant.corpus.fetching import look, source_of
 from radquant.corpus.formats import mimic_sectioned, mimic_tree, openi, table, text_folder
 from radquant.corpus.formats.kind import Source
-from radquant.corpus.pipeline import NothingLeftError, Settings, clean_corpus
+from radquant.corpus.pipeline import Settings, TooFewError, clean_corpus
 from radquant.corpus.reports import READING, Report, to_table
 from radquant.errors import UserError
 from radquant.files import write_table
@@ -232,6 +232,6 @@ def test_nothing_left_says_what_took_most_and_keeps_the_reasons(tmp_path: Path) 
 def test_the_message_names_three_reports() -> None:
     settings = Settings(["findings"], "impression", eval_reports=1)
     with pytest.raises(
-        NothingLeftError, match=r"'refers elsewhere' took 5 of 5, such as 'r0', 'r1', 'r2'$"
+        TooFewError, match=r"'refers elsewhere' took 5 of 5, such as 'r0', 'r1', 'r2'$"
     ):
         clean_corpus(reports(5, "As above."), settings)

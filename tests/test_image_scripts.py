@@ -253,6 +253,7 @@ def test_what_goes_with_images_and_what_does_not(
         assert "of type 'llama', which is shown no images" in refuse(name=name, model=model)
     assert "1 few-shot examples were asked for, but examples show no" in refuse("--examples", 1)
     assert "nowhere does not exist or is not a folder" in refuse("--image-root", "nowhere")
+    assert "a.tgz is an archive, which fetch_corpus alone" in refuse("--image-root", "a.tgz")
     assert "uses {images}, which is no column" in refuse("--prompt-text", "{images}")
     text_only = pd.read_csv(data / "eval.csv").drop(columns="images")
     text_only.to_csv(tmp_path / "text.csv", index=False)

@@ -120,3 +120,40 @@ def test_what_cannot_be_fetched_is_one_sentence(
     hub.gated.add("me/model")
     with pytest.raises(UserError, match="accept its terms"):
         hub_listing("me/model", "main")
+
+
+@pytest.mark.parametrize(
+    ("status", "advice"),
+    [
+        (401, "the token is not valid"),
+        (403, "take one of type Read"),  # a fine-grained token without the right
+        (429, "asked too often"),
+        (503, "the mirror that HF_ENDPOINT names answers so"),
+    ],
+)
+def test_what_a_hub_refuses_is_told_by_its_status(
+    hub: LocalHub, monkeypatch: pytest.MonkeyPatch, status: int, advice: str
+) -> None:
+    """The client calls all of these "not in the cache"."""
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    (hub.root / "me" / "model").mkdir(parents=True)
+    hub.refusing = status
+    with pytest.raises(UserError, match=rf"\(HTTP status {status}\); .*{advice}"):
+        hub_snapshot("me/model", "0" * 40)
+
+
+def test_a_mirror_that_leaves_out_hashes_is_told(hub: LocalHub) -> None:
+    (hub.root / "me" / "model").mkdir(parents=True)
+    (hub.root / "me" / "model" / "config.json").write_text("{}")
+    hub.bare = True
+    with pytest.raises(UserError, match="take another mirror"):
+        hub_snapshot("me/model", "main")
+
+
+def test_without_a_network_the_cause_is_named(
+    hub: LocalHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"{CONSTANTS}.HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match="HF_HUB_OFFLINE forbids the network"):
+        hub_snapshot("me/model", "main")

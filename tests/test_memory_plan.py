@@ -22,9 +22,12 @@ from tiny_models import tiny_llama
 from radquant import memory_plan
 from radquant.checkpoints import planned as planned_checkpoints
 from radquant.checkpoints.model_sizes import sizes_of
+from radquant.errors import UserError
 from radquant.files import read_json, write_json
+from radquant.generation import run_plan
 from radquant.generation.rotary import each_apart
 from radquant.memory_plan import Weights
+from radquant.settings.configuration import resolve
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -154,11 +157,54 @@ def test_the_script_plans_a_configuration(
     rows, notes = planned(file, tmp_path, capsys)
     assert list(rows) == list(yaml.safe_load(file.read_text(encoding="utf-8"))["precisions"])
     assert {row[4] for row in rows.values()} == {"2"}  # generation.batch_size
-    assert notes == []
+    assert len(notes) == 1
+    assert notes[0].startswith("All together: ")
     too_large = memory_plan.Held(10**12, 10**12)
     monkeypatch.setattr(memory_plan, "held_bytes", lambda *_: too_large)
-    rows, _ = planned(file, tmp_path, capsys, "--gpu-gb", "24")
+    rows, notes = planned(file, tmp_path, capsys, "--gpu-gb", "24")
     assert {row[4] for row in rows.values()} == {"does not fit"}
+    assert notes[-1].startswith("Does not fit: original, ")
+    assert "compute: {device: cpu}" in notes[-1]
+
+
+def test_a_checkpoint_of_two_precisions_is_quantized_once() -> None:
+    """7 seconds of quantizing are in the times of both."""
+    rows = [
+        run_plan.Row("a", "one", 0, 0, True, 1, 1, 10.0, 7.0),
+        run_plan.Row("b", "one", 0, 0, True, 1, 1, 9.0, 7.0),
+        run_plan.Row("c", "original", 0, None, False, 1, 1, 4.0),
+    ]
+    run = resolve(yaml.safe_load(Path("config/smoke.yaml").read_text(encoding="utf-8")))
+    sizes: Any = None  # of a run without images none are asked for
+    said = run_plan.total_told(rows, run, sizes, run_plan.a_gpu(24))
+    assert said.startswith("All together: 16 s, with each checkpoint quantized once; checks")
+
+
+def test_the_model_of_an_earlier_run_is_not_planned_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Runs write into the same results; a plan of the next is of its own model."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    fetched = config_alone(tmp_path / "models/original")
+    smoke = yaml.safe_load(Path("config/smoke.yaml").read_text(encoding="utf-8"))
+    commit = "0" * 40
+    sources: dict[str, dict[str, Any]] = {
+        "hub": {"id": "some/model", "revision": commit},
+        "wheel": {"requirement": "a==1", "sha256": "0" * 64, "file": "m/x.gguf"},
+    }
+    for kind, source in sources.items():
+        run = resolve(smoke | {"model": {"name": "tiny", kind: source}})
+        for key in source:
+            write_json(fetched / "source.json", {"kind": kind, **source, key: "another"})
+            with pytest.raises(UserError):
+                planned_checkpoints.find_model(run, tmp_path, tmp_path)
+        write_json(fetched / "source.json", {"kind": kind, **source})
+        assert planned_checkpoints.find_model(run, tmp_path, tmp_path) == fetched
+    branch = {"name": "tiny", "hub": sources["hub"] | {"revision": "main"}}
+    write_json(fetched / "source.json", {"kind": "hub", **sources["hub"]})
+    found = planned_checkpoints.find_model(resolve(smoke | {"model": branch}), tmp_path, tmp_path)
+    assert found == fetched
 
 
 def test_given_checkpoints_are_planned_without_a_download(

@@ -7,6 +7,7 @@ import sys
 import tarfile
 import zipfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -264,7 +265,7 @@ def test_what_cannot_be_told_stops_with_one_sentence(corpus: Path) -> None:
     root = write(corpus / "png", "png", names())
     with pytest.raises(UserError, match="image_column: parentImage"):
         read(corpus, root, image_column="image")
-    with pytest.raises(UserError, match="nowhere does not exist; give the images of Open-I"):
+    with pytest.raises(UserError, match="nowhere does not exist; put the images of Open-I"):
         read(corpus, corpus / "nowhere")
     write_png(corpus / "other" / "CXR77_IM-0001-1001.png", random_gray(0))
     sentence = (
@@ -300,6 +301,10 @@ def test_a_plan_looks_at_the_images(corpus: Path) -> None:
     source = Source(path=corpus / "reports", image_column=ELEMENT, image_root=corpus / "empty")
     with pytest.raises(UserError, match=r"holds no image: no file in it ends in \.dcm"):
         openi.look(source)
+    page = corpus / "page.tgz"
+    page.write_text("<html>Please sign in</html>")
+    with pytest.raises(UserError, match=r"page.tgz is not a folder, .* fetch it again"):
+        openi.look(replace(source, image_root=page))
     away = Source(
         path=corpus / "away",
         image_column=ELEMENT,

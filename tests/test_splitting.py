@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from radquant.corpus.pipeline import Cleaned, Settings, clean_corpus, rejected_table
+from radquant.corpus.pipeline import Cleaned, Settings, TooFewError, clean_corpus, rejected_table
 from radquant.corpus.reports import Report
 from radquant.corpus.sections import find_sections
 from radquant.corpus.splitting import assign_splits, check_no_leak, draw, leaks
@@ -170,6 +170,8 @@ REASONS = [
     ({"impression": "Normal."}, "too short"),
     ({"impression": "Very large. " * 100}, "too long"),
     ({"findings": "39 A.M., ___"}, "input too short"),
+    ({"images": ""}, "no image"),
+    ({"images": "", "missing": "a.png"}, "image missing"),
     ({"findings": "A mass"}, "input too short"),
     ({"findings": "NO mass is\nseen.", "impression": "No mass is seen"}, "input is the target"),
     (
@@ -181,12 +183,14 @@ REASONS = [
 
 @pytest.mark.parametrize(("change", "reason"), REASONS)
 def test_every_reason_is_recorded(change, reason):
-    reports = corpus(30)
+    reports = [replace(each, images=f"{each.id}.png") for each in corpus(30)]
     reports[4] = replace(reports[4], **change)
-    cleaned = clean_corpus(reports, replace(TASK, min_words=2, min_input_words=2))
+    images = reason in ("no image", "image missing")
+    task = replace(TASK, min_words=2, min_input_words=2, images=images)
+    cleaned = clean_corpus(reports, task)
     table = rejected_table(cleaned)
     assert table.loc[table["id"] == "r4", "reason"].tolist() == [reason]
-    step = "missing section" if reason.startswith("no ") else reason
+    step = "missing section" if reason in ("no findings", "no impression") else reason
     assert {step: 1} == {
         each["step"]: each["removed"] for each in cleaned.funnel["steps"] if each["step"] == step
     }
@@ -258,10 +262,14 @@ def check_sums(reports: list[Report], cleaned: Cleaned, count: int) -> None:
 
 
 def test_too_few_says_how_many_and_shows_the_funnel():
+    reports = corpus(20)
+    reports[3] = replace(reports[3], impression="As above.")
     with pytest.raises(
-        UserError, match=r"99 .* were asked for and \d+ are there \(raw 20, .*train"
+        TooFewError,
+        match=r"99 .* were asked for and \d+ are there \(raw 20, .*train.*raise "
+        r"cleaning.eval_fraction; 'refers elsewhere' took 1 of 1, such as 'r3'",
     ):
-        clean_corpus(corpus(20), replace(TASK, eval_reports=99))
+        clean_corpus(reports, replace(TASK, eval_reports=99))
 
 
 def test_nothing_left_and_nothing_there():

@@ -189,7 +189,7 @@ def test_nothing_is_fetched_offline_but_what_the_cache_holds(
     hub: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(UserError, match="check the name, the revision"):
+    with pytest.raises(UserError, match="HF_HUB_OFFLINE forbids"):
         texts.from_hub("some/texts", COMMIT, FILE, tmp_path / "out.jsonl")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     first = texts.from_hub("some/texts", COMMIT, FILE, tmp_path / "out.jsonl")

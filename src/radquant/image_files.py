@@ -17,6 +17,7 @@ import numpy as np
 from radquant.dicom import MAX_BYTES
 from radquant.errors import UserError
 from radquant.files import read_table, sha256_file
+from radquant.image_roots import require_folder
 from radquant.pixels import Shown, kind_of, shown
 
 COLUMN = "images"  # of data/train.csv and data/eval.csv
@@ -88,8 +89,7 @@ def listed_images(reports: Path, image_root: str | None) -> list[ImageFile]:
     if image_root is None:
         raise UserError("--image-root is missing; give the folder that the images lie in")
     root = Path(image_root)
-    if not root.is_dir():
-        raise UserError(f"the image folder {root} does not exist or is not a folder")
+    require_folder(root)
     table = read_table(reports, require=["id"])
     if COLUMN not in table.columns:
         raise UserError(f"{reports} has no column {COLUMN!r}, which --image-root needs")

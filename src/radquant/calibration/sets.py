@@ -11,6 +11,7 @@ from radquant.calibration import sequences, texts
 from radquant.errors import UserError
 from radquant.failures import withheld_panics
 from radquant.files import read_json, read_table, sha256_file, sha256_text
+from radquant.image_roots import require_folder
 from radquant.token_texts import check_known
 
 
@@ -120,10 +121,7 @@ def from_corpus(given: Reports, model: Path, trust_remote_code: bool) -> Found:
     if given.image_root is not None:
         if "images" not in train.columns:
             raise UserError(f"{given.train} has no column 'images', which --image-root needs")
-        if not given.image_root.is_dir():
-            raise UserError(
-                f"the image folder {given.image_root} does not exist or is not a folder"
-            )
+        require_folder(given.image_root)
         shown = sequences.Shown(load_processor(model, tokenizer), given.image_root)
     source = sequences.reports(
         *(tokenizer, rows_of(train), given.template, given.target, given.date), shown=shown

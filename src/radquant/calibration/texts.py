@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from radquant import hub_errors
 from radquant.corpus.cleaning import normalise
 from radquant.corpus.files.encoding import decode
 from radquant.corpus.files.header import need_column
@@ -35,10 +36,10 @@ def from_hub(dataset: str, revision: str, file: str, output: str | Path) -> dict
     try:
         path = Path(hf_hub_download(dataset, file, repo_type="dataset", revision=revision))
     except Exception as error:  # the hub's own, and those of whatever HTTP library it uses
+        what, advice = hub_errors.told(error)
         raise UserError(
             f"{file} of the hub dataset {dataset!r} at revision {revision!r} could not be fetched "
-            f"({type(error).__name__}); check the name, the revision, the file and the network, "
-            "and that your account has accepted the dataset's terms (hf auth login)"
+            f"({what}); {advice}"
         ) from error
     with atomic_path(output) as part:
         shutil.copyfile(path, part)

@@ -16,6 +16,7 @@ from radquant.corpus.sections import find_sections
 from radquant.corpus.splitting import assign_splits, check_no_leak, draw, leaks
 from radquant.errors import UserError
 from radquant.image_files import COLUMN, image_files, read_shown
+from radquant.image_roots import require_folder
 
 EXAMPLES = 3
 TEXT_COLUMNS = (*SECTIONS, "text")
@@ -49,8 +50,8 @@ class Cleaned:
     funnel: dict[str, Any] = field(default_factory=dict)
 
 
-class NothingLeftError(UserError):
-    """Cleaning left nothing to train or to evaluate with; `cleaned` says what became of it all."""
+class TooFewError(UserError):
+    """Cleaning left fewer reports than are needed; `cleaned` says what became of all."""
 
     def __init__(self, message: str, cleaned: Cleaned) -> None:
         super().__init__(message)
@@ -66,6 +67,7 @@ def prepare_corpus(
         raw, settings, lambda reports: show_progress(reports, "cleaning", len(raw), "reports")
     )
     if image_root is not None:
+        require_folder(image_root)
         cleaned.funnel["images"] = check_images(cleaned.evaluation, image_root)
     return cleaned
 
@@ -99,8 +101,8 @@ def clean_corpus(
     A training report that shares a patient, a study or a text with the evaluation pool is rejected;
     the pool, and so the evaluation, keeps it. Pool reports that are not drawn are rejected as such.
     `progress` wraps the loop over the reports.
-    Raises UserError for duplicate ids, an empty corpus, or fewer reports than asked for; the last
-    two show the funnel. Where nothing is left it is a NothingLeftError.
+    Raises UserError for duplicate ids or an empty corpus, and TooFewError, which shows the funnel,
+    for fewer reports than asked for.
     """
     check_settings(settings)
     raw = [_with_plain_ids(report) for report in raw]
@@ -123,6 +125,8 @@ def clean_corpus(
         if found := why_unusable(report, cleaned, settings):
             unusable[report.id] = found
     for name in REASONS:
+        if name in OF_IMAGES and not settings.images:
+            continue
         chosen = {key: why for key, why in unusable.items() if _step_of(why[0]) == name}
         reports = step(name, chosen, reports)
     reports = step("duplicate text", find_duplicates(reports, settings), reports)
@@ -202,15 +206,15 @@ def clean_report(report: Report) -> Report:
 
 
 # In the order in which they are tested; the first that holds is the report's reason.
+OF_IMAGES = ("image missing", "no image")
 REASONS = (
-    *("missing section", "refers elsewhere", "cut mid-sentence", "too short", "too long"),
-    *("input too short", "input is the target"),
+    *("missing section", *OF_IMAGES, "refers elsewhere", "cut mid-sentence", "too short"),
+    *("too long", "input too short", "input is the target"),
 )
 
 
 def _step_of(reason: str) -> str:
-    lacks = reason.startswith("no ") or reason == "image missing"
-    return "missing section" if lacks else reason
+    return reason if reason in REASONS else "missing section"
 
 
 def why_unusable(raw: Report, cleaned: Report, settings: Settings) -> tuple[str, str] | None:
@@ -274,30 +278,28 @@ def _check_enough(result: Cleaned, raw: int, settings: Settings) -> None:
     if not raw:
         raise UserError("the corpus is empty; check corpus.path")
     if not result.train and not result.funnel["eval_pool"]:
-        raise NothingLeftError(
+        raise TooFewError(
             f"nothing is left of the corpus after cleaning ({funnel}); {_most_frequent(result)}",
             result,
         )
     if len(result.evaluation) < settings.eval_reports:
         remedy = (
-            "the corpus gives its own split, so ask for fewer"
+            "the corpus gives its own split, so lower evaluation.reports"
             if result.funnel["split"] == "given"
-            else "ask for fewer or raise the evaluation fraction"
+            else "lower evaluation.reports or raise cleaning.eval_fraction"
         )
         message = (
             f"{settings.eval_reports} evaluation reports were asked for and "
             f"{len(result.evaluation)} are there ({funnel}); {remedy}"
         )
-        if not result.evaluation:
-            raise NothingLeftError(f"{message}; {_most_frequent(result)}", result)
-        raise UserError(message)
+        raise TooFewError(f"{message}; {_most_frequent(result)}", result)
     if not result.train:
         remedy = (
             "the corpus gives its own split, so give it training reports"
             if result.funnel["split"] == "given"
-            else "lower the evaluation fraction"
+            else "lower cleaning.eval_fraction"
         )
-        raise NothingLeftError(
+        raise TooFewError(
             f"no training report is left ({funnel}); {remedy}; {_most_frequent(result)}", result
         )
 

@@ -51,6 +51,7 @@ class Row:
     computing: int | None  # bytes at the peak of writing and scoring, in batches of `batch`
     batch: int  # reports at once; 0: the model itself does not fit
     seconds: float | None  # all together, quantization included
+    making: float = 0  # of these, the quantization's, which precisions of a checkpoint share
     source: str = ""  # what the checkpoint's size is known from
     note: str = ""  # why something is not known
 
@@ -104,20 +105,19 @@ def row_of(run: Run, name: str, sizes: Sizes | None, results: Path, machine: Mac
     except NotKnown as unknown:
         return Row(name, checkpoint, None, None, made, None, 0, None, note=str(unknown))
     if sizes is None:
-        return Row(name, checkpoint, stored.disk, None, made, None, 0, None, stored.source)
+        return Row(name, checkpoint, stored.disk, None, made, None, 0, None, source=stored.source)
     weights = sizes.weights
     peak, batch = computing_bytes(run, name, sizes, stored, machine)
     seconds = computing_seconds(run, weights, max(batch, 1), stored, machine)
-    quantizing, note = None, ""
+    quantizing, making, note = None, 0.0, ""
     if made and getattr(asked, "tool", None) != OWN:
         note = f"memory and time of quantizing {checkpoint} are those of its tool, not planned here"
     elif isinstance(asked, Checkpoint):
         calibrated = needs_calibration(asked)
         quantizing = memory_plan.quantizing_bytes(weights, calibrated)
-        seconds += SECONDS_A_MILLION[calibrated] * weights.linear / 1e6
-    return Row(
-        name, checkpoint, stored.disk, quantizing, made, peak, batch, seconds, stored.source, note
-    )
+        making = SECONDS_A_MILLION[calibrated] * weights.linear / 1e6
+    taken = (stored.disk, quantizing, made, peak, batch, seconds + making, making)
+    return Row(name, checkpoint, *taken, stored.source, note)
 
 
 def computing_bytes(
@@ -190,8 +190,7 @@ def images_told(run: Run, sizes: Sizes, machine: Machine) -> str:
     if sight is None:
         return f"Encoding images: not known, the model's config.json says too little of it.{again}"
     memory = encoding_bytes(weights, sight, item, machine)
-    each = memory_plan.image_flops(sight, weights.vision) / machine.flops
-    count = run.evaluation.reports + run.calibration_images * run.calibration.samples
+    each, count = image_seconds(weights, sight, machine), images_of(run)
     taken = " (taken as 1024 × 1024 pixels)" * sight.assumed
     fits = "" if memory < machine.memory else ", which does not fit"
     return (
@@ -200,23 +199,69 @@ def images_told(run: Run, sizes: Sizes, machine: Machine) -> str:
     )
 
 
+def image_seconds(weights: Weights, sight: Sight, machine: Machine) -> float:
+    return memory_plan.image_flops(sight, weights.vision) / machine.flops
+
+
+def images_of(run: Run) -> int:
+    """How many are encoded, if each report has one."""
+    return run.evaluation.reports + run.calibration_images * run.calibration.samples
+
+
 def encoding_bytes(weights: Weights, sight: Sight, item: int, machine: Machine) -> int:
     """The peak of encoding an image by the part that sees, which is loaded alone."""
     size = weights.vision * item + memory_plan.image_bytes(sight, item)
     return size if machine.gpu else memory_plan.BASE + size
 
 
+def total_told(rows: list[Row], run: Run, sizes: Sizes, machine: Machine) -> str:
+    """What all precisions take together, each checkpoint being quantized once."""
+    known = [row for row in rows if row.seconds is not None and row.batch]
+    made = {row.checkpoint: row.making for row in known}
+    seconds = sum(row.seconds - row.making for row in known if row.seconds is not None)
+    seconds += sum(made.values())
+    images = ""
+    if run.task.image_column is not None and sizes.sight is not None:
+        seconds += images_of(run) * image_seconds(sizes.weights, sizes.sight, machine)
+        images = " and images encoded once"
+    least = "at least " * (len(known) < len(rows))
+    return (
+        f"All together: {least}{duration(seconds)}, with each checkpoint quantized once{images}; "
+        "checks, scores and the timing of each precision come on top."
+    )
+
+
+def misfits_told(rows: list[Row], run: Run, machine: Machine) -> str:
+    """What can be done about precisions that do not fit; empty where all do."""
+    names = [row.precision for row in rows if row.computing is not None and not row.batch]
+    if not names:
+        return ""
+    if item_bytes(run, machine.gpu) == 4:
+        remedy = "compute: {dtype: bfloat16} takes half of the memory"
+    elif machine.gpu:
+        remedy = "compute: {device: cpu} takes the machine's own memory, and far longer"
+    else:
+        remedy = "take a machine with more memory, or a smaller model"
+    return f"Does not fit: {', '.join(names)}; {remedy}."
+
+
 def told(
-    rows: list[Row], sizes: Sizes | None, run: Run, machine: Machine, unknown: list[str]
+    rows: list[Row],
+    sizes: Sizes | None,
+    run: Run,
+    machine: Machine,
+    unknown: list[str],
+    free: int | None = None,
 ) -> str:
     """A Markdown table of the rows, what it is about, and why something is not known.
 
-    unknown: why the original's sizes are not.
+    unknown: why the original's sizes are not. free: bytes of the disk that the results are on.
     """
     where = f"{'a GPU' if machine.gpu else 'this machine'} with {in_gb(machine.memory)}"
     disks = {row.checkpoint: row.disk for row in rows}
     known = [disk for disk in disks.values() if disk is not None]
     least = "at least " * (len(known) < len(disks))
+    here = "" if free is None else f" ({in_gb(free)} are free here)"
     weights = "the original's weights are not known"
     if sizes is not None:
         weights = (
@@ -225,7 +270,8 @@ def told(
         )
     lines = [
         f"{weights[0].upper()}{weights[1:]}; {where}. All checkpoints: {least}"
-        f"{in_gb(sum(known))} on disk, and a download once more in the hub's cache.",
+        f"{in_gb(sum(known))} on disk{here}; a download once more if the hub's cache is on another "
+        "disk.",
         "",
         "| precision | on disk | quantizing: memory | writing: memory | reports at once | time | "
         "known from |",
@@ -234,6 +280,10 @@ def told(
     ]
     if run.task.image_column is not None and sizes is not None:
         lines += ["", images_told(run, sizes, machine)]
+    if sizes is not None:
+        lines += ["", total_told(rows, run, sizes, machine)]
+    if misfits := misfits_told(rows, run, machine):
+        lines += ["", misfits]
     notes = dict.fromkeys(unknown + [row.note for row in rows if row.note])
     if notes:
         lines += ["", "Not known:", "", *(f"- {note}" for note in notes)]

@@ -14,6 +14,7 @@ from radquant.families.images import check_takes_images
 from radquant.files import read_table
 from radquant.generation.engines.kind import Wanted
 from radquant.image_files import COLUMN, ImageFile, image_files
+from radquant.image_roots import require_folder
 
 
 @dataclass(frozen=True)
@@ -146,8 +147,7 @@ def report_images(
         return [() for _ in reports]
     root = Path(settings.corpus.image_root)
     check_takes_images(args.model)
-    if not root.is_dir():
-        raise UserError(f"the image folder {root} does not exist or is not a folder")
+    require_folder(root)
     if COLUMN not in reports[0]:
         raise UserError(f"{args.eval} has no column {COLUMN!r}, which --image-root needs")
     return [image_files(row, COLUMN, root) for row in reports]

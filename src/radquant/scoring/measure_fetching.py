@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from radquant import registry
+from radquant import hub_errors, registry
 from radquant.errors import UserError
 
 # Measures whose weights lie in a folder of several parts.
@@ -43,9 +43,9 @@ def fetch(name: str, revisions: Mapping[str, str], output: Path) -> Iterator[str
             else:
                 snapshot_download(source, revision=revisions[part], local_dir=output / part)
         except Exception as error:
+            what, advice = hub_errors.told(error)
             raise UserError(
-                f"{source} at {revisions[part]} could not be fetched ({type(error).__name__}); "
-                "check the network, the commit and whether the repository asks for a login"
+                f"{source} at {revisions[part]} could not be fetched ({what}); {advice}"
             ) from None
         yield f"{part}: {source} at {revisions[part]}"
     if NLTK_DATA in measure.FOLDERS:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from radquant import hub_errors
 from radquant.code import digest
 from radquant.errors import UserError
 from radquant.failures import loading, withheld_panics
@@ -184,9 +185,10 @@ def download(what: str, download: Callable[[], str]) -> str:
     try:
         return download()
     except Exception as error:
+        why, advice = hub_errors.told(error)
         raise UserError(
-            f"{what} cannot be downloaded ({type(error).__name__}); check the network and the "
-            "revision, or take a local folder that scripts/fetch_radgraph.py made elsewhere"
+            f"{what} cannot be downloaded ({why}); {advice}; or take a local folder that "
+            "scripts/fetch_radgraph.py made elsewhere"
         ) from error
 
 

@@ -78,6 +78,11 @@ def look_at(source: Source, ending: str) -> None:
                 return
             others[file.suffix.lower()] += 1
         raise _no_report(path, ending, others)
+    look_at_archive(path)
+
+
+def look_at_archive(path: Path) -> None:
+    """Raise UserError if a file begins like no archive."""
     try:
         known = zipfile.is_zipfile(path) or tarfile.is_tarfile(path)
     except (tarfile.TarError, EOFError, zlib.error, OSError):

@@ -17,7 +17,7 @@ from xml.etree.ElementTree import Element
 from radquant.cli import progress
 from radquant.corpus.files.header import shown_names
 from radquant.corpus.formats.kind import Source
-from radquant.corpus.formats.members import files_in, packed_files
+from radquant.corpus.formats.members import files_in, look_at_archive, packed_files
 from radquant.corpus.reports import Report
 from radquant.corpus.tables import cell, open_table
 from radquant.errors import UserError
@@ -81,14 +81,16 @@ def key_of(name: str) -> str:
 
 
 def look_at_images(source: Source) -> None:
-    """Raise UserError if a table of views that is there has no such columns, or a folder of images
-    holds none."""
+    """Raise UserError if a table of views that is there has no such columns, a folder of images
+    holds none, or an archive of them is none."""
     views, root = source.views_file, source.image_root
     if views is not None and views.exists():
         table = open_table(views, whole=False)
         if table.certain:
             _column(table.columns, _FILES, views)
             _column(table.columns, _VIEWS, views)
+    if root is not None and is_archive(root) and root.is_file():
+        look_at_archive(root)
     if root is not None and root.is_dir() and not any(map(_is_image, files_in(root))):
         raise UserError(
             f"{root} holds no image: no file in it ends in {', '.join(ENDINGS)}; unpack the "
@@ -201,7 +203,10 @@ def _files(source: Source, by_key: Mapping[str, tuple[Report, Named]]) -> dict[s
     root = source.image_root
     assert root is not None
     if not root.exists():
-        raise UserError(f"{root} does not exist; give the images of Open-I as corpus.image_root")
+        raise UserError(
+            f"{root} does not exist; put the images of Open-I there (docs/medgemma.md says where "
+            "they come from), or name their archive or folder as corpus.image_root"
+        )
     if is_archive(root):
         return _unpack(root, by_key, source)
     if not root.is_dir():
