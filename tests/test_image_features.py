@@ -233,3 +233,7 @@ def test_the_digest_follows_contents_and_not_times(tmp_path: Path) -> None:
     assert images_digest(reports, root, kept) != first
     (root / "0.png").write_bytes(content)
     assert images_digest(reports, root, kept) == first
+    # Of two images that have changed places the contents are the same, and the reports' are not.
+    (root / "0.png").write_bytes((root / "2.png").read_bytes())
+    (root / "2.png").write_bytes(content)
+    assert images_digest(reports, root, kept) != first
