@@ -260,7 +260,8 @@ def attach_activations(
         device = next(model.parameters()).device
         static = {name: activations.on_device(g, device) for name, g in runtime.static.items()}
     # A token of text does not pass through what sees.
-    read = is_language(model) if family_of(model.config.model_type).images else (lambda name: True)
+    config: Any = model.config
+    read = is_language(model) if family_of(config.model_type).images else (lambda name: True)
     expected = sum(read(f"{n}.weight") for n in activations.quantized_layers([*packed], rounding))
     simulation = activations.attach(model, packed, rounding, static)
     touched = activations.probe(model, simulation)
