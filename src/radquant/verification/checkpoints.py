@@ -91,11 +91,11 @@ def runtime_checks(runtime: Runtime, widths: Mapping[str, int], model: Any) -> I
             yield Check(f"{name}: static zeros out of place", int(zeros), 0)
     if runtime.prefix is not None:
         config, states = model.config.get_text_config(), runtime.prefix
-        shapes = [[1, heads, len(states.ids), width] for heads, width in kept_by_layer(config)]
+        expected = [[1, heads, len(states.ids), width] for heads, width in kept_by_layer(config)]
         amiss = sum(
             list(each.shape) != shape
             for kind in (states.keys, states.values)
-            for each, shape in zip(kind, shapes, strict=False)
+            for each, shape in zip(kind, expected, strict=False)
         )
         amiss += abs(len(states.keys) - config.num_hidden_layers)
         yield Check("prefix: states of another shape than the model's", amiss, 0)
