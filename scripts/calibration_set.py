@@ -7,6 +7,7 @@ from typing import Any
 
 from radquant.cli import run
 from radquant.files import write_json, write_table
+from radquant.image_files import COLUMN, HASHES
 from radquant.settings import stages
 from radquant.settings.options import parse
 
@@ -66,7 +67,7 @@ def main() -> None:
     table, record = sets.calibration_set(args.model, given, *amount, code)
     if args.images_output:
         sets.require_images(table, args.output)
-        write_table(args.images_output, table[["id", "images"]])
+        write_table(args.images_output, table[["id", COLUMN, HASHES]])
     write_table(args.output, table)
     write_json(args.record, record)
 

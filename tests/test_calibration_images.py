@@ -1,6 +1,7 @@
 """Calibration with images: held against transformers' own forward pass, and a closed form."""
 
 import argparse
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +174,26 @@ def test_images_are_calibrated_on(data: Path, tmp_path: Path, method: str) -> No
         assert record["calibration"]["images"] > SAMPLES
         hashes.append((output / "model.safetensors").read_bytes())
     assert hashes[0] != hashes[1]
+
+
+def test_images_that_changed_behind_the_samples_are_told(data: Path, tmp_path: Path) -> None:
+    """Otherwise quantization would find no features of theirs, or those of another sample."""
+    changed = Path(shutil.copytree(data, tmp_path / "changed"))
+    listed = listed_images(changed / "images.csv", str(changed / "images"))
+    first = listed[0].path
+    other = next(file.path for file in listed if file.report != listed[0].report)
+    first.write_bytes(other.read_bytes())
+    said = r"is another than when .*images\.csv was made.*; delete .*images\.csv and run again"
+    with pytest.raises(UserError, match=said):
+        listed_images(changed / "images.csv", str(changed / "images"))
+    calibration_set(changed, "--image-weight", 0.25)
+    assert len(listed_images(changed / "images.csv", str(changed / "images"))) == len(listed)
+
+
+def test_joined_texts_show_no_images(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        calibration_set(data, "--pack", samples="packed")
+    assert "would part images; leave out --pack or --image-root" in capsys.readouterr().err
 
 
 def test_samples_with_images_need_features(data: Path) -> None:

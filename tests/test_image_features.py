@@ -167,6 +167,52 @@ def test_a_packed_vision_part_encodes_as_the_values_that_it_stands_for(
     torch.testing.assert_close(found, own, rtol=1e-4, atol=1e-4)
 
 
+def test_a_vision_part_rounds_its_inputs_as_its_checkpoint_says(
+    model: Path, files: list[ImageFile], tmp_path: Path
+) -> None:
+    """INT8 weights and inputs in the whole model, against symmetric rounding by hand."""
+    packed = Path(shutil.copytree(model, tmp_path / "packed"))
+    tensors = load_file(model / "model.safetensors")
+    plain = dict(tensors)
+    for name in [name for name in tensors if name.endswith(("mlp.fc1.weight", "q_proj.weight"))]:
+        scale = tensors[name].abs().amax(1, keepdim=True) / 127
+        tensors[name] = (tensors[name] / scale).round().to(torch.int8)
+        tensors[f"{name}_scale"] = scale
+        plain[name] = tensors[name].float() * scale
+    save_file(tensors, packed / "model.safetensors", {"format": "pt"})
+    eight = {"num_bits": 8, "type": "int", "symmetric": True}
+    group = {
+        "targets": ["re:.*fc1$", "re:.*q_proj$"],
+        "weights": {**eight, "strategy": "channel"},
+        "input_activations": {**eight, "strategy": "token", "dynamic": True},
+    }
+    said = {"quant_method": "compressed-tensors", "format": "int-quantized"}
+    said |= {"config_groups": {"group_0": group}}
+    config = read_json(packed / "config.json") | {"quantization_config": said}
+    (packed / "config.json").write_text(json.dumps(config))
+    whole = Gemma3ForConditionalGeneration.from_pretrained(model).eval()
+    names = found_names(whole, plain, model)[0]
+    whole.load_state_dict({names[name]: plain[name] for name in names}, strict=False)
+    vision = open_vision(packed, CPU, torch.float32)
+    pixels = vision.processor.image_processor(
+        [read_image(files[0])], do_pan_and_scan=False, return_tensors="pt"
+    )["pixel_values"]
+    kept = whole.model.get_image_features(pixels, return_dict=True).pooler_output[0].detach()
+
+    def by_token(_: Any, given: tuple[torch.Tensor]) -> torch.Tensor:
+        scale = given[0].abs().amax(-1, keepdim=True) / 127
+        return (given[0] / scale).round() * scale
+
+    for name, module in whole.model.vision_tower.named_modules():
+        if name.endswith(("fc1", "q_proj")):
+            module.register_forward_pre_hook(by_token)
+    own = whole.model.get_image_features(pixels, return_dict=True).pooler_output[0].detach()
+    found = encoding.encode_image(vision, files[0]).embeddings
+    assert float((found - own).norm()) < float((kept - own).norm()) / 20
+    # Text alone passes through no tower.
+    assert load(packed).activation_layers == 2
+
+
 def test_a_missing_or_damaged_image_is_told_by_report_column_and_file(
     model: Path, files: list[ImageFile], tmp_path: Path
 ) -> None:
@@ -233,3 +279,7 @@ def test_the_digest_follows_contents_and_not_times(tmp_path: Path) -> None:
     assert images_digest(reports, root, kept) != first
     (root / "0.png").write_bytes(content)
     assert images_digest(reports, root, kept) == first
+    # Of two images that have changed places the contents are the same, and the reports' are not.
+    (root / "0.png").write_bytes((root / "2.png").read_bytes())
+    (root / "2.png").write_bytes(content)
+    assert images_digest(reports, root, kept) != first

@@ -93,21 +93,33 @@ def test_the_limits_of_control_groups_count(version: int, tmp_path: Path) -> Non
     assert memory_plan.group_limits(tmp_path, groups) == []
 
 
-@pytest.mark.parametrize("kind", ["llama", "gemma3"])
+@pytest.mark.parametrize("kind", ["llama", "gemma3", "gemma4_text", "gemma4", "qwen2_5_vl"])
+@torch.inference_mode()
+def test_a_cache_takes_what_transformers_keeps(kind: str) -> None:
+    """Of Gemma 4 also, whose layers differ in heads and their widths."""
+    model = tiny_model(kind)
+    widths = memory_plan.widths_of(model.config)
+    assert widths is not None
+    kept = model(torch.full([1, 6], 5), use_cache=True).past_key_values.layers
+    numbers = sum(each.keys.numel() + each.values.numel() for each in kept)
+    assert memory_plan.cache_bytes(widths, 6, 4) == 4 * numbers
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma3", "gemma4"])
 def test_weights_are_counted_without_being_there(kind: str, tmp_path: Path) -> None:
     model = tiny_model(kind)
     model.config.save_pretrained(tmp_path)
     sizes = sizes_of(tmp_path)
     weights = sizes.weights
     assert weights.total == sum(each.numel() for each in model.parameters())
-    assert (weights.vision > 0) == (kind == "gemma3")
+    assert (weights.vision > 0) == (kind != "llama")
     linears = [m for n, m in model.get_decoder().named_modules() if isinstance(m, torch.nn.Linear)]
     assert weights.linear == sum(each.weight.numel() for each in linears)
     assert weights.matrix == max(each.weight.numel() for each in linears)
     assert sizes.widths == memory_plan.widths_of(model.config)
     assert weights.stored == 4  # the configuration says float32
     seen = None if sizes.sight is None else (sizes.sight.patches, sizes.sight.hidden)
-    assert seen == ((4, 32) if kind == "gemma3" else None)
+    assert seen == {"llama": None, "gemma3": (4, 32), "gemma4": (16, 32)}[kind]
 
 
 def test_sizes_of_7_billion_weights_in_4_bits_are_those_of_the_benchmark() -> None:

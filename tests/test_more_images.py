@@ -160,3 +160,13 @@ def test_a_family_is_shown_images(kind: str, tmp_path: Path) -> None:
     ends = lean_writing.Settings(5, frozenset([2]))
     own = lean_writing.generate(decoder, loaded.tokenizer, made, ends, 2, features=features)
     assert own.outputs == written
+
+
+def test_an_image_that_a_model_cannot_encode_is_told_by_name(tmp_path: Path) -> None:
+    """Transformers' own code of Mistral 3 fails where an image leaves one token."""
+    save_shown("mistral3", tiny_model("mistral3"), tmp_path / "model")
+    write_png(tmp_path / "0.png", random_gray(0, (6, 5)))
+    (file,) = image_files(ROWS[0], "images", tmp_path)
+    vision = open_vision(tmp_path / "model", torch.device("cpu"), torch.float32)
+    with pytest.raises(UserError, match=r"0\.png, named in column 'images' of report a, cannot be"):
+        encode_here(vision, [file])

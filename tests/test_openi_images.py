@@ -3,6 +3,7 @@
 import gzip
 import io
 import runpy
+import shutil
 import sys
 import tarfile
 import zipfile
@@ -128,7 +129,7 @@ def test_an_archive_is_unpacked_without_what_no_report_shows(corpus: Path, packe
     if packed == "zip":
         with zipfile.ZipFile(archive, "w") as file:
             for path in folder.iterdir():
-                file.write(path, f"NLMCXR_png/{path.name}")
+                file.write(path, f"NLMCXR_png/ {path.name}")
     else:
         with tarfile.open(archive, "w:gz") as tar:
             tar.add(folder, "../NLMCXR_png")
@@ -289,6 +290,11 @@ def test_what_cannot_be_told_stops_with_one_sentence(corpus: Path) -> None:
     with pytest.raises(
         UserError, match=r"CXR2_IM-0652-1001 of report CXR2 is there twice, as .*dcm\.png"
     ):
+        read(corpus, root)
+    shutil.rmtree(root / "images_normalized")
+    (root / " led by a space").mkdir()
+    (root / "CXR2_IM-0652-1001.png").rename(root / " led by a space" / "CXR2_IM-0652-1001.png")
+    with pytest.raises(UserError, match=r"a space at one of its ends; rename it"):
         read(corpus, root)
     (corpus / "reports" / "9.xml").write_text(xml(9, [("", "no id")]))
     with pytest.raises(UserError, match=r"9.xml: a parentImage has no id"):

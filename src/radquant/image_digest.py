@@ -16,7 +16,7 @@ MISSING = "missing"
 
 
 def images_digest(reports: Path, root: Path, kept: Path) -> str | None:
-    """sha256 of the contents of all image files that a table of reports names; None without it.
+    """sha256 of the names and contents of all image files that a table names; None without it.
 
     kept: a file in which sizes, times and hashes are kept from one start to the next. A file that
     is not there counts as it was when it was last seen: what needs it says so.
@@ -32,7 +32,8 @@ def images_digest(reports: Path, root: Path, kept: Path) -> str | None:
     now = {name: _seen(root / name, before.get(name)) for name in names}
     if now != before:
         write_text(kept, json.dumps(now))
-    return sha256_text("\n".join(sorted({found[-1] for found in now.values()})))
+    # Names, too: two images that have changed places are those of other reports.
+    return sha256_text("\n".join(f"{now[name][-1]} {name}" for name in names))
 
 
 def _read(kept: Path) -> dict[str, list[str]]:

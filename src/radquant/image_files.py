@@ -7,7 +7,7 @@ report.
 import hashlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -84,7 +84,8 @@ def image_files(row: Mapping[str, Any], column: str, root: Path) -> tuple[ImageF
 def listed_images(reports: Path, image_root: str | None) -> list[ImageFile]:
     """The images of all reports of a table (.csv), in its order; the files are there.
 
-    Raises UserError as `image_files` does, and without a folder, a column or a report.
+    Raises UserError as `image_files` does, without a folder, a column or a report, and where the
+    table has the files' hashes (of calibration samples) for a file that is another now.
     """
     if image_root is None:
         raise UserError("--image-root is missing; give the folder that the images lie in")
@@ -96,7 +97,20 @@ def listed_images(reports: Path, image_root: str | None) -> list[ImageFile]:
     rows = [
         {"id": name, COLUMN: cell} for name, cell in zip(table["id"], table[COLUMN], strict=True)
     ]
-    return [file for row in rows for file in image_files(row, COLUMN, root)]
+    found = [image_files(row, COLUMN, root) for row in rows]
+    if HASHES in table.columns:
+        for files, hashes in zip(found, table[HASHES], strict=True):
+            _check_hashes(files, hashes.split(SEPARATOR), reports)
+    return [file for files in found for file in files]
+
+
+def _check_hashes(files: Sequence[ImageFile], hashes: Sequence[str], table: Path) -> None:
+    for file, before in zip(files, hashes, strict=True):
+        if file.sha256 != before:
+            raise UserError(
+                f"{file.place} is another than when {table} was made, with calibration samples for "
+                f"the earlier one; delete {table} and run again, and they are made anew"
+            )
 
 
 def _is_file_name(name: str) -> bool:

@@ -5,6 +5,7 @@ scores of the positions that are asked for. They are meant to be right within FA
 that the system then reports. Nothing here needs PyTorch.
 """
 
+import math
 import os
 import re
 from collections.abc import Callable
@@ -33,8 +34,8 @@ class Widths:
     hidden: int
     inner: int  # of the MLP
     heads: int
-    cached: int  # key-value heads
-    head: int  # channels of a head
+    cached: int  # key-value heads, of a layer on average where layers differ
+    head: int  # channels of a head, the widest one's
     vocabulary: int
 
 
@@ -42,16 +43,35 @@ def widths_of(config: Any) -> Widths | None:
     """Of a transformers configuration; None where it does not say one of them as a number."""
     text = config.get_text_config()
     names = ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads")
-    said = [getattr(text, name, None) for name in (*names, "vocab_size")]
+    try:
+        said = [getattr(text, name, None) for name in (*names, "vocab_size")]
+        kept = kept_by_layer(text)
+    # A size is missing, or it is transformers' own error for what differs between layers.
+    except (AttributeError, TypeError, RuntimeError, ZeroDivisionError):
+        return None
     found = [each for each in said if isinstance(each, int)]
-    if len(found) < len(said):
+    if len(found) < len(said) or not all(isinstance(each, int) for pair in kept for each in pair):
         return None
     layers, hidden, inner, heads, vocabulary = found
-    cached = getattr(text, "num_key_value_heads", None) or heads
-    head = getattr(text, "head_dim", None) or hidden // heads
-    if not isinstance(cached, int) or not isinstance(head, int):
-        return None
+    head = max(width for _, width in kept)
+    cached = math.ceil(sum(count * width for count, width in kept) / (len(kept) * head))
     return Widths(layers, hidden, inner, heads, cached, head, vocabulary)
+
+
+def kept_by_layer(text: Any) -> list[tuple[int, int]]:
+    """Key-value heads and their channels, of each layer of a text model's configuration.
+
+    Layers of some models differ in them (Gemma 4); their configuration then has one for each layer.
+    """
+    each = getattr(text, "per_layer_config", None) or [text] * text.num_hidden_layers
+    heads = text.num_attention_heads
+    return [
+        (
+            getattr(one, "num_key_value_heads", None) or heads,
+            getattr(one, "head_dim", None) or text.hidden_size // heads,
+        )
+        for one in each
+    ]
 
 
 def cache_bytes(widths: Widths, length: int, item: int) -> int:

@@ -73,6 +73,8 @@ def calibration_set(
     model: the directory whose tokenizer is used. Returns the table of the samples and their record
     (set.json). Raises UserError where there are too few texts, or one is of the evaluation.
     """
+    if pack and isinstance(given, Reports) and given.image_root is not None:
+        raise UserError("texts that are joined would part images; leave out --pack or --image-root")
     source, origin, prompt_hash = source_of(given, model, trust_remote_code)
     make = sequences.pack if pack else sequences.draw
     with withheld_panics():

@@ -29,7 +29,7 @@ from radquant.checkpoints.parts import is_language, without_vision
 from radquant.checkpoints.writing import verify
 from radquant.errors import UserError
 from radquant.failures import loading
-from radquant.families.lookup import check_dtype
+from radquant.families.lookup import check_dtype, family_of
 from radquant.model_checks import check_model
 from radquant.model_files import StoredTensor, is_gguf, quantization_of, read_config
 from radquant.packed.linear import PackedLinear, QuantizedLinear, ValueLinear
@@ -259,7 +259,10 @@ def attach_activations(
             )
         device = next(model.parameters()).device
         static = {name: activations.on_device(g, device) for name, g in runtime.static.items()}
-    expected = len(activations.quantized_layers(list(packed), rounding))
+    # A token of text does not pass through what sees.
+    config: Any = model.config
+    read = is_language(model) if family_of(config.model_type).images else (lambda name: True)
+    expected = sum(read(f"{n}.weight") for n in activations.quantized_layers([*packed], rounding))
     simulation = activations.attach(model, packed, rounding, static)
     touched = activations.probe(model, simulation)
     if touched != expected:

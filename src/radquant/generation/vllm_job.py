@@ -29,6 +29,7 @@ from radquant.generation.rotary import switching_length
 from radquant.generation.tasks import Computed, Done, Task, Work, not_finite
 from radquant.generation.vllm_images import write_images
 from radquant.generation.vllm_limits import ENVIRONMENT, check_checkpoint, check_images
+from radquant.memory_plan import kept_by_layer
 from radquant.model_checks import check_model
 from radquant.model_files import stored_tensors
 from radquant.tokenizer_files import read_chat_template
@@ -170,9 +171,8 @@ def check_positions(config: Any, longest: int) -> None:
 
 def cache_gigabytes(config: Any, tokens: int) -> int:
     """Whole GiB that hold the keys and values, 16 bits each, of so many tokens in every layer."""
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    return math.ceil(2 * 2 * config.num_hidden_layers * heads * width * tokens / 2**30)
+    width = sum(heads * channels for heads, channels in kept_by_layer(config))
+    return math.ceil(2 * 2 * width * tokens / 2**30)
 
 
 def stored_layers(directory: Path, config: Any) -> tuple[int, int]:

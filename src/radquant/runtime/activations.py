@@ -111,9 +111,12 @@ def quantize_activations(
 ) -> Tensor:
     """Round x, [batch, tokens, channels], as `settings` say; returns values in x's dtype.
 
+    Towers of some models have one batch of patches, [tokens, channels].
     real_tokens: [batch, tokens] bool, those that a scale over tokens is taken from.
     static: the grid of a static range, scale and zero [1] or [groups].
     """
+    if x.dim() == 2:
+        return quantize_activations(x[None], settings, real_tokens, static)[0]
     if settings.keep_from is not None:
         kept = x.abs() >= settings.keep_from
         rest = settings.model_copy(update={"keep_from": None})

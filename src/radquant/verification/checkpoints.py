@@ -24,6 +24,7 @@ from radquant.errors import UserError
 from radquant.families.inspection import architecture_of, head_dim_of
 from radquant.files import read_json
 from radquant.finite import largest_of
+from radquant.memory_plan import kept_by_layer
 from radquant.packed.linear import PackedLinear, QuantizedLinear
 from radquant.quantization.rotated_embeddings import rotate_model
 from radquant.quantization.rotation import plan_rotation
@@ -90,10 +91,12 @@ def runtime_checks(runtime: Runtime, widths: Mapping[str, int], model: Any) -> I
             yield Check(f"{name}: static zeros out of place", int(zeros), 0)
     if runtime.prefix is not None:
         config, states = model.config.get_text_config(), runtime.prefix
-        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        shape = (1, heads, len(states.ids), head_dim_of(config))
-        every = [*states.keys, *states.values]
-        amiss = sum(each.shape != shape for each in every)
+        expected = [[1, heads, len(states.ids), width] for heads, width in kept_by_layer(config)]
+        amiss = sum(
+            list(each.shape) != shape
+            for kind in (states.keys, states.values)
+            for each, shape in zip(kind, expected, strict=False)
+        )
         amiss += abs(len(states.keys) - config.num_hidden_layers)
         yield Check("prefix: states of another shape than the model's", amiss, 0)
         count = model.get_input_embeddings().num_embeddings

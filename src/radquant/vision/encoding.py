@@ -7,7 +7,7 @@ import hashlib
 import json
 import resource
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch import Tensor
 from radquant import code
 from radquant.cli import progress
 from radquant.errors import UserError
+from radquant.failures import sentence_of
 from radquant.families.lookup import family_of
 from radquant.image_files import ImageFile
 from radquant.image_prompts import processed
@@ -36,18 +37,23 @@ COSTS = ("wall_seconds", "cpu_seconds", "peak_process_bytes")
 def encode_image(vision: Vision, file: ImageFile) -> ImageFeatures:
     """What the language model reads of an image, on the CPU.
 
-    Raises UserError as `image_files.read_image` does, and for features that are no numbers.
+    Raises UserError as `image_files.read_image` does, for an image that the model cannot encode,
+    and for features that are no numbers.
     """
     shown = family_of(vision.model.config.model_type).images
     assert shown is not None  # open_vision refuses other models
     made = processed(vision.processor, file, **shown.processing, return_tensors="pt")
     inputs = {name: made[name] for name in shown.inputs}
-    with torch.inference_mode():
-        found = vision.model.model.get_image_features(
-            made["pixel_values"].to(vision.device, vision.dtype),
-            **{name: each.to(vision.device) for name, each in inputs.items()},
-            return_dict=True,
-        )
+    try:
+        found = seen(vision, made["pixel_values"], inputs)
+    # Such as of an image that leaves no more than one patch, or too many in a row.
+    except (RuntimeError, IndexError, ValueError) as error:
+        if sentence_of(error) is not None:
+            raise
+        raise UserError(
+            f"{file.place} cannot be encoded by {vision.directory} ({type(error).__name__}), most "
+            "likely because it is too small or too narrow; leave the report out or crop the image"
+        ) from None
     layers = getattr(found, "deepstack_features", None) or ()
     features = ImageFeatures(
         rows(found.pooler_output), tuple(map(rows, layers)), {n: v.cpu() for n, v in inputs.items()}
@@ -58,6 +64,16 @@ def encode_image(vision: Vision, file: ImageFile) -> ImageFeatures:
             "compute.dtype bfloat16 or float32"
         )
     return features
+
+
+@torch.inference_mode()
+def seen(vision: Vision, pixels: Tensor, inputs: Mapping[str, Tensor]) -> Any:
+    """What the towers and the projector make of an image, as transformers returns it."""
+    return vision.model.model.get_image_features(
+        pixels.to(vision.device, vision.dtype),
+        **{name: each.to(vision.device) for name, each in inputs.items()},
+        return_dict=True,
+    )
 
 
 def rows(found: Any) -> Tensor:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,16 @@ from radquant.checkpoints.building import read_settings as quantized_as
 from radquant.checkpoints.finite_weights import require_finite_model
 from radquant.checkpoints.fitting import drop_unknown_padding, empty_model, found_names, open_config
 from radquant.checkpoints.gguf_model import build_beside_gguf, names_beside_gguf
+from radquant.checkpoints.loading import stored_beside
 from radquant.checkpoints.parts import is_vision, vision_to
 from radquant.failures import loading
 from radquant.families.images import check_takes_images
 from radquant.families.lookup import check_dtype
 from radquant.model_checks import check_model
 from radquant.model_files import StoredTensor, is_gguf, quantization_of, read_config
+from radquant.packed.linear import QuantizedLinear
+from radquant.runtime import activations
+from radquant.settings.precision import STATIC
 from radquant.vision.processors import load_processor, processor_hash
 
 PIECE = 1 << 24  # bytes hashed at a time
@@ -68,6 +73,8 @@ def open_vision(
     require_finite_model(model, directory, dtype)
     model = model.eval().requires_grad_(False)
     vision_to(model, device)
+    if quantization and not is_gguf(quantization):
+        round_inputs(model, quantization, directory)
     if processor is None:
         from radquant.checkpoints.loading import load_tokenizer
 
@@ -81,6 +88,17 @@ def open_vision(
         dtype=dtype,
         directory=directory,
     )
+
+
+def round_inputs(model: Any, quantization: Mapping[str, Any], directory: Path) -> None:
+    """Let the packed layers that see round what they read, where their checkpoint says so."""
+    rounding = quantized_as(directory, quantization).activations
+    packed = {name: m for name, m in model.named_modules() if isinstance(m, QuantizedLinear)}
+    packed = {name: layer for name, layer in packed.items() if not layer.keeps_input}
+    if rounding is None or not packed:
+        return
+    static = stored_beside(packed, rounding, directory) if rounding.range == STATIC else None
+    activations.attach(model, packed, rounding, static)
 
 
 def vision_hash(directory: str | Path, trust_remote_code: bool = False) -> str:

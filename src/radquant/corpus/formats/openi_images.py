@@ -21,7 +21,7 @@ from radquant.corpus.formats.members import files_in, look_at_archive, packed_fi
 from radquant.corpus.reports import Report
 from radquant.corpus.tables import cell, open_table
 from radquant.errors import UserError
-from radquant.image_files import ENDINGS, SEPARATOR
+from radquant.image_files import ENDINGS, SEPARATOR, image_names
 from radquant.image_roots import is_archive
 
 ELEMENT = "parentImage"
@@ -223,8 +223,10 @@ def _add(
     found: dict[str, str], key: str, name: str, by_key: Mapping[str, tuple[Report, Named]]
 ) -> None:
     report, image = by_key[key]
-    if SEPARATOR in name:
-        raise UserError(f"{name} has a {SEPARATOR!r} in its name; rename it")
+    if image_names(name) != [name]:
+        raise UserError(
+            f"{name!r} has a {SEPARATOR!r} in its name, or a space at one of its ends; rename it"
+        )
     if key in found:
         raise UserError(
             f"image {image.id} of report {report.id} is there twice, as {found[key]} and {name}; "
@@ -251,7 +253,7 @@ def _unpack(
         for member, data in progress(
             _images_in(archive, by_key, source), "unpacking", len(by_key), "images"
         ):
-            name = member.rsplit("/", 1)[-1]
+            name = member.rsplit("/", 1)[-1].strip()
             _add(found, key_of(name), name, by_key)
             (part / name).write_bytes(data)
         shutil.rmtree(folder, ignore_errors=True)
