@@ -220,6 +220,8 @@ def write_generations(folder, name, computed, ids, outputs, entities=None):
             "batch_size": 6,
             "max_new_tokens": 32,
             "examples": 2,
+            "examples_by": "drawn",
+            "same_input_reports": 0,
             "versions": {"torch": "2.13.0", "transformers": "5.23.0"},
             "kernel": "reference" if quantized else "none",
             "reports": len(part),

@@ -42,7 +42,7 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def reading(template: str) -> Reading:
-    return Reading(template, [ROW], [()], [], "impression", Path("eval.csv"))
+    return Reading(template, [ROW], [()], [[]], "impression", Path("eval.csv"))
 
 
 @pytest.mark.parametrize("kind", [*KNOWN, *UNKNOWN])

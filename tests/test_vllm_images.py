@@ -188,7 +188,7 @@ def reading_of(folder: Path, rows: list[dict[str, Any]] = ROWS) -> Reading:
         write_png(folder / f"{n}.png", random_gray(n, shape))
     shown = [image_files(row, "images", folder) for row in rows]
     template = "describe this image {indication}"
-    return Reading(template, rows, shown, [], "findings", folder / "eval.csv")
+    return Reading(template, rows, shown, [[] for _ in rows], "findings", folder / "eval.csv")
 
 
 def save_tiny(kind: str, directory: Path) -> None:

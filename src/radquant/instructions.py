@@ -175,20 +175,16 @@ def draw_examples(
     if count == 0:
         return []
     rows = seeded_order(train, seed, "examples")
-    frequency = Counter(_key(row[target]) for row in rows)
+    frequency = Counter(words_of(row[target]) for row in rows)
     frequency.pop("", None)
     if not frequency:
         raise UserError(f"no training report has text in the reference column {target!r}")
     routine = frequency.most_common(1)[0][0]  # the first in seeded order among equals
 
-    def fits(row: Row) -> bool:
-        texts = [str(row[name]) for name in (*template_columns, target)]
-        return all(text.strip() for text in texts) and _words(texts) <= max_words
-
     distinct: dict[str, Row] = {}
     for row in rows:
-        if fits(row):
-            distinct.setdefault(_key(row[target]), row)
+        if can_be_example(row, (*template_columns, target), max_words):
+            distinct.setdefault(words_of(row[target]), row)
     usual = [distinct.pop(routine)] if routine in distinct else []
 
     def likeness(key: str) -> tuple[int, int]:
@@ -204,10 +200,12 @@ def draw_examples(
     return drawn
 
 
-def _words(texts: Sequence[str]) -> int:
-    return sum(len(text.split()) for text in texts)
+def can_be_example(row: Row, columns: Sequence[str], max_words: int) -> bool:
+    """Whether all `columns` have text, of at most `max_words` words together."""
+    texts = [str(row[name]) for name in columns]
+    return all(text.strip() for text in texts) and sum(len(t.split()) for t in texts) <= max_words
 
 
-def _key(text: Any) -> str:
+def words_of(text: Any) -> str:
     """Return the text's letters and digits in lower case: what makes two references the same."""
     return " ".join(re.findall(r"\w+", str(text).lower()))

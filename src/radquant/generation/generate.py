@@ -42,7 +42,7 @@ def generate(
     done = engine.write(opened, task)
     order = {row["id"]: place for place, row in enumerate(reading.reports)}
     record = {
-        **common_record(writing.precision, len(reading.examples), opened, task, done),
+        **common_record(writing.precision, reading, opened, task, done),
         **writing_record(task, done),
         "shard": writing.shard,
         "shards": writing.shards,

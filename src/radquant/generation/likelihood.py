@@ -49,7 +49,7 @@ def likelihood(
         }
     )
     check_finite(table)
-    record = common_record(precision, len(reading.examples), opened, task, done)
+    record = common_record(precision, reading, opened, task, done)
     return table, {**record, "tokens": int(table["tokens"].sum())}
 
 

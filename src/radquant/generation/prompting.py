@@ -29,13 +29,15 @@ def prompts_of(opened: Opened, reading: Reading, answer: int | None = None) -> l
     with withheld_panics():
         made = [
             prompts.chat_prompt(
-                *(opened.tokenizer, reading.template, row, reading.examples, reading.target, limit),
+                *(opened.tokenizer, reading.template, row, examples, reading.target, limit),
                 with_answer=answer is None,
                 images=images,
                 processor=opened.processor,
                 date=opened.wanted.date,
             )
-            for row, images in zip(reading.reports, reading.images, strict=True)
+            for row, images, examples in zip(
+                reading.reports, reading.images, reading.examples, strict=True
+            )
         ]
     for prompt in made:
         ids = (*prompt.ids, *prompt.answer_ids)

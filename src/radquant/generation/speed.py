@@ -66,7 +66,7 @@ def measure(
     for precision in wanted.values():
         check_engine(precision.engine or engine_name)
     count = min(speed.prompts, len(reading.reports))
-    reading = replace(reading, reports=reading.reports[:count], images=reading.images[:count])
+    reading = reading.first(count)
     reasons: dict[str, str | None] = {
         name: SIMULATED if surely_simulated(each) else None for name, each in wanted.items()
     }
@@ -110,7 +110,7 @@ def measure(
         "reports": count,
         "tokens": speed.tokens,
         "batch_size": min(batch_size, count),
-        "examples": len(reading.examples),
+        "examples": len(reading.examples[0]),
         "repeats": speed.repeats,
         "passes": passes,
         "threads": first.threads,

@@ -1,7 +1,7 @@
 """What writing and scoring references have in common: options, reports, examples, the model."""
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,11 @@ from radquant.errors import UserError
 from radquant.families.images import check_takes_images
 from radquant.files import read_table
 from radquant.generation.engines.kind import Wanted
+from radquant.generation.nearest_examples import nearest_examples
 from radquant.image_files import COLUMN, ImageFile, image_files
 from radquant.image_roots import require_folder
+from radquant.instructions import words_of
+from radquant.settings.generation import DRAWN, NEAREST
 
 
 @dataclass(frozen=True)
@@ -24,9 +27,15 @@ class Reading:
     template: str
     reports: list[dict[str, Any]]
     images: list[tuple[ImageFile, ...]]  # of each report
-    examples: list[prompts.Row]
+    examples: list[list[prompts.Row]]  # of each report, as many for each
     target: str  # the reference's column
     source: Path  # file of the reports, for messages
+    examples_by: str = DRAWN
+
+    def first(self, count: int) -> "Reading":
+        """The same of the first `count` reports alone."""
+        each = {name: getattr(self, name)[:count] for name in ("reports", "images", "examples")}
+        return replace(self, **each)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -94,13 +103,14 @@ def read(args: argparse.Namespace, settings: Any, count: int | None = None) -> R
     """Return what the options name, all checked. count: as in `read_reports`."""
     template, reports, examples = read_reports(args, settings, count)
     images = report_images(args, settings, reports)
-    return Reading(template, reports, images, examples, settings.task.target, args.eval)
+    target, by = settings.task.target, settings.generation.examples_by
+    return Reading(template, reports, images, examples, target, args.eval, by)
 
 
 def read_reports(
     args: argparse.Namespace, settings: Any, count: int | None = None
-) -> tuple[str, list[dict[str, Any]], list[prompts.Row]]:
-    """Return the template, the reports to evaluate and the few-shot examples, all checked.
+) -> tuple[str, list[dict[str, Any]], list[list[prompts.Row]]]:
+    """Return the template, the reports to evaluate and each one's few-shot examples, all checked.
 
     count: how many of the reports, the first by draw; all for None. Examples are the same.
     """
@@ -122,21 +132,46 @@ def read_reports(
         raise UserError(f"{args.eval}, column 'id': {double.iloc[0]!r} appears more than once")
     if evaluation.empty:
         raise UserError(f"{args.eval} holds no report; there is nothing to do")
-    examples = prompts.draw_examples(
-        rows_of(train),
-        prompts.columns_of(template),
-        target,
-        wanted.examples,
-        wanted.examples_max_words,
-        settings.run.seed,
-    )
-    both = set(evaluation["id"]) & {str(row["id"]) for row in examples}
+    reports = rows_of(written_reports(evaluation, count, args.eval))
+    examples = examples_of(rows_of(train), reports, template, target, wanted, settings.run.seed)
+    both = set(evaluation["id"]) & {str(row["id"]) for each in examples for row in each}
     if both:
         raise UserError(
             f"report {min(both)} is both a few-shot example and a report to evaluate; "
             f"{args.train} and {args.eval} must not overlap"
         )
-    return template, rows_of(written_reports(evaluation, count, args.eval)), examples
+    return template, reports, examples
+
+
+def examples_of(
+    train: list[dict[str, Any]],
+    reports: list[dict[str, Any]],
+    template: str,
+    target: str,
+    wanted: Any,
+    seed: int,
+) -> list[list[prompts.Row]]:
+    """The few-shot examples of each report. wanted: section `generation`."""
+    columns = prompts.columns_of(template)
+    how = (target, wanted.examples, wanted.examples_max_words, seed)
+    if wanted.examples_by == NEAREST:
+        return nearest_examples(train, reports, columns, *how)
+    drawn = prompts.draw_examples(train, columns, *how)
+    return [drawn for _ in reports]
+
+
+def with_same_input(reading: Reading) -> set[str]:
+    """Ids of the reports whose own input, by its words, stands among their examples."""
+    columns = prompts.columns_of(reading.template)
+
+    def said(row: prompts.Row) -> list[str]:
+        return [words_of(row[name]) for name in columns]
+
+    return {
+        str(report["id"])
+        for report, examples in zip(reading.reports, reading.examples, strict=True)
+        if any(said(report) == said(example) for example in examples)
+    }
 
 
 def report_images(

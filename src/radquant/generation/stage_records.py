@@ -7,18 +7,16 @@ from typing import Any
 from radquant.code import processor
 from radquant.generation import measures
 from radquant.generation.engines.kind import Opened
+from radquant.generation.stage import Reading, with_same_input
 from radquant.generation.tasks import Done, Output, Pace, Task
 from radquant.settings.precision import as_values
 
 
 def common_record(
-    precision: str, examples: int, opened: Opened, task: Task, done: Done
+    precision: str, reading: Reading, opened: Opened, task: Task, done: Done
 ) -> dict[str, Any]:
-    """What writing and scoring say alike: of the precision, the machine, the prompts, the cost.
-
-    examples: few-shot examples in a prompt.
-    """
-    wanted, prompts = opened.wanted, task.prompts
+    """What writing and scoring say alike: of the precision, the machine, the prompts, the cost."""
+    wanted, prompts, same = opened.wanted, task.prompts, with_same_input(reading)
     computed = asdict(done.computed)
     del computed["weight_bytes"]  # which only writing tells
     return {
@@ -34,7 +32,9 @@ def common_record(
         "shared_prefix_tokens": done.work.shared_tokens,
         "batch_size": task.batch_size,
         "too_large_batches": done.work.too_large,
-        "examples": examples,
+        "examples": len(reading.examples[0]),
+        "examples_by": reading.examples_by,
+        "same_input_reports": sum(prompt.id in same for prompt in prompts),
         "date": wanted.date,
         "reports": len(prompts),
         "images": sum(len(prompt.images) for prompt in prompts),

@@ -223,7 +223,7 @@ def model_answers(summary: Summary) -> dict[str, Answer]:
         ),
         "prompt_design": Answer("", "print the prompt, and say how it was made and chosen"),
         "prompt_data": Answer("", "say on which data the prompt was developed"),
-        "examples": Answer(_examples(summary)),
+        "examples": Answer(words.examples(summary["performance"]["systems"][ORIGINAL]["shards"])),
         "output": Answer(
             f"Free text, which ends at {' or '.join(ends)}. It is scored as it was written."
         ),
@@ -247,13 +247,6 @@ def model_answers(summary: Summary) -> dict[str, Answer]:
         ),
         "compute": Answer(_compute(summary), "energy in kWh was not measured; estimate it"),
     }
-
-
-def _examples(summary: Summary) -> str:
-    count = summary["performance"]["systems"][ORIGINAL]["shards"][0]["examples"]
-    if not count:
-        return "No solved example is in the prompts."
-    return f"Each prompt holds solved examples of the training split: {count}."
 
 
 def _recipes(summary: Summary) -> str:

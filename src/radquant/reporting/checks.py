@@ -15,7 +15,7 @@ from radquant.settings.run import ORIGINAL
 # What must be equal in all shards of all precisions for their scores and speeds to be compared.
 SHARED_SETTINGS = [
     *("device", "dtype", "threads"),
-    *("batch_size", "max_new_tokens", "examples", "versions"),
+    *("batch_size", "max_new_tokens", "examples", "examples_by", "versions"),
 ]
 OF_AN_ENGINE = ("device", "dtype", "versions")
 # What every record of a precision says of how it computed, and how that is told.

@@ -46,7 +46,7 @@ SHARD_KEYS = [
     *("prompt_tokens", "output_tokens", "wall_seconds", "cpu_seconds", "tokens_per_second"),
     *("latency_seconds", "load_seconds", "peak_process_bytes", "peak_device_bytes", "weight_bytes"),
     *COMPUTED_AS,
-    *("truncated_prompts", "too_large_batches"),
+    *("truncated_prompts", "same_input_reports", "too_large_batches"),
 ]
 LIKELIHOOD_KEYS = ["precision", "wall_seconds", "cpu_seconds", "too_large_batches", *COMPUTED_AS]
 

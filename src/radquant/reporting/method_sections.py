@@ -66,6 +66,7 @@ def data_section(summary: Summary) -> str:
         sentences.append(f"**report.html has small copies of the images: {BURNED_IN}.**")
     if calibration is not None:
         sentences.append(_calibrated_on(calibration))
+    sentences.append(words.examples(summary["performance"]["systems"][ORIGINAL]["shards"]))
     return "\n\n".join(["## Data", table(["step", "removed", "left"], rows), prose(*sentences)])
 
 

@@ -1,14 +1,32 @@
-"""The settings of transforms and rounding in words, as they stand in records and configurations."""
+"""Transforms, rounding and examples in words, as records and configurations hold them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from radquant.reporting.formatting import DASH
+from radquant.settings.generation import NEAREST
 from radquant.settings.precision import DYNAMIC, GROUP, INT, LLAMA_CPP_TYPES
 from radquant.settings.recipe import HADAMARD, NONE, SMOOTH, bits_in_words, other_values
 
 Settings = Mapping[str, Any]
 TRANSFORMS = {SMOOTH: "SmoothQuant", HADAMARD: "Hadamard rotation"}
+
+
+def examples(shards: Sequence[Settings]) -> str:
+    """Sentences on the solved examples in the prompts; shards: the records of one precision."""
+    count = shards[0]["examples"]
+    if not count:
+        return "No solved example is in the prompts."
+    which = (
+        "those nearest by words to the report's own input"
+        if shards[0]["examples_by"] == NEAREST
+        else "the same for all reports"
+    )
+    told = f"Solved examples of the training split in each prompt: {count}, {which}."
+    same, reports = (sum(each[key] for each in shards) for key in ("same_input_reports", "reports"))
+    if same or shards[0]["examples_by"] == NEAREST:
+        told += f" Of {reports:,} reports, {same:,} have the very same input as one of theirs."
+    return told
 
 
 def activations(settings: Settings | None) -> str:

@@ -1,8 +1,13 @@
 """How the model writes."""
 
+from typing import Annotated
+
 from pydantic import Field
 
-from radquant.settings.section import Section, Text
+from radquant.settings.section import OneOf, Section, Text
+
+# How few-shot examples are chosen.
+DRAWN, NEAREST = "drawn", "nearest"
 
 
 class Generation(Section):
@@ -21,6 +26,11 @@ class Generation(Section):
         ge=0,
         le=1000,
         description="Solved examples from the training split before the report; 0 for none",
+    )
+    examples_by: Annotated[str, OneOf((DRAWN, NEAREST))] = Field(
+        DRAWN,
+        description="Which training reports are examples: drawn by the seed, the same for all "
+        "reports, or for each report the nearest by the words of its input, the nearest last",
     )
     examples_max_words: int = Field(
         40, ge=1, le=10_000, description="Most words of an example, so that the prompt stays short"

@@ -103,7 +103,11 @@ LIKELIHOOD = (
     ROUNDING,
     TARGET_AND_DATE,
     IMAGE_ROOT,
-    Part("generation", Generation, only=("examples", "examples_max_words", "batch_size")),
+    Part(
+        "generation",
+        Generation,
+        only=("examples", "examples_by", "examples_max_words", "batch_size"),
+    ),
     SEED,
     Part("compute", Compute),
     CODE_OF_MODEL,
@@ -130,7 +134,7 @@ CHECK_MODEL = (
 )
 CHECK_PROMPTS = (
     *(part for part in LIKELIHOOD if part.name not in ("generation", "precision")),
-    Part("generation", Generation, only=("examples", "examples_max_words")),
+    Part("generation", Generation, only=("examples", "examples_by", "examples_max_words")),
 )
 BASELINES = (Part("task", Task, only=("inputs", "target")), WRITTEN, SEED)
 ANNOTATE_OUTPUTS = (

@@ -1,0 +1,97 @@
+"""Few-shot examples of each report's own: the training reports whose inputs are most like its own.
+
+Likeness is the cosine of two texts' TF-IDF vectors (Salton and Buckley 1988). A word counts as
+often as a text has it, times the logarithm of how rare it is among the training reports. These
+logarithms are rounded to whole numbers. So sums are exact, and every machine chooses the same
+examples.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from radquant.corpus.marks import same_id
+from radquant.errors import UserError
+from radquant.instructions import Row, can_be_example, seeded_order, words_of
+
+STEPS = 1000  # of a rarity, in each unit of the natural logarithm
+
+
+def nearest_examples(
+    train: Sequence[Row],
+    reports: Sequence[Row],
+    columns: Sequence[str],
+    target: str,
+    count: int,
+    max_words: int,
+    seed: int,
+) -> list[list[Row]]:
+    """Return `count` training rows for each of `reports`, the most like it last.
+
+    Compared are the words of `columns`, those of the prompt. An example has text in all of them
+    and a reference, of at most `max_words` words together. None is the report itself or of its
+    patient (column `group`), and no two say the same. The seed decides among equals.
+    """
+    if count == 0:
+        return [[] for _ in reports]
+    said = (*columns, target)
+    rows = [r for r in seeded_order(train, seed, "examples") if can_be_example(r, said, max_words)]
+    texts = [[words_of(row[name]) for name in said] for row in rows]
+    likeness = Likeness([" ".join(text[:-1]) for text in texts])
+    found = []
+    for report in reports:
+        chosen: dict[tuple[str, ...], Row] = {}
+        for place in likeness.order(" ".join(words_of(report[name]) for name in columns)):
+            if len(chosen) == count:
+                break
+            if not of_one_patient(rows[place], report):
+                chosen.setdefault(tuple(texts[place]), rows[place])
+        if len(chosen) < count:
+            raise UserError(
+                f"{count} few-shot examples were asked for but only {len(chosen)} training reports "
+                f"of other patients than report {report['id']}'s have distinct texts of at most "
+                f"{max_words} words; ask for fewer or for longer ones"
+            )
+        found.append(list(chosen.values())[::-1])
+    return found
+
+
+def of_one_patient(row: Row, other: Row) -> bool:
+    """Whether two rows are the same report, or known to be of the same patient."""
+    patient = same_id(str(row.get("group", "")))
+    return same_id(str(row["id"])) == same_id(str(other["id"])) or (
+        patient != "" and patient == same_id(str(other.get("group", "")))
+    )
+
+
+class Likeness:
+    """How like each of some texts is to another; a text is words with spaces between them."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        from scipy.sparse import csr_array
+
+        counts = [Counter(text.split()) for text in texts]
+        known = Counter(word for each in counts for word in each)
+        self.places = {word: place for place, word in enumerate(known)}
+        self.rarity = np.array(
+            [round(STEPS * math.log(len(texts) / each)) for each in known.values()], dtype=np.int64
+        )
+        ends = np.cumsum([0, *map(len, counts)])
+        words = np.array([self.places[w] for each in counts for w in each], dtype=np.int64)
+        times = np.array([n for each in counts for n in each.values()], dtype=np.int64)
+        values = times * self.rarity[words]
+        self.vectors = csr_array((values, words, ends), shape=(len(texts), len(self.places)))
+        squares = csr_array((values**2, words, ends), shape=self.vectors.shape)
+        self.lengths = np.sqrt(squares.sum(axis=1, dtype=np.int64).astype(np.float64))
+
+    def order(self, text: str) -> Iterator[int]:
+        """The places of the texts, the most like `text` first and equals in their own order."""
+        vector = np.zeros(len(self.places), dtype=np.int64)
+        for word, times in Counter(text.split()).items():
+            if word in self.places:
+                vector[self.places[word]] = times * self.rarity[self.places[word]]
+        # The text's own length would change no order.
+        likeness = (self.vectors @ vector) / np.maximum(self.lengths, 1.0)
+        return iter(np.argsort(-likeness, kind="stable").tolist())
