@@ -34,7 +34,7 @@ from radquant.generation import transformers_writing as engine
 from radquant.generation.engines.kind import Wanted
 from radquant.generation.lean_decoder import LeanDecoder, take_over, unsupported
 from radquant.kernels import cpu
-from radquant.packed.linear import PackedLinear
+from radquant.packed.linear import PackedLinear, ValueLinear
 from radquant.runtime import activations
 from radquant.runtime.hadamard import rotate_input
 from radquant.runtime.head import round_head
@@ -414,11 +414,6 @@ def test_avx2_computes_the_same(tmp_path: Path) -> None:
         ("llama", {"hidden_act": "relu"}, None, "activation function 'relu'"),
         ("llama", {"head_dim": 8}, None, "heads of 8 channels"),
         ("llama", {"intermediate_size": 120}, None, "a width of 120"),
-        ("llama", {}, Activations(bits=4), "rounds activations to 8 bits"),
-        ("llama", {}, Activations(bits=8, granularity="tensor"), "rounds activations to 8 bits"),
-        ("llama", {}, Activations(bits=8, clip_ratio=0.9), "rounds activations to 8 bits"),
-        ("llama", {}, Activations(bits=8, skip=("down_proj",)), "rounds activations to 8 bits"),
-        ("llama", {}, Activations(bits=8), "is not packed"),
         ("gemma3_text", {"use_bidirectional_attention": True}, None, "look ahead"),
     ],
 )
@@ -453,8 +448,13 @@ def test_what_it_does_not_know_of_packed_models() -> None:
         assert reason in (with_first(change) or "")
     half = as_loaded(make_model("llama").half())
     assert "float16" in (unsupported(half, None) or "")
-    rounded = replace(as_loaded(make_model("llama", 4)), kv_cache=KVCache(bits=8))
-    assert "keys and values" in (unsupported(rounded, None) or "")
+    turned = Runtime(rotate_keys=True)
+    rounded = replace(as_loaded(make_model("llama", 4), None, turned), kv_cache=KVCache(bits=8))
+    assert "rotate keys" in (unsupported(rounded, None) or "")
+    model = make_model("llama", 4)
+    model.model.layers[1].mlp.up_proj = ValueLinear(torch.randn(160, 64))
+    found = unsupported(as_loaded(model), Activations(bits=8))
+    assert found == "a layer is not packed, whose activations are to be rounded"
 
 
 @pytest.fixture(scope="module", params=["none", "smooth", "hadamard"])

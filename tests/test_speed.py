@@ -33,7 +33,7 @@ from radquant.reporting.speed import BUSY, FASTER, OTHER_ENGINE, SAME, SLOWER, s
 from radquant.reporting.summary import summarize
 
 ROUNDING = {"activations": {"bits": 8}}
-SIMULATED = {"activations": {"bits": 8, "granularity": "tensor"}}
+SIMULATED = {"activations": {"bits": 4, "granularity": "tensor"}}
 
 
 @pytest.fixture(scope="module")
@@ -73,28 +73,38 @@ def test_all_write_as_many_tokens_of_the_same_prompts(
         return real(ready, passes)
 
     monkeypatch.setattr(timing, "timed", noted)
-    also = {"w4a8": ROUNDING, "naive": SIMULATED, "kv": {"kv_cache": {"bits": 8}}}
+    by_text = {"activations": {"bits": 8, "granularity": "tensor"}}
+    also = {"w4a8": ROUNDING, "w4a4": SIMULATED, "naive": by_text, "kv": {"kv_cache": {"bits": 4}}}
     record = run_script(data, tmp_path / "speed.json", "--engine", engine, also=also)
     timed = record["precisions"]
     assert {name: each["why_not"] for name, each in timed.items()} == {
         **dict.fromkeys(("original", "w4a16", "w4a8")),
-        **dict.fromkeys(("naive", "kv"), "simulated"),
+        "naive": None
+        if engine == "auto"
+        else "simulated",  # of which the decoder alone has kernels
+        **dict.fromkeys(("w4a4", "kv"), "simulated"),
     }
-    for name in ("original", "w4a16", "w4a8"):
+    measured = [name for name, each in timed.items() if each["why_not"] is None]
+    for name in measured:
         rounds = timed[name]["rounds"]
         assert [each["round"] for each in rounds] == [1, 2, 3]
         for each in rounds:
             assert each["reports"] == 4 * record["passes"]
             assert each["output_tokens"] == 5 * each["reports"]
             assert each["decode_tokens"] == 4 * each["reports"]
-            assert each["prompt_tokens"] == timed["original"]["rounds"][0]["prompt_tokens"]
+            if name != "naive":
+                assert each["prompt_tokens"] == timed["original"]["rounds"][0]["prompt_tokens"]
+            else:  # whose scale is that of a whole prompt
+                whole = sum(timed[name]["prompt_lengths"])
+                assert each["prompt_tokens"] == whole * record["passes"]
             together = each["prompt_seconds"] + each["decode_seconds"]
             assert together <= each["wall_seconds"] * 1.01
     assert timed["original"]["prompt_hashes"] == timed["w4a8"]["prompt_hashes"]
     # Each round begins with another one.
-    original = [place % 3 for place, name in enumerate(calls) if name == "original"]
-    assert original == [0, 2, 1]
-    assert (timed["naive"]["rounds"], timed["kv"]["rounds"]) == ([], [])
+    count = len(measured)
+    original = [place % count for place, name in enumerate(calls) if name == "original"]
+    assert original == [0, count - 1, count - 2]
+    assert (timed["w4a4"]["rounds"], timed["kv"]["rounds"]) == ([], [])
 
 
 def test_a_round_is_as_long_as_asked_for_by_all(data: Path, tmp_path: Path) -> None:

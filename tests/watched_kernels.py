@@ -19,6 +19,19 @@ def main() -> None:
         data = call.repack(qweight, qzeros, torch.rand(3, outputs).half(), bits)
         kind = 0 if bits == 4 else 1
         call.linear(torch.randn(rows, 192), data, kind, outputs, 64, entering, None)
+    # Grids of a row, of sequences and of groups; about 0, or with a zero; static or not.
+    data = call.repack(
+        torch.randint(-(2**31), 2**31, (192, 3), dtype=torch.int32),
+        torch.randint(-(2**31), 2**31, (12, 3), dtype=torch.int32),
+        *(torch.rand(12, 24).half(), 4),
+    )
+    for rows, shared, symmetric, static in itertools.product(
+        (1, 2, 5, 11, 12, 25), range(3), (0, 1), (False, True)
+    ):
+        numbers = [shared, -127 if symmetric else 0, 127 if symmetric else 255, symmetric, 32]
+        ranges = torch.ones(2, 6 if shared == 2 else 1) if static else None
+        more = (numbers, 1.0, ranges, torch.arange(rows) // 2)
+        call.linear(torch.randn(rows, 192), data, 0, 24, 16, 2, None, *more)
     for dtype, rows, outputs, entering in itertools.product(
         (torch.bfloat16, torch.float32, torch.float16), (1, 2, 5, 12, 25), (1, 17, 64), range(2)
     ):

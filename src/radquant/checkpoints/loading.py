@@ -57,12 +57,14 @@ class Loaded:
     simulation: activations.ActivationQuantization | None = None  # what rounds activations
     lm_head: PackedLinear | None = None  # the rounded head; `model` holds its values unpacked
     values: int = 0  # quantized layers that lie in memory as values, not packed
+    widened: bool = False  # whether activations of 4 bits are multiplied, or kept, as 8
 
 
 def is_simulated(loaded: Loaded) -> bool:
-    """Whether something is rounded that takes as much time and memory as if it were not."""
+    """Whether something is rounded that takes as much time and memory as if it were not, or as if
+    it were rounded to more bits."""
     rounds = (loaded.simulation, loaded.kv_cache, loaded.lm_head)
-    return loaded.values > 0 or any(each is not None for each in rounds)
+    return loaded.values > 0 or loaded.widened or any(each is not None for each in rounds)
 
 
 def resolve_device(name: str) -> torch.device:

@@ -5,7 +5,6 @@ models of Llama's kind: those whose family (`radquant.families`) says so. Of a m
 is the text model inside, and its family says so, too.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,31 +15,27 @@ from radquant.checkpoints.parts import without_vision
 from radquant.errors import UserError
 from radquant.families.lookup import family_of
 from radquant.finite import norm, relative
+from radquant.generation.lean_rounding import Inputs, inputs_of, layers_name, unfit_input
 from radquant.generation.lean_rows import LeanDecoder, Read
+from radquant.generation.lean_weights import PRODUCTS, Part, packed, parts_of
 from radquant.generation.memory import give_back
+from radquant.generation.prefix import may_share
 from radquant.kernels import cpu
-from radquant.kernels.choice import KERNEL_ACTIVATIONS
-from radquant.packed.linear import PackedLinear, QuantizedLinear, ValueLinear
-from radquant.settings.precision import Activations, same_rounding
+from radquant.kernels.rounding import of_cache, unfit_cache
+from radquant.packed.linear import PackedLinear, ValueLinear
+from radquant.settings.precision import Activations, KVCache
 
 ACTIVE = {"silu": False, "gelu_pytorch_tanh": True}  # activation function: whether it is gelu
 # Rotary embeddings whose frequencies depend on no sequence's length.
 ROPE = {"default", "linear", "llama3", "yarn"}
 NO_WINDOW = 2**62
 ALIGNED = 16  # widths that fill whole vectors
-# Scores of this many tokens must be transformers'. In float32 they are equal to five digits, with
-# rounding to INT8 to a tenth of their size, and a forgotten part moves them by about all of it.
+# Scores of this many tokens must be transformers'. In float32 they are equal to five digits, and a
+# forgotten part moves them by about all of their size. Rounding starts behind this check: one scale
+# for a whole text lets the last digits of a sum move scores by most of their size.
 TOKENS_CHECKED = 16
 LARGEST_DIFFERENCE = 0.5
 TINY_SHARE = 1e-4  # of scores, that the differences between them have at least
-
-# Linear layers of a decoder layer that read the same.
-PRODUCTS = (
-    ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-    ("self_attn.o_proj",),
-    ("mlp.gate_proj", "mlp.up_proj"),
-    ("mlp.down_proj",),
-)
 
 
 def unsupported(loaded: Loaded, rounding: Activations | None) -> str | None:
@@ -56,14 +51,13 @@ def unsupported(loaded: Loaded, rounding: Activations | None) -> str | None:
         return "it runs on CPUs"
     if model.dtype not in (torch.float32, torch.bfloat16):
         return f"it does not compute in {str(model.dtype).removeprefix('torch.')}"
-    if rounding is not None and not same_rounding(rounding, KERNEL_ACTIVATIONS):
-        return "it rounds activations to 8 bits a token, symmetric and dynamic, or not at all"
-    if loaded.kv_cache is not None:
-        return "it does not round keys and values"
+    if loaded.kv_cache is not None and loaded.runtime.rotate_keys:
+        return "it does not rotate keys"
     if hooked(loaded):
         return "it does not rotate inputs at run time, or do what else is hooked into layers"
-    layers = text_model(model).layers
-    return unfit_config(config) or unfit_layers(layers, rounding) or cpu.unavailable()
+    inputs = inputs_of(loaded, rounding)
+    unfit = unfit_config(config) or unfit_layers(model, inputs, loaded.kv_cache)
+    return unfit or cpu.unavailable()
 
 
 def text_model(model: Any) -> Any:
@@ -98,20 +92,25 @@ def unfit_config(config: Any) -> str | None:
     return None
 
 
-def unfit_layers(layers: Any, rounding: Activations | None) -> str | None:
-    for layer in layers:
+def unfit_layers(model: Any, inputs: Inputs, cache: KVCache | None) -> str | None:
+    layers = text_model(model).layers
+    begin = layers_name(model, layers)
+    for number, layer in enumerate(layers):
         if layer.self_attn.head_dim % ALIGNED:
             return f"heads of {layer.self_attn.head_dim} channels are no multiple of {ALIGNED}"
-        for linear in (layer.get_submodule(name) for names in PRODUCTS for name in names):
+        reason = None if cache is None else unfit_cache(cache, layer.self_attn.head_dim)
+        if reason is not None:
+            return reason
+        for name in (name for names in PRODUCTS for name in names):
+            linear = layer.get_submodule(name)
             if not isinstance(linear, nn.Linear | PackedLinear | ValueLinear):
                 return f"it does not know layers of class {type(linear).__name__}"
             if linear.in_features % ALIGNED:
                 return f"a width of {linear.in_features} is no multiple of {ALIGNED}"
-            if isinstance(linear, QuantizedLinear) and linear.keeps_input and rounding is not None:
-                return "it rounds the inputs of all layers, or of none"
+            reason = unfit_input(linear, f"{begin}.{number}.{name}", inputs)
+            if reason is not None:
+                return reason
             if not isinstance(linear, PackedLinear):
-                if rounding is not None:
-                    return "a layer is not packed, whose activations are to be rounded"
                 continue
             if type(linear) is PackedLinear and linear.scales.dtype != torch.float16:
                 return "scales of its weights are no values of float16"
@@ -129,7 +128,7 @@ def take_over(loaded: Loaded, rounding: Activations | None) -> LeanDecoder:
     `loaded` says afterwards what multiplies, how activations enter, and what the weights take.
 
     Activations enter products as float32, or in bfloat16 if that is the model's dtype; those of
-    packed layers in 8 bits if `rounding` asks for it. Weights of dense layers stay in bfloat16
+    packed layers as integers if `rounding` asks for it. Weights of dense layers stay in bfloat16
     where that holds them exactly. Raises UserError if the decoder cannot run it, or if, in float32,
     what it computes is not what `loaded.model` does.
     """
@@ -141,24 +140,30 @@ def take_over(loaded: Loaded, rounding: Activations | None) -> LeanDecoder:
     both_ways = lean_family is not None and lean_family.both_ways
     read = checked_tokens(model)
     expected = None
+    if loaded.simulation is not None:
+        loaded.simulation.remove()
+    rounds = [each.bits for each in (rounding, loaded.kv_cache) if each is not None]
+    loaded.widened = any(bits < cpu.BITS for bits in rounds)
     # In bfloat16 transformers rounds the residual stream, too, which random tokens do not bear.
     if model.dtype == torch.float32:
         expected = expected_scores(model, read, both_ways)
     offset = norm_offset(config)
     plain = cpu.BFLOATS if model.dtype == torch.bfloat16 else cpu.FLOATS
-    rounded = plain if rounding is None else cpu.INTEGERS
-    decoder = empty_decoder(model, rounded, plain)
+    inputs, cache = inputs_of(loaded, rounding), cache_numbers(loaded)
+    decoder = empty_decoder(model, plain)
     head = model.get_output_embeddings()
     model.set_input_embeddings(nn.Identity())  # frees them, unless they are the head, too
     text = text_model(model)
+    begin = layers_name(model, text.layers)
     kinds = rope_kinds(config)
     for number in range(len(text.layers)):
         layer = text.layers[number]
-        add_layer(decoder, layer, offset, *place_of(config, number, kinds))
+        parts = parts_of(layer, f"{begin}.{number}", inputs, plain)
+        add_layer(decoder, layer, parts, offset, *place_of(config, number, kinds))
         text.layers[number] = nn.Identity()  # frees its weights
         del layer
         give_back()
-    part = packed(loaded.lm_head or head)
+    part = packed(loaded.lm_head or head, None, plain)
     shape = [part.kind, head.out_features, part.group]  # a packed one may be filled up
     decoder.set_head(text.norm.weight.float() + offset, part.data, shape)
     loaded.lm_head = None  # no longer simulated
@@ -166,10 +171,9 @@ def take_over(loaded: Loaded, rounding: Activations | None) -> LeanDecoder:
     del head
     if text is not model.model:
         without_vision(model)  # images come as features
-    loaded.simulation = None  # of what is no longer there
-    names = {cpu.FLOATS: "float32", cpu.BFLOATS: "bfloat16", cpu.INTEGERS: "int8"}
+    loaded.simulation = loaded.kv_cache = None  # of what is no longer there
     loaded.weight_bytes = decoder.weight_bytes()
-    loaded.kernel = f"{cpu.level()}, {names[rounded]} activations"
+    loaded.kernel = f"{cpu.level()}, {entering(rounding, plain)}"
     lean = LeanDecoder(
         decoder=decoder,
         rotary=text.rotary_emb,
@@ -177,10 +181,29 @@ def take_over(loaded: Loaded, rounding: Activations | None) -> LeanDecoder:
         config=config,
         both_ways=both_ways,
         image_token=getattr(model.config, "image_token_id", None),
+        whole=not may_share(rounding),
     )
     if expected is not None:
         check(lean, read, expected)
+    decoder.start_rounding()
+    if cache is not None:
+        decoder.round_cache(cache)
     return lean
+
+
+def cache_numbers(loaded: Loaded) -> tuple[int, ...] | None:
+    """How keys and values are rounded, as the decoder takes it; None: they are not."""
+    if loaded.kv_cache is None:
+        return None
+    heads = loaded.model.config.get_text_config().num_key_value_heads
+    return of_cache(loaded.kv_cache, heads, text_model(loaded.model).layers[0].self_attn.head_dim)
+
+
+def entering(rounding: Activations | None, plain: int) -> str:
+    """How activations enter products, for the report."""
+    if rounding is None:
+        return "bfloat16 activations" if plain == cpu.BFLOATS else "float32 activations"
+    return "int8 activations" if rounding.bits == cpu.BITS else "int4 activations as int8"
 
 
 def checked_tokens(model: Any) -> Read:
@@ -229,7 +252,7 @@ def check(lean: LeanDecoder, read: Read, expected: Tensor) -> None:
         )
 
 
-def empty_decoder(model: Any, rounded: int, plain: int) -> Any:
+def empty_decoder(model: Any, plain: int) -> Any:
     """A decoder of the model's sizes without layers and head."""
     config, attention = model.config.get_text_config(), text_model(model).layers[0].self_attn
     # No class with images caps its scores, whatever its text model's configuration says.
@@ -254,7 +277,6 @@ def empty_decoder(model: Any, rounded: int, plain: int) -> Any:
         ],
         ACTIVE[activation],
         None if tied else cpu.narrowed(embedding.weight),
-        rounded,
         plain,
     )
 
@@ -280,14 +302,24 @@ def place_of(config: Any, number: int, kinds: list[str | None]) -> tuple[int, in
     return seen, kinds.index(types[number]) if types and None not in kinds else 0
 
 
-def add_layer(decoder: Any, layer: Any, offset: float, window: int, rope: int) -> None:
-    weights, shapes, biases = [], [], []
-    for product, names in enumerate(PRODUCTS):
-        for part in joined([packed(layer.get_submodule(name)) for name in names]):
-            weights.append(part.data)
-            shapes.append([product, part.kind, part.out, part.group])
-            biases.append(part.bias)
-    decoder.add_layer(norms_of(layer, offset), weights, shapes, biases, window, rope)
+def add_layer(
+    decoder: Any, layer: Any, products: list[list[Part]], offset: float, window: int, rope: int
+) -> None:
+    shapes, parts = [], [part for parts in products for part in parts]
+    for number, of_product in enumerate(products):
+        shapes += [[number, p.kind, p.out, p.group, p.input] for p in of_product]
+    rounding = next((part.rounding for part in parts if part.rounding is not None), None)
+    if rounding is not None:
+        decoder.set_rounding(rounding.numbers, rounding.keep)
+    decoder.add_layer(
+        norms_of(layer, offset),
+        [part.data for part in parts],
+        shapes,
+        [part.bias for part in parts],
+        [None if part.rounding is None else part.rounding.ranges for part in parts],
+        window,
+        rope,
+    )
 
 
 def norms_of(layer: Any, offset: float) -> list[Tensor | None]:
@@ -303,43 +335,3 @@ def norms_of(layer: Any, offset: float) -> list[Tensor | None]:
         getattr(layer.self_attn, "k_norm", None),
     ]
     return [None if module is None else module.weight.float() + offset for module in modules]
-
-
-@dataclass
-class Part:
-    """A weight as the kernels read it (`kernels/cpp/linear.h`)."""
-
-    data: Tensor  # [bytes] uint8
-    kind: int
-    out: int
-    group: int
-    bias: Tensor | None  # [out]
-
-
-def packed(linear: nn.Linear | PackedLinear | ValueLinear) -> Part:
-    if isinstance(linear, PackedLinear):
-        data, kind = cpu.repack_packed(linear)
-        group = linear.group_size
-    else:
-        data, kind = cpu.repack_dense(linear.weight)
-        group = linear.in_features
-    return Part(data, kind, linear.out_features, group, linear.bias)
-
-
-def joined(parts: list[Part]) -> list[Part]:
-    """The parts, those that follow each other without a gap as one: fewer, longer products."""
-    done = parts[:1]
-    for part in parts[1:]:
-        last = done[-1]
-        if (last.kind, last.group) == (part.kind, part.group) and last.out % ALIGNED == 0:
-            bias = None
-            if last.bias is not None and part.bias is not None:
-                bias = torch.cat([last.bias, part.bias])
-            elif last.bias is not None or part.bias is not None:
-                done.append(part)
-                continue
-            data = torch.cat([last.data, part.data])
-            done[-1] = Part(data, part.kind, last.out + part.out, part.group, bias)
-        else:
-            done.append(part)
-    return done

@@ -60,10 +60,12 @@ def batch_nll(
     wanted: list[int] = []
     read = 0
     for number, prompt in enumerate(prompts):
-        # Nothing follows the last token.
-        rows[number] = read_of(lean, prompt, features, prompt.answer_ids[:-1])
+        # Nothing follows the last token, but it counts where a scale is that of the whole text.
+        last = 1 if lean.whole and prompt.answer_ids else 0
+        answer = prompt.answer_ids if last else prompt.answer_ids[:-1]
+        rows[number] = read_of(lean, prompt, features, answer)
         read += len(rows[number].ids)
-        wanted += range(read - len(prompt.answer_ids), read)
+        wanted += range(read - last - len(prompt.answer_ids), read - last)
     hidden = lean.run(rows, wanted)
     found, begin = [], 0
     for prompt in prompts:

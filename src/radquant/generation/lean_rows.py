@@ -28,6 +28,8 @@ class LeanDecoder:
     config: Any  # of the text model
     both_ways: bool  # whether tokens of an image see each other in both directions
     image_token: int | None  # which an image's tokens are; None: it is shown none
+    # Whether a scale is taken of all tokens that a row reads in a step.
+    whole: bool = False
     positions: int = 0  # that the rotary tables hold so far
 
     def reach(self, positions: int) -> None:

@@ -34,10 +34,10 @@ def begin(
             for kind in (stored.keys, stored.values)
         )
         decoder.load(0, keys, values)
+        decoder.share(0)
     rest = list(shared[known:])
     if rest:
         lean.run({0: Read(rest)}, [])
-    if stored is not None or rest:
         decoder.share(0)
     length: int = decoder.shared_length()
     return length

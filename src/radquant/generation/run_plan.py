@@ -11,12 +11,12 @@ from radquant import memory_plan
 from radquant.checkpoints.loading import DTYPES
 from radquant.checkpoints.model_sizes import Sizes
 from radquant.checkpoints.planned import NotKnown, stored_as
-from radquant.kernels.choice import KERNEL_ACTIVATIONS
+from radquant.kernels.rounding import unfit
 from radquant.memory_plan import LEAN, Sight, Stored, Weights, in_gb
 from radquant.settings.checkpoint import OWN, Checkpoint
 from radquant.settings.engines import AUTO
 from radquant.settings.given import Given
-from radquant.settings.precision import same_rounding
+from radquant.settings.precision import INT
 from radquant.settings.recipe import needs_calibration
 from radquant.settings.run import ORIGINAL, Run, encoder_of
 
@@ -147,15 +147,15 @@ def computing_bytes(
 def engine_of(run: Run, name: str, lean: bool, machine: Machine) -> str:
     """What computes. lean: whether that engine knows models of the type.
 
-    It rounds activations in its own way alone, and no keys and values.
+    It rounds activations, keys and values to integers alone.
     """
     precision = run.precisions[name]
     engine = precision.engine or run.compute.engine
     if engine != AUTO:
         return engine
-    inputs = precision.activations
-    usual = inputs is None or same_rounding(inputs, KERNEL_ACTIVATIONS)
-    fits = lean and usual and precision.kv_cache is None and not machine.gpu
+    inputs, cache = precision.activations, precision.kv_cache
+    integers = (inputs is None or unfit(inputs) is None) and (cache is None or cache.type == INT)
+    fits = lean and integers and not machine.gpu
     return LEAN if fits else "transformers"
 
 

@@ -25,10 +25,10 @@ from radquant.generation.prompting import prompts_of
 from radquant.generation.stage import Reading
 from radquant.generation.tasks import Done, Task
 from radquant.generation.vision import with_features
-from radquant.kernels.choice import KERNEL_ACTIVATIONS
+from radquant.kernels.cpu import BITS
 from radquant.model_files import weight_files
 from radquant.settings import engines
-from radquant.settings.precision import as_values, same_rounding
+from radquant.settings.precision import INT, as_values
 from radquant.settings.speed import Speed
 
 # Models whose files are larger together are loaded anew for each timing.
@@ -132,11 +132,12 @@ def check_engine(name: str) -> None:
 
 
 def surely_simulated(wanted: Wanted) -> bool:
-    """Whether something is to be rounded that no kernel rounds: the model need not be loaded."""
-    rounding = wanted.activations
-    by_kernels = rounding is None or same_rounding(rounding, KERNEL_ACTIVATIONS)
-    cache = wanted.kv_cache is not None and wanted.engine is None
-    return cache or not by_kernels
+    """Whether something is to be rounded that no kernel here rounds to, or only as integers of more
+    bits: the model need not be loaded."""
+    rounding, cache = wanted.activations, wanted.kv_cache if wanted.engine is None else None
+    kept = rounding is not None and rounding.keep_from is not None
+    others = [each for each in (rounding, cache) if each is not None]
+    return kept or any((each.type, each.bits) != (INT, BITS) for each in others)
 
 
 def file_bytes(wanted: Wanted) -> int:

@@ -2,15 +2,17 @@
 
 import importlib.util
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 
 from radquant.checkpoints.loading import Loaded, weight_bytes
 from radquant.kernels import cpu, int4pack
+from radquant.kernels.rounding import Rounding, rounding_of, unfit
 from radquant.packed.linear import PackedLinear
-from radquant.settings.precision import Activations, same_rounding
+from radquant.runtime.activations import ActivationQuantization
+from radquant.settings.precision import DYNAMIC, TENSOR, Activations, same_rounding
 
 KERNEL_ACTIVATIONS = Activations(bits=8)  # the rounding of activations that kernels do themselves
 
@@ -18,10 +20,10 @@ KERNEL_ACTIVATIONS = Activations(bits=8)  # the rounding of activations that ker
 def use_kernels(loaded: Loaded) -> None:
     """Let this machine's kernels multiply by the packed layers of `loaded`, where there are any.
 
-    Activations of 8 bits with a dynamic symmetric scale for each token are then rounded by the
-    kernels themselves: `loaded.simulation` is None afterwards. What they do not do stays simulated.
-    Without kernels PyTorch's own multiply on a CPU in bfloat16, and elsewhere everything stays as
-    it is; a line on stderr says so.
+    Activations that become integers, without a scale over several tokens, are then rounded by the
+    kernels themselves, on a GPU by token alone: `loaded.simulation` is None afterwards. What they
+    do not do stays simulated. Without kernels PyTorch's own multiply on a CPU in bfloat16, and
+    elsewhere everything stays as it is; a line on stderr says so.
     """
     model = loaded.model
     packed = {name: m for name, m in model.named_modules() if isinstance(m, PackedLinear)}
@@ -38,11 +40,11 @@ def use_kernels(loaded: Loaded) -> None:
         print(f"packed weights are multiplied by the slow reference: {reason}", file=sys.stderr)
         return
     settings = None if loaded.simulation is None else loaded.simulation.settings
-    by_token = same_rounding(settings, KERNEL_ACTIVATIONS)
-    integers = by_token and all(map(takes_integers, packed.values()))
     if torch.device(model.device).type == "cuda":
         from radquant.kernels import triton_model
 
+        by_token = same_rounding(settings, KERNEL_ACTIVATIONS)
+        integers = by_token and all(map(takes_integers, packed.values()))
         try:
             loaded.kernel = triton_model.install(model, settings if integers else None)
         except OSError as error:
@@ -50,11 +52,30 @@ def use_kernels(loaded: Loaded) -> None:
             print(f"packed weights are multiplied by the slow reference: {reason}", file=sys.stderr)
             return
     else:
-        loaded.kernel = cpu.install(packed, cpu.INTEGERS if integers else cpu.FLOATS)
+        roundings = kernel_roundings(loaded.simulation, packed)
+        loaded.kernel, integers = cpu.install(packed, roundings), bool(roundings)
     if integers and loaded.simulation is not None:
         loaded.simulation.remove()
         loaded.simulation = None
+        loaded.widened = settings is not None and settings.bits < cpu.BITS
     loaded.weight_bytes = weight_bytes(model)
+
+
+def kernel_roundings(
+    simulation: ActivationQuantization | None, packed: Mapping[str, PackedLinear]
+) -> dict[str, Rounding]:
+    """How the CPU kernels round the inputs of layers; none if they do not do so for all.
+
+    A scale over several tokens would need to know which of them are padding.
+    """
+    if simulation is None or unfit(simulation.settings) is not None:
+        return {}
+    settings, static = simulation.settings, simulation.static or {}
+    if (settings.granularity, settings.range) == (TENSOR, DYNAMIC):
+        return {}
+    found = {name: rounding_of(settings, static.get(name)) for name in simulation.names}
+    fit = all(n in packed and cpu.fits(packed[n], rounding) for n, rounding in found.items())
+    return found if fit else {}
 
 
 def missing_kernels(model: Any) -> str | None:
@@ -77,11 +98,7 @@ def int4pack_runs(model: Any, layers: Iterable[PackedLinear]) -> bool:
 
 
 def takes_integers(layer: PackedLinear) -> bool:
-    """Whether the kernels of this layer's device multiply it by INT8 activations, and may."""
-    if layer.keeps_input:
-        return False
-    if layer.qweight.device.type != "cuda":
-        return cpu.fits(layer)
+    """Whether a GPU's kernels multiply this layer by INT8 activations, and may."""
     from radquant.kernels.triton_layout import why_not
 
-    return why_not(layer) is None
+    return not layer.keeps_input and why_not(layer) is None

@@ -16,15 +16,18 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from radquant.kernels.rounding import Rounding
 from radquant.packed.linear import PackedLinear
 
 SOURCES = Path(__file__).parent / "cpp"
 W4, W8, BF16, F32, F16 = range(5)  # kinds of weights, as in cpp/linear.h
 FLOATS, BFLOATS, INTEGERS = range(3)  # how activations enter a product, likewise
+BITS = 8  # of an integer in a product, and of keys and values that are kept rounded
 COMPARED_ROWS = 4096  # of a weight at a time: the table of a vocabulary takes gigabytes once more
 FLAGS = ("-O3", "-std=c++20", "-fopenmp", "-fno-math-errno", "-fno-trapping-math")
 
@@ -139,17 +142,27 @@ def register_fakes() -> None:
 
     @torch.library.register_fake("radquant::linear")
     def linear(
-        x: Tensor, weight: Tensor, kind: int, out: int, group: int, input: int, bias: Tensor | None
+        x: Tensor,
+        weight: Tensor,
+        kind: int,
+        out: int,
+        group: int,
+        input: int,
+        bias: Tensor | None,
+        *how: Any,
     ) -> Tensor:
         return x.new_empty((*x.shape[:-1], out))
 
 
-def repack_packed(layer: PackedLinear) -> tuple[Tensor, int]:
+def repack_packed(layer: PackedLinear, group: int | None = None) -> tuple[Tensor, int]:
     """A packed layer's weights as the kernels read them, [bytes] uint8, and their kind.
 
-    Rows stay in the order in which they are stored (see `PackedLinear.order`).
+    Rows stay in the order in which they are stored (see `PackedLinear.order`). group: into which
+    the layer's groups are cut; None: as they are.
     """
-    packed = torch.ops.radquant.repack(layer.qweight, layer.qzeros, layer.scales, layer.bits)
+    parts = 1 if group is None else layer.group_size // group
+    zeros, scales = (each.repeat_interleave(parts, 0) for each in (layer.qzeros, layer.scales))
+    packed = torch.ops.radquant.repack(layer.qweight, zeros, scales, layer.bits)
     return packed, W4 if layer.bits == 4 else W8
 
 
@@ -173,11 +186,15 @@ def narrowed(weight: Tensor) -> Tensor:
     return weight.float()
 
 
-def fits(layer: PackedLinear) -> bool:
+def fits(layer: PackedLinear, rounding: Rounding | None = None) -> bool:
     """Whether the kernels multiply by this layer: its own class, groups of whole lines, and scales
-    in float16."""
-    whole = layer.group_size % 8 == 0 and layer.scales.dtype == torch.float16
-    return type(layer) is PackedLinear and whole
+    in float16. They round groups of channels only where these lie in order."""
+    group = layer.group_size
+    if rounding is not None:
+        group = rounding.cut(group)
+        if layer.order is not None and rounding.by_group:
+            return False
+    return type(layer) is PackedLinear and group % 8 == 0 and layer.scales.dtype == torch.float16
 
 
 class KernelLinear(nn.Module):
@@ -186,23 +203,37 @@ class KernelLinear(nn.Module):
     weight_bytes: Tensor  # [bytes] uint8, see cpp/linear.h
     order: Tensor | None
 
-    def __init__(self, layer: PackedLinear, input: int = FLOATS) -> None:
-        """Take over `layer`. input: how activations enter; bfloat16 always as such."""
+    def __init__(
+        self, layer: PackedLinear, input: int = FLOATS, rounding: Rounding | None = None
+    ) -> None:
+        """Take over `layer`. input: how activations enter; bfloat16 as such, unless as integers.
+
+        rounding: to other integers than those of 8 bits, a row by itself.
+        """
         super().__init__()
         self.in_features, self.out_features = layer.in_features, layer.out_features
         self.group_size, self.bits, self.input = layer.group_size, layer.bits, input
-        data, self.kind = repack_packed(layer)
+        self.rounding = rounding
+        if rounding is not None:
+            self.group_size = rounding.cut(layer.group_size)
+        data, self.kind = repack_packed(layer, self.group_size)
         self.register_buffer("weight_bytes", data)
         self.register_buffer("order", layer.order)
         self.register_buffer("bias", None if layer.bias is None else layer.bias.float())
 
-    def forward(self, x: Tensor) -> Tensor:  # [..., in] -> [..., out], in x's dtype
+    def forward(self, x: Tensor, sequences: Tensor | None = None) -> Tensor:
+        """[..., in] -> [..., out], in x's dtype.
+
+        sequences: int64, to which each row of x belongs, where they share a scale; those of one are
+        neighbours.
+        """
         if self.order is not None:
             x = x.index_select(-1, self.order)
         rounded = x.dtype == torch.bfloat16 and self.input == FLOATS
         entering = BFLOATS if rounded else self.input
         y: Tensor = torch.ops.radquant.linear(
-            x, self.weight_bytes, self.kind, self.out_features, self.group_size, entering, self.bias
+            *(x, self.weight_bytes, self.kind, self.out_features, self.group_size, entering),
+            *(self.bias, *(self.rounding.arguments(sequences) if self.rounding else ())),
         )
         return y
 
@@ -213,15 +244,19 @@ class KernelLinear(nn.Module):
         )
 
 
-def install(layers: Mapping[str, PackedLinear], input: int = FLOATS) -> str:
+def install(
+    layers: Mapping[str, PackedLinear], roundings: Mapping[str, Rounding] | None = None
+) -> str:
     """Let the kernels multiply by those of `layers` that they fit; what runs, in a few words.
 
     Each keeps its place, name and hooks, and loses the form that it was stored in: it multiplies,
-    and can no longer be unpacked. The kernels must be available.
+    and can no longer be unpacked. The kernels must be available. roundings: of the inputs that
+    become integers, by layer.
     """
-    taken = [layer for layer in layers.values() if fits(layer)]
-    for layer in taken:
-        hand_over(layer, KernelLinear(layer, input))
+    taken = {name: layer for name, layer in layers.items() if fits(layer)}
+    for name, layer in taken.items():
+        rounding = (roundings or {}).get(name)
+        hand_over(layer, KernelLinear(layer, INTEGERS if rounding else FLOATS, rounding))
     left = len(layers) - len(taken)
     return f"{level()}; {left} layers reference" if left else level()
 

@@ -1,6 +1,6 @@
 """The section of the report on size, memory and speed."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from radquant.reporting import words
@@ -16,6 +16,7 @@ from radquant.reporting.formatting import (
     table,
 )
 from radquant.reporting.speed import BUSY, FIGURES, OTHER_ENGINE, SAME, told_apart, why_no_speed
+from radquant.settings.precision import DYNAMIC, TENSOR, activations_of
 from radquant.settings.run import ORIGINAL
 from radquant.settings.speed import LEAST_REPEATS
 
@@ -119,6 +120,7 @@ def speed_notes(performance: Mapping[str, Any]) -> list[str]:
         f"rounds holds 1.00×, no ratio is given, but *{SAME}*.",
         "*Decode* is all tokens behind the first of each report. The tokens with which all prompts "
         "begin are read, and counted, once.",
+        *_whole_prompts(timed, systems),
         *_other_engines(timed, systems),
         *_busy_notes(speed, timed),
     ]
@@ -133,6 +135,20 @@ def speed_notes(performance: Mapping[str, Any]) -> list[str]:
             "given only where the engine is the original's."
         )
     return notes
+
+
+def _whole_prompts(timed: Iterable[str], systems: Mapping[str, Any]) -> list[str]:
+    names = []
+    for name in timed:
+        rounding = activations_of(systems[name]["activations"])
+        if rounding is not None and (rounding.granularity, rounding.range) == (TENSOR, DYNAMIC):
+            names.append(escape(name))
+    if not names:
+        return []
+    return [
+        f"{' and '.join(names)}: a scale is that of a whole prompt. So each prompt is read whole, "
+        "with the tokens with which all begin, and these are counted each time."
+    ]
 
 
 def _busy_notes(speed: Mapping[str, Any], timed: Mapping[str, Any]) -> list[str]:
@@ -262,8 +278,8 @@ def generation_notes(summary: Summary) -> list[str]:
     if any(row["simulated"] for row in systems.values()):
         notes.append(
             "*Simulated*: what is rounded at run time is rounded to its grid and computed with as "
-            "before, at extra cost; weights without a kernel here are computed with as their "
-            "values. Quality is meant; there is no speed."
+            "before, at extra cost, or, of 4 bits, as integers of 8; weights without a kernel here "
+            "are computed with as their values. Quality is meant; there is no speed."
         )
     for name, row in systems.items():
         if row["too_large_batches"]:

@@ -49,6 +49,8 @@ class ActivationQuantization:
     """What the hooks share: which tokens are real, and which layers have quantized so far."""
 
     settings: Activations
+    names: tuple[str, ...] = ()  # of the layers whose input is quantized
+    static: Mapping[str, Grid] | None = None  # by layer, of static ranges
     real_tokens: Tensor | None = None  # [batch, tokens] bool; None: all of them
     touched: set[str] = field(default_factory=set)
     hooks: list[RemovableHandle] = field(default_factory=list)
@@ -198,8 +200,8 @@ def attach(
     """
     if (settings.range == STATIC) != (static is not None):
         raise ValueError("static ranges are given exactly for settings that are static")
-    state = ActivationQuantization(settings)
     chosen = quantized_layers(list(linears), settings)
+    state = ActivationQuantization(settings, tuple(chosen), static)
     check_widths({name: linears[name] for name in chosen}, settings)
 
     def note_mask(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:

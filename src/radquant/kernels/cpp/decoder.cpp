@@ -37,8 +37,8 @@ void check_rising(const int64_t* places, int64_t count, int64_t tokens, const ch
                 " must rise and lie among the tokens");
 }
 
-// Where the tokens end that pass all layers together, beginning with `first`. Tokens of a block see
-// those behind them, so that a block goes as a whole: in the next chunk, or in one of its size.
+// Where the tokens end that pass all layers together, beginning with `first`. A block goes as a
+// whole: in the next chunk, or in one of its size. Its tokens see those behind them, or share scales.
 int64_t chunk_end(int64_t first, int64_t count, const int64_t* blocks, int64_t numbers) {
   const int64_t end = std::min(first + CHUNK, count);
   for (int64_t i = 0; i < numbers; i += 2)
@@ -51,14 +51,13 @@ int64_t rows_worth_a_thread(int64_t width) { return std::max<int64_t>(1, GRAIN /
 }  // namespace
 
 Decoder::Decoder(const std::vector<int64_t>& sizes, const std::vector<double>& numbers, bool gelu,
-                 std::optional<Tensor> embedding, int64_t rounded, int64_t plain)
+                 std::optional<Tensor> embedding, int64_t plain)
     : gelu_(gelu),
       embedding_(embedding ? embedding->contiguous() : Tensor()),
-      rounded_(static_cast<Input>(rounded)),
       plain_(static_cast<Input>(plain)),
       functions_(functions_here()) {
   TORCH_CHECK(sizes.size() == 5 && numbers.size() == 4, "need 5 sizes and 4 numbers");
-  TORCH_CHECK(0 <= rounded && rounded <= 2 && 0 <= plain && plain <= 1, "unknown input");
+  TORCH_CHECK(0 <= plain && plain <= 1, "unknown input");
   sizes_ = {sizes[0], sizes[1], sizes[2], sizes[3], sizes[4]};
   eps_ = static_cast<float>(numbers[0]);
   query_scale_ = static_cast<float>(numbers[1]);
@@ -75,7 +74,8 @@ Decoder::Decoder(const std::vector<int64_t>& sizes, const std::vector<double>& n
 Part Decoder::part_of(Tensor data, const std::optional<Tensor>& bias, int64_t kind, int64_t in,
                       int64_t out, int64_t group) const {
   TORCH_CHECK(kind >= 0 && kind <= 4, "unknown kind ", kind);
-  Part part{data.contiguous(), {static_cast<Kind>(kind), in, out, group, nullptr}, as_floats(bias)};
+  Part part{data.contiguous(), {static_cast<Kind>(kind), in, out, group, nullptr}, as_floats(bias),
+            plain_, {}, {}};
   part.weight.data = part.data.const_data_ptr<uint8_t>();
   TORCH_CHECK(out > 0 && in % 8 == 0 && group > 0 && group % 8 == 0 && in % group == 0 &&
                   (part.weight.kind < Kind::BF16 ? group <= 65536 : group == in),
@@ -87,14 +87,45 @@ Part Decoder::part_of(Tensor data, const std::optional<Tensor>& bias, int64_t ki
   return part;
 }
 
+void Decoder::set_rounding(std::vector<int64_t> numbers, double keep) {
+  TORCH_CHECK(numbers.size() == 5, "need five numbers");
+  whole_rows_ = numbers[0] == static_cast<int64_t>(Rounding::Shared::SEQUENCE);
+  rounding_ = std::move(numbers);
+  keep_ = keep;
+}
+
+void Decoder::add_part(Product& product, Part part, int64_t input,
+                       const std::optional<Tensor>& ranges) const {
+  TORCH_CHECK(input == static_cast<int64_t>(plain_) ||
+                  (input == static_cast<int64_t>(Input::I8) && part.weight.kind < Kind::BF16),
+              "activations cannot enter so");
+  part.input = static_cast<Input>(input);
+  if (part.input == Input::I8) {
+    part.ranges = as_floats(ranges);
+    const auto stored = ranges ? std::optional(part.ranges) : std::nullopt;
+    part.rounding = rounding_of(rounding_, keep_, stored, part.weight.in, part.weight.group);
+  }
+  if (!product.parts.empty()) {
+    const Part& last = product.parts.back();
+    const bool ranged = part.ranges.defined();
+    part.as_before = last.weight.kind == part.weight.kind && last.input == part.input &&
+                     last.weight.group == part.weight.group && last.ranges.defined() == ranged &&
+                     (!ranged || at::equal(last.ranges, part.ranges));
+  }
+  product.out += part.weight.out;
+  product.parts.push_back(std::move(part));
+}
+
 void Decoder::add_layer(const std::vector<std::optional<Tensor>>& norms,
                         const std::vector<Tensor>& weights,
                         const std::vector<std::vector<int64_t>>& shapes,
-                        const std::vector<std::optional<Tensor>>& biases, int64_t window,
+                        const std::vector<std::optional<Tensor>>& biases,
+                        const std::vector<std::optional<Tensor>>& ranges, int64_t window,
                         int64_t rope) {
   TORCH_CHECK(norms.size() == 6 && norms[0] && norms[2], "need six norms, two of them given");
-  TORCH_CHECK(weights.size() == shapes.size() && weights.size() == biases.size() && window > 0,
-              "each weight needs a shape and a place for a bias");
+  TORCH_CHECK(weights.size() == shapes.size() && weights.size() == biases.size() &&
+                  weights.size() == ranges.size() && window > 0,
+              "each weight needs a shape and places for a bias and a range");
   Layer layer;
   Tensor* places[] = {&layer.before_attention, &layer.after_attention, &layer.before_mlp,
                       &layer.after_mlp,        &layer.of_queries,      &layer.of_keys};
@@ -107,11 +138,11 @@ void Decoder::add_layer(const std::vector<std::optional<Tensor>>& norms,
   const int64_t attended = sizes_.heads * sizes_.head_dim;
   const int64_t in[] = {sizes_.hidden, attended, sizes_.hidden, sizes_.inner};
   for (size_t i = 0; i < weights.size(); ++i) {
-    TORCH_CHECK(shapes[i].size() == 4 && shapes[i][0] >= 0 && shapes[i][0] < 4, "unfit shape");
-    Product& product = *products[shapes[i][0]];
-    product.parts.push_back(part_of(weights[i], biases[i], shapes[i][1], in[shapes[i][0]],
-                                    shapes[i][2], shapes[i][3]));
-    product.out += shapes[i][2];
+    TORCH_CHECK(shapes[i].size() == 5 && shapes[i][0] >= 0 && shapes[i][0] < 4, "unfit shape");
+    add_part(*products[shapes[i][0]],
+             part_of(weights[i], biases[i], shapes[i][1], in[shapes[i][0]], shapes[i][2],
+                     shapes[i][3]),
+             shapes[i][4], ranges[i]);
   }
   const int64_t out[] = {attended + 2 * sizes_.kv_heads * sizes_.head_dim, sizes_.hidden,
                          2 * sizes_.inner, sizes_.hidden};
@@ -183,14 +214,16 @@ Tensor Decoder::run_shown(const Tensor& ids, const Tensor& rows, const Tensor& w
                     block[i + 1] <= count && row[block[i]] == row[block[i + 1] - 1],
                 "blocks must rise, and each lie within the tokens of a row");
   std::vector<bool> seen(rows_.size());
+  std::vector<int64_t> of_row;  // where each row's tokens begin and end
   for (int64_t begin = 0, end; begin < count; begin = end) {
     for (end = begin + 1; end < count && row[end] == row[begin]; ++end) {}
     TORCH_CHECK(row[begin] >= 0, "there is no row ", row[begin]);
     if (seen.size() <= static_cast<size_t>(row[begin])) seen.resize(row[begin] + 1);
     TORCH_CHECK(!seen[row[begin]], "the tokens of row ", row[begin], " are not neighbours");
     seen[row[begin]] = true;
-    reserve(row[begin], end - begin);
-    const int64_t length = shared_.length + rows_[row[begin]].length + end - begin;
+    of_row.insert(of_row.end(), {begin, end});
+    reserve(row[begin], end - begin, cache_.has_value());
+    const int64_t length = shared_length_ + rows_[row[begin]].length + end - begin;
     TORCH_CHECK(length <= cosines_[0].size(0), "the rotary tables are too short for ", length,
                 " tokens");
   }
@@ -199,11 +232,12 @@ Tensor Decoder::run_shown(const Tensor& ids, const Tensor& rows, const Tensor& w
   float* out = result.mutable_data_ptr<float>();
   int64_t next = 0, next_seat = 0, next_block = 0;
   for (int64_t first = 0, end; first < count; first = end) {
-    end = chunk_end(first, count, block, last_block);
+    end = whole_rows_ ? chunk_end(first, count, of_row.data(), static_cast<int64_t>(of_row.size()))
+                      : chunk_end(first, count, block, last_block);
     Places places;
     for (int64_t i = first; i < end; ++i) {
       places.row.push_back(row[i]);
-      places.position.push_back(shared_.length + rows_[row[i]].length++);
+      places.position.push_back(shared_length_ + rows_[row[i]].length++);
       places.sees_to.push_back(places.position.back() + 1);
     }
     for (; next_block < last_block && block[next_block] < end; next_block += 2)
@@ -254,22 +288,23 @@ void Decoder::run_layer(size_t number, const Places& places, float* x) {
   const Layer& layer = layers_[number];
   const int64_t rows = places.count(), hidden = sizes_.hidden, inner = sizes_.inner;
   const int64_t attended = sizes_.heads * sizes_.head_dim;
+  const int64_t* sequences = places.row.data();
   auto* normed = grown<float>(normed_, 0);
   auto* y = grown<float>(y_, 0);
   auto* wide = grown<float>(inner_, 0);
   norm_rows(layer.before_attention, x, rows, normed);
-  multiply_all(layer.qkv, normed, rows, hidden, hidden, rounded_, grown<float>(qkv_, 0));
+  multiply_all(layer.qkv, normed, rows, hidden, hidden, sequences, grown<float>(qkv_, 0));
   place_heads(layer, number, places);
   attend(layer, number, places);
-  multiply_all(layer.output, grown<float>(attended_, 0), rows, attended, attended, rounded_, y);
+  multiply_all(layer.output, grown<float>(attended_, 0), rows, attended, attended, sequences, y);
   add_rows(layer.after_attention, y, rows, x);
   norm_rows(layer.before_mlp, x, rows, normed);
-  multiply_all(layer.gate_up, normed, rows, hidden, hidden, rounded_, wide);
+  multiply_all(layer.gate_up, normed, rows, hidden, hidden, sequences, wide);
   at::parallel_for(0, rows, rows_worth_a_thread(inner), [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row)
       functions_.gated(wide + row * 2 * inner, wide + row * 2 * inner + inner, inner, gelu_);
   });
-  multiply_all(layer.down, wide, rows, inner, 2 * inner, rounded_, y);
+  multiply_all(layer.down, wide, rows, inner, 2 * inner, sequences, y);
   add_rows(layer.after_mlp, y, rows, x);
 }
 
@@ -288,17 +323,16 @@ void Decoder::add_rows(const Tensor& norm, float* y, int64_t rows, float* x) {
 }
 
 void Decoder::multiply_all(const Product& product, const float* x, int64_t rows, int64_t in,
-                           int64_t stride, Input packed, float* y) {
+                           int64_t stride, const int64_t* sequences, float* y) {
   Prepared ready{};
-  const Part* prepared = nullptr;
   for (const Part& part : product.parts) {
     const Weight& weight = part.weight;
-    if (!prepared || prepared->weight.kind != weight.kind || prepared->weight.group != weight.group) {
-      const Input input = weight.kind < Kind::BF16 ? packed : plain_;
-      const int64_t bytes = prepared_bytes(rows, in, weight.group, weight.kind, input);
+    if (!part.as_before) {
+      const Input input = rounds_ ? part.input : plain_;
+      const int64_t bytes =
+          prepared_bytes(rows, in, weight.group, weight.kind, input, part.rounding);
       ready = prepare(x, rows, in, stride, weight.group, weight.kind, input,
-                      grown<uint8_t>(scratch_, bytes));
-      prepared = &part;
+                      grown<uint8_t>(scratch_, bytes), part.rounding, sequences);
     }
     multiply(ready, weight, y, product.out);
     if (part.bias.defined())
@@ -317,7 +351,7 @@ Tensor Decoder::logits(const Tensor& hidden) {
   if (!read.size(0)) return result;
   auto* scores = result.mutable_data_ptr<float>();
   multiply_all(head_, read.const_data_ptr<float>(), read.size(0), sizes_.hidden, sizes_.hidden,
-               plain_, scores);
+               nullptr, scores);
   if (cap_ > 0) functions_.soft_cap(scores, result.numel(), cap_);
   return result;
 }
@@ -332,7 +366,7 @@ Tensor Decoder::greedy(const Tensor& hidden) {
   if (!rows) return result;
   auto* scores = grown<float>(scores_, rows * out);
   // The cap would change no order.
-  multiply_all(head_, read.const_data_ptr<float>(), rows, sizes_.hidden, sizes_.hidden, plain_,
+  multiply_all(head_, read.const_data_ptr<float>(), rows, sizes_.hidden, sizes_.hidden, nullptr,
                scores);
   auto* best = result.mutable_data_ptr<int64_t>();
   at::parallel_for(0, rows, rows_worth_a_thread(out), [&](int64_t begin, int64_t end) {

@@ -15,6 +15,11 @@ struct V {
 constexpr int AT_ONCE = 1;  // vectors of keys or values that MOST_QUERIES queries meet in registers
 
 inline V load(const float* x) { return {_mm256_loadu_ps(x), _mm256_loadu_ps(x + 8)}; }
+inline V load_bytes(const int8_t* x) {
+  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(x));
+  return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)),
+          _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(bytes, 8)))};
+}
 inline void store(float* x, V value) {
   _mm256_storeu_ps(x, value.low);
   _mm256_storeu_ps(x + 8, value.high);
@@ -78,6 +83,6 @@ inline float maximum_of(V x) {
 
 }  // namespace
 
-const Functions functions_avx2{rms_norm, add, rotate, gated, soft_cap, largest, attend};
+const Functions functions_avx2{rms_norm, add, rotate, gated, soft_cap, largest, attend, unpack};
 
 }  // namespace radquant

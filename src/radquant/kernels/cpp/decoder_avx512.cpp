@@ -13,6 +13,10 @@ using V = __m512;
 constexpr int AT_ONCE = 4;  // vectors of keys or values that MOST_QUERIES queries meet in registers
 
 inline V load(const float* x) { return _mm512_loadu_ps(x); }
+inline V load_bytes(const int8_t* x) {
+  return _mm512_cvtepi32_ps(
+      _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(x))));
+}
 inline void store(float* x, V value) { _mm512_storeu_ps(x, value); }
 inline V all(float value) { return _mm512_set1_ps(value); }
 inline V add_to(V a, V b) { return _mm512_add_ps(a, b); }
@@ -39,6 +43,6 @@ inline float maximum_of(V x) { return _mm512_reduce_max_ps(x); }
 
 }  // namespace
 
-const Functions functions_avx512{rms_norm, add, rotate, gated, soft_cap, largest, attend};
+const Functions functions_avx512{rms_norm, add, rotate, gated, soft_cap, largest, attend, unpack};
 
 }  // namespace radquant

@@ -10,7 +10,10 @@ namespace radquant {
 TORCH_LIBRARY_FRAGMENT(radquant, library) {
   library.class_<Decoder>("Decoder")
       .def(torch::init<std::vector<int64_t>, std::vector<double>, bool, std::optional<at::Tensor>,
-                       int64_t, int64_t>())
+                       int64_t>())
+      .def("set_rounding", &Decoder::set_rounding)
+      .def("start_rounding", &Decoder::start_rounding)
+      .def("round_cache", &Decoder::round_cache)
       .def("add_layer", &Decoder::add_layer)
       .def("set_head", &Decoder::set_head)
       .def("set_rope", &Decoder::set_rope)

@@ -23,6 +23,15 @@ struct Page {
   const float* values;  // [PAGE][dim]
 };
 
+// The same as integers of 8 bits, (integer - zero) * scale. Scales and zeros are [groups][PAGE], of
+// `group` neighbouring channels of a head each.
+struct KeptPage {
+  const int8_t* keys;    // [dim][PAGE]
+  const int8_t* values;  // [PAGE][dim]
+  const float *key_scales, *key_zeros, *value_scales, *value_zeros;
+  int64_t group;  // a multiple of LANES that divides dim
+};
+
 // The positions of a page that a query sees: begin <= position < end.
 struct Range {
   int begin, end;
@@ -41,6 +50,8 @@ struct Functions {
   int64_t (*largest)(const float* x, int64_t count);
   // Let queries, MOST_QUERIES at most, read a page. Each one's result is independent of the others.
   void (*attend)(const Page& page, int64_t dim, Query* const* queries, const Range* seen, int count);
+  // A Page out of a KeptPage; out: its keys, and its values behind them.
+  void (*unpack)(const KeptPage& page, int64_t dim, float* out);
 };
 
 extern const Functions functions_avx512, functions_avx2;

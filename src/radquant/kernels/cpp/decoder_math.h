@@ -89,6 +89,21 @@ int64_t largest(const float* x, int64_t count) {
 
 // --- Attention ------------------------------------------------------------------------------------
 
+void unpack(const KeptPage& page, int64_t dim, float* out) {
+  for (int64_t d = 0; d < dim; ++d) {
+    const float* scales = page.key_scales + d / page.group * PAGE;
+    const float* zeros = page.key_zeros + d / page.group * PAGE;
+    for (int64_t i = 0; i < PAGE; i += LANES, out += LANES)
+      store(out, mul(sub(load_bytes(page.keys + d * PAGE + i), load(zeros + i)), load(scales + i)));
+  }
+  for (int64_t i = 0; i < PAGE; ++i)
+    for (int64_t d = 0; d < dim; d += LANES, out += LANES) {
+      const int64_t place = d / page.group * PAGE + i;
+      const V integers = load_bytes(page.values + i * dim + d);
+      store(out, mul(sub(integers, all(page.value_zeros[place])), all(page.value_scales[place])));
+    }
+}
+
 // Bits begin … end - 1 of 16; what lies outside is cut off.
 inline uint32_t lanes_within(int begin, int end) {
   const int low = begin < 0 ? 0 : begin > 16 ? 16 : begin, high = end < 0 ? 0 : end > 16 ? 16 : end;

@@ -16,7 +16,8 @@ constexpr int64_t bytes_of(Input format) {
   namespace name {                                                                                \
   void multiply_blocks(const Prepared& x, const Weight& weight, int64_t begin, int64_t end,       \
                        float* y, int64_t stride);                                                 \
-  float quantize(const float* x, int64_t count, int8_t* out);                                     \
+  Extremes extremes(const float* x, int64_t count);                                               \
+  void quantize(const float* x, int64_t count, const Grid& grid, int8_t* out);                    \
   void sum_groups(const float* x, int64_t in, int64_t group, float* sums);                        \
   void sum_groups(const int8_t* x, int64_t in, int64_t group, float* sums);                       \
   void round_bfloat16(const float* x, int64_t count, float* out);                                 \
@@ -27,6 +28,19 @@ RADQUANT_LEVEL(avx512)
 RADQUANT_LEVEL(avx2)
 
 #undef RADQUANT_LEVEL
+
+bool wide();  // whether AVX-512 is there and allowed
+
+// Where rounded activations go, as in Prepared.
+struct Integers {
+  int8_t* values;  // [rows][in]
+  float* sums;     // [rows][in / group]
+  float* scales;   // [rows], or [rows][in / group] by GROUP
+  float* zeros;    // the same, null unless `rounding` is shifted: each has then a row more
+};
+
+void prepare_integers(const float* x, int64_t rows, int64_t in, int64_t stride, int64_t group,
+                      const Rounding& rounding, const int64_t* sequences, const Integers& to);
 
 namespace avx512 {
 // A row in fixed point. x: [in], rounded to bfloat16 first if `bfloats`. out: three words for every

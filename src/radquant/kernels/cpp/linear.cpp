@@ -48,14 +48,29 @@ Input format_of(Kind kind, Input input) {
   return grouped(kind) && processor().avx512 ? Input::FIXED : Input::F32;
 }
 
-// Steps or scales of a row.
-int64_t scales_of(Input format, int64_t groups) {
-  return format == Input::I8 ? 1 : format == Input::FIXED ? groups : 0;
-}
-
 size_t lines(size_t bytes) { return (bytes + LINE - 1) / LINE * LINE; }
 
+// Bytes of what `prepare` puts into its scratch, in this order.
+struct Layout {
+  bool by_group, shifted;
+  size_t values, sums, scales, zeros;
+
+  Layout(int64_t rows, int64_t in, int64_t group, Kind kind, Input format,
+         const Rounding& rounding) {
+    const bool integers = format == Input::I8;
+    by_group = format == Input::FIXED || (integers && rounding.by_group());
+    shifted = integers && rounding.shifted();
+    rows += shifted;  // one of ones
+    values = lines(rows * in * bytes_of(format));
+    sums = grouped(kind) ? lines(rows * (in / group) * sizeof(float)) : 0;
+    scales = lines(rows * (by_group ? in / group : integers) * sizeof(float));
+    zeros = shifted ? scales : 0;
+  }
+};
+
 }  // namespace
+
+bool wide() { return processor().avx512; }
 
 bool supported() { return processor().avx2; }
 
@@ -65,26 +80,30 @@ const char* level() {
   return processor().avx2 ? "avx2" : "none";
 }
 
-size_t prepared_bytes(int64_t rows, int64_t in, int64_t group, Kind kind, Input input) {
-  const Input format = format_of(kind, input);
-  const size_t values = lines(rows * in * bytes_of(format));
-  const size_t sums = grouped(kind) ? lines(rows * (in / group) * sizeof(float)) : 0;
-  return values + sums + lines(rows * scales_of(format, in / group) * sizeof(float));
+size_t prepared_bytes(int64_t rows, int64_t in, int64_t group, Kind kind, Input input,
+                      const Rounding& rounding) {
+  const Layout layout(rows, in, group, kind, format_of(kind, input), rounding);
+  return layout.values + layout.sums + layout.scales + layout.zeros;
 }
 
 Prepared prepare(const float* x, int64_t rows, int64_t in, int64_t stride, int64_t group, Kind kind,
-                 Input input, void* scratch) {
+                 Input input, void* scratch, const Rounding& rounding, const int64_t* sequences) {
   const bool wide = processor().avx512;
-  const auto quantize = wide ? avx512::quantize : avx2::quantize;
   const auto round = wide ? avx512::round_bfloat16 : avx2::round_bfloat16;
   const auto pack = wide ? avx512::pack_bfloat16 : avx2::pack_bfloat16;
   const Input format = format_of(kind, input);
   auto* place = static_cast<uint8_t*>(scratch);
+  const Layout layout(rows, in, group, kind, format, rounding);
   auto* values = place;
-  place += lines(rows * in * bytes_of(format));
-  auto* sums = reinterpret_cast<float*>(place);
-  if (grouped(kind)) place += lines(rows * (in / group) * sizeof(float));
-  auto* scales = reinterpret_cast<float*>(place);
+  auto* sums = reinterpret_cast<float*>(place += layout.values);
+  auto* scales = reinterpret_cast<float*>(place += layout.sums);
+  auto* zeros = layout.shifted ? reinterpret_cast<float*>(place += layout.scales) : nullptr;
+  if (format == Input::I8) {
+    auto* integers = reinterpret_cast<int8_t*>(values);
+    prepare_integers(x, rows, in, stride, group, rounding, sequences,
+                     {integers, sums, scales, zeros});
+    return {format, kind, rows, in, group, values, layout.by_group, scales, zeros, sums};
+  }
   // Floats that lie row behind row are read where they are.
   const bool in_place = input == Input::F32 && format == input && (stride == in || rows == 1);
 
@@ -93,12 +112,6 @@ Prepared prepare(const float* x, int64_t rows, int64_t in, int64_t stride, int64
     for (int64_t row = begin; row < end; ++row) {
       const float* from = x + row * stride;
       float* row_sums = sums + row * (in / group);
-      if (format == Input::I8) {
-        int8_t* to = reinterpret_cast<int8_t*>(values) + row * in;
-        scales[row] = quantize(from, in, to);
-        wide ? avx512::sum_groups(to, in, group, row_sums) : avx2::sum_groups(to, in, group, row_sums);
-        continue;
-      }
       if (format == Input::FIXED) {
         avx512::digits(from, in, group, input == Input::BF16,
                        reinterpret_cast<int32_t*>(values) + row * (in / 4 * 3),
@@ -137,8 +150,8 @@ Prepared prepare(const float* x, int64_t rows, int64_t in, int64_t stride, int64
     }
   });
   const void* used = in_place ? static_cast<const void*>(x) : values;
-  return {format, kind, rows, in, group, used, scales_of(format, 1) ? scales : nullptr,
-          grouped(kind) ? sums : nullptr};
+  return {format, kind, rows, in, group, used, layout.by_group,
+          layout.scales ? scales : nullptr, nullptr, grouped(kind) ? sums : nullptr};
 }
 
 void multiply(const Prepared& x, const Weight& weight, float* y, int64_t stride) {

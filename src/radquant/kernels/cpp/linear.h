@@ -28,8 +28,8 @@ enum class Kind : int32_t { W4 = 0, W8 = 1, BF16 = 2, F32 = 3, F16 = 4 };
 // How activations enter a product.
 //   F32   as they are; sums in float32. With AVX-512, W4 and W8 take them in fixed point (FIXED)
 //   BF16  rounded to bfloat16 (nearest, ties to even); sums in float32
-//   I8    rounded to one symmetric grid of 8 bits a row, scale max|x| / 127; sums in int32 within a
-//         group of weights, exactly, then float32. W4 and W8 only.
+//   I8    rounded to a grid of at most 8 bits (see Rounding); sums in int32 within a group of weights,
+//         exactly, then float32. W4 and W8 only.
 //   FIXED rounded within each group of weights to three digits of 8 bits, at most a 0x7f7f7f-th
 //         (about 2^-23) of the group's largest magnitude off. Sums of digits are exact, so that the
 //         result is nearer to the true one than float32's own sums if a group's values are of like
@@ -37,6 +37,39 @@ enum class Kind : int32_t { W4 = 0, W8 = 1, BF16 = 2, F32 = 3, F16 = 4 };
 //         inputs, where floats need four and the weights' change into floats. Not to be asked for:
 //         it is how F32 is computed.
 enum class Input : int32_t { F32 = 0, BF16 = 1, I8 = 2, FIXED = 3 };
+
+// The grid of I8, as radquant.runtime.activations has it: q = nearest(x / scale) + zero, ties to even,
+// held within low ... high; what is multiplied is (q - zero) * scale.
+struct Rounding {
+  enum class Shared : int32_t { ROW = 0, SEQUENCE = 1, GROUP = 2 };
+  Shared shared = Shared::ROW;  // what shares a scale; GROUP: inputs of a row
+  int32_t low = -127, high = 127;
+  bool symmetric = true;  // about 0, so that zero is 0
+  float keep = 1.0f;      // share of a dynamic range that is covered
+  int64_t group = 0;      // GROUP: a multiple of the weights' group that divides `in`
+  // Of a static range [1], or [in / group] by GROUP; null: it is taken of the values themselves.
+  const float* scales = nullptr;
+  const float* zeros = nullptr;
+
+  bool by_group() const { return shared == Shared::GROUP; }
+  bool by_sequence() const { return shared == Shared::SEQUENCE && !scales; }
+  // Whether q - zero may need 9 bits. What is kept is then q less a constant, and zero apart.
+  bool shifted() const { return !symmetric && high - low > 127; }
+};
+
+// From the least to the largest of values, stretched to hold 0; not finite if a value is not.
+struct Extremes {
+  float low, high;
+};
+
+// One grid: what is kept of a value is its q - offset, which fits 8 bits.
+struct Grid {
+  float scale, zero, low, high, offset;
+};
+
+Extremes extremes(const float* x, int64_t count);
+Grid grid_of(const Rounding& rounding, Extremes range);
+void quantize(const float* x, int64_t count, const Grid& grid, int8_t* out);
 
 struct Weight {
   Kind kind;
@@ -58,7 +91,8 @@ struct Weight {
 };
 
 // Bytes of scratch that `prepare` needs for these activations.
-size_t prepared_bytes(int64_t rows, int64_t in, int64_t group, Kind kind, Input input);
+size_t prepared_bytes(int64_t rows, int64_t in, int64_t group, Kind kind, Input input,
+                      const Rounding& rounding = {});
 
 // Activations made ready once for all weights of one kind and group size that read them.
 struct Prepared {
@@ -66,15 +100,19 @@ struct Prepared {
   Kind kind;
   int64_t rows, in, group;
   const void* values;   // [rows][in] float, bfloat16, int8 or words of digits (see levels.h), inputs
-                        // in the order the kind reads
-  const float* scales;  // I8: [rows], the scale of each row; FIXED: [rows][in / group]
+                        // in the order the kind reads; if `zeros`, a row of ones behind the last
+  bool by_group;        // scales and zeros are [rows][in / group] as with FIXED, else [rows]
+  const float* scales;  // I8 and FIXED: what an integer is worth
+  const float* zeros;   // I8, shifted: what the integers are too large by; else null
   const float* sums;    // W4, W8: [rows][in / group], the sum of each group's values as they enter
-                        // the product; of the integers for I8 and FIXED
+                        // the product; of the integers, less their zeros, for I8 and FIXED
 };
 
-// x: `rows` rows of `in` floats, `stride` floats apart. scratch: aligned to LINE.
+// x: `rows` rows of `in` floats, `stride` floats apart. scratch: aligned to LINE. rounding: of I8.
+// sequences: [rows], neighbours of one number are one sequence; null: each row is one by itself.
 Prepared prepare(const float* x, int64_t rows, int64_t in, int64_t stride, int64_t group, Kind kind,
-                 Input input, void* scratch);
+                 Input input, void* scratch, const Rounding& rounding = {},
+                 const int64_t* sequences = nullptr);
 
 // y = x * weight, `rows` rows of `out` floats, `stride` floats apart. Runs on PyTorch's threads,
 // channels shared out among them; a row's result does not depend on the other rows, nor on threads.

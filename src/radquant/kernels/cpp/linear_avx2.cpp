@@ -4,6 +4,8 @@
 
 #include <immintrin.h>
 
+#include <type_traits>
+
 #include "levels.h"
 
 namespace radquant {
@@ -176,11 +178,15 @@ template <typename Op, int ROWS>
 void grouped_tile(const Prepared& x, const Weight& weight, int64_t row, int64_t block, float* y,
                   int64_t stride) {
   using Value = typename Op::Value;
+  constexpr bool integers = std::is_same_v<Value, int8_t>;
+  const bool by_group = integers && x.by_group, shifted = integers && x.zeros;
+  // Of shifted integers the last row is that of ones: its products are the weights' sums.
+  const int rows = ROWS - shifted;
   const int64_t group = weight.group, groups = weight.in / group;
   const uint8_t* data = weight.data + block * weight.block_bytes();
   const Value* values[ROWS];
   for (int r = 0; r < ROWS; ++r)
-    values[r] = static_cast<const Value*>(x.values) + (row + r) * weight.in;
+    values[r] = static_cast<const Value*>(x.values) + (r < rows ? row + r : x.rows) * weight.in;
   const float* group_sums = x.sums + row * groups;
   Floats totals[ROWS] = {};
   for (int64_t g = 0; g < groups; ++g) {
@@ -196,19 +202,25 @@ void grouped_tile(const Prepared& x, const Weight& weight, int64_t row, int64_t 
 #pragma GCC unroll 4
     for (int r = 0; r < ROWS; ++r) {
       const __m256 of_zero = _mm256_set1_ps(group_sums[r * groups + g]);
+      const int64_t place = by_group ? (row + r) * groups + g : row + r;
       for (int half = 0; half < 2; ++half) {
-        const __m256 sum = _mm256_fnmadd_ps(zero.half[half], of_zero,
-                                            Op::as_float(sums[r].half[half]));
-        totals[r].half[half] = _mm256_fmadd_ps(sum, scale.half[half], totals[r].half[half]);
+        __m256 sum = Op::as_float(sums[r].half[half]);
+        if (shifted)
+          sum = _mm256_fnmadd_ps(Op::as_float(sums[ROWS - 1].half[half]),
+                                 _mm256_set1_ps(x.zeros[place]), sum);
+        sum = _mm256_fnmadd_ps(zero.half[half], of_zero, sum);
+        __m256 step = scale.half[half];
+        if (by_group) step = _mm256_mul_ps(step, _mm256_set1_ps(x.scales[place]));
+        totals[r].half[half] = _mm256_fmadd_ps(sum, step, totals[r].half[half]);
       }
     }
   }
   const int64_t channel = block * BLOCK;
   for (int r = 0; r < ROWS; ++r) {
     Floats total = totals[r];
-    if (x.scales)
+    if (integers && !by_group)
       for (__m256& half : total.half) half = _mm256_mul_ps(half, _mm256_set1_ps(x.scales[row + r]));
-    write(total, y + (row + r) * stride + channel, weight.out - channel);
+    if (r < rows) write(total, y + (row + r) * stride + channel, weight.out - channel);
   }
 }
 
@@ -264,12 +276,12 @@ namespace avx2 {
 
 void multiply_blocks(const Prepared& x, const Weight& weight, int64_t begin, int64_t end, float* y,
                      int64_t stride) {
-  const int64_t step = rows_at_once(weight.in, bytes_of(x.format));
+  const int64_t step = rows_at_once(weight.in, bytes_of(x.format)), ones = x.zeros ? 1 : 0;
   for (int64_t first = 0; first < x.rows; first += step) {
     const int64_t count = x.rows - first < step ? x.rows - first : step;
     for (int64_t block = begin; block < end; ++block)
-      for_each_tile(TALLEST, first, count, [&](int64_t row, int64_t height) {
-        tile_for(x, weight.kind, height)(x, weight, row, block, y, stride);
+      for_each_tile(TALLEST - ones, first, count, [&](int64_t row, int64_t height) {
+        tile_for(x, weight.kind, height + ones)(x, weight, row, block, y, stride);
       });
   }
 }

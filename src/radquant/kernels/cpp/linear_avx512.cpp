@@ -240,16 +240,19 @@ void grouped_tile(const Prepared& x, const Weight& weight, int64_t row, int64_t 
                   int64_t stride) {
   using Value = typename Op<ROWS>::Value;
   using Sum = typename Op<ROWS>::Sum;
-  constexpr bool fixed = std::is_same_v<Value, int32_t>;
+  constexpr bool fixed = std::is_same_v<Value, int32_t>, integers = std::is_same_v<Value, int8_t>;
+  const bool by_group = fixed || (integers && x.by_group), shifted = integers && x.zeros;
+  // Of shifted integers the last row is that of ones: its products are the weights' sums.
+  const int rows = ROWS - shifted;
   const int64_t group = weight.group, groups = weight.in / group;
   const int64_t group_lines = group / Op<ROWS>::inputs;
   const int64_t row_values = groups * group_lines * Op<ROWS>::values;
   const uint8_t* data = weight.data + block * weight.block_bytes();
   const Value* values[ROWS];
   for (int r = 0; r < ROWS; ++r)
-    values[r] = static_cast<const Value*>(x.values) + (row + r) * row_values;
+    values[r] = static_cast<const Value*>(x.values) + (r < rows ? row + r : x.rows) * row_values;
   const float* group_sums = x.sums + row * groups;
-  const float* steps = fixed ? x.scales + row * groups : nullptr;
+  const float* steps = by_group ? x.scales + row * groups : nullptr;
   __m512 totals[ROWS];
   for (__m512& total : totals) total = _mm512_setzero_ps();
   for (int64_t g = 0, k = 0; g < groups; ++g) {
@@ -263,19 +266,27 @@ void grouped_tile(const Prepared& x, const Weight& weight, int64_t row, int64_t 
       _mm_prefetch(data + AHEAD, _MM_HINT_T0);
       Op<ROWS>::add(line_at(data), values, k, sums);
     }
+    __m512 weights = zero;
+    if (shifted) weights = Op<ROWS>::as_float(sums + (ROWS - 1) * Op<ROWS>::parts);
 #pragma GCC unroll 12
     for (int r = 0; r < ROWS; ++r) {
       const __m512 of_zero = _mm512_set1_ps(group_sums[r * groups + g]);
-      const __m512 sum = _mm512_fnmadd_ps(zero, of_zero, Op<ROWS>::as_float(sums + r * Op<ROWS>::parts));
+      __m512 sum = Op<ROWS>::as_float(sums + r * Op<ROWS>::parts);
+      if (shifted) {
+        const int64_t place = by_group ? (row + r) * groups + g : row + r;
+        sum = _mm512_fnmadd_ps(weights, _mm512_set1_ps(x.zeros[place]), sum);
+      }
+      sum = _mm512_fnmadd_ps(zero, of_zero, sum);
       __m512 step = scale;
-      if constexpr (fixed) step = _mm512_mul_ps(step, _mm512_set1_ps(steps[r * groups + g]));
+      if (by_group) step = _mm512_mul_ps(step, _mm512_set1_ps(steps[r * groups + g]));
       totals[r] = _mm512_fmadd_ps(sum, step, totals[r]);
     }
   }
   const int64_t channel = block * BLOCK;
   for (int r = 0; r < ROWS; ++r) {
-    if (!fixed && x.scales) totals[r] = _mm512_mul_ps(totals[r], _mm512_set1_ps(x.scales[row + r]));
-    write(totals[r], y + (row + r) * stride + channel, weight.out - channel);
+    if (integers && !by_group)
+      totals[r] = _mm512_mul_ps(totals[r], _mm512_set1_ps(x.scales[row + r]));
+    if (r < rows) write(totals[r], y + (row + r) * stride + channel, weight.out - channel);
   }
 }
 
@@ -339,15 +350,16 @@ void multiply_blocks(const Prepared& x, const Weight& weight, int64_t begin, int
                      int64_t stride) {
   const Tiles tiles = tiles_for(x, weight.kind);
   const bool three = x.format == Input::BF16 && weight.kind == Kind::W4;
+  const int64_t ones = x.zeros ? 1 : 0;
   const int64_t tallest =
-      x.format == Input::FIXED ? TALLEST_OF_FOUR : three ? TALLEST_OF_THREE : TALLEST;
+      x.format == Input::FIXED ? TALLEST_OF_FOUR : three ? TALLEST_OF_THREE : TALLEST - ones;
   const int64_t step = rows_at_once(weight.in, bytes_of(x.format));
   for (int64_t first = 0; first < x.rows; first += step) {
     const int64_t count = x.rows - first < step ? x.rows - first : step;
     // Blocks outside, rows inside: a block's weights stay in the L1 cache for all of the rows.
     for (int64_t block = begin; block < end; ++block)
       for_each_tile(tallest, first, count, [&](int64_t row, int64_t height) {
-        tiles.of_height[height](x, weight, row, block, y, stride);
+        tiles.of_height[height + ones](x, weight, row, block, y, stride);
       });
   }
 }

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "linear.h"
+#include "rounding.h"
 
 namespace radquant {
 namespace {
@@ -99,9 +100,12 @@ Tensor repack_dense(const Tensor& weight) {
   return packed;
 }
 
-// x [..., in] float32 or bfloat16 times a Weight -> [..., out] in x's dtype.
+// x [..., in] float32 or bfloat16 times a Weight -> [..., out] in x's dtype. rounding, keep, ranges:
+// as `rounding_of` takes them, of input I8. sequences: int64, of each of x's rows, as in `prepare`.
 Tensor linear(const Tensor& x, const Tensor& weight, int64_t kind, int64_t out, int64_t group,
-              int64_t input, const std::optional<Tensor>& bias) {
+              int64_t input, const std::optional<Tensor>& bias, at::IntArrayRef rounding,
+              double keep, const std::optional<Tensor>& ranges,
+              const std::optional<Tensor>& sequences) {
   TORCH_CHECK(supported(), "this processor lacks AVX2");
   TORCH_CHECK(x.dim() >= 1 && (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16),
               "x must be float32 or bfloat16");
@@ -121,14 +125,19 @@ Tensor linear(const Tensor& x, const Tensor& weight, int64_t kind, int64_t out, 
               "these are not the bytes of a weight of this shape");
   const Tensor floats = x.to(at::kFloat).contiguous();
   const int64_t rows = floats.numel() / in;
+  const Tensor of_rows = sequences ? sequences->contiguous() : Tensor();
+  TORCH_CHECK(!sequences || (of_rows.scalar_type() == at::kLong && of_rows.numel() == rows),
+              "need an int64 sequence of each row");
+  const Rounding grid = rounding_of(rounding, keep, ranges, in, group);
   std::vector<int64_t> sizes = x.sizes().vec();
   sizes.back() = out;
   Tensor y = at::empty(sizes, floats.options());
   if (rows > 0) {
-    const int64_t size = prepared_bytes(rows, in, group, shape.kind, entering);
+    const int64_t size = prepared_bytes(rows, in, group, shape.kind, entering, grid);
     Tensor scratch = at::empty({size}, at::kByte);
     const Prepared ready = prepare(floats.const_data_ptr<float>(), rows, in, in, group, shape.kind,
-                                   entering, scratch.mutable_data_ptr());
+                                   entering, scratch.mutable_data_ptr(), grid,
+                                   sequences ? of_rows.const_data_ptr<int64_t>() : nullptr);
     multiply(ready, shape, y.mutable_data_ptr<float>(), out);
   }
   if (bias) y.add_(*bias);
@@ -143,8 +152,8 @@ TORCH_LIBRARY(radquant, library) {
   library.def("repack(Tensor qweight, Tensor qzeros, Tensor scales, int bits) -> Tensor", &repack);
   library.def("repack_dense(Tensor weight) -> Tensor", &repack_dense);
   library.def(
-      "linear(Tensor x, Tensor weight, int kind, int out, int group, int input, Tensor? bias)"
-      " -> Tensor");
+      "linear(Tensor x, Tensor weight, int kind, int out, int group, int input, Tensor? bias, "
+      "int[] rounding=[], float keep=1.0, Tensor? ranges=None, Tensor? sequences=None) -> Tensor");
   library.def("kernel_level() -> str", &kernel_level);
 }
 

@@ -1,7 +1,11 @@
 // What `prepare` needs of an instruction set: included in each one's namespace, so that the compiler
 // makes one version for each.
 
-float quantize(const float* x, int64_t count, int8_t* out) { return quantize_row(x, count, out); }
+Extremes extremes(const float* x, int64_t count) { return extremes_of(x, count); }
+
+void quantize(const float* x, int64_t count, const Grid& grid, int8_t* out) {
+  round_to_grid(x, count, grid, out);
+}
 
 void sum_groups(const float* x, int64_t in, int64_t group, float* sums) {
   group_sums(x, in, group, sums);

@@ -80,21 +80,33 @@ inline void round_to_bfloat16(const float* x, int64_t count, float* out) {
   for (int64_t i = 0; i < count; ++i) out[i] = from_bfloat16(to_bfloat16(x[i]));
 }
 
-// The grid of radquant.runtime.activations: symmetric, one scale a row, ties to even. A row
-// with a value that is not finite gets a scale that is not, and so an output that is not.
-inline float quantize_row(const float* x, int64_t count, int8_t* out) {
-  const float largest = largest_magnitude(x, count);
-  const float scale = (largest < 1e-12f ? 1e-12f : largest) / 127.0f;
-  if (!(largest <= 3.402823466e38f)) {
-    __builtin_memset(out, 0, count);
-    out[0] = 1;
-    return __builtin_nanf("");
-  }
+// In an order of integers in which floats are in theirs: NaN lies beyond infinity, on either side.
+// It is its own inverse.
+inline int32_t in_order(int32_t bits) { return bits ^ (bits >> 31 & 0x7fffffff); }
+
+inline Extremes extremes_of(const float* x, int64_t count) {
+  int32_t low = 0, high = 0;
   for (int64_t i = 0; i < count; ++i) {
-    float value = __builtin_rintf(x[i] / scale);
-    value = value > 127.0f ? 127.0f : value;
-    value = value < -127.0f ? -127.0f : value;
-    out[i] = static_cast<int8_t>(static_cast<int32_t>(value));
+    int32_t bits;
+    __builtin_memcpy(&bits, x + i, 4);
+    bits = in_order(bits);
+    low = bits < low ? bits : low;
+    high = bits > high ? bits : high;
   }
-  return scale;
+  low = in_order(low);
+  Extremes found;
+  __builtin_memcpy(&found.low, &low, 4);
+  __builtin_memcpy(&found.high, &high, 4);
+  return found;
+}
+
+inline void round_to_grid(const float* x, int64_t count, const Grid& grid, int8_t* out) {
+  const float scale = grid.scale, zero = grid.zero, low = grid.low, high = grid.high;
+  const float offset = grid.offset;
+  for (int64_t i = 0; i < count; ++i) {
+    float value = __builtin_rintf(x[i] / scale) + zero;
+    value = value > high ? high : value;
+    value = value < low ? low : value;
+    out[i] = static_cast<int8_t>(static_cast<int32_t>(value - offset));
+  }
 }
