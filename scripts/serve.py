@@ -62,6 +62,13 @@ def arguments() -> tuple[argparse.Namespace, Any]:
         help="for our own engines: most tokens of an answer whose request does not say "
         "(%(default)s)",
     )
+    add(
+        "--batch-size",
+        type=between("--batch-size", int, 1, 1024),
+        default=32,
+        metavar="N",
+        help="for engine lean: most answers that are written at once (%(default)s)",
+    )
     return parse(parser, stages.SERVE)
 
 
@@ -83,7 +90,7 @@ def main() -> None:
     )
     name = args.name or args.checkpoint.resolve().name
     address = Address(name, args.host, args.port, args.max_model_len)
-    serve(args.engine, wanted, address, args.max_new_tokens, args.dry_run)
+    serve(args.engine, wanted, address, args.max_new_tokens, args.batch_size, args.dry_run)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 import pandas as pd
@@ -78,8 +79,15 @@ def test_a_toy_engine_scores(data: Path, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("toy")
 def test_a_toy_engine_answers_requests(data: Path) -> None:
     model = answering.served(*open_precision("toy", Wanted(data / "original")), "m", 9)
-    found = answering.complete(model, Asked(None, (), prompts=("the heart is",)))
-    assert found["choices"][0]["text"] == toy_engine.SENTENCE
+    asked = Asked(None, (), stream=False, usage=False, prompts=("the heart is",))
+    (ids,) = answering.prompts_of(model, asked)
+    told: Queue[Any] = Queue()
+    model.desk.take([answering.answer_to(model, ids, asked, told.put)])
+    model.desk.thread.start()
+    assert told.get(timeout=20).text == toy_engine.SENTENCE
+    model.desk.close()
+    model.desk.thread.join(20)
+    assert not model.desk.thread.is_alive()
 
 
 def resolved(monkeypatch: pytest.MonkeyPatch, **compute: str) -> dict[str, Any]:

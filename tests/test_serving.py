@@ -9,23 +9,27 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import toy_engine
 from test_memory import MORE_THAN_ANY_MACHINE_HAS
 from tiny_models import SCRIPTS, quantize_tiny, tiny_llama
 from tokenizers import processors
 
 from radquant.checkpoints.loading import Loaded, load
-from radquant.generation import lean_writing
 from radquant.generation.engines.kind import Wanted
+from radquant.generation.lean_running import LeanBatch
 from radquant.generation.opening import open_precision
-from radquant.generation.tasks import Output
 from radquant.kernels import cpu
 from radquant.serving import answering, http_server
+from radquant.serving import desk as desk_module
+from radquant.serving.desk import Desk
 from radquant.serving.http_server import LARGEST_BODY, open_server
 from radquant.serving.requests import BadRequest, chat_request, completion_request
 
@@ -63,13 +67,13 @@ def model(
 @pytest.fixture(scope="module")
 def port(model: answering.Served) -> Iterator[int]:
     server = open_server(model, "127.0.0.1", 0)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.run)
     thread.start()
-    yield server.server_port
-    server.shutdown()
-    server.server_close()
+    yield server.port
+    server.should_exit = True
     thread.join(10)
     assert not thread.is_alive()
+    assert not model.desk.thread.is_alive()
 
 
 def ask(
@@ -180,7 +184,8 @@ TURN = {"messages": [{"role": "user", "content": SECRET}]}
         (CHAT, {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400, "images"),
         (CHAT, {"messages": [{"role": "system", "content": "x"}]}, 400, "no system turn"),
         (CHAT, {**TURN, "temperature": 0.7}, 400, "temperature can only be 0 here"),
-        (CHAT, {**TURN, "stream": True}, 400, "stream can only be False here"),
+        (CHAT, {**TURN, "stream": 1}, 400, "stream must be true or false"),
+        (CHAT, {**TURN, "stream_options": {}}, 400, "go with stream: true"),
         (CHAT, {**TURN, "n": 2}, 400, "n can only be 1"),
         (CHAT, {**TURN, "tools": []}, 400, "'tools' is not supported"),
         (CHAT, {**TURN, "model": "other"}, 404, "this is 'tiny'"),
@@ -197,6 +202,7 @@ TURN = {"messages": [{"role": "user", "content": SECRET}]}
         (COMPLETION, {"prompt": ""}, 400, "prompt must be"),
         (COMPLETION, {"prompt": [1, 2]}, 400, "prompt must be"),
         (COMPLETION, {"prompt": "the " * 128}, 400, "the prompt has 128 tokens"),
+        (COMPLETION, {"prompt": "the " * 9999}, 400, "more than the 128 tokens that the model"),
         ("/v1/embeddings", {"input": "x"}, 404, "there is nothing here"),
         ("/health", {}, 405, "another method"),
         (CHAT, None, 405, "another method"),
@@ -228,62 +234,77 @@ def test_a_chat_whose_template_leaves_a_turn_out_is_refused(model) -> None:
     assert "heart" not in caught.value.message
 
 
-def test_a_completion_gets_what_the_tokenizer_itself_adds(model, monkeypatch) -> None:
+def test_a_completion_gets_what_the_tokenizer_itself_adds(model) -> None:
     """Also of a model with a chat template, which writes its own into chats alone."""
-    read = []
-
-    def write(served: Any, ids: list[int], asked: Any) -> Output:
-        read.append(ids)
-        return Output("", 1, "stop")
-
-    monkeypatch.setattr(answering, "write", write)
     backend = model.opened.tokenizer.backend_tokenizer
     before = backend.post_processor
     backend.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
     )
     try:
-        answering.complete(model, completion_request({"prompt": [SECRET, f"<s> {SECRET}"]}, "tiny"))
-        answering.chat(model, chat_request(TURN, "tiny"))
+        both = completion_request({"prompt": [SECRET, f"<s> {SECRET}"]}, "tiny")
+        read = answering.prompts_of(model, both)
+        (turn,) = answering.prompts_of(model, chat_request(TURN, "tiny"))
         own = model.opened.tokenizer(SECRET)["input_ids"][:-1]  # nothing is written behind an EOS
     finally:
         backend.post_processor = before
-    assert read[:2] == [own, own]
+    assert read == [own, own]
     assert own[0] == 1
-    assert 1 not in read[2]
+    assert 1 not in turn
 
 
 def test_headers_that_are_wrong(port) -> None:
     assert ask(port, CHAT, TURN, **{"Content-Type": "text/plain"})[0] == 415
-    assert ask(port, CHAT, method="DELETE")[0] == 501
-    for length, status in (
-        *(("x", 411), ("-1", 411), (str(LARGEST_BODY + 1), 413), ("9" * 5000, 413)),
-    ):
+    assert ask(port, CHAT, method="DELETE")[0] == 405
+    for length in ("x", "-1", "9" * 5000):
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         connection.putrequest("POST", CHAT)
         connection.putheader("Content-Length", length)
         connection.endheaders()
-        assert connection.getresponse().status == status
+        assert connection.getresponse().status == 400
         connection.close()
+
+
+def test_a_body_that_is_too_large_is_told_so(port) -> None:
+    """Also one that does not say its length; and its client can still send all of it."""
+    status, found = ask(port, CHAT, b" " * (LARGEST_BODY + 1))
+    assert (status, found["error"]["message"]) == (
+        413,
+        f"the body has more than {LARGEST_BODY} bytes",
+    )
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    parts = iter([b" " * 500_000] * 9)
+    connection.request("POST", CHAT, parts, {"Content-Type": "application/json"})
+    assert connection.getresponse().status == 413
+    connection.close()
+
+
+def test_a_connection_serves_several_requests(port) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    for _ in range(2):
+        connection.request("GET", "/health?x=1")
+        assert json.loads(connection.getresponse().read()) == {"status": "ok"}
+        assert connection.sock is not None
+    connection.close()
 
 
 def test_a_request_that_trickles_is_ended(model, monkeypatch) -> None:
     """Else a byte now and then would keep a thread, and the server from ending."""
     monkeypatch.setattr(http_server, "SLOWEST", 0.3)
-    server = open_server(model, "127.0.0.1", 0)
-    thread = threading.Thread(target=server.serve_forever)
+    other = replace(model, desk=Desk(toy_engine, model.opened, 1, 0))
+    server = open_server(other, "127.0.0.1", 0)
+    thread = threading.Thread(target=server.run)
     thread.start()
     answers = []
-    for sent in (f"POST {CHAT} HTTP/1.1\r\nContent-Length: 99\r\n\r\nx", "POST "):
-        with socket.create_connection(("127.0.0.1", server.server_port), timeout=10) as slow:
+    for sent in (f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\nx", "POST "):
+        with socket.create_connection(("127.0.0.1", server.port), timeout=10) as slow:
             slow.sendall(sent.encode())
             answers.append(slow.recv(1000))
-    server.shutdown()
-    server.server_close()
+    server.should_exit = True
     thread.join(10)
     assert not thread.is_alive()
     assert b"408" in answers[0]
-    assert b"400" in answers[1]
+    assert answers[1] == b""
 
 
 def test_a_failure_inside_is_logged_without_the_text(model, port, capfd, monkeypatch) -> None:
@@ -298,7 +319,7 @@ def test_a_failure_inside_is_logged_without_the_text(model, port, capfd, monkeyp
             if model.opened.engine == "transformers":
                 patch.setattr(model.opened.wanted.loaded.model, "forward", broken)
             else:
-                patch.setattr(lean_writing, "step", broken)
+                patch.setattr(LeanBatch, "read", broken)
             found, answer = ask(port, CHAT, TURN)
         assert (found, answer["error"]["type"]) == (status, "server_error")
         assert SECRET not in json.dumps(answer)
@@ -306,6 +327,151 @@ def test_a_failure_inside_is_logged_without_the_text(model, port, capfd, monkeyp
     assert SECRET not in log
     assert "error: ValueError while answering" in log
     assert ask(port, CHAT, TURN)[0] == 200  # it goes on
+
+
+# ----------------------------------------------------------------------- several clients at once
+
+
+def pieces_of(port: int, path: str, body: Any) -> tuple[list[Any], str]:
+    """The chunks of a stream, and its last line."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    data = json.dumps({**body, "stream": True})
+    connection.request("POST", path, data, {"Content-Type": "application/json"})
+    answer = connection.getresponse()
+    assert answer.getheader("Content-Type", "").startswith("text/event-stream")
+    lines = [line.removeprefix("data: ") for line in answer.read().decode().split("\n\n") if line]
+    connection.close()
+    return [json.loads(line) for line in lines[:-1]], lines[-1]
+
+
+def test_a_stream_holds_the_same_text_in_pieces(model, port) -> None:
+    texts = [SECRET, "the heart size is"]
+    asked = {"prompt": texts, "max_tokens": 9, "stop": "zzz"}
+    _, whole = ask(port, COMPLETION, asked)
+    chunks, last = pieces_of(port, COMPLETION, {**asked, "stream_options": {"include_usage": True}})
+    assert last == "[DONE]"
+    assert chunks[-1]["usage"] == whole["usage"]
+    assert chunks[-1]["choices"] == []
+    for choice in whole["choices"]:
+        own = [
+            c for chunk in chunks[:-1] for c in chunk["choices"] if c["index"] == choice["index"]
+        ]
+        assert "".join(piece["text"] for piece in own) == choice["text"]
+        assert [piece["finish_reason"] for piece in own if piece["finish_reason"]] == [
+            choice["finish_reason"]
+        ]
+        assert own[-1]["finish_reason"]
+        assert model.opened.engine != "lean" or len(own) > 3
+    _, whole = ask(port, CHAT, TURN)
+    chunks, last = pieces_of(port, CHAT, TURN)
+    deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
+    assert deltas[0]["role"] == "assistant"
+    assert (
+        "".join(delta.get("content", "") for delta in deltas)
+        == (whole["choices"][0]["message"]["content"])
+    )
+    assert {(c["object"], c["model"], c["id"]) for c in chunks} == {
+        ("chat.completion.chunk", "tiny", chunks[0]["id"])
+    }
+
+
+def test_a_stream_that_cannot_begin_has_a_status(port) -> None:
+    status, found = ask(port, COMPLETION, {"prompt": "the " * 128, "stream": True})
+    assert (status, found["error"]["code"]) == (400, 400)
+
+
+@pytest.fixture
+def gate(model, monkeypatch) -> threading.Event:
+    """Holds up the batch before each step until it is set."""
+    if model.opened.engine != "lean":
+        pytest.skip("it has no running batch")
+    opened, step = threading.Event(), LeanBatch.step
+    monkeypatch.setattr(LeanBatch, "step", lambda batch: (opened.wait(20), step(batch))[1])
+    return opened
+
+
+def until(true: Callable[[], bool]) -> None:
+    for _ in range(2000):
+        if true():
+            return
+        time.sleep(0.005)
+    raise AssertionError("it took too long")
+
+
+def send_request(port: int, body: Any) -> http.client.HTTPConnection:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.request("POST", COMPLETION, json.dumps(body), {"Content-Type": "application/json"})
+    return connection
+
+
+def test_a_client_that_leaves_takes_its_answer_along(model, port, gate, reference) -> None:
+    """Whether it gets the answer in pieces or whole, is being answered or waits; others go on."""
+    desk = model.desk
+    stays = send_request(port, {"prompt": SECRET, "max_tokens": 90})
+    until(lambda: len(desk.rows) == 1)
+    leaving = [
+        send_request(port, {"prompt": f"the {'heart ' * n}", "max_tokens": 90, "stream": n > 1})
+        for n in (1, 2)
+    ]
+    until(lambda: len(desk.waiting) == 2)
+    for connection in leaving:
+        assert connection.sock is not None
+        connection.sock.close()
+    until(lambda: all(answer.gone for answer in desk.waiting))
+    gate.set()
+    answer = json.loads(stays.getresponse().read())
+    stays.close()
+    check_choice(reference, SECRET, 90, answer["choices"][0], answer["usage"])
+    until(lambda: not desk.rows and not desk.waiting)
+    assert desk.batch.rows == {}
+
+
+def test_a_stream_whose_client_leaves_is_no_longer_written(model, port, gate) -> None:
+    desk = model.desk
+    gate.set()
+    connection = send_request(port, {"prompt": SECRET, "max_tokens": 120, "stream": True})
+    answer = connection.getresponse()
+    assert answer.readline().startswith(b"data: ")
+    gate.clear()
+    connection.sock.close() if connection.sock else None
+    answer.close()
+    until(lambda: all(row.gone for row in desk.rows))
+    gate.set()
+    until(lambda: not desk.rows)
+
+
+def test_more_than_may_wait_is_refused(model, port, gate, monkeypatch) -> None:
+    monkeypatch.setattr(desk_module, "MOST_WAITING", 2)
+    monkeypatch.setattr(model.desk, "most", 1)
+    first = send_request(port, {"prompt": SECRET})
+    until(lambda: len(model.desk.rows) == 1)
+    second = send_request(port, {"prompt": [SECRET, "the heart"]})
+    until(lambda: len(model.desk.waiting) == 2)
+    third = send_request(port, {"prompt": SECRET}).getresponse()
+    assert (third.status, third.getheader("Retry-After")) == (429, "5")
+    assert "2 answers wait already" in json.loads(third.read())["error"]["message"]
+    gate.set()
+    assert [each.getresponse().status for each in (first, second)] == [200, 200]
+    status, found = ask(port, COMPLETION, {"prompt": [SECRET] * 3})
+    assert (status, "ask in parts" in found["error"]["message"]) == (413, True)
+
+
+def test_what_never_fits_into_the_cache_is_refused(model, port, monkeypatch) -> None:
+    if model.opened.engine != "lean":
+        pytest.skip("it has no running batch")
+    monkeypatch.setattr(model.desk, "cache", model.desk.batch.bytes_for(64))
+    status, found = ask(port, COMPLETION, {"prompt": SECRET, "max_tokens": 70})
+    assert (status, found["error"]["type"]) == (503, "server_error")
+    assert "more than the" in found["error"]["message"]
+    prompts = [SECRET, "the heart size is"]  # which have to go one after the other
+    assert ask(port, COMPLETION, {"prompt": prompts, "max_tokens": 20})[0] == 200
+
+
+def test_bodies_take_bounded_memory(port, monkeypatch) -> None:
+    monkeypatch.setattr(http_server, "MOST_HELD", 1000)
+    status, found = ask(port, COMPLETION, {"prompt": "the " * 300})
+    assert (status, "ask later" in found["error"]["message"]) == (503, True)
+    assert ask(port, COMPLETION, {"prompt": SECRET})[0] == 200
 
 
 # ------------------------------------------------------------------------------------ the script
@@ -327,11 +493,14 @@ def serve(*options: object) -> subprocess.Popen[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("engine", "kernel"),
-    [("transformers", r"[\w-]+"), ("auto", r"[\w-]+, int8 activations")],
+    ("engine", "kernel", "end"),
+    [
+        ("transformers", r"[\w-]+", signal.SIGINT),
+        ("auto", r"[\w-]+, int8 activations", signal.SIGTERM),
+    ],
 )
 def test_the_script_serves_and_ends_cleanly(
-    checkpoint: Path, tmp_path: Path, engine: str, kernel: str
+    checkpoint: Path, tmp_path: Path, engine: str, kernel: str, end: signal.Signals
 ) -> None:
     template = tmp_path / "template.jinja"
     template.write_text(TEMPLATE)
@@ -353,11 +522,11 @@ def test_the_script_serves_and_ends_cleanly(
         status, found = ask(int(place[1]), CHAT, {**TURN, "model": "tiny-model"})
         assert (status, 5 < found["usage"]["total_tokens"] <= 128) == (200, True)
     finally:
-        process.send_signal(signal.SIGINT)
+        process.send_signal(end)
     _, log = process.communicate(timeout=60)
     assert process.returncode == 0
     assert "POST /v1/chat/completions: 200, " in log
-    assert "is finished first" in log
+    assert "are finished first" in log
     assert "Traceback" not in log
     assert SECRET not in log
 

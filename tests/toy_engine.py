@@ -6,6 +6,7 @@ from typing import Any
 
 from radquant.errors import UserError
 from radquant.generation.engines.kind import Address, Command, Opened, Wanted
+from radquant.generation.running import RunningBatch
 from radquant.generation.tasks import Computed, Done, Output, Task, Work
 
 SCORES = True
@@ -69,6 +70,10 @@ def done(opened: Opened, task: Task, results: list[Any]) -> Done:
     )
     work = Work(results, [0.5] * len(results), [], 0)
     return Done(work, len(task.batches), 0.5 * len(results), 0.1, computed)
+
+
+def running(opened: Opened, cache: int) -> RunningBatch | None:
+    return None
 
 
 def server(wanted: Wanted, address: Address) -> Command | None:

@@ -1,117 +1,290 @@
 """The OpenAI-compatible endpoint over HTTP. No text of a request or an answer is logged."""
 
+import asyncio
 import contextlib
 import json
 import socket
 import sys
-import threading
 import time
 import traceback
-from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from radquant.errors import UserError
 from radquant.failures import is_panic, sentence_of
+from radquant.generation.tasks import Output
 from radquant.serving import answering
 from radquant.serving.answering import Served
-from radquant.serving.requests import BadRequest, chat_request, completion_request
+from radquant.serving.desk import Answer
+from radquant.serving.requests import Asked, BadRequest, chat_request, completion_request
 
 LARGEST_BODY = 4_000_000  # bytes
-STALLED = 30  # seconds without a byte, after which a client is left
+MOST_HELD = 64_000_000  # bytes of the bodies of all requests that are being answered
+MOST_CONNECTIONS = 500
+STALLED = 30  # seconds in which a client takes nothing of what it is sent, after which it is left
 SLOWEST = 120  # seconds until a request must be there as a whole
 GET_PATHS = ("/health", "/v1/models")
 POST_PATHS = ("/v1/chat/completions", "/v1/completions")
+GONE = 499  # the status of a request whose client left, as nginx has it
+FAILED = "the server failed; its log says where"
+Events = asyncio.Queue[tuple[int, str | Output | BaseException]]
 
 
-def open_server(model: Served, host: str, port: int) -> ThreadingHTTPServer:
-    """A server that listens; port 0 takes a free one. Requests wait for each other's answers."""
+class Server(uvicorn.Server):
+    """A server that listens; `run` answers until a signal, or until `should_exit` is set."""
 
-    class Handler(BaseHTTPRequestHandler):
-        timeout = STALLED
-        server_version, sys_version = "radquant", ""
+    def __init__(self, model: Served, listening: socket.socket) -> None:
+        config = uvicorn.Config(
+            application(model),
+            http=Patient,
+            log_config=None,
+            log_level="critical",  # its tracebacks would tell texts
+            access_log=False,
+            limit_concurrency=MOST_CONNECTIONS,
+            server_header=False,
+            lifespan="off",
+        )
+        super().__init__(config)
+        self.desk, self.listening = model.desk, listening
+        self.port = listening.getsockname()[1]
 
-        def setup(self) -> None:
-            super().setup()
-            # A byte now and then would keep a thread for ever, and the server from ending.
-            self.patience = threading.Timer(SLOWEST, stop_reading, (self.connection,))
-            self.patience.daemon = True
-            self.patience.start()
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        self.desk.thread.start()
+        try:
+            super().run(sockets or [self.listening])
+        finally:
+            self.desk.close(at_once=True)
+            self.desk.thread.join()
 
-        def finish(self) -> None:
-            self.patience.cancel()
-            super().finish()
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        print("ending; answers that are being written are finished first", file=sys.stderr)
+        self.desk.close()
+        await super().shutdown(sockets)
 
-        def do_GET(self) -> None:
-            handle(self, lambda: get(model, self.path))
 
-        def do_POST(self) -> None:
-            handle(self, lambda: post(model, self.path, body_of(self)))
+class Patient(H11Protocol):
+    """Leaves a client whose request has not begun in time, which sends a byte now and then."""
 
-        def send_error(self, code: int, *args: Any, **kwargs: Any) -> None:
-            """What the base class refuses by itself, such as an unknown method."""
-            send(self, code, error_body("this is no request that is answered here", code))
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self.patience = self.loop.call_later(SLOWEST, self.leave)
 
-        def log_message(self, format: str, *args: Any) -> None:
-            """The base class would log the request's first line and what it is answered."""
+    def leave(self) -> None:
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.close()
 
+    def on_response_complete(self) -> None:
+        self.patience.cancel()
+        self.patience = self.loop.call_later(SLOWEST, self.leave)
+        super().on_response_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.patience.cancel()
+        super().connection_lost(exc)
+
+
+def open_server(model: Served, host: str, port: int) -> Server:
+    """A server that listens; port 0 takes a free one."""
     try:
-        server = ThreadingHTTPServer((host, port), Handler)
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        listening = socket.create_server((host, port), family=family)
     except OSError as error:
         raise UserError(
             f"cannot listen on {host}:{port} ({error.strerror}); give another --host or --port"
         ) from None
-    server.daemon_threads = False  # the end waits for the answer that is being written
-    return server
+    return Server(model, listening)
 
 
-def stop_reading(connection: socket.socket) -> None:
-    """What is read from a connection from now on is its end."""
-    with contextlib.suppress(OSError):  # it has ended by itself
-        connection.shutdown(socket.SHUT_RD)
+def application(model: Served) -> Callable[..., Awaitable[None]]:
+    """The endpoint as an ASGI application."""
+    held = Held()
+
+    async def health(request: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def models(request: Request) -> Response:
+        return JSONResponse(answering.models(model))
+
+    async def chat(request: Request) -> Response:
+        return await guarded(answered(model, request, held, chat_request))
+
+    async def complete(request: Request) -> Response:
+        return await guarded(answered(model, request, held, completion_request))
+
+    async def refuse(request: Request, error: Exception) -> Response:
+        return refused(wrong_path(error))
+
+    routes = [
+        Route("/health", health),
+        Route("/v1/models", models),
+        Route("/v1/chat/completions", chat, methods=["POST"]),
+        Route("/v1/completions", complete, methods=["POST"]),
+    ]
+    return watched(Starlette(routes=routes, exception_handlers={HTTPException: refuse}))
 
 
-def get(model: Served, path: str) -> dict[str, Any]:
-    if path == "/health":
-        return {"status": "ok"}
-    if path == "/v1/models":
-        return answering.models(model)
-    raise wrong_path(path, POST_PATHS)
+async def guarded(response: Awaitable[Response]) -> Response:
+    """The response, or what stands for it where none can be made."""
+    try:
+        return await response
+    except BadRequest as error:
+        return refused(error)
+    except ClientDisconnect:
+        return Response(status_code=GONE)  # for the log alone
+    except BaseException as error:
+        if not (isinstance(error, Exception) or is_panic(error)):
+            raise
+        log_failure(error)
+        return JSONResponse(error_body(FAILED, 500), 500)
 
 
-def post(model: Served, path: str, body: Any) -> dict[str, Any]:
-    if path == "/v1/chat/completions":
-        chat = chat_request(body, model.name)
-        with model.lock:
-            return answering.chat(model, chat)
-    if path == "/v1/completions":
-        completion = completion_request(body, model.name)
-        with model.lock:
-            return answering.complete(model, completion)
-    raise wrong_path(path, GET_PATHS)
+class Held:
+    """Bytes of the bodies that are in memory."""
+
+    size = 0
 
 
-def wrong_path(path: str, of_another_method: tuple[str, ...]) -> BadRequest:
-    if path in of_another_method:
-        return BadRequest("this path takes another method: GET or POST", 405)
-    return BadRequest(f"there is nothing here; try {', '.join((*GET_PATHS, *POST_PATHS))}", 404)
+async def answered(
+    model: Served, request: Request, held: Held, checked: Callable[[Any, str], Asked]
+) -> Response:
+    """The response to a request that is to be written."""
+    loop = asyncio.get_running_loop()
+    events: Events = asyncio.Queue()
+
+    def teller(index: int) -> Callable[[Any], None]:
+        def tell(what: str | Output | BaseException) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(events.put_nowait, (index, what))
+
+        return tell
+
+    async with held_body(request, held) as body:
+        asked = checked(body, model.name)
+        found = await asyncio.to_thread(answering.prompts_of, model, asked)
+        answers = [
+            answering.answer_to(model, ids, asked, teller(index)) for index, ids in enumerate(found)
+        ]
+        read = sum(map(len, found))
+        model.desk.take(answers)
+    form = answering.form_of(model, asked)
+    gone = asyncio.ensure_future(until_gone(request))
+    try:
+        if asked.stream:
+            first = await next_event(events, gone)
+            raise_failure(first[1])
+            pieces = streamed(model, form, asked, read, answers, first, events)
+            answers = []  # which the stream sees to from now on
+            return StreamingResponse(pieces, media_type="text/event-stream")
+        outputs: dict[int, Output] = {}
+        while len(outputs) < len(answers):
+            index, told = await next_event(events, gone)
+            raise_failure(told)
+            assert isinstance(told, Output)
+            outputs[index] = told
+        return JSONResponse(answering.whole(form, read, [outputs[i] for i in range(len(answers))]))
+    finally:
+        gone.cancel()
+        model.desk.leave(answers)
 
 
-def body_of(request: BaseHTTPRequestHandler) -> Any:
-    """The JSON of a request's body.
+async def streamed(
+    model: Served,
+    form: answering.Form,
+    asked: Asked,
+    read: int,
+    answers: list[Answer],
+    first: tuple[int, Any],
+    events: Events,
+) -> AsyncIterator[str]:
+    """Server-sent events of the choices of a request, as the first and those behind it come."""
+    sent = answering.Sent({})
+    try:
+        index, told = first
+        while True:
+            raise_failure(told)
+            for chunk in answering.chunks(form, sent, index, told):
+                yield event(chunk)
+            if sent.ended == len(answers):
+                break
+            index, told = await events.get()
+        if asked.usage:
+            counts = answering.usage(read, sent.written)
+            yield event({**form.about(True), "choices": [], "usage": counts})
+        yield "data: [DONE]\n\n"
+    except BadRequest as error:
+        yield event(error_body(error.message, error.status))
+    except Exception as error:
+        log_failure(error)
+        yield event(error_body(FAILED, 500))
+    finally:
+        model.desk.leave(answers)
+
+
+def event(body: dict[str, Any]) -> str:
+    return f"data: {json.dumps(body)}\n\n"
+
+
+async def until_gone(request: Request) -> None:
+    """Returns when the client has left."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def next_event(events: Events, gone: asyncio.Future[None]) -> tuple[int, Any]:
+    """What is told next; raises ClientDisconnect if the client leaves before."""
+    coming = asyncio.ensure_future(events.get())
+    either: set[asyncio.Future[Any]] = {coming, gone}
+    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+    if coming.done():
+        return coming.result()
+    coming.cancel()
+    raise ClientDisconnect
+
+
+def raise_failure(told: Any) -> None:
+    if isinstance(told, BaseException):
+        raise answering.refusal(told) or told
+
+
+@contextlib.asynccontextmanager
+async def held_body(request: Request, held: Held) -> AsyncIterator[Any]:
+    """The JSON of a request's body, which counts as held as long as it is used.
 
     A web page may send other types of content to any address without being asked first, so only
-    JSON is taken.
+    JSON is taken. Of a body that is too large the rest is read, too: else its client would see a
+    broken connection instead of why.
     """
-    length = request.headers.get("Content-Length", "")
-    if not length.isdecimal():
-        raise BadRequest("the request must say its Content-Length", 411)
-    if len(length) > 9 or int(length) > LARGEST_BODY:
-        raise BadRequest(f"the body has more than {LARGEST_BODY} bytes", 413)
-    data = request.rfile.read(int(length))
-    if len(data) < int(length):
-        raise BadRequest("the body ended before its Content-Length", 408)
-    if request.headers.get_content_type() != "application/json":
+    data, size = bytearray(), 0
+    try:
+        try:
+            async with asyncio.timeout(SLOWEST):
+                async for part in request.stream():
+                    size += len(part)
+                    if size <= LARGEST_BODY:
+                        held.size += len(part)
+                        data += part
+                        if held.size > MOST_HELD:
+                            raise BadRequest("too many long requests at once; ask later", 503)
+        except TimeoutError:
+            raise BadRequest("the request was not there in time", 408) from None
+        if size > LARGEST_BODY:
+            raise BadRequest(f"the body has more than {LARGEST_BODY} bytes", 413)
+        yield json_of(request, bytes(data))
+    finally:
+        held.size -= len(data)
+
+
+def json_of(request: Request, data: bytes) -> Any:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
         raise BadRequest("the body must be of Content-Type application/json", 415)
     try:
         body = json.loads(data)
@@ -121,43 +294,55 @@ def body_of(request: BaseHTTPRequestHandler) -> Any:
     return body
 
 
-def handle(request: BaseHTTPRequestHandler, answer: Callable[[], dict[str, Any]]) -> None:
-    """Send what `answer` returns, or the error that it raises, as JSON; log one line."""
-    started = time.perf_counter()
-    status = 200
-    try:
-        found = answer()
-    except BadRequest as error:
-        status, found = error.status, error_body(error.message, error.status)
-    except (TimeoutError, ConnectionError):
-        request.close_connection = True
-        return
-    except BaseException as error:
-        if not (isinstance(error, Exception) or is_panic(error)):
-            raise
-        status, found = 500, error_body("the server failed; its log says where", 500)
-        log_failure(error)
-    send(request, status, found)
-    known = request.path if request.path in GET_PATHS + POST_PATHS else "another path"
-    seconds = time.perf_counter() - started
-    print(f"{request.command} {known}: {status}, {seconds:.2f} s", file=sys.stderr, flush=True)
+def wrong_path(error: Exception) -> BadRequest:
+    if isinstance(error, HTTPException) and error.status_code == 405:
+        return BadRequest("this path takes another method: GET or POST", 405)
+    return BadRequest(f"there is nothing here; try {', '.join((*GET_PATHS, *POST_PATHS))}", 404)
 
 
-def send(request: BaseHTTPRequestHandler, status: int, body: dict[str, Any]) -> None:
-    data = json.dumps(body).encode()
-    try:
-        request.send_response(status)
-        request.send_header("Content-Type", "application/json")
-        request.send_header("Content-Length", str(len(data)))
-        request.end_headers()
-        request.wfile.write(data)
-    except (TimeoutError, ConnectionError):
-        print("a client left before its answer", file=sys.stderr, flush=True)
+def refused(error: BadRequest) -> Response:
+    later = {"Retry-After": "5"} if error.status in (429, 503) else {}
+    return JSONResponse(error_body(error.message, error.status), error.status, later)
 
 
 def error_body(message: str, status: int) -> dict[str, Any]:
     kind = "invalid_request_error" if status < 500 else "server_error"
     return {"error": {"message": message, "type": kind, "param": None, "code": status}}
+
+
+def watched(application: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    """The application, with one line logged a request and none of what it says in an error.
+
+    A client that takes nothing of what it is sent is left.
+    """
+
+    async def watch(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return
+        started, status = time.perf_counter(), 0
+
+        async def send_on(message: Any) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            async with asyncio.timeout(STALLED):
+                await send(message)
+
+        left = ""
+        try:
+            await application(scope, receive, send_on)
+        except OSError:  # TimeoutError is one
+            left = ", and the client left"
+        except Exception as error:
+            log_failure(error)
+        known = scope["path"] if scope["path"] in GET_PATHS + POST_PATHS else "another path"
+        seconds = time.perf_counter() - started
+        print(
+            f"{scope['method']} {known}: {status}, {seconds:.2f} s{left}",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    return watch
 
 
 def log_failure(error: BaseException) -> None:

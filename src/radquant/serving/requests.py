@@ -6,23 +6,21 @@ from typing import Any
 
 ROLES = ("system", "user", "assistant")
 # Names that mean nothing to greedy decoding, whatever their value.
-WITHOUT_EFFECT = ("user", "seed", "top_p", "top_k", "metadata", "store", "stream_options")
+WITHOUT_EFFECT = ("user", "seed", "top_p", "top_k", "metadata", "store")
 # Names that are taken with these values only: what is always done here.
 FIXED = {
     "temperature": (0,),
     "n": (1,),
     "best_of": (1,),
-    "stream": (False,),
     "echo": (False,),
     "logprobs": (False, 0),
     "presence_penalty": (0,),
     "frequency_penalty": (0,),
     "repetition_penalty": (1,),
 }
-# Many more than a client needs; each token is looked through for every stop, and each prompt is
-# answered after the other.
+# Many more than a client needs; each token is looked through for every stop.
 MOST_TOKENS, MOST_STOPS, MOST_PROMPTS, MOST_MESSAGES = 1_000_000, 100, 1000, 10_000
-OWN = ("model", "max_tokens", "max_completion_tokens", "stop")
+OWN = ("model", "max_tokens", "max_completion_tokens", "stop", "stream", "stream_options")
 
 
 class BadRequest(Exception):
@@ -39,6 +37,8 @@ class Asked:
 
     max_tokens: int | None
     stop: tuple[str, ...]
+    stream: bool  # the text in pieces, as it is written
+    usage: bool  # counts at a stream's end
     messages: tuple[dict[str, str], ...] = ()  # of a chat
     prompts: tuple[str, ...] = ()  # of a completion
 
@@ -73,7 +73,7 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str) and value != ""
 
 
-def _common(body: Any, model: str, content: str) -> tuple[int | None, tuple[str, ...]]:
+def _common(body: Any, model: str, content: str) -> tuple[int | None, tuple[str, ...], bool, bool]:
     if not isinstance(body, Mapping):
         raise BadRequest("the body must be a JSON object")
     known = {*OWN, *FIXED, *WITHOUT_EFFECT, content}
@@ -85,10 +85,20 @@ def _common(body: Any, model: str, content: str) -> tuple[int | None, tuple[str,
     for name, allowed in FIXED.items():
         if body.get(name) is not None and body[name] not in allowed:
             raise BadRequest(
-                f"{name} can only be {allowed[0]!r} here: answers are greedy, one to a prompt, and "
-                "sent whole"
+                f"{name} can only be {allowed[0]!r} here: answers are greedy, one to a prompt"
             )
-    return _max_tokens(body), _stop(body.get("stop"))
+    return _max_tokens(body), _stop(body.get("stop")), *_stream(body)
+
+
+def _stream(body: Mapping[str, Any]) -> tuple[bool, bool]:
+    """Whether the answer is sent in pieces, and counts at their end."""
+    stream, options = body.get("stream"), body.get("stream_options")
+    if not isinstance(stream, bool | None):
+        raise BadRequest("stream must be true or false")
+    usage = options.get("include_usage") if isinstance(options, Mapping) else options
+    if not isinstance(usage, bool | None) or (options is not None and not stream):
+        raise BadRequest("stream_options go with stream: true, and say include_usage or nothing")
+    return bool(stream), bool(usage)
 
 
 def _max_tokens(body: Mapping[str, Any]) -> int | None:

@@ -1,5 +1,6 @@
 """Serving a model or checkpoint: by the engine's own server, or by our endpoint."""
 
+import contextlib
 import ipaddress
 import os
 import shlex
@@ -19,11 +20,13 @@ def serve(
     wanted: Wanted,
     address: Address,
     max_new_tokens: int,
+    batch_size: int,
     dry_run: bool = False,
 ) -> None:
     """Serve until Ctrl-C or SIGTERM. An engine's own server takes this process over.
 
     max_new_tokens: most tokens of an answer whose request does not say, by our endpoint.
+    batch_size: answers that it writes at once.
     dry_run: only print the command of the engine's own server.
     """
     if wanted.chat_template and not wanted.chat_template.is_file():
@@ -35,32 +38,30 @@ def serve(
         raise UserError(f"--dry-run prints vLLM's command; engine {engine_name} has none")
     warn_if_open(address.host)
     if command is None:
-        serve_here(engine_name, wanted, address, max_new_tokens)
+        serve_here(engine_name, wanted, address, max_new_tokens, batch_size)
         return
     print(shown(command.variables, command.words), flush=True)
     if not dry_run:
         os.execve(command.words[0], command.words, {**os.environ, **command.variables})
 
 
-def serve_here(engine_name: str, wanted: Wanted, address: Address, max_new_tokens: int) -> None:
-    """Answer until Ctrl-C or SIGTERM."""
+def serve_here(
+    engine_name: str, wanted: Wanted, address: Address, max_new_tokens: int, batch_size: int
+) -> None:
+    """Answer until Ctrl-C or SIGTERM; a second one does not wait for the answers at hand."""
     from radquant.generation.opening import open_precision
     from radquant.serving.answering import served
     from radquant.serving.http_server import open_server
 
     engine, opened = open_precision(engine_name, wanted)
-    model = served(engine, opened, address.name, max_new_tokens)
+    model = served(engine, opened, address.name, max_new_tokens, batch_size)
     server = open_server(model, address.host, address.port)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    place = f"http://{address.host}:{server.server_port}"
+    place = f"http://{address.host}:{server.port}"
     how = f"{opened.engine}, {opened.kernel} kernel, torch.{opened.dtype}"
     print(f"{address.name} ({how}) at {place}; Ctrl-C ends", flush=True)
-    try:
-        server.serve_forever()
-    except KeyboardInterrupt:
-        print("ending; the answer that is being written is finished first", file=sys.stderr)
-    finally:
-        server.server_close()
+    with contextlib.suppress(KeyboardInterrupt):
+        server.run()
 
 
 def warn_if_open(host: str) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from radquant.chat_templates import DATE
+from radquant.generation.running import RunningBatch
 from radquant.generation.tasks import Done, Task
 from radquant.settings.precision import Activations, KVCache, LMHead
 
@@ -138,8 +139,15 @@ class Engine(Protocol):
     def score(self, opened: Opened, task: Task) -> Done:
         """For each prompt −log p(answer | prompt), in nats."""
 
+    def running(self, opened: Opened, cache: int) -> RunningBatch | None:
+        """A batch that prompts join while it runs, for our endpoint; None: it calls `write`.
+
+        cache: bytes that keys and values may take. While the batch is in use, `write` and `score`
+        are not called.
+        """
+
     def server(self, wanted: Wanted, address: Address) -> Command | None:
-        """What serves the model in the place of this process; None: our endpoint calls `write`.
+        """What serves the model in the place of this process; None: our endpoint serves it.
 
         Raises UserError if it cannot serve it.
         """

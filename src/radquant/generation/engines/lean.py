@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from radquant.generation.engines.kind import Address, Command, Engine, Opened, Wanted
+from radquant.generation.running import RunningBatch
 from radquant.generation.tasks import Done, Task
 from radquant.settings.precision import Activations
 
@@ -58,6 +59,14 @@ def score(opened: Opened, task: Task) -> Done:
 
     prefix = opened.wanted.loaded.runtime.prefix
     return measured(opened, task, lambda: lean_likelihood.score(opened.held, task, prefix))
+
+
+def running(opened: Opened, cache: int) -> RunningBatch | None:
+    from radquant.generation.lean_running import LeanBatch
+
+    if opened.held.whole:  # a scale of all tokens of a text, which cannot be read in parts
+        return None
+    return LeanBatch(opened.held, opened.wanted.loaded.runtime.prefix, cache)
 
 
 def server(wanted: Wanted, address: Address) -> Command | None:

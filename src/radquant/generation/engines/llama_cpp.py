@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from radquant.errors import UserError
 from radquant.generation.engines.kind import Address, Command, Engine, Opened, Wanted
+from radquant.generation.running import RunningBatch
 from radquant.generation.tasks import Done, Task
 from radquant.settings.precision import LLAMA_CPP, LLAMA_CPP_TYPES
 
@@ -80,6 +81,10 @@ def score(opened: Opened, task: Task) -> Done:
     from radquant.generation.llama_cpp_job import score
 
     return score(opened, task)
+
+
+def running(opened: Opened, cache: int) -> RunningBatch | None:
+    return None
 
 
 def server(wanted: Wanted, address: Address) -> Command | None:

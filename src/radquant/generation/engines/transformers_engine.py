@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from radquant.generation.engines.kind import Address, Command, Engine, Opened, Wanted
+from radquant.generation.running import RunningBatch
 from radquant.generation.tasks import Done, Task
 
 SCORES = True
@@ -52,6 +53,10 @@ def score(opened: Opened, task: Task) -> Done:
 
     loaded = opened.wanted.loaded
     return measured(opened, task, lambda: transformers_likelihood.score(loaded, task))
+
+
+def running(opened: Opened, cache: int) -> RunningBatch | None:
+    return None
 
 
 def server(wanted: Wanted, address: Address) -> Command | None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from radquant.errors import UserError
 from radquant.generation import vllm_limits
 from radquant.generation.engines.kind import Address, Command, Engine, Opened, Wanted
+from radquant.generation.running import RunningBatch
 from radquant.generation.tasks import Done, Task
 
 # Its likelihoods of a prompt's tokens come in the server's rounding, see docs/serving.md.
@@ -74,6 +75,10 @@ def write(opened: Opened, task: Task) -> Done:
 
 def score(opened: Opened, task: Task) -> Done:
     raise UserError("engine vllm does not say how likely it finds a text; use engine auto")
+
+
+def running(opened: Opened, cache: int) -> RunningBatch | None:
+    return None
 
 
 def server(wanted: Wanted, address: Address) -> Command | None:

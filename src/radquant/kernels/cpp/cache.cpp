@@ -83,8 +83,27 @@ void Decoder::reserve(int64_t row, int64_t tokens, bool bytes) {
 void Decoder::release(int64_t row) {
   TORCH_CHECK(row >= 0, "there is no row ", row);
   if (rows_.size() <= static_cast<size_t>(row)) return;
-  for (auto& page : rows_[row].pages) spare_[rows_[row].bytes].push_back(std::move(page));
+  for (auto& page : rows_[row].pages)
+    if (page.use_count() == 1)  // else another row reads it, too
+      spare_[rows_[row].bytes].push_back(std::move(page));
   rows_[row] = {};
+}
+
+void Decoder::begin_as(int64_t row, int64_t other, int64_t tokens) {
+  const auto known = [&](int64_t number) {
+    return number >= 0 && static_cast<size_t>(number) < rows_.size();
+  };
+  TORCH_CHECK(row >= 0 && known(other) && row != other, "there is no row ", other);
+  TORCH_CHECK(!whole_rows_, "all tokens of a row share a scale, and must come together");
+  if (!known(row)) rows_.resize(row + 1);
+  TORCH_CHECK(rows_[row].length == 0, "row ", row, " has begun already");
+  release(row);  // what it was to hold
+  TORCH_CHECK(tokens >= 0 && tokens % PAGE == 0 && tokens <= rows_[other].length,
+              "need whole pages of ", PAGE, " tokens that the other row holds");
+  const auto& pages = rows_[other].pages;
+  rows_[row].pages.assign(pages.begin(), pages.begin() + tokens / PAGE);
+  rows_[row].bytes = rows_[other].bytes;
+  rows_[row].length = tokens;
 }
 
 void Decoder::clear() {

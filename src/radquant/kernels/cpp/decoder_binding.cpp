@@ -23,6 +23,7 @@ TORCH_LIBRARY_FRAGMENT(radquant, library) {
       .def("greedy", &Decoder::greedy)
       .def("load", &Decoder::load)
       .def("share", &Decoder::share)
+      .def("begin_as", &Decoder::begin_as)
       .def("release", &Decoder::release)
       .def("clear", &Decoder::clear)
       .def("shared_length", &Decoder::shared_length)

@@ -1,0 +1,212 @@
+"""A batch of this package's own decoder that prompts join while it runs (`generation/running.py`).
+
+A row's tokens do not depend, to the bit, on the rows beside it, nor on how its prompt is cut into
+steps, nor on whether another row has read its beginning. So each step reads one token of every row
+that is being written, and beside these the next part of the prompts that are not read yet: the
+schedule of Sarathi (https://arxiv.org/abs/2308.16369). A prompt that begins as another does, which
+the decoder still holds, begins with the other's pages of keys and values: the cache of prefixes of
+vLLM (https://docs.vllm.ai/en/latest/design/prefix_caching.html).
+"""
+
+from itertools import accumulate, count
+
+import torch
+
+from radquant.errors import UserError
+from radquant.failures import is_out_of_memory
+from radquant.generation.lean_rows import LeanDecoder, Read
+from radquant.generation.lean_steps import begin, stored_tokens
+from radquant.generation.memory import NotEnoughMemory
+from radquant.generation.prefix import check_window
+from radquant.generation.running import Row
+from radquant.generation.tasks import not_finite
+from radquant.runtime.runtime_file import StoredPrefix
+
+# Of prompts, that a step reads: enough to use what is read of the weights, and few enough that
+# neither a first token nor the rows that are being written wait long for another's prompt.
+PROMPT_TOKENS = 128
+PAGE = 64  # positions of a page of the cache, as in kernels/cpp/decoder_levels.h
+KEPT = 16  # rows that have left, whose pages others may begin with
+
+Stepped = tuple[list[Row], dict[Row, Exception]]
+
+
+class LeanBatch:
+    """A `RunningBatch`. It has the decoder to itself: nothing else may run it meanwhile."""
+
+    def __init__(self, lean: LeanDecoder, stored: StoredPrefix | None, cache: int) -> None:
+        self.lean, self.stored, self.cache = lean, stored, cache
+        with torch.inference_mode():
+            self.shared = begin(lean, [], stored_tokens(stored), stored)
+        self.rows: dict[int, Row] = {}  # by number in the decoder, in the order of joining
+        self.shown: dict[int, int] = {}  # tokens of each that the decoder holds
+        self.kept: dict[int, list[int]] = {}  # tokens of rows that have left; oldest use first
+
+    def bytes_for(self, tokens: int) -> int:
+        config = self.lean.config
+        head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        pages = -(-tokens // PAGE)
+        return pages * PAGE * 2 * config.num_hidden_layers * heads * head * 4
+
+    def join(self, row: Row) -> None:
+        longest = len(row.ids) + row.count
+        if self.stored is not None:
+            check_window(self.lean.config, longest)
+        self.lean.reach(longest)
+        number = next(n for n in count() if n not in self.rows and n not in self.kept)
+        self.rows[number], self.shown[number] = row, self.shared
+        self.make_room()
+
+    def make_room(self) -> None:
+        """Forget rows that have left, the longest unused first, until all fits."""
+        running = sum(self.bytes_for(len(row.ids) + row.count) for row in self.rows.values())
+        while self.kept and (
+            len(self.kept) > KEPT
+            or running + sum(map(self.bytes_for, map(len, self.kept.values()))) > self.cache
+        ):
+            self.forget(next(iter(self.kept)))
+
+    def forget(self, number: int) -> None:
+        self.lean.decoder.release(number)
+        del self.kept[number]
+
+    def leave(self, row: Row) -> None:
+        for number in [number for number, other in self.rows.items() if other is row]:
+            held = (row.ids + row.written)[: self.shown[number]]
+            del self.rows[number], self.shown[number]
+            if len(held) < self.shared + PAGE:
+                self.lean.decoder.release(number)
+                continue
+            for other, tokens in list(self.kept.items()):
+                if common_pages(tokens, held) >= len(tokens) - PAGE:  # it holds nothing more
+                    self.forget(other)
+            self.kept[number] = held
+            self.make_room()
+
+    @torch.inference_mode()
+    def step(self) -> Stepped:
+        reads = self.next_reads()
+        try:
+            return self.read(reads)
+        except (RuntimeError, MemoryError):
+            pass  # out of the handler, whose traceback would keep what the step held
+        return self.each_apart(list(reads))
+
+    def next_reads(self) -> dict[int, list[int]]:
+        """What rows read next: the token that each wrote last, and parts of prompts."""
+        unread = {}
+        for number in self.rows:
+            if self.shown[number] > self.shared or self.begin(number):
+                unread[number] = self.unread(number)
+        new = [number for number, ids in unread.items() if len(ids) > 1 or not self.begun(number)]
+        reads = {number: ids for number, ids in unread.items() if number not in new}
+        # The first is sure to go on; the rest goes to those that are next to their first token.
+        sizes = dict.fromkeys(new, 0)
+        for number in new[:1]:
+            sizes[number] = min(len(unread[number]), PROMPT_TOKENS // 2)
+        room = PROMPT_TOKENS - sum(sizes.values())
+        for number in sorted(new, key=lambda number: len(unread[number]) - sizes[number]):
+            more = min(room, len(unread[number]) - sizes[number])
+            sizes[number], room = sizes[number] + more, room - more
+        return reads | {number: unread[number][:size] for number, size in sizes.items() if size}
+
+    def begun(self, number: int) -> bool:
+        return bool(self.rows[number].written)
+
+    def unread(self, number: int) -> list[int]:
+        row, shown = self.rows[number], self.shown[number]
+        behind = shown - len(row.ids)
+        return row.written[behind:] if behind >= 0 else row.ids[shown:] + row.written
+
+    def begin(self, number: int) -> bool:
+        """Let a row begin as another has; whether it may go on, or waits for what that one reads.
+
+        It waits only for rows that came before it, the first of which goes on in every step.
+        """
+        own = self.rows[number].ids
+        best, most, ready = -1, 0, True
+        for other, tokens in self.kept.items():
+            if (same := common_pages(own, tokens, self.shared)) > most:
+                best, most = other, same
+        for other, row in self.rows.items():
+            if other == number:
+                break
+            if (same := common_pages(own, row.ids + row.written, self.shared)) > most:
+                best, most = other, same
+                ready = self.shown[other] - self.shared >= same
+        if most and ready:
+            self.lean.decoder.begin_as(number, best, most)
+            self.shown[number] += most
+            if best in self.kept:
+                self.kept[best] = self.kept.pop(best)
+        return ready
+
+    def read(self, reads: dict[int, list[int]]) -> Stepped:
+        """Let the decoder read; rows that have then shown it all get their next token."""
+        last = dict(zip(reads, accumulate(map(len, reads.values())), strict=True))
+        whole = [n for n, ids in reads.items() if len(self.unread(n)) == len(ids)]
+        hidden = self.lean.run(
+            {number: Read(ids) for number, ids in reads.items()},
+            [last[number] - 1 for number in whole],
+        )
+        tokens = self.lean.decoder.greedy(hidden).tolist()
+        for number, ids in reads.items():
+            self.shown[number] += len(ids)
+        given: list[Row] = []
+        failed: dict[Row, Exception] = {}
+        for row, token in zip([self.rows[number] for number in whole], tokens, strict=True):
+            if token < 0:
+                failed[row] = not_finite("request")
+                self.drop(row)
+            else:
+                row.written.append(token)
+                given.append(row)
+        return given, failed
+
+    def drop(self, row: Row) -> None:
+        """Let a row leave of which nothing is to be used again."""
+        for number in [number for number, other in self.rows.items() if other is row]:
+            self.lean.decoder.release(number)
+            del self.rows[number], self.shown[number]
+
+    def each_apart(self, numbers: list[int]) -> Stepped:
+        """Let rows of a step that failed go on one after another; only those fail that fail so.
+
+        How far the decoder came is not known. So each reads anew all that it is to read, which
+        gives the same bits.
+        """
+        given: list[Row] = []
+        failed: dict[Row, Exception] = {}
+        for number in list(self.kept):
+            self.forget(number)
+        for number in numbers:
+            self.lean.decoder.release(number)
+            self.shown[number] = self.shared
+        for number in numbers:
+            row = self.rows[number]
+            try:
+                told, broken = self.read({number: self.unread(number)})
+            except (RuntimeError, MemoryError) as error:
+                told, broken = [], {row: without_memory() if is_out_of_memory(error) else error}
+                self.drop(row)
+            given += told
+            failed |= broken
+        return given, failed
+
+
+def without_memory() -> UserError:
+    return NotEnoughMemory("the request does not fit into memory beside the others")
+
+
+def common_pages(one: list[int], other: list[int], begin: int = 0) -> int:
+    """Tokens behind the first `begin` with which both go on, in whole pages.
+
+    The last token of `one` does not count: what follows it is still to be found.
+    """
+    most = min(len(one) - 1, len(other)) - begin
+    for size in range(0, most - PAGE + 1, PAGE):
+        place = begin + size
+        if one[place : place + PAGE] != other[place : place + PAGE]:
+            return size
+    return max(0, most // PAGE * PAGE)

@@ -1,0 +1,227 @@
+"""The thread that has the model: answers wait for it, join its batch and leave it.
+
+What waits and what is written at once are bounded, so that memory is.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from radquant import memory_plan, prompts
+from radquant.errors import UserError
+from radquant.failures import is_panic, withheld_panics
+from radquant.generation.engines.kind import Engine, Opened
+from radquant.generation.outputs import read_output
+from radquant.generation.running import Row, RunningBatch
+from radquant.generation.tasks import Output, Task
+from radquant.serving.requests import BadRequest
+from radquant.serving.streaming import settled
+
+MOST_WAITING = 1000  # answers
+MOST_WAITING_TOKENS = 2_000_000  # of their prompts: some 70 MB
+ENDING = "the server is ending; ask another"
+
+
+@dataclass(eq=False, kw_only=True)
+class Answer(Row):
+    """An answer that a client waits for."""
+
+    stop: tuple[str, ...]
+    # Gets pieces of text, if `stream`, and at the end an `Output` or what went wrong. It is called
+    # in the desk's thread.
+    tell: Callable[["str | Output | BaseException"], None]
+    stream: bool = False
+    sent: str = ""
+    gone: bool = False  # nobody waits for it any more
+
+
+class Desk:
+    """Where answers are left to be written."""
+
+    def __init__(self, engine: Engine, opened: Opened, most: int, cache: int) -> None:
+        """most: answers that are written at once. cache: bytes of their keys and values together.
+
+        An engine without a running batch writes one after another, and sees to its own memory.
+        """
+        self.engine, self.opened = engine, opened
+        self.batch: RunningBatch | None = engine.running(opened, cache)
+        self.most = 1 if self.batch is None else most
+        self.cache = cache
+        self.waiting: deque[Answer] = deque()
+        self.rows: list[Answer] = []
+        self.changed = threading.Condition()
+        self.tokenizing = threading.Lock()  # a tokenizer is not to be used by two threads
+        self.closed = False
+        self.thread = threading.Thread(target=self.work, name="desk")
+
+    # ---- for other threads
+
+    def take(self, answers: Sequence[Answer]) -> None:
+        """Let answers wait for their turn, all or none; raises BadRequest if there is no room."""
+        for answer in answers:
+            if self.bytes_of(answer) > self.cache:
+                tokens = len(answer.ids) + answer.count
+                raise BadRequest(
+                    f"prompt and answer of {tokens} tokens take "
+                    f"{memory_plan.in_gb(self.bytes_of(answer))}, more than the "
+                    f"{memory_plan.in_gb(self.cache)} that there are for all; shorten them",
+                    503,
+                )
+        with self.changed:
+            if self.closed:
+                raise BadRequest(ENDING, 503)
+            tokens = sum(len(answer.ids) for answer in (*self.waiting, *answers))
+            full = len(self.waiting) + len(answers) > MOST_WAITING or tokens > MOST_WAITING_TOKENS
+            if full and self.waiting:
+                raise BadRequest(f"{len(self.waiting)} answers wait already; ask later", 429)
+            if full:
+                raise BadRequest("these prompts are too many or too long; ask in parts", 413)
+            self.waiting.extend(answers)
+            self.changed.notify()
+
+    def leave(self, answers: Sequence[Answer]) -> None:
+        """Nobody waits for these any more."""
+        with self.changed:
+            for answer in answers:
+                answer.gone = True
+            self.changed.notify()
+
+    def close(self, at_once: bool = False) -> None:
+        """Take nothing any more; what is being written is finished, or left if `at_once`."""
+        with self.changed:
+            self.closed = True
+            refused = list(self.waiting)
+            self.waiting.clear()
+            for answer in self.rows if at_once else ():
+                answer.gone = True
+            self.changed.notify()
+        for answer in refused:
+            answer.tell(BadRequest(ENDING, 503))
+
+    # ---- the thread itself
+
+    def work(self) -> None:
+        while self.next_rows():
+            try:
+                if self.batch is None:
+                    self.end(self.rows[0], self.written_whole(self.rows[0]))
+                    continue
+                given, failed = self.batch.step()
+                for row in given:
+                    self.go_on(row)
+                for row, error in failed.items():
+                    self.end(row, error)
+            except BaseException as error:
+                if not (isinstance(error, Exception) or is_panic(error)):
+                    raise
+                for row in list(self.rows):
+                    self.end(row, error)
+
+    def next_rows(self) -> bool:
+        """Wait until there is something to write, and let in what there is room for."""
+        while True:
+            with self.changed:
+                self.waiting = deque(answer for answer in self.waiting if not answer.gone)
+                gone = [row for row in self.rows if row.gone]
+                for row in gone:
+                    self.rows.remove(row)
+                if not (self.rows or self.waiting or gone):
+                    if self.closed:
+                        return False
+                    self.changed.wait()
+                    continue
+                joining = self.joining()
+            self.let_in(gone, joining)
+            if self.rows:
+                return True
+
+    def let_in(self, gone: Sequence[Answer], joining: Sequence[Answer]) -> None:
+        if self.batch is None:
+            return
+        for row in gone:
+            self.batch.leave(row)
+        for row in joining:
+            try:
+                self.batch.join(row)
+            except (UserError, RuntimeError, MemoryError) as error:
+                self.end(row, error)
+
+    def joining(self) -> list[Answer]:
+        """Of those that wait the next ones, as many as there is room for.
+
+        A small one does not pass a large one, which would wait for ever.
+        """
+        found = []
+        free = self.cache - sum(map(self.bytes_of, self.rows))
+        while self.waiting and len(self.rows) < self.most:
+            free -= self.bytes_of(self.waiting[0])
+            if free < 0:
+                break
+            found.append(self.waiting.popleft())
+            self.rows.append(found[-1])
+        return found
+
+    def bytes_of(self, answer: Answer) -> int:
+        if self.batch is None:
+            return 0
+        return self.batch.bytes_for(len(answer.ids) + answer.count)
+
+    def go_on(self, row: Any) -> None:
+        """Tell what is new of a row that got a token, and end it if that was its last."""
+        try:
+            with self.tokenizing:
+                output, piece = self.read(row)
+        except BaseException as error:
+            if not (isinstance(error, Exception) or is_panic(error)):
+                raise
+            self.end(row, error)
+            return
+        if output is not None:
+            self.end(row, output)
+        elif piece:
+            row.sent += piece
+            row.tell(piece)
+
+    def read(self, row: Answer) -> tuple[Output | None, str]:
+        """What a row has become, if it has ended, and what is to be sent of it now."""
+        tokenizer, ends = self.opened.tokenizer, set(self.opened.end_ids)
+        ended = row.written[-1] in ends or len(row.written) == row.count
+        text = ""
+        if not ended and (row.stop or row.stream):
+            with withheld_panics():
+                text = tokenizer.decode(row.written, skip_special_tokens=True)
+            ended = any(mark in text for mark in row.stop)
+        if ended:
+            return read_output(tokenizer, row.written, ends, row.stop), ""
+        if not row.stream:
+            return None, ""
+        now = settled(tokenizer, row.ids, row.written, row.stop)
+        return None, now[len(row.sent) :] if now.startswith(row.sent) else ""
+
+    def end(self, row: Any, told: Output | BaseException) -> None:
+        """Let a row go, and tell its client."""
+        if self.batch is not None:
+            self.batch.leave(row)
+        with self.changed:
+            if row in self.rows:
+                self.rows.remove(row)
+        row.tell(told)
+
+    def written_whole(self, row: Answer) -> Output:
+        """An answer by an engine that has no running batch."""
+        prompt = prompts.Prompt("request", "", row.ids, 0, "", [])
+        task = Task(
+            label="",
+            batches=[[prompt]],
+            shared=[],
+            longest=len(row.ids) + row.count,
+            batch_size=1,
+            max_new_tokens=row.count,
+            end_ids=self.opened.end_ids,
+            stop=row.stop,
+        )
+        with self.tokenizing:
+            output: Output = self.engine.write(self.opened, task).work.results[0]
+        return output

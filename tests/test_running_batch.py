@@ -1,0 +1,262 @@
+"""Answers in a running batch are those that prompts get alone, to the bit, however they arrive."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_lean_engine import NumberTokenizer, lean_model, random_ids
+from tiny_reports import prompt_of
+
+from radquant.errors import UserError
+from radquant.generation import lean_running, lean_steps, lean_writing
+from radquant.generation.lean_running import PAGE, LeanBatch, common_pages
+from radquant.generation.memory import NotEnoughMemory
+from radquant.generation.running import Row
+from radquant.kernels import cpu
+from radquant.runtime.runtime_file import StoredPrefix
+
+lean_only = pytest.mark.skipif(cpu.unavailable() is not None, reason=str(cpu.unavailable()))
+MOST_PAGES = 40  # of the cache that the batches here have
+# Beginnings that prompts share or not, longer than a page and shorter.
+TREE = random_ids(110, 5)
+POOL = [
+    *(TREE[:length] for length in (1, 63, 64, 65, 100, 110)),
+    *(TREE[:length] + random_ids(9, length) for length in (0, 40, 64, 90)),
+    random_ids(3, 8),
+    random_ids(100, 9),
+]
+
+
+@dataclass
+class Failing:
+    """A decoder whose step fails when it reads a token; all else is the decoder's."""
+
+    lean: Any
+    token: int = -1
+    error: Exception = field(default_factory=lambda: RuntimeError("broken"))
+
+    def run(self, reads: Any, wanted: Any) -> torch.Tensor:
+        found = self.lean.run(reads, wanted)
+        if any(self.token in read.ids for read in reads.values()):
+            raise self.error
+        return found
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.lean, name)
+
+
+def stored_prefix(lean: Any, tokens: int) -> StoredPrefix:
+    config = lean.config
+    shape = (1, config.num_key_value_heads, tokens, config.head_dim)
+    states = [torch.randn(shape, generator=torch.Generator().manual_seed(1)) for _ in range(2)]
+    each = config.num_hidden_layers
+    return StoredPrefix(random_ids(tokens, 4), [states[0]] * each, [states[1]] * each)
+
+
+@pytest.fixture(scope="module", params=["llama", "gemma3, capped", "llama behind a prefix"])
+def batch(request: pytest.FixtureRequest) -> Iterator[LeanBatch]:
+    name, _, behind = request.param.partition(" behind")
+    lean = lean_model(name)
+    page = LeanBatch(lean, None, 0).bytes_for(1)
+    return LeanBatch(lean, stored_prefix(lean, 3) if behind else None, MOST_PAGES * page)
+
+
+@pytest.fixture(scope="module")
+def alone(batch: LeanBatch) -> dict[int, list[int]]:
+    """What the evaluation's own writing makes of each prompt of the pool by itself: 8 tokens."""
+    stored = [] if batch.stored is None else list(batch.stored.ids)
+    lean = lean_model("llama" if batch.lean.config.model_type == "llama" else "gemma3, capped")
+    found = {}
+    for place, ids in enumerate(POOL):
+        lean_steps.begin(lean, stored, 128, batch.stored)
+        ends = lean_writing.Settings(8, frozenset())
+        made = lean_writing.generate(lean, NumberTokenizer(), [prompt_of(stored + ids)], ends, 1)
+        found[place] = list(map(int, made.outputs[0].text.split()))
+    return found
+
+
+def row_of(batch: LeanBatch, place: int, tokens: int) -> Row:
+    stored = [] if batch.stored is None else list(batch.stored.ids)
+    return Row(stored + POOL[place], tokens)
+
+
+def run_to_end(batch: LeanBatch, rows: list[Row]) -> dict[Row, Exception]:
+    failed: dict[Row, Exception] = {}
+    while batch.rows:
+        given, broken = batch.step()
+        failed |= broken
+        for row in given:
+            if len(row.written) == row.count:
+                batch.leave(row)
+    return failed
+
+
+ARRIVALS = st.lists(
+    st.tuples(
+        st.integers(0, len(POOL) - 1),  # the prompt
+        st.integers(1, 8),  # tokens of the answer
+        st.integers(0, 12),  # the step before which it comes
+        st.one_of(st.none(), st.integers(0, 6)),  # steps after which its client leaves
+    ),
+    min_size=1,
+    max_size=8,
+)
+
+
+@lean_only
+@settings(max_examples=25, deadline=None)
+@given(arrivals=ARRIVALS, part=st.sampled_from([16, 70, 128]))
+def test_any_mix_of_arrivals_gives_what_each_gets_alone(batch, alone, arrivals, part) -> None:
+    """Also with rows that leave, and with beginnings that others have read; in bounded memory."""
+    rows = [row_of(batch, place, tokens) for place, tokens, _, _ in arrivals]
+    comes = {row: come for row, (_, _, come, _) in zip(rows, arrivals, strict=True)}
+    leaves = {
+        row: come + gone
+        for row, (_, _, come, gone) in zip(rows, arrivals, strict=True)
+        if gone is not None
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lean_running, "PROMPT_TOKENS", part)
+        for step in count():
+            for row in [row for row in rows if comes[row] == step]:
+                batch.join(row)
+            for row in [row for row in rows if leaves.get(row) == step]:
+                batch.leave(row)
+            if not batch.rows and step > max(comes.values()):
+                break
+            writing = {row for row in batch.rows.values() if row.written}
+            given, failed = batch.step() if batch.rows else ([], {})
+            assert not failed
+            assert writing <= set(given)  # whoever writes goes on in every step
+            for row in given:
+                if len(row.written) == row.count:
+                    batch.leave(row)
+    for row, (place, *_) in zip(rows, arrivals, strict=True):
+        assert row.written == alone[place][: len(row.written)]
+        assert row in leaves or len(row.written) == row.count
+    assert batch.lean.decoder.cache_bytes() <= batch.cache + batch.bytes_for(128)
+    assert len(batch.kept) <= lean_running.KEPT
+
+
+@lean_only
+def test_a_beginning_is_read_once(batch, monkeypatch) -> None:
+    """Also by rows that come together, and by one that comes when all others have left."""
+    read = []
+    run = type(batch.lean).run
+    monkeypatch.setattr(
+        type(batch.lean),
+        "run",
+        lambda lean, reads, wanted: (
+            read.append(sum(len(r.ids) for r in reads.values())) or run(lean, reads, wanted)
+        ),
+    )
+    for number in list(batch.kept):
+        batch.forget(number)
+    begin = random_ids(100, 77)
+    stored = [] if batch.stored is None else list(batch.stored.ids)
+    rows = [Row([*stored, *begin, token], 1) for token in range(3, 9)]
+    for row in rows:
+        batch.join(row)
+    run_to_end(batch, rows)
+    assert sum(read) == len(begin) + 1 + 5 * (len(begin) + 1 - PAGE)
+    late = Row([*stored, *begin, 20], 1)
+    batch.join(late)
+    read.clear()
+    run_to_end(batch, [late])
+    assert sum(read) == len(begin) + 1 - PAGE
+
+
+@lean_only
+def test_a_long_prompt_holds_up_no_short_one(batch, monkeypatch) -> None:
+    monkeypatch.setattr(lean_running, "PROMPT_TOKENS", 16)
+    stored = [] if batch.stored is None else list(batch.stored.ids)
+    long, short = (Row([*stored, *random_ids(count, 50 + count)], 2) for count in (110, 6))
+    batch.join(long)
+    batch.join(short)
+    given, _ = batch.step()
+    assert given == [short]
+    while not long.written:  # and it goes on beside
+        before = batch.shown[next(iter(batch.rows))]
+        batch.step()
+        assert batch.shown[next(iter(batch.rows))] > before
+    for row in (long, short):
+        batch.leave(row)
+
+
+@lean_only
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (RuntimeError("broken"), RuntimeError),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), NotEnoughMemory),
+    ],
+)
+def test_a_row_that_fails_fails_alone(batch, alone, error: Exception, kind: type) -> None:
+    places = (0, 5, 10)
+    rows = [row_of(batch, place, 4) for place in places]
+    seen = {token for row in rows for token in row.ids} | {t for n in places for t in alone[n]}
+    token = min(set(range(3, 49)) - seen)
+    broken = Row([*rows[1].ids[:80], token], 4)
+    own = batch.lean
+    batch.lean = Failing(own, token, error)
+    try:
+        for row in (rows[0], broken, *rows[1:]):
+            batch.join(row)
+        failed = run_to_end(batch, rows)
+    finally:
+        batch.lean = own
+    assert list(failed) == [broken]
+    assert isinstance(failed[broken], kind)
+    assert [row.written for row in rows] == [alone[place][:4] for place in places]
+
+
+@lean_only
+def test_scores_that_are_no_numbers_end_one_row(batch, alone, monkeypatch) -> None:
+    rows = [row_of(batch, place, 3) for place in (0, 10)]
+    for row in rows:
+        batch.join(row)
+
+    class Broken:
+        def greedy(self, hidden: torch.Tensor) -> torch.Tensor:
+            found = own.decoder.greedy(hidden)
+            found[0] = -1
+            return found
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(own.decoder, name)
+
+    own = batch.lean
+    batch.lean = Failing(own)
+    batch.lean.decoder = Broken()
+    try:
+        _, failed = batch.step()
+    finally:
+        batch.lean = own
+    assert list(failed) == rows[:1]
+    assert isinstance(failed[rows[0]], UserError)
+    assert "not finite" in str(failed[rows[0]])
+    run_to_end(batch, rows)
+    assert rows[1].written == alone[10][:3]
+
+
+@given(
+    st.lists(st.integers(0, 1), max_size=300),
+    st.lists(st.integers(0, 1), max_size=300),
+    st.integers(0, 300),
+    st.integers(0, 70),
+)
+def test_common_pages(one: list[int], other: list[int], shared: int, begin: int) -> None:
+    same = [7] * shared
+    one, other = same + one, same + other
+    begin = min(begin, shared)
+    equal = next(
+        (n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b),
+        min(len(one), len(other)),
+    )
+    expected = max(0, min(equal, len(one) - 1) - begin) // PAGE * PAGE
+    assert common_pages(one, other, begin) == expected
