@@ -38,6 +38,7 @@ from radquant.generation.stage import Reading, examples_of, rows_of, with_same_i
 from radquant.generation.tasks import Done, Output, Task, batches_of
 from radquant.scoring import lexicon, rewards
 from radquant.scoring.baselines import best_constant
+from radquant.settings.generation import NEAREST
 
 CHOICES = [*(f"drawn-{n}" for n in (0, 1, 3, 6, 10)), *(f"nearest-{n}" for n in (1, 2, 3, 5))]
 LENGTHS = [32, 48, 64]
@@ -54,6 +55,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--lengths", nargs="+", type=int, default=LENGTHS, help="most tokens of an output")
     add("--max-words", type=int, default=40, help="most words of an example (%(default)s)")
     add("--reports", type=int, default=60, help="reports to write (%(default)s)")
+    add("--dtype", default="auto", help="auto (float32), float32 or bfloat16 (%(default)s)")
     add("--batch-size", type=int, default=20, help="%(default)s")
     add("--seed", type=int, default=7, help="%(default)s")
     add("--work", type=Path, default=Path("benchmarks/examples"), help="default: %(default)s")
@@ -99,10 +101,12 @@ def measure(args: argparse.Namespace, choice: str, model: tuple[Engine, Opened])
     constant = best_constant(
         [row["id"] for row in pool], [row[args.target] for row in pool], args.seed
     )
+    copied = [shown[-1][args.target] for shown in examples if shown]
     found: dict[str, Any] = {
         "reports": len(held),
         "same_input_reports": len(with_same_input(reading)),
-        "constant": [rewards.f1(lexicon.annotate(constant), each)[2] for each in annotated],
+        "constant": scores([constant] * len(held), annotated),
+        "copied": scores(copied, annotated) if how == NEAREST and copied else None,
         "likelihood": likelihood(args, reading, model),
         "lengths": {},
     }
@@ -115,18 +119,20 @@ def measure(args: argparse.Namespace, choice: str, model: tuple[Engine, Opened])
         each = [outputs[str(row["id"])] for row in held]
         tokens = sum(output.tokens for output in each)
         first = first or (done, tokens)
-        f1 = [
-            rewards.f1(lexicon.annotate(output.text), reference)[2]
-            for output, reference in zip(each, annotated, strict=True)
-        ]
         found["lengths"][str(length)] = {
-            "f1": f1,
+            "f1": scores([output.text for output in each], annotated),
             "cut": sum(output.finish == "length" for output in each),
             "different": len({output.text for output in each}),
             "tokens": tokens,
             "cpu_seconds": in_proportion(*first, tokens),
         }
     return found
+
+
+def scores(texts: Sequence[str], annotated: Sequence[Any]) -> list[float]:
+    """Combined F1 of each text against the annotation of its reference."""
+    pairs = zip(texts, annotated, strict=True)
+    return [rewards.f1(lexicon.annotate(text), reference)[2] for text, reference in pairs]
 
 
 def ends_open(output: Output | None) -> bool:
@@ -218,17 +224,22 @@ def main() -> None:
     asked = {name: str(value) for name, value in vars(args).items() if name not in ("choices",)}
     model: tuple[Engine, Opened] | None = None
     cells: list[list[str]] = []
+    copied: list[float] = []
     for choice in args.choices:
         path = args.work / f"{choice}.json"
         if not (path.is_file() and read_json(path)["asked"] == asked):
-            model = model or open_precision("lean", Wanted(args.model, device="cpu"), scores=True)
+            original = Wanted(args.model, device="cpu", dtype=args.dtype)
+            model = model or open_precision("lean", original, scores=True)
             write_json(path, {"asked": asked, **measure(args, choice, model)})
         found = read_json(path)
+        copied = found["copied"] or copied
         cells += rows_of_table(choice, found)
         print(f"{choice}: measured", file=sys.stderr, flush=True)
     print(table(HEAD, cells))
     constant = np.mean(found["constant"])
     print(f"\n{found['reports']} reports; the best constant has F1 {constant:.3f} on them.")
+    if copied:
+        print(f"The reference of the nearest training report has {np.mean(copied):.3f}.")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import examples as benchmark
 import pandas as pd
@@ -75,16 +76,20 @@ def test_too_few_are_an_error_that_shows_no_text() -> None:
 
 WORDS = ["no", "clear", "lungs", "mass", "effusion", "left"]
 TEXTS = st.lists(st.sampled_from(WORDS), max_size=6)
+FEWEST = st.integers(1, 4)
 NAMED = st.tuples(TEXTS, st.sampled_from(["", "p1", "p2"]))
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(NAMED, max_size=12), NAMED, st.integers(1, 3), st.integers(0, 9), st.randoms())
+@given(
+    st.lists(NAMED, max_size=12), NAMED, st.integers(1, 3), st.integers(0, 9), FEWEST, st.randoms()
+)
 def test_none_that_may_be_shown_is_nearer_than_those_that_are(
     texts: list[tuple[list[str], str]],
     asked: tuple[list[str], str],
     count: int,
     seed: int,
+    few: int,
     random: Any,
 ) -> None:
     train = [row(f"r{n}", " ".join(t), group=g) for n, (t, g) in enumerate(texts)]
@@ -107,7 +112,8 @@ def test_none_that_may_be_shown_is_nearer_than_those_that_are(
         with pytest.raises(UserError, match=f"only {len(apart)} training"):
             choose(train, [report], count, seed=seed)
         return
-    [chosen] = choose(train, [report], count, seed=seed)
+    with mock.patch("radquant.generation.nearest_examples.FEW", few):
+        [chosen] = choose(train, [report], count, seed=seed)
     assert [chosen] == choose(random.sample(train, len(train)), [report], count, seed=seed)
     assert set(chosen) <= set(apart)
     assert len(set(chosen)) == count

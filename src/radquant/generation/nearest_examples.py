@@ -17,6 +17,7 @@ from radquant.errors import UserError
 from radquant.instructions import Row, can_be_example, seeded_order, words_of
 
 STEPS = 1000  # of a rarity, in each unit of the natural logarithm
+FEW = 100  # of the nearest are put in order first; more are seldom looked at
 
 
 def nearest_examples(
@@ -94,4 +95,7 @@ class Likeness:
                 vector[self.places[word]] = times * self.rarity[self.places[word]]
         # The text's own length would change no order.
         likeness = (self.vectors @ vector) / np.maximum(self.lengths, 1.0)
-        return iter(np.argsort(-likeness, kind="stable").tolist())
+        least = np.partition(likeness, -FEW)[-FEW] if len(likeness) > FEW else -1.0
+        for some in (likeness >= least, likeness < least):
+            places = np.flatnonzero(some)
+            yield from places[np.argsort(-likeness[places], kind="stable")].tolist()
