@@ -66,7 +66,8 @@ def main() -> None:
     except TooFewError as error:
         write_dropped(error.cleaned, reading, files.rejected, files.funnel)
         write_dropped(error.cleaned, reading, *refused)
-        raise UserError(f"{error}; {refused[0]} has every report's reason") from None
+        where = f"; {refused[0]} has every report's reason" if error.cleaned.rejected else ""
+        raise UserError(f"{error}{where}") from None
     write_table(files.train, to_table(cleaned.train, COLUMNS))
     write_table(files.eval, to_table(cleaned.evaluation, COLUMNS))
     write_dropped(cleaned, reading, files.rejected, files.funnel)

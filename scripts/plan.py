@@ -21,7 +21,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
     add("config", type=Path, metavar="CONFIG", help="the configuration, such as config.yaml")
-    help_text = "plan for a GPU with so many GB, of an NVIDIA L4's speed (default: this machine)"
+    help_text = "plan for a GPU with so many GB, of an NVIDIA L4's speed (default: this CPU)"
     add("--gpu-gb", type=between("--gpu-gb", float, 0.1, 1e5), metavar="N", help=help_text)
     help_text = "where the original model may be already (%(default)s)"
     add("--results", type=Path, default=Path("results"), metavar="DIR", help=help_text)

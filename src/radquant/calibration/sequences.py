@@ -129,7 +129,7 @@ def draw(source: Source, count: int, max_tokens: int, seed: int) -> list[Sample]
     if len(source.rows) < count:
         raise UserError(
             f"{count} calibration samples were asked for but {source.has}"
-            "; ask for fewer or add some"
+            "; ask for fewer (calibration.samples) or add some"
         )
     samples = []
     for row in prompts.seeded_order(source.rows, seed, "calibration")[:count]:

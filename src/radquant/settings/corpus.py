@@ -159,7 +159,7 @@ class Corpus(Section):
     image_root: FilePath | None = Field(
         None,
         description="Folder of the image files that task.image_column names, for format openi also "
-        "their archive (.tgz, .tar, .zip); given with it",
+        "their archive (.tgz, .tar, .zip), which fetch_corpus unpacks; both are given or none",
     )
     views: Annotated[str, OneOf(("all", "frontal"))] = Field(
         "all",
