@@ -20,11 +20,12 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -40,15 +41,19 @@ WORDS = [
 ]
 
 
+FIRST = ("first_median", "first_most", "first_cpu_median", "first_cpu_most")
+Server = subprocess.Popen[str]
+
+
 @dataclass
 class Asked:
     """One request, as its client saw it."""
 
-    prompt: int
     text: str
     tokens: int
     first: float  # seconds to the first piece of text
-    whole: float  # and to the last
+    first_cpu: float  # of which the server computed: what it would take on an idle machine
+    whole: float  # seconds to the last piece
 
 
 def main() -> None:
@@ -63,7 +68,7 @@ def main() -> None:
     add("--threads", type=int, nargs="+", default=[1, 2])
     add("--words", type=int, default=110, help="of a prompt (%(default)s)")
     add("--shared-words", type=int, default=0, help="with which all prompts begin (%(default)s)")
-    add("--tokens", type=int, default=64, help="of an answer, at most (%(default)s)")
+    add("--tokens", type=int, default=64, help="of an answer, on average (%(default)s)")
     add("--requests", type=int, default=4, help="of each client (%(default)s)")
     add("--output", type=Path, required=True)
     args, options = parser.parse_known_args()
@@ -76,29 +81,22 @@ def main() -> None:
 
 
 def measure(
-    args: argparse.Namespace, threads: int, port: int, process: subprocess.Popen[str]
+    args: argparse.Namespace, threads: int, port: int, process: Server
 ) -> list[dict[str, Any]]:
     """One row for each number of clients and way of asking; the first is one client alone."""
-    count = max(args.clients) * args.requests
-    prompts = prompts_of(count, args.words, args.shared_words)
-    ask(port, prompts[0], 0, 4)  # what is made once
-    alone: dict[int, str] = {}
+    numbers = count(1)  # of prompts: none is asked in two rows, as its beginning would be known
+    ask(port, process, prompt(args, next(numbers)), 4)  # what is made once
     rows = []
     for clients in [1, *(number for number in args.clients if number != 1)]:
         for at_once in (False, True) if clients > 1 else (False,):
-            requests = 1 if at_once else args.requests
+            each = 1 if at_once else args.requests
+            prompts = [prompt(args, next(numbers)) for _ in range(clients * each)]
             before, started = cpu_seconds(process), time.perf_counter()
-            asked = together(port, prompts, clients, requests, args.tokens)
+            asked = together(port, process, prompts, clients, args.tokens)
             wall, cpu = time.perf_counter() - started, cpu_seconds(process) - before
-            for each in asked:
-                if each.prompt not in alone:
-                    alone[each.prompt] = (
-                        each.text
-                        if clients == 1
-                        else text_alone(port, prompts, each.prompt, args.tokens)
-                    )
-                if each.text != alone[each.prompt]:
-                    sys.exit(f"error: prompt {each.prompt} was answered otherwise than alone")
+            for text, found in zip(prompts, asked, strict=True):
+                if ask(port, process, text, length(text, args.tokens)).text != found.text:
+                    sys.exit("error: a prompt was answered otherwise than alone")
             tokens = sum(each.tokens for each in asked)
             rows.append(
                 {
@@ -109,6 +107,8 @@ def measure(
                     "tokens_per_cpu_second": tokens / cpu,
                     "first_median": statistics.median(each.first for each in asked),
                     "first_most": max(each.first for each in asked),
+                    "first_cpu_median": statistics.median(each.first_cpu for each in asked),
+                    "first_cpu_most": max(each.first_cpu for each in asked),
                     "whole_median": statistics.median(each.whole for each in asked),
                     "requests": [asdict(each) | {"text": ""} for each in asked],
                 }
@@ -117,48 +117,36 @@ def measure(
     return rows
 
 
-def text_alone(port: int, prompts: Sequence[str], prompt: int, tokens: int) -> str:
-    return ask(port, prompts[prompt], prompt, tokens).text
+def prompt(args: argparse.Namespace, number: int) -> str:
+    """Random words: those that all begin with, the prompt's number, and its own."""
+    shared = random.Random(0).choices(WORDS, k=args.shared_words)
+    own = random.Random(number).choices(WORDS, k=args.words - args.shared_words)
+    return " ".join([*shared, str(number), *own])
 
 
-def prompts_of(count: int, words: int, shared: int) -> list[str]:
-    """Random words: `shared` ones that all begin with, the prompt's number, and its own."""
-    draw = random.Random(0)
-    begin = " ".join(draw.choices(WORDS, k=shared))
-    return [
-        f"{begin} {number} {' '.join(draw.choices(WORDS, k=words - shared))}".strip()
-        for number in range(count)
-    ]
+def length(text: str, tokens: int) -> int:
+    """Of a prompt's answer: between half and one and a half of `tokens`, as answers differ."""
+    return random.Random(text).randint(tokens // 2, tokens * 3 // 2)
 
 
 def together(
-    port: int, prompts: Sequence[str], clients: int, requests: int, tokens: int
+    port: int, process: Server, prompts: Sequence[str], clients: int, tokens: int
 ) -> list[Asked]:
-    """What clients get that ask so many prompts each, one after another."""
-    found: list[Asked] = []
-    failed: list[BaseException] = []
+    """What clients get that share prompts out among themselves, each asking one after another."""
 
-    def client(number: int) -> None:
-        try:
-            for place in range(number, clients * requests, clients):
-                found.append(ask(port, prompts[place], place, tokens))
-        except BaseException as error:
-            failed.append(error)
+    def client(number: int) -> list[Asked]:
+        own = prompts[number::clients]
+        return [ask(port, process, text, length(text, tokens)) for text in own]
 
-    threads = [threading.Thread(target=client, args=(number,)) for number in range(clients)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if failed:
-        raise failed[0]
-    return found
+    with ThreadPoolExecutor(clients) as pool:
+        found = list(pool.map(client, range(clients)))
+    return [found[place % clients][place // clients] for place in range(len(prompts))]
 
 
-def ask(port: int, text: str, number: int, tokens: int) -> Asked:
+def ask(port: int, process: Server, text: str, tokens: int) -> Asked:
     body = {"prompt": text, "max_tokens": tokens, "stream": True}
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
-    started = time.perf_counter()
+    started, before = time.perf_counter(), cpu_seconds(process)
     connection.request(
         *("POST", "/v1/completions"),
         json.dumps({**body, "stream_options": {"include_usage": True}}),
@@ -168,15 +156,17 @@ def ask(port: int, text: str, number: int, tokens: int) -> Asked:
     if answer.status != 200:
         sys.exit(f"error: {answer.status} {answer.read().decode()}")
     pieces: list[str] = []
-    first, counted = 0.0, 0
+    first, first_cpu, counted = 0.0, 0.0, 0
     for chunk in chunks(answer):
         for choice in chunk["choices"]:
             if choice["text"]:
-                first = first or time.perf_counter() - started
+                if not pieces:
+                    first, first_cpu = time.perf_counter() - started, cpu_seconds(process) - before
                 pieces.append(choice["text"])
         counted = (chunk.get("usage") or {}).get("completion_tokens", counted)
     connection.close()
-    return Asked(number, "".join(pieces), counted, first, time.perf_counter() - started)
+    whole = time.perf_counter() - started
+    return Asked("".join(pieces), counted, first, first_cpu, whole)
 
 
 def chunks(answer: http.client.HTTPResponse) -> Iterator[Any]:
@@ -186,9 +176,7 @@ def chunks(answer: http.client.HTTPResponse) -> Iterator[Any]:
 
 
 @contextmanager
-def server(
-    checkpoint: Path, threads: int, options: Sequence[str]
-) -> Iterator[tuple[int, subprocess.Popen[str]]]:
+def server(checkpoint: Path, threads: int, options: Sequence[str]) -> Iterator[tuple[int, Server]]:
     """A server on a free port, and its process."""
     command = script("serve.py", checkpoint, "--engine", "auto", "--device", "cpu", "--port", 0)
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
@@ -212,15 +200,16 @@ def server(
             process.wait()
 
 
-def cpu_seconds(process: subprocess.Popen[str]) -> float:
-    """Of a process so far, by proc(5)."""
-    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+def cpu_seconds(process: Server) -> float:
+    """Of all threads of a process so far; Documentation/scheduler/sched-stats.rst of Linux."""
+    files = Path(f"/proc/{process.pid}/task").glob("*/schedstat")
+    return sum(int(file.read_text().split()[0]) for file in files) / 1e9
 
 
 def shown(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows as a table; ratios are to one client of as many threads."""
-    heads = ["threads", "clients", "asked", "tokens/s", "tokens/CPU-s", "first, median", "most"]
+    """The rows as a table; times to the first token are medians, and the longest."""
+    heads = ["threads", "clients", "asked", "tokens/s", "tokens/CPU-s", "first token", "slowest"]
+    heads += ["first, CPU", "slowest, CPU"]
     lines = [
         [
             str(row["threads"]),
@@ -228,8 +217,7 @@ def shown(rows: Sequence[dict[str, Any]]) -> str:
             row["asked"],
             f"{row['tokens_per_second']:.0f}",
             f"{row['tokens_per_cpu_second']:.0f}",
-            f"{1000 * row['first_median']:.0f} ms",
-            f"{1000 * row['first_most']:.0f} ms",
+            *(f"{1000 * row[name]:.0f} ms" for name in FIRST),
         ]
         for row in rows
     ]

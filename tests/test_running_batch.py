@@ -58,12 +58,16 @@ def stored_prefix(lean: Any, tokens: int) -> StoredPrefix:
     return StoredPrefix(random_ids(tokens, 4), [states[0]] * each, [states[1]] * each)
 
 
-@pytest.fixture(scope="module", params=["llama", "gemma3, capped", "llama behind a prefix"])
+MODELS = ["llama", "gemma3, capped", "llama behind a prefix", "llama, whole"]
+
+
+@pytest.fixture(scope="module", params=MODELS)
 def batch(request: pytest.FixtureRequest) -> Iterator[LeanBatch]:
-    name, _, behind = request.param.partition(" behind")
+    name = request.param.removesuffix(" behind a prefix").removesuffix(", whole")
+    behind, whole = request.param.endswith("prefix"), request.param.endswith("whole")
     lean = lean_model(name)
     page = LeanBatch(lean, None, 0).bytes_for(1)
-    return LeanBatch(lean, stored_prefix(lean, 3) if behind else None, MOST_PAGES * page)
+    return LeanBatch(lean, stored_prefix(lean, 3) if behind else None, MOST_PAGES * page, whole)
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +150,8 @@ def test_any_mix_of_arrivals_gives_what_each_gets_alone(batch, alone, arrivals, 
 @lean_only
 def test_a_beginning_is_read_once(batch, monkeypatch) -> None:
     """Also by rows that come together, and by one that comes when all others have left."""
+    if batch.whole:
+        pytest.skip("it reads all of it")
     read = []
     run = type(batch.lean).run
     monkeypatch.setattr(
@@ -173,6 +179,8 @@ def test_a_beginning_is_read_once(batch, monkeypatch) -> None:
 
 @lean_only
 def test_a_long_prompt_holds_up_no_short_one(batch, monkeypatch) -> None:
+    if batch.whole:
+        pytest.skip("it reads prompts one after another")
     monkeypatch.setattr(lean_running, "PROMPT_TOKENS", 16)
     stored = [] if batch.stored is None else list(batch.stored.ids)
     long, short = (Row([*stored, *random_ids(count, 50 + count)], 2) for count in (110, 6))
@@ -186,6 +194,36 @@ def test_a_long_prompt_holds_up_no_short_one(batch, monkeypatch) -> None:
         assert batch.shown[next(iter(batch.rows))] > before
     for row in (long, short):
         batch.leave(row)
+
+
+@lean_only
+def test_prompts_that_must_not_be_cut_are_read_at_once(batch, alone, monkeypatch) -> None:
+    """Also those of rows that are read anew because a step failed."""
+    if not batch.whole:
+        pytest.skip("it cuts prompts")
+    rows = [row_of(batch, place, 4) for place in (5, 10)]
+    read: dict[int, list[int]] = {}
+    run = type(batch.lean).run
+
+    def watched(lean: Any, reads: Any, wanted: Any) -> torch.Tensor:
+        for number, part in reads.items():
+            read.setdefault(number, []).append(len(part.ids))
+        if wanted and len(rows[0].written) == 2 and not failed_once:
+            failed_once.append(run(lean, reads, wanted))
+            read.clear()
+            raise RuntimeError("broken")
+        return run(lean, reads, wanted)
+
+    failed_once: list[torch.Tensor] = []
+    monkeypatch.setattr(type(batch.lean), "run", watched)
+    for row in rows:
+        batch.join(row)
+    assert not run_to_end(batch, rows)
+    assert [row.written for row in rows] == [alone[place][:4] for place in (5, 10)]
+    assert failed_once
+    for parts, row in zip(read.values(), rows, strict=True):
+        assert parts[0] == len(row.ids)
+        assert set(parts[1:]) == {1}
 
 
 @lean_only

@@ -18,6 +18,8 @@ from typing import Any
 import pytest
 import torch
 import toy_engine
+from test_desk import Counting
+from test_desk import Engine as CountingEngine
 from test_memory import MORE_THAN_ANY_MACHINE_HAS
 from tiny_models import SCRIPTS, quantize_tiny, tiny_llama
 from tokenizers import processors
@@ -465,6 +467,36 @@ def test_what_never_fits_into_the_cache_is_refused(model, port, monkeypatch) -> 
     assert "more than the" in found["error"]["message"]
     prompts = [SECRET, "the heart size is"]  # which have to go one after the other
     assert ask(port, COMPLETION, {"prompt": prompts, "max_tokens": 20})[0] == 200
+
+
+def test_the_end_waits_for_answers_but_for_none_that_has_not_begun(model) -> None:
+    """What a first signal does; a second, `force_exit`, waits for nothing."""
+    for forced in (False, True):
+        batch = Counting()
+        engine: Any = CountingEngine(batch)
+        server = open_server(
+            replace(model, desk=Desk(engine, model.opened, 1, 999)), "127.0.0.1", 0
+        )
+        thread = threading.Thread(target=server.run)
+        thread.start()
+        asked = {"prompt": SECRET, "max_tokens": 2}
+        written = send_request(server.port, asked)
+        until(lambda rows=server.desk.rows: len(rows) == 1)
+        waits = send_request(server.port, asked)
+        until(lambda desk=server.desk: len(desk.waiting) == 1)
+        server.should_exit = True
+        assert waits.getresponse().status == 503
+        server.force_exit = forced
+        if forced:
+            assert written.getresponse().status == 500
+            batch.steps.put(None)  # the one at hand
+        else:
+            for _ in range(2):
+                batch.steps.put(None)
+            answer = json.loads(written.getresponse().read())
+            assert answer["usage"]["completion_tokens"] == 2
+        thread.join(20)
+        assert not thread.is_alive()
 
 
 def test_bodies_take_bounded_memory(port, monkeypatch) -> None:

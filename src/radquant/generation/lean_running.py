@@ -34,8 +34,12 @@ Stepped = tuple[list[Row], dict[Row, Exception]]
 class LeanBatch:
     """A `RunningBatch`. It has the decoder to itself: nothing else may run it meanwhile."""
 
-    def __init__(self, lean: LeanDecoder, stored: StoredPrefix | None, cache: int) -> None:
-        self.lean, self.stored, self.cache = lean, stored, cache
+    def __init__(
+        self, lean: LeanDecoder, stored: StoredPrefix | None, cache: int, whole: bool = False
+    ) -> None:
+        """cache: bytes of keys and values. whole: prompts are not to be cut, nor read in part by
+        another, because a scale is taken over all that a row reads at once."""
+        self.lean, self.stored, self.cache, self.whole = lean, stored, cache, whole
         with torch.inference_mode():
             self.shared = begin(lean, [], stored_tokens(stored), stored)
         self.rows: dict[int, Row] = {}  # by number in the decoder, in the order of joining
@@ -97,10 +101,12 @@ class LeanBatch:
         """What rows read next: the token that each wrote last, and parts of prompts."""
         unread = {}
         for number in self.rows:
-            if self.shown[number] > self.shared or self.begin(number):
+            if self.whole or self.shown[number] > self.shared or self.begin(number):
                 unread[number] = self.unread(number)
         new = [number for number, ids in unread.items() if len(ids) > 1 or not self.begun(number)]
         reads = {number: ids for number, ids in unread.items() if number not in new}
+        if self.whole:
+            return reads | {number: unread[number] for number in new[:1]}
         # The first is sure to go on; the rest goes to those that are next to their first token.
         sizes = dict.fromkeys(new, 0)
         for number in new[:1]:
@@ -174,7 +180,7 @@ class LeanBatch:
         """Let rows of a step that failed go on one after another; only those fail that fail so.
 
         How far the decoder came is not known. So each reads anew all that it is to read, which
-        gives the same bits.
+        gives the same bits; rows whose prompts are not to be cut, in the same parts as before.
         """
         given: list[Row] = []
         failed: dict[Row, Exception] = {}
@@ -186,6 +192,8 @@ class LeanBatch:
         for number in numbers:
             row = self.rows[number]
             try:
+                if self.whole:
+                    self.read_as_before(number)
                 told, broken = self.read({number: self.unread(number)})
             except (RuntimeError, MemoryError) as error:
                 told, broken = [], {row: without_memory() if is_out_of_memory(error) else error}
@@ -193,6 +201,14 @@ class LeanBatch:
             given += told
             failed |= broken
         return given, failed
+
+    def read_as_before(self, number: int) -> None:
+        """Show the decoder a row's prompt at once, and then tokens that it wrote, but the last."""
+        row = self.rows[number]
+        parts = [row.ids[self.shared :], *([token] for token in row.written)]
+        for ids in parts[:-1]:
+            self.lean.run({number: Read(ids)}, [])
+            self.shown[number] += len(ids)
 
 
 def without_memory() -> UserError:

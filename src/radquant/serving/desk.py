@@ -103,21 +103,30 @@ class Desk:
     # ---- the thread itself
 
     def work(self) -> None:
-        while self.next_rows():
-            try:
-                if self.batch is None:
-                    self.end(self.rows[0], self.written_whole(self.rows[0]))
-                    continue
-                given, failed = self.batch.step()
-                for row in given:
-                    self.go_on(row)
-                for row, error in failed.items():
-                    self.end(row, error)
-            except BaseException as error:
-                if not (isinstance(error, Exception) or is_panic(error)):
-                    raise
-                for row in list(self.rows):
-                    self.end(row, error)
+        try:
+            while self.next_rows():
+                self.write()
+        finally:  # nobody may wait for a thread that is not there
+            self.close(at_once=True)
+            for row in self.rows:
+                row.tell(BadRequest(ENDING, 503))
+
+    def write(self) -> None:
+        """Let all rows go on by a token; a failure that is no row's own ends all of them."""
+        try:
+            if self.batch is None:
+                self.end(self.rows[0], self.written_whole(self.rows[0]))
+                return
+            given, failed = self.batch.step()
+            for row in given:
+                self.go_on(row)
+            for row, error in failed.items():
+                self.end(row, error)
+        except BaseException as error:
+            if not (isinstance(error, Exception) or is_panic(error)):
+                raise
+            for row in list(self.rows):
+                self.end(row, error)
 
     def next_rows(self) -> bool:
         """Wait until there is something to write, and let in what there is room for."""
@@ -188,8 +197,7 @@ class Desk:
         """What a row has become, if it has ended, and what is to be sent of it now."""
         tokenizer, ends = self.opened.tokenizer, set(self.opened.end_ids)
         ended = row.written[-1] in ends or len(row.written) == row.count
-        text = ""
-        if not ended and (row.stop or row.stream):
+        if not ended and row.stop:
             with withheld_panics():
                 text = tokenizer.decode(row.written, skip_special_tokens=True)
             ended = any(mark in text for mark in row.stop)

@@ -63,10 +63,11 @@ def score(opened: Opened, task: Task) -> Done:
 
 def running(opened: Opened, cache: int) -> RunningBatch | None:
     from radquant.generation.lean_running import LeanBatch
+    from radquant.generation.prefix import may_share
 
-    if opened.held.whole:  # a scale of all tokens of a text, which cannot be read in parts
-        return None
-    return LeanBatch(opened.held, opened.wanted.loaded.runtime.prefix, cache)
+    wanted = opened.wanted
+    whole = not may_share(rounding(wanted))
+    return LeanBatch(opened.held, wanted.loaded.runtime.prefix, cache, whole)
 
 
 def server(wanted: Wanted, address: Address) -> Command | None:
