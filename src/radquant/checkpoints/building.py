@@ -28,7 +28,7 @@ from radquant.packed.formats import (
     suffixes_of,
 )
 from radquant.packed.in_memory import quantized_layer
-from radquant.packed.linear import PackedLinear, QuantizedLinear
+from radquant.packed.linear import PackedLinear, QuantizedLinear, ValueLinear
 from radquant.packed.packing import WORD
 from radquant.runtime.activations import ends_in
 from radquant.runtime.hadamard import rotate_input
@@ -252,8 +252,12 @@ def place(
             check_zeros(layer.qzeros, settings)
     except UserError as error:
         raise UserError(f"{where} cannot be read: {error}") from None
-    parent, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent), child, layer)
+    above, _, child = name.rpartition(".")
+    parent = model.get_submodule(above)
+    # PyTorch's own attention reads the weight of its last layer, and does not call it.
+    if isinstance(parent, nn.MultiheadAttention) and isinstance(layer, PackedLinear):
+        layer = ValueLinear(layer.dequantize().T.to(dtype), linear.bias is not None)
+    setattr(parent, child, layer)
 
 
 def check_zeros(words: Tensor, settings: Settings) -> None:
