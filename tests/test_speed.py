@@ -77,11 +77,10 @@ def test_all_write_as_many_tokens_of_the_same_prompts(
     also = {"w4a8": ROUNDING, "w4a4": SIMULATED, "naive": by_text, "kv": {"kv_cache": {"bits": 4}}}
     record = run_script(data, tmp_path / "speed.json", "--engine", engine, also=also)
     timed = record["precisions"]
+    other = None if engine == "auto" else "simulated"  # the decoder alone has kernels for it
     assert {name: each["why_not"] for name, each in timed.items()} == {
         **dict.fromkeys(("original", "w4a16", "w4a8")),
-        "naive": None
-        if engine == "auto"
-        else "simulated",  # of which the decoder alone has kernels
+        "naive": other,
         **dict.fromkeys(("w4a4", "kv"), "simulated"),
     }
     measured = [name for name, each in timed.items() if each["why_not"] is None]
@@ -359,6 +358,11 @@ def test_the_report_leads_with_speeds_and_names_one_only_where_it_is_one(tmp_pat
         "2.00 s per report."
     )
     assert json.loads(json.dumps(summary["performance"]))["speed"]["systems"]["w4a16"]["timings"]
+    whole = "w4a16: a scale is that of a whole prompt"
+    assert whole not in " ".join(speed_notes(summary["performance"]))
+    by_text = {"bits": 8, "granularity": "tensor"}
+    summary["performance"]["systems"]["w4a16"]["activations"] = by_text
+    assert whole in " ".join(speed_notes(summary["performance"]))
 
 
 @pytest.mark.parametrize("pace", [[1.9, 2.2, 2.0], [2.0, 2.1, 2.0]])

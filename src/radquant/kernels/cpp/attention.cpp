@@ -93,17 +93,18 @@ void Decoder::read(const Layer& layer, size_t number, int64_t head, const Sequen
   struct Tile {
     Query* members[MOST_QUERIES];
     int64_t from[MOST_QUERIES], to[MOST_QUERIES];  // what each sees
-    int64_t least, most;
-    int count;
+    int64_t least = 0, most = 0;
+    int count = 0;
   };
   const int64_t dim = sizes_.head_dim, sharing = sizes_.heads / sizes_.kv_heads;
   const int64_t count = (end - first) * sharing;
-  std::vector<Tile> tiles((count + MOST_QUERIES - 1) / MOST_QUERIES);
+  const int64_t parts = (count + MOST_QUERIES - 1) / MOST_QUERIES;
+  std::vector<Tile> tiles(parts);
   int64_t least = sequence.length, most = 0, next = 0;
-  for (size_t number_of = 0; number_of < tiles.size(); ++number_of) {
-    Tile& tile = tiles[number_of];
-    tile = {{}, {}, {}, sequence.length, 0, 0};
-    const int64_t high = count * static_cast<int64_t>(number_of + 1) / static_cast<int64_t>(tiles.size());
+  for (int64_t part = 0; part < parts; ++part) {
+    Tile& tile = tiles[part];
+    tile.least = sequence.length;
+    const int64_t high = count * (part + 1) / parts;
     for (; next < high; ++next, ++tile.count) {
       const int64_t token = first + next / sharing;
       const int64_t from = places.position[token] + 1 - layer.window - start;
