@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_lean_engine import NumberTokenizer, lean_model, random_ids
+from test_lean_engine import NumberTokenizer, lean_model, random_ids, run
 from tiny_reports import prompt_of
 
 from radquant.errors import UserError
@@ -203,16 +203,16 @@ def test_prompts_that_must_not_be_cut_are_read_at_once(batch, alone, monkeypatch
         pytest.skip("it cuts prompts")
     rows = [row_of(batch, place, 4) for place in (5, 10)]
     read: dict[int, list[int]] = {}
-    run = type(batch.lean).run
+    own = type(batch.lean).run
 
     def watched(lean: Any, reads: Any, wanted: Any) -> torch.Tensor:
         for number, part in reads.items():
             read.setdefault(number, []).append(len(part.ids))
         if wanted and len(rows[0].written) == 2 and not failed_once:
-            failed_once.append(run(lean, reads, wanted))
+            failed_once.append(own(lean, reads, wanted))
             read.clear()
             raise RuntimeError("broken")
-        return run(lean, reads, wanted)
+        return own(lean, reads, wanted)
 
     failed_once: list[torch.Tensor] = []
     monkeypatch.setattr(type(batch.lean), "run", watched)
@@ -280,6 +280,34 @@ def test_scores_that_are_no_numbers_end_one_row(batch, alone, monkeypatch) -> No
     assert "not finite" in str(failed[rows[0]])
     run_to_end(batch, rows)
     assert rows[1].written == alone[10][:3]
+
+
+@lean_only
+def test_a_row_that_begins_as_another_keeps_its_pages() -> None:
+    """Also when the other leaves, and a third takes what it leaves behind."""
+    lean = lean_model("llama")
+    ids, other = random_ids(100, 1), random_ids(120, 2)
+    (whole,) = run(lean, [ids], [0])
+    for row, same, tokens in ((1, 0, 63), (1, 0, 128), (1, 9, 64), (0, 0, 64), (-1, 0, 64)):
+        with pytest.raises(RuntimeError):
+            lean.decoder.begin_as(row, same, tokens)
+    for row in (1, 2):
+        lean.decoder.begin_as(row, 0, PAGE)
+    with pytest.raises(RuntimeError, match="has begun"):
+        lean.decoder.begin_as(1, 0, PAGE)
+    lean.decoder.release(0)
+    run(lean, [other], [3])
+    (rest,) = run(lean, [ids[PAGE:]], [1])
+    assert torch.equal(rest, whole[PAGE:])
+    lean.decoder.release(1)
+    run(lean, [other], [4])
+    (rest,) = run(lean, [ids[PAGE:]], [2])
+    assert torch.equal(rest, whole[PAGE:])
+    for row in (2, 3, 4):
+        lean.decoder.release(row)
+    made = lean.decoder.cache_bytes()
+    run(lean, [other, other, ids], [0, 1, 2])  # in the pages that all of them have left
+    assert lean.decoder.cache_bytes() == made
 
 
 @given(
