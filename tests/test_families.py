@@ -291,8 +291,8 @@ def test_gemma_2_is_served_by_no_engine_in_float16(
 
 
 def test_other_packages_do_not_compute_in_a_float16_that_overflows(gemma2: Path) -> None:
-    stored = open_original(gemma2)
+    stored = open_original(gemma2, dtype=None)
     assert other_packages.computing_dtype(stored, "cuda") == torch.bfloat16
     assert other_packages.computing_dtype(stored, "cpu") == torch.float32
-    llama = open_original(gemma2.parent / "llama")
+    llama = open_original(gemma2.parent / "llama", dtype=None)
     assert other_packages.computing_dtype(llama, "cuda") == "auto"

@@ -413,7 +413,9 @@ def test_scripts_from_file_to_splits(tmp_path):
     failed = clean("three", 1000)
     assert failed.returncode == 1
     assert failed.stderr.splitlines()[-1].startswith("error: 1000 evaluation reports")
-    assert not (tmp_path / "three").exists()
+    assert not (tmp_path / "three" / "train.csv").exists()
+    funnel = json.loads((tmp_path / "three" / "refused" / "cleaning.json").read_text())
+    assert funnel["eval_pool"] == 21
 
 
 @pytest.mark.parametrize(
