@@ -19,8 +19,9 @@ from transformers import AutoTokenizer
 from radquant import prompts
 from radquant.errors import UserError
 from radquant.generation.nearest_examples import STEPS, nearest_examples
-from radquant.generation.tasks import Output
+from radquant.generation.tasks import Output, Pace, Work
 from radquant.reporting import words
+from radquant.scoring import lexicon
 
 Row = dict[str, str]
 
@@ -196,3 +197,15 @@ def test_the_benchmark_writes_anew_what_was_cut_off_alone() -> None:
     assert benchmark.ends_open(None)
     assert benchmark.ends_open(Output("no", 2, "length"))
     assert not benchmark.ends_open(Output("no", 2, "stop"))
+
+
+def test_the_benchmark_gives_a_longer_output_its_share_of_decoding() -> None:
+    pace = Pace(prefill_seconds=1.0, decode_seconds=3.0)
+    done = mock.Mock(cpu_seconds=8.0, work=Work([], [], [], 0, pace))
+    assert benchmark.in_proportion(done, 100, 100) == pytest.approx(8)
+    assert benchmark.in_proportion(done, 100, 200) == pytest.approx(2 + 12)
+
+
+def test_the_benchmark_scores_as_the_run_does() -> None:
+    reference = lexicon.annotate("No pleural effusion.")
+    assert benchmark.scores(["No pleural effusion.", ""], [reference] * 2) == [1, 0]
