@@ -174,12 +174,13 @@ inline void write(const Floats& values, float* y, int64_t channels) {
   __builtin_memcpy(y, all, channels * sizeof(float));
 }
 
-template <typename Op, int ROWS>
+// ANY: of integers by group or shifted, too, for which the others would wait at every group.
+template <typename Op, int ROWS, bool ANY>
 void grouped_tile(const Prepared& x, const Weight& weight, int64_t row, int64_t block, float* y,
                   int64_t stride) {
   using Value = typename Op::Value;
   constexpr bool integers = std::is_same_v<Value, int8_t>;
-  const bool by_group = integers && x.by_group, shifted = integers && x.zeros;
+  const bool by_group = ANY && x.by_group, shifted = ANY && x.zeros;
   // Of shifted integers the last row is that of ones: its products are the weights' sums.
   const int rows = ROWS - shifted;
   const int64_t group = weight.group, groups = weight.in / group;
@@ -245,10 +246,10 @@ void plain_tile(const Prepared& x, const Weight& weight, int64_t row, int64_t bl
 
 using Tile = void (*)(const Prepared&, const Weight&, int64_t, int64_t, float*, int64_t);
 
-template <typename Op>
+template <typename Op, bool ANY = false>
 Tile grouped(int64_t rows) {
-  constexpr Tile tiles[] = {grouped_tile<Op, 1>, grouped_tile<Op, 2>, grouped_tile<Op, 3>,
-                            grouped_tile<Op, 4>};
+  constexpr Tile tiles[] = {grouped_tile<Op, 1, ANY>, grouped_tile<Op, 2, ANY>,
+                            grouped_tile<Op, 3, ANY>, grouped_tile<Op, 4, ANY>};
   return tiles[rows - 1];
 }
 
@@ -260,10 +261,14 @@ Tile plain(int64_t rows) {
 }
 
 Tile tile_for(const Prepared& x, Kind kind, int64_t rows) {
-  const bool integers = x.format == Input::I8;
+  const bool integers = x.format == Input::I8, any = x.by_group || x.zeros;
   switch (kind) {
-    case Kind::W4: return integers ? grouped<W4I8>(rows) : grouped<PackedF32<4>>(rows);
-    case Kind::W8: return integers ? grouped<W8I8>(rows) : grouped<PackedF32<8>>(rows);
+    case Kind::W4:
+      if (integers) return any ? grouped<W4I8, true>(rows) : grouped<W4I8>(rows);
+      return grouped<PackedF32<4>>(rows);
+    case Kind::W8:
+      if (integers) return any ? grouped<W8I8, true>(rows) : grouped<W8I8>(rows);
+      return grouped<PackedF32<8>>(rows);
     case Kind::BF16: return plain<BF16F32>(rows);
     case Kind::F16: return plain<F16F32>(rows);
     default: return plain<F32F32>(rows);

@@ -233,15 +233,16 @@ inline void write(__m512 values, float* y, int64_t channels) {
 
 // Weights in groups with scales and zeros: one block times ROWS rows. More blocks at once would need
 // more streams from memory, which is slower however few rows there are. Without the attribute GCC
-// carries loaded values from line to line, and sums to and from memory for want of registers.
-template <template <int> class Op, int ROWS>
+// carries loaded values from line to line, and sums to and from memory for want of registers. ANY: of
+// integers by group or shifted, too, for which the others would wait at every group.
+template <template <int> class Op, int ROWS, bool ANY>
 __attribute__((optimize("no-tree-pre")))
 void grouped_tile(const Prepared& x, const Weight& weight, int64_t row, int64_t block, float* y,
                   int64_t stride) {
   using Value = typename Op<ROWS>::Value;
   using Sum = typename Op<ROWS>::Sum;
   constexpr bool fixed = std::is_same_v<Value, int32_t>, integers = std::is_same_v<Value, int8_t>;
-  const bool by_group = fixed || (integers && x.by_group), shifted = integers && x.zeros;
+  const bool by_group = fixed || (ANY && x.by_group), shifted = ANY && x.zeros;
   // Of shifted integers the last row is that of ones: its products are the weights' sums.
   const int rows = ROWS - shifted;
   const int64_t group = weight.group, groups = weight.in / group;
@@ -316,9 +317,9 @@ struct Tiles {
   Tile of_height[TALLEST + 1];
 };
 
-template <template <int> class Op, int... HEIGHTS>
+template <template <int> class Op, bool ANY = false, int... HEIGHTS>
 constexpr Tiles grouped(std::integer_sequence<int, HEIGHTS...>) {
-  return {{nullptr, grouped_tile<Op, HEIGHTS + 1>...}};
+  return {{nullptr, grouped_tile<Op, HEIGHTS + 1, ANY>...}};
 }
 
 template <template <int> class Op, int... HEIGHTS>
@@ -331,11 +332,14 @@ Tiles tiles_for(const Prepared& x, Kind kind) {
   constexpr std::make_integer_sequence<int, TALLEST_OF_THREE> of_three;
   constexpr std::make_integer_sequence<int, TALLEST_OF_FOUR> of_four;
   const bool integers = x.format == Input::I8, bfloats = x.format == Input::BF16;
+  const bool any = x.by_group || x.zeros;
   switch (kind) {
     case Kind::W4:
-      if (integers) return grouped<W4I8>(heights);
+      if (integers) return any ? grouped<W4I8, true>(heights) : grouped<W4I8>(heights);
       return bfloats ? grouped<W4BF16>(of_three) : grouped<W4Fixed>(of_four);
-    case Kind::W8: return integers ? grouped<W8I8>(heights) : grouped<W8Fixed>(of_four);
+    case Kind::W8:
+      if (integers) return any ? grouped<W8I8, true>(heights) : grouped<W8I8>(heights);
+      return grouped<W8Fixed>(of_four);
     case Kind::BF16: return bfloats ? plain<BF16BF16>(heights) : plain<BF16F32>(heights);
     case Kind::F16: return plain<F16F32>(heights);
     default: return plain<F32F32>(heights);
