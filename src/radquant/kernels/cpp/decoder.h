@@ -92,8 +92,8 @@ class Decoder : public torch::CustomClassHolder {
   // Append keys and values of each layer, [kv_heads, tokens, head_dim] float32, to a row.
   void load(int64_t row, const std::vector<at::Tensor>& keys, const std::vector<at::Tensor>& values);
   void share(int64_t row);  // what the row holds is what all rows begin with from now on
-  // Let an empty row begin with the first tokens of another, whole pages of them, which both then
-  // hold: a row is only ever written to behind what it holds.
+  // Let an empty row begin with the first tokens of another. Both then hold the whole pages of them,
+  // as a row is only ever written to behind what it holds; of the last page it gets a copy.
   void begin_as(int64_t row, int64_t other, int64_t tokens);
   void release(int64_t row);
   void clear();  // release all rows, and what they begin with
