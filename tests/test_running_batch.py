@@ -14,7 +14,7 @@ from tiny_reports import prompt_of
 
 from radquant.errors import UserError
 from radquant.generation import lean_running, lean_steps, lean_writing
-from radquant.generation.lean_running import PAGE, LeanBatch, common_pages
+from radquant.generation.lean_running import PAGE, LeanBatch, common
 from radquant.generation.memory import NotEnoughMemory
 from radquant.generation.running import Row
 from radquant.kernels import cpu
@@ -169,12 +169,12 @@ def test_a_beginning_is_read_once(batch, monkeypatch) -> None:
     for row in rows:
         batch.join(row)
     run_to_end(batch, rows)
-    assert sum(read) == len(begin) + 1 + 5 * (len(begin) + 1 - PAGE)
+    assert sum(read) == len(begin) + 6
     late = Row([*stored, *begin, 20], 1)
     batch.join(late)
     read.clear()
     run_to_end(batch, [late])
-    assert sum(read) == len(begin) + 1 - PAGE
+    assert sum(read) == 1
 
 
 @lean_only
@@ -283,16 +283,16 @@ def test_scores_that_are_no_numbers_end_one_row(batch, alone, monkeypatch) -> No
 
 
 @lean_only
-def test_a_row_that_begins_as_another_keeps_its_pages() -> None:
+def test_a_row_that_begins_as_another_keeps_its_tokens() -> None:
     """Also when the other leaves, and a third takes what it leaves behind."""
     lean = lean_model("llama")
     ids, other = random_ids(100, 1), random_ids(120, 2)
     (whole,) = run(lean, [ids], [0])
-    for row, same, tokens in ((1, 0, 63), (1, 0, 128), (1, 9, 64), (0, 0, 64), (-1, 0, 64)):
+    for row, same, tokens in ((1, 0, -1), (1, 0, 101), (1, 9, 64), (0, 0, 64), (-1, 0, 64)):
         with pytest.raises(RuntimeError):
             lean.decoder.begin_as(row, same, tokens)
-    for row in (1, 2):
-        lean.decoder.begin_as(row, 0, PAGE)
+    lean.decoder.begin_as(1, 0, PAGE)
+    lean.decoder.begin_as(2, 0, 90)
     with pytest.raises(RuntimeError, match="has begun"):
         lean.decoder.begin_as(1, 0, PAGE)
     lean.decoder.release(0)
@@ -301,8 +301,8 @@ def test_a_row_that_begins_as_another_keeps_its_pages() -> None:
     assert torch.equal(rest, whole[PAGE:])
     lean.decoder.release(1)
     run(lean, [other], [4])
-    (rest,) = run(lean, [ids[PAGE:]], [2])
-    assert torch.equal(rest, whole[PAGE:])
+    (rest,) = run(lean, [ids[90:]], [2])
+    assert torch.equal(rest, whole[90:])
     for row in (2, 3, 4):
         lean.decoder.release(row)
     made = lean.decoder.cache_bytes()
@@ -316,7 +316,7 @@ def test_a_row_that_begins_as_another_keeps_its_pages() -> None:
     st.integers(0, 300),
     st.integers(0, 70),
 )
-def test_common_pages(one: list[int], other: list[int], shared: int, begin: int) -> None:
+def test_common(one: list[int], other: list[int], shared: int, begin: int) -> None:
     same = [7] * shared
     one, other = same + one, same + other
     begin = min(begin, shared)
@@ -324,5 +324,4 @@ def test_common_pages(one: list[int], other: list[int], shared: int, begin: int)
         (n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b),
         min(len(one), len(other)),
     )
-    expected = max(0, min(equal, len(one) - 1) - begin) // PAGE * PAGE
-    assert common_pages(one, other, begin) == expected
+    assert common(one, other, begin) == max(0, min(equal, len(one) - 1) - begin)

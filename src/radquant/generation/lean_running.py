@@ -12,6 +12,7 @@ from itertools import accumulate, count
 
 import torch
 
+from radquant import memory_plan
 from radquant.errors import UserError
 from radquant.failures import is_out_of_memory
 from radquant.generation.lean_rows import LeanDecoder, Read
@@ -26,7 +27,8 @@ from radquant.runtime.runtime_file import StoredPrefix
 # neither a first token nor the rows that are being written wait long for another's prompt.
 PROMPT_TOKENS = 128
 PAGE = 64  # positions of a page of the cache, as in kernels/cpp/decoder_levels.h
-KEPT = 16  # rows that have left, whose pages others may begin with
+KEPT = 16  # rows that have left, with whose tokens others may begin
+LEAST = 16  # tokens that are worth it
 
 Stepped = tuple[list[Row], dict[Row, Exception]]
 
@@ -47,11 +49,10 @@ class LeanBatch:
         self.kept: dict[int, list[int]] = {}  # tokens of rows that have left; oldest use first
 
     def bytes_for(self, tokens: int) -> int:
-        config = self.lean.config
-        head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        widths = memory_plan.widths_of(self.lean.config)
+        assert widths is not None  # the decoder knows them
         pages = -(-tokens // PAGE)
-        return pages * PAGE * 2 * config.num_hidden_layers * heads * head * 4
+        return memory_plan.cache_bytes(widths, pages * PAGE, memory_plan.FLOAT32)
 
     def join(self, row: Row) -> None:
         longest = len(row.ids) + row.count
@@ -79,23 +80,22 @@ class LeanBatch:
         for number in [number for number, other in self.rows.items() if other is row]:
             held = (row.ids + row.written)[: self.shown[number]]
             del self.rows[number], self.shown[number]
-            if len(held) < self.shared + PAGE:
+            if len(held) < self.shared + LEAST:
                 self.lean.decoder.release(number)
                 continue
             for other, tokens in list(self.kept.items()):
-                if common_pages(tokens, held) >= len(tokens) - PAGE:  # it holds nothing more
+                if held[: len(tokens)] == tokens:
                     self.forget(other)
             self.kept[number] = held
             self.make_room()
 
     @torch.inference_mode()
     def step(self) -> Stepped:
-        reads = self.next_reads()
         try:
-            return self.read(reads)
+            return self.read(self.next_reads())
         except (RuntimeError, MemoryError):
             pass  # out of the handler, whose traceback would keep what the step held
-        return self.each_apart(list(reads))
+        return self.each_apart(list(self.rows))
 
     def next_reads(self) -> dict[int, list[int]]:
         """What rows read next: the token that each wrote last, and parts of prompts."""
@@ -131,17 +131,17 @@ class LeanBatch:
         It waits only for rows that came before it, the first of which goes on in every step.
         """
         own = self.rows[number].ids
-        best, most, ready = -1, 0, True
+        best, most, ready = -1, LEAST - 1, True
         for other, tokens in self.kept.items():
-            if (same := common_pages(own, tokens, self.shared)) > most:
+            if (same := common(own, tokens, self.shared)) > most:
                 best, most = other, same
         for other, row in self.rows.items():
             if other == number:
                 break
-            if (same := common_pages(own, row.ids + row.written, self.shared)) > most:
+            if (same := common(own, row.ids + row.written, self.shared)) > most:
                 best, most = other, same
                 ready = self.shown[other] - self.shared >= same
-        if most and ready:
+        if most >= LEAST and ready:
             self.lean.decoder.begin_as(number, best, most)
             self.shown[number] += most
             if best in self.kept:
@@ -215,14 +215,14 @@ def without_memory() -> UserError:
     return NotEnoughMemory("the request does not fit into memory beside the others")
 
 
-def common_pages(one: list[int], other: list[int], begin: int = 0) -> int:
-    """Tokens behind the first `begin` with which both go on, in whole pages.
+def common(one: list[int], other: list[int], begin: int = 0) -> int:
+    """Tokens behind the first `begin` with which both go on.
 
     The last token of `one` does not count: what follows it is still to be found.
     """
-    most = min(len(one) - 1, len(other)) - begin
-    for size in range(0, most - PAGE + 1, PAGE):
-        place = begin + size
-        if one[place : place + PAGE] != other[place : place + PAGE]:
-            return size
-    return max(0, most // PAGE * PAGE)
+    most, place = min(len(one) - 1, len(other)), begin
+    while place + PAGE <= most and one[place : place + PAGE] == other[place : place + PAGE]:
+        place += PAGE
+    while place < most and one[place] == other[place]:
+        place += 1
+    return place - begin

@@ -109,8 +109,8 @@ class Decoder : public torch::CustomClassHolder {
   void load(int64_t row, const std::vector<at::Tensor>& keys, const std::vector<at::Tensor>& values);
   // What the row holds is what all rows begin with from now on, behind what they began with so far.
   void share(int64_t row);
-  // Let an empty row begin with the first tokens of another, whole pages of them, which both then
-  // hold: a row is only ever written to behind what it holds.
+  // Let an empty row begin with the first tokens of another. Both then hold the whole pages of them,
+  // as a row is only ever written to behind what it holds; of the last page it gets a copy.
   void begin_as(int64_t row, int64_t other, int64_t tokens);
   void release(int64_t row);
   void clear();  // release all rows, and what they begin with

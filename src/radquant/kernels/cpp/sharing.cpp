@@ -1,5 +1,7 @@
 // Rows that begin as others do.
 
+#include <ATen/core/Tensor.h>
+
 #include "decoder.h"
 
 namespace radquant {
@@ -12,11 +14,15 @@ void Decoder::begin_as(int64_t row, int64_t other, int64_t tokens) {
   TORCH_CHECK(!whole_rows_, "all tokens of a row share a scale, and must come together");
   if (!known(row)) rows_.resize(row + 1);
   TORCH_CHECK(rows_[row].length == 0, "row ", row, " has begun already");
-  TORCH_CHECK(tokens >= 0 && tokens % PAGE == 0 && tokens <= rows_[other].length,
-              "need whole pages of ", PAGE, " tokens that the other row holds");
+  TORCH_CHECK(0 <= tokens && tokens <= rows_[other].length, "row ", other, " holds no ", tokens,
+              " tokens");
   release(row);  // what it was to hold
   rows_[row] = rows_[other];
   rows_[row].pages.resize(tokens / PAGE);
+  rows_[row].length = tokens / PAGE * PAGE;
+  if (tokens % PAGE == 0) return;
+  reserve(row, tokens % PAGE, rows_[other].bytes);
+  rows_[row].pages.back().copy_(rows_[other].pages[tokens / PAGE]);
   rows_[row].length = tokens;
 }
 
