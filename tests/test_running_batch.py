@@ -1,7 +1,7 @@
 """Answers in a running batch are those that prompts get alone, to the bit, however they arrive."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
 
@@ -67,7 +67,8 @@ def batch(request: pytest.FixtureRequest) -> Iterator[LeanBatch]:
     behind, whole = request.param.endswith("prefix"), request.param.endswith("whole")
     lean = lean_model(name)
     page = LeanBatch(lean, None, 0).bytes_for(1)
-    return LeanBatch(lean, stored_prefix(lean, 3) if behind else None, MOST_PAGES * page, whole)
+    lean = replace(lean, whole=whole)
+    return LeanBatch(lean, stored_prefix(lean, 3) if behind else None, MOST_PAGES * page)
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +151,7 @@ def test_any_mix_of_arrivals_gives_what_each_gets_alone(batch, alone, arrivals, 
 @lean_only
 def test_a_beginning_is_read_once(batch, monkeypatch) -> None:
     """Also by rows that come together, and by one that comes when all others have left."""
-    if batch.whole:
+    if batch.lean.whole:
         pytest.skip("it reads all of it")
     read = []
     run = type(batch.lean).run
@@ -179,7 +180,7 @@ def test_a_beginning_is_read_once(batch, monkeypatch) -> None:
 
 @lean_only
 def test_a_long_prompt_holds_up_no_short_one(batch, monkeypatch) -> None:
-    if batch.whole:
+    if batch.lean.whole:
         pytest.skip("it reads prompts one after another")
     monkeypatch.setattr(lean_running, "PROMPT_TOKENS", 16)
     stored = [] if batch.stored is None else list(batch.stored.ids)
@@ -199,7 +200,7 @@ def test_a_long_prompt_holds_up_no_short_one(batch, monkeypatch) -> None:
 @lean_only
 def test_prompts_that_must_not_be_cut_are_read_at_once(batch, alone, monkeypatch) -> None:
     """Also those of rows that are read anew because a step failed."""
-    if not batch.whole:
+    if not batch.lean.whole:
         pytest.skip("it cuts prompts")
     rows = [row_of(batch, place, 4) for place in (5, 10)]
     read: dict[int, list[int]] = {}

@@ -12,7 +12,6 @@ from itertools import accumulate, count
 
 import torch
 
-from radquant import memory_plan
 from radquant.errors import UserError
 from radquant.failures import is_out_of_memory
 from radquant.generation.lean_rows import LeanDecoder, Read
@@ -21,6 +20,7 @@ from radquant.generation.memory import NotEnoughMemory
 from radquant.generation.prefix import check_window
 from radquant.generation.running import Row
 from radquant.generation.tasks import not_finite
+from radquant.memory_plan import FLOAT32, kept_by_layer
 from radquant.runtime.runtime_file import StoredPrefix
 
 # Of prompts, that a step reads: enough to use what is read of the weights, and few enough that
@@ -36,12 +36,9 @@ Stepped = tuple[list[Row], dict[Row, Exception]]
 class LeanBatch:
     """A `RunningBatch`. It has the decoder to itself: nothing else may run it meanwhile."""
 
-    def __init__(
-        self, lean: LeanDecoder, stored: StoredPrefix | None, cache: int, whole: bool = False
-    ) -> None:
-        """cache: bytes of keys and values. whole: prompts are not to be cut, nor read in part by
-        another, because a scale is taken over all that a row reads at once."""
-        self.lean, self.stored, self.cache, self.whole = lean, stored, cache, whole
+    def __init__(self, lean: LeanDecoder, stored: StoredPrefix | None, cache: int) -> None:
+        """cache: bytes of keys and values."""
+        self.lean, self.stored, self.cache = lean, stored, cache
         with torch.inference_mode():
             self.shared = begin(lean, [], stored_tokens(stored), stored)
         self.rows: dict[int, Row] = {}  # by number in the decoder, in the order of joining
@@ -49,10 +46,8 @@ class LeanBatch:
         self.kept: dict[int, list[int]] = {}  # tokens of rows that have left; oldest use first
 
     def bytes_for(self, tokens: int) -> int:
-        widths = memory_plan.widths_of(self.lean.config)
-        assert widths is not None  # the decoder knows them
-        pages = -(-tokens // PAGE)
-        return memory_plan.cache_bytes(widths, pages * PAGE, memory_plan.FLOAT32)
+        kept = sum(heads * channels for heads, channels in kept_by_layer(self.lean.config))
+        return 2 * FLOAT32 * kept * -(-tokens // PAGE) * PAGE
 
     def join(self, row: Row) -> None:
         longest = len(row.ids) + row.count
@@ -101,11 +96,12 @@ class LeanBatch:
         """What rows read next: the token that each wrote last, and parts of prompts."""
         unread = {}
         for number in self.rows:
-            if self.whole or self.shown[number] > self.shared or self.begin(number):
+            if self.lean.whole or self.shown[number] > self.shared or self.begin(number):
                 unread[number] = self.unread(number)
         new = [number for number, ids in unread.items() if len(ids) > 1 or not self.begun(number)]
         reads = {number: ids for number, ids in unread.items() if number not in new}
-        if self.whole:
+        # A scale is taken over all that a row reads at once: no prompt is cut, or begun by another.
+        if self.lean.whole:
             return reads | {number: unread[number] for number in new[:1]}
         # The first is sure to go on; the rest goes to those that are next to their first token.
         sizes = dict.fromkeys(new, 0)
@@ -192,7 +188,7 @@ class LeanBatch:
         for number in numbers:
             row = self.rows[number]
             try:
-                if self.whole:
+                if self.lean.whole:
                     self.read_as_before(number)
                 told, broken = self.read({number: self.unread(number)})
             except (RuntimeError, MemoryError) as error:

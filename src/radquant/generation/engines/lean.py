@@ -63,11 +63,8 @@ def score(opened: Opened, task: Task) -> Done:
 
 def running(opened: Opened, cache: int) -> RunningBatch | None:
     from radquant.generation.lean_running import LeanBatch
-    from radquant.generation.prefix import may_share
 
-    wanted = opened.wanted
-    whole = not may_share(rounding(wanted))
-    return LeanBatch(opened.held, wanted.loaded.runtime.prefix, cache, whole)
+    return LeanBatch(opened.held, opened.wanted.loaded.runtime.prefix, cache)
 
 
 def server(wanted: Wanted, address: Address) -> Command | None:
