@@ -63,6 +63,7 @@ localrules:
     build_env,
     fetch_corpus,
     fetch_model,
+    likelihood,
     readers,
     report,
     score,

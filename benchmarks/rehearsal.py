@@ -4,9 +4,9 @@
     python benchmarks/rehearsal.py --shape mistral-7b --layers 2 --cores 1
 
 Makes the model, images and reports, serves the model from a hub on this machine, runs Snakemake
-with the configuration, and prints what each stage took, and a report's likelihood by itself. What
-is changed in the configuration is printed first. Random weights cost what real ones do; no score
-means anything.
+with the configuration, and prints what each stage took, and what writing and likelihood took a
+report. What is changed in the configuration is printed first. Random weights cost what real ones
+do; no score means anything.
 
 Disk: the model's size twice until it is fetched, then once, and a checkpoint for each recipe. All
 of it is removed at the end.
@@ -173,15 +173,22 @@ def snakemake_watched(work: Path, hub: LocalHub, cores: int) -> Iterator[Any]:
 
 
 def print_costs(results: Path) -> None:
-    """Print what each precision's likelihood took by its own record, beside loading the model."""
-    print("\n| likelihood | CPU a report | loading | batches of | peak | kernel |")
-    print("| :--- | ---: | ---: | ---: | ---: | :--- |")
-    for file in sorted((results / "likelihood").glob("*.json")):
+    """Print what each precision's writing and likelihood took by their own records.
+
+    Where one job did both, writing includes loading and as a rule reading the prompts.
+    """
+    print("\n| precision | work | CPU a report | loading | batches of | peak | kernel |")
+    print("| :--- | :--- | ---: | ---: | ---: | ---: | :--- |")
+    shards = [("writing", file) for file in sorted(results.glob("generations/*/shard-*.json"))]
+    scored = [("likelihood", file) for file in sorted(results.glob("likelihood/*.json"))]
+    for work, file in shards + scored:
         record = json.loads(file.read_text(encoding="utf-8"))
-        too_large = record["too_large_batches"]
-        batch = min(record["batch_size"], record["reports"])
+        reports, too_large = record["reports"], record["too_large_batches"]
+        batch = min(record["batch_size"], reports)
+        if not reports:
+            continue
         print(
-            f"| {record['precision']} | {record['cpu_seconds'] / record['reports']:.1f} s | "
+            f"| {record['precision']} | {work} | {record['cpu_seconds'] / reports:.1f} s | "
             f"{record['load_seconds']:.0f} s | {batch}{' (halved)' if too_large else ''} | "
             f"{record['peak_process_bytes'] / GB:.1f} GB | {record['kernel']} |"
         )

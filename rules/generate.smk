@@ -31,6 +31,17 @@ def engine_code(engine):
     return code_hash(f"generate_{engine.replace('.', '_')}.py")
 
 
+# Precisions whose references are scored by the job that writes: it has loaded the model and read the
+# prompts. The likelihood is of all reports, so all have to be written.
+TOGETHER = [
+    precision
+    for precision in PRECISIONS
+    if SETTINGS.generation.reports is None
+    and engines.scores_beside(engine_of(precision), SETTINGS.compute.device)
+]
+ALONE = [precision for precision in PRECISIONS if precision not in TOGETHER]
+
+
 def prompting_options(wildcards, parts, engine, **own):
     """Return the options of a stage that lets a precision's model read prompts."""
     precision = SETTINGS.precisions[wildcards.precision]
@@ -119,8 +130,12 @@ rule generate:
     output:
         table="results/generations/{precision}/shard-{scatteritem}.parquet",
         metrics="results/generations/{precision}/shard-{scatteritem}.json",
+        likelihood="results/generations/{precision}/likelihood-{scatteritem}.parquet",
+        scoring="results/generations/{precision}/likelihood-{scatteritem}.json",
     log:
         "results/logs/generate/{precision}/shard-{scatteritem}.log",
+    wildcard_constraints:
+        precision=one_of(TOGETHER),
     threads: THREADS
     resources:
         mem_mb=memory(8000),
@@ -131,13 +146,59 @@ rule generate:
         versions=versions(),
         engine_code=lambda wildcards: engine_code(engine_of(wildcards.precision)),
         options=generate_options,
+        scoring=lambda wildcards, output: options(
+            likelihood=output.likelihood, likelihood_metrics=output.scoring
+        ),
     shell:
         "{PYTHON} {input.code[0]:q} --train {input.train} --eval {input.eval}"
         " --prompt {input.prompt:q} {params.options} --output {output.table}"
-        " --metrics {output.metrics} 2>&1 | tee {log} >&2"
+        " --metrics {output.metrics} {params.scoring} 2>&1 | tee {log} >&2"
+
+
+use rule generate as generate_only with:
+    output:
+        table="results/generations/{precision}/shard-{scatteritem}.parquet",
+        metrics="results/generations/{precision}/shard-{scatteritem}.json",
+    wildcard_constraints:
+        precision=one_of(ALONE),
+    params:
+        code=lambda wildcards: code_hash("generate.py", own_engine(wildcards)),
+        versions=versions(),
+        engine_code=lambda wildcards: engine_code(engine_of(wildcards.precision)),
+        options=generate_options,
+        scoring="",
 
 
 rule likelihood:
+    input:
+        code=code("join_likelihood.py"),
+        eval="results/data/eval.csv",
+        shards=gather.shard(
+            "results/generations/{{precision}}/likelihood-{scatteritem}.parquet"
+        ),
+        records=gather.shard(
+            "results/generations/{{precision}}/likelihood-{scatteritem}.json"
+        ),
+    output:
+        table="results/likelihood/{precision}.parquet",
+        metrics="results/likelihood/{precision}.json",
+    log:
+        "results/logs/likelihood/{precision}.log",
+    wildcard_constraints:
+        precision=one_of(TOGETHER),
+    resources:
+        mem_mb=memory(4000),
+        runtime=30,
+    params:
+        # Not written out, as in `pattern_of`.
+        shards=f"likelihood-*-of-{SETTINGS.generation.shards}.parquet",
+    shell:
+        "{PYTHON} {input.code[0]:q} --eval {input.eval} --output {output.table}"
+        " --metrics {output.metrics} --shards results/generations/{wildcards.precision}/{params.shards}"
+        " 2>&1 | tee {log} >&2"
+
+
+rule likelihood_only:
     input:
         code=lambda wildcards: code("likelihood.py", own_engine(wildcards)),
         environment=lambda wildcards: ready(
@@ -155,6 +216,8 @@ rule likelihood:
         metrics="results/likelihood/{precision}.json",
     log:
         "results/logs/likelihood/{precision}.log",
+    wildcard_constraints:
+        precision=one_of(ALONE),
     threads: THREADS
     resources:
         mem_mb=memory(8000),

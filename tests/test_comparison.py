@@ -184,7 +184,8 @@ ENGINE = {"outputs", "likelihood"}
         ("rules/speed.smk", set(), set(), set()),
         ("src/radquant/kernels/cpu.py", ENGINE, ENGINE, set()),
         ("src/radquant/kernels/cpp/linear.cpp", ENGINE, ENGINE, set()),
-        ("src/radquant/generation/likelihood.py", {"likelihood"}, {"likelihood"}, set()),
+        ("src/radquant/generation/likelihood.py", ENGINE, ENGINE, set()),
+        ("scripts/join_likelihood.py", {"likelihood"}, {"likelihood"}, set()),
         ("src/radquant/checkpoints/writing.py", ENGINE, ENGINE, set()),
         ("src/radquant/quantization/awq.py", set(), ENGINE, set()),
         ("scripts/quantize_autoawq.py", set(), set(), set()),  # no checkpoint is of its making

@@ -422,9 +422,9 @@ def test_the_image_folder_reaches_the_scripts(repository: Path) -> None:
     assert run.code == 0, run.err
     commands = {
         name: [line for line in run.out.splitlines() if f"/{name}.py " in line]
-        for name in ("fetch_model", "fetch_corpus", "clean", "generate", "likelihood", "baselines")
+        for name in ("fetch_model", "fetch_corpus", "clean", "generate", "baselines")
     }
-    for name in ("clean", "generate", "likelihood"):
+    for name in ("clean", "generate"):
         assert all("--image-root=images" in line for line in commands[name]), name
     assert "--image-column=image" in commands["fetch_corpus"][0]
     assert "--with-images" in commands["fetch_model"][0]
@@ -669,6 +669,22 @@ def test_single_values_are_overridden_on_top_of_either(repository: Path) -> None
         }
 
 
+def test_references_are_scored_where_all_reports_are_written_by_an_engine_that_scores(
+    repository: Path,
+) -> None:
+    """Else, and where an engine has an environment of its own, by jobs of their own."""
+    base = ["--configfile", "config/smoke.yaml", "--config"]
+    for engine in ("auto", "lean", "transformers"):
+        jobs = dry_run(repository, *base, f'compute={{"engine": "{engine}"}}').jobs
+        assert (jobs["generate"], jobs["likelihood"]) == (6, 3)
+        assert not {"generate_only", "likelihood_only"} & set(jobs)
+    another = 'precisions={"gguf": {"checkpoint": "q8", "engine": "llama.cpp"}}'
+    checkpoint = 'checkpoints={"q8": {"tool": "llama.cpp", "type": "q8_0"}}'
+    jobs = dry_run(repository, *base, another, checkpoint).jobs
+    assert (jobs["generate"], jobs["likelihood"]) == (6, 3)
+    assert (jobs["generate_only"], jobs["likelihood_only"]) == (2, 1)
+
+
 @pytest.mark.parametrize("name", ["study", "study-gemma3", "methods"])
 def test_every_checkpoint_about_activations_is_used(name: str) -> None:
     full = configuration.resolve(read(f"config/activation-{name}.yaml"))
@@ -679,7 +695,7 @@ def test_the_study_of_activations_is_planned(repository: Path) -> None:
     full = resolved(read("config/activation-study.yaml"))
     run = dry_run(repository, "--configfile", "config/activation-study.yaml", "-p")
     assert run.jobs["quantize"] == len(full["checkpoints"])
-    assert run.jobs["likelihood"] == len(full["precisions"])
+    assert run.jobs["likelihood_only"] == len(full["precisions"])
     asked = {
         script: {
             "--reports=128" in line for line in run.out.splitlines() if f"/{script}.py " in line

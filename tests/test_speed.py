@@ -421,7 +421,7 @@ def test_what_times_anew(tmp_path: Path) -> None:
     del config["checkpoints"]["gptq-w4"]
     (run / "own.yaml").write_text(yaml.safe_dump(config))
     jobs = dry_run(run, "--configfile", "own.yaml").jobs
-    assert (jobs["generate"], jobs.get("measure_speed")) == (2, None)
+    assert (jobs["generate_only"], jobs.get("measure_speed")) == (2, None)
 
 
 def command(planned: DryRun) -> str:

@@ -174,10 +174,11 @@ def test_what_authors_and_readers_say_reruns_the_report_alone(run: Path) -> None
 
 
 @pytest.mark.slow
-def test_writing_fewer_reports_measures_no_likelihood_again(run: Path) -> None:
+def test_writing_fewer_reports_scores_all_references_by_themselves(run: Path) -> None:
     assert jobs(run, 'generation={"reports": 4}') == {
-        **{"write_config": 1, "baselines": 1, "report": 1},
-        **OUTPUTS,
+        **{"write_config": 1, "baselines": 1, "report": 1, "score": OUTPUTS["score"]},
+        "generate_only": OUTPUTS["generate"],
+        "likelihood_only": 3,
         "annotate": OUTPUTS["annotate"] + 2,
     }
 
@@ -187,6 +188,7 @@ def test_from_two_to_three_shards(run: Path) -> None:
     assert jobs(run, 'generation={"shards": 3}') == {
         "write_config": 1,
         "generate": 9,
+        "likelihood": 3,
         "annotate": 9,
         "score": 5,
         "report": 1,
@@ -235,7 +237,8 @@ BY_ENGINES = {"check_prompts", "generate", "likelihood", "annotate", "score", "r
         ("scoring/scores.py", {"score", "report"}),
         ("scoring/lexicon_agreement.json", {"report"}),
         ("registry.py", set()),
-        ("generation/likelihood.py", {"likelihood", "report"}),
+        ("generation/likelihood.py", BY_ENGINES - {"check_prompts"}),
+        ("generation/joined_likelihood.py", {"likelihood", "report"}),
         # An engine writes and scores: all of it counts where one is opened.
         ("generation/transformers_writing.py", BY_ENGINES),
         ("generation/lean_likelihood.py", BY_ENGINES),
@@ -330,8 +333,13 @@ def test_the_code_inputs_of_each_rule_are_all_that_its_script_imports(tmp_path: 
     # Rules of shards have the same list hashed in a parameter, and their script as input.
     for rule in ("generate", "annotate"):
         assert found.pop(rule) == {f"scripts/{rule}.py"}
+    alone = dry_run(run, "--config", 'generation={"reports": 4}').code_inputs
+    assert alone["generate_only"] == {"scripts/generate.py"}
+    found["likelihood_only"] = alone["likelihood_only"]
+    scripts = {"annotate_reference": "annotate", "likelihood": "join_likelihood"}
+    scripts["likelihood_only"] = "likelihood"
     for rule, inputs in found.items():
-        script = "annotate" if rule == "annotate_reference" else rule
+        script = scripts.get(rule, rule)
         expected = local_modules(REPOSITORY / "scripts" / f"{script}.py", chosen)
         assert inputs == expected, rule
 

@@ -127,7 +127,6 @@ def test_every_stage_asked_for_its_own_memory_and_time(run: Path) -> None:
         "calibration_set": (8000, "00:30:00", "cpu"),
         "quantize": (64000, "08:00:00", "cpu"),
         "generate": (48000, "08:00:00", "cpu"),
-        "likelihood": (48000, "04:00:00", "cpu"),
     }
 
 

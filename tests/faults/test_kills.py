@@ -40,10 +40,10 @@ def test_ctrl_c_leaves_no_process_and_the_next_call_goes_on(
     undisturbed: Path, tmp_path: Path, ends: Counter[tuple[str, str]]
 ) -> None:
     run = copy(undisturbed, tmp_path / "run")
-    stage = next(stage for stage in STAGES if stage[0] == "likelihood")
+    stage = next(stage for stage in STAGES if stage[0] == "generate")
     assert interrupt(run, stage, 0.5, "Ctrl-C") != 0
     assert not (run / "results" / stage[2]).exists()
     done = plain(run)
     assert done.returncode == 0, done.stderr[-5000:]
     assert scores(run) == scores(undisturbed)
-    ends["Ctrl-C in likelihood", "no process left, then the same scores"] += 1
+    ends["Ctrl-C in generate", "no process left, then the same scores"] += 1

@@ -1,9 +1,10 @@
 """Likelihood of the reference answers by this package's own decoder, on a CPU."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
+from torch import Tensor
 
 from radquant.cli import progress
 from radquant.generation.lean_rows import LeanDecoder, Read, int64
@@ -56,17 +57,29 @@ def answer_nll(
 def batch_nll(
     lean: LeanDecoder, prompts: Sequence[Prompt], features: Features | None
 ) -> list[float]:
+    rows, wanted = reads_of(lean, dict(enumerate(prompts)), features)
+    return nats_of(lean, lean.run(rows, wanted), prompts)
+
+
+def reads_of(
+    lean: LeanDecoder, prompts: Mapping[int, Prompt], features: Features | None
+) -> tuple[dict[int, Read], list[int]]:
+    """What rows read of prompts and their answers, and behind which of these tokens scores are."""
     rows: dict[int, Read] = {}
     wanted: list[int] = []
     read = 0
-    for number, prompt in enumerate(prompts):
+    for number, prompt in prompts.items():
         # Nothing follows the last token, but it counts where a scale is that of the whole text.
         last = 1 if lean.whole and prompt.answer_ids else 0
         answer = prompt.answer_ids if last else prompt.answer_ids[:-1]
         rows[number] = read_of(lean, prompt, features, answer)
         read += len(rows[number].ids)
         wanted += range(read - last - len(prompt.answer_ids), read - last)
-    hidden = lean.run(rows, wanted)
+    return rows, wanted
+
+
+def nats_of(lean: LeanDecoder, hidden: Tensor, prompts: Sequence[Prompt]) -> list[float]:
+    """−log p of each answer. hidden: behind what stands before each token of the answers."""
     found, begin = [], 0
     for prompt in prompts:
         end = begin + len(prompt.answer_ids)

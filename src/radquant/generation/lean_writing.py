@@ -13,14 +13,16 @@ from itertools import accumulate
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from radquant.cli import progress
 from radquant.errors import UserError
 from radquant.failures import withheld_panics
+from radquant.generation.lean_reading import References, read_with_references
 from radquant.generation.lean_rows import LeanDecoder, Read
 from radquant.generation.lean_steps import begin, halved, read_of, stored_tokens
 from radquant.generation.outputs import read_output
-from radquant.generation.tasks import Output, Pace, Task, Work, not_finite
+from radquant.generation.tasks import Output, Pace, Scored, Task, Work, not_finite
 from radquant.prompts import Prompt
 from radquant.runtime.runtime_file import StoredPrefix
 from radquant.vision.features import Features
@@ -43,6 +45,7 @@ class Written:
     seconds: list[float]  # from a prompt's first step to its last
     batch_sizes: list[int]  # the one asked for, then each that memory forced
     pace: Pace
+    scored: Scored | None = None  # their references
 
 
 @dataclass
@@ -61,30 +64,39 @@ def generate(
     batch_size: int,
     done: Callable[[], object] = lambda: None,
     features: Features | None = None,
+    scores: bool = False,
 ) -> Written:
     """Write the answers of prompts that begin as `begin` was told.
 
     batch_size: the most rows at once; halved when memory runs out. done: called for each answer.
-    features: of the prompts' images.
+    features: of the prompts' images. scores: whether the prompts' references are scored, too; each
+    prompt must have one, and no scale may be one of all tokens of a step (`lean.whole`).
     """
     if settings.max_new_tokens < 1:
         raise UserError(f"max_new_tokens is {settings.max_new_tokens}; it must be at least 1")
     if batch_size < 1:
         raise UserError(f"the batch size is {batch_size}; it must be at least 1")
-    lean.reach(max((len(p.ids) for p in prompts), default=0) + settings.max_new_tokens)
+    most = settings.max_new_tokens
+    lean.reach(max((len(p.ids) + max(most, len(p.answer_ids)) for p in prompts), default=most))
     waiting = deque(range(len(prompts)))
     rows: dict[int, Row] = {}  # by number in the decoder
     sizes = [batch_size]
     pace = Pace()
     outputs: dict[int, Output] = {}
     seconds = [0.0] * len(prompts)
+    references = References() if scores else None
+
+    def clock() -> float:
+        """Seconds without those that references took."""
+        return time.perf_counter() - (0.0 if references is None else references.wall_seconds)
+
     while waiting or rows:
         for number in range(sizes[-1]):
             if waiting and number not in rows:
                 place = waiting.popleft()
-                rows[number] = Row(place, time.perf_counter())
+                rows[number] = Row(place, clock())
         try:
-            next_tokens(lean, rows, pace, prompts, features)
+            next_tokens(lean, rows, pace, prompts, features, batch_size, references)
         except (RuntimeError, MemoryError) as error:
             sizes.append(halved(sizes[-1], error))
             restart(lean.decoder, rows, waiting)
@@ -95,15 +107,23 @@ def generate(
             outputs[row.prompt] = read_output(
                 tokenizer, row.written, set(settings.end_ids), settings.stop
             )
-            seconds[row.prompt] = time.perf_counter() - row.started
+            seconds[row.prompt] = clock() - row.started
             done()
-    return Written([outputs[place] for place in range(len(prompts))], seconds, sizes, pace)
+    written = Written([outputs[place] for place in range(len(prompts))], seconds, sizes, pace)
+    if references is not None:
+        nats = [references.nats[place] for place in range(len(prompts))]
+        written.scored = Scored(nats, references.wall_seconds, references.cpu_seconds)
+    return written
 
 
 def write(lean: LeanDecoder, tokenizer: Any, task: Task, stored: StoredPrefix | None) -> Work:
     """Write the answers of all prompts of a task, which are sorted by length, as one queue."""
     started = time.perf_counter()
-    shared = begin(lean, task.shared, task.longest, stored)
+    scores = task.scores and not lean.whole
+    longest = task.longest
+    if scores:
+        longest = max([longest, *(len(p.ids) + len(p.answer_ids) for p in task.prompts)])
+    shared = begin(lean, task.shared, longest, stored)
     before = time.perf_counter() - started
     count = len(task.prompts)
     done = iter(progress(range(count + 1), task.label, count, "reports"))
@@ -113,6 +133,7 @@ def write(lean: LeanDecoder, tokenizer: Any, task: Task, stored: StoredPrefix | 
         *(lean, tokenizer, task.prompts, settings, task.batch_size),
         done=lambda: next(done),
         features=task.features,
+        scores=scores,
     )
     written.pace.prefill_seconds += before
     return Work(
@@ -121,6 +142,7 @@ def write(lean: LeanDecoder, tokenizer: Any, task: Task, stored: StoredPrefix | 
         written.batch_sizes[:-1],
         shared - stored_tokens(stored),
         written.pace,
+        written.scored,
     )
 
 
@@ -130,35 +152,62 @@ def next_tokens(
     pace: Pace,
     prompts: Sequence[Prompt],
     features: Features | None,
+    spare: int,
+    references: References | None,
 ) -> None:
-    """Write the next token of every row: those whose prompt is not read yet by themselves."""
-    new = {
-        number: read_of(lean, prompts[row.prompt], features)
-        for number, row in rows.items()
-        if not row.written
-    }
+    """Write the next token of every row: those whose prompt is not read yet by themselves.
+
+    spare: from this number on, all rows are empty. references: gets those of the prompts read.
+    """
+    new = {number: row for number, row in rows.items() if not row.written}
     going = {number: Read(row.written[-1:]) for number, row in rows.items() if row.written}
+    scoring = 0.0 if references is None else references.wall_seconds
     started = time.perf_counter()
     if new:
-        step(lean, new, rows, prompts)
+        hidden = read_prompts(lean, new, prompts, features, spare, references)
+        append(lean, hidden, list(new.values()), prompts)
     read = time.perf_counter()
     if going:
-        step(lean, going, rows, prompts)
+        append(lean, last_of(lean, going), [rows[number] for number in going], prompts)
+    if references is not None:
+        started += references.wall_seconds - scoring
     pace.prefill_seconds += read - started
     pace.decode_seconds += time.perf_counter() - read
     pace.decode_tokens += len(going)
 
 
-def step(
-    lean: LeanDecoder, reads: dict[int, Read], rows: dict[int, Row], prompts: Sequence[Prompt]
+def read_prompts(
+    lean: LeanDecoder,
+    rows: dict[int, Row],
+    prompts: Sequence[Prompt],
+    features: Features | None,
+    spare: int,
+    references: References | None,
+) -> Tensor:
+    """Let rows read their prompts; hidden states behind these, [rows, hidden]."""
+    asked = {number: prompts[row.prompt] for number, row in rows.items()}
+    if references is None:
+        reads = {number: read_of(lean, prompt, features) for number, prompt in asked.items()}
+        return last_of(lean, reads)
+    hidden, nats = read_with_references(lean, asked, features, spare, references)
+    places = [row.prompt for row in rows.values()]
+    references.nats |= dict(zip(places, nats, strict=True))
+    return hidden
+
+
+def last_of(lean: LeanDecoder, reads: dict[int, Read]) -> Tensor:
+    """Let rows go on by what each reads; hidden states behind it, [rows, hidden]."""
+    return lean.run(reads, [end - 1 for end in accumulate(len(r.ids) for r in reads.values())])
+
+
+def append(
+    lean: LeanDecoder, hidden: Tensor, rows: Sequence[Row], prompts: Sequence[Prompt]
 ) -> None:
-    """Let the decoder read what rows have not shown it, and write the next token of each."""
-    last = [end - 1 for end in accumulate(len(read.ids) for read in reads.values())]
-    hidden = lean.run(reads, last)
-    for number, token in zip(reads, lean.decoder.greedy(hidden).tolist(), strict=True):
+    """Write the next token of rows. hidden: behind what each has read, [rows, hidden]."""
+    for row, token in zip(rows, lean.decoder.greedy(hidden).tolist(), strict=True):
         if token < 0:
-            raise not_finite(prompts[rows[number].prompt].id)
-        rows[number].written.append(token)
+            raise not_finite(prompts[row.prompt].id)
+        row.written.append(token)
 
 
 def finished(tokenizer: Any, rows: dict[int, Row], settings: Settings) -> list[int]:

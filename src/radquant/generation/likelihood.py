@@ -8,13 +8,13 @@ import pandas as pd
 
 from radquant.errors import UserError
 from radquant.generation import batching
-from radquant.generation.engines.kind import Wanted
+from radquant.generation.engines.kind import Opened, Wanted
 from radquant.generation.opening import open_precision
 from radquant.generation.prefix import may_share
 from radquant.generation.prompting import prompts_of
 from radquant.generation.stage import Reading
 from radquant.generation.stage_records import common_record
-from radquant.generation.tasks import Task, batches_of
+from radquant.generation.tasks import Done, Task, batches_of
 from radquant.generation.vision import with_features
 from radquant.prompts import Prompt
 
@@ -29,28 +29,51 @@ def likelihood(
     engine, opened = open_precision(engine_name, wanted, scores=True)
     made = prompts_of(opened, reading)
     check_answers(made, reading.source, reading.target)
+    task = with_features(opened, scoring_task(opened, made, precision, batch_size))
+    return scored(precision, reading, opened, task, engine.score(opened, task))
+
+
+def scoring_task(
+    opened: Opened,
+    made: Sequence[Prompt],
+    precision: str,
+    batch_size: int,
+    shard: int = 1,
+    shards: int = 1,
+) -> Task:
+    """What one shard is to score; batches and shared tokens are those of all shards together."""
     plan = batching.plan_batches(made, batch_size)
-    task = Task(
+    return Task(
         label=f"likelihood {precision}",
-        batches=batches_of(made, plan),
-        shared=batching.shared_prefix(made) if may_share(wanted.activations) else [],
+        batches=batches_of(made, batching.batches_of_shard(plan, shard, shards)),
+        shared=batching.shared_prefix(made) if may_share(opened.wanted.activations) else [],
         longest=max(len(prompt.ids) + len(prompt.answer_ids) for prompt in made),
         batch_size=batch_size,
     )
-    task = with_features(opened, task)
-    done = engine.score(opened, task)
-    places = [place for batch in plan for place in batch]
-    nll = dict(zip(places, done.work.results, strict=True))
+
+
+def scored(
+    precision: str,
+    reading: Reading,
+    opened: Opened,
+    task: Task,
+    done: Done,
+    with_writing: Sequence[str] = (),
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """What `likelihood` returns, of the task's prompts.
+
+    with_writing: what the record does not count, as the job that wrote does.
+    """
+    nats = dict(zip((p.id for p in task.prompts), done.work.results, strict=True))
+    tokens = {prompt.id: len(prompt.answer_ids) for prompt in task.prompts}
+    ids = [name for row in reading.reports if (name := str(row["id"])) in nats]
     table = pd.DataFrame(
-        {
-            "id": [prompt.id for prompt in made],
-            "nll": [nll[place] for place in range(len(made))],
-            "tokens": [len(prompt.answer_ids) for prompt in made],
-        }
-    )
+        {"id": ids, "nll": [nats[name] for name in ids], "tokens": [tokens[name] for name in ids]}
+    ).astype({"id": "str", "nll": "float64", "tokens": "int64"})  # a shard may be empty
     check_finite(table)
     record = common_record(precision, reading, opened, task, done)
-    return table, {**record, "tokens": int(table["tokens"].sum())}
+    more = {"tokens": int(table["tokens"].sum()), "counted_with_writing": list(with_writing)}
+    return table, {**record, **more}
 
 
 def check_answers(prompts: Sequence[Prompt], path: object, target: str) -> None:

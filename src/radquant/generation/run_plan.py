@@ -108,7 +108,8 @@ def row_of(run: Run, name: str, sizes: Sizes | None, results: Path, machine: Mac
         return Row(name, checkpoint, stored.disk, None, made, None, 0, None, source=stored.source)
     weights = sizes.weights
     peak, batch = computing_bytes(run, name, sizes, stored, machine)
-    seconds = computing_seconds(run, weights, max(batch, 1), stored, machine)
+    lean = engine_of(run, name, sizes.lean, machine) == LEAN
+    seconds = computing_seconds(run, weights, max(batch, 1), stored, machine, lean)
     quantizing, making, note = None, 0.0, ""
     if made and getattr(asked, "tool", None) != OWN:
         note = f"memory and time of quantizing {checkpoint} are those of its tool, not planned here"
@@ -128,7 +129,7 @@ def computing_bytes(
     engine = engine_of(run, name, sizes.lean, machine)
     seeing = run.task.image_column is None  # else features are read, and what sees is left out
     held = memory_plan.held_bytes(sizes.weights, stored, item, engine, machine.gpu, seeing)
-    length = prompt_tokens(run) + run.generation.max_new_tokens
+    length = prompt_tokens(run) + max(run.generation.max_new_tokens, ANSWER_TOKENS)
     each, once = 0, 0
     if widths is not None and engine in (LEAN, memory_plan.LLAMA_CPP):
         # They compute scores and layers a few rows at a time.
@@ -165,13 +166,17 @@ def prompt_tokens(run: Run) -> int:
 
 
 def computing_seconds(
-    run: Run, weights: Weights, batch: int, stored: Stored, machine: Machine
+    run: Run, weights: Weights, batch: int, stored: Stored, machine: Machine, lean: bool
 ) -> float:
-    """At most: every output has generation.max_new_tokens tokens."""
+    """At most: every output has generation.max_new_tokens tokens.
+
+    lean: whether the engine is, which reads prompts once where all reports are written.
+    """
     item, prompt = item_bytes(run, machine.gpu), prompt_tokens(run)
     reports = run.evaluation.reports
     written = min(run.generation.reports or reports, reports)
-    read = written * prompt + reports * (prompt + ANSWER_TOKENS)
+    once = lean and run.generation.reports is None
+    read = (0 if once else written * prompt) + reports * (prompt + ANSWER_TOKENS)
     tokens = written * run.generation.max_new_tokens
     multiplied = 2 * weights.linear * (read + tokens) / machine.flops
     packed = stored.linear is not None and not stored.values

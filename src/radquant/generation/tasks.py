@@ -24,6 +24,8 @@ class Task:
     end_ids: tuple[int, ...] | None = ()  # None: nothing ends an answer but its length
     stop: tuple[str, ...] = ()
     features: "Features | None" = None  # of the prompts' images; None where there are none
+    # Of writing: whether the prompts' answers may be scored on the way (`Work.scored`).
+    scores: bool = False
 
     @property
     def prompts(self) -> list[Prompt]:
@@ -49,6 +51,16 @@ class Pace:
 
 
 @dataclass
+class Scored:
+    """Answers that were scored on the way, by an engine that had read their prompts to write."""
+
+    nats: list[float]  # of each answer, in the order of the task's prompts
+    # For the answers alone: what reading the prompts took is writing's.
+    wall_seconds: float = 0.0
+    cpu_seconds: float = 0.0
+
+
+@dataclass
 class Work:
     """What was done, in the order of the task's prompts."""
 
@@ -57,6 +69,7 @@ class Work:
     too_large: list[int]  # sizes of batches that did not fit into memory
     shared_tokens: int  # of all sequences, that were run once
     pace: Pace | None = None  # of writing, where the engine tells its parts apart
+    scored: Scored | None = None  # None: this engine, or this model, has to score by itself
 
 
 @dataclass(frozen=True)

@@ -63,8 +63,9 @@ STAGES: dict[str, tuple[frozenset[str], str]] = {
     "verify_checkpoint": (NOTHING, ""),
     "encode_images": (MODEL, ""),
     "baselines": (frozenset({"outputs"}), ""),
-    "generate": (frozenset({"outputs"}), ""),
+    "generate": (MODEL, ""),  # it also scores references
     "likelihood": (frozenset({"likelihood"}), ""),
+    "join_likelihood": (frozenset({"likelihood"}), ""),
     "annotate": (SCORES_ALONE, ""),
     "score": (SCORES_ALONE, ""),
     "measure": (NOTHING, ""),  # its rulers are not among what two runs are compared by

@@ -299,5 +299,9 @@ def _compute(summary: Summary) -> str:
         wall = sum(record["wall_seconds"] for record in records.values())
         told.append(f"{stage} {cpu:,.0f} CPU s in {wall:,.0f} s")
     on_gpu = any(place.startswith("cuda") for place in summary["machine"]["generated_on"])
+    shared = sorted(
+        {each for row in performance["likelihood"].values() for each in row["counted_with_writing"]}
+    )
+    once = f" Writing includes what served likelihood, too: {' and '.join(shared)}." * bool(shared)
     seconds = " On a GPU, the seconds after 'in' are those that it was held." if on_gpu else ""
-    return f"All precisions together: {', '.join(told)}.{seconds}"
+    return f"All precisions together: {', '.join(told)}.{once}{seconds}"

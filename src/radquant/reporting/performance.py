@@ -29,7 +29,11 @@ def performance(run: Run) -> dict[str, Any]:
             for name, record in run.quantization.items()
         },
         "likelihood": {
-            name: {key: record[key] for key in ("wall_seconds", "cpu_seconds")}
+            name: {
+                **{key: record[key] for key in ("wall_seconds", "cpu_seconds")},
+                # What references and outputs both need, where one job made both.
+                "counted_with_writing": record.get("counted_with_writing", []),
+            }
             for name, record in run.likelihood_costs.items()
         },
     }

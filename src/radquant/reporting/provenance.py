@@ -39,7 +39,8 @@ STAGES = (
     "quantize",
     *("take_checkpoint", "verify_checkpoint"),
     *("check_model", "check_prompts", "measure_speed"),
-    *("generate", "likelihood", "baselines", "build_env", "annotate", "score", "measure"),
+    *("generate", "likelihood", "join_likelihood", "baselines", "build_env", "annotate"),
+    *("score", "measure"),
     *("subgroups", "write_config", "readers", "report"),
 )
 # Other packages and engines, in environments of their own, have scripts quantize_* and generate_*.

@@ -56,3 +56,8 @@ def scoring(name: str) -> str:
     if name == AUTO or registry.load_kind(registry.ENGINES, name).SCORES:
         return name
     return AUTO
+
+
+def scores_beside(name: str, device: str) -> bool:
+    """Whether the references are scored by the very process in which `name` writes the reports."""
+    return scoring(name) == name and environment(name, device) is None

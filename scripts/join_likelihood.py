@@ -1,0 +1,29 @@
+"""Put together the likelihoods of the references that the jobs of a precision's shards left."""
+
+import argparse
+from pathlib import Path
+
+from radquant.cli import run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    add = parser.add_argument
+    add("--eval", type=Path, required=True, metavar="CSV", help="reports to evaluate")
+    help_text = "tables that generate.py wrote with --likelihood, with their records beside them"
+    add("--shards", type=Path, required=True, nargs="+", metavar="PARQUET", help=help_text)
+    add("--output", type=Path, required=True, metavar="PARQUET", help="table to write")
+    add("--metrics", type=Path, required=True, metavar="JSON", help="record of measures to write")
+    args = parser.parse_args()
+
+    from radquant.files import write_json, write_table
+    from radquant.generation.joined_likelihood import join
+
+    records = [path.with_suffix(".json") for path in args.shards]
+    table, record = join(args.shards, records, args.eval)
+    write_table(args.output, table)
+    write_json(args.metrics, record)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,64 @@
+"""Putting together the references' likelihoods that the jobs of several shards left.
+
+Nothing here needs PyTorch.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from radquant.errors import UserError
+from radquant.files import read_json, read_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Of the shards' records: what is added up, what is the largest, and where several may be named.
+SUMS = (
+    *("reports", "same_input_reports", "images", "prompt_tokens", "truncated_prompts", "tokens"),
+    *("wall_seconds", "cpu_seconds", "load_seconds"),
+)
+LARGEST = ("peak_process_bytes", "peak_device_bytes")
+NAMES = ("device_name", "engine", "kernel", "cpu_capability")
+
+
+def join(
+    tables: Sequence[Path], records: Sequence[Path], evaluation: Path
+) -> tuple["pd.DataFrame", dict[str, Any]]:
+    """What the likelihood stage would have made of all reports of `evaluation` at once.
+
+    tables, records: of all shards. Raises UserError unless each report stands in one of them.
+    """
+    import pandas as pd
+
+    from radquant.scoring.outputs import check_ids, names_of
+
+    ids = read_table(evaluation, require=["id"])["id"].tolist()
+    parts = [read_table(path, require=["id", "nll", "tokens"]) for path in tables]
+    table = pd.concat(parts, ignore_index=True)
+    check_ids(table["id"].tolist(), ids, names_of(tables))
+    return table.set_index("id").loc[ids].reset_index(), joined(records)
+
+
+def joined(paths: Sequence[Path]) -> dict[str, Any]:
+    """One record of all shards; raises UserError where these tell of different computations."""
+    records = [read_json(path) for path in paths]
+    whole = dict(records[0])
+    for key in whole:
+        values = [record[key] for record in records]
+        if key in SUMS:
+            whole[key] = sum(values)
+        elif key in LARGEST:
+            whole[key] = max((value for value in values if value is not None), default=None)
+        elif key == "too_large_batches":
+            whole[key] = [size for sizes in values for size in sizes]
+        elif key in NAMES:
+            whole[key] = " and ".join(sorted(set(values)))
+        elif different := [
+            path for path, each in zip(paths, values, strict=True) if each != values[0]
+        ]:
+            raise UserError(
+                f"{paths[0]} and {different[0]} differ in {key}, so their references were not "
+                f"scored alike; delete {paths[0].parent} and run again"
+            )
+    return whole
