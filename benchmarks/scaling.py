@@ -24,6 +24,7 @@ from annotation import report as sentences
 from measuring import REPOSITORY, measured, script
 
 from radquant.files import read_json, write_json, write_table
+from radquant.settings.run import BASELINES
 
 sys.path.insert(0, str(REPOSITORY / "tests"))
 
@@ -114,7 +115,7 @@ def snakemake(folder: Path, sizes: list[int]) -> None:
         plan = measured([*real, "--dry-run"])
         idle = measured([sys.executable, str(Path(__file__).with_name("idle_jobs.py")), *words])
         nothing = measured(real)
-        jobs = 20 + 6 * shards  # three precisions, each shard of which is written and annotated
+        jobs = 22 + 6 * shards  # three precisions, each shard of which is written and annotated
         plan_cost, idle_cost, noop = costs(plan), costs(idle), costs(nothing)
         each = f"{1000 * idle['cpu_seconds'] / jobs:.0f} ms"
         row(f"{shards:,}", f"{jobs:,}", plan_cost[0], plan_cost[2], each, idle_cost[2], *noop)
@@ -247,9 +248,9 @@ def finished(folder: Path, reports: int, resamples: int = 10_000) -> Path:
     write_table(results / "data/eval.csv", evaluation)
     link(texts / "reference.jsonl", results / "annotations/reference.jsonl")
     noise = np.random.default_rng(1).normal(0, 0.2, reports)
-    for name in ("original", *names, "copy-input", "constant"):
+    for name in ("original", *names, *BASELINES):
         source = "original" if name == "original" else "system"
-        file = "all" if name in ("copy-input", "constant") else "shard-1-of-1"
+        file = "all" if name in BASELINES else "shard-1-of-1"
         link(texts / f"{source}.jsonl", results / f"annotations/{name}/{file}.jsonl")
         link(texts / f"score-{source}.parquet", results / f"scores/{name}.parquet")
         outputs = pd.read_parquet(texts / f"{source}.parquet")

@@ -598,9 +598,9 @@ def test_the_default_run_is_planned(repository: Path) -> None:
         "likelihood": precisions,
         "baselines": 1,
         "annotate_reference": 1,
-        "annotate": precisions * shards + 2,
+        "annotate": precisions * shards + 3,
         "measure_speed": 1,
-        "score": precisions + 2,
+        "score": precisions + 3,
         "write_config": 1,
         "report": 1,
     }

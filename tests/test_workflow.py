@@ -26,7 +26,7 @@ from radquant.files import write_json
 from radquant.reporting.method_sections import REPRODUCE
 from radquant.settings.configuration import resolve
 
-OUTPUTS = {"generate": 6, "annotate": 6, "score": 5}  # 3 precisions of 2 shards, 2 baselines
+OUTPUTS = {"generate": 6, "annotate": 6, "score": 6}  # 3 precisions of 2 shards, 3 baselines
 NEVER = ["fetch_model", "fetch_corpus", "clean"]
 
 
@@ -178,7 +178,7 @@ def test_writing_fewer_reports_measures_no_likelihood_again(run: Path) -> None:
     assert jobs(run, 'generation={"reports": 4}') == {
         **{"write_config": 1, "baselines": 1, "report": 1},
         **OUTPUTS,
-        "annotate": OUTPUTS["annotate"] + 2,
+        "annotate": OUTPUTS["annotate"] + 3,
     }
 
 
