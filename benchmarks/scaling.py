@@ -1,6 +1,6 @@
 """How the workflow's cost grows: Snakemake's own with shards, that of the stages with reports.
 
-    python benchmarks/scaling.py snakemake clean score statistics report
+    python benchmarks/scaling.py snakemake clean baselines score statistics report
 
 Snakemake runs the real rules of config/smoke.yaml with jobs that do nothing but write their files,
 so that all that is measured is its own: to plan a run, to start and book its jobs, and to find that
@@ -167,6 +167,22 @@ def clean(folder: Path, sizes: list[int]) -> None:
         row(f"{reports:,}", *costs(measured(script("clean.py", *words))))
 
 
+def baselines(folder: Path, sizes: list[int]) -> None:
+    row = table(["training reports", "evaluation reports", *COSTS])
+    for reports in sizes:
+        others = invented(reports // 10, seed=1)
+        others[["id", "group"]] = "e" + others[["id", "group"]]
+        write_table(folder / "train.csv", invented(reports))
+        write_table(folder / "eval.csv", others)
+        words: list[object] = ["--inputs", "findings", "--target", "impression", "--seed", 7]
+        for name in ("train", "eval"):
+            words += [f"--{name}", folder / f"{name}.csv"]
+        for name in ("copy", "constant", "nearest"):
+            words += [f"--{name}-output", folder / f"{name}.parquet"]
+        used = costs(measured(script("baselines.py", *words)))
+        row(f"{reports:,}", f"{len(others):,}", *used)
+
+
 def scored(folder: Path, reports: int) -> dict[str, Any]:
     """Write references, two systems' outputs and their annotations; return what annotating cost."""
     raw, other = invented(reports), invented(reports, seed=1)
@@ -292,6 +308,7 @@ def link(source: Path, target: Path) -> None:
 PARTS: dict[str, Callable[[Path, list[int]], None]] = {
     "snakemake": snakemake,
     "clean": clean,
+    "baselines": baselines,
     "score": score,
     "statistics": statistics,
     "report": report,
