@@ -188,7 +188,7 @@ def test_from_two_to_three_shards(run: Path) -> None:
         "write_config": 1,
         "generate": 9,
         "annotate": 9,
-        "score": 5,
+        "score": 6,
         "report": 1,
     }
 
@@ -312,7 +312,7 @@ def test_a_run_with_other_precisions_builds_only_what_is_new(run: Path) -> None:
 def test_editing_an_environment_rebuilds_it_and_reruns_its_users(run: Path) -> None:
     other = 'scoring={"annotator": "radgraph", "radgraph": {"directory": "somewhere"}}'
     assert jobs(run, other)["build_env"] == 1
-    assert jobs(run, other)["annotate"] == 8
+    assert jobs(run, other)["annotate"] == 9
     (run / "envs" / "radgraph.txt").write_text("other==1\n")
     assert jobs(run) == {}  # the lexicon does not need it
 
