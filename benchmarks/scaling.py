@@ -1,6 +1,6 @@
 """How the workflow's cost grows: Snakemake's own with shards, that of the stages with reports.
 
-    python benchmarks/scaling.py snakemake clean score statistics report
+    python benchmarks/scaling.py snakemake clean baselines score statistics report
 
 Snakemake runs the real rules of config/smoke.yaml with jobs that do nothing but write their files,
 so that all that is measured is its own: to plan a run, to start and book its jobs, and to find that
@@ -24,6 +24,7 @@ from annotation import report as sentences
 from measuring import REPOSITORY, measured, script
 
 from radquant.files import read_json, write_json, write_table
+from radquant.settings.run import BASELINES
 
 sys.path.insert(0, str(REPOSITORY / "tests"))
 
@@ -114,7 +115,7 @@ def snakemake(folder: Path, sizes: list[int]) -> None:
         plan = measured([*real, "--dry-run"])
         idle = measured([sys.executable, str(Path(__file__).with_name("idle_jobs.py")), *words])
         nothing = measured(real)
-        jobs = 20 + 6 * shards  # three precisions, each shard of which is written and annotated
+        jobs = 22 + 6 * shards  # three precisions, each shard of which is written and annotated
         plan_cost, idle_cost, noop = costs(plan), costs(idle), costs(nothing)
         each = f"{1000 * idle['cpu_seconds'] / jobs:.0f} ms"
         row(f"{shards:,}", f"{jobs:,}", plan_cost[0], plan_cost[2], each, idle_cost[2], *noop)
@@ -164,6 +165,22 @@ def clean(folder: Path, sizes: list[int]) -> None:
             words += [f"--{name}", folder / f"{name}.{file}"]
         words += ["--funnel", folder / "cleaning.json"]
         row(f"{reports:,}", *costs(measured(script("clean.py", *words))))
+
+
+def baselines(folder: Path, sizes: list[int]) -> None:
+    row = table(["training reports", "evaluation reports", *COSTS])
+    for reports in sizes:
+        others = invented(reports // 10, seed=1)
+        others[["id", "group"]] = "e" + others[["id", "group"]]
+        write_table(folder / "train.csv", invented(reports))
+        write_table(folder / "eval.csv", others)
+        words: list[object] = ["--inputs", "findings", "--target", "impression", "--seed", 7]
+        for name in ("train", "eval"):
+            words += [f"--{name}", folder / f"{name}.csv"]
+        for name in ("copy", "constant", "nearest"):
+            words += [f"--{name}-output", folder / f"{name}.parquet"]
+        used = costs(measured(script("baselines.py", *words)))
+        row(f"{reports:,}", f"{len(others):,}", *used)
 
 
 def scored(folder: Path, reports: int) -> dict[str, Any]:
@@ -247,9 +264,9 @@ def finished(folder: Path, reports: int, resamples: int = 10_000) -> Path:
     write_table(results / "data/eval.csv", evaluation)
     link(texts / "reference.jsonl", results / "annotations/reference.jsonl")
     noise = np.random.default_rng(1).normal(0, 0.2, reports)
-    for name in ("original", *names, "copy-input", "constant"):
+    for name in ("original", *names, *BASELINES):
         source = "original" if name == "original" else "system"
-        file = "all" if name in ("copy-input", "constant") else "shard-1-of-1"
+        file = "all" if name in BASELINES else "shard-1-of-1"
         link(texts / f"{source}.jsonl", results / f"annotations/{name}/{file}.jsonl")
         link(texts / f"score-{source}.parquet", results / f"scores/{name}.parquet")
         outputs = pd.read_parquet(texts / f"{source}.parquet")
@@ -291,6 +308,7 @@ def link(source: Path, target: Path) -> None:
 PARTS: dict[str, Callable[[Path, list[int]], None]] = {
     "snakemake": snakemake,
     "clean": clean,
+    "baselines": baselines,
     "score": score,
     "statistics": statistics,
     "report": report,

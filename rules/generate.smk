@@ -241,6 +241,7 @@ rule baselines:
     output:
         copied="results/generations/copy-input/all.parquet",
         constant="results/generations/constant/all.parquet",
+        nearest="results/generations/nearest/all.parquet",
     log:
         "results/logs/baselines.log",
     resources:
@@ -250,4 +251,5 @@ rule baselines:
         options=lambda wildcards: settings_for(stages.BASELINES),
     shell:
         "{PYTHON} {input.code[0]:q} --train {input.train} --eval {input.eval} {params.options}"
-        " --copy-output {output.copied} --constant-output {output.constant} 2>&1 | tee {log} >&2"
+        " --copy-output {output.copied} --constant-output {output.constant}"
+        " --nearest-output {output.nearest} 2>&1 | tee {log} >&2"

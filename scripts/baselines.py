@@ -1,4 +1,4 @@
-"""Write the outputs of the two systems without a model: the copied input and the best constant."""
+"""Write the outputs of the systems without a model: copied input, best constant, nearest text."""
 
 import argparse
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from radquant.cli import run
 from radquant.corpus.evaluation import written_reports
 from radquant.files import read_table, write_table
-from radquant.scoring.baselines import constant, copy_input
+from radquant.scoring.baselines import constant, copy_input, nearest
 from radquant.settings import stages
 from radquant.settings.options import parse
 
@@ -17,16 +17,20 @@ def main() -> None:
     parser.add_argument("--eval", type=Path, required=True, help="evaluation reports (.csv)")
     parser.add_argument("--copy-output", type=Path, required=True, help="copied input (.parquet)")
     parser.add_argument("--constant-output", type=Path, required=True, help="constant (.parquet)")
+    parser.add_argument(
+        "--nearest-output", type=Path, required=True, help="nearest training texts (.parquet)"
+    )
     arguments, settings = parse(parser, stages.BASELINES)
     inputs, target = settings.task.inputs, settings.task.target
 
-    train = read_table(arguments.train, ["id", target])
+    train = read_table(arguments.train, ["id", *inputs, target])
     evaluation = written_reports(
         read_table(arguments.eval, ["id", *inputs]), settings.generation.reports, arguments.eval
     )
     write_table(arguments.copy_output, copy_input(evaluation, inputs))
-    constants = constant(evaluation, train, target, settings.run.seed)
-    write_table(arguments.constant_output, constants)
+    seed = settings.run.seed
+    write_table(arguments.constant_output, constant(evaluation, train, target, seed))
+    write_table(arguments.nearest_output, nearest(evaluation, train, inputs, target, seed))
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from radquant.scoring import records
 from radquant.scoring.changes import FLAGS, KINDS
 from radquant.scoring.scores import score
 from radquant.settings.recipe import Recipe, recipe_values
+from radquant.settings.run import BASELINES
 
 CONFIG = {
     "seed": 7,
@@ -182,13 +183,14 @@ def make_run(
             notes = folder / f"annotations/{name}/shard-{number}-of-2.jsonl"
             _annotate(annotator, notes, part["id"], part["output"])
         _write_likelihood(folder, name, ids)
-    for name, written in (("copy-input", findings), ("constant", [references[2]] * len(ids))):
+    handed_in = (findings, [references[2]] * len(ids), references[1:] + references[:1])
+    for name, written in zip(BASELINES, handed_in, strict=True):
         write_table(
             folder / f"generations/{name}/all.parquet",
             pd.DataFrame({"id": ids, "prompt_hash": "", "output": written, "finish_reason": ""}),
         )
         _annotate(annotator, folder / f"annotations/{name}/all.jsonl", ids, written)
-    for name in [*CONFIG["precisions"], "copy-input", "constant"]:
+    for name in [*CONFIG["precisions"], *BASELINES]:
         write_table(folder / f"scores/{name}.parquet", _scores(folder, name))
     (folder / "config.json").write_text(json.dumps(config))
     return folder

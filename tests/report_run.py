@@ -118,6 +118,7 @@ def make_results(
     base = base[: len(written)]
     write_scores(folder, "copy-input", written, base - 0.1)
     write_scores(folder, "constant", written, base + constant)
+    write_scores(folder, "nearest", written, base - 0.15)
     (folder / "config.json").write_text(json.dumps(config))  # in the order of the precisions
     return folder
 

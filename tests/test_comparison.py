@@ -18,6 +18,7 @@ from radquant.files import read_json, read_table, write_json, write_jsonl, write
 from radquant.reporting import causes, comparison, sides
 from radquant.reporting.collect import collect
 from radquant.reporting.provenance import code_version, provenance
+from radquant.settings.run import BASELINES
 
 ROOT = Path(__file__).parents[1]
 
@@ -25,7 +26,7 @@ ROOT = Path(__file__).parents[1]
 def finish(folder, config=CONFIG):
     """Make the run's provenance.json, as its report does."""
     ids = read_table(folder / "data/eval.csv")["id"]
-    for name in ("copy-input", "constant"):
+    for name in BASELINES:
         texts = pd.DataFrame({"id": ids, "output": "A nodule."})
         write_table(folder / f"generations/{name}/all.parquet", texts)
     write_json(folder / "provenance.json", provenance(collect(folder, config)))
@@ -57,11 +58,20 @@ def test_equal_runs_have_equal_provenance_and_nothing_moved(runs):
     assert not any(row.what for row in found.values())
 
 
+def test_a_run_of_a_version_with_fewer_baselines_is_compared_without_the_new_one(runs):
+    both = finish(runs[0]), finish(runs[1])
+    del both[0].record["results"]["scores/nearest.parquet"]
+    (runs[0] / "scores/nearest.parquet").unlink()
+    found = [row.system for row in comparison.moved(*both)]
+    assert found == [*both[1].systems[:-1]]
+    assert both[1].systems[-1] == "nearest"
+
+
 def test_provenance_names_every_file_by_its_hash_and_holds_no_text_and_no_time(runs):
     record = finish(runs[0]).record
     for name, digest in {**record["results"], **record["data"]}.items():
         assert hashlib.sha256((runs[0] / name).read_bytes()).hexdigest() == digest
-    assert len(record["results"]) == 5 * 4 + 2  # five precisions, two of them with two shards each
+    assert len(record["results"]) == 5 * 4 + 3  # five precisions, two of them with two shards each
     prompt = hashlib.sha256((ROOT / "prompts/impression.txt").read_bytes()).hexdigest()
     assert record["prompts"]["generation"] == prompt
     text = json.dumps(record)
@@ -192,6 +202,7 @@ ENGINE = {"outputs", "likelihood"}
         ("src/radquant/scoring/scores.py", {"scores"}, {"scores"}, {"scores"}),
         ("src/radquant/scoring/lexicon_terms.py", {"scores"}, {"scores"}, {"outputs", "scores"}),
         ("src/radquant/scoring/baselines.py", set(), set(), {"outputs"}),
+        ("src/radquant/generation/nearest_examples.py", ENGINE, ENGINE, {"outputs"}),
         ("scripts/clean.py", {*ENGINE, "scores"}, {*ENGINE, "scores"}, {*ENGINE, "scores"}),
     ],
 )

@@ -325,7 +325,7 @@ MISTAKES = [
     ("statistics/confidence", 0.5, "statistics.confidence is 0.5 and must be at least 0.9"),
     ("statistics/resamples", 100, "statistics.resamples is 100, of which no p is small enough"),
     ("generation/reports", 0, "generation.reports is 0 and must be at least 1"),
-    ("generation/reports", 41, "generation.reports is 41 and must not exceed evaluation.reports"),
+    ("generation/reports", 151, "generation.reports is 151 and must not exceed evaluation.reports"),
     ("evaluation/reports", 0, "evaluation.reports is 0 and must be at least 1"),
     ("generation/prompt", "prompts/impresion.txt", "did you mean prompts/impression.txt?"),
     ("calibration/prompt", "prompts/none.txt", "which does not exist"),
@@ -598,9 +598,9 @@ def test_the_default_run_is_planned(repository: Path) -> None:
         "likelihood": precisions,
         "baselines": 1,
         "annotate_reference": 1,
-        "annotate": precisions * shards + 2,
+        "annotate": precisions * shards + 3,
         "measure_speed": 1,
-        "score": precisions + 2,
+        "score": precisions + 3,
         "write_config": 1,
         "report": 1,
     }
@@ -665,7 +665,7 @@ def test_single_values_are_overridden_on_top_of_either(repository: Path) -> None
         assert dry_run(repository, *source, *override).jobs == {
             **before,
             "generate": 3 * before["likelihood"],
-            "annotate": 3 * before["likelihood"] + 2,
+            "annotate": 3 * before["likelihood"] + 3,
         }
 
 

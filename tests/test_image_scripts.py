@@ -324,8 +324,10 @@ def test_the_workflow_shows_images(tmp_path: Path) -> None:
     finish(run, "--cores", "1", "--configfile", "own.yaml")
     report = " ".join((run / "results" / "report.md").read_text().split())
     assert "wrote the findings from the images of 5 reports" in report
-    assert "copy-input is empty, for there is no text to repeat" in report
-    assert "for copying the input" not in report
+    assert "copy-input is empty, for there is no text to repeat, and so is nearest" in report
+    handed_in = pd.read_parquet(run / "results/generations/nearest/all.parquet")["output"]
+    assert set(handed_in) == {""}
+    assert "nearest training report's" not in report
     assert "Images were made what a model is shown by these steps: " in report
     assert "report.html has small copies of the images: names, dates and numbers that are" in report
     assert 'id="image-0">data:image/jpeg;base64,' in (run / "results" / "report.html").read_text()

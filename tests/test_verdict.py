@@ -31,6 +31,7 @@ from radquant.reporting.performance import performance as performance_of
 from radquant.reporting.summary import quality_of
 from radquant.reporting.verdict import verdict
 from radquant.reporting.verdict_section import verdict_section
+from radquant.settings.run import BASELINES
 
 NODULE = {
     "1": {
@@ -226,7 +227,7 @@ def qualities(draw):
         "most_reports": draw(st.none() | st.integers(1, reports)),
         "margin": margin,
         "at_floor": draw(st.integers(0, reports)),
-        "scores": {name: draw(share) for name in ("original", "copy-input", "constant")},
+        "scores": {name: draw(share) for name in ("original", *BASELINES)},
         "references": {
             "blind": draw(count),
             "stated": draw(count),
@@ -393,7 +394,7 @@ def test_a_table_of_another_language_is_unfit_in_the_first_line(tmp_path, senten
     results = fit_run(tmp_path)
     rewrite(results, ["reference", "original"], lambda n: f"{sentence} {n}.", {})
     rewrite(results, ["w4a16"], lambda n: f"{n}. {sentence}.", {})
-    score_all(results, ["original", "w4a16", "copy-input", "constant"], 0.0)
+    score_all(results, ["original", "w4a16", *BASELINES], 0.0)
     summary = summary_of(results)
     is_unfit(summary, "the annotator reads English alone")
     assert not {"no better than a baseline", "few findings"} & set(kinds(summary))
@@ -405,7 +406,7 @@ def test_a_table_of_another_language_is_unfit_in_the_first_line(tmp_path, senten
 
 def test_an_annotator_that_finds_nothing_is_unfit_in_the_first_line(tmp_path):
     results = fit_run(tmp_path, entities=None)
-    score_all(results, ["original", "w4a16", "copy-input", "constant"], 0.0)
+    score_all(results, ["original", "w4a16", *BASELINES], 0.0)
     summary = summary_of(results)
     is_unfit(summary, "in 60 of 60 references the annotator finds nothing")
     assert "scores at the floor" in kinds(summary)
@@ -430,10 +431,31 @@ def test_a_model_below_a_constant_text_is_of_no_use(tmp_path):
     row = summary["quality"]["differences"]["complete"]["w4a16"]
     assert row["interval"]["low"] > 0.02
     assert row["p_holm"] < 0.01
-    is_unfit(summary, "this model is of no use for this task here")
+    is_unfit(summary, "this model is no better than a baseline, scoring ")
     assert "No precision is called better or as good." in summary["verdict"][0]
     # Its perplexity is higher, too: the verdict says what that means.
     assert summary["verdict"][1].startswith("w4a16's higher F1 is no proof of better reports")
+
+
+def test_a_model_below_the_nearest_training_text_is_of_no_use(tmp_path):
+    results = fit_run(tmp_path)
+    score_all(results, ["nearest"], 0.95)
+    summary = summary_of(results)
+    is_unfit(summary, "this model is no better than a baseline, scoring ")
+    end = "where the nearest training report's text scores 0.950 F1 points."
+    assert end in summary["verdict"][0]
+
+
+def test_the_original_alone_is_told_beside_all_baselines(tmp_path):
+    config = PAIR | {"precisions": {"original": CONFIG["precisions"]["original"]}}
+    summary = summary_of(fit_run(tmp_path, config), config)
+    check_sentences(summary["verdict"], ["original"])
+    scores = {name: row["complete"] for name, row in summary["quality"]["systems"].items()}
+    assert summary["verdict"][2] == (
+        f"Repeating the input scores {scores['copy-input']:.3f} F1 points, one constant text "
+        f"{scores['constant']:.3f} F1 points, the nearest training report's text "
+        f"{scores['nearest']:.3f} F1 points."
+    )
 
 
 def test_two_findings_of_which_both_are_lost_are_told_so(tmp_path):
@@ -466,7 +488,7 @@ FACTS = {
     "most_reports": None,
     "margin": 0.01,
     "at_floor": 70,
-    "scores": {"original": 0.4, "copy-input": 0.1, "constant": 0.2},
+    "scores": {"original": 0.4, "copy-input": 0.1, "constant": 0.2, "nearest": 0.3},
     "references": {
         **{"blind": 0, "stated": 40, "english": True},
         **{"known_words": 0.99, "foreign": 0, "judged": 100},
@@ -500,6 +522,7 @@ FACTS = {
         (("systems", "original", "stated"), 4, "few findings written"),
         (("scores", "constant"), 0.4, "no better than a baseline"),
         (("scores", "copy-input"), 0.5, "no better than a baseline"),
+        (("scores", "nearest"), 0.4, "no better than a baseline"),
         (("scores", "original"), 0.0, "scores at the floor"),
         (("margin",), 0.4, "scores at the floor"),
         (("at_floor",), 91, "scores at the floor"),
@@ -539,6 +562,45 @@ def test_a_precision_can_be_unfit_in_a_fit_run(changed, kind):
     found = fitness(facts)
     assert found["fit"]
     assert [reason["kind"] for reason in found["precisions"]["w4a16"]] == [kind]
+
+
+@pytest.mark.parametrize(
+    ("scores", "few", "said"),
+    [
+        ({"constant": 0.4}, "a baseline", "one constant text scores 0.400"),
+        ({"nearest": 0.45}, "a baseline", "the nearest training report's text scores 0.450"),
+        ({"copy-input": 0.5, "constant": 0.4}, "two baselines", "repeating the input scores 0.500"),
+        (
+            {"copy-input": 0.5, "nearest": 0.45},
+            "two baselines",
+            "the nearest training report's text scores 0.450",
+        ),
+        (
+            {"copy-input": 0.5, "constant": 0.6, "nearest": 0.45},
+            "any baseline",
+            "the nearest training report's text scores 0.450",
+        ),
+    ],
+)
+def test_what_is_said_of_a_model_below_one_two_or_all_baselines(scores, few, said):
+    facts = copy.deepcopy(FACTS)
+    facts["scores"] |= scores
+    [reason] = fitness(facts)["reasons"]
+    assert reason["sentence"] == (
+        f"this model is no better than {few}, scoring 0.400 F1 points where {said} F1 points."
+    )
+    assert reason["numbers"] == {"original": 0.4, "baselines": scores}
+    check_sentences([f"Unfit to answer: {reason['sentence']}"], [])
+
+
+def test_baselines_without_a_text_count_for_nothing(tmp_path):
+    """Of a model that is given images alone, none of the empty texts is held against it."""
+    config = PAIR | {"task": {"inputs": [], "target": "impression", "image_column": "image"}}
+    results = fit_run(tmp_path, config)
+    score_all(results, ["copy-input", "nearest"], 0.9)
+    assert summary_of(results, config)["quality"]["fitness"]["fit"]
+    score_all(results, ["constant"], 0.95)
+    is_unfit(summary_of(results, config), "this model is no better than any baseline")
 
 
 def test_a_precision_that_writes_what_the_original_does_is_no_unfit_one():

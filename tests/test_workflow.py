@@ -26,7 +26,7 @@ from radquant.files import write_json
 from radquant.reporting.method_sections import REPRODUCE
 from radquant.settings.configuration import resolve
 
-OUTPUTS = {"generate": 6, "annotate": 6, "score": 5}  # 3 precisions of 2 shards, 2 baselines
+OUTPUTS = {"generate": 6, "annotate": 6, "score": 6}  # 3 precisions of 2 shards, 3 baselines
 NEVER = ["fetch_model", "fetch_corpus", "clean"]
 
 
@@ -179,7 +179,7 @@ def test_writing_fewer_reports_scores_all_references_by_themselves(run: Path) ->
         **{"write_config": 1, "baselines": 1, "report": 1, "score": OUTPUTS["score"]},
         "generate_only": OUTPUTS["generate"],
         "likelihood_only": 3,
-        "annotate": OUTPUTS["annotate"] + 2,
+        "annotate": OUTPUTS["annotate"] + 3,
     }
 
 
@@ -190,7 +190,7 @@ def test_from_two_to_three_shards(run: Path) -> None:
         "generate": 9,
         "likelihood": 3,
         "annotate": 9,
-        "score": 5,
+        "score": 6,
         "report": 1,
     }
 
@@ -315,7 +315,7 @@ def test_a_run_with_other_precisions_builds_only_what_is_new(run: Path) -> None:
 def test_editing_an_environment_rebuilds_it_and_reruns_its_users(run: Path) -> None:
     other = 'scoring={"annotator": "radgraph", "radgraph": {"directory": "somewhere"}}'
     assert jobs(run, other)["build_env"] == 1
-    assert jobs(run, other)["annotate"] == 8
+    assert jobs(run, other)["annotate"] == 9
     (run / "envs" / "radgraph.txt").write_text("other==1\n")
     assert jobs(run) == {}  # the lexicon does not need it
 

@@ -1,4 +1,5 @@
-"""Few-shot examples of each report's own: the training reports whose inputs are most like its own.
+"""The training reports whose inputs are most like a report's own: as its few-shot examples, and as
+the baseline that hands in what the nearest one says.
 
 Likeness is the cosine of two texts' TF-IDF vectors (Salton and Buckley 1988). A word counts as
 often as a text has it, times the logarithm of how rare it is among the training reports. These
@@ -38,17 +39,14 @@ def nearest_examples(
     if count == 0:
         return [[] for _ in reports]
     said = (*columns, target)
-    rows = [r for r in seeded_order(train, seed, "examples") if can_be_example(r, said, max_words)]
-    texts = [[words_of(row[name]) for name in said] for row in rows]
-    likeness = Likeness([" ".join(text[:-1]) for text in texts])
+    rows = [r for r in in_order(train, seed) if can_be_example(r, said, max_words)]
     found = []
-    for report in reports:
+    for report, nearest in zip(reports, nearest_rows(rows, reports, columns), strict=True):
         chosen: dict[tuple[str, ...], Row] = {}
-        for place in likeness.order(" ".join(words_of(report[name]) for name in columns)):
+        for row in nearest:
             if len(chosen) == count:
                 break
-            if not of_one_patient(rows[place], report):
-                chosen.setdefault(tuple(texts[place]), rows[place])
+            chosen.setdefault(tuple(words_of(row[name]) for name in said), row)
         if len(chosen) < count:
             raise UserError(
                 f"{count} few-shot examples were asked for but only {len(chosen)} training reports "
@@ -57,6 +55,31 @@ def nearest_examples(
             )
         found.append(list(chosen.values())[::-1])
     return found
+
+
+def in_order(train: Sequence[Row], seed: int) -> list[Row]:
+    """Return the training rows as the seed orders those that are equally like a report."""
+    return seeded_order(train, seed, "examples")
+
+
+def nearest_rows(
+    rows: Sequence[Row], reports: Sequence[Row], columns: Sequence[str]
+) -> Iterator[Iterator[Row]]:
+    """For each of `reports`, those of `rows` that are not of its patient, the most like it first.
+
+    Compared are the words of `columns`. Equals stay in the order of `rows`.
+    """
+
+    def said(row: Row) -> str:
+        return " ".join(words_of(row[name]) for name in columns)
+
+    def others(report: Row) -> Iterator[Row]:
+        for place in likeness.order(said(report)):
+            if not of_one_patient(rows[place], report):
+                yield rows[place]
+
+    likeness = Likeness([said(row) for row in rows])
+    return map(others, reports)
 
 
 def of_one_patient(row: Row, other: Row) -> bool:

@@ -33,8 +33,9 @@ def measure_answers(summary: Summary) -> dict[str, Answer]:
             "reference. Model and annotator ran locally, from files with recorded hashes."
         ),
         "comparators": Answer(
-            "Every precision is compared with the original model on the same reports. Two "
-            "baselines need no model: the input copied, and one constant text.",
+            "Every precision is compared with the original model on the same reports. Three "
+            "baselines need no model: the input copied, one constant text, and the text of the "
+            "training report whose input is nearest.",
             "compare with published models or with people",
         ),
         "readers": _readers(summary),

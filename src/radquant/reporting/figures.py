@@ -275,7 +275,7 @@ def _scatter(axis: Axes, positions: Mapping[str, float], quality: Mapping[str, A
         ends = row[f"{primary}_interval"]
         axis.plot([x, x], [ends["low"], ends["high"]], color=colour, alpha=0.5, linewidth=2)
         axis.plot(x, row[primary], marker, color=colour, markersize=8, label=name)
-    for name, style in zip(BASELINES, ("--", ":"), strict=True):
+    for name, style in zip(BASELINES, ("--", ":", "-."), strict=True):
         height = quality["systems"][name][primary]
         axis.axhline(height, color=GREY, linestyle=style, linewidth=1.5, label=name)
     axis.set_xlim(0, 1.1 * max(positions.values()) or 1)

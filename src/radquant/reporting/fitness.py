@@ -13,7 +13,7 @@ from radquant.reporting.clinical_changes import MENTIONED
 from radquant.reporting.finished_run import REFERENCES, Run
 from radquant.reporting.formatting import counted, points
 from radquant.scoring.language import ENGLISH, Language, language_of
-from radquant.settings.run import BASELINES, ORIGINAL
+from radquant.settings.run import BASELINES, NEAREST, ORIGINAL, baselines_with_text
 
 # Reports, and patients where they are known.
 FEWEST_REPORTS, FEWEST_PATIENTS = 30, 10
@@ -32,6 +32,14 @@ LOST, FEWEST_LOST = 0.50, 2
 UNREAD = ("language", "nothing seen in the references", "nothing seen in the outputs")
 BROKEN = "broken checkpoint"
 FAULTS = ("empty", "prompt echo", "repetition")
+# What each baseline hands in.
+HANDED_IN = dict(
+    zip(
+        BASELINES,
+        ("repeating the input", "one constant text", "the nearest training report's text"),
+        strict=True,
+    )
+)
 # Outputs that differ from the original's, of all; scores that differ, of these.
 OTHER_OUTPUTS, OTHER_SCORES = 0.05, 0.10
 
@@ -161,17 +169,17 @@ def _of_baselines(facts: Facts) -> Iterator[Reason]:
     """The original's score being no better than what needs no model."""
     scores = facts["scores"]
     original = scores[ORIGINAL]
-    copied, constant = (scores[name] for name in BASELINES)
-    best, what = (
-        (copied, "repeating the input") if copied > constant else (constant, "one constant text")
-    )
-    if best >= original:
+    known = [name for name in BASELINES if name in scores]
+    above = {name: scores[name] for name in known if scores[name] >= original}
+    if above:
+        told = NEAREST if NEAREST in above else max(above, key=lambda name: above[name])
+        few = "a baseline" if len(above) == 1 else "two baselines"
         yield _reason(
             "no better than a baseline",
-            f"this model is of no use for this task here, scoring {points(original)} where {what} "
-            f"scores {points(best)}.",
+            f"this model is no better than {'any baseline' if len(above) == len(known) else few}, "
+            f"scoring {points(original)} where {HANDED_IN[told]} scores {points(scores[told])}.",
             original=original,
-            baseline=best,
+            baselines=above,
         )
 
 
@@ -283,7 +291,10 @@ def facts_of(run: Run, quality: Mapping[str, Any]) -> dict[str, Any]:
         "most_reports": quality["patients"] and quality["patients"]["most_reports"],
         "margin": quality["margin"],
         "at_floor": int((run.scores[ORIGINAL][primary] <= 0).sum()),
-        "scores": {name: quality["systems"][name][primary] for name in (ORIGINAL, *BASELINES)},
+        "scores": {
+            name: quality["systems"][name][primary]
+            for name in (ORIGINAL, *baselines_with_text(run.config["task"]["inputs"]))
+        },
         "references": {
             "blind": _blind(run, "reference"),
             "stated": _stating(run, ORIGINAL, REFERENCES),

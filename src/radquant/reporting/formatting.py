@@ -53,6 +53,11 @@ def counted(count: int, what: str) -> str:
     return f"one {what}" if count == 1 else f"{count:,} {what}s"
 
 
+def listed(names: Sequence[str]) -> str:
+    """Write names in a row: 'a, b and c'."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
 def probability(value: float | None) -> str:
     if value is None:
         return DASH

@@ -7,6 +7,7 @@ from radquant.reporting.finished_run import annotator_of
 from radquant.reporting.formatting import (
     bullets,
     escape,
+    listed,
     number,
     perplexity,
     prose,
@@ -16,7 +17,7 @@ from radquant.reporting.formatting import (
 from radquant.reporting.rulers_section import rulers_section
 from radquant.scoring.metrics.columns import PRIMARY, metrics, of_table, primary
 from radquant.scoring.metrics.kind import Column, Metric
-from radquant.settings.run import BASELINES, ORIGINAL
+from radquant.settings.run import ORIGINAL, baselines_with_text
 
 Summary = Mapping[str, Any]
 
@@ -32,31 +33,43 @@ def quality_section(summary: Summary) -> str:
     header = ["system", *(column.heading for column in columns), "perplexity"]
     original = quality["systems"][ORIGINAL]
     inputs = summary["config"]["task"]["inputs"]
-    copied = "repeats the input" if inputs else "is empty, for there is no text to repeat"
     first, *others = (_note(metric, quality) for metric in sorted(shown, key=_not_primary))
     ppl = f"Perplexity is that of the references{of_all(quality)}: less is better."
     notes = [
         first,
         " ".join([*filter(None, others), ppl]),
-        f"{BASELINES[0]} {copied}; {BASELINES[1]} gives every report the one training "
-        "text that scores best there. A model is of use only above both.",
+        _baselines(inputs),
     ]
     caveat = annotator_of(summary["config"]).CAVEAT
     if caveat:
         notes.append(f"{caveat} {_agreement(quality)}")
-    above = [name for name in BASELINES if quality["systems"][name][PRIMARY] >= original[PRIMARY]]
+    scores = {name: quality["systems"][name][PRIMARY] for name in baselines_with_text(inputs)}
+    above = [name for name, value in scores.items() if value >= original[PRIMARY]]
     if above:
-        listed = " and ".join(
-            f"{name} ({number(quality['systems'][name][PRIMARY])})" for name in above
-        )
+        names = listed([f"{name} ({number(scores[name])})" for name in above])
         notes.append(
-            f"**{listed} {'scores' if len(above) == 1 else 'score'} at least as high without any "
+            f"**{names} {'scores' if len(above) == 1 else 'score'} at least as high without any "
             "model as the original model does "
             f"({number(original[PRIMARY])}): where even the original is of little use, a small "
             "difference between precisions says little about a model that is.**"
         )
     parts = [f"## Quality: {quality['measure']}", table(header, rows), bullets(*notes)]
     return "\n\n".join([*parts, *_sections(quality), rulers_section(quality)])
+
+
+def _baselines(inputs: Sequence[str]) -> str:
+    """What the systems without a model are."""
+    constant = "constant gives every report the one training text that scores best there"
+    if not inputs:
+        return (
+            "copy-input is empty, for there is no text to repeat, and so is nearest, for there is "
+            f"none to compare; {constant}. A model is of use only above it."
+        )
+    return (
+        f"copy-input repeats the input; {constant}; nearest gives each report the text of the "
+        "training report whose input has the words most like its own. A model is of use only above "
+        "all three."
+    )
 
 
 def _rows(quality: Summary, columns: Sequence[Column]) -> list[list[str]]:

@@ -10,6 +10,7 @@ from radquant.reporting.formatting import (
     coverage,
     escape,
     interval,
+    listed,
     number,
     prose,
     table,
@@ -81,12 +82,12 @@ def _dependence(quality: Summary) -> Iterator[str]:
         for is_one in (True, False)
     )
     yield (
-        f"{_capital(_listed(same))} come from the same annotations ({escape(quality['annotator'])})"
+        f"{_capital(listed(same))} come from the same annotations ({escape(quality['annotator'])})"
         ". What it misreads counts in all of them: that they agree is no second proof."
     )
     if others:
         verb = "read" if len(others) > 1 else "reads"
-        yield f"{_listed(others)} {verb} no annotation: independent of it, and blind to meaning."
+        yield f"{listed(others)} {verb} no annotation: independent of it, and blind to meaning."
 
 
 def _remarks(quality: Summary) -> Iterator[str]:
@@ -97,10 +98,6 @@ def _remarks(quality: Summary) -> Iterator[str]:
             yield about.remark.format(annotator=escape(quality["annotator"]))
     for name, identity in quality["measures"].items():
         yield f"{kind(name).ABOUT.columns[0].label} was made with {escape(identity)}."
-
-
-def _listed(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _capital(text: str) -> str:

@@ -29,7 +29,8 @@ class Side:
     @property
     def systems(self) -> list[str]:
         names = [name for name in self.config["precisions"] if name != ORIGINAL]
-        return [ORIGINAL, *names, *BASELINES]
+        made = self.record["results"]  # an earlier version had fewer baselines
+        return [ORIGINAL, *names, *(x for x in BASELINES if f"scores/{x}.parquet" in made)]
 
     def checkpoint(self, system: str) -> str | None:
         precision = self.config["precisions"].get(system)

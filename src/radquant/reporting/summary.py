@@ -41,7 +41,7 @@ def summarize(run: Run) -> dict[str, Any]:
     return {
         "quality": quality,
         "performance": performance,
-        "verdict": verdict(quality, performance, bool(run.config["task"]["inputs"])),
+        "verdict": verdict(quality, performance),
         "quantization": {name: _recipe(record) for name, record in run.quantization.items()},
         "cleaning": _without_names(run.cleaning),
         "calibration": run.calibration,

@@ -8,7 +8,7 @@ loss is read off the interval that the report shows, so that it cannot contradic
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from radquant.reporting.fitness import BROKEN, unread
+from radquant.reporting.fitness import BROKEN, HANDED_IN, unread
 from radquant.reporting.formatting import UNIT, points, size
 from radquant.reporting.judgement import (
     BETTER,
@@ -18,20 +18,17 @@ from radquant.reporting.judgement import (
     alone_within,
 )
 from radquant.reporting.saving import saving
-from radquant.settings.run import ORIGINAL
+from radquant.settings.run import BASELINES, ORIGINAL
 
 Quality = Mapping[str, Any]
 OF_RADIOLOGISTS = "the radiologists' texts"
 NOT_CALLED = "No precision is called better or as good."
 
 
-def verdict(quality: Quality, performance: Mapping[str, Any], text_input: bool = True) -> list[str]:
-    """Return the first line and the sentences under it.
-
-    text_input: whether the model is given text, and not an image alone.
-    """
+def verdict(quality: Quality, performance: Mapping[str, Any]) -> list[str]:
+    """Return the first line and the sentences under it."""
     if len(quality["precisions"]) == 1:
-        return _original_alone(quality, performance, text_input)
+        return _original_alone(quality, performance)
     found = [
         _first_line(quality),
         _broken(quality) or _cost(quality),
@@ -293,21 +290,25 @@ def _out_of(hits: int, total: int) -> str:
     return f"{hits:,} of the {total:,} reports"
 
 
-def _original_alone(
-    quality: Quality, performance: Mapping[str, Any], text_input: bool
-) -> list[str]:
+def _original_alone(quality: Quality, performance: Mapping[str, Any]) -> list[str]:
     primary = quality["settings"]["primary"]
-    systems, base = quality["systems"], performance["systems"][ORIGINAL]
-    row = systems[ORIGINAL]
+    row, base = quality["systems"][ORIGINAL], performance["systems"][ORIGINAL]
     ends = row[f"{primary}_interval"]
     reasons = quality["fitness"]["reasons"]
-    copied = f"repeating the input {points(systems['copy-input'][primary])}, " if text_input else ""
     return [
         _unfit(reasons, "Only the original model was run.")
         if reasons
         else "Only the original model was run, so nothing is said about quantizing it.",
-        f"The original scores {points(row[primary])} ({_between(ends['low'], ends['high'])}), "
-        f"{copied}one constant text {points(systems['constant'][primary])}.",
+        f"The original scores {points(row[primary])} ({_between(ends['low'], ends['high'])}).",
+        _of_baselines(quality["fitness"]["facts"]["scores"]),
         f"It takes {size(base['disk_bytes'])} on disk, {size(base['weight_bytes'])} for its "
         f"weights in memory and {size(base['peak_process_bytes'])} for the whole process.",
     ]
+
+
+def _of_baselines(scores: Mapping[str, float]) -> str:
+    """What is scored without a model."""
+    first, *others = (name for name in BASELINES if name in scores)
+    told = f"{HANDED_IN[first]} scores {points(scores[first])}"
+    told += "".join(f", {HANDED_IN[name]} {points(scores[name])}" for name in others)
+    return f"{told[0].upper()}{told[1:]}."

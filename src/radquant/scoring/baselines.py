@@ -1,12 +1,15 @@
-"""Two systems without a model, which every table holds: a model that loses to them says nothing."""
+"""Systems without a model, which every table holds: a model that loses to them says nothing."""
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import cast
 
 import pandas as pd
 
 from radquant.corpus.splitting import unit_hash
 from radquant.errors import UserError
+from radquant.generation.nearest_examples import in_order, nearest_rows
+from radquant.instructions import Row
 from radquant.scoring import lexicon, rewards
 
 CANDIDATES = 20
@@ -27,6 +30,29 @@ def constant(evaluation: pd.DataFrame, train: pd.DataFrame, target: str, seed: i
     """Return (id, output) where every output is the best constant of the training split."""
     text = best_constant(train["id"].tolist(), train[target].tolist(), seed)
     return pd.DataFrame({"id": evaluation["id"].tolist(), "output": text}, dtype="str")
+
+
+def nearest(
+    evaluation: pd.DataFrame, train: pd.DataFrame, inputs: Sequence[str], target: str, seed: int
+) -> pd.DataFrame:
+    """Return (id, output) where the output is what the training report most like it says.
+
+    That is the target of the one whose inputs' words are most like the report's own, as few-shot
+    examples are chosen, and never of its patient. Empty where the input is an image alone.
+    """
+    outputs = [""] * len(evaluation)
+    if inputs:
+        reports, known = (cast("list[Row]", x.to_dict("records")) for x in (evaluation, train))
+        rows = [row for row in in_order(known, seed) if row[target].strip()]
+        found = [next(each, None) for each in nearest_rows(rows, reports, inputs)]
+        alone = [report["id"] for report, row in zip(reports, found, strict=True) if row is None]
+        if alone:
+            raise UserError(
+                f"no training report of another patient than report {alone[0]}'s has text in "
+                f"column {target!r}; give more training reports"
+            )
+        outputs = [row[target] for row in found if row is not None]
+    return pd.DataFrame({"id": evaluation["id"].tolist(), "output": outputs}, dtype="str")
 
 
 def best_constant(ids: Sequence[str], targets: Sequence[str], seed: int) -> str:

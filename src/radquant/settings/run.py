@@ -1,5 +1,6 @@
 """One run: a model, a corpus and a list of precisions."""
 
+from collections.abc import Sequence
 from typing import Any, Self
 
 from pydantic import Field, model_validator
@@ -27,9 +28,16 @@ from radquant.settings.task import Task
 
 ORIGINAL = "original"
 # Names that the results directory uses beside those of the precisions.
-BASELINES = ("copy-input", "constant")
+NEAREST = "nearest"
+BASELINES = ("copy-input", "constant", NEAREST)
+OF_INPUTS = ("copy-input", NEAREST)  # empty where the model is given images alone
 MOST_JOBS = 50_000
 RESERVED_PRECISIONS = ("reference", "reference.jsonl", "reference.log", "cache", *BASELINES)
+
+
+def baselines_with_text(inputs: Sequence[str]) -> list[str]:
+    """Return the baselines that hand in a text at all, for a task with these text inputs."""
+    return [name for name in BASELINES if inputs or name not in OF_INPUTS]
 
 
 def needs_texts(checkpoint: Any) -> bool:
