@@ -155,20 +155,18 @@ def _sensitivities(
     settings = run.config["statistics"]
     patients = run.patients and list(compress(run.patients, has))
     found = {name: values[has] for name, values in mentioned.items()}
-    result: dict[str, Any] = {}
-    for name, values in found.items():
-        result[name] = proportion(values, settings["confidence"], patients)
-        if name != ORIGINAL:
-            differences = values.astype(float) - found[ORIGINAL].astype(float)
-            interval = statistics.bootstrap_interval(
-                *(differences, settings["resamples"], settings["confidence"], run.config["seed"]),
-                patients=patients,
-                bounds=(-1, 1),
-            )
-            result[name]["difference"] = {
-                "mean": float(differences.mean()),
-                "interval": vars(interval),
-            }
+    result = {
+        name: proportion(values, settings["confidence"], patients) for name, values in found.items()
+    }
+    original = found[ORIGINAL].astype(float)
+    differences = [found[name].astype(float) - original for name in run.quantized]
+    intervals = statistics.bootstrap_intervals(
+        *(differences, settings["resamples"], settings["confidence"], run.config["seed"]),
+        patients=patients,
+        bounds=(-1, 1),
+    )
+    for name, each, interval in zip(run.quantized, differences, intervals, strict=True):
+        result[name]["difference"] = {"mean": float(each.mean()), "interval": vars(interval)}
     return result
 
 
