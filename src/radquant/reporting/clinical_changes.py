@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from radquant import statistics
-from radquant.reporting.finished_run import REFERENCES, Run
+from radquant.reporting.finished_run import REFERENCES, Run, values
 from radquant.scoring.changes import FLAGS, KINDS, Change, harm
 from radquant.scoring.finding_terms import CANONICAL
 from radquant.scoring.findings import PRESENT, UNCERTAIN
@@ -65,7 +65,7 @@ def _stated(run: Run, column: str) -> np.ndarray:
 
 
 def _changed(run: Run, precision: str) -> Iterator[bool]:
-    written, originals = (run.generations[name]["output"] for name in (precision, ORIGINAL))
+    written, originals = (values(run.generations[name]["output"]) for name in (precision, ORIGINAL))
     return (one != other for one, other in zip(written, originals, strict=True))
 
 
@@ -101,7 +101,7 @@ def outputs(run: Run, precision: str) -> dict[str, Any]:
         "unsupported": _share(run, map(bool, run.clinical(precision, "unsupported"))),
         "truncated_prompts": int((table["truncated_tokens"] > 0).sum()),
         "mean_tokens": float(table["output_tokens"].mean()),
-        "mean_words": sum(len(text.split()) for text in table["output"]) / len(table),
+        "mean_words": sum(len(text.split()) for text in values(table["output"])) / len(table),
     }
 
 
@@ -224,12 +224,12 @@ def examples(run: Run, level: str) -> list[dict[str, Any]]:
 def _ranked(run: Run, precision: str, level: str) -> list[dict[str, Any]]:
     table, original = run.scores[precision], run.scores[ORIGINAL]
     columns = (
-        table["id"],
+        values(table["id"]),
         run.clinical(precision, "changes"),
         run.clinical(precision, "flags"),
         run.clinical(ORIGINAL, "flags"),
     )
-    scores = (table[level], original[level])
+    scores = (table[level].tolist(), original[level].tolist())
     rows = (
         {
             "precision": precision,
