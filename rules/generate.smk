@@ -42,13 +42,11 @@ TOGETHER = [
 ALONE = [precision for precision in PRECISIONS if precision not in TOGETHER]
 
 
-def prompting_options(wildcards, parts, engine, **own):
+def prompting_options(name, parts, engine, **own):
     """Return the options of a stage that lets a precision's model read prompts."""
-    precision = SETTINGS.precisions[wildcards.precision]
+    precision = SETTINGS.precisions[name]
     compute = SETTINGS.compute.model_copy(update={"engine": engine})
-    model = options(
-        precision=wildcards.precision, model=model_directory(precision.checkpoint)
-    )
+    model = options(precision=name, model=model_directory(precision.checkpoint))
     python = options(engine_python=environment_of(engine))
     stated = settings_for(parts, precision=precision, compute=compute, **own)
     images = features_option(precision.checkpoint)
@@ -60,10 +58,15 @@ def features_for(wildcards):
     return feature_files(checkpoint_of(wildcards))
 
 
+@functools.cache
+def writing_options(precision):
+    """Return the options of `generate` that all shards have, of which there may be thousands."""
+    return prompting_options(precision, stages.GENERATE, engine_of(precision))
+
+
 def generate_options(wildcards):
     own = options(shard=wildcards.scatteritem.partition("-of-")[0])
-    engine = engine_of(wildcards.precision)
-    return f"{prompting_options(wildcards, stages.GENERATE, engine)} {own}"
+    return f"{writing_options(wildcards.precision)} {own}"
 
 
 # Where an engine does not say how likely it finds a text, another scores its references.
@@ -78,8 +81,8 @@ def scoring_of(precision):
 
 
 def likelihood_options(wildcards):
-    engine = scoring_of(wildcards.precision)
-    return prompting_options(wildcards, stages.LIKELIHOOD, engine)
+    precision = wildcards.precision
+    return prompting_options(precision, stages.LIKELIHOOD, scoring_of(precision))
 
 
 rule check_prompts:

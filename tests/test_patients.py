@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from scipy import stats
 from statistics_simulation import PATIENTS, by_report, coverage, false_alarms, reported
 
-from radquant import statistics
+from radquant import intervals, significance, statistics
 from radquant.errors import UserError
-from radquant.patient_units import standard_error, units
+from radquant.patient_units import patient_codes, standard_error, units
 
 THREE = np.repeat(np.arange(20), 3).astype(str)
 
@@ -164,3 +164,45 @@ def test_interaction_keeps_its_level_and_sees_what_is_there() -> None:
     assert np.mean(p <= 0.05) < 0.085
     shifted = rng.normal(0, 0.1, 60) + np.where(scale == 3, 0.2, 0)
     assert statistics.interaction_p(shifted, groups, 999, 1, THREE) < 0.05
+
+
+def some_differences(systems: int = 3) -> tuple[list[np.ndarray], list[str]]:
+    rng = np.random.default_rng(4)
+    patients = [f"p{number}" for number in rng.integers(0, 25, 60)]
+    patients[3] = patients[40] = ""  # who is not known
+    return [rng.normal(0.02, 0.1, 60).clip(-1, 1) for _ in range(systems)], patients
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_several_systems_together_get_what_each_gets_alone(known: bool) -> None:
+    differences, labels = some_differences()
+    differences.append(np.where(np.arange(60) == 5, 0.4, 0.0))  # of which too few differ
+    patients, chances = labels if known else None, (300, 0.95, 3)
+    alone = [
+        statistics.compare(each, *chances, patients, bounds=(-1, 1), most=900)
+        for each in differences
+    ]
+    assert alone == statistics.compare_all(
+        differences, *chances, patients, bounds=(-1, 1), most=900
+    )
+    ends = [statistics.bootstrap_interval(each, *chances, patients) for each in differences]
+    assert ends == statistics.bootstrap_intervals(differences, *chances, patients)
+    gains = [each + 0.05 for each in differences]
+    tests = [statistics.noninferiority_p(each, -0.95, 300, 3, patients) for each in gains]
+    assert tests == statistics.noninferiority_ps(gains, -0.95, 300, 3, patients)
+    tokens = np.arange(1, 61)
+    pooled = [statistics.compare_pooled(each, tokens, *chances, patients) for each in differences]
+    assert pooled == statistics.compare_all(differences, *chances, patients, weights=tokens)
+
+
+def test_no_number_depends_on_how_much_is_held_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    differences, patients = some_differences(1)
+    before = statistics.compare(differences[0], 500, 0.95, 3, patients)
+    for module in (intervals, significance):
+        monkeypatch.setattr(module, "CHUNK", 70)
+    assert statistics.compare(differences[0], 500, 0.95, 3, patients) == before
+
+
+def test_patients_are_numbered_as_they_come_and_unknown_ones_are_their_own() -> None:
+    labels = ["b", "", "a", "b", None, "", "a"]
+    assert patient_codes(labels, 7).tolist() == [0, 1, 2, 0, 3, 4, 2]

@@ -1,7 +1,9 @@
 """Confidence intervals: of a mean by patient, of its spread, and of a share."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from itertools import compress
 
 import numpy as np
 from scipy import special, stats
@@ -10,8 +12,8 @@ from radquant.bounded_means import guarded_ends
 from radquant.errors import UserError
 from radquant.patient_units import Units, constant, standard_error, units, usual_and_different
 
-# Resampled patients held in memory at a time, as patients × resamples.
-CHUNK = 4_000_000
+# Resampled patients held in memory at a time, as patients × resamples: what a core's cache holds.
+CHUNK = 100_000
 MOST = 100_000  # resamples, where the ends still move in the third decimal
 DECIMAL = 0.0005  # half a unit of the third decimal
 # Where a sample says too little about large losses: fewer patients differ from the others, or what
@@ -67,7 +69,39 @@ def bootstrap_interval(
 
     Raises UserError for fewer than two reports, and for one patient where no bounds are given.
     """
-    return interval_of(units(values, patients), resamples, confidence, seed, bounds, most)
+    return bootstrap_intervals(
+        [values], resamples, confidence, seed, patients, bounds=bounds, most=most
+    )[0]
+
+
+def bootstrap_intervals(
+    values: Sequence[Sequence[float] | np.ndarray],
+    resamples: int,
+    confidence: float,
+    seed: int,
+    patients: Sequence[str] | None = None,
+    *,
+    bounds: tuple[float, float] | None = None,
+    most: int | None = None,
+) -> list[Interval]:
+    """Return the `bootstrap_interval` of each of several `values` of the same reports."""
+    many = drawn_together([units(each, patients) for each in values], resamples, seed)
+    return [interval_of(of, resamples, confidence, seed, bounds, most) for of in many]
+
+
+def drawn_together(many: Sequence[Units], resamples: int, seed: int) -> list[Units]:
+    """Return `many`, of the same patients, with their resampled means where these are needed.
+
+    Each has what it would draw by itself. To draw patients takes longer than to add them up.
+    """
+    needed = [of.count > 1 and not constant(of.residuals) and not few_differ(of) for of in many]
+    if not any(needed):
+        return list(many)
+    drawn = iter(_drawn(list(compress(many, needed)), resamples, seed))
+    return [
+        replace(of, drawn=next(drawn)) if need else of
+        for of, need in zip(many, needed, strict=True)
+    ]
 
 
 def interval_of(
@@ -137,27 +171,36 @@ def resampled(
     of: Units, resamples: int, confidence: float, seed: int, most: int | None
 ) -> tuple[np.ndarray, np.ndarray, str]:
     """Return the resampled means, which of their quantiles are the ends, and the method's name."""
-    rng = np.random.default_rng(seed)
     tail = (1 - _expanded(confidence, of)) / 2
-    means = _resampled_means(of, resamples, rng)
+    means, rng = of.drawn or _drawn([of], resamples, seed)[0]
     tails, method = _tails(of, means, tail)
     if most is not None and most > resamples and _moves(means, tails):
-        means = np.append(means, _resampled_means(of, most - resamples, rng))
+        more = _resampled_means([of], most - resamples, deepcopy(rng))
+        means = np.append(means, more)
         tails, method = _tails(of, means, tail)
     return means, tails, method
 
 
-def _resampled_means(of: Units, resamples: int, rng: np.random.Generator) -> np.ndarray:
-    """Return the means of as many draws of as many patients, with replacement."""
-    count, rows = of.count, max(1, CHUNK // of.count)
-    parts = []
+def _drawn(
+    many: Sequence[Units], resamples: int, seed: int
+) -> list[tuple[np.ndarray, np.random.Generator]]:
+    rng = np.random.default_rng(seed)
+    return [(means, rng) for means in _resampled_means(many, resamples, rng)]
+
+
+def _resampled_means(many: Sequence[Units], resamples: int, rng: np.random.Generator) -> np.ndarray:
+    """Return the means of as many draws of as many patients, with replacement: [many, resamples]"""
+    count, weights = many[0].count, many[0].weights
+    same = [np.array_equal(of.weights, weights) for of in many]
+    means = np.empty((len(many), resamples))
+    rows = max(1, CHUNK // count)
     for start in range(0, resamples, rows):
         drawn = rng.integers(0, count, (min(rows, resamples - start), count))
-        if of.plain:
-            parts.append(of.totals[drawn].mean(axis=-1))
-        else:
-            parts.append(of.totals[drawn].sum(axis=-1) / of.weights[drawn].sum(axis=-1))
-    return np.concatenate(parts)
+        shared = count if many[0].plain else weights[drawn].sum(axis=-1)
+        for of, is_same, found in zip(many, same, means, strict=True):
+            size = shared if is_same else of.weights[drawn].sum(axis=-1)
+            found[start : start + rows] = of.totals[drawn].sum(axis=-1) / size
+    return means
 
 
 def _tails(of: Units, means: np.ndarray, tail: float) -> tuple[np.ndarray, str]:

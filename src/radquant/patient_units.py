@@ -6,6 +6,7 @@ reports of a patient are added up. Everything else works on these totals.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -19,7 +20,8 @@ class Units:
 
     totals, weights: float64 [patients]. reports: how many there are in all. plain: each patient has
     one report of weight 1. alike: the share of the spread that a patient's reports have in common.
-    spread: the standard deviation of the reports, as if each were of another patient.
+    spread: the standard deviation of the reports, as if each were of another patient. drawn: the
+    resampled means, and the generator that draws more of them, from `intervals.drawn_together`.
     """
 
     totals: np.ndarray
@@ -28,6 +30,7 @@ class Units:
     plain: bool
     alike: float
     spread: float
+    drawn: tuple[np.ndarray, np.random.Generator] | None = None
 
     @property
     def count(self) -> int:
@@ -144,15 +147,20 @@ def patient_codes(patients: Sequence[str] | None, reports: int) -> np.ndarray:
     """Return each report's patient as a number, in the order in which they come."""
     if patients is None:
         return np.arange(reports)
-    labels = pd.Series(list(patients), dtype=object)
-    if len(labels) != reports:
-        raise ValueError(f"{len(labels)} patients of {reports} reports")
-    missing = labels.isna() | (labels == "")
-    names = [
-        ("own", row) if gone else ("of", str(label))
-        for row, (gone, label) in enumerate(zip(missing, labels, strict=True))
-    ]
-    return pd.factorize(pd.Series(names, dtype=object))[0]
+    if len(patients) != reports:
+        raise ValueError(f"{len(patients)} patients of {reports} reports")
+    return _codes(tuple(patients))
+
+
+@lru_cache(maxsize=16)  # all comparisons of a report are of the same few sets of patients
+def _codes(patients: tuple[str | None, ...]) -> np.ndarray:
+    labels = pd.Series(patients, dtype=object)
+    missing = (labels.isna() | (labels == "")).to_numpy()
+    # Reports without a patient get numbers of their own, above all others.
+    own = len(labels) + np.arange(len(labels))
+    codes = pd.factorize(np.where(missing, own, pd.factorize(labels.map(str))[0]))[0]
+    codes.setflags(write=False)
+    return codes
 
 
 def _intraclass(x: np.ndarray, codes: np.ndarray) -> float:

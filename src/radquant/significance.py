@@ -11,6 +11,7 @@ from radquant.intervals import (
     CHUNK,
     FEW,
     bias_and_acceleration,
+    drawn_together,
     few_differ,
     resampled,
     unseen_size,
@@ -25,6 +26,7 @@ from radquant.patient_units import (
     usual_and_different,
 )
 
+DRAWN = 4_000_000  # random signs drawn at a time; with another number they would be others
 USUAL = 0.95  # the level at which it is judged whether resamples are enough
 
 
@@ -70,11 +72,17 @@ def _flips(columns: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
     """Yield sign flips as 0 and 1, float64 [rows, columns]: all there are, or random ones."""
     exact = _exact(columns, resamples)
     count = 2**columns if exact else resamples
-    rng = np.random.default_rng(seed)
     chunk = max(1, CHUNK // columns)
-    for start in range(0, count, chunk):
-        rows = np.arange(start, min(start + chunk, count))
-        yield _all_bits(rows, columns) if exact else _random_bits(rng, len(rows), columns)
+    if exact:
+        for start in range(0, count, chunk):
+            yield _all_bits(np.arange(start, min(start + chunk, count)), columns)
+        return
+    rng, block = np.random.default_rng(seed), max(1, DRAWN // columns)
+    for start in range(0, count, block):
+        packed = _random_bits(rng, min(block, count - start), columns)
+        for first in range(0, len(packed), chunk):
+            rows = packed[first : first + chunk]
+            yield np.unpackbits(rows, axis=1, count=columns).astype(np.float64)
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
@@ -109,10 +117,26 @@ def noninferiority_p(
     cancels the margin if each loses as much as it can. Then the bootstrap, of which too few values
     make a step, is left out. It is never 0.
     """
-    of = units(gains, patients)
+    return noninferiority_ps([gains], worst, resamples, seed, patients, most=most)[0]
+
+
+def noninferiority_ps(
+    gains: Sequence[Sequence[float] | np.ndarray],
+    worst: float,
+    resamples: int,
+    seed: int,
+    patients: Sequence[str] | None = None,
+    *,
+    most: int | None = None,
+) -> list[float]:
+    """Return the `noninferiority_p` of each of several `gains` of the same reports."""
+    many = [units(each, patients) for each in gains]
     if not np.isfinite(worst):
         raise UserError("what a report can lose has no bound here, so no margin can be kept")
-    return _gain_p(of, worst, _means(of, resamples, seed, most))
+    return [
+        _gain_p(of, worst, _means(of, resamples, seed, most))
+        for of in drawn_together(many, resamples, seed)
+    ]
 
 
 def equivalence_p(
@@ -277,10 +301,9 @@ def _apart(sums: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 
 
 def _random_bits(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
-    """Return fair random bits as float64 [rows, columns]; one random byte makes eight of them."""
+    """Return fair random bits of [rows, columns], eight in a byte."""
     width = -(-columns // 8)
-    packed = np.frombuffer(rng.bytes(rows * width), dtype=np.uint8).reshape(rows, width)
-    return np.unpackbits(packed, axis=1, count=columns).astype(np.float64)
+    return np.frombuffer(rng.bytes(rows * width), dtype=np.uint8).reshape(rows, width)
 
 
 def _all_bits(numbers: np.ndarray, columns: int) -> np.ndarray:

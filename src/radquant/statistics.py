@@ -16,6 +16,8 @@ from radquant.intervals import (
     MOST,
     Interval,
     bootstrap_interval,
+    bootstrap_intervals,
+    drawn_together,
     interval_of,
     proportion_interval,
     spread_interval,
@@ -45,6 +47,7 @@ from radquant.significance import (
     holm,
     interaction_p,
     noninferiority_p,
+    noninferiority_ps,
     sign_flip_p,
 )
 
@@ -52,8 +55,10 @@ __all__ = [
     "Comparison",
     "Interval",
     "bootstrap_interval",
+    "bootstrap_intervals",
     "chance_difference",
     "compare",
+    "compare_all",
     "compare_pooled",
     "detectable_difference",
     "equivalence_p",
@@ -62,6 +67,7 @@ __all__ = [
     "interaction_p",
     "loss_bound",
     "noninferiority_p",
+    "noninferiority_ps",
     "pairs_needed",
     "proportion_interval",
     "reports_to_settle",
@@ -117,9 +123,32 @@ def compare(
     Raises UserError for fewer than two differences, and for one patient where no bounds are given.
     With bounds, one patient's reports are taken for fully alike.
     """
-    d = checked(differences)
-    of = units(d, patients)
-    return _compared(of, d, resamples, confidence, seed, bounds, most)
+    return compare_all(
+        [differences], resamples, confidence, seed, patients, bounds=bounds, most=most
+    )[0]
+
+
+def compare_all(
+    differences: Sequence[Sequence[float] | np.ndarray],
+    resamples: int,
+    confidence: float,
+    seed: int,
+    patients: Sequence[str] | None = None,
+    *,
+    weights: Sequence[float] | np.ndarray | None = None,
+    bounds: tuple[float, float] | None = None,
+    most: int | None = MOST,
+) -> list[Comparison]:
+    """Return `compare` of each of several systems' differences on the same reports.
+
+    With `weights`, `compare_pooled`. Much quicker than one by one, as all have the same resamples.
+    """
+    values = [checked(each) for each in differences]
+    many = drawn_together([units(d, patients, weights) for d in values], resamples, seed)
+    return [
+        _compared(of, d, resamples, confidence, seed, bounds, most)
+        for of, d in zip(many, values, strict=True)
+    ]
 
 
 def compare_pooled(
@@ -138,9 +167,12 @@ def compare_pooled(
     weights: one number above 0 a report, such as its tokens. Patients are drawn with both, so that
     the interval holds what varies in either. `sd` ÷ √n is the ratio's standard error.
     """
-    d = checked(differences)
-    of = units(d, patients, weights)
-    return _compared(of, d, resamples, confidence, seed, bounds, most)
+    return compare_all(
+        *([differences], resamples, confidence, seed, patients),
+        weights=weights,
+        bounds=bounds,
+        most=most,
+    )[0]
 
 
 def _compared(

@@ -5,6 +5,7 @@ neither there nor not, and is left out of both shares.
 """
 
 from collections.abc import Sequence
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -29,18 +30,16 @@ def pooled(run: Run) -> dict[str, dict[str, Any]]:
     definite = _matrix(run, ORIGINAL, REFERENCES, [PRESENT])
     named = _matrix(run, ORIGINAL, REFERENCES, MENTIONED)
     units = {SENSITIVITY: definite, SPECIFICITY: ~named}
-    found: dict[str, dict[str, Any]] = {}
-    right_before = {}
-    for name in run.precisions:
-        has = _matrix(run, name, "statuses", MENTIONED)
-        found[name] = {}
-        for share, right in ((SENSITIVITY, has), (SPECIFICITY, ~has)):
-            found[name][share] = _share(run, right, units[share])
-            if name == ORIGINAL:
-                right_before[share] = right
-            else:
-                gained = right.astype(np.int8) - right_before[share]
-                found[name][share]["difference"] = _difference(run, gained, units[share])
+    has = {name: _matrix(run, name, "statuses", MENTIONED) for name in run.precisions}
+    found: dict[str, dict[str, Any]] = {name: {} for name in run.precisions}
+    for share, wanted in ((SENSITIVITY, True), (SPECIFICITY, False)):
+        right = {name: each == wanted for name, each in has.items()}
+        for name in run.precisions:
+            found[name][share] = _share(run, right[name], units[share])
+        gained = [right[name].astype(np.int8) - right[ORIGINAL] for name in run.quantized]
+        differences = _differences(run, gained, units[share])
+        for name, each in zip(run.quantized, differences, strict=True):
+            found[name][share]["difference"] = each
     return found
 
 
@@ -56,23 +55,24 @@ def _patients(run: Run) -> list[str]:
 
 def _share(run: Run, right: np.ndarray, units: np.ndarray) -> dict[str, Any]:
     rows = np.nonzero(units)[0]
-    patients = _patients(run)
-    labels = [patients[row] for row in rows]
+    labels = np.array(_patients(run), dtype=object)[rows].tolist()
     return proportion(right[units], run.config["statistics"]["confidence"], labels)
 
 
-def _difference(run: Run, gained: np.ndarray, units: np.ndarray) -> dict[str, Any] | None:
-    """Return the paired difference of a pooled share; None where too few reports have a unit."""
+def _differences(
+    run: Run, gained: Sequence[np.ndarray], units: np.ndarray
+) -> list[dict[str, Any] | None]:
+    """Return paired differences of a pooled share; None where too few reports have a unit."""
     weights = units.sum(axis=1)
     kept = weights > 0
     if kept.sum() < 2:
-        return None
+        return [None] * len(gained)
     settings = run.config["statistics"]
-    result = statistics.compare_pooled(
-        (gained * units).sum(axis=1)[kept].astype(np.float64),
-        weights[kept].astype(np.float64),
+    compared = statistics.compare_all(
+        [(each * units).sum(axis=1)[kept].astype(np.float64) for each in gained],
         *(settings["resamples"], settings["confidence"], run.config["seed"]),
-        patients=[label for label, use in zip(_patients(run), kept, strict=True) if use],
+        patients=list(compress(_patients(run), kept)),
+        weights=weights[kept].astype(np.float64),
         bounds=(-1, 1),
     )
-    return {"mean": result.mean, "interval": vars(result.interval)}
+    return [{"mean": each.mean, "interval": vars(each.interval)} for each in compared]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from radquant import statistics
-from radquant.reporting.finished_run import REFERENCES, Run
+from radquant.reporting.finished_run import REFERENCES, Run, values
 from radquant.scoring.changes import FLAGS, KINDS, Change, harm
 from radquant.scoring.finding_terms import CANONICAL
 from radquant.scoring.findings import PRESENT, UNCERTAIN
@@ -65,7 +65,7 @@ def _stated(run: Run, column: str) -> np.ndarray:
 
 
 def _changed(run: Run, precision: str) -> Iterator[bool]:
-    written, originals = (run.generations[name]["output"] for name in (precision, ORIGINAL))
+    written, originals = (values(run.generations[name]["output"]) for name in (precision, ORIGINAL))
     return (one != other for one, other in zip(written, originals, strict=True))
 
 
@@ -101,7 +101,7 @@ def outputs(run: Run, precision: str) -> dict[str, Any]:
         "unsupported": _share(run, map(bool, run.clinical(precision, "unsupported"))),
         "truncated_prompts": int((table["truncated_tokens"] > 0).sum()),
         "mean_tokens": float(table["output_tokens"].mean()),
-        "mean_words": sum(len(text.split()) for text in table["output"]) / len(table),
+        "mean_words": sum(len(text.split()) for text in values(table["output"])) / len(table),
     }
 
 
@@ -155,20 +155,18 @@ def _sensitivities(
     settings = run.config["statistics"]
     patients = run.patients and list(compress(run.patients, has))
     found = {name: values[has] for name, values in mentioned.items()}
-    result: dict[str, Any] = {}
-    for name, values in found.items():
-        result[name] = proportion(values, settings["confidence"], patients)
-        if name != ORIGINAL:
-            differences = values.astype(float) - found[ORIGINAL].astype(float)
-            interval = statistics.bootstrap_interval(
-                *(differences, settings["resamples"], settings["confidence"], run.config["seed"]),
-                patients=patients,
-                bounds=(-1, 1),
-            )
-            result[name]["difference"] = {
-                "mean": float(differences.mean()),
-                "interval": vars(interval),
-            }
+    result = {
+        name: proportion(values, settings["confidence"], patients) for name, values in found.items()
+    }
+    original = found[ORIGINAL].astype(float)
+    differences = [found[name].astype(float) - original for name in run.quantized]
+    intervals = statistics.bootstrap_intervals(
+        *(differences, settings["resamples"], settings["confidence"], run.config["seed"]),
+        patients=patients,
+        bounds=(-1, 1),
+    )
+    for name, each, interval in zip(run.quantized, differences, intervals, strict=True):
+        result[name]["difference"] = {"mean": float(each.mean()), "interval": vars(interval)}
     return result
 
 
@@ -226,12 +224,12 @@ def examples(run: Run, level: str) -> list[dict[str, Any]]:
 def _ranked(run: Run, precision: str, level: str) -> list[dict[str, Any]]:
     table, original = run.scores[precision], run.scores[ORIGINAL]
     columns = (
-        table["id"],
+        values(table["id"]),
         run.clinical(precision, "changes"),
         run.clinical(precision, "flags"),
         run.clinical(ORIGINAL, "flags"),
     )
-    scores = (table[level], original[level])
+    scores = (table[level].tolist(), original[level].tolist())
     rows = (
         {
             "precision": precision,

@@ -1,7 +1,7 @@
 """Each precision's paired comparison with the original: scores, likelihood, baselines."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,10 +30,10 @@ def score_differences(run: Run, column: Column) -> dict[str, Row]:
     """
     original = score(run, ORIGINAL, column.name)
     margin, per_report = margin_of(run, column)
+    differences = [score(run, name, column.name) - original for name in run.quantized]
+    compared = _compared(run, differences, column)
     rows: dict[str, Row] = {}
-    for name in run.quantized:
-        differences = score(run, name, column.name) - original
-        found = _compared(run, differences, column)
+    for name, found in zip(run.quantized, compared, strict=True):
         row = rows[name] = _as_row(found)
         row["original"] = float(original.mean())
         row["system"] = float(score(run, name, column.name).mean())
@@ -43,10 +43,13 @@ def score_differences(run: Run, column: Column) -> dict[str, Row]:
             else None
         )
         row |= dict.fromkeys(OF_MARGIN)
-        if math.isfinite(margin):
+    if math.isfinite(margin):
+        for row in rows.values():
             row["margin"] = margin
-            if column.better == "less" or original.mean() - column.range[0] > margin:
-                row |= _of_margin(run, column, differences, per_report)
+        if column.better == "less" or original.mean() - column.range[0] > margin:
+            of_margin = _of_margin(run, column, differences, per_report)
+            for row, found, tests in zip(rows.values(), compared, of_margin, strict=True):
+                row |= tests
                 row["reports_to_settle"] = _to_settle(run, column, margin, found)
     _correct(rows, "p", "noninferiority_p", "equivalence_p")
     return rows
@@ -64,21 +67,22 @@ def margin_of(run: Run, column: Column) -> tuple[float, np.ndarray]:
 
 
 def _of_margin(
-    run: Run, column: Column, differences: np.ndarray, margins: np.ndarray
-) -> dict[str, Any]:
+    run: Run, column: Column, differences: Sequence[np.ndarray], margins: np.ndarray
+) -> list[dict[str, Any]]:
     """Return the p-values of non-inferiority and of equivalence (two one-sided tests)."""
     settings = run.config["statistics"]
     low, high = column.range
-    gains = -differences if column.better == "less" else differences
+    gains = [-each if column.better == "less" else each for each in differences]
     # The most that a report can lose is the whole range, whatever it has here.
     worst = low - high + float(margins.min())
-    tests = [
-        statistics.noninferiority_p(
-            values, worst, settings["resamples"], run.config["seed"], run.patients
-        )
-        for values in (gains + margins, margins - gains)
+    tests = statistics.noninferiority_ps(
+        [values for each in gains for values in (each + margins, margins - each)],
+        *(worst, settings["resamples"], run.config["seed"], run.patients),
+    )
+    return [
+        {"noninferiority_p": no_loss, "equivalence_p": max(no_loss, no_gain)}
+        for no_loss, no_gain in zip(tests[::2], tests[1::2], strict=True)
     ]
-    return {"noninferiority_p": tests[0], "equivalence_p": max(tests)}
 
 
 def _to_settle(
@@ -103,21 +107,19 @@ def likelihood_differences(run: Run) -> dict[str, Row]:
     Less is better. e to the power of the mean is the ratio of the two perplexities.
     """
     rows = {}
-    original = run.likelihood[ORIGINAL]
-    tokens = original["tokens"].to_numpy(dtype=np.float64)
-    for name in run.quantized:
-        nats = run.likelihood[name]["nll"].to_numpy(dtype=np.float64)
-        differences = nats - original["nll"].to_numpy(dtype=np.float64)
-        found = statistics.compare_pooled(
-            differences,
-            tokens,
-            *bootstrap_settings(run.config),
-            patients=run.all_patients,
-            # Nats have no bound. From one patient nothing follows, and so the interval says.
-            bounds=(-MOST_NATS, MOST_NATS) if len(set(run.all_patients or "ab")) == 1 else None,
-        )
+    tokens = run.likelihood[ORIGINAL]["tokens"].to_numpy(dtype=np.float64)
+    nats = {name: table["nll"].to_numpy(dtype=np.float64) for name, table in run.likelihood.items()}
+    compared = statistics.compare_all(
+        [nats[name] - nats[ORIGINAL] for name in run.quantized],
+        *bootstrap_settings(run.config),
+        patients=run.all_patients,
+        weights=tokens,
+        # Nats have no bound. From one patient nothing follows, and so the interval says.
+        bounds=(-MOST_NATS, MOST_NATS) if len(set(run.all_patients or "ab")) == 1 else None,
+    )
+    for name, found in zip(run.quantized, compared, strict=True):
         row = rows[name] = _as_row(found)
-        row["system"] = float(nats.sum() / tokens.sum())
+        row["system"] = float(nats[name].sum() / tokens.sum())
         row["perplexity_ratio"] = math.exp(min(row["mean"], MOST_NATS))
     _correct(rows, "p")
     return rows
@@ -126,10 +128,9 @@ def likelihood_differences(run: Run) -> dict[str, Row]:
 def baseline_differences(run: Run) -> dict[str, Row]:
     """Return the original's comparison with each baseline: original minus baseline."""
     original = score(run, ORIGINAL, PRIMARY)
-    return {
-        name: _as_row(_compared(run, original - score(run, name, PRIMARY), primary()))
-        for name in BASELINES
-    }
+    differences = [original - score(run, name, PRIMARY) for name in BASELINES]
+    compared = _compared(run, differences, primary())
+    return {name: _as_row(found) for name, found in zip(BASELINES, compared, strict=True)}
 
 
 def score(run: Run, system: str, column: str) -> np.ndarray:
@@ -141,10 +142,12 @@ def bootstrap_settings(config: Mapping[str, Any]) -> tuple[int, float, int]:
     return settings["resamples"], settings["confidence"], config["seed"]
 
 
-def _compared(run: Run, differences: np.ndarray, column: Column) -> statistics.Comparison:
+def _compared(
+    run: Run, differences: Sequence[np.ndarray], column: Column
+) -> list[statistics.Comparison]:
     # One seed for all: precisions share their resamples, so adding one changes no other's numbers.
     width = column.range[1] - column.range[0]
-    return statistics.compare(
+    return statistics.compare_all(
         differences,
         *bootstrap_settings(run.config),
         patients=run.patients,

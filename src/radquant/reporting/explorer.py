@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from radquant.image_files import COLUMN
-from radquant.reporting.finished_run import REFERENCES, Run
+from radquant.reporting.finished_run import REFERENCES, Run, values
 from radquant.reporting.inputs import (
     SIDE,
     image_numbers,
@@ -88,7 +88,7 @@ def _reports(run: Run, texts: "_Texts") -> Iterator[dict[str, Any]]:
     pictured = inputs[COLUMN].tolist() if numbers else [""] * len(inputs)
     shortened = (run.generations[ORIGINAL]["truncated_tokens"] > 0).tolist()
     for row, (name, reference) in enumerate(
-        zip(run.reports["id"], run.reports["reference"], strict=True)
+        zip(values(run.reports["id"]), values(run.reports["reference"]), strict=True)
     ):
         outputs = []
         for system, rows in columns.items():
@@ -143,8 +143,8 @@ def _status(entity: Mapping[str, Any]) -> str:
 
 def _columns(run: Run, system: str) -> Iterator[tuple[Any, ...]]:
     return zip(
-        run.generations[system]["output"],
-        run.scores[system][PRIMARY],
+        values(run.generations[system]["output"]),
+        values(run.scores[system][PRIMARY]),
         *(run.clinical(system, name) for name in ("changes", "flags", "unsupported")),
         strict=True,
     )
@@ -155,6 +155,8 @@ class _Texts:
 
     def __init__(self, run: Run) -> None:
         self._run = run
+        names = [(name, "statuses") for name in run.precisions] + [(ORIGINAL, REFERENCES)]
+        self._columns = {(name, column): run.scores[name][column].array for name, column in names}
         self._numbers: dict[str, int] = {}
         self._first: list[tuple[str, int]] = []  # whose, and of which report
 
@@ -181,5 +183,5 @@ class _Texts:
 
     def _findings(self, system: str, row: int) -> dict[str, str]:
         whose, column = (ORIGINAL, REFERENCES) if system == REFERENCE else (system, "statuses")
-        found: dict[str, str] = json.loads(str(self._run.scores[whose][column].iat[row]))
+        found: dict[str, str] = json.loads(self._columns[whose, column][row])
         return found

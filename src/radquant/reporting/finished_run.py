@@ -24,6 +24,7 @@ from radquant.settings.run import ORIGINAL
 
 # Written as JSON: what `radquant.scoring.changes` and `findings` say of a report.
 CLINICAL = ("statuses", "reference_statuses", "changes", "unsupported", "flags")
+ROWS = 1000  # of a column, as Python's objects at a time
 REFERENCES = "reference_statuses"  # the same in every system's scores
 
 
@@ -76,7 +77,7 @@ class Run:
 
         As Python's objects, the values of 100,000 reports would take gigabytes.
         """
-        return map(_parsed, self.scores[precision][column])
+        return map(_parsed, values(self.scores[precision][column]))
 
     def checkpoint(self, precision: str) -> str:
         return str(self.config["precisions"][precision]["checkpoint"])
@@ -100,6 +101,12 @@ class Run:
         checkpoint = self.checkpoint(precision)
         record = {} if checkpoint == ORIGINAL else self.quantization[checkpoint]
         return list(record.get("prefix", []))  # other tools' records have none
+
+
+def values(column: pd.Series) -> Iterator[Any]:
+    """Yield a column's values, which one by one take six times as long and all at once memory."""
+    for start in range(0, len(column), ROWS):
+        yield from column.iloc[start : start + ROWS].tolist()
 
 
 def annotator_of(config: Mapping[str, Any]) -> Annotator:

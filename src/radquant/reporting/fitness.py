@@ -339,7 +339,7 @@ def _counts(run: Run, name: str) -> dict[str, Any]:
 def _blind(run: Run, name: str) -> int:
     """In how many of the written reports the annotator found no entity."""
     notes = run.annotations[name]
-    return sum(notes.without_entities(report) for report in run.reports["id"])
+    return sum(notes.without_entities(report) for report in run.reports["id"].tolist())
 
 
 def _stating(run: Run, name: str, column: str) -> int:

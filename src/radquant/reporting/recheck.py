@@ -27,7 +27,7 @@ def recheck(results: Path, run: Run) -> None:
             f"{rewards.identity()}; delete results/scores and run again"
         )
     ids = run.reports["id"].tolist()
-    references = dict(zip(ids, run.reports["reference"], strict=True))
+    references = dict(zip(ids, run.reports["reference"].tolist(), strict=True))
     originals = _outputs(run, ORIGINAL)
     notes = run.annotations
     for system in [*run.precisions, *BASELINES]:
@@ -55,7 +55,7 @@ def recheck(results: Path, run: Run) -> None:
 
 def _outputs(run: Run, system: str) -> dict[str, str]:
     table = run.generations[system]
-    return dict(zip(table["id"], table["output"], strict=True))
+    return dict(zip(table["id"].tolist(), table["output"].tolist(), strict=True))
 
 
 def _baseline(results: Path, system: str, ids: list[str]) -> dict[str, str]:

@@ -12,8 +12,8 @@ from scipy import stats
 
 from radquant.statistics import Interval
 
-# Numbers held in memory at a time: patients or counts × resamples.
-CHUNK = 4_000_000
+# Numbers held in memory at a time, patients or counts × resamples: what a core's cache holds.
+CHUNK = 100_000
 Statistic = Callable[[np.ndarray], np.ndarray]  # sums [..., counts] to [...]
 
 

@@ -76,7 +76,7 @@ def quality_of(run: Run) -> dict[str, Any]:
         "settings": {**settings, "seed": run.config["seed"], "power": POWER, "primary": PRIMARY},
         "margin": comparisons.margin_of(run, primary())[0],
         "precisions": run.precisions,
-        "systems": {name: _means(run, name) for name in [*run.precisions, *BASELINES]},
+        "systems": _systems(run),
         "differences": differences,
         "likelihood_differences": comparisons.likelihood_differences(run),
         "baseline_differences": comparisons.baseline_differences(run),
@@ -106,15 +106,20 @@ def _judge(quality: dict[str, Any], confidence: float) -> None:
                 row["state"] = UNFIT
 
 
-def _means(run: Run, system: str) -> dict[str, Any]:
-    table = run.scores[system]
-    likelihood = run.likelihood.get(system)
-    interval = statistics.bootstrap_interval(
-        score(run, system, PRIMARY),
+def _systems(run: Run) -> dict[str, dict[str, Any]]:
+    names = [*run.precisions, *BASELINES]
+    found = statistics.bootstrap_intervals(
+        [score(run, name, PRIMARY) for name in names],
         *bootstrap_settings(run.config),
         patients=run.patients,
         bounds=primary().range,
     )
+    return {name: _means(run, name, each) for name, each in zip(names, found, strict=True)}
+
+
+def _means(run: Run, system: str, interval: statistics.Interval) -> dict[str, Any]:
+    table = run.scores[system]
+    likelihood = run.likelihood.get(system)
     return {
         **{column.name: float(table[column.name].mean()) for column in averaged()},
         f"{PRIMARY}_interval": _within(interval_record(interval), *primary().range),

@@ -8,6 +8,7 @@ other languages below 45 % (docs/benchmarks.md).
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from radquant.errors import UserError
 from radquant.scoring.english_words import ENGLISH_WORDS
@@ -94,25 +95,25 @@ def check_language(ids: Sequence[str], texts: Iterable[str], where: str, each: b
 
 def counts(text: str) -> tuple[int, int]:
     """Return (known, counted) words of a text."""
-    words = list(_counted(text))
-    return sum(map(_is_known, words)), len(words)
+    capitals = not any(map(str.islower, text))
+    judged = [_judged(word, capitals) for word in _WORD.findall(text)]
+    return judged.count(True), len(judged) - judged.count(None)
 
 
-def _counted(text: str) -> Iterable[str]:
-    """Yield the words that say something of the language, in lower case.
+@lru_cache(maxsize=100_000)
+def _judged(word: str, capitals: bool) -> bool | None:
+    """Say whether a word is known; None where it says nothing of the language.
 
-    Abbreviations in capitals ("RIJ") do not, unless the whole text is written in capitals.
+    Abbreviations in capitals ("RIJ") do not, unless the whole text is written in `capitals`.
     """
-    capitals = not any(character.islower() for character in text)
-    for match in _WORD.finditer(text):
-        word = match[0]
-        lowered = word.lower()
-        if not capitals and _ABBREVIATION.fullmatch(word):
-            continue
-        if re.fullmatch(_UNSPACED, word) or (
-            len(word) > 1 and word.isalpha() and not _PLACEHOLDER.fullmatch(lowered)
-        ):
-            yield lowered
+    lowered = word.lower()
+    if not capitals and _ABBREVIATION.fullmatch(word):
+        return None
+    if re.fullmatch(_UNSPACED, word) or (
+        len(word) > 1 and word.isalpha() and not _PLACEHOLDER.fullmatch(lowered)
+    ):
+        return _is_known(lowered)
+    return None
 
 
 def _is_known(word: str) -> bool:

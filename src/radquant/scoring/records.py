@@ -161,7 +161,7 @@ def read(paths: Iterable[str | Path]) -> Records:
 
 
 def _check(record: Record, place: str) -> None:
-    if not isinstance(record, dict) or any(key not in record for key in KEYS):
+    if not isinstance(record, dict) or not record.keys() >= set(KEYS):
         raise UserError(f"{place}: not an annotation; it needs the keys {', '.join(KEYS)}")
     texts, entities = ("id", "annotator", "text_hash", "text"), record["entities"]
     if not isinstance(entities, dict) or not all(isinstance(record[key], str) for key in texts):
@@ -169,7 +169,7 @@ def _check(record: Record, place: str) -> None:
             f"{place}: not an annotation; {', '.join(texts)} are texts and entities a mapping"
         )
     for name, entity in entities.items():
-        if not isinstance(entity, dict) or any(key not in entity for key in ENTITY_KEYS):
+        if not isinstance(entity, dict) or not entity.keys() >= set(ENTITY_KEYS):
             raise UserError(
                 f"{place}: entity {name!r} is incomplete; it needs {', '.join(ENTITY_KEYS)}"
             )
@@ -188,19 +188,22 @@ def _check(record: Record, place: str) -> None:
 
 def _is_entity(entity: Mapping[str, Any]) -> bool:
     """Whether the values of an entity are of the kinds that scoring takes for granted."""
-    pairs = entity["relations"]
-    return (
-        all(isinstance(entity[key], str) for key in ("tokens", "label"))
-        and all(type(entity[key]) is int and entity[key] >= 0 for key in ("start_ix", "end_ix"))
-        and isinstance(pairs, list)
-        and all(isinstance(pair, list) and len(pair) == 2 for pair in pairs)
-        and all(isinstance(part, str) for pair in pairs for part in pair)
+    first, last, pairs = entity["start_ix"], entity["end_ix"], entity["relations"]
+    if not (isinstance(entity["tokens"], str) and isinstance(entity["label"], str)):
+        return False
+    if not (type(first) is int and first >= 0 and type(last) is int and last >= 0):
+        return False
+    if not isinstance(pairs, list):
+        return False
+    return not pairs or all(
+        isinstance(pair, list) and len(pair) == 2 and all(isinstance(part, str) for part in pair)
+        for pair in pairs
     )
 
 
 def check_texts(records: Records, texts: pd.Series, what: str) -> None:
     """Raise UserError unless `records` annotate exactly `texts` (a series of texts by id)."""
-    for name, text in texts.items():
+    for name, text in zip(texts.index.tolist(), texts.tolist(), strict=True):
         if not records.is_of(str(name), text):
             raise UserError(
                 f"the {what} of report {name!r} is of another text than the one to be scored "
