@@ -100,7 +100,7 @@ rule check_prompts:
     shell:
         "{PYTHON} {input.code[0]:q} --model results/models/original --train {input.train}"
         " --eval {input.eval} --prompt {input.prompt:q} {params.options} --output {output}"
-        " 2>&1 | tee {log} >&2"
+        " 2>&1 | tee {log} >&3"
 
 
 rule generate:
@@ -134,7 +134,7 @@ rule generate:
     shell:
         "{PYTHON} {input.code[0]:q} --train {input.train} --eval {input.eval}"
         " --prompt {input.prompt:q} {params.options} --output {output.table}"
-        " --metrics {output.metrics} 2>&1 | tee {log} >&2"
+        " --metrics {output.metrics} 2>&1 | tee {log} >&3"
 
 
 rule likelihood:
@@ -167,7 +167,7 @@ rule likelihood:
     shell:
         "{PYTHON} {input.code[0]:q} --train {input.train} --eval {input.eval}"
         " --prompt {input.prompt:q} {params.options} --output {output.table}"
-        " --metrics {output.metrics} 2>&1 | tee {log} >&2"
+        " --metrics {output.metrics} 2>&1 | tee {log} >&3"
 
 
 rule baselines:
@@ -187,4 +187,4 @@ rule baselines:
         options=lambda wildcards: settings_for(stages.BASELINES),
     shell:
         "{PYTHON} {input.code[0]:q} --train {input.train} --eval {input.eval} {params.options}"
-        " --copy-output {output.copied} --constant-output {output.constant} 2>&1 | tee {log} >&2"
+        " --copy-output {output.copied} --constant-output {output.constant} 2>&1 | tee {log} >&3"
