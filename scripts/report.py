@@ -46,6 +46,7 @@ def main() -> None:
     from radquant.reporting.readers_study import read_record
     from radquant.reporting.recheck import recheck
     from radquant.reporting.summary import summarize
+    from radquant.reporting.verdict_section import closing
 
     results = collect(arguments.results, read_json(arguments.config))
     recheck(arguments.results, results)
@@ -66,6 +67,7 @@ def main() -> None:
     page = pieces(report, figures, len(results.reports), payload, pictures)
     with atomic_path(arguments.html) as part, open(part, "w", encoding="utf-8") as file:
         file.writelines(page)
+    print(closing(summary, arguments.output, arguments.html))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "radquant"
 FLOORS = (
     *("", "settings", "corpus", "families", "packed", "runtime", "gguf", "checkpoints", "vision"),
     *("kernels", "calibration", "quantization", "verification", "generation", "export", "serving"),
-    *("scoring", "reporting"),
+    *("scoring", "reporting", "terminal"),
 )
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 

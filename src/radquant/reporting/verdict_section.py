@@ -1,11 +1,14 @@
 """The report's first section: the verdict, and each precision's word with its measure beside it."""
 
+import textwrap
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from radquant.reporting.differences_section import margin_sentence, times
 from radquant.reporting.formatting import (
     DASH,
+    WIDTH,
     bullets,
     change,
     coverage,
@@ -28,6 +31,15 @@ def verdict_section(summary: Summary) -> str:
     if len(quality["precisions"]) > 1:
         parts += [_words(quality), bullets(*_notes(quality))]
     return "\n\n".join(part for part in parts if part)
+
+
+def closing(summary: Summary, *files: Path) -> str:
+    """Return what a terminal shows of a finished run: the verdict, its table, and the files."""
+    quality = summary["quality"]
+    parts = [textwrap.fill(sentence, WIDTH) for sentence in summary["verdict"]]
+    if len(quality["precisions"]) > 1:
+        parts.append(_words(quality))
+    return "\n\n".join([*parts, "The report: " + " and ".join(map(str, files))])
 
 
 def _further_reasons(quality: Summary) -> str:

@@ -1,0 +1,91 @@
+"""What a job is called on the terminal, and what its log says of it."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+# In the order in which a run does them; {} holds the wildcards of the rule's files.
+PHRASES = {
+    "write_config": "resolve the configuration",
+    "build_env": "build the environment of {environment}",
+    "fetch_model": "fetch the model",
+    "fetch_corpus": "fetch the corpus",
+    "clean": "clean the corpus",
+    "fetch_texts": "fetch calibration texts",
+    "encode_images": "encode images: {purpose}, {encoder}, {shard}-of-{shards}",
+    "check_model": "check the model",
+    "check_prompts": "check the prompts",
+    "calibration_set": "draw calibration texts",
+    "quantize": "quantize: {checkpoint}",
+    "quantize_to_gguf": "quantize: {checkpoint}",
+    "quantize_with_tool": "quantize: {checkpoint}",
+    "verify_checkpoint": "verify: {checkpoint}",
+    "generate": "write reports: {precision}, {scatteritem}",
+    "generate_only": "write reports: {precision}, {scatteritem}",
+    "likelihood": "join the likelihoods: {precision}",
+    "likelihood_only": "likelihood of the references: {precision}",
+    "measure_speed": "measure speed",
+    "baselines": "make the baselines",
+    "annotate_reference": "annotate the references",
+    "annotate": "annotate: {system}, {part}",
+    "measure": "measure {measure}: {system}",
+    "score": "score: {system}",
+    "subgroups": "divide the reports into subgroups",
+    "readers": "read what readers said",
+    "report": "write the report",
+    "all": "",
+}
+COUNTED = re.compile(r": (\d+)/(\d+) [a-z]+, \d+ s$")  # what radquant.cli.progress writes
+TAIL = 20_000  # bytes of a log that are looked at
+
+
+class Job(NamedTuple):
+    """rule: its name; wildcards: its values; logs: its log files."""
+
+    rule: str
+    wildcards: Mapping[str, str]
+    logs: tuple[str, ...]
+
+
+def phrase(job: Job) -> str:
+    """Return what a job does, in words; its rule's name where it has none here."""
+    words = PHRASES.get(job.rule, job.rule.replace("_", " ")).format_map(job.wildcards)
+    words = words.replace(", 1-of-1", "").replace(", shard-1-of-1", "").replace(", all", "")
+    return re.sub(r", (?:shard-)?(\d+)-of-(\d+)$", r", shard \1 of \2", words)
+
+
+def last_lines(job: Job) -> list[str]:
+    """Return the end of a job's log; [] where there is none yet."""
+    for log in job.logs:
+        try:
+            with open(log, "rb") as file:
+                file.seek(0, 2)
+                file.seek(max(0, file.tell() - TAIL))
+                return file.read().decode("utf-8", errors="replace").splitlines()
+        except OSError:
+            continue
+    return []
+
+
+def share_done(job: Job) -> tuple[str, float] | None:
+    """Return the last count in a job's log, as "5/32 layers", and that share; None without one."""
+    for line in reversed(last_lines(job)):
+        if found := COUNTED.search(line):
+            done, total = int(found[1]), int(found[2])
+            return line[found.start(1) : line.rindex(",")], done / max(1, total)
+    return None
+
+
+def sentence(job: Job) -> str:
+    """Return what a failed job said: its error, or the last line of its log."""
+    lines = [line for line in last_lines(job) if line.strip()]
+    errors = [number for number, line in enumerate(lines) if line.startswith("error: ")]
+    if errors:
+        return "\n".join(lines[errors[-1] :])
+    return lines[-1] if lines else "error: the job ended without a word"
+
+
+def existing_log(job: Job) -> str:
+    """Return the path of a job's log, for the user to open."""
+    return next((log for log in job.logs if Path(log).exists()), "none was written")

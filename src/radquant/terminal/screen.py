@@ -1,0 +1,211 @@
+"""The terminal of a run: one line a job, a bar by expected time, and what went wrong.
+
+On a terminal the bar stays at the bottom. Elsewhere a line tells every minute of a job how far it
+is.
+"""
+
+import logging
+import re
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+from snakemake_interface_logger_plugins.common import LogEvent
+
+from radquant.terminal import expected, jobs
+from radquant.terminal.jobs import Job
+
+FIRST, EVERY = 5.0, 60.0  # seconds of a job until a line tells of it, and between such lines
+STOPPED = "stopped; run the same command to go on"
+# What Snakemake says of a Ctrl-C, of a failed job that was told of already, and of nothing to do.
+INTERRUPTED = ("Terminating processes on user request", "Cancelling snakemake on user request")
+TOLD_ALREADY = ("At least one job did not complete", "Exiting because a job execution failed")
+NOTHING = "Nothing to be done"
+MISSING = re.compile(r"FileNotFoundError: \[Errno 2\] No such file or directory: '(.*)'")
+
+
+class Screen:
+    """What Snakemake's records let the terminal show. One thread hands records in."""
+
+    def __init__(self, colour: bool = True, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True, no_color=not colour, highlight=False)
+        self.lock = threading.RLock()
+        self.expected: expected.Expected | None = None
+        self.seen: dict[int, Job] = {}
+        self.running: dict[int, float] = {}  # when each began
+        self.told: dict[int, float] = {}  # when a line last told of it
+        self.at_once = 1
+        self.started = time.monotonic()
+        self.failed = self.stopped = False
+        self.live: Live | None = None
+        self.ended = threading.Event()
+
+    def handle(self, record: logging.LogRecord) -> None:
+        """Show what a record means for the user."""
+        with self.lock:
+            event = getattr(record, "event", None)
+            if event == LogEvent.RUN_INFO:
+                self._begin(record.__dict__["stats"])
+            elif event == LogEvent.JOB_INFO:
+                self._start(record.__dict__)
+            elif event == LogEvent.JOB_FINISHED:
+                self._finish(record.__dict__["job_id"])
+            elif event == LogEvent.JOB_ERROR:
+                self._fail(record.__dict__)
+            elif event in (None, LogEvent.ERROR, LogEvent.GROUP_ERROR):
+                self._say(record)
+
+    def close(self) -> None:
+        """Take the bar away, and keep what jobs took."""
+        self.ended.set()
+        with self.lock:
+            if self.live:
+                self.live.stop()
+            if self.expected and self.expected.took:
+                expected.remember(self.expected)
+
+    def __rich__(self) -> Table:
+        """Return the bar, and a line for each running job."""
+        with self.lock:
+            return self._bar()
+
+    def _begin(self, stats: Mapping[str, int]) -> None:
+        counts = {rule: count for rule, count in stats.items() if rule not in ("total", "all")}
+        self.expected = expected.begin(counts)
+        number = sum(counts.values())
+        self._line(f"{number} {'job' if number == 1 else 'jobs'} to do")
+        if self.console.is_terminal:
+            self.live = Live(
+                self,
+                console=self.console,
+                refresh_per_second=2,
+                transient=True,
+                redirect_stderr=False,
+            )
+            self.live.start()
+        else:
+            threading.Thread(target=self._tell_of_long_jobs, daemon=True).start()
+
+    def _start(self, told: Mapping[str, Any]) -> None:
+        wildcards = {name: str(value) for name, value in (told["wildcards"] or {}).items()}
+        job = Job(told["rule_name"], wildcards, tuple(map(str, told["log"] or ())))
+        self.seen[told["jobid"]] = job
+        self.running[told["jobid"]] = time.monotonic()
+        self.at_once = max(self.at_once, len(self.running))
+        if self.expected:
+            self.expected.left[job.rule] = max(0, self.expected.left.get(job.rule, 0) - 1)
+
+    def _finish(self, number: int) -> None:
+        if number not in self.running:
+            return
+        job, took = self.seen[number], time.monotonic() - self.running.pop(number)
+        if job.rule == "all":
+            return
+        if self.expected:
+            self.expected.took[job.rule].append(took)
+        self._line(f"{self._share():4.0%}  {jobs.phrase(job)} ({_time(took)})")
+        if job.rule == "report":
+            self._line("\n".join(["", *jobs.last_lines(job)]))
+
+    def _fail(self, told: Mapping[str, Any]) -> None:
+        job = self.seen.get(told["jobid"]) or Job(told["rule_name"], {}, tuple(told["log"] or ()))
+        self.running.pop(told["jobid"], None)
+        if self.stopped:
+            return
+        self.failed = True
+        self._line(f"failed: {jobs.phrase(job)}", "red")
+        self._line(f"{jobs.sentence(job)}\nits log: {jobs.existing_log(job)}")
+
+    def _say(self, record: logging.LogRecord) -> None:
+        text = record.getMessage().strip()
+        if text.startswith(INTERRUPTED):
+            if not self.stopped:
+                self._line(STOPPED)
+            self.stopped = True
+        elif text.startswith(NOTHING):
+            self._line(text)
+        elif record.levelno >= logging.ERROR:
+            if not ((self.failed or self.stopped) and text.startswith(TOLD_ALREADY)):
+                self._line(text, "red")
+        elif record.levelno >= logging.WARNING:
+            self._line(text, "yellow")
+
+    def _line(self, text: str, style: str = "") -> None:
+        self.console.print(Text(text, style=style), soft_wrap=True)
+
+    def _left(self, number: int) -> float:
+        """Return the seconds that a running job still takes."""
+        took, job = time.monotonic() - self.running[number], self.seen[number]
+        if found := jobs.share_done(job):
+            return took * (1 - found[1]) / max(found[1], 1e-3)
+        assert self.expected is not None
+        return max(0.0, self.expected.job(job.rule) - took)
+
+    def _remaining(self) -> float:
+        if not self.expected:
+            return 0.0
+        running = {str(number): self._left(number) for number in self.running}
+        return self.expected.remaining(running, self.at_once)
+
+    def _share(self) -> float:
+        done = time.monotonic() - self.started
+        return done / max(1e-9, done + self._remaining())
+
+    def _bar(self) -> Table:
+        table = Table.grid(padding=(0, 1))
+        left = self._remaining()
+        share = self._share()
+        text = f"{share:4.0%}, about {_time(left)} left" if left else f"{share:4.0%}"
+        table.add_row(ProgressBar(total=1.0, completed=share, width=30), text)
+        for number, begun in self.running.items():
+            table.add_row("", self._how_far(number, begun))
+        return table
+
+    def _how_far(self, number: int, begun: float) -> str:
+        counted = jobs.share_done(self.seen[number])
+        words = f"{jobs.phrase(self.seen[number])}, {_time(time.monotonic() - begun)}"
+        return f"{words}, {counted[0]}" if counted else words
+
+    def _tell_of_long_jobs(self) -> None:
+        while not self.ended.wait(1):
+            with self.lock:
+                now = time.monotonic()
+                for number, begun in self.running.items():
+                    last = self.told.get(number, begun + FIRST - EVERY)
+                    if self.seen[number].rule != "all" and now - last >= EVERY:
+                        self._line(
+                            f"{self._share():4.0%}  … {self._how_far(number, begun)}; "
+                            f"about {_time(self._remaining())} left of the run"
+                        )
+                        self.told[number] = now
+
+
+def without_traceback(text: str) -> str:
+    """Return what Snakemake says of an error, in one sentence where it has a traceback.
+
+    That is where a file of its command line cannot be read; --verbose shows the traceback, too.
+    """
+    if not text.startswith("Traceback (most recent call last)"):
+        return text
+    last = text.strip().splitlines()[-1]
+    if found := MISSING.fullmatch(last):
+        return f"error: {found[1]} does not exist; check its name and folder"
+    return f"error: {last}"
+
+
+def _time(seconds: float) -> str:
+    """Return seconds in words: 0.4 s, 12 s, 3 min 20 s, 2 h 5 min."""
+    if seconds < 1:
+        return f"{seconds:.1f} s"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"

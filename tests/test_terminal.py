@@ -1,0 +1,176 @@
+"""What a run shows: one line a job, the time left, what failed, and nothing else."""
+
+import io
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import workflow_helpers
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+from snakemake_interface_logger_plugins.common import LogEvent
+
+from radquant.files import read_json, write_json
+from radquant.terminal import expected, jobs
+from radquant.terminal.expected import Expected
+from radquant.terminal.jobs import PHRASES, Job, phrase
+from radquant.terminal.screen import STOPPED, Screen
+
+RULES = Path(__file__).parents[1] / "rules"
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def screen() -> Screen:
+    return Screen(console=Console(file=io.StringIO(), width=60))
+
+
+def shown(screen: Screen) -> str:
+    file = screen.console.file
+    assert isinstance(file, io.StringIO)
+    return file.getvalue()
+
+
+def tell(screen: Screen, event: LogEvent | None = None, text: str = "", **told: Any) -> None:
+    level = told.pop("level", logging.INFO)
+    record = logging.LogRecord("snakemake", level, "", 0, text, None, None)
+    record.__dict__.update(told, event=event)
+    screen.handle(record)
+
+
+def start(screen: Screen, number: int, rule: str, log: str = "", **wildcards: str) -> None:
+    tell(
+        screen,
+        LogEvent.JOB_INFO,
+        jobid=number,
+        rule_name=rule,
+        wildcards=wildcards,
+        log=[log] if log else [],
+    )
+
+
+def test_every_rule_has_words_and_every_word_a_rule() -> None:
+    text = "\n".join(file.read_text() for file in RULES.glob("*.smk"))
+    rules = set(re.findall(r"^ *(?:use rule \w+ as|rule) (\w+)", text, re.M)) | {"all"}
+    assert rules == set(PHRASES)
+
+
+def test_a_job_is_told_once_with_its_precision(screen: Screen) -> None:
+    tell(screen, LogEvent.RUN_INFO, stats={"generate": 2, "all": 1, "total": 3})
+    for number in (1, 2):
+        start(screen, number, "generate", precision="w4a8", scatteritem=f"{number}-of-2")
+        tell(screen, LogEvent.JOB_FINISHED, job_id=number)
+    screen.close()
+    first, *lines = shown(screen).splitlines()
+    assert first == "2 jobs to do"
+    assert [re.sub(r"^ *\d+%  | \(.*", "", line) for line in lines] == [
+        "write reports: w4a8, shard 1 of 2",
+        "write reports: w4a8, shard 2 of 2",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("job", "words"),
+    [
+        (Job("generate", {"precision": "w4", "scatteritem": "1-of-1"}, ()), "write reports: w4"),
+        (Job("annotate", {"system": "constant", "part": "all"}, ()), "annotate: constant"),
+        (
+            Job("annotate", {"system": "w4", "part": "shard-2-of-4"}, ()),
+            "annotate: w4, shard 2 of 4",
+        ),
+        (Job("take_mine", {}, ()), "take mine"),
+    ],
+)
+def test_what_a_job_is_called(job: Job, words: str) -> None:
+    assert phrase(job) == words
+
+
+def test_a_failed_job_shows_its_sentence_and_its_log_alone(screen: Screen) -> None:
+    log = Path("clean.log")
+    log.write_text("cleaning: 5/9 reports, 3 s\nerror: table.csv, row 3: no text\n")
+    start(screen, 1, "clean", str(log))
+    told = {"jobid": 1, "rule_name": "clean", "log": [str(log)], "shellcmd": "long", "input": ["a"]}
+    tell(screen, LogEvent.JOB_ERROR, level=logging.ERROR, **told)
+    tell(screen, None, "Exiting because a job execution failed. Look", level=logging.ERROR)
+    tell(screen, LogEvent.ERROR, "At least one job did not complete", level=logging.ERROR)
+    assert shown(screen).splitlines() == [
+        "failed: clean the corpus",
+        "error: table.csv, row 3: no text",
+        "its log: clean.log",
+    ]
+
+
+def test_an_error_without_a_job_is_shown(screen: Screen) -> None:
+    tell(screen, LogEvent.ERROR, "MissingInputException: nope.csv", level=logging.ERROR)
+    assert shown(screen) == "MissingInputException: nope.csv\n"
+
+
+def test_an_interrupted_run_says_how_to_go_on_once(screen: Screen) -> None:
+    start(screen, 1, "clean")
+    for text in ("Terminating processes on user request", "Cancelling snakemake on user request."):
+        tell(screen, None, text, level=logging.WARNING)
+        tell(screen, LogEvent.JOB_ERROR, level=logging.ERROR, jobid=1, rule_name="clean", log=[])
+    assert shown(screen) == f"{STOPPED}\n"
+
+
+def test_noise_is_left_out_and_warnings_are_not(screen: Screen) -> None:
+    tell(screen, None, "Building DAG of jobs...")
+    tell(screen, None, "the file is old", level=logging.WARNING)
+    tell(screen, None, "Nothing to be done (all requested files are present).")
+    assert shown(screen).splitlines() == [
+        "the file is old",
+        "Nothing to be done (all requested files are present).",
+    ]
+
+
+def test_the_count_in_a_log_is_read() -> None:
+    log = Path("quantize.log")
+    job = Job("quantize", {}, (str(log),))
+    assert jobs.share_done(job) is None
+    log.write_text("quantize awq: 8/32 layers, 543 s\nmore\n")
+    assert jobs.share_done(job) == ("8/32 layers", 0.25)
+
+
+@given(
+    st.floats(0.1, 50),
+    st.dictionaries(st.sampled_from(["generate", "score", "clean"]), st.floats(1, 100), min_size=3),
+)
+def test_another_machine_is_slower_by_what_finished_jobs_say(
+    pace: float, usual: dict[str, float]
+) -> None:
+    """Where each job takes `pace` times as long as usual, the rest is known exactly."""
+    run = Expected({"generate": 3, "score": 2}, {}, usual)
+    run.took["clean"].append(pace * usual["clean"])
+    rest = pace * (3 * usual["generate"] + 2 * usual["score"])
+    assert run.remaining({}, 1) == pytest.approx(rest)
+    assert run.remaining({}, 2) == pytest.approx(rest / 2)
+    assert run.remaining({"a": 10 * rest}, 2) == pytest.approx(10 * rest)
+
+
+def test_an_earlier_run_here_counts_more_than_the_usual_one(screen: Screen) -> None:
+    write_json(expected.LAST, {"score": 9.0, "clean": 4.0})
+    run = expected.begin({"score": 2})
+    assert run.remaining({}, 1) == 18.0
+    run.took["score"].append(3.0)
+    expected.remember(run)
+    assert read_json(expected.LAST) == {"score": 3.0, "clean": 4.0}
+
+
+def test_a_missing_configuration_is_a_sentence(tmp_path: Path) -> None:
+    """By Snakemake itself, which reads the file before any rule is read."""
+    repository = RULES.parent
+    words = ["--configfile", "nope.yaml", "--snakefile", str(repository / "Snakefile")]
+    words += ["--workflow-profile", str(repository / "profiles/default"), "--cores", "1"]
+    for more in ([], ["--dry-run"]):
+        done = workflow_helpers.snakemake(tmp_path, *words, *more)
+        assert done.returncode == 1
+        told = (done.stdout + done.stderr).strip().splitlines()[-1]
+        assert told == "error: nope.yaml does not exist; check its name and folder"
+        assert "Traceback" not in done.stdout + done.stderr
