@@ -161,7 +161,7 @@ class Screen:
         table = Table.grid(padding=(0, 1))
         left = self._remaining()
         share = self._share()
-        text = f"{share:4.0%}, about {_time(left)} left" if left else f"{share:4.0%}"
+        text = f"{share:4.0%}{_still(left)}"
         table.add_row(ProgressBar(total=1.0, completed=share, width=30), text)
         for number, begun in self.running.items():
             table.add_row("", self._how_far(number, begun))
@@ -179,11 +179,14 @@ class Screen:
                 for number, begun in self.running.items():
                     last = self.told.get(number, begun + FIRST - EVERY)
                     if self.seen[number].rule != "all" and now - last >= EVERY:
-                        self._line(
-                            f"{self._share():4.0%}  … {self._how_far(number, begun)}; "
-                            f"about {_time(self._remaining())} left of the run"
-                        )
+                        told = f"{self._share():4.0%}  … {self._how_far(number, begun)}"
+                        self._line(f"{told}{_still(self._remaining())}")
                         self.told[number] = now
+
+
+def _still(left: float) -> str:
+    """Return what to say of the run's seconds that are left; nothing of less than one."""
+    return f"; about {_time(left)} left of the run" if left >= 1 else ""
 
 
 def without_traceback(text: str) -> str:
