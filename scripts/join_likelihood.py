@@ -16,12 +16,11 @@ def main() -> None:
     add("--metrics", type=Path, required=True, metavar="JSON", help="record of measures to write")
     args = parser.parse_args()
 
-    from radquant.files import write_json, write_table
-    from radquant.generation.joined_likelihood import join
+    from radquant.files import write_json
+    from radquant.generation.joined_likelihood import join, joined
 
-    records = [path.with_suffix(".json") for path in args.shards]
-    table, record = join(args.shards, records, args.eval)
-    write_table(args.output, table)
+    record = joined([path.with_suffix(".json") for path in args.shards])
+    join(args.shards, args.eval, args.output)
     write_json(args.metrics, record)
 
 

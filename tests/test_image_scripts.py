@@ -187,6 +187,12 @@ def test_outputs_and_likelihoods_are_of_the_report_alone(
     again, _ = shown("likelihood", data, tmp_path / "f", "--batch-size", 4, *stored, model=model)
     pd.testing.assert_frame_equal(many, again)
     assert measured["images"] == record["images"]
+    scored = ("--likelihood", tmp_path / "h.parquet", "--likelihood-metrics", tmp_path / "h.json")
+    both, _ = shown(
+        "generate", data, tmp_path / "g", "--batch-size", 4, *more, *scored, model=model
+    )
+    pd.testing.assert_frame_equal(whole, both)
+    assert (tmp_path / "h.parquet").read_bytes() == (tmp_path / "c.parquet").read_bytes()
     words = evaluation["findings"].str.findall(r"\w+|\S").str.len()
     assert (many["tokens"] == words).all()
 

@@ -358,6 +358,11 @@ def write_in_little_memory() -> None:
     assert written.outputs == expected.outputs
     likely, sizes_ = lean_likelihood.answer_nll(lean, made, 8)
     assert (len(likely), sizes_) == (8, fewer)
+    both = lean_writing.generate(lean, NumberTokenizer(), made, ends, 8, scores=True)
+    assert both.batch_sizes[-1] < 8
+    assert both.outputs == expected.outputs
+    assert both.scored is not None
+    assert both.scored.nats == likely
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from tiny_reports import model_and_splits, prompt_of, run_script
 from radquant.errors import UserError
 from radquant.files import write_json
 from radquant.generation import batching, lean_likelihood, lean_steps, lean_writing
-from radquant.generation.joined_likelihood import join
+from radquant.generation.joined_likelihood import join, joined
 from radquant.generation.lean_decoder import take_over
 from radquant.generation.lean_rows import LeanDecoder
 from radquant.kernels import cpu
@@ -199,16 +199,20 @@ def test_what_does_not_belong_together_is_not_joined(data: Path, tmp_path: Path)
     tables = [tmp_path / f"x-likelihood-{shard}.parquet" for shard in (1, 2)]
     records = [path.with_suffix(".json") for path in tables]
     evaluation = data / "eval.csv"
-    with pytest.raises(UserError, match="of the 10 evaluation reports are missing"):
-        join(tables[:1], records[:1], evaluation)
-    with pytest.raises(UserError, match="occurs twice"):
-        join([*tables, tables[0]], [*records, records[0]], evaluation)
+    out = tmp_path / "out.parquet"
+    for shards, count in (([tables[0], tables[0]], 12), ([*tables, tables[0]], 16)):
+        with pytest.raises(UserError, match=f"are of {count} reports, and not each of the 10"):
+            join(shards, evaluation, out)
+    assert not out.exists()
+    tables[0].write_bytes(b"")
+    with pytest.raises(UserError, match="was changed after it was written"):
+        join(tables[:1], evaluation, out)
     record = record_of(tables[0])
     write_json(records[0], {**record, "dtype": "bfloat16"})
     with pytest.raises(UserError, match=r"x-likelihood-2\.json differ in dtype"):
-        join(tables, records, evaluation)
+        joined(records)
     write_json(records[0], {**record, "device_name": "another", "cpu_seconds": 5.0})
-    _, whole = join(tables, records, evaluation)
+    whole = joined(records)
     assert whole["device_name"] == " and ".join(sorted({"another", record["device_name"]}))
     assert whole["cpu_seconds"] == 5.0 + record_of(tables[1])["cpu_seconds"]
 

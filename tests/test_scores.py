@@ -131,6 +131,17 @@ def test_rouge_is_that_of_the_package(files):
         assert table.loc[name, "rouge_l"] == expected
 
 
+def test_rouge_needs_no_scipy_and_leaves_it_to_others():
+    program = (
+        "import sys; from radquant.scoring.metrics import rouge; from types import SimpleNamespace;"
+        "pair = SimpleNamespace(identical=True, reference='clear lungs', output='clear lung');"
+        "assert rouge.measure(pair) == (1.0, 1.0); assert 'scipy.stats' not in sys.modules;"
+        "from scipy.stats import norm; assert norm.cdf(0) == 0.5;"
+        "import nltk; assert nltk.stem.PorterStemmer().stem('lungs') == 'lung'"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
 def test_clinical_columns_by_hand(files):
     table = scores.score(**files).set_index("id").loc["r1"]
     assert json.loads(table["statuses"]) == {

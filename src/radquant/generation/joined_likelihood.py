@@ -3,15 +3,13 @@
 Nothing here needs PyTorch.
 """
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from radquant.errors import UserError
-from radquant.files import read_json, read_table
-
-if TYPE_CHECKING:
-    import pandas as pd
+from radquant.files import read_json, read_table, recorded_path, require_whole, write_table
 
 # Of the shards' records: what is added up, what is the largest, and where several may be named.
 SUMS = (
@@ -22,22 +20,28 @@ LARGEST = ("peak_process_bytes", "peak_device_bytes")
 NAMES = ("device_name", "engine", "kernel", "cpu_capability")
 
 
-def join(
-    tables: Sequence[Path], records: Sequence[Path], evaluation: Path
-) -> tuple["pd.DataFrame", dict[str, Any]]:
-    """What the likelihood stage would have made of all reports of `evaluation` at once.
+def join(tables: Sequence[Path], evaluation: Path, output: Path) -> None:
+    """Write the table that the likelihood stage would make of all reports of `evaluation` at once.
 
-    tables, records: of all shards. Raises UserError unless each report stands in one of them.
+    tables: of all shards. Raises UserError unless each report stands in one of them.
     """
+    if len(tables) == 1:  # half a second, which pandas takes
+        require_whole(tables[0])
+        with recorded_path(output) as part:
+            shutil.copyfile(tables[0], part)
+        return
     import pandas as pd
-
-    from radquant.scoring.outputs import check_ids, names_of
 
     ids = read_table(evaluation, require=["id"])["id"].tolist()
     parts = [read_table(path, require=["id", "nll", "tokens"]) for path in tables]
     table = pd.concat(parts, ignore_index=True)
-    check_ids(table["id"].tolist(), ids, names_of(tables))
-    return table.set_index("id").loc[ids].reset_index(), joined(records)
+    if sorted(table["id"]) != sorted(ids):
+        raise UserError(
+            f"{tables[0].parent}: the likelihoods of its {len(tables)} shards are of "
+            f"{len(table)} reports, and not each of the {len(ids)} of {evaluation} once; delete "
+            "the folder and run again"
+        )
+    write_table(output, table.set_index("id").loc[ids].reset_index())
 
 
 def joined(paths: Sequence[Path]) -> dict[str, Any]:

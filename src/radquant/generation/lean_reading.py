@@ -49,6 +49,7 @@ def read_with_references(
         for number, prompt in prompts.items():
             own = len(reads[number + spare].ids) - len(prompt.answer_ids[:-1])
             lean.decoder.begin_as(number, number + spare, own)
+            lean.decoder.release(number + spare)  # at once: of the last page there are two
     finally:
         for number in apart:
             lean.decoder.release(number)

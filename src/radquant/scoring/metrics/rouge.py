@@ -4,6 +4,9 @@ It is the F-measure with stemming of the package `rouge_score`. Two identical ou
 even when they hold no word.
 """
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache, lru_cache
 from types import SimpleNamespace
 from typing import Any
@@ -34,12 +37,29 @@ def measure(pair: Pair) -> tuple[float, float]:
     return _rouge_l(pair.reference, pair.output), to_original
 
 
+@contextmanager
+def without_scipy() -> Iterator[None]:
+    """Let nltk be imported without scipy.stats, which takes a quarter of all that scoring does.
+
+    It is for tests of word pairs and for aligning translations, and nltk can do without.
+    """
+    if "scipy.stats" in sys.modules:
+        yield
+        return
+    sys.modules["scipy.stats"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules["scipy.stats"]
+
+
 @cache
 def _rouge() -> Any:
     """The scorer with its own tokenizer, which stems each different word once."""
-    from nltk.stem.porter import PorterStemmer
-    from rouge_score.rouge_scorer import RougeScorer
-    from rouge_score.tokenize import tokenize
+    with without_scipy():
+        from nltk.stem.porter import PorterStemmer
+        from rouge_score.rouge_scorer import RougeScorer
+        from rouge_score.tokenize import tokenize
 
     stemmer = SimpleNamespace(stem=lru_cache(STEMS)(PorterStemmer().stem))
     tokenizer = SimpleNamespace(tokenize=lambda text: tokenize(text, stemmer))
