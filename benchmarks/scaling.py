@@ -94,6 +94,8 @@ def snakemake(folder: Path, sizes: list[int]) -> None:
             "jobs",
             "plan: CPU",
             "peak",
+            "plan for Slurm: CPU",
+            "peak",
             "run: CPU a job",
             "peak",
             "no-op: CPU",
@@ -109,16 +111,20 @@ def snakemake(folder: Path, sizes: list[int]) -> None:
         write_text = (run / "config/scaling.yaml").write_text
         write_text(yaml.safe_dump(config), encoding="utf-8")
         words = ["--directory", str(run), "--snakefile", str(run / "Snakefile"), "--cores", "1"]
-        words += ["--configfile", str(run / "config/scaling.yaml"), "--workflow-profile"]
-        words += [str(run / "profiles/default"), "--quiet", "rules", "progress"]
+        words += ["--configfile", str(run / "config/scaling.yaml")]
+        words += ["--quiet", "rules", "progress", "--workflow-profile"]
+        slurm = [sys.executable, "-m", "snakemake", *words, str(run / "profiles/slurm")]
+        words += [str(run / "profiles/default")]
         real = [sys.executable, "-m", "snakemake", *words]
-        plan = measured([*real, "--dry-run"])
+        plan, cluster = measured([*real, "--dry-run"]), measured([*slurm, "--dry-run"])
         idle = measured([sys.executable, str(Path(__file__).with_name("idle_jobs.py")), *words])
         nothing = measured(real)
         jobs = 22 + 6 * shards  # three precisions, each shard of which is written and annotated
-        plan_cost, idle_cost, noop = costs(plan), costs(idle), costs(nothing)
+        plan_cost, cluster_cost = costs(plan), costs(cluster)
+        idle_cost, noop = costs(idle), costs(nothing)
         each = f"{1000 * idle['cpu_seconds'] / jobs:.0f} ms"
-        row(f"{shards:,}", f"{jobs:,}", plan_cost[0], plan_cost[2], each, idle_cost[2], *noop)
+        planned = [plan_cost[0], plan_cost[2], cluster_cost[0], cluster_cost[2]]
+        row(f"{shards:,}", f"{jobs:,}", *planned, each, idle_cost[2], *noop)
         shutil.rmtree(run)
 
 

@@ -1,8 +1,10 @@
 """How numbers and tables are written."""
 
+import pandas as pd
 import pytest
 
 from radquant.reporting import formatting
+from radquant.reporting.finished_run import ROWS, values
 
 
 @pytest.mark.parametrize(
@@ -31,3 +33,9 @@ def test_table_columns_are_aligned():
     lines = formatting.table(["a", "b"], [["long name", "1"], ["x", "−0.25"]]).splitlines()
     assert len({len(line) for line in lines}) == 1
     assert lines[1] == "| --------- | ----: |"
+
+
+def test_a_column_is_read_whole_and_in_order_however_long_it_is() -> None:
+    written = [f"report {number}" for number in range(2 * ROWS + 7)]
+    assert list(values(pd.Series(written))) == written
+    assert list(values(pd.Series([], dtype=str))) == []

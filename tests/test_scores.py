@@ -269,6 +269,21 @@ def test_a_dangling_relation_stops(files):
         scores.score(**files)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({"tokens": 1}, {"label": None}, {"start_ix": -1}, {"end_ix": True}, {"end_ix": 0.0}),
+        *({"relations": {}}, {"relations": ["ab"]}, {"relations": [["x"]]}),
+        {"relations": [["x", "1"], ["y", 1]]},
+    ],
+)
+def test_an_entity_with_a_value_of_another_kind_stops(files, wrong):
+    entity = {"tokens": "a", "label": "b", "start_ix": 0, "end_ix": 0, "relations": [["x", "1"]]}
+    change(files["annotations"][0], "r1", entities={"1": entity | wrong})
+    with pytest.raises(UserError, match="entity '1' has a value of another kind"):
+        scores.score(**files)
+
+
 def test_an_incomplete_record_stops(files):
     records_ = read_jsonl(files["reference"])
     del records_[2]["text_hash"]

@@ -152,7 +152,7 @@ def patient_codes(patients: Sequence[str] | None, reports: int) -> np.ndarray:
     return _codes(tuple(patients))
 
 
-@lru_cache(maxsize=16)  # all comparisons of a report are of the same few sets of patients
+@lru_cache(maxsize=4)  # all comparisons of a report are of the same few sets of patients
 def _codes(patients: tuple[str | None, ...]) -> np.ndarray:
     labels = pd.Series(patients, dtype=object)
     missing = (labels.isna() | (labels == "")).to_numpy()
