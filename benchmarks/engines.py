@@ -269,6 +269,15 @@ def earlier(output: Path, said: Mapping[str, Any]) -> dict[str, Any]:
     return engines
 
 
+def printed(output: Path) -> str:
+    """The tables of what was measured, engines in the order of `ENGINES`."""
+    if not output.is_file():
+        raise UserError(f"{output} is not there; measure first, without --table")
+    found = read_json(output)
+    engines = {name: found["engines"][name] for name in ENGINES if name in found["engines"]}
+    return tables({**found, "engines": engines})
+
+
 def main() -> None:
     args = parse_arguments()
     settings = QUICK if args.quick else FULL
@@ -276,7 +285,7 @@ def main() -> None:
     settings = Settings(**asked)
     output = args.work / ("engines-quick.json" if args.quick else "engines.json")
     if args.table:
-        print(tables(read_json(output)))
+        print(printed(output))
         return
     missing = prepare(args.work, args.results, args.engines, settings.references)
     for name, reason in missing.items():
@@ -291,9 +300,8 @@ def main() -> None:
     for threads in settings.threads:
         names = [name for name in args.engines if "not_run" not in found[name]]
         measure(args.work, names, settings, threads, found)
-        engines = {name: found[name] for name in ENGINES if name in found}
-        write_json(output, {**said, "engines": engines})
-    print(tables(read_json(output)))
+        write_json(output, {**said, "engines": found})
+    print(printed(output))
 
 
 if __name__ == "__main__":

@@ -136,6 +136,17 @@ def test_figures_of_other_settings_are_not_mixed(tmp_path: Path):
         engines.earlier(file, {**SAID, "machine": "another"})
 
 
+def test_tables_are_printed_again_in_the_order_of_the_engines(tmp_path: Path):
+    file = tmp_path / "engines.json"
+    with pytest.raises(UserError, match="measure first"):
+        engines.printed(file)
+    one = found()["engines"]["one"]
+    names = ["vllm-bf16", "onnx-int4", "ours-w4a8"]
+    write_json(file, {**SAID, "engines": {name: {**one, "label": name} for name in names}})
+    rows = [line for line in engines.printed(file).splitlines() if " | bf16 | " in line]
+    assert [row.split()[1] for row in rows[:3]] == ["ours-w4a8", "onnx-int4", "vllm-bf16"]
+
+
 def test_a_reason_is_the_last_that_a_program_said(tmp_path: Path):
     log = tmp_path / "log"
     log.write_text("loading\nerror: it needs AMX\n\n")
