@@ -1,6 +1,7 @@
 """What Snakemake shows of a run (`logger: radquant` in the profiles). It finds this by its name."""
 
 import os
+import sys
 from logging import LogRecord
 
 from snakemake.logging import ColorizingTextHandler, DefaultFilter, DefaultFormatter
@@ -19,6 +20,7 @@ class LogHandler(LogHandlerBase):
         if details or asked.quiet or asked.stdout:
             self.plain = ColorizingTextHandler(
                 nocolor=asked.nocolor,
+                stream=sys.stdout if asked.stdout else sys.stderr,
                 formatter=DefaultFormatter(asked.quiet, asked.show_failed_logs),
                 filter=DefaultFilter(
                     asked.quiet,
