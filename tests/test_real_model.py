@@ -7,10 +7,8 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from scale_search import TOLERANCE, judge
 
 from radquant.files import read_table, write_table
-from radquant.settings.recipe import Recipe
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 REPORTS = 48
@@ -54,16 +52,3 @@ def test_awq_and_gptq_predict_the_references_better_than_plain_rounding(
         gain = rounded - nll_per_token(checkpoint, tmp_path)
         # two standard errors above 0
         assert gain.mean() > 2 * gain.std(ddof=1) / np.sqrt(REPORTS), checkpoint.name
-
-
-@pytest.mark.slow
-def test_the_scale_search_finds_nearly_the_best_of_all_exponents(finished_run: Path) -> None:
-    """Of real layers, over all their rows: it tries some exponents, as if losses had one valley."""
-    results = finished_run / "results"
-    samples = results / "calibration" / "samples.parquet"
-    recipe = Recipe(method="awq", bits=4, group_size=64)
-    searches = judge(results / "models" / "original", samples, recipe, most=16)
-    assert len(searches) == 16
-    assert max(each.missed for each in searches) < 5 * TOLERANCE
-    assert sum(each.missed for each in searches) / 16 < TOLERANCE
-    assert sum(each.best < 0.95 * each.unscaled for each in searches) > 8  # there is much to find
