@@ -101,9 +101,9 @@ def test_a_share_of_the_rows_finds_nearly_the_same_scale(monkeypatch: pytest.Mon
             total += awq.output_error(rounded.flatten(-2) / scale - weight, statistics.gram)
         return total
 
-    monkeypatch.setattr(awq, "SEARCH_ROWS", 512)
     whole = loss_of_found()
-    monkeypatch.setattr(awq, "SEARCH_ROWS", 48)
+    monkeypatch.setattr(awq, "LOSS_VALUES", 48 * 64)
+    monkeypatch.setattr(awq, "LOSS_ROWS", 1)
     assert loss_of_found() < 1.05 * whole
 
 
