@@ -212,3 +212,25 @@ def test_the_least_of_one_valley_is_found(steps: list[float], lowest: int, slope
     found, least = awq.least_along(places, loss)
     assert (int(found), least) == (lowest, 0)
     assert len(looked) == len(set(looked)) <= len(steps) / awq.COARSE + 5
+
+
+def test_ranges_and_scales_are_the_same_to_the_bit_with_two_threads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    torch.manual_seed(6)
+    monkeypatch.setattr(clipping, "CLIP_ROWS", 16)
+    x = torch.randn(300, 256) * torch.exp(torch.randn(256))
+    statistics = InputStatistics.empty(256, torch.device("cpu"))
+    statistics.add(x)
+    weights = [torch.randn(160, 256), torch.randn(40, 256)]
+
+    def found(threads: int) -> list[torch.Tensor]:
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            scale = search_scale(weights, statistics, torch.arange(256), 256, RECIPE)
+            return [scale, *(clipping.search_clip(w, statistics.gram, RECIPE) for w in weights)]
+        finally:
+            torch.set_num_threads(before)
+
+    assert all(map(torch.equal, found(1), found(2)))

@@ -4,6 +4,7 @@ from copy import deepcopy
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -31,6 +32,7 @@ from radquant.quantization.calibration_statistics import (
     Inputs,
     InputStatistics,
     RoundedStatistics,
+    Waiting,
     activations_for,
     best_weights,
     collect_rounded,
@@ -348,3 +350,27 @@ def test_wide_gram_matrices_are_whole_once_they_are_completed() -> None:
     complete(found.gram)
     expected = x[0].T @ torch.diag(weights) @ x[0]
     torch.testing.assert_close(found.gram, expected, rtol=1e-4, atol=1e-4)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 7), st.booleans()), min_size=1, max_size=9), st.integers(1, 9)
+)
+def test_short_sequences_are_added_together_as_if_each_by_itself(
+    sequences: list[tuple[int, bool]], together: int
+) -> None:
+    """Of some tokens each, weighted or not; what is taken may be changed afterwards."""
+    generator = torch.Generator().manual_seed(together)
+    expected, waiting = InputStatistics.empty(5, CPU), Waiting(InputStatistics.empty(5, CPU))
+    with mock.patch.object(calibration_statistics, "GRAM_TOKENS", together):
+        for count, weighted in sequences:
+            x = torch.randn(1, count, 5, generator=generator)
+            weights = torch.rand(count, generator=generator) if weighted else None
+            expected.add(x, keep=weighted, weights=weights)
+            waiting.take(x, weighted, weights)
+            x.zero_()
+        waiting.add()
+    found = waiting.statistics
+    for name in ("gram", "magnitude", "largest", "tokens", "sample"):
+        torch.testing.assert_close(
+            getattr(found, name), getattr(expected, name), rtol=1e-5, atol=1e-5
+        )

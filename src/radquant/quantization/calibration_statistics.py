@@ -29,7 +29,9 @@ SAMPLE_TOKENS = 1024
 # Shares of the range that a static range may keep: 1, 0.9, 0.81 … 0.04. One outlying value in a
 # thousand tokens can be a thousand times the rest.
 RANGE_STEPS, RANGE_STEP = 31, 0.9
-GRAM_ROWS = 512  # of a Gram matrix that are added to at a time
+GRAM_ROWS = 256  # of a Gram matrix that are added to at a time
+# Tokens that are added to a Gram matrix together: fewer, and reading it takes longer than adding.
+GRAM_TOKENS = 512
 
 
 def add_products(gram: Tensor, left: Tensor, right: Tensor) -> None:
@@ -97,6 +99,36 @@ class InputStatistics:
 
 
 @dataclass
+class Waiting:
+    """Inputs of one group, of several short sequences, that are added to its statistics at once."""
+
+    statistics: InputStatistics
+    inputs: list[Tensor] = field(default_factory=list)  # [tokens, in] each
+    weights: list[Tensor | None] = field(default_factory=list)  # as `InputStatistics.add` has them
+
+    def take(self, x: Tensor, keep: bool, weights: Tensor | None) -> None:
+        """Take x, [1, tokens, in], as `InputStatistics.add` does; it may be changed afterwards."""
+        own = x.flatten(0, -2).float().clone()
+        self.inputs.append(own)
+        self.weights.append(weights)
+        if keep:
+            self.statistics.sample.append(own)
+        if sum(map(len, self.inputs)) >= GRAM_TOKENS:
+            self.add()
+
+    def add(self) -> None:
+        """Add what waits."""
+        if not self.inputs:
+            return
+        weights = None
+        if any(each is not None for each in self.weights):
+            pairs = zip(self.inputs, self.weights, strict=True)
+            weights = torch.cat([x.new_ones(len(x)) if w is None else w for x, w in pairs])
+        self.statistics.add(torch.cat(self.inputs)[None], weights=weights)
+        self.inputs, self.weights = [], []
+
+
+@dataclass
 class RoundedStatistics:
     """Statistics of a group's rounded input x̂ beside the exact one."""
 
@@ -158,17 +190,17 @@ def collect_statistics(
 
     keep: whether some sequences' inputs are kept whole.
     """
-    statistics: list[InputStatistics] = []
+    groups: list[Waiting] = []
     sampled = inputs.sampled() if keep else set()
     kept, weights = False, None
     with ExitStack() as stack:
         for group in architecture.groups:
             linear = linear_of(layer, group.linears[0])
-            of_group = InputStatistics.empty(linear.in_features, inputs.device)
-            statistics.append(of_group)
+            waiting = Waiting(InputStatistics.empty(linear.in_features, inputs.device))
+            groups.append(waiting)
 
-            def observe(_: Any, args: Any, s: InputStatistics = of_group) -> None:
-                s.add(args[0][:, inputs.prefix :], kept, weights)
+            def observe(_: Any, args: Any, waiting: Waiting = waiting) -> None:
+                waiting.take(args[0][:, inputs.prefix :], kept, weights)
 
             handle = linear.register_forward_pre_hook(observe)
             stack.callback(handle.remove)
@@ -176,9 +208,10 @@ def collect_statistics(
             for index in range(len(inputs.arguments)):
                 kept, weights = index in sampled, inputs.counted(index)
                 append(file, inputs.run(layer, index))
-    for of_group in statistics:
-        complete(of_group.gram)
-    return statistics
+    for waiting in groups:
+        waiting.add()
+        complete(waiting.statistics.gram)
+    return [waiting.statistics for waiting in groups]
 
 
 def place_of_broken(layer: nn.Module, linear: str, inputs: Inputs) -> str:

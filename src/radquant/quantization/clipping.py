@@ -9,13 +9,14 @@ from torch import Tensor, nn
 
 from radquant.errors import UserError
 from radquant.finite import OVERFLOWING
-from radquant.packed.grid import by_group, find_grid, of_group, round_to_grid, shared_by_rows
+from radquant.packed.grid import by_group, find_grid, round_to_grid, shared_by_rows
+from radquant.quantization.threads import side_by_side
 from radquant.settings.recipe import Recipe
 
 SHARES = [1 - step * 0.05 for step in range(10)]  # of the range: 1.00, 0.95 … 0.55, as in AutoAWQ
 # Output channels that are searched at a time: few enough that a group's values stay in the cache,
 # and that the weight errors of all shares and groups take no more than so many bytes.
-CLIP_ROWS = 512
+CLIP_ROWS = 256
 CLIP_BYTES = 2**26
 
 
@@ -35,11 +36,9 @@ def search_clip(
     rows = max(1, min(CLIP_ROWS, CLIP_BYTES // bytes_a_row))
     parts = weight.split(rows)
     shared = [None] * len(parts) if outer is None else list(torch.split(outer, rows))
+    blocks = list(zip(parts, shared, strict=True))
     return torch.cat(
-        [
-            search_clip_of_rows(part, gram, recipe, own)
-            for part, own in zip(parts, shared, strict=True)
-        ]
+        side_by_side(lambda block: search_clip_of_rows(block[0], gram, recipe, block[1]), blocks)
     )
 
 
@@ -50,8 +49,10 @@ def search_clip_of_rows(
     groups = by_group(weight, recipe.group_size)
     count, size = groups.shape[1:]
     blocks = gram.unflatten(0, (count, size)).split(size, dim=-1)
+    grids = [find_grid(groups, recipe, share, outer) for share in SHARES]
+    scale, zero = (torch.stack(each, -1) for each in zip(*grids, strict=True))
     tried = [
-        try_shares(groups[:, group], block[group], recipe, of_group(outer, group))
+        try_shares(groups[:, group], block[group], recipe, (scale[:, group], zero[:, group]))
         for group, block in enumerate(blocks)
     ]
     kept = torch.stack([least(errors) for _, errors in tried], 1)  # [out, groups] int64
@@ -61,27 +62,26 @@ def search_clip_of_rows(
         )
         for group, own in enumerate(delta.split(size, dim=1)):
             deltas, errors = tried[group]
-            columns = gram[group * size : (group + 1) * size]
-            others = nn.functional.linear(delta, columns) - own @ blocks[group][group]
-            beside = errors + 2 * (deltas @ others[..., None])[..., 0]
+            # H is symmetric, and its rows are read faster than its columns.
+            rows = gram[group * size : (group + 1) * size]
+            others = nn.functional.linear(delta, rows) - own @ blocks[group][group]
+            beside = errors + 2 * (deltas * others[:, None]).sum(-1)
             kept[:, group] = least(beside)
             own[:] = chosen(deltas, kept[:, group])
     return weight.new_tensor(SHARES)[kept]
 
 
 def try_shares(
-    weight: Tensor, block: Tensor, recipe: Recipe, outer: Tensor | None
+    weight: Tensor, block: Tensor, recipe: Recipe, grids: tuple[Tensor, Tensor]
 ) -> tuple[Tensor, Tensor]:
     """What each share of one group's range leaves: weight errors, [out, shares, group], and their
     part of the output error by themselves, [out, shares].
 
     weight: the group's, [out, group]. block: its own part of H, [group, group].
-    outer: what the group shares with others, [out, …].
+    grids: scale and zero of each share, [out, shares].
     """
-    deltas = weight.new_empty(len(weight), len(SHARES), weight.shape[1])
-    for place, share in enumerate(SHARES):
-        grid = find_grid(weight, recipe, share, outer)
-        torch.sub(round_to_grid(weight, *grid, recipe), weight, out=deltas[:, place])
+    one = weight[:, None]
+    deltas = round_to_grid(one.expand(-1, len(SHARES), -1), *grids, recipe) - one
     return deltas, (deltas @ block).mul_(deltas).sum(-1)
 
 
