@@ -99,10 +99,11 @@ def test_all_write_as_many_tokens_of_the_same_prompts(
             together = each["prompt_seconds"] + each["decode_seconds"]
             assert together <= each["wall_seconds"] * 1.01
     assert timed["original"]["prompt_hashes"] == timed["w4a8"]["prompt_hashes"]
-    # Each round begins with another one.
+    # Each round begins with another one; a first one that was too short is played again.
     count = len(measured)
     original = [place % count for place, name in enumerate(calls) if name == "original"]
-    assert original == [0, count - 1, count - 2]
+    again = [0] if record["passes"] > 1 else []
+    assert original == [*again, 0, count - 1, count - 2]
     assert (timed["w4a4"]["rounds"], timed["kv"]["rounds"]) == ([], [])
 
 

@@ -114,6 +114,7 @@ def _scripts(folder: Path) -> Iterator[tuple[str, Path]]:
 def _code_files(root: Path) -> list[Path]:
     found = [
         *PACKAGE.rglob("*"),
+        *PACKAGE.parent.glob("snakemake_logger_plugin_radquant/*.py"),
         *(root / "scripts").glob("*.py"),
         *(root / "rules").glob("*.smk"),
         *(root / "envs").glob("*.txt"),

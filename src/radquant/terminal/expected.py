@@ -9,7 +9,7 @@ from pathlib import Path
 from radquant.files import read_json, write_json
 
 # Seconds of each rule's jobs in the default run, as LAST holds them after it.
-USUAL = resources.files("radquant.terminal") / "usual_seconds.json"
+USUAL = resources.files("radquant.terminal") / "usual.json"
 LAST = Path("results/logs/seconds.json")
 
 
