@@ -31,6 +31,7 @@ from radquant.generation import (
     transformers_likelihood,
 )
 from radquant.generation import transformers_writing as engine
+from radquant.generation.engines import lean
 from radquant.generation.engines.kind import Wanted
 from radquant.generation.lean_decoder import LeanDecoder, take_over, unsupported
 from radquant.kernels import cpu
@@ -497,3 +498,19 @@ def test_other_scores_than_the_models_stop_the_run(
     monkeypatch.setattr(lean_decoder, "hooked", lambda loaded: False)
     with pytest.raises(UserError, match="does not compute what this model does"):
         take_over(load(stored), None)
+
+
+def test_kernels_are_there_before_the_weights_are(
+    llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their compiler takes gigabytes: beside a 7B model, these once made the peak of a run."""
+    real, weights_were_there = cpu.unavailable, []
+
+    def noted() -> str | None:
+        weights_were_there.append("loaded" in wanted.__dict__)
+        return real()
+
+    wanted = Wanted(llama, device="cpu")
+    monkeypatch.setattr(cpu, "unavailable", noted)
+    assert lean.why_not(wanted) is None
+    assert weights_were_there[0] is False

@@ -21,8 +21,13 @@ def environment(device: str) -> str | None:
 
 
 def why_not(wanted: Wanted) -> str | None:
+    from radquant.checkpoints.loading import resolve_device
     from radquant.generation.lean_decoder import unsupported
+    from radquant.kernels import cpu
 
+    if resolve_device(wanted.device).type == "cpu":
+        # The compiler takes gigabytes, once on a machine: not while the weights are in memory.
+        cpu.unavailable()
     reason = unsupported(wanted.loaded, rounding(wanted))
     return reason and f"the lean engine cannot run this: {reason}; use engine auto"
 
