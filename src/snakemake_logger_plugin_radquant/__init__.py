@@ -16,8 +16,11 @@ class LogHandler(LogHandlerBase):
     def __post_init__(self) -> None:
         asked = self.common_settings
         details = asked.dryrun or asked.verbose or asked.printshellcmds or asked.debug_dag
+        plain = bool(details or asked.quiet or asked.stdout)
+        # Where a job is one line, it writes to its log alone (rules/common.smk).
+        os.environ["RADQUANT_JOBS_ON_SCREEN"] = "yes" if plain else "no"
         self.plain: ColorizingTextHandler | None = None
-        if details or asked.quiet or asked.stdout:
+        if plain:
             self.plain = ColorizingTextHandler(
                 nocolor=asked.nocolor,
                 stream=sys.stdout if asked.stdout else sys.stderr,
@@ -31,8 +34,6 @@ class LogHandler(LogHandlerBase):
                 ),
             )
             return
-        # Jobs then write to their logs alone (rules/common.smk).
-        os.environ["RADQUANT_JOBS_ON_SCREEN"] = "no"
         self.screen = Screen(colour=not asked.nocolor)
 
     def emit(self, record: LogRecord) -> None:

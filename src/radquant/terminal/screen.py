@@ -23,10 +23,10 @@ from radquant.terminal.jobs import Job
 
 FIRST, EVERY = 5.0, 60.0  # seconds of a job until a line tells of it, and between such lines
 STOPPED = "stopped; run the same command to go on"
-# What Snakemake says of a Ctrl-C, of a failed job that was told of already, and of nothing to do.
+# What Snakemake says of a Ctrl-C and of a failed job that was told of already, and what is shown.
 INTERRUPTED = ("Terminating processes on user request", "Cancelling snakemake on user request")
 TOLD_ALREADY = ("At least one job did not complete", "Exiting because a job execution failed")
-NOTHING = "Nothing to be done"
+TOLD_PLAINLY = ("Nothing to be done", "Trying to restart job")
 MISSING = re.compile(r"FileNotFoundError: \[Errno 2\] No such file or directory: '(.*)'")
 
 
@@ -128,7 +128,7 @@ class Screen:
             if not self.stopped:
                 self._line(STOPPED)
             self.stopped = True
-        elif text.startswith(NOTHING):
+        elif text.startswith(TOLD_PLAINLY):
             self._line(text)
         elif record.levelno >= logging.ERROR:
             if not ((self.failed or self.stopped) and text.startswith(TOLD_ALREADY)):
