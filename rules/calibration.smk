@@ -41,7 +41,7 @@ if SETTINGS.calibration.hub:
             ),
         shell:
             "{ONLINE} {PYTHON} {input.code[0]:q} {params.options} --output {output.texts:q}"
-            " --record {output.record} 2>&1 | tee {log} >&3"
+            " --record {output.record} 2>&1 | tee {log} >&2"
 
 
 rule calibration_set:
@@ -77,4 +77,4 @@ rule calibration_set:
     shell:
         "{PYTHON} {input.code[0]:q} --model results/models/original {params.source}"
         " {params.options} {params.images} --output {output.samples} --record {output.record}"
-        " 2>&1 | tee {log} >&3"
+        " 2>&1 | tee {log} >&2"

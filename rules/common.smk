@@ -58,8 +58,8 @@ shell.prefix(
     "set -euo pipefail; export OMP_WAIT_POLICY=PASSIVE HF_HUB_OFFLINE=1 PYTHONPATH="
     + shlex.quote(f"{workflow.basedir}/src").replace("{", "{{").replace("}", "}}")
     + "; "
-    # What a job says goes to its log, and to 3: the terminal, unless that shows a line a job.
-    + 'if [ "${{RADQUANT_JOBS_ON_SCREEN:-yes}}" = yes ]; then exec 3>&2; else exec 3> /dev/null; fi; '
+    # What a job says goes to its log, and to the terminal unless that shows a line a job.
+    + 'if [ "${{RADQUANT_JOBS_ON_SCREEN:-yes}}" = no ]; then tee() {{ command tee "$@" > /dev/null; }}; fi; '
     + tell_of_killed(PYTHON).replace("{", "{{").replace("}", "}}")
     # Held by all processes of the job: jobs outlive a Snakemake that is killed.
     + "; exec 9>> results/.jobs.lock; "

@@ -47,7 +47,7 @@ rule fetch_model:
     shell:
         "{ONLINE} {PYTHON} {input.code[0]:q} {params.options} {params.images}"
         " --downloads {DOWNLOADS}"
-        " --output results/models/original 2>&1 | tee {log} >&3"
+        " --output results/models/original 2>&1 | tee {log} >&2"
 
 
 rule fetch_corpus:
@@ -75,7 +75,7 @@ rule fetch_corpus:
         ),
     shell:
         "{PYTHON} {input.code[0]:q} {params.options} {params.images} --downloads {DOWNLOADS}"
-        " --output {output} 2>&1 | tee {log} >&3"
+        " --output {output} 2>&1 | tee {log} >&2"
 
 
 rule clean:
@@ -97,4 +97,4 @@ rule clean:
     shell:
         "{PYTHON} {input.code[0]:q} --raw {input.raw} {params.options} --train {output.train}"
         " --eval {output.eval} --rejected {output.rejected} --funnel {output.funnel}"
-        " 2>&1 | tee {log} >&3"
+        " 2>&1 | tee {log} >&2"

@@ -24,4 +24,4 @@ rule build_env:
     shell:
         # Without PYTHONPATH, which would show this package to the new environment's pip.
         "env -u PYTHONPATH {PYTHON} {input.code[0]:q} --requirements {input.requirements:q}"
-        " --output results/venvs/{wildcards.environment} 2>&1 | tee {log} >&3"
+        " --output results/venvs/{wildcards.environment} 2>&1 | tee {log} >&2"

@@ -114,7 +114,7 @@ rule check_prompts:
     shell:
         "{PYTHON} {input.code[0]:q} --model results/models/original --train {input.train}"
         " --eval {input.eval} --prompt {input.prompt:q} {params.options} --output {output}"
-        " 2>&1 | tee {log} >&3"
+        " 2>&1 | tee {log} >&2"
 
 
 rule generate:
@@ -155,7 +155,7 @@ rule generate:
     shell:
         "{PYTHON} {input.code[0]:q} --train {input.train} --eval {input.eval}"
         " --prompt {input.prompt:q} {params.options} --output {output.table}"
-        " --metrics {output.metrics} {params.scoring} 2>&1 | tee {log} >&3"
+        " --metrics {output.metrics} {params.scoring} 2>&1 | tee {log} >&2"
 
 
 use rule generate as generate_only with:
@@ -198,7 +198,7 @@ rule likelihood:
     shell:
         "{PYTHON} {input.code[0]:q} --eval {input.eval} --output {output.table}"
         " --metrics {output.metrics} --shards results/generations/{wildcards.precision}/{params.shards}"
-        " 2>&1 | tee {log} >&3"
+        " 2>&1 | tee {log} >&2"
 
 
 rule likelihood_only:
@@ -233,7 +233,7 @@ rule likelihood_only:
     shell:
         "{PYTHON} {input.code[0]:q} --train {input.train} --eval {input.eval}"
         " --prompt {input.prompt:q} {params.options} --output {output.table}"
-        " --metrics {output.metrics} 2>&1 | tee {log} >&3"
+        " --metrics {output.metrics} 2>&1 | tee {log} >&2"
 
 
 rule baselines:
@@ -255,4 +255,4 @@ rule baselines:
     shell:
         "{PYTHON} {input.code[0]:q} --train {input.train} --eval {input.eval} {params.options}"
         " --copy-output {output.copied} --constant-output {output.constant}"
-        " --nearest-output {output.nearest} 2>&1 | tee {log} >&3"
+        " --nearest-output {output.nearest} 2>&1 | tee {log} >&2"

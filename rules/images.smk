@@ -78,4 +78,4 @@ if WITH_IMAGES:
         shell:
             "{PYTHON} {input.code[0]:q} --reports {input.reports} {params.options}"
             " --store results/features/store --output {output.table}"
-            " --metrics {output.metrics} 2>&1 | tee {log} >&3"
+            " --metrics {output.metrics} 2>&1 | tee {log} >&2"

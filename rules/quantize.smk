@@ -76,7 +76,7 @@ rule check_model:
         options=lambda wildcards: settings_for(stages.CHECK_MODEL),
     shell:
         "{PYTHON} {input.code[0]:q} --model results/models/original {params.options}"
-        " --output {output} 2>&1 | tee {log} >&3"
+        " --output {output} 2>&1 | tee {log} >&2"
 
 
 rule quantize:
@@ -101,7 +101,7 @@ rule quantize:
         options=quantize_options,
     shell:
         "{PYTHON} {input.code[0]:q} --model results/models/original {params.options}"
-        " --output results/checkpoints/{wildcards.checkpoint} 2>&1 | tee {log} >&3"
+        " --output results/checkpoints/{wildcards.checkpoint} 2>&1 | tee {log} >&2"
 
 
 use rule quantize as quantize_to_gguf with:
@@ -138,7 +138,7 @@ rule quantize_with_tool:
         "results/venvs/{params.tool}/bin/python {input.code[0]:q} --model results/models/original"
         " --calibration {input.calibration[0]} --calibration-record {input.calibration[1]}"
         " {params.options}"
-        " --output results/checkpoints/{wildcards.checkpoint} 2>&1 | tee {log} >&3"
+        " --output results/checkpoints/{wildcards.checkpoint} 2>&1 | tee {log} >&2"
 
 
 def given_files(checkpoint):
@@ -176,7 +176,7 @@ for GIVEN in [n for n, it in SETTINGS.checkpoints.items() if isinstance(it, Give
         shell:
             "{ONLINE} {PYTHON} {input.code[0]:q} --original results/models/original"
             " {params.options} --downloads {DOWNLOADS} --output {params.directory}"
-            " 2>&1 | tee {log} >&3"
+            " 2>&1 | tee {log} >&2"
 
 
 # llama.cpp's own quantizer, of the original as plain GGUF. It runs in an environment of its own; what
@@ -221,7 +221,7 @@ for GIVEN in [
         shell:
             "{PYTHON} {input.code[0]:q} --model results/models/original {params.options}"
             " --tool-python results/venvs/llama-cpp/bin/python --output {params.directory}"
-            " 2>&1 | tee {log} >&3"
+            " 2>&1 | tee {log} >&2"
 
 
 rule verify_checkpoint:
@@ -245,4 +245,4 @@ rule verify_checkpoint:
     shell:
         "{PYTHON} {input.code[0]:q} results/checkpoints/{wildcards.checkpoint}"
         " --original results/models/original {params.options} --output {output}"
-        " 2>&1 | tee {log} >&3"
+        " 2>&1 | tee {log} >&2"

@@ -15,7 +15,7 @@ rule write_config:
         config=lambda wildcards: json.dumps(config, ensure_ascii=False),
     shell:
         "{PYTHON} {input.code[0]:q} --config {params.config:q} --output {output}"
-        " 2>&1 | tee {log} >&3"
+        " 2>&1 | tee {log} >&2"
 
 
 # Divisions of the reports by columns of a table, which eval.csv has not.
@@ -40,7 +40,7 @@ rule subgroups:
         runtime=30,
     shell:
         "{PYTHON} {input.code[0]:q} --config {input.config} --eval {input.eval}"
-        " --output {output} 2>&1 | tee {log} >&3"
+        " --output {output} 2>&1 | tee {log} >&2"
 
 
 rule report:
@@ -127,7 +127,7 @@ rule report:
         " {params.readers} --output {output.report} --html {output.html}"
         " --summary {output.summary} --provenance {output.provenance}"
         " --reporting {output.reporting} --figures {output.figures}"
-        " 2>&1 | tee {log} >&3"
+        " 2>&1 | tee {log} >&2"
 
 
 # What people said of the outputs, where the configuration names their files.
@@ -153,4 +153,4 @@ rule readers:
     shell:
         "{PYTHON} {input.code[0]:q} --results results --config {input.config}"
         " --readings {input.readings:q} --output {output.record} --markdown {output.page}"
-        " 2>&1 | tee {log} >&3"
+        " 2>&1 | tee {log} >&2"

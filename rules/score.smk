@@ -49,7 +49,7 @@ rule annotate_reference:
         column=SETTINGS.task.target,
     shell:
         "{ANNOTATE} {input.code[0]:q} {params.options} {params.language}"
-        " --texts {input.texts} --column {params.column} --output {output} 2>&1 | tee {log} >&3"
+        " --texts {input.texts} --column {params.column} --output {output} 2>&1 | tee {log} >&2"
 
 
 rule annotate:
@@ -70,7 +70,7 @@ rule annotate:
         options=annotator_options,
     shell:
         "{ANNOTATE} {input.code[0]:q} {params.options} --language any"
-        " --texts {input.texts} --column output --output {output} 2>&1 | tee {log} >&3"
+        " --texts {input.texts} --column output --output {output} 2>&1 | tee {log} >&2"
 
 
 # Rulers that need data or a model of their own, where the configuration says where these are.
@@ -131,7 +131,7 @@ rule measure:
     shell:
         "{params.python} {input.code[0]:q} --measure {wildcards.measure}"
         " --eval {input.eval} {params.options} --generations {params.generations}"
-        " --output {output} 2>&1 | tee {log} >&3"
+        " --output {output} 2>&1 | tee {log} >&2"
 
 
 rule score:
@@ -172,4 +172,4 @@ rule score:
         " --generations {params.generations} --annotations {params.annotations}"
         " --original-generations {params.original}"
         " --original-annotations {params.original_annotations} --prompt {input.prompt:q}"
-        " --output {output} 2>&1 | tee {log} >&3"
+        " --output {output} 2>&1 | tee {log} >&2"

@@ -72,4 +72,4 @@ rule measure_speed:
     shell:
         "export OMP_NUM_THREADS={THREADS}; {PYTHON} {input.code[0]:q} {params.precisions}"
         " --train {input.train} --eval {input.eval} --prompt {input.prompt:q} {params.options}"
-        " --output {output} 2>&1 | tee {log} >&3"
+        " --output {output} 2>&1 | tee {log} >&2"

@@ -92,7 +92,7 @@ def test_a_run_killed_twice_ends_with_the_bytes_of_an_undisturbed_one(
     kill_in(run, "annotate", f"annotate/{shard}.log", f"annotations/{shard}.jsonl")
     finish(run, *SMOKE)
     expected = contents(finished_run, SCORES)
-    assert len(expected) == 5
+    assert len(expected) == 6
     assert contents(run, SCORES) == expected
     assert quality(run) == quality(finished_run)
     # A handful of reports answers nothing, and says so before all else.

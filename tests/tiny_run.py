@@ -73,7 +73,7 @@ def plain(run: Path, *before: str) -> subprocess.CompletedProcess[str]:
 
 def scores(run: Path) -> dict[str, bytes]:
     found = contents(run, SCORES)
-    assert len(found) == 4
+    assert len(found) == 5
     return found
 
 

@@ -106,7 +106,7 @@ def test_jobs_were_killed_and_all_others_ended_well_on_both_nodes(run: Path) -> 
 
 def test_scores_are_those_of_a_local_run(run: Path, undisturbed: Path) -> None:
     found, expected = contents(run, RESULTS), contents(undisturbed, RESULTS)
-    assert len([name for name in expected if "/scores/" in name]) == 4
+    assert len([name for name in expected if "/scores/" in name]) == 5
     assert found.keys() == expected.keys()
     assert [name for name in expected if found[name] != expected[name]] == []
 
