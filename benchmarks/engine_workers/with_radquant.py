@@ -33,10 +33,11 @@ def make_room(lean: LeanDecoder, prompts: Prompts, new: int) -> None:
 def write(lean: LeanDecoder, prompts: Prompts, new: int) -> Prompts:
     made = [Prompt(str(n), "", ids, 0, "", []) for n, ids in enumerate(prompts)]
     rows = {number: lean_writing.Row(number, 0.0) for number in range(len(prompts))}
-    lean_writing.step(lean, {n: Read(ids) for n, ids in enumerate(prompts)}, rows, made)
-    for _ in range(new - 1):
+    reads = {number: Read(ids) for number, ids in enumerate(prompts)}
+    for _ in range(new):
+        hidden = lean_writing.last_of(lean, reads)
+        lean_writing.append(lean, hidden, list(rows.values()), made)
         reads = {number: Read(row.written[-1:]) for number, row in rows.items()}
-        lean_writing.step(lean, reads, rows, made)
     for number in rows:
         lean.decoder.release(number)
     return [row.written for row in rows.values()]
