@@ -1,4 +1,4 @@
-"""The pure parts of benchmarks/engines.py: what workers are told, figures, tables."""
+"""What is tested of benchmarks/engines.py: what workers are told, our own worker, tables."""
 
 import json
 import math
@@ -9,10 +9,14 @@ from pathlib import Path
 import engines
 import engines_table as table
 import pytest
+import torch
 from engines_files import ENGINES, WORKERS, last_line
+from tiny_models import tiny_llama
+from transformers import AutoModelForCausalLM
 
 from radquant.errors import UserError
 from radquant.files import write_json
+from radquant.kernels import cpu
 
 COUNTING = """
 import sys
@@ -159,3 +163,22 @@ def test_every_engine_has_its_worker_and_its_environment():
         if engine.environment is not None:
             places = (WORKERS, WORKERS.parents[1] / "envs")
             assert any((place / f"{engine.environment}.txt").is_file() for place in places)
+
+
+@pytest.mark.skipif(cpu.unavailable() is not None, reason=str(cpu.unavailable()))
+def test_our_own_worker_writes_what_transformers_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(WORKERS))
+    import with_radquant as worker
+
+    path = tiny_llama(tmp_path / "llama")
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+    prompts = [[5, 9, 11, 3], [7, 2, 8, 6]]
+    expected = model.generate(
+        torch.tensor(prompts), max_new_tokens=6, min_new_tokens=6, do_sample=False
+    )
+    monkeypatch.setattr(torch, "bfloat16", torch.float32)  # whose ties are none
+    lean = worker.load_model({"model": str(path), "threads": 1})
+    worker.make_room(lean, prompts, 6)
+    assert worker.write(lean, prompts, 6) == expected[:, 4:].tolist()
