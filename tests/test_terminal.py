@@ -174,3 +174,10 @@ def test_a_missing_configuration_is_a_sentence(tmp_path: Path) -> None:
         told = (done.stdout + done.stderr).splitlines()
         assert "error: nope.yaml does not exist; check its name and folder" in told
         assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", '{"score": "long"}', ""])
+def test_a_damaged_record_of_an_earlier_run_is_as_none(text: str) -> None:
+    expected.LAST.parent.mkdir(parents=True)
+    expected.LAST.write_text(text)
+    assert expected.begin({"score": 1}).before == {}

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 
+from radquant.errors import UserError
 from radquant.files import read_json, write_json
 
 # Seconds of each rule's jobs in the default run, as LAST holds them after it.
@@ -53,8 +54,22 @@ class Expected:
 
 def begin(counts: Mapping[str, int]) -> Expected:
     """Return what is expected of a run with so many jobs of each rule."""
-    before = read_json(LAST) if LAST.exists() else {}
-    return Expected(dict(counts), before, read_json(Path(str(USUAL))))
+    return Expected(dict(counts), _earlier(), read_json(Path(str(USUAL))))
+
+
+def _earlier() -> dict[str, float]:
+    """Return the means of an earlier run here; {} of a file that holds none.
+
+    They only begin a guess, which finished jobs correct: a damaged file stops no run.
+    """
+    try:
+        found = read_json(LAST)
+    except UserError:
+        return {}
+    numbers = isinstance(found, dict) and all(
+        isinstance(seconds, int | float) for seconds in found.values()
+    )
+    return found if numbers else {}
 
 
 def remember(expected: Expected) -> None:
