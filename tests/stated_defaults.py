@@ -45,7 +45,10 @@ def sections_in(annotation: Any) -> list[type[Section]]:
 
 
 def options(folder: Path) -> dict[str, list[Any]]:
-    """The defaults of the options that the programs in `folder` declare themselves."""
+    """The defaults of the options that the programs in `folder` declare themselves.
+
+    Each stands under `--port` and, as other programs may have it too, under `serve.py --port`.
+    """
     found: dict[str, list[Any]] = {}
     for path in sorted(folder.glob("*.py")):
         for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -56,7 +59,8 @@ def options(folder: Path) -> dict[str, list[Any]]:
                 continue
             value = next((word.value for word in call.keywords if word.arg == "default"), None)
             if isinstance(value, ast.Constant):
-                found.setdefault(str(name.value), []).append(value.value)
+                for key in (str(name.value), f"{path.name} {name.value}"):
+                    found.setdefault(key, []).append(value.value)
     return found
 
 
@@ -96,7 +100,7 @@ def against(key: str, value: str, defaults: Defaults, place: str) -> Problems:
         return
     different = {repr(plain(each)) for each in known}
     if len(different) > 1:
-        yield f"{place}: {key} means several keys; write `section.key`"
+        yield f"{place}: {key} means several; write `section.key` or `script.py --option`"
     elif repr(read(value)) not in different:
         yield f"{place}: the default of {key} is {different.pop()}, not {value}"
 
@@ -136,4 +140,4 @@ def cells(page: str) -> Iterator[tuple[int, str, str]]:
         elif token.type == "tr_close" and "default" in heads:
             key, value = row[0], row[heads.index("default")]
             if key.startswith("`") and re.fullmatch(VALUE, value):
-                yield line, key.strip("`").split()[0], value
+                yield line, key.strip("`"), value
