@@ -139,5 +139,6 @@ def cells(page: str) -> Iterator[tuple[int, str, str]]:
             heads = [cell.lower() for cell in row]
         elif token.type == "tr_close" and "default" in heads:
             key, value = row[0], row[heads.index("default")]
-            if key.startswith("`") and re.fullmatch(VALUE, value):
-                yield line, key.strip("`"), value
+            name = re.match(r"`((?:\w+\.py )?[\w.-]+)", key)
+            if name and re.fullmatch(VALUE, value):
+                yield line, name[1], value

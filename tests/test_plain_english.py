@@ -6,6 +6,8 @@ import pytest
 from plain_english import Sentence, sentences, split
 from stated_defaults import Defaults, problems
 
+from radquant.settings.documents import sections
+
 REPOSITORY = Path(__file__).parents[1]
 MOST_WORDS = 25
 PAGES = sorted(
@@ -34,6 +36,14 @@ def test_no_sentence_is_too_long(path: Path) -> None:
         assert long, f"take {path.name} out of UNMENDED"
     else:
         assert not long, "\n".join([f"split these sentences of {path.name}:", *long])
+
+
+@pytest.mark.parametrize("name", sorted(sections()))
+def test_no_sentence_on_a_key_is_too_long(name: str) -> None:
+    """They are the tables of keys in the pages, and the help of the options."""
+    for key, field in sections()[name].model_fields.items():
+        long = [each for each in sentences(field.description or "") if each.words > MOST_WORDS]
+        assert not long, f"split in the description of {name}.{key}: {long}"
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(REPOSITORY).as_posix())
@@ -120,7 +130,7 @@ code in a block. And more.
         "`task.inputs` (default `[findings]`) are shown.",
         "`seed`: default 7.",
         "Set `--port` (default 8000) and `serve.py --batch-size` (default 32).",
-        "| key | default |\n|---|---|\n| `speed.repeats` | 5 |\n| `speed.tokens` | `32` |\n",
+        "| key | default |\n|---|---|\n| `speed.repeats` | 5 |\n| `--port N` | `8000` |\n",
         "`config.yaml` has `generation.batch_size: 20` and `generation.examples_by: nearest`.",
         "The default run takes 398 seconds, and a default is a default.",
     ],

@@ -33,21 +33,22 @@ class Calibration(Section):
     pack: bool = Field(
         False,
         description="Join short texts and cut them into sequences of exactly max_tokens, so that "
-        "samples × max_tokens tokens are used; without it each text is a sequence of its own",
+        "samples × max_tokens tokens are used. Without it each text is a sequence of "
+        "its own",
     )
 
     images: bool | None = Field(
         None,
-        description="Whether the samples show the images of their reports, as the model is used; "
-        "null where the task has images, and the samples are reports. An image is never cut, and "
-        "its tokens are not counted by max_tokens",
+        description="Whether the samples show the images of their reports, as the model is used. "
+        "If null, they do where the task has images and the samples are reports. An "
+        "image is never cut, and its tokens do not count for max_tokens",
     )
     image_weight: float = Field(
         1.0,
         ge=0,
         le=1000,
         description="What an image's token counts for in quantization's statistics, where one of "
-        "text counts 1; 0 lets images be seen and not be fitted to",
+        "text counts 1. With 0 images are seen, and nothing is fitted to them",
     )
 
     @model_validator(mode="after")

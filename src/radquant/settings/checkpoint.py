@@ -28,9 +28,9 @@ class Checkpoint(Recipe):
     )
     format: Annotated[str | None, OneOf(registry.STORED_FORMATS, after=(None,))] = Field(
         None,
-        description="Layout of the packed tensors; if null, gguf or compressed-tensors by type, of "
-        "integers qoq for progressive ones, else gemm for awq and rtn (compressed-tensors for an "
-        "average of bits) and gptq for gptq",
+        description="Layout of the packed tensors. If null, it is gguf or compressed-tensors by "
+        "type. For integers it is qoq if they are progressive, else gemm for awq and "
+        "rtn (compressed-tensors for an average of bits) and gptq for gptq",
     )
 
     @property

@@ -17,10 +17,10 @@ class Compute(Section):
     )
     engine: Annotated[str, OneOf(registry.ENGINES, before=(AUTO,))] = Field(
         AUTO,
-        description="What computes; lean is this package's own decoder for CPUs, transformers runs "
-        "everything, auto is lean where it can run the model and transformers elsewhere, vllm "
-        "writes the reports in an environment of its own and needs a device that is not auto "
-        "(docs/serving.md)",
+        description="What computes. lean is this package's own decoder for CPUs, and transformers "
+        "runs everything. auto is lean where it can run the model, and transformers "
+        "elsewhere. vllm writes the reports in an environment of its own and needs a "
+        "device that is not auto (docs/serving.md)",
     )
     dtype: Annotated[str, OneOf((AUTO, "float32", "bfloat16", "float16"))] = Field(
         AUTO,

@@ -158,13 +158,14 @@ class Corpus(Section):
     )
     image_root: FilePath | None = Field(
         None,
-        description="Folder of the image files that task.image_column names, for format openi also "
-        "their archive (.tgz, .tar, .zip), which fetch_corpus unpacks; both are given or none",
+        description="Folder of the image files that task.image_column names. For format openi it "
+        "may be their archive (.tgz, .tar, .zip), which fetch_corpus unpacks. Both "
+        "keys are given or none",
     )
     views: Annotated[str, OneOf(("all", "frontal"))] = Field(
         "all",
-        description="Which of a report's images are shown, for format openi; frontal leaves out "
-        "those that are lateral and those of which nothing says what they are",
+        description="Which of a report's images are shown, for format openi. frontal leaves out "
+        "lateral images, and those whose view is not known",
     )
     views_file: FilePath | None = Field(
         None,

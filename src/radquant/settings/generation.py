@@ -19,7 +19,8 @@ class Generation(Section):
         ge=1,
         le=10_000_000,
         description="How many of the evaluation reports are written, the first by draw; all if "
-        "null. Clinical scores are over these, the likelihood of the references is over all",
+        "null. Clinical scores are over these. The likelihood of the references is "
+        "over all",
     )
     examples: int = Field(
         2,
@@ -29,8 +30,9 @@ class Generation(Section):
     )
     examples_by: Annotated[str, OneOf((DRAWN, NEAREST))] = Field(
         DRAWN,
-        description="Which training reports are examples: drawn by the seed, the same for all "
-        "reports, or for each report the nearest by the words of its input, the nearest last",
+        description="Which training reports are examples. drawn takes them by the seed, the same "
+        "for all reports. nearest takes for each report those nearest by the words of "
+        "its input, the nearest last",
     )
     examples_max_words: int = Field(
         40, ge=1, le=10_000, description="Most words of an example, so that the prompt stays short"

@@ -34,7 +34,7 @@ class ByLlamaCpp(Section):
     )
     importance: bool = Field(
         False,
-        description="Weigh rounding errors by an importance matrix, the mean squares of each "
+        description="Weigh rounding errors by an importance matrix: the mean squares of each "
         "layer's inputs on the calibration texts",
     )
 

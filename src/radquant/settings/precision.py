@@ -60,13 +60,13 @@ class Activations(Section):
 
     type: Annotated[str, OneOf(ROUNDED_TO)] = Field(
         INT,
-        description="What values are rounded to; fp8 (E4M3), mxfp4 and nvfp4 fix bits and "
+        description="What values are rounded to. fp8 (E4M3), mxfp4 and nvfp4 fix bits and "
         "symmetric, and the two of 4 bits fix the groups",
     )
     bits: Annotated[int, OneOf((4, 8))] = Field(description="Bits of an activation")
     granularity: Annotated[str, OneOf(ACTIVATION_GRANULARITIES)] = Field(
         TOKEN,
-        description="What shares a scale; tensor (the tokens of a sequence in one forward call), "
+        description="What shares a scale: tensor (the tokens of a sequence in one forward call), "
         "token, or group of one token's channels",
     )
     group_size: int = Field(
@@ -80,8 +80,9 @@ class Activations(Section):
     )
     range: Annotated[str, OneOf((DYNAMIC, STATIC))] = Field(
         DYNAMIC,
-        description="dynamic (of the values themselves) or static (of the calibration set, stored "
-        "in the checkpoint, which must have the same activations; not by token)",
+        description="dynamic is the range of the values themselves. static is that of the "
+        "calibration set, stored in the checkpoint, which must have the same "
+        "activations; not by token",
     )
     clip_ratio: float = Field(
         1.0, gt=0, le=1, description="Share of a dynamic range that is covered"
@@ -90,8 +91,8 @@ class Activations(Section):
         None,
         gt=0,
         le=LARGEST_KEPT,
-        description="Integers by token alone; values of at least this magnitude stay as they are "
-        "and have no part in a range (LLM.int8())",
+        description="For integers by token alone. Values of at least this magnitude stay as they "
+        "are and have no part in a range (LLM.int8())",
     )
     skip: Annotated[tuple[Line, ...], Once] = Field(
         (),
@@ -133,15 +134,16 @@ class KVCache(Section):
 
     type: Annotated[str, OneOf((*ROUNDED_TO, *LLAMA_CPP_TYPES))] = Field(
         INT,
-        description="What values are rounded to; fp8 (E4M3), mxfp4 and nvfp4 fix bits and "
-        "symmetric, and the two of 4 bits fix the groups; q8_0 to iq4_nl are those of engine "
-        "llama.cpp, which has no others, and fix all",
+        description="What values are rounded to. fp8 (E4M3), mxfp4 and nvfp4 fix bits and "
+        "symmetric, and the two of 4 bits fix the groups. q8_0 to iq4_nl are those of "
+        "engine llama.cpp, which has no others, and fix all",
     )
     bits: Annotated[int, OneOf((4, 5, 8))] = Field(description="Bits of a key's or value's channel")
     granularity: Annotated[str, OneOf((TENSOR, *CACHE_GRANULARITIES))] = Field(
         HEAD,
-        description="What shares a scale; token (all its heads), head, or group of a head's "
-        "channels; fp8 only: tensor (one fixed scale a layer: the checkpoint's, or 1)",
+        description="What shares a scale: token (all its heads), head, or group of a head's "
+        "channels. For fp8 only, tensor is one fixed scale a layer: the checkpoint's, "
+        "or 1",
     )
     group_size: int = Field(
         64,

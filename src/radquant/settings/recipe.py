@@ -34,8 +34,9 @@ class MixedBits(Section):
     average: float = Field(
         ge=min(MIXED_WIDTHS),
         le=max(MIXED_WIDTHS),
-        description="The linear layers take no more room than if every weight had so many bits, in "
-        "groups of group_size; it may be spent on bits, and on scales of smaller groups",
+        description="The linear layers take no more room than if every weight had so many bits, "
+        "in groups of group_size. It may be spent on bits, and on scales of smaller "
+        "groups",
     )
 
 
@@ -62,8 +63,8 @@ class Recipe(Section):
     bits: Bits = Field(
         4,
         description="Bits of a weight; 2 not with awq, 5 and 6 only with types that have them. "
-        "{average: 4.25} gives each layer 4 or 8, with gptq also 3, and groups of group_size or "
-        "smaller ones, by what rounding it costs",
+        "{average: 4.25} gives each layer 4 or 8, with gptq also 3, in groups of "
+        "group_size or smaller ones. What rounding a layer costs decides",
     )
     group_size: Annotated[int, OneOf(GROUP_SIZES)] = Field(
         128,
@@ -92,9 +93,9 @@ class Recipe(Section):
     )
     transform: Annotated[str, OneOf((NONE, SMOOTH, HADAMARD))] = Field(
         NONE,
-        description="Before rounding, without changing what the model computes; smooth "
-        "(SmoothQuant: outlying input channels into the weights; not with awq) or hadamard "
-        "(QuaRot: rotate the model)",
+        description="A change before rounding that leaves what the model computes. smooth is "
+        "SmoothQuant: outlier input channels go into the weights; not with awq. "
+        "hadamard is QuaRot: it rotates the model",
     )
     smooth_attention: bool = Field(
         False,
@@ -102,17 +103,17 @@ class Recipe(Section):
     )
     prefix: Annotated[str, OneOf((NONE, AUTO))] = Field(
         NONE,
-        description="auto: find the tokens that stand out, if any, and store their keys and values "
-        "before every text (PrefixQuant)",
+        description="With auto, outlier tokens are found, if any, and their keys and values are "
+        "stored before every text (PrefixQuant)",
     )
     activations: Activations | None = Field(
         None,
-        description="Rounding of activations that the weights, and static ranges, are fitted to; "
-        "what is rounded at run time is said under precisions",
+        description="Rounding of activations that the weights, and static ranges, are fitted to. "
+        "precisions says what is rounded at run time",
     )
     progressive: bool = Field(
         False,
-        description="4 bits with zero points only; QoQ's grid, whose group scales are whole "
+        description="For 4 bits with zero points only. QoQ's grid, whose group scales are whole "
         "multiples of an INT8 scale of the channel, for W4A8 products in integers",
     )
 

@@ -11,5 +11,5 @@ class Report(Section):
     images: bool = Field(
         False,
         description="Put small copies of the evaluation's images into report.html, beside the "
-        "texts; whatever is written into a picture, such as a name, comes along",
+        "texts. Whatever is written into a picture, such as a name, comes along",
     )

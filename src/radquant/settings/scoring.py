@@ -52,8 +52,9 @@ class Scoring(Section):
     )
     language: Annotated[str, OneOf(LANGUAGES)] = Field(
         "en",
-        description="en refuses references and inputs that are not English, which is all that the "
-        "annotators read; any goes on, and the report calls such a run unfit",
+        description="en refuses references and inputs that are not English, because the "
+        "annotators read nothing else. any goes on, and the report calls such a run "
+        "unfit",
     )
     radgraph: RadGraph = Field(
         RadGraph(), description="The trained annotator, used with annotator radgraph"

@@ -16,15 +16,16 @@ class Speed(Section):
         5,
         ge=0,
         le=1000,
-        description="Rounds in which every precision is timed once, in an order that is rotated; "
+        description="Rounds in which every precision is timed once, in an order that is rotated: "
         "at least 3, or 0 to measure no speed",
     )
     prompts: int = Field(
         8,
         ge=1,
         le=10_000,
-        description="Evaluation reports, the first by draw, whose prompts are read (all, if "
-        "there are fewer); together, or in batches of generation.batch_size if that is less",
+        description="Evaluation reports, the first by draw, whose prompts are read (all, if there "
+        "are fewer). They are read together, or in batches of generation.batch_size "
+        "if that is less",
     )
     tokens: int = Field(
         32,
@@ -36,7 +37,7 @@ class Speed(Section):
         0.5,
         gt=0,
         le=86_400,
-        description="Least wall seconds of a timing; the prompts are written several times until "
+        description="Least wall seconds of a timing. The prompts are written several times until "
         "the fastest precision takes as long, and as often by all",
     )
 

@@ -38,15 +38,16 @@ class Task(Section):
     image_column: Text | None = Field(
         None,
         description="Column with each report's images (PNG, JPEG, DICOM), all of which the model "
-        'is shown; file names under corpus.image_root, separated by ";" in a table, one a row in '
-        "the split_file of the two MIMIC formats; parentImage for format openi, whose XML names "
-        "its images. Null for a model that is given text alone",
+        'is shown. It has file names under corpus.image_root: separated by ";" in a '
+        "table, one a row in the split_file of the two MIMIC formats. It is "
+        "parentImage for format openi, whose XML names its images. Null for a model "
+        "that is given text alone",
     )
 
     date: Day = Field(
         DATE,
-        description="The day that the model is told where its chat template writes today's date, "
-        "so that a prompt is the same on every day",
+        description="The day that the model is told where its chat template writes today's date. "
+        "So a prompt is the same on every day",
     )
 
     @field_validator("date", mode="before")
