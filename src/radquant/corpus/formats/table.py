@@ -21,7 +21,7 @@ from radquant.image_files import SEPARATOR, image_names
 
 DESCRIPTION = (
     "One CSV, JSONL, Parquet or `.xlsx` file (`path`), or two (`train`, `eval`), with a `text` "
-    "column or with `findings` and `impression`; columns `group` and `split`, where there are any, "
+    "column or with `findings` and `impression`. Columns `group` and `split`, where there are any, "
     "name patient and split."
 )
 SOURCES = ("path", "train and eval")

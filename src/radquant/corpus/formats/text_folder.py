@@ -12,7 +12,7 @@ from radquant.corpus.marks import same_id
 from radquant.corpus.reports import Report
 
 DESCRIPTION = (
-    "A folder of `.txt` files (`.zip`, `.tgz`), whose paths are the ids; it names no patients, so "
+    "A folder of `.txt` files (`.zip`, `.tgz`), whose paths are the ids. It names no patients, so "
     "each report counts as one, and has no split."
 )
 SOURCES = ("path",)
