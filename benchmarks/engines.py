@@ -98,7 +98,9 @@ def start(work: Path, name: str, cores: Sequence[int]) -> Process:
         "OMP_NUM_THREADS": threads,
         "MKL_NUM_THREADS": threads,
         "OPENBLAS_NUM_THREADS": "1",
-        "OMP_WAIT_POLICY": "PASSIVE",  # spinning threads would count as work
+        # As rules/common.smk: spinning threads count as work, and sleeping ones wake up late.
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "GOMP_SPINCOUNT": "100000",
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONPATH": str(REPOSITORY / "src"),

@@ -53,9 +53,11 @@ wildcard_constraints:
 
 
 # The code that counts as input is the code that runs, wherever the package is installed. Snakemake
-# itself sets OMP_NUM_THREADS to a rule's threads; threads that wait must not spin on a shared core.
+# itself sets OMP_NUM_THREADS to a rule's threads. Threads that wait spin for some milliseconds and
+# then sleep: who spins for long takes a core that others want, and who sleeps at once wakes up late
+# for each product of a token (benchmarks/threads.py).
 shell.prefix(
-    "set -euo pipefail; export OMP_WAIT_POLICY=PASSIVE HF_HUB_OFFLINE=1 PYTHONPATH="
+    "set -euo pipefail; export OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=100000 HF_HUB_OFFLINE=1 PYTHONPATH="
     + shlex.quote(f"{workflow.basedir}/src").replace("{", "{{").replace("}", "}}")
     + "; "
     # What a job says goes to its log, and to the terminal unless that shows a line a job.

@@ -380,7 +380,7 @@ def guarded(size: int) -> tuple[torch.Tensor, mmap.mmap]:
 def test_nothing_behind_weights_and_activations_is_read(bits: int, entering: int) -> None:
     layer = cpu.KernelLinear(random_layer(192, 40, 64, bits), entering)
     expected_of = {}
-    for rows in (1, 2, 5, 12, 13):
+    for rows in (1, 2, 5, 12, 13, 16, 17, 33):
         x = torch.randn(rows, 192)
         expected_of[rows] = (x, layer(x))
     weights, _ = guarded(layer.weight_bytes.numel())
@@ -406,12 +406,56 @@ def test_older_processors_compute_the_same(level: str, tmp_path: Path) -> None:
     assert "skipped" not in done.stdout.splitlines()[-1]
 
 
+PRODUCTS = """
+import sys, torch
+from test_cpu_kernels import random_layer
+from radquant.kernels import cpu
+assert cpu.unavailable() is None
+torch.set_num_threads(int(sys.argv[2]))
+torch.manual_seed(3)
+made = {}
+for bits in (4, 8):
+    for group in (32, 64, 96, 128, 384):
+        for outputs in (8, 40, 200):
+            for entering in (cpu.FLOATS, cpu.INTEGERS):
+                layer = cpu.KernelLinear(random_layer(384, outputs, group, bits), entering)
+                for rows in (1, 15, 16, 17, 31, 32, 33, 70, 1100):
+                    x = torch.randn(rows, 384) * torch.randn(rows, 1).exp()
+                    made[bits, group, outputs, entering, rows] = layer(x)
+torch.save([cpu.level(), made], sys.argv[1])
+"""
+
+
+@pytest.mark.slow
+def test_tiles_of_amx_give_the_same_bits(tmp_path: Path) -> None:
+    if not cpu.level().endswith("amx"):
+        pytest.skip("the processor has no AMX")
+    found = {}
+    for level, threads in (("", 1), ("", 2), ("avx512-vnni-bf16", 1)):
+        saved = tmp_path / f"{level}-{threads}.pt"
+        environment = {**os.environ, "RADQUANT_CPU_LEVEL": level}
+        subprocess.run(
+            [sys.executable, "-c", PRODUCTS, str(saved), str(threads)],
+            env=environment,
+            cwd=Path(__file__).parent,
+            check=True,
+        )
+        found[level, threads] = torch.load(saved)
+    (used, tiles), (_, shared), (old, lines) = found.values()
+    assert used == cpu.level()
+    assert old == "avx512-vnni-bf16"
+    for name, expected in lines.items():
+        assert torch.equal(tiles[name], expected), name
+        assert torch.equal(shared[name], expected), name
+
+
 @pytest.mark.slow
 def test_address_sanitizer_finds_nothing(tmp_path: Path) -> None:
     """Every kind, input and number of rows once, in a library compiled to watch its memory."""
     cxx = cpu.compiler()
     assert cxx is not None
-    names = ("linear.cpp", "linear_avx512.cpp", "linear_avx2.cpp", "rounding.cpp", "ops.cpp")
+    names = ("linear.cpp", "linear_amx.cpp", "linear_avx512.cpp", "linear_avx2.cpp")
+    names += ("rounding.cpp", "ops.cpp")
     sources = [cpu.SOURCES / name for name in names]
     library = tmp_path / "watched.so"
     cpu.build(cxx, sources, library, [*cpu.FLAGS, "-O1", "-g", "-fsanitize=address"])
@@ -419,7 +463,7 @@ def test_address_sanitizer_finds_nothing(tmp_path: Path) -> None:
         [cxx, "-print-file-name=libasan.so"], capture_output=True, text=True, check=True
     ).stdout.strip()
     program = Path(__file__).with_name("watched_kernels.py")
-    for level in ("avx512-vnni-bf16", "avx2"):
+    for level in ("", "avx2"):
         done = subprocess.run(
             [sys.executable, str(program), str(library)],
             env={

@@ -11,7 +11,7 @@ def main() -> None:
     call = torch.ops.radquant
     # Sizes at which the last block, the last tile and the last row are cut off.
     for bits, rows, outputs, entering in itertools.product(
-        (4, 8), (1, 2, 3, 4, 5, 11, 12, 13, 25), (8, 24, 64), range(3)
+        (4, 8), (1, 2, 3, 4, 5, 11, 12, 13, 16, 25, 40), (8, 24, 64), range(3)
     ):
         words = outputs * bits // 32
         qweight = torch.randint(-(2**31), 2**31, (192, words), dtype=torch.int32)

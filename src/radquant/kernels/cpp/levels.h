@@ -50,4 +50,12 @@ void digits(const float* x, int64_t in, int64_t group, bool bfloats, int32_t* ou
             float* sums);
 }  // namespace avx512
 
+namespace amx {
+bool allowed();  // whether this process may use AMX; asks the system for it
+bool fits(const Prepared& x, const Weight& weight);
+// As avx512::multiply_blocks, to the bit, of what fits.
+void multiply_blocks(const Prepared& x, const Weight& weight, int64_t begin, int64_t end, float* y,
+                     int64_t stride);
+}  // namespace amx
+
 }  // namespace radquant

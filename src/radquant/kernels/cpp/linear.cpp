@@ -14,10 +14,11 @@ namespace radquant {
 namespace {
 
 struct Processor {
-  bool avx2, avx512, bfloats;
+  bool avx2, avx512, bfloats, amx;
 };
 
-// What the processor has, or less of it if RADQUANT_CPU_LEVEL says avx2 or avx512-vnni.
+// What the processor has, or less of it if RADQUANT_CPU_LEVEL says avx2, avx512-vnni or
+// avx512-vnni-bf16.
 Processor look() {
   __builtin_cpu_init();
   Processor found{};
@@ -29,6 +30,7 @@ Processor look() {
   found.bfloats = found.avx512 && __builtin_cpu_supports("avx512bf16");
   const char* asked = std::getenv("RADQUANT_CPU_LEVEL");
   const std::string most = asked ? asked : "";
+  found.amx = found.bfloats && most.empty() && amx::allowed();
   if (most == "avx512-vnni" || most == "avx2") found.bfloats = false;
   if (most == "avx2") found.avx512 = false;
   return found;
@@ -75,6 +77,7 @@ bool wide() { return processor().avx512; }
 bool supported() { return processor().avx2; }
 
 const char* level() {
+  if (processor().amx) return "avx512-vnni-bf16-amx";
   if (processor().bfloats) return "avx512-vnni-bf16";
   if (processor().avx512) return "avx512-vnni";
   return processor().avx2 ? "avx2" : "none";
@@ -155,7 +158,8 @@ Prepared prepare(const float* x, int64_t rows, int64_t in, int64_t stride, int64
 }
 
 void multiply(const Prepared& x, const Weight& weight, float* y, int64_t stride) {
-  const auto blocks = processor().avx512 ? avx512::multiply_blocks : avx2::multiply_blocks;
+  const auto widest = processor().avx512 ? avx512::multiply_blocks : avx2::multiply_blocks;
+  const auto blocks = processor().amx && amx::fits(x, weight) ? amx::multiply_blocks : widest;
   // Of a product that takes less than some ten microseconds, a thread's start would cost more.
   const int64_t work = std::max<int64_t>(1, x.rows * weight.in * BLOCK / 64);
   const int64_t grain = std::max<int64_t>(4, 32768 / work);

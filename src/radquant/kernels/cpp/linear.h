@@ -123,7 +123,7 @@ void channel_of(const Weight& weight, int64_t channel, float* out);
 
 // Whether this processor can run any of it (AVX2 with FMA and F16C at least).
 bool supported();
-// "avx512-vnni-bf16", "avx512-vnni", "avx2" or "none": what `multiply` runs on here.
+// "avx512-vnni-bf16-amx", "avx512-vnni-bf16", "avx512-vnni", "avx2" or "none": what `multiply` runs on here.
 const char* level();
 
 }  // namespace radquant
