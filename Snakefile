@@ -1,9 +1,11 @@
 """Quantize a report-writing language model and measure what it costs clinically."""
 
 import sys
+from pathlib import Path
 
 from snakemake.utils import min_version
 
+from radquant.checkpoints.weight_names import with_weights
 from radquant.corpus.fetching import look, source_of
 from radquant.settings.configuration import resolve
 from radquant.errors import UserError
@@ -34,7 +36,7 @@ if not workflow.overwrite_configfiles:
     configfile: f"{workflow.basedir}/config.yaml"
 
 
-SETTINGS = or_stop(resolve, config)
+SETTINGS = or_stop(with_weights, or_stop(resolve, config), Path("results"))
 config = SETTINGS.model_dump(mode="json")
 or_stop(check_subgroups, config["statistics"]["subgroups"])
 # What folders and headers tell takes no time; what is elsewhere is checked when it is fetched. Jobs

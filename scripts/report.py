@@ -6,12 +6,17 @@ import os
 import sys
 from pathlib import Path
 
-from radquant.cli import run
+from radquant.cli import new_parser, run
 from radquant.files import atomic_path, read_json, write_json, write_text
 
+EXAMPLE = r"""python scripts/report.py --results results --config results/config.json \
+    --output results/report.md --html results/report.html \
+    --summary results/summary.json --provenance results/provenance.json \
+    --reporting results/reporting.md --figures results/figures"""
 
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+
+def arguments() -> argparse.Namespace:
+    parser = new_parser(__doc__, EXAMPLE)
     parser.add_argument("--results", type=Path, required=True, help="folder of the finished run")
     parser.add_argument(
         "--config", type=Path, required=True, help="the run's resolved configuration (config.json)"
@@ -33,7 +38,7 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
-    arguments = parse()
+    args = arguments()
     # Not before the options are parsed: matplotlib and scipy take seconds that --help can spare.
     from radquant.reporting.changes_section import example_texts
     from radquant.reporting.checklist import reporting_page
@@ -48,26 +53,26 @@ def main() -> None:
     from radquant.reporting.summary import summarize
     from radquant.reporting.verdict_section import closing
 
-    results = collect(arguments.results, read_json(arguments.config))
-    recheck(arguments.results, results)
+    results = collect(args.results, read_json(args.config))
+    recheck(args.results, results)
     summary = summarize(results)
-    summary["readers"] = read_record(arguments.readers, results)
-    figures_path = Path(os.path.relpath(arguments.figures, arguments.output.parent)).as_posix()
+    summary["readers"] = read_record(args.readers, results)
+    figures_path = Path(os.path.relpath(args.figures, args.output.parent)).as_posix()
     report = render(summary, example_texts(results, summary), figures_path)
-    write_figures(summary, arguments.figures)
-    write_json(arguments.summary, summary)
-    write_json(arguments.provenance, summary["provenance"])
-    write_text(arguments.reporting, reporting_page(summary))
-    write_text(arguments.output, report)
-    figures = read_figures(arguments.figures, figures_path)
+    write_figures(summary, args.figures)
+    write_json(args.summary, summary)
+    write_json(args.provenance, summary["provenance"])
+    write_text(args.reporting, reporting_page(summary))
+    write_text(args.output, report)
+    figures = read_figures(args.figures, figures_path)
     payload = payload_pieces(results)
     pictures = images(results) if pictured(results.config) else ()
     if pictured(results.config):
-        print(f"{arguments.html}: {BURNED_IN}", file=sys.stderr)
+        print(f"{args.html}: {BURNED_IN}", file=sys.stderr)
     page = pieces(report, figures, len(results.reports), payload, pictures)
-    with atomic_path(arguments.html) as part, open(part, "w", encoding="utf-8") as file:
+    with atomic_path(args.html) as part, open(part, "w", encoding="utf-8") as file:
         file.writelines(page)
-    print(closing(summary, arguments.output, arguments.html))
+    print(closing(summary, args.output, args.html))
 
 
 if __name__ == "__main__":

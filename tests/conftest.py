@@ -51,7 +51,7 @@ SLOW_FIXTURES = {"finished_run", "downloads", "radgraph_python", "tool_pythons"}
 SLOW_FILES = {
     *("test_slurm", "test_kills", "test_damage"),  # a cluster; runs that are killed or damaged
     *("test_explorer", "test_blinded_reading"),  # a browser
-    "test_environments",
+    *("test_environments", "test_from_scripts"),
     *("test_privacy", "test_workflow_runs"),  # runs of their own
     *("test_radgraph_fetching", "test_recheck"),
 }

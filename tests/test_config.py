@@ -87,7 +87,7 @@ def test_a_configuration_without_options_takes_them_from_the_schema() -> None:
     full = resolved(given)
     assert list(full["precisions"]) == ["original"]
     assert full["generation"]["batch_size"] == 20
-    assert full["model"]["weights"] == ["model.safetensors"]
+    assert full["model"]["weights"] is None  # looked up where the model is
     assert given["model"] == {"name": "m", "path": "somewhere"}
 
 

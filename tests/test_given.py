@@ -354,7 +354,7 @@ def listing(model_id: str, revision: str) -> tuple[str, list[str]]:
 
 def test_words_are_sources(models: Path) -> None:
     source = one_command.model_source(str(models / "rtn"), listing)
-    assert source == {"path": str(models / "rtn"), "weights": ["model.safetensors"]}
+    assert source == {"path": str(models / "rtn")}
     hub = {"id": "a/awq", "revision": COMMIT}
     assert one_command.model_source("a/awq@main", listing) == {
         "hub": hub,
@@ -441,7 +441,7 @@ def test_one_command_makes_a_configuration_and_keeps_to_its_folder(
     """Without the workflow itself, which other tests run."""
     (tmp_path / "reports.csv").write_text("id,findings,impression\n1,Clear.,Normal.\n")
     line = ["evaluate.py", "--original", f"tiny={models / 'original'}", "--quantized"]
-    line += [f"q={models / 'rtn'}", "--corpus", str(tmp_path / "reports.csv"), "--seed", "8"]
+    line += [f"q={models / 'rtn'}", "--data", str(tmp_path / "reports.csv"), "--seed", "8"]
     line += ["--folder", str(tmp_path / "run"), "--margin", "0.02", "--eval-fraction", "0.5"]
 
     ends = [1, 1]  # it stops twice, and is given another option in between

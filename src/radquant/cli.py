@@ -1,17 +1,68 @@
-"""What every script shares: turning errors into one sentence, and progress on long work."""
+"""What every script shares: its command line, errors in one sentence, progress, the last line."""
 
+import argparse
 import os
 import signal
 import sys
+import textwrap
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import TypeVar
 
 from radquant.errors import UserError
 from radquant.failures import is_panic, sentence_of
 
 T = TypeVar("T")
+EXAMPLE = "example:\n"
+
+
+class Help(argparse.HelpFormatter):
+    """Tells the default of every option that has one. Examples keep their lines."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        parts = text.strip().split("\n\n")
+        return "\n\n".join(
+            part if part.startswith(EXAMPLE) else super(Help, self)._fill_text(part, width, indent)
+            for part in parts
+        )
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text, default = action.help or "", action.default
+        if default in (None, [], argparse.SUPPRESS) or default is False or "(default: " in text:
+            return text
+        shown = " ".join(map(str, default)) if isinstance(default, list) else str(default)
+        return f"{text} (default: {shown.replace('%', '%%')})"
+
+
+def new_parser(about: str | None, example: str, more: str = "") -> argparse.ArgumentParser:
+    """The parser of a script's options, each of which has to be written out.
+
+    about: the script's docstring. example: one whole command. more: what stands before it.
+    """
+    shown = textwrap.indent(example.strip(), "  ")
+    return argparse.ArgumentParser(
+        description=about,
+        epilog=f"{more}\n\n{EXAMPLE}{shown}",
+        formatter_class=Help,
+        allow_abbrev=False,
+    )
+
+
+def done(path: object, told: str) -> None:
+    """The last line of a script: the file or folder that it made, and its main number."""
+    print(f"{path}: {told}", flush=True)
+
+
+def size_of(path: Path) -> str:
+    """The size of a file, or of all files directly in a folder."""
+    files = path.iterdir() if path.is_dir() else [path]
+    return megabytes(sum(each.stat().st_size for each in files if each.is_file()))
+
+
+def megabytes(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB" if count >= 1e5 else f"{count / 1e3:,.1f} kB"
 
 
 def run(main: Callable[[], None]) -> None:

@@ -17,6 +17,7 @@ from radquant.generation.nearest_examples import nearest_examples
 from radquant.image_files import COLUMN, ImageFile, image_files
 from radquant.image_roots import require_folder
 from radquant.instructions import words_of
+from radquant.meant import cleaned, model_folder, split
 from radquant.settings.generation import DRAWN, NEAREST
 
 
@@ -63,15 +64,15 @@ def add_engine_python(parser: argparse.ArgumentParser) -> None:
 def add_inputs(parser: argparse.ArgumentParser) -> None:
     """Add what names the files that a stage reads."""
     help_text = "original model or checkpoint"
-    parser.add_argument("--model", type=Path, required=True, metavar="DIR", help=help_text)
+    parser.add_argument("--model", type=model_folder, required=True, metavar="DIR", help=help_text)
     add_reports(parser)
 
 
 def add_reports(parser: argparse.ArgumentParser) -> None:
     """Add what names the reports and the prompt."""
     add = parser.add_argument
-    add("--train", type=Path, required=True, metavar="CSV", help="reports to draw examples from")
-    add("--eval", type=Path, required=True, metavar="CSV", help="reports to evaluate")
+    add("--train", type=split, required=True, metavar="CSV", help="reports to draw examples from")
+    add("--eval", type=split, required=True, metavar="CSV", help="reports to evaluate")
     prompt = parser.add_mutually_exclusive_group(required=True)
     prompt.add_argument("--prompt", type=Path, metavar="FILE", help="template with {column} fields")
     prompt.add_argument("--prompt-text", metavar="TEXT", help="the template itself")
@@ -116,8 +117,8 @@ def read_reports(
     """
     template = prompts.read_template(args.prompt, args.prompt_text)
     target, wanted = settings.task.target, settings.generation
-    evaluation = read_table(args.eval, require=["id"])
-    train = read_table(args.train, require=["id"])
+    evaluation = read_table(args.eval, ["id"], cleaned(args.eval))
+    train = read_table(args.train, ["id"], cleaned(args.train))
     shown = settings.corpus.image_root is not None
     for table in (evaluation, train):
         columns = [name for name in table.columns if name != COLUMN]

@@ -64,7 +64,7 @@ class Columns(Section):
     study: Annotated[Text | None, Option("study-column")] = Field(
         None, description="Column of the study's identifier"
     )
-    text: Annotated[Text | None, Option("text-column")] = Field(
+    text: Annotated[Text | None, Option("report-column")] = Field(
         None, description="Column of the whole report"
     )
     findings: Annotated[Text | None, Option("findings-column")] = Field(

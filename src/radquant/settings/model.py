@@ -19,10 +19,10 @@ class Model(Section):
         description="A Hugging Face model directory on this machine, absolute or relative to the "
         "directory in which the workflow runs",
     )
-    weights: Annotated[tuple[Name, ...], Once] = Field(
-        ("model.safetensors",),
-        min_length=1,
-        description="The model's weight files, with the index where there is one",
+    weights: Annotated[tuple[Name, ...], Field(min_length=1), Once] | None = Field(
+        None,
+        description="The model's weight files, with the index where there is one; if null, looked "
+        "up in the folder or on the hub",
     )
     trust_remote_code: bool = Field(False, description="Run Python code that comes with the model")
 
