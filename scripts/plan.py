@@ -14,7 +14,10 @@ import yaml
 from radquant.bounds import between
 from radquant.cli import run
 from radquant.settings.configuration import resolve
+from radquant.settings.places import places_of
 from radquant.settings.yaml_files import check_yaml
+
+REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def arguments() -> argparse.Namespace:
@@ -31,7 +34,8 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     args = arguments()
     check_yaml(args.config)
-    settings = resolve(yaml.safe_load(args.config.read_text(encoding="utf-8")))
+    values = yaml.safe_load(args.config.read_text(encoding="utf-8"))
+    settings = resolve(values, places_of([args.config], REPOSITORY))
 
     from radquant.checkpoints.loading import DTYPES
     from radquant.checkpoints.model_sizes import sizes_of

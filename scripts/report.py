@@ -55,18 +55,20 @@ def main() -> None:
     figures_path = Path(os.path.relpath(arguments.figures, arguments.output.parent)).as_posix()
     report = render(summary, example_texts(results, summary), figures_path)
     write_figures(summary, arguments.figures)
-    write_json(arguments.summary, summary)
-    write_json(arguments.provenance, summary["provenance"])
-    write_text(arguments.reporting, reporting_page(summary))
-    write_text(arguments.output, report)
     figures = read_figures(arguments.figures, figures_path)
     payload = payload_pieces(results)
     pictures = images(results) if pictured(results.config) else ()
     if pictured(results.config):
         print(f"{arguments.html}: {BURNED_IN}", file=sys.stderr)
     page = pieces(report, figures, len(results.reports), payload, pictures)
-    with atomic_path(arguments.html) as part, open(part, "w", encoding="utf-8") as file:
-        file.writelines(page)
+    # The page takes longest to make and fails most easily: nothing else is written before it is.
+    with atomic_path(arguments.html) as part:
+        with open(part, "w", encoding="utf-8") as file:
+            file.writelines(page)
+        write_json(arguments.summary, summary)
+        write_json(arguments.provenance, summary["provenance"])
+        write_text(arguments.reporting, reporting_page(summary))
+        write_text(arguments.output, report)
     print(closing(summary, arguments.output, arguments.html))
 
 

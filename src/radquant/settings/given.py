@@ -49,8 +49,8 @@ class Given(Section):
 
     path: FilePath | None = Field(
         None,
-        description="A Hugging Face directory of a quantized model, or a .gguf file, absolute or "
-        "relative to the directory in which the workflow runs",
+        description="A Hugging Face directory of a quantized model, or a .gguf file, absolute, or "
+        "relative to the configuration's folder or the run's",
     )
     hub: HubCheckpoint | None = Field(
         None, description="A quantized model, or one .gguf file, on the Hugging Face hub"
