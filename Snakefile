@@ -11,7 +11,9 @@ from radquant.settings.configuration import resolve
 from radquant.errors import UserError
 from radquant.model_checks import check_folder
 from radquant.scoring.subgroup_names import check_subgroups
+from radquant.settings.places import places_of
 from radquant.settings.yaml_files import check_yaml
+from radquant.terminal import expected
 
 # Rules rely on its checksums of small inputs and on its lookup of profiles.
 min_version("9.27")
@@ -26,7 +28,8 @@ def or_stop(function, *arguments):
         sys.exit(1)
 
 
-for path in workflow.overwrite_configfiles or [f"{workflow.basedir}/config.yaml"]:
+CONFIGURATIONS = workflow.overwrite_configfiles or [f"{workflow.basedir}/config.yaml"]
+for path in CONFIGURATIONS:
     or_stop(check_yaml, path)
 
 # A file given with --configfile stands alone: merged into config.yaml, it would inherit the
@@ -36,12 +39,14 @@ if not workflow.overwrite_configfiles:
     configfile: f"{workflow.basedir}/config.yaml"
 
 
-SETTINGS = or_stop(with_weights, or_stop(resolve, config), Path("results"))
+PLACES = places_of(CONFIGURATIONS, workflow.basedir)
+SETTINGS = or_stop(with_weights, or_stop(resolve, config, PLACES), Path("results"))
 config = SETTINGS.model_dump(mode="json")
 or_stop(check_subgroups, config["statistics"]["subgroups"])
 # What folders and headers tell takes no time; what is elsewhere is checked when it is fetched. Jobs
 # have no need of it.
 if workflow.is_main_process:
+    expected.tell(SETTINGS)
     or_stop(
         look,
         SETTINGS.corpus.format,

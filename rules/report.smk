@@ -8,6 +8,8 @@ rule write_config:
         "results/config.json",
     log:
         "results/logs/write_config.log",
+    # First, as it says to later runs whose results these are.
+    priority: 3
     resources:
         mem_mb=memory(1000),
         runtime=5,

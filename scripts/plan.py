@@ -14,9 +14,11 @@ import yaml
 from radquant.bounds import between
 from radquant.cli import new_parser, run
 from radquant.settings.configuration import resolve
+from radquant.settings.places import places_of
 from radquant.settings.yaml_files import check_yaml
 
 EXAMPLE = "python scripts/plan.py config/mimic-mistral.yaml --gpu-gb 24"
+REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def arguments() -> argparse.Namespace:
@@ -33,7 +35,8 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     args = arguments()
     check_yaml(args.config)
-    settings = resolve(yaml.safe_load(args.config.read_text(encoding="utf-8")))
+    values = yaml.safe_load(args.config.read_text(encoding="utf-8"))
+    settings = resolve(values, places_of([args.config], REPOSITORY))
 
     from radquant.checkpoints.loading import DTYPES
     from radquant.checkpoints.model_sizes import sizes_of

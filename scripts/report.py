@@ -60,18 +60,20 @@ def main() -> None:
     figures_path = Path(os.path.relpath(args.figures, args.output.parent)).as_posix()
     report = render(summary, example_texts(results, summary), figures_path)
     write_figures(summary, args.figures)
-    write_json(args.summary, summary)
-    write_json(args.provenance, summary["provenance"])
-    write_text(args.reporting, reporting_page(summary))
-    write_text(args.output, report)
     figures = read_figures(args.figures, figures_path)
     payload = payload_pieces(results)
     pictures = images(results) if pictured(results.config) else ()
     if pictured(results.config):
         print(f"{args.html}: {BURNED_IN}", file=sys.stderr)
     page = pieces(report, figures, len(results.reports), payload, pictures)
-    with atomic_path(args.html) as part, open(part, "w", encoding="utf-8") as file:
-        file.writelines(page)
+    # The page takes longest to make and fails most easily: nothing else is written before it is.
+    with atomic_path(args.html) as part:
+        with open(part, "w", encoding="utf-8") as file:
+            file.writelines(page)
+        write_json(args.summary, summary)
+        write_json(args.provenance, summary["provenance"])
+        write_text(args.reporting, reporting_page(summary))
+        write_text(args.output, report)
     print(closing(summary, args.output, args.html))
 
 

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import textwrap
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
@@ -63,6 +64,7 @@ def size_of(path: Path) -> str:
 
 def megabytes(count: int) -> str:
     return f"{count / 1e6:,.1f} MB" if count >= 1e5 else f"{count / 1e3:,.1f} kB"
+FIRST, EVERY = 3.0, 10.0  # seconds until a line tells of long work, and between two such lines
 
 
 def run(main: Callable[[], None]) -> None:
@@ -74,8 +76,13 @@ def run(main: Callable[[], None]) -> None:
     Of any other exception it tells what `radquant.failures` finds that may be told. The message is
     withheld, because libraries put the text that they were working on into it and that text may be
     a patient's; RADQUANT_DEBUG=1 shows it.
+
+    After three seconds a line tells that it is at work: loading a model counts nothing.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    begun = threading.Timer(FIRST, _tell_of_work)
+    begun.daemon = True
+    begun.start()
     try:
         main()
     except UserError as error:
@@ -101,13 +108,19 @@ def run(main: Callable[[], None]) -> None:
             file=sys.stderr,
         )
         sys.exit(1)
+    finally:
+        begun.cancel()
+
+
+def _tell_of_work() -> None:
+    print(f"{Path(sys.argv[0]).stem}: at work", file=sys.stderr, flush=True)
 
 
 def progress(items: Iterable[T], label: str, total: int, unit: str = "items") -> Iterator[T]:
     """Yield `items`, telling on stderr how far the work is.
 
-    A terminal gets a bar; a log file gets one line at least ten seconds after the last. Nothing is
-    told of work without a label.
+    A terminal gets a bar; a log file gets a line after three seconds, and one at least ten seconds
+    after the last. Nothing is told of work without a label.
     """
     if not label:
         yield from items
@@ -117,11 +130,12 @@ def progress(items: Iterable[T], label: str, total: int, unit: str = "items") ->
 
         yield from tqdm(items, desc=label, total=total, unit=unit)
         return
-    started = last = time.monotonic()
+    started = time.monotonic()
+    last = started - EVERY + FIRST
     for done, item in enumerate(items, 1):
         yield item
         now = time.monotonic()
-        if now - last >= 10 or done == total:
+        if now - last >= EVERY or done == total:
             print(
                 f"{label}: {done}/{total} {unit}, {now - started:.0f} s",
                 file=sys.stderr,

