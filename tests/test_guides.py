@@ -1,5 +1,5 @@
-"""The technical guides are true: their example computes what they print, their links lead somewhere,
-their figures are those of the benchmarks."""
+"""The technical guides are true: their example computes what they print, their links lead
+somewhere, and their figures are those of the benchmarks."""
 
 import ast
 import doctest
