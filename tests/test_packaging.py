@@ -187,6 +187,9 @@ def test_recipes_name_files_and_a_python_that_hold() -> None:
     (python,) = re.findall(r"^FROM python:([\d.]+)-", container, re.M)
     assert f"python ={python}" in environment["dependencies"]
     assert python == PROJECT["project"]["requires-python"].removeprefix(">=")
+    # No results of the checkout, and all that the wheel is built from.
+    copied = [words.split()[:-1] for words in re.findall(r"^COPY (.+)$", container, re.M)]
+    assert {name for names in copied for name in names} == {*BUILT_FROM, *WORKFLOW, "src"}
 
 
 def test_the_release_is_published_without_a_secret() -> None:

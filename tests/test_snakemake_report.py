@@ -1,4 +1,4 @@
-"""What Snakemake makes of a finished run: its own report, and benchmark files that decide nothing."""
+"""What Snakemake makes of a finished run: its own report, and files of benchmarks."""
 
 import json
 import re
@@ -47,7 +47,7 @@ def test_snakemake_s_report_shows_tables_and_figures_with_captions(run: Path) ->
 
 
 def cells(text: str) -> list[list[str]]:
-    """The rows of the first table of a Markdown text, or of a page."""
+    """The rows of all tables of a Markdown text, or of a page."""
     page = MarkdownIt("commonmark").enable("table").render(text) if "<td" not in text else text
     rows = re.findall(r"<tr>(.*?)</tr>", page, re.S)
     return [re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row, re.S) for row in rows]
