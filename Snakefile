@@ -1,5 +1,6 @@
 """Quantize a report-writing language model and measure what it costs clinically."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from radquant.checkpoints.weight_names import with_weights
 from radquant.corpus.fetching import look, source_of
 from radquant.settings.configuration import resolve
 from radquant.errors import UserError
+from radquant.laying_out import require_same_release
 from radquant.model_checks import check_folder
 from radquant.scoring.subgroup_names import check_subgroups
 from radquant.settings.places import places_of
@@ -17,6 +19,10 @@ from radquant.terminal import expected
 
 # Rules rely on its checksums of small inputs and on its lookup of profiles.
 min_version("9.27")
+
+
+# The folder of this file, which workflow/Snakefile includes.
+BASE = os.fspath(workflow.current_basedir)
 
 
 def or_stop(function, *arguments):
@@ -28,7 +34,8 @@ def or_stop(function, *arguments):
         sys.exit(1)
 
 
-CONFIGURATIONS = workflow.overwrite_configfiles or [f"{workflow.basedir}/config.yaml"]
+or_stop(require_same_release, Path(BASE))
+CONFIGURATIONS = workflow.overwrite_configfiles or [f"{BASE}/config.yaml"]
 for path in CONFIGURATIONS:
     or_stop(check_yaml, path)
 
@@ -36,10 +43,10 @@ for path in CONFIGURATIONS:
 # precisions of the default run.
 if not workflow.overwrite_configfiles:
 
-    configfile: f"{workflow.basedir}/config.yaml"
+    configfile: f"{BASE}/config.yaml"
 
 
-PLACES = places_of(CONFIGURATIONS, workflow.basedir)
+PLACES = places_of(CONFIGURATIONS, BASE)
 SETTINGS = or_stop(with_weights, or_stop(resolve, config, PLACES), Path("results"))
 config = SETTINGS.model_dump(mode="json")
 or_stop(check_subgroups, config["statistics"]["subgroups"])

@@ -20,7 +20,7 @@ from radquant.settings.llama_cpp import ByLlamaCpp
 from radquant.settings.options import words
 from radquant.settings.places import missing, read_by
 
-REPOSITORY = Path(os.path.relpath(workflow.basedir))
+REPOSITORY = Path(os.path.relpath(BASE))
 PYTHON = shlex.quote(sys.executable)
 # GPUs that a job asks for if it computes with a model. `auto` asks for none, as nothing is known of
 # the node that the job will get.
@@ -60,7 +60,7 @@ wildcard_constraints:
 # for each product of a token (benchmarks/threads.py).
 shell.prefix(
     "set -euo pipefail; export OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=100000 HF_HUB_OFFLINE=1 PYTHONPATH="
-    + shlex.quote(f"{workflow.basedir}/src").replace("{", "{{").replace("}", "}}")
+    + shlex.quote(f"{BASE}/src").replace("{", "{{").replace("}", "}}")
     + "; "
     # What a job says goes to its log, and to the terminal unless that shows a line a job.
     + 'if [ "${{RADQUANT_JOBS_ON_SCREEN:-yes}}" = no ]; then tee() {{ command tee "$@" > /dev/null; }}; fi; '

@@ -1,5 +1,5 @@
-"""Write report.md, report.html, reporting.md, summary.json, provenance.json and the figures of a
-finished run."""
+"""Write report.md, report.html, reporting.md, summary.json, provenance.json, figures and the main
+tables of a finished run."""
 
 import argparse
 import os
@@ -34,6 +34,9 @@ def arguments() -> argparse.Namespace:
         "--readers", type=Path, help="readers.json of this run, for what readers said of it"
     )
     parser.add_argument("--figures", type=Path, required=True, help="folder for the figures (SVG)")
+    parser.add_argument(
+        "--tables", type=Path, required=True, help="folder for the main tables, a page each"
+    )
     return parser.parse_args()
 
 
@@ -51,6 +54,7 @@ def main() -> None:
     from radquant.reporting.readers_study import read_record
     from radquant.reporting.recheck import recheck
     from radquant.reporting.summary import summarize
+    from radquant.reporting.tables import write_tables
     from radquant.reporting.verdict_section import closing
 
     results = collect(args.results, read_json(args.config))
@@ -60,6 +64,7 @@ def main() -> None:
     figures_path = Path(os.path.relpath(args.figures, args.output.parent)).as_posix()
     report = render(summary, example_texts(results, summary), figures_path)
     write_figures(summary, args.figures)
+    write_tables(summary, args.tables)
     figures = read_figures(args.figures, figures_path)
     payload = payload_pieces(results)
     pictures = images(results) if pictured(results.config) else ()

@@ -31,7 +31,7 @@ settings.load_profile("radquant")
 # worker's, as is every other file, so that no environment and no run is made twice. The cluster's
 # file waits much: it goes beside the set whose run keeps both cores busy.
 TOGETHER = [
-    ("test_workflow_runs", "test_workflow", "test_real_model"),
+    ("test_workflow_runs", "test_workflow", "test_real_model", "test_snakemake_report"),
     ("test_slurm",),
     ("test_kills", "test_damage"),
     ("test_radgraph", "test_radgraph_workflow"),

@@ -27,6 +27,7 @@ def run_script(results, folder, *more):
     command += ["--config", str(results / "config.json"), "--output", str(folder / "report.md")]
     command += ["--html", str(folder / "report.html")]
     command += ["--summary", str(folder / "summary.json"), "--figures", str(folder / "figures")]
+    command += ["--tables", str(folder / "tables")]
     command += ["--provenance", str(folder / "provenance.json")]
     command += ["--reporting", str(folder / "reporting.md")]
     return subprocess.run([*command, *map(str, more)], capture_output=True, text=True)
