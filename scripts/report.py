@@ -45,6 +45,7 @@ def main() -> None:
     from radquant.reporting.markdown import render
     from radquant.reporting.readers_study import read_record
     from radquant.reporting.recheck import recheck
+    from radquant.reporting.ruined import ruined
     from radquant.reporting.summary import summarize
     from radquant.reporting.verdict_section import closing
 
@@ -60,7 +61,7 @@ def main() -> None:
     write_text(arguments.reporting, reporting_page(summary))
     write_text(arguments.output, report)
     figures = read_figures(arguments.figures, figures_path)
-    payload = payload_pieces(results)
+    payload = payload_pieces(results, ruined(summary["quality"]))
     pictures = images(results) if pictured(results.config) else ()
     if pictured(results.config):
         print(f"{arguments.html}: {BURNED_IN}", file=sys.stderr)
