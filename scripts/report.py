@@ -53,6 +53,7 @@ def main() -> None:
     from radquant.reporting.markdown import render
     from radquant.reporting.readers_study import read_record
     from radquant.reporting.recheck import recheck
+    from radquant.reporting.ruined import ruined
     from radquant.reporting.summary import summarize
     from radquant.reporting.tables import write_tables
     from radquant.reporting.verdict_section import closing
@@ -66,7 +67,7 @@ def main() -> None:
     write_figures(summary, args.figures)
     write_tables(summary, args.tables)
     figures = read_figures(args.figures, figures_path)
-    payload = payload_pieces(results)
+    payload = payload_pieces(results, ruined(summary["quality"]))
     pictures = images(results) if pictured(results.config) else ()
     if pictured(results.config):
         print(f"{args.html}: {BURNED_IN}", file=sys.stderr)

@@ -12,7 +12,7 @@ from radquant.files import hash_path
 
 KEPT = ".earlier"
 FILES = ("report.md", "report.html", "reporting.md", "summary.json", "provenance.json")
-FIGURES = "figures"
+FOLDERS = ("figures", "tables")
 
 
 def keep(results: Path) -> None:
@@ -51,5 +51,5 @@ def forget(results: Path) -> None:
 def _files(folder: Path) -> list[Path]:
     """The files of the report in a folder, with the hashes beside them."""
     named = [each for name in FILES for each in (folder / name, hash_path(folder / name))]
-    figures = sorted((folder / FIGURES).glob("*"))  # their hashes, too
-    return [each for each in (*named, *figures) if each.is_file()]
+    within = [each for name in FOLDERS for each in sorted((folder / name).glob("*"))]
+    return [each for each in (*named, *within) if each.is_file()]

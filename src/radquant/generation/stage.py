@@ -5,20 +5,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from radquant import prompts
 from radquant.corpus.evaluation import written_reports
 from radquant.errors import UserError
 from radquant.families.images import check_takes_images
 from radquant.files import read_table
 from radquant.generation.engines.kind import Wanted
-from radquant.generation.nearest_examples import nearest_examples
+from radquant.generation.examples import examples_of, rows_of
 from radquant.image_files import COLUMN, ImageFile, image_files
 from radquant.image_roots import require_folder
 from radquant.instructions import words_of
 from radquant.meant import cleaned, model_folder, split
-from radquant.settings.generation import DRAWN, NEAREST
+from radquant.settings.generation import DRAWN
 
 
 @dataclass(frozen=True)
@@ -144,23 +142,6 @@ def read_reports(
     return template, reports, examples
 
 
-def examples_of(
-    train: list[dict[str, Any]],
-    reports: list[dict[str, Any]],
-    template: str,
-    target: str,
-    wanted: Any,
-    seed: int,
-) -> list[list[prompts.Row]]:
-    """The few-shot examples of each report. wanted: section `generation`."""
-    columns = prompts.columns_of(template)
-    how = (target, wanted.examples, wanted.examples_max_words, seed)
-    if wanted.examples_by == NEAREST:
-        return nearest_examples(train, reports, columns, *how)
-    drawn = prompts.draw_examples(train, columns, *how)
-    return [drawn for _ in reports]
-
-
 def with_same_input(reading: Reading) -> set[str]:
     """Ids of the reports whose own input, by its words, stands among their examples."""
     columns = prompts.columns_of(reading.template)
@@ -187,8 +168,3 @@ def report_images(
     if COLUMN not in reports[0]:
         raise UserError(f"{args.eval} has no column {COLUMN!r}, which --image-root needs")
     return [image_files(row, COLUMN, root) for row in reports]
-
-
-def rows_of(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return one {column: value} per row."""
-    return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]

@@ -24,7 +24,8 @@ from markdown_it.utils import OptionsDict
 ASSETS = Path(__file__).with_name("assets")
 # In this order: each uses what those before it define. They are one script, with one hash.
 SCRIPTS = (
-    *("page.js", "differences.js", "cards.js", "findings.js", "explorer.js"),
+    *("page.js", "search.js", "differences.js", "cards.js", "findings.js", "selection.js"),
+    *("filters.js", "export.js", "explorer.js"),
     *("ratings.js", "copy.js", "reading.js", "views.js"),
 )
 # The only raw HTML that report.md has.
