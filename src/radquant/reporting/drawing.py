@@ -88,13 +88,13 @@ def marks(
         colour, marker, _ = look(precisions.index(name))
         x, ends = across[name], intervals[name]
         if ends is not None:
-            wide = 2 + 9 * (1 - (depth + 1) / (len(across) + 1))
+            wide = 10 - 7 * depth / len(across)
             around = [Stroke(linewidth=wide + 1.6, foreground="white"), Normal()]
             drawn: dict[str, Any] = {"color": colour, "linewidth": wide, "path_effects": around}
             axis.plot([x, x], [ends["low"], ends["high"]], solid_capstyle="butt", **drawn)
     for depth, name in enumerate(across):
         colour, marker, _ = look(precisions.index(name))
-        size = (17 if marker == STAR else 13) * (1 - depth / (len(across) + 2))
+        size = (17 if marker == STAR else 13) - 5 * depth / len(across)
         style: dict[str, Any] = {"color": colour, "markersize": size, "markeredgecolor": "white"}
         style |= {"linestyle": "none", "zorder": 3 + depth, "label": name}
         axis.plot(across[name], values[name], marker, **style)

@@ -31,6 +31,8 @@ from radquant.scoring.metrics.columns import levels, primary
 from radquant.settings.run import BASELINES, ORIGINAL
 
 ORIGIN = "The star at 0 is the original."
+# In margins: from which loss on there is a second panel, and what that one shows.
+FAR, NEAR = 8, 4
 MOST_FLIPPED = 12  # findings in the figure; summary.json has all
 
 
@@ -81,14 +83,15 @@ def figures(summary: Mapping[str, Any]) -> dict[str, Drawn]:
 def _loss(summary: Mapping[str, Any]) -> Drawn:
     quality = summary["quality"]
     _, where = weights(summary)
+    near = " The right panel has the middle of the left one, enlarged." if _far(quality) else ""
     unfit = "" if quality["fitness"]["fit"] else " The run is unfit to answer: no mark is a result."
     return Drawn(
         lambda: loss_figure(summary),
         f"Loss or gain of each precision against the original, by the size of its weights {where}",
-        f"{ORIGIN} Below it a precision's reports are worse, further left its weights take less. "
-        f"Each line is a {coverage(quality)}. Shaded: a loss that counts as none, up to the margin "
-        f"of {points(quality['margin'])}. A line that leaves the shaded band at the bottom may "
-        f"stand for a larger loss.{unfit}",
+        f"{ORIGIN} Below it a precision's reports are worse; further left its weights take less. "
+        f"Each line is a {coverage(quality)}. Shaded: a loss up to the margin of "
+        f"{points(quality['margin'])}, which counts as none. Where a line goes on below the "
+        f"shading, a larger loss is not excluded.{near}{unfit}",
     )
 
 
@@ -197,34 +200,54 @@ def weights(summary: Mapping[str, Any]) -> tuple[dict[str, float], str]:
 
 
 def loss_figure(summary: Mapping[str, Any]) -> Figure:
-    """Draw what is lost of the reports' quality against memory, for who decides by one picture."""
+    """Draw what is lost of the reports' quality against memory, for who decides by one picture.
+
+    Where a loss is so large that the margin could not be seen beside it, a second panel shows what
+    is near the original, on a scale of its own.
+    """
     quality = summary["quality"]
     rows = quality["differences"][quality["settings"]["primary"]]
-    names, (sizes, where) = quality["precisions"], weights(summary)
+    names, (_, where) = quality["precisions"], weights(summary)
     words = {name: f"{name}: {rows[name]['state']}" if name in rows else name for name in names}
     with matplotlib.rc_context(STYLE):
-        figure, axis = plt.subplots(figsize=(WIDTH, 3.6 + legend_height(list(words.values()))))
-        margin = quality["margin"]
-        axis.axhspan(-margin, 0, color=BAND, linewidth=0)
-        axis.axhline(-margin, color=GREY, linewidth=1, linestyle="--")
-        beside = {"xycoords": ("axes fraction", "data"), "va": "center", "color": GREY}
-        axis.annotate("margin", (1.01, -margin), fontsize=9, **beside)
-        axis.axhline(0, color=BLACK, linewidth=1)
-        marks(
-            axis,
-            sizes,
-            {name: rows[name]["mean"] if name in rows else 0.0 for name in names},
-            {name: rows[name]["interval"] if name in rows else None for name in names},
-            names,
+        size = (WIDTH, 3.6 + legend_height(list(words.values())))
+        panels = 2 if _far(quality) else 1
+        figure, (axes,) = plt.subplots(1, panels, figsize=size, squeeze=False, sharex=True)
+        for axis in axes:
+            _losses(axis, summary)
+        if panels == 2:
+            near = NEAR * quality["margin"]
+            axes[0].set_title("all precisions")
+            axes[1].set_title("the same, near the original")
+            axes[1].set_ylim(-near, near)
+        axes[0].set_ylabel(f"change of the reports' quality,\n{UNIT.strip()} (below 0: worse)")
+        figure.supxlabel(
+            f"size of the model's weights {where}, MB (further left: smaller)", fontsize=10
         )
-        from_zero(axis, sizes)
-        low, high = axis.get_ylim()
-        axis.set_ylim(min(low, -1.5 * margin), max(high, 0.75 * margin))
-        axis.yaxis.set_major_formatter(lambda value, _: change(value, 3))
-        axis.set_xlabel(f"size of the model's weights {where}, MB (further left: smaller)")
-        axis.set_ylabel(f"change of the reports' quality,\n{UNIT.strip()} (below 0: worse)")
-        add_legend(figure, axis, names, words)
+        add_legend(figure, axes[0], names, words)
     return figure
+
+
+def _far(quality: Mapping[str, Any]) -> bool:
+    rows = quality["differences"][quality["settings"]["primary"]].values()
+    ends = [abs(row["interval"][end]) for row in rows for end in ("low", "high")]
+    return max(ends) > FAR * quality["margin"]
+
+
+def _losses(axis: Axes, summary: Mapping[str, Any]) -> None:
+    """Draw each precision's difference over the size of its weights; the original's is 0."""
+    quality, (sizes, _) = summary["quality"], weights(summary)
+    rows, margin = quality["differences"][quality["settings"]["primary"]], quality["margin"]
+    axis.axhspan(-margin, 0, color=BAND, linewidth=0)
+    axis.axhline(-margin, color=GREY, linewidth=1, linestyle="--")
+    axis.axhline(0, color=BLACK, linewidth=1)
+    values = {name: rows[name]["mean"] if name in rows else 0.0 for name in sizes}
+    ends = {name: rows[name]["interval"] if name in rows else None for name in sizes}
+    marks(axis, sizes, values, ends, quality["precisions"])
+    from_zero(axis, sizes)
+    low, high = axis.get_ylim()
+    axis.set_ylim(min(low, -1.5 * margin), max(high, 0.75 * margin))
+    axis.yaxis.set_major_formatter(lambda value, _: change(value, 3))
 
 
 def tradeoff_figure(summary: Mapping[str, Any]) -> Figure:
