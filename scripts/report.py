@@ -46,6 +46,7 @@ def main() -> None:
     from radquant.reporting.changes_section import example_texts
     from radquant.reporting.checklist import reporting_page
     from radquant.reporting.collect import collect
+    from radquant.reporting.columns import meanings
     from radquant.reporting.explorer import payload_pieces
     from radquant.reporting.figures import write_figures
     from radquant.reporting.html import pieces, read_figures
@@ -71,7 +72,8 @@ def main() -> None:
     pictures = images(results) if pictured(results.config) else ()
     if pictured(results.config):
         print(f"{args.html}: {BURNED_IN}", file=sys.stderr)
-    page = pieces(report, figures, len(results.reports), payload, pictures)
+    heads = meanings(summary)
+    page = pieces(report, figures, len(results.reports), payload, pictures, heads)
     # The page takes longest to make and fails most easily: nothing else is written before it is.
     with atomic_path(args.html) as part:
         with open(part, "w", encoding="utf-8") as file:

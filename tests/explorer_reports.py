@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from radquant import registry
 from radquant.files import write_json, write_jsonl, write_table
 from radquant.reporting import explorer
 from radquant.reporting.changes_section import example_texts
+from radquant.reporting.columns import meanings
 from radquant.reporting.figures import write_figures
 from radquant.reporting.finished_run import Run
 from radquant.reporting.html import escape_json, pieces, read_figures
@@ -33,6 +35,7 @@ from radquant.scoring.scores import score
 from radquant.settings.recipe import Recipe, recipe_values
 from radquant.settings.run import BASELINES
 
+Meanings = Mapping[str, Mapping[str, str]]
 CONFIG = {
     "seed": 7,
     "model": {"name": "example-model", "path": "models/example"},
@@ -259,20 +262,22 @@ def page(
     markdown: str,
     figures: Mapping[str, str],
     payload: Mapping[str, Any],
+    heads: Meanings = MappingProxyType({}),
     images: Sequence[tuple[int, str]] = (),
 ) -> str:
     """report.html, whole."""
     written = [explorer.dump(payload)]
-    return "".join(pieces(markdown, figures, len(payload["reports"]), written, images))
+    return "".join(pieces(markdown, figures, len(payload["reports"]), written, images, heads))
 
 
-def page_parts(run: Run, figures: Path) -> tuple[str, dict[str, str], dict[str, Any]]:
-    """Return report.md, its figures by path, and the payload: what `page` makes the page of."""
+def page_parts(run: Run, figures: Path) -> tuple[str, dict[str, str], dict[str, Any], Meanings]:
+    """Return what `page` makes the page of: report.md, its figures by path, the payload, and what
+    the heads of columns mean."""
     summary = summarize(run)
     write_figures(summary, figures)
     markdown = render(summary, example_texts(run, summary), "figures")
     shown = payload(run, ruined(summary["quality"]))
-    return markdown, read_figures(figures, "figures"), shown
+    return markdown, read_figures(figures, "figures"), shown, meanings(summary)
 
 
 def _annotate(annotator, path, ids, texts):

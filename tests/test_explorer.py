@@ -75,7 +75,7 @@ def test_the_report_opens_first_and_the_explorer_at_a_click(visit, invented):
     assert opened.page.locator("#verdict").is_visible()
     assert opened.page.locator("#explorer").is_hidden()
     widths = opened.page.eval_on_selector_all("#report img", "all => all.map(x => x.naturalWidth)")
-    assert len(widths) == 4
+    assert len(widths) == 5
     assert min(widths) > 100  # the figures are drawn
     opened.page.get_by_role("link", name="Explorer").click()
     assert opened.page.locator("#explorer").is_visible()
@@ -368,10 +368,18 @@ def test_print(visit, invented):
     pages = [len(re.findall(rb"/Type\s*/Page\b", pdf)) for pdf in (one, all_of_it)]
     assert pages[0] == 1
     assert pages[1] > 3
-    folded = "[...document.querySelectorAll('#report details')].map(x => x.open)"
-    assert not any(opened.page.evaluate(folded))
+    titles = "all => all.map(x => x.querySelector('summary').textContent)"
+    folded, unfolded = "#report details:not([open])", "#report details[open]"
+    assert opened.page.eval_on_selector_all(unfolded, titles) == []
     opened.page.evaluate("dispatchEvent(new Event('beforeprint'))")
-    assert all(opened.page.evaluate(folded))
+    shown = opened.page.eval_on_selector_all(unfolded, titles)
+    assert shown
+    assert all(title.startswith("More columns: ") for title in shown)
+    assert [
+        title.partition(" ")[0] for title in opened.page.eval_on_selector_all(folded, titles)
+    ] == [
+        *("Self-checks:", "sha256", "Configuration,"),
+    ]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -21,7 +21,8 @@ from radquant.files import read_json, read_table, write_jsonl
 from radquant.reporting import formatting
 from radquant.reporting.changes_section import example_texts
 from radquant.reporting.collect import collect
-from radquant.reporting.figures import STYLE, WIDTH, add_legend, legend_height, look, write_figures
+from radquant.reporting.drawing import STYLE, WIDTH, add_legend, legend_height, look
+from radquant.reporting.figures import write_figures
 from radquant.reporting.markdown import render
 from radquant.reporting.summary import summarize
 from radquant.scoring.agreement import AGREEMENT

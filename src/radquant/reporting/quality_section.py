@@ -12,7 +12,7 @@ from radquant.reporting.formatting import (
     perplexity,
     prose,
     share,
-    table,
+    wide_table,
 )
 from radquant.reporting.rulers_section import rulers_section
 from radquant.scoring.metrics.columns import PRIMARY, metrics, of_table, primary
@@ -53,7 +53,7 @@ def quality_section(summary: Summary) -> str:
             f"({number(original[PRIMARY])}): where even the original is of little use, a small "
             "difference between precisions says little about a model that is.**"
         )
-    parts = [f"## Quality: {quality['measure']}", table(header, rows), bullets(*notes)]
+    parts = [f"## Quality: {quality['measure']}", wide_table(header, rows), bullets(*notes)]
     return "\n\n".join([*parts, *_sections(quality), rulers_section(quality)])
 
 
@@ -114,7 +114,7 @@ def _sections(quality: Summary) -> Iterator[str]:
             # The lexicon's scores are not RadGraph's by any definition.
             yield f"### {section.heading}: {quality['measure']}"
             yield prose(section.lead)
-            yield table(header, _rows(quality, columns))
+            yield wide_table(header, _rows(quality, columns))
             yield from [bullets(note)] if note else []
 
 
