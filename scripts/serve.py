@@ -13,6 +13,8 @@ from radquant.serving.serve import serve
 from radquant.settings import engines, stages
 from radquant.settings.options import parse
 
+KEY = "RADQUANT_API_KEY"
+
 
 def arguments() -> tuple[argparse.Namespace, Any]:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -69,6 +71,19 @@ def arguments() -> tuple[argparse.Namespace, Any]:
         metavar="N",
         help="for engine lean: most answers that are written at once (%(default)s)",
     )
+    add(
+        "--api-key",
+        metavar="KEY",
+        help="what clients must send (Authorization: Bearer KEY); the environment variable "
+        f"{KEY} does the same and is not shown to other users of this machine",
+    )
+    add(
+        "--deadline",
+        type=between("--deadline", float, 1, 1e6),
+        default=600,
+        metavar="SECONDS",
+        help="for our own engines: a request that takes longer is given up (%(default)s)",
+    )
     return parse(parser, stages.SERVE)
 
 
@@ -90,7 +105,11 @@ def main() -> None:
     )
     name = args.name or args.checkpoint.resolve().name
     address = Address(name, args.host, args.port, args.max_model_len)
-    serve(args.engine, wanted, address, args.max_new_tokens, args.batch_size, args.dry_run)
+    serve(
+        *(args.engine, wanted, address, args.max_new_tokens, args.batch_size, args.dry_run),
+        key=args.api_key or os.environ.get(KEY),
+        deadline=args.deadline,
+    )
 
 
 if __name__ == "__main__":
