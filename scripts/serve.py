@@ -14,6 +14,7 @@ from radquant.settings import engines, stages
 from radquant.settings.options import parse
 
 EXAMPLE = "python scripts/serve.py models/SmolLM2-awq --engine auto"
+KEY = "RADQUANT_API_KEY"
 
 
 def arguments() -> tuple[argparse.Namespace, Any]:
@@ -69,6 +70,19 @@ def arguments() -> tuple[argparse.Namespace, Any]:
         metavar="N",
         help="for engine lean: most answers that are written at once",
     )
+    add(
+        "--api-key",
+        metavar="KEY",
+        help="what clients must send (Authorization: Bearer KEY); the environment variable "
+        f"{KEY} does the same and is not shown to other users of this machine",
+    )
+    add(
+        "--deadline",
+        type=between("--deadline", float, 1, 1e6),
+        default=600,
+        metavar="SECONDS",
+        help="for our own engines: a request that takes longer is given up",
+    )
     return parse(parser, stages.SERVE)
 
 
@@ -90,7 +104,11 @@ def main() -> None:
     )
     name = args.name or args.checkpoint.resolve().name
     address = Address(name, args.host, args.port, args.max_model_len)
-    serve(args.engine, wanted, address, args.max_new_tokens, args.batch_size, args.dry_run)
+    serve(
+        *(args.engine, wanted, address, args.max_new_tokens, args.batch_size, args.dry_run),
+        key=args.api_key or os.environ.get(KEY),
+        deadline=args.deadline,
+    )
 
 
 if __name__ == "__main__":
