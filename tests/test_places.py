@@ -15,7 +15,10 @@ from radquant.errors import UserError
 from radquant.files import hash_path, read_json, write_json
 from radquant.results_folder import check_same_study
 from radquant.settings.configuration import resolve
+from radquant.settings.corpus import Corpus
 from radquant.settings.places import missing, paths_of, places_of
+from radquant.settings.run import Run
+from radquant.settings.sentences import made
 
 OWN = {
     "model": {"name": "own", "path": "model"},
@@ -24,7 +27,9 @@ OWN = {
 
 
 def write(path: Path, text: str = "{findings}") -> Path:
+    """Write a file as this program does: in place of one of that name, not into it."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
     path.write_text(text)
     return path
 
@@ -37,7 +42,7 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return write(tmp_path / "study" / "data" / "reports.csv").parents[1]
 
 
-def settings(study: Path, **changes: Any) -> Any:
+def settings(study: Path, /, **changes: Any) -> Any:
     places = places_of([study / "own.yaml"], REPOSITORY)
     return resolve({**copy.deepcopy(OWN), **changes}, places)
 
@@ -52,11 +57,11 @@ def test_a_path_is_found_from_the_configurations_folder_and_from_the_runs(study:
 
 
 def test_prompts_that_come_with_the_program_are_found_from_everywhere(study: Path) -> None:
-    found = settings(study, generation={"prompt": "prompts/findings-from-image.txt", "examples": 0})
+    found = settings(study, generation={"prompt": "prompts/calibration.txt"})
     for prompt in (found.generation.prompt, found.calibration.prompt):
         assert Path(prompt).resolve().parent == REPOSITORY / "prompts"
-    write(study / "prompts/findings-from-image.txt")
-    own = settings(study, generation={"prompt": "prompts/findings-from-image.txt", "examples": 0})
+    write(study / "prompts/calibration.txt")
+    own = settings(study, generation={"prompt": "prompts/calibration.txt"})
     assert Path(own.generation.prompt).resolve().parent == study / "prompts"
 
 
@@ -107,7 +112,7 @@ def test_every_setting_that_names_a_file_is_looked_for(study: Path) -> None:
         "scoring": {name: {"directory": name} for name in (*measures, "radgraph")},
         "statistics": {"subgroups": {"sex": table}},
     }
-    named = set(paths_of(resolve(config)))
+    named = set(paths_of(made(Run, config)))
     assert named == {
         *("model.path", "corpus.train", "corpus.eval", "calibration.table.path"),
         *("checkpoints.mine.path", "statistics.subgroups.sex.table", "scoring.radgraph.directory"),
@@ -115,11 +120,7 @@ def test_every_setting_that_names_a_file_is_looked_for(study: Path) -> None:
         *(f"scoring.{name}.directory" for name in measures),
     }
     for key in ("split_file", "image_root", "views_file"):
-        assert f"corpus.{key}" in paths_of(
-            resolve(OWN).model_copy(
-                update={"corpus": resolve(OWN).corpus.model_copy(update={key: "x"})}
-            )
-        )
+        assert key in paths_of(made(Corpus, {**OWN["corpus"], key: "x"}))
 
 
 def test_what_is_missing_is_told_with_all_places(study: Path) -> None:
@@ -133,7 +134,7 @@ def test_what_is_missing_is_told_with_all_places(study: Path) -> None:
 
 
 def held(folder: Path, **changes: Any) -> dict[str, Any]:
-    config = resolve({**OWN, **changes}).model_dump(mode="json")
+    config = made(Run, {**OWN, **changes}).model_dump(mode="json")
     write_json(folder / "config.json", config)
     return config
 
@@ -210,11 +211,9 @@ def test_a_report_that_a_failed_job_has_lost_comes_back_whole(tmp_path: Path) ->
 def test_a_new_report_stays(tmp_path: Path) -> None:
     report(tmp_path, "first")
     earlier_report.keep(tmp_path)
-    for name in earlier_report.FILES:
-        (tmp_path / name).unlink()
-    after = report(tmp_path, "second")
+    report(tmp_path, "second")
     assert not earlier_report.settle(tmp_path)
-    assert everything(tmp_path) == after
+    assert everything(tmp_path) == report(tmp_path, "second")
     assert not earlier_report.settle(tmp_path)
 
 

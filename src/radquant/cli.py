@@ -9,7 +9,6 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import TypeVar
 
 from radquant.errors import UserError
@@ -113,7 +112,7 @@ def run(main: Callable[[], None]) -> None:
 
 
 def _tell_of_work() -> None:
-    print(f"{Path(sys.argv[0]).stem}: at work", file=sys.stderr, flush=True)
+    print("at work", file=sys.stderr, flush=True)
 
 
 def progress(items: Iterable[T], label: str, total: int, unit: str = "items") -> Iterator[T]:

@@ -57,7 +57,7 @@ def found(key: str, text: str, places: Places) -> str:
     path = next(iter([*there.values(), *_candidates(text, [places.program])]), None)
     if path is None:
         return text
-    short = os.path.relpath(path)
+    short = min(os.path.relpath(path), str(path), key=len)
     if any(brace in short for brace in "{}"):
         raise UserError(
             f"{key} is {text}, which lies in {path.parent}; rename that folder, because a path "

@@ -5,15 +5,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from radquant.errors import UserError
 from radquant.files import read_json, write_json
 from radquant.settings.run import Run
-from radquant.terminal import work
+from radquant.terminal.work import Work, of_run, weights_of
 
 # What LAST held after two runs: the default one, and one of a model with next to no weights, which
-# tells how long jobs take for nothing.
+# tells how long jobs take for nothing. The second was on a busy machine: its seconds are processor
+# time, divided by how much more of it the default run's check_model took there.
 USUAL = resources.files("radquant.terminal") / "usual.json"
 LAST = Path("results/logs/seconds.json")
 UNKNOWN = 2.0  # seconds of a job of which nothing is known
@@ -26,7 +27,7 @@ class Past:
     """A run of before: mean seconds of each rule's jobs, and how much work one was."""
 
     seconds: Seconds = field(default_factory=dict)
-    work: work.Work = field(default_factory=dict)
+    work: Work = field(default_factory=dict)
 
 
 @dataclass
@@ -40,7 +41,7 @@ class Expected:
     """
 
     left: dict[str, int]
-    work: work.Work
+    work: Work
     before: Past
     usual: Past
     least: Past
@@ -100,12 +101,12 @@ def tell(settings: Run) -> None:
     _settings[:] = [settings]
 
 
-def work_now(usual: Past) -> work.Work:
+def work_now(usual: Past) -> Work:
     """Return the work of this run's jobs; of a model that is not here, as if it were the usual."""
     if not _settings:
         return {}
-    weights = work.weights_of(_settings[0]) or usual.work["check_model"]
-    return work.of_run(_settings[0], weights)
+    weights = weights_of(_settings[0]) or usual.work["check_model"]
+    return of_run(_settings[0], weights)
 
 
 def begin(counts: Mapping[str, int]) -> Expected:
@@ -123,11 +124,13 @@ def _earlier() -> Past:
         found = read_json(LAST)
     except UserError:
         return Past()
-    parts = [found.get(name) for name in ("seconds", "work")] if isinstance(found, dict) else []
-    return Past(*parts) if parts and all(map(_numbers, parts)) else Past()
+    if not isinstance(found, dict):
+        return Past()
+    seconds, amounts = found.get("seconds"), found.get("work")
+    return Past(seconds, amounts) if _numbers(seconds) and _numbers(amounts) else Past()
 
 
-def _numbers(part: Any) -> bool:
+def _numbers(part: Any) -> TypeGuard[dict[str, float]]:
     return isinstance(part, dict) and all(isinstance(each, int | float) for each in part.values())
 
 
