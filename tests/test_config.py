@@ -548,7 +548,8 @@ def test_braces_in_texts_reach_the_scripts(repository: Path) -> None:
     config = image_config()
     config["corpus"] |= {"image_root": "images {a}", "columns": {"id": "id {b}"}}
     config["task"]["image_column"] = "image {c}"
-    config["model"] = {"name": "m {d}", "hub": {"id": "a/b", "revision": "main {e}"}}
+    hub = {"id": "a/b", "revision": "main {e}"}
+    config["model"] = {"name": "m {d}", "hub": hub, "weights": ["model.safetensors"]}
     config["calibration"] = {"table": {"path": "texts.csv", "column": "text {f}"}}
     config["generation"]["stop"] = ["{g}", "{{h}}"]
     config["checkpoints"] = {"w4": {"method": "awq"}}

@@ -76,7 +76,9 @@ def test_the_hub_is_asked_once_for_an_index(
     monkeypatch.setattr(f"{CONSTANTS}.HF_HUB_OFFLINE", True)
     assert found(one, tmp_path) == SINGLE
     assert found(two, tmp_path) == SHARDED
-    with pytest.raises(UserError, match=r"'me/three' .* HF_HUB_OFFLINE forbids the network"):
+    with pytest.raises(
+        UserError, match=r"'me/three' .* HF_HUB_OFFLINE forbids .*; to plan without the hub, name"
+    ):
         found({"hub": {"id": "me/three", "revision": "main"}}, tmp_path)
 
 

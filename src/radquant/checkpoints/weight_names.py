@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import Any, TypeVar
 
+from radquant.errors import UserError
 from radquant.fetching import SOURCE, hub_index
 from radquant.files import read_json
 from radquant.model_files import CONFIG, INDEX, SINGLE, weight_files, weight_map
@@ -44,8 +45,7 @@ def _named(model: Place, fetched: Path, record: dict[str, Any]) -> Place:
     elif is_of(record, model):
         names = names_in(fetched)
     else:
-        index = hub_index(model.hub.id, model.hub.revision)
-        names = (SINGLE,) if index is None else names_by(index)
+        names = names_on_hub(model.hub.id, model.hub.revision)
     return model.model_copy(update={"weights": names})
 
 
@@ -61,6 +61,15 @@ def names_in(directory: Path) -> tuple[str, ...]:
         weight_files(directory)  # says what is amiss
         return names_by(directory / INDEX)
     return tuple(path.name for path in weight_files(directory))
+
+
+def names_on_hub(model_id: str, revision: str) -> tuple[str, ...]:
+    """The weight files of a hub model, as its index has them; without an index there is one."""
+    try:
+        index = hub_index(model_id, revision)
+    except UserError as error:
+        raise UserError(f"{error}; to plan without the hub, name the files as weights") from None
+    return (SINGLE,) if index is None else names_by(index)
 
 
 def names_by(index: Path) -> tuple[str, ...]:
