@@ -425,6 +425,7 @@ PAIRS = [
     *[(s, "added") for s in ("ink", "present", "uncertain", "absent", "anatomy")],
     *[("removed-ink", "removed"), ("on-accent", "accent"), ("ink", "accent-soft")],
     *[("warn", "paper"), ("warn", "panel"), ("warn", "warn-soft")],
+    *[("good", "paper"), ("caution", "paper")],
 ]
 
 

@@ -81,17 +81,17 @@ def marks(
 ) -> None:
     """Draw a mark of each name in `across` at its values, over its interval if it has one.
 
-    Nothing is moved: what stands at one place is drawn one over the other, each smaller than the
-    one below it.
+    Nothing is moved. What stands at one place is drawn one over the other, each smaller than what
+    is below it. The longest interval lies lowest.
     """
-    for depth, name in enumerate(across):
-        colour, marker, _ = look(precisions.index(name))
-        x, ends = across[name], intervals[name]
-        if ends is not None:
-            wide = 10 - 7 * depth / len(across)
-            around = [Stroke(linewidth=wide + 1.6, foreground="white"), Normal()]
-            drawn: dict[str, Any] = {"color": colour, "linewidth": wide, "path_effects": around}
-            axis.plot([x, x], [ends["low"], ends["high"]], solid_capstyle="butt", **drawn)
+    lines = {name: ends for name in across if (ends := intervals[name]) is not None}
+    longest = sorted(lines, key=lambda name: lines[name]["low"] - lines[name]["high"])
+    for depth, name in enumerate(longest):
+        wide = 8 - 6 * depth / len(lines)
+        around = [Stroke(linewidth=wide + 1.6, foreground="white"), Normal()]
+        drawn: dict[str, Any] = {"color": look(precisions.index(name))[0], "linewidth": wide}
+        drawn |= {"path_effects": around, "solid_capstyle": "butt"}
+        axis.plot([across[name]] * 2, [lines[name]["low"], lines[name]["high"]], **drawn)
     for depth, name in enumerate(across):
         colour, marker, _ = look(precisions.index(name))
         size = (17 if marker == STAR else 13) - 5 * depth / len(across)

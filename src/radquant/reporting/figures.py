@@ -127,7 +127,7 @@ def difference_figure(quality: Mapping[str, Any]) -> Figure:
             axis.axvspan(-margin, margin, color=BAND, linewidth=0)
             _forest(axis, rows, names)
             kind = "primary" if level == primary() else "exploratory"
-            axis.set_title(f"{level.heading}: {kind}")
+            axis.set_title(f"{level.heading}: {kind}", pad=10)
             axis.tick_params(axis="x", labelsize=8.5)
         axes[len(axes) // 2].set_xlabel(
             f"difference in {quality['measure']} from the original ({coverage(quality)}; "
@@ -165,8 +165,8 @@ def likelihood_figure(quality: Mapping[str, Any]) -> Figure:
             axis.set_xticks([], minor=True)
             scale = "; logarithmic above 1"
         axis.set_xlabel(
-            "change of the references' negative log-likelihood, nats per token of them all "
-            f"({coverage(quality)}; right of 0 is worse{scale})"
+            "change of the references' negative log-likelihood, nats per token "
+            f"(right of 0 is worse{scale})"
         )
         figure.tight_layout()
     return figure

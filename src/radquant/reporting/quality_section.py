@@ -26,11 +26,12 @@ def quality_section(summary: Summary) -> str:
     quality = summary["quality"]
     shown = [metric for metric in metrics() if not metric.ABOUT.section and of_table(metric)]
     columns = [column for metric in shown for column in of_table(metric)]
-    rows = [
-        [*cells, perplexity(row["perplexity"])]
-        for cells, row in zip(_rows(quality, columns), quality["systems"].values(), strict=True)
-    ]
-    header = ["system", *(column.heading for column in columns), "perplexity"]
+    header = ["system", *(column.heading for column in columns)]
+    rows = _rows(quality, columns)
+    behind = 2 + columns.index(primary())  # likelihood stands beside the score that judges
+    header.insert(behind, "perplexity")
+    for cells, row in zip(rows, quality["systems"].values(), strict=True):
+        cells.insert(behind, perplexity(row["perplexity"]))
     original = quality["systems"][ORIGINAL]
     inputs = summary["config"]["task"]["inputs"]
     first, *others = (_note(metric, quality) for metric in sorted(shown, key=_not_primary))
