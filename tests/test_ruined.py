@@ -3,7 +3,7 @@
 import copy
 
 import pytest
-from report_run import CONFIG, make_results
+from report_run import CONFIG, REPORTS, make_results
 
 from radquant.reporting.collect import collect
 from radquant.reporting.ruined import ruined
@@ -36,14 +36,8 @@ def test_a_loss_that_is_not_shown_ruins_nothing(quality):
     assert ruined(changed) == {}
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        *("broken checkpoint", "language", "nothing seen in the outputs", "degenerate outputs"),
-        "the same output",
-    ],
-)
-def test_a_precision_whose_outputs_are_broken_is_ruined(quality, kind):
+@pytest.mark.parametrize("kind", ["broken checkpoint", "language", "the same output"])
+def test_a_precision_that_is_broken_is_ruined(quality, kind):
     changed = copy.deepcopy(quality)
     changed["fitness"]["reasons"] = []
     changed["fitness"]["precisions"]["w4a16"] = [reason(kind, "w4a16 is so.")]
@@ -51,6 +45,18 @@ def test_a_precision_whose_outputs_are_broken_is_ruined(quality, kind):
     # What the original has too is of the model, or of the annotator, and not of the precision.
     changed["fitness"]["reasons"] = [reason(kind, "The original is so.")]
     assert "w4a16" not in ruined(changed)
+
+
+@pytest.mark.parametrize(
+    ("kind", "count"), [("nothing seen in the outputs", "blind"), ("degenerate outputs", "faulty")]
+)
+def test_a_precision_is_ruined_by_most_of_its_outputs_alone(quality, kind, count):
+    changed = copy.deepcopy(quality)
+    changed["fitness"]["reasons"] = []
+    changed["fitness"]["precisions"]["w4a16"] = [reason(kind, "w4a16 is so.")]
+    for broken, wanted in [(REPORTS // 2, False), (REPORTS // 2 + 1, True)]:
+        changed["fitness"]["facts"]["systems"]["w4a16"][count] = broken
+        assert ("w4a16" in ruined(changed)) == wanted
 
 
 def test_other_reasons_ruin_nothing(quality):
