@@ -40,7 +40,7 @@ PAGES = [
 IDS = [str(page.relative_to(REPOSITORY)) for page in PAGES]
 README_WORDS = 600
 # Programs of the system or of pip, of which the words alone are checked.
-OTHERS = {"cat", "cp", "echo", "export", "head", "hf", "mkdir", "pip", "python3", "sed", "."}
+OTHERS = {"cat", "cd", "cp", "echo", "export", "head", "hf", "mkdir", "pip", "python3", "sed", "."}
 
 
 class Block(NamedTuple):
@@ -59,11 +59,11 @@ def commands(text: str) -> list[list[str]]:
     """The words of each simple command, without variables before it and `.venv/bin/`."""
     found = []
     for line in text.replace("\\\n", " ").splitlines():
-        lexer = shlex.shlex(line, posix=True, punctuation_chars="&|;>")
+        lexer = shlex.shlex(line, posix=True, punctuation_chars="&|;>()")
         lexer.whitespace_split = True
         words: list[str] = []
         for word in [*lexer, "&&"]:
-            if word in ("&&", ";", "|"):
+            if word in ("&&", ";", "|", "(", ")"):
                 if words:
                     found.append(plain(words))
                 words = []
@@ -185,7 +185,7 @@ def test_a_scripts_options_are_its_own(page: str, words: list[str]) -> None:
         _, unknown = usual(parser, *args, **options)  # type: ignore[arg-type]
         raise Parsed(unknown)
 
-    script = REPOSITORY / words[1]
+    script = REPOSITORY / words[1].removeprefix("../../")
     with (
         mock.patch.object(sys, "argv", words[1:]),
         mock.patch.object(argparse.ArgumentParser, "parse_known_args", parse),
