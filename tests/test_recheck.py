@@ -61,7 +61,7 @@ def test_script_writes_report_summary_and_figures(tmp_path):
     text = (tmp_path / "report.md").read_text()
     for link in re.findall(r"!\[.+\]\((.+)\)", text):
         ElementTree.parse(tmp_path / link)
-    assert len(re.findall(r"!\[", text)) == 4
+    assert len(re.findall(r"!\[", text)) == 5
     assert set(read_json(tmp_path / "summary.json")) >= {"quality", "performance", "machine"}
 
 

@@ -203,7 +203,7 @@ def test_the_report_says_which_rulers_depend_on_each_other(parts):
     assert "ROUGE-L, BLEU-2 and full stops read no annotation" in text
     assert re.search(r"CheXpert-14 macro F1, uncertain positive \(\d+ labels\)", text)
     assert "not from the CheXpert labeler" in text
-    prose = [part for part in section.split("\n\n") if part[0] not in "|<"]
+    prose = [part for part in section.split("\n\n") if not part.startswith(("|", "<"))]
     for sentence in re.split(r"(?<=[.!?]) (?:- )?(?=[A-Z*↓])", " ".join(" ".join(prose).split())):
         assert len(sentence.split()) <= 25, sentence
 
