@@ -64,6 +64,8 @@ def size_of(path: Path) -> str:
 
 def megabytes(count: int) -> str:
     return f"{count / 1e6:,.1f} MB" if count >= 1e5 else f"{count / 1e3:,.1f} kB"
+
+
 FIRST, EVERY = 3.0, 10.0  # seconds until a line tells of long work, and between two such lines
 
 
