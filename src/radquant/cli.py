@@ -13,7 +13,7 @@ from radquant.errors import UserError
 from radquant.failures import is_panic, sentence_of
 
 T = TypeVar("T")
-FIRST, EVERY = 3.0, 10.0  # seconds until a line tells of long work, and between two such lines
+FIRST, EVERY = 4.0, 10.0  # seconds until a line tells of long work, and between two such lines
 
 
 def run(main: Callable[[], None]) -> None:
@@ -26,7 +26,7 @@ def run(main: Callable[[], None]) -> None:
     withheld, because libraries put the text that they were working on into it and that text may be
     a patient's; RADQUANT_DEBUG=1 shows it.
 
-    After three seconds a line tells that it is at work: loading a model counts nothing.
+    After four seconds a line tells that it is at work: loading a model counts nothing.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     begun = threading.Timer(FIRST, _tell_of_work)
@@ -68,7 +68,7 @@ def _tell_of_work() -> None:
 def progress(items: Iterable[T], label: str, total: int, unit: str = "items") -> Iterator[T]:
     """Yield `items`, telling on stderr how far the work is.
 
-    A terminal gets a bar; a log file gets a line after three seconds, and one at least ten seconds
+    A terminal gets a bar; a log file gets a line after four seconds, and one at least ten seconds
     after the last. Nothing is told of work without a label.
     """
     if not label:
