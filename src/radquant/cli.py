@@ -17,6 +17,8 @@ from radquant.failures import is_panic, sentence_of
 
 T = TypeVar("T")
 EXAMPLE = "example:\n"
+FIRST, EVERY = 4.0, 10.0  # seconds until a line tells of long work, and between two such lines
+AT_WORK = "at work"
 
 
 class Help(argparse.HelpFormatter):
@@ -66,9 +68,6 @@ def megabytes(count: int) -> str:
     return f"{count / 1e6:,.1f} MB" if count >= 1e5 else f"{count / 1e3:,.1f} kB"
 
 
-FIRST, EVERY = 3.0, 10.0  # seconds until a line tells of long work, and between two such lines
-
-
 def run(main: Callable[[], None]) -> None:
     """Call `main` and exit: 0 on success, 1 with one sentence on a `UserError`, 130 on Ctrl-C.
 
@@ -79,7 +78,7 @@ def run(main: Callable[[], None]) -> None:
     withheld, because libraries put the text that they were working on into it and that text may be
     a patient's; RADQUANT_DEBUG=1 shows it.
 
-    After three seconds a line tells that it is at work: loading a model counts nothing.
+    After four seconds a line tells that it is at work: loading a model counts nothing.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     begun = threading.Timer(FIRST, _tell_of_work)
@@ -115,13 +114,13 @@ def run(main: Callable[[], None]) -> None:
 
 
 def _tell_of_work() -> None:
-    print("at work", file=sys.stderr, flush=True)
+    print(AT_WORK, file=sys.stderr, flush=True)
 
 
 def progress(items: Iterable[T], label: str, total: int, unit: str = "items") -> Iterator[T]:
     """Yield `items`, telling on stderr how far the work is.
 
-    A terminal gets a bar; a log file gets a line after three seconds, and one at least ten seconds
+    A terminal gets a bar; a log file gets a line after four seconds, and one at least ten seconds
     after the last. Nothing is told of work without a label.
     """
     if not label:

@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 from snakemake_interface_logger_plugins.common import LogEvent
 
+from radquant.cli import AT_WORK
 from radquant.terminal import expected, jobs
 from radquant.terminal.jobs import Job
 
@@ -117,7 +118,8 @@ class Screen:
                 self.expected.work = expected.work_now(self.expected.usual)
         self._line(f"{self._share():4.0%}  {jobs.phrase(job)} ({_time(took)})")
         if job.rule == "report":
-            self._line("\n".join(["", *jobs.last_lines(job)]))
+            told = [line for line in jobs.last_lines(job) if line != AT_WORK]
+            self._line("\n".join(["", *told]))
             if (place := self._from_home("")) != ".":
                 self._line(f"in {place}")
 
