@@ -6,8 +6,9 @@ PyTorch, which that process would load.
 """
 
 import asyncio
-import copy
+import contextlib
 import multiprocessing
+import pickle
 import signal
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -37,7 +38,9 @@ class Reader:
 
     def __init__(self, tokenizer: Any, date: str) -> None:
         """date: that a chat template is told."""
-        self.tokenizer, self.date = copy.deepcopy(tokenizer), date
+        # Now, as writing a tokenizer down holds up all threads, too.
+        self.stored, self.date = pickle.dumps(tokenizer), date
+        self.tokenizer = pickle.loads(self.stored)  # noqa: S301, of the line above
         self.thread = ThreadPoolExecutor(1, "reader")
 
     @cached_property
@@ -48,9 +51,7 @@ class Reader:
     @cached_property
     def process(self) -> Any:
         """The process that reads long prompts, started when the first one comes."""
-        return multiprocessing.get_context("spawn").Pool(
-            1, begin_process, (self.tokenizer, self.date)
-        )
+        return multiprocessing.get_context("spawn").Pool(1, begin_process, (self.stored, self.date))
 
     async def read(self, asked: Asked) -> list[Given]:
         """The prompts of a request; raises BadRequest for what cannot be read."""
@@ -67,7 +68,8 @@ class Reader:
                 found.set_exception(given) if failed else found.set_result(given)
 
         def told(given: Any) -> None:
-            loop.call_soon_threadsafe(tell, given)
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(tell, given)
 
         process = await loop.run_in_executor(self.thread, lambda: self.process)
         process.apply_async(read_there, (asked,), callback=told, error_callback=told)
@@ -80,17 +82,17 @@ class Reader:
             del self.__dict__["process"]
 
 
-there: tuple[Any, str] | None = None  # the tokenizer and the date of the process
+there: list[Any] = []  # in the process: the stored tokenizer and the date
 
 
-def begin_process(tokenizer: Any, date: str) -> None:
-    global there
+def begin_process(stored: bytes, date: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's
-    there = tokenizer, date
+    there.extend((stored, date))  # nothing fails here, or the process would be started for ever
 
 
 def read_there(asked: Asked) -> list[Given]:
-    assert there is not None
+    if isinstance(there[0], bytes):
+        there[0] = pickle.loads(there[0])  # noqa: S301, the server wrote it
     return prompts_of(asked, *there)
 
 
