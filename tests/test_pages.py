@@ -40,7 +40,7 @@ PAGES = [
 IDS = [str(page.relative_to(REPOSITORY)) for page in PAGES]
 README_WORDS = 600
 # Programs of the system or of pip, of which the words alone are checked.
-OTHERS = {"cat", "cp", "echo", "export", "head", "hf", "mkdir", "pip", "python3", "sed", "."}
+OTHERS = {"cat", "cd", "cp", "echo", "export", "head", "hf", "mkdir", "pip", "python3", "sed", "."}
 
 
 class Block(NamedTuple):
@@ -59,11 +59,11 @@ def commands(text: str) -> list[list[str]]:
     """The words of each simple command, without variables before it and `.venv/bin/`."""
     found = []
     for line in text.replace("\\\n", " ").splitlines():
-        lexer = shlex.shlex(line, posix=True, punctuation_chars="&|;>")
+        lexer = shlex.shlex(line, posix=True, punctuation_chars="&|;>()")
         lexer.whitespace_split = True
         words: list[str] = []
         for word in [*lexer, "&&"]:
-            if word in ("&&", ";", "|"):
+            if word in ("&&", ";", "|", "(", ")"):
                 if words:
                     found.append(plain(words))
                 words = []
@@ -185,7 +185,7 @@ def test_a_scripts_options_are_its_own(page: str, words: list[str]) -> None:
         _, unknown = usual(parser, *args, **options)  # type: ignore[arg-type]
         raise Parsed(unknown)
 
-    script = REPOSITORY / words[1]
+    script = REPOSITORY / words[1].removeprefix("../../")
     with (
         mock.patch.object(sys, "argv", words[1:]),
         mock.patch.object(argparse.ArgumentParser, "parse_known_args", parse),
@@ -204,8 +204,10 @@ def laid_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("prompt-de.txt", "reports-de.csv"):
         shutil.copy(REPOSITORY / "examples" / name, place)
     config = read_yaml(REPOSITORY / "examples" / "config-de.yaml")
-    config["checkpoints"]["gptq-w4"] = {"method": "gptq", "bits": 4, "group_size": 64}
-    config["precisions"]["w4a16-gptq"] = {"checkpoint": "gptq-w4"}
+    for method in ("awq", "gptq"):
+        name = f"{method}-w4"
+        config["checkpoints"][name] = {"method": method, "bits": 4, "group_size": 64}
+        config["precisions"][f"w4a16-{method}"] = {"checkpoint": name}
     (place / "mine.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     shutil.copy(place / "examples" / "prompt-de.txt", place / "runs" / "german" / "my-prompt.txt")
     return place
