@@ -204,8 +204,10 @@ def laid_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("prompt-de.txt", "reports-de.csv"):
         shutil.copy(REPOSITORY / "examples" / name, place)
     config = read_yaml(REPOSITORY / "examples" / "config-de.yaml")
-    config["checkpoints"]["gptq-w4"] = {"method": "gptq", "bits": 4, "group_size": 64}
-    config["precisions"]["w4a16-gptq"] = {"checkpoint": "gptq-w4"}
+    for method in ("awq", "gptq"):
+        name = f"{method}-w4"
+        config["checkpoints"][name] = {"method": method, "bits": 4, "group_size": 64}
+        config["precisions"][f"w4a16-{method}"] = {"checkpoint": name}
     (place / "mine.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     shutil.copy(place / "examples" / "prompt-de.txt", place / "runs" / "german" / "my-prompt.txt")
     return place
