@@ -1,5 +1,6 @@
 """What every script shares: turning errors into one sentence, and progress on long work."""
 
+import io
 import os
 import signal
 import sys
@@ -25,6 +26,9 @@ def run(main: Callable[[], None]) -> None:
     a patient's; RADQUANT_DEBUG=1 shows it.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # As stderr does: a table's minus sign ends no work where the locale has none.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         main()
     except UserError as error:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from radquant.errors import UserError
 from radquant.files import read_json, write_json
@@ -64,12 +65,15 @@ def _earlier() -> dict[str, float]:
     """
     try:
         found = read_json(LAST)
-    except UserError:
+    except (UserError, OSError):
         return {}
-    numbers = isinstance(found, dict) and all(
-        isinstance(seconds, int | float) for seconds in found.values()
-    )
+    numbers = isinstance(found, dict) and all(map(_is_time, found.values()))
     return found if numbers else {}
+
+
+def _is_time(seconds: Any) -> bool:
+    """Whether this is what a job can take: a number from 0 to a year."""
+    return type(seconds) in (int, float) and 0 <= seconds <= 366 * 86400
 
 
 def remember(expected: Expected) -> None:
