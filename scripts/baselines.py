@@ -5,6 +5,8 @@ from pathlib import Path
 
 from radquant.cli import run
 from radquant.corpus.evaluation import written_reports
+from radquant.corpus.marks import same_id
+from radquant.errors import UserError
 from radquant.files import read_table, write_table
 from radquant.scoring.baselines import constant, copy_input, nearest
 from radquant.settings import stages
@@ -24,9 +26,14 @@ def main() -> None:
     inputs, target = settings.task.inputs, settings.task.target
 
     train = read_table(arguments.train, ["id", *inputs, target])
-    evaluation = written_reports(
-        read_table(arguments.eval, ["id", *inputs]), settings.generation.reports, arguments.eval
-    )
+    held_out = read_table(arguments.eval, ["id", *inputs])
+    # Else the constant or the nearest text could be the reference of a report to evaluate.
+    if both := set(map(same_id, train["id"])) & set(map(same_id, held_out["id"])):
+        raise UserError(
+            f"report {min(both)} is both a training report and one to evaluate; "
+            f"{arguments.train} and {arguments.eval} must not overlap"
+        )
+    evaluation = written_reports(held_out, settings.generation.reports, arguments.eval)
     write_table(arguments.copy_output, copy_input(evaluation, inputs))
     seed = settings.run.seed
     write_table(arguments.constant_output, constant(evaluation, train, target, seed))
