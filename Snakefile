@@ -1,18 +1,28 @@
 """Quantize a report-writing language model and measure what it costs clinically."""
 
+import os
 import sys
+from pathlib import Path
 
 from snakemake.utils import min_version
 
+from radquant.checkpoints.weight_names import with_weights
 from radquant.corpus.fetching import look, source_of
 from radquant.settings.configuration import resolve
 from radquant.errors import UserError
+from radquant.laying_out import require_same_release
 from radquant.model_checks import check_folder
 from radquant.scoring.subgroup_names import check_subgroups
+from radquant.settings.places import places_of
 from radquant.settings.yaml_files import check_yaml
+from radquant.terminal import expected
 
 # Rules rely on its checksums of small inputs and on its lookup of profiles.
 min_version("9.27")
+
+
+# The folder of this file, which workflow/Snakefile includes.
+BASE = os.fspath(workflow.current_basedir)
 
 
 def or_stop(function, *arguments):
@@ -24,22 +34,26 @@ def or_stop(function, *arguments):
         sys.exit(1)
 
 
-for path in workflow.overwrite_configfiles or [f"{workflow.basedir}/config.yaml"]:
+or_stop(require_same_release, Path(BASE))
+CONFIGURATIONS = workflow.overwrite_configfiles or [f"{BASE}/config.yaml"]
+for path in CONFIGURATIONS:
     or_stop(check_yaml, path)
 
 # A file given with --configfile stands alone: merged into config.yaml, it would inherit the
 # precisions of the default run.
 if not workflow.overwrite_configfiles:
 
-    configfile: f"{workflow.basedir}/config.yaml"
+    configfile: f"{BASE}/config.yaml"
 
 
-SETTINGS = or_stop(resolve, config)
+PLACES = places_of(CONFIGURATIONS, BASE)
+SETTINGS = or_stop(with_weights, or_stop(resolve, config, PLACES), Path("results"))
 config = SETTINGS.model_dump(mode="json")
 or_stop(check_subgroups, config["statistics"]["subgroups"])
 # What folders and headers tell takes no time; what is elsewhere is checked when it is fetched. Jobs
 # have no need of it.
 if workflow.is_main_process:
+    expected.tell(SETTINGS)
     or_stop(
         look,
         SETTINGS.corpus.format,

@@ -31,10 +31,11 @@ from radquant.errors import UserError
 from radquant.files import read_json, read_table, write_json
 from radquant.generation import batching
 from radquant.generation.engines.kind import Engine, Opened, Wanted
+from radquant.generation.examples import examples_of, rows_of
 from radquant.generation.generate import Writing, task_of
 from radquant.generation.opening import open_precision
 from radquant.generation.prompting import prompts_of
-from radquant.generation.stage import Reading, examples_of, rows_of, with_same_input
+from radquant.generation.stage import Reading, with_same_input
 from radquant.generation.tasks import Done, Output, Task, batches_of
 from radquant.scoring import lexicon, rewards
 from radquant.scoring.baselines import best_constant

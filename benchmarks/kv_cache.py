@@ -23,8 +23,8 @@ from radquant.checkpoints.loading import Loaded, load
 from radquant.errors import UserError
 from radquant.files import read_json, read_table, write_json
 from radquant.generation import batching, transformers_likelihood
+from radquant.generation.examples import rows_of
 from radquant.generation.prefix import begin, behind_stored, run_prefix, stored_ids
-from radquant.generation.stage import rows_of
 from radquant.runtime import kv_cache
 from radquant.settings.precision import GROUP, KVCache
 

@@ -120,7 +120,10 @@ class Handler(BaseHTTPRequestHandler):
         found = files_of(folder)
         if what == "resolve":
             name = "/".join(parts[4:])
-            return self.send(name, found[name], commit) if name in found else self.refuse(NO_FILE)
+            if name in found:
+                return self.send(name, found[name], commit)
+            # By the commit the client remembers that there is no such file.
+            return self.refuse(NO_FILE, {"X-Repo-Commit": commit})
         if what == "tree":
             return self.answer(
                 [
@@ -131,9 +134,9 @@ class Handler(BaseHTTPRequestHandler):
         siblings = [{"rfilename": name} for name in found]
         return self.answer({"id": model, "sha": commit, "tags": [], "siblings": siblings})
 
-    def refuse(self, error: tuple[int, str]) -> None:
+    def refuse(self, error: tuple[int, str], headers: dict[str, str] | None = None) -> None:
         status, code = error
-        self.answer({"error": code}, status, {"X-Error-Code": code})
+        self.answer({"error": code}, status, {"X-Error-Code": code, **(headers or {})})
 
     def answer(self, value: Any, status: int = 200, headers: dict[str, str] | None = None) -> None:
         body = json.dumps(value).encode()

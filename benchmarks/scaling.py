@@ -248,7 +248,8 @@ def report(folder: Path, sizes: list[int], resamples: int = 10_000) -> None:
         words += ["--output", folder / "report.md", "--html", folder / "report.html"]
         words += ["--summary", folder / "summary.json", "--provenance", folder / "provenance.json"]
         words += ["--reporting", folder / "reporting.md"]
-        used = measured(script("report.py", *words, "--figures", folder / "figures"))
+        words += ["--figures", folder / "figures", "--tables", folder / "tables"]
+        used = measured(script("report.py", *words))
         size = (folder / "report.html").stat().st_size
         row(f"{reports:,}", *costs(used), f"{size / 1e6:,.0f} MB")
 

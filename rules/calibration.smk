@@ -55,6 +55,8 @@ rule calibration_set:
         record="results/calibration/set.json",
     log:
         "results/logs/calibration_set.log",
+    benchmark:
+        "results/benchmarks/calibration_set.tsv"
     resources:
         mem_mb=memory(4000),
         runtime=30,

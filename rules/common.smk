@@ -9,16 +9,18 @@ import shlex
 from pathlib import Path
 
 import radquant.code
+from radquant import earlier_report
 from radquant.failures import tell_of_killed
 from radquant.files import require_whole
 from radquant.image_roots import image_folder, is_archive
-from radquant.results_folder import check_results
+from radquant.results_folder import check_results, check_same_study
 from radquant.settings import chosen, run, stages
 from radquant.settings.given import Given
 from radquant.settings.llama_cpp import ByLlamaCpp
 from radquant.settings.options import words
+from radquant.settings.places import missing, read_by
 
-REPOSITORY = Path(os.path.relpath(workflow.basedir))
+REPOSITORY = Path(os.path.relpath(BASE))
 PYTHON = shlex.quote(sys.executable)
 # GPUs that a job asks for if it computes with a model. `auto` asks for none, as nothing is known of
 # the node that the job will get.
@@ -58,7 +60,7 @@ wildcard_constraints:
 # for each product of a token (benchmarks/threads.py).
 shell.prefix(
     "set -euo pipefail; export OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=100000 HF_HUB_OFFLINE=1 PYTHONPATH="
-    + shlex.quote(f"{workflow.basedir}/src").replace("{", "{{").replace("}", "}}")
+    + shlex.quote(f"{BASE}/src").replace("{", "{{").replace("}", "}}")
     + "; "
     # What a job says goes to its log, and to the terminal unless that shows a line a job.
     + 'if [ "${{RADQUANT_JOBS_ON_SCREEN:-yes}}" = no ]; then tee() {{ command tee "$@" > /dev/null; }}; fi; '
@@ -79,12 +81,35 @@ def stop(message):
 # No job reads the scores of a finished run again, so nothing else would notice a damaged one.
 if workflow.is_main_process:
     or_stop(check_results, "results")
+    or_stop(check_same_study, "results", config)
     for system in PRECISIONS + BASELINES:
         if os.path.exists(f"results/scores/{system}.parquet"):
             try:
                 require_whole(f"results/scores/{system}.parquet")
             except UserError as error:
                 stop(f"{error}, and results/report.md with it")
+
+
+def report_jobs():
+    """Return the job of this run that writes the report, if it is to; in a list."""
+    return [job for job in workflow.dag.needrun_jobs() if job.rule.name == "report"]
+
+
+# A file may be on the machine that runs what is planned here.
+if workflow.is_main_process and workflow.output_settings.dryrun:
+    for sentence in missing(SETTINGS, PLACES).values():
+        print(f"warning: {sentence}; the run itself needs it", file=sys.stderr)
+
+
+onsuccess:
+    earlier_report.settle(Path("results"))
+
+
+onerror:
+    if earlier_report.settle(Path("results")):
+        # Snakemake takes what is there for what the job that failed has made.
+        for job in report_jobs():
+            workflow.persistence.started(job)
 
 
 onstart:
@@ -107,10 +132,18 @@ onstart:
                 "jobs of a run that was killed are still at work in this directory; wait for "
                 "them, or stop them first"
             )
+    for job in workflow.dag.needrun_jobs():
+        # What jobs on other machines read may lie there alone.
+        if workflow.is_local(job.rule):
+            for key, sentence in missing(SETTINGS, PLACES).items():
+                if job.rule.name in read_by(key):
+                    stop(f"{sentence}; correct the path or put it there")
     # Snakemake does not miss a file that only finished jobs have read. Were this run stopped in a job
-    # before the report, an old report would be up to date for ever, and what is lost stay lost.
-    if any(job.rule.name == "report" for job in workflow.dag.needrun_jobs()):
-        Path("results/report.md").unlink(missing_ok=True)
+    # before the report, an old report would be up to date for ever, and what is lost stay lost. So
+    # the report counts as begun from here on, which is not yet to delete it.
+    for job in report_jobs():
+        earlier_report.keep(Path("results"))
+        workflow.persistence.started(job)
     # To keep to its default limit of 100 starts a second, Snakemake looks at all ready jobs once a
     # second for every job that has ended so far: a tenth of a core after 60 jobs, a whole one after
     # some hundreds. A limit that is given with --max-jobs-per-timespan stays.

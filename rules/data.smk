@@ -89,6 +89,8 @@ rule clean:
         funnel="results/data/cleaning.json",
     log:
         "results/logs/clean.log",
+    benchmark:
+        "results/benchmarks/clean.tsv"
     resources:
         mem_mb=memory(8000),
         runtime=60,

@@ -21,7 +21,7 @@ def environment_of(engine):
 
 def ready(python):
     """Return the file that says that an environment is there, as a rule's input."""
-    return f"{python.removesuffix('/bin/python')}/ready.json" if python else []
+    return f"{Path(python).parents[1]}/ready.json" if python else []
 
 
 def engine_code(engine):

@@ -66,6 +66,8 @@ rule check_model:
         CHECKED,
     log:
         "results/logs/check_model.log",
+    benchmark:
+        "results/benchmarks/check_model.tsv"
     threads: THREADS
     resources:
         mem_mb=memory(8000),
@@ -89,6 +91,8 @@ rule quantize:
         model_files("{checkpoint}", WEIGHTS),
     log:
         "results/logs/quantize/{checkpoint}.log",
+    benchmark:
+        "results/benchmarks/quantize/{checkpoint}.tsv"
     wildcard_constraints:
         checkpoint=one_of(own_checkpoints(WEIGHTS)),
     threads: THREADS
@@ -124,6 +128,8 @@ rule quantize_with_tool:
         model_files("{checkpoint}", WEIGHTS),
     log:
         "results/logs/quantize/{checkpoint}.log",
+    benchmark:
+        "results/benchmarks/quantize/{checkpoint}.tsv"
     wildcard_constraints:
         checkpoint=one_of(checkpoints_of(*stages.QUANTIZE_WITH)),
     threads: THREADS
@@ -202,6 +208,8 @@ for GIVEN in [
             model_files(GIVEN),
         log:
             f"results/logs/quantize/{GIVEN}.log",
+        benchmark:
+            f"results/benchmarks/quantize/{GIVEN}.tsv"
         threads: THREADS
         resources:
             mem_mb=memory(8000),
@@ -233,6 +241,8 @@ rule verify_checkpoint:
         "results/verification/{checkpoint}.json",
     log:
         "results/logs/verify/{checkpoint}.log",
+    benchmark:
+        "results/benchmarks/verify/{checkpoint}.tsv"
     threads: THREADS
     resources:
         mem_mb=memory(8000),

@@ -1,6 +1,10 @@
 """The resolved configuration and the report."""
 
 
+# What `snakemake --report` shows; files of its own pages stand at the rule that makes them.
+report: "captions/workflow.rst"
+
+
 rule write_config:
     input:
         code=code("write_config.py"),
@@ -8,6 +12,8 @@ rule write_config:
         "results/config.json",
     log:
         "results/logs/write_config.log",
+    # First, as it says to later runs whose results these are.
+    priority: 3
     resources:
         mem_mb=memory(1000),
         runtime=5,
@@ -108,13 +114,33 @@ rule report:
         ),
     output:
         report="results/report.md",
-        html="results/report.html",
+        html=report(
+            "results/report.html",
+            category="Report",
+            labels={"page": "the whole report"},
+            caption="captions/report.rst",
+        ),
         summary="results/summary.json",
         provenance="results/provenance.json",
         reporting="results/reporting.md",
-        figures=directory("results/figures"),
+        tables=report(
+            directory("results/tables"),
+            patterns=["{table}.html"],
+            category="Tables",
+            labels={"table": "{table}"},
+            caption="captions/tables.rst",
+        ),
+        figures=report(
+            directory("results/figures"),
+            patterns=["{figure}.svg"],
+            category="Figures",
+            labels={"figure": "{figure}"},
+            caption="captions/figures.rst",
+        ),
     log:
         "results/logs/report.log",
+    benchmark:
+        "results/benchmarks/report.tsv"
     resources:
         mem_mb=memory(4000),
         runtime=30,
@@ -127,6 +153,7 @@ rule report:
         " {params.readers} --output {output.report} --html {output.html}"
         " --summary {output.summary} --provenance {output.provenance}"
         " --reporting {output.reporting} --figures {output.figures}"
+        " --tables {output.tables}"
         " 2>&1 | tee {log} >&2"
 
 

@@ -5,12 +5,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from radquant import registry
-from radquant.cli import progress, run
+from radquant.cli import done, new_parser, progress, run
 from radquant.files import read_table, write_jsonl
 from radquant.scoring import annotation_cache, records
 from radquant.scoring.language import check_language
 from radquant.settings import stages
 from radquant.settings.options import parse
+
+EXAMPLE = r"""python scripts/annotate.py --texts results/data/eval.csv \
+    --column impression --annotator lexicon --output annotations.jsonl"""
 
 
 def main() -> None:
@@ -25,6 +28,7 @@ def main() -> None:
     annotated = annotation_cache.annotate(annotator, distinct, options.cache)
     found = dict(progress(annotated, "annotate", len(distinct), "texts"))
     write_jsonl(options.output, records.build(ids, texts, annotator.identity, found.__getitem__))
+    done(options.output, f"{len(ids)} texts annotated by {settings.scoring.annotator}")
 
 
 def require_english(path: str, columns: Sequence[str]) -> None:
@@ -38,7 +42,7 @@ def require_english(path: str, columns: Sequence[str]) -> None:
 
 
 def arguments() -> tuple[argparse.Namespace, Any]:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = new_parser(__doc__, EXAMPLE)
     parser.add_argument(
         "--cache",
         metavar="DIR",

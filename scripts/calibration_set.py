@@ -5,19 +5,32 @@ import os
 from pathlib import Path
 from typing import Any
 
-from radquant.cli import run
+from radquant.cli import done, new_parser, run
 from radquant.files import write_json, write_table
 from radquant.image_files import COLUMN, HASHES
+from radquant.meant import model_folder, split
 from radquant.settings import stages
 from radquant.settings.options import parse
 
+EXAMPLE = r"""python scripts/calibration_set.py --model models/SmolLM2 --train train.csv \
+    --prompt prompts/calibration.txt --samples 128 \
+    --output samples.parquet --record set.json"""
+
 
 def arguments() -> tuple[argparse.Namespace, Any]:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = new_parser(__doc__, EXAMPLE)
     add = parser.add_argument
-    add("--model", type=Path, required=True, metavar="DIR", help="model whose tokenizer is used")
+    add(
+        "--model",
+        type=model_folder,
+        required=True,
+        metavar="DIR",
+        help="model whose tokenizer is used",
+    )
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--train", type=Path, metavar="CSV", help="training reports; need a prompt")
+    source.add_argument(
+        "--train", type=split, metavar="CSV", help="training reports; need a prompt"
+    )
     source.add_argument(
         "--texts",
         type=Path,
@@ -32,7 +45,7 @@ def arguments() -> tuple[argparse.Namespace, Any]:
         action="store_true",
         help="the prompt may use no column, because the model will be shown images with it",
     )
-    add("--column", default="text", metavar="NAME", help="column of --texts (%(default)s)")
+    add("--column", default="text", metavar="NAME", help="column of --texts")
     add("--origin", type=Path, metavar="JSON", help="what fetch_texts.py recorded of --texts")
     add("--eval", type=Path, metavar="CSV", help="evaluation reports that --texts must not hold")
     add("--output", type=Path, required=True, metavar="PARQUET", help="the texts and their tokens")
@@ -70,6 +83,8 @@ def main() -> None:
         write_table(args.images_output, table[["id", COLUMN, HASHES]])
     write_table(args.output, table)
     write_json(args.record, record)
+    tokens = sum(map(len, table["input_ids"]))
+    done(args.output, f"{len(table)} samples, {tokens} tokens")
 
 
 if __name__ == "__main__":

@@ -5,14 +5,17 @@ import os
 from pathlib import Path
 from typing import Any
 
-from radquant.cli import run
+from radquant.cli import done, new_parser, run
 from radquant.generation import stage
 from radquant.settings import stages
 from radquant.settings.options import parse
 
+EXAMPLE = r"""python scripts/check_prompts.py --model models/SmolLM2 --train train.csv \
+    --eval eval.csv --prompt prompts/impression.txt --output prompts.json"""
+
 
 def arguments() -> tuple[argparse.Namespace, Any]:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = new_parser(__doc__, EXAMPLE)
     stage.add_inputs(parser)
     add = parser.add_argument
     add("--compared", type=Path, metavar="JSON", help="what check_model.py wrote of the model")
@@ -32,6 +35,7 @@ def main() -> None:
     compared = read_json(args.compared) if args.compared else None
     record = check_prompts(settings.compute.engine, wanted, reading, compared)
     write_json(args.output, record)
+    done(args.output, f"{record['prompts']} prompts, {record['longest_prompt']} tokens at most")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from radquant.cli import run
+from radquant.cli import done, new_parser, run
 from radquant.corpus.pipeline import (
     Cleaned,
     Settings,
@@ -18,13 +18,20 @@ from radquant.corpus.pipeline import (
 from radquant.corpus.reports import COLUMNS, RAW_COLUMNS, READING, from_table, to_table
 from radquant.errors import UserError
 from radquant.files import hash_path, read_table, write_json, write_table
+from radquant.meant import old_input, raw_reports
 from radquant.settings import stages
 from radquant.settings.options import parse
 
+EXAMPLE = r"""python scripts/clean.py --raw raw.parquet --train train.csv \
+    --eval eval.csv --rejected rejected.csv --funnel cleaning.json"""
+
 
 def arguments() -> tuple[argparse.Namespace, Any]:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--raw", type=Path, required=True, help="the table of fetch_corpus.py")
+    parser = new_parser(__doc__, EXAMPLE)
+    parser.add_argument("--input", type=old_input, help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--raw", type=raw_reports, required=True, help="the table of fetch_corpus.py"
+    )
     parser.add_argument("--train", type=Path, required=True, help="training reports (.csv)")
     parser.add_argument("--eval", type=Path, required=True, help="evaluation reports (.csv)")
     parser.add_argument(
@@ -79,6 +86,8 @@ def main() -> None:
     print(show_funnel(cleaned.funnel))
     if cleaned.funnel["unit"] == "report":
         print("the corpus names no patients: split by report", file=sys.stderr)
+    counts = f"{len(cleaned.evaluation)} reports, and {len(cleaned.train)} in {files.train}"
+    done(files.eval, counts)
 
 
 if __name__ == "__main__":

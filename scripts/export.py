@@ -4,18 +4,23 @@ import argparse
 import os
 from pathlib import Path
 
-from radquant.cli import run
+from radquant.cli import done, new_parser, run
+from radquant.meant import model_folder
+from radquant.model_files import sizes
+
+EXAMPLE = r"""python scripts/export.py --checkpoint results/checkpoints/qoq-w4 \
+    --format omniserve --output qoq-w4-omniserve"""
 
 EPILOG = """omniserve is QServe's server (docs/qserve.md), modelopt the layout of ModelOpt that
 TensorRT-LLM reads (docs/tensorrt-llm.md). What a layout cannot hold is refused."""
 
 
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG)
+def arguments() -> argparse.Namespace:
+    parser = new_parser(__doc__, EXAMPLE, EPILOG)
     add = parser.add_argument
     add(
         "--checkpoint",
-        type=Path,
+        type=model_folder,
         required=True,
         metavar="DIR",
         help="checkpoint of scripts/quantize.py, or another in one of its formats",
@@ -29,29 +34,30 @@ def parse_arguments() -> argparse.Namespace:
     add(
         "--dtype",
         choices=["float16", "bfloat16"],
-        help="modelopt: of what is not packed, and what the server computes in; by default the "
-        "checkpoint's own",
+        help="modelopt: of what is not packed, and what the server computes in (default: the "
+        "checkpoint's own)",
     )
     add("--output", type=Path, required=True, metavar="DIR", help="directory to write")
-    arguments = parser.parse_args()
-    if arguments.keep_norms and arguments.format != "omniserve":
+    options = parser.parse_args()
+    if options.keep_norms and options.format != "omniserve":
         parser.error("--keep-norms is for omniserve")
-    if arguments.dtype and arguments.format != "modelopt":
+    if options.dtype and options.format != "modelopt":
         parser.error("--dtype is for modelopt; omniserve computes in float16")
-    return arguments
+    return options
 
 
 def main() -> None:
-    arguments = parse_arguments()
+    options = arguments()
     os.environ["HF_HUB_OFFLINE"] = "1"
 
     from radquant.export.modelopt import export_modelopt
     from radquant.export.omniserve import export_omniserve
 
-    if arguments.format == "omniserve":
-        export_omniserve(arguments.checkpoint, arguments.output, arguments.keep_norms)
+    if options.format == "omniserve":
+        export_omniserve(options.checkpoint, options.output, options.keep_norms)
     else:
-        export_modelopt(arguments.checkpoint, arguments.output, arguments.dtype)
+        export_modelopt(options.checkpoint, options.output, options.dtype)
+    done(options.output, sizes(options.output, options.checkpoint, "the checkpoint"))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from radquant.cli import run
+from radquant.cli import done, new_parser, run
 from radquant.corpus.fetching import fetch_corpus, source_of
 from radquant.corpus.reports import READING, to_table
 from radquant.corpus.tables import record, say
@@ -13,9 +13,13 @@ from radquant.files import write_table
 from radquant.settings import stages
 from radquant.settings.options import parse
 
+EXAMPLE = r"""python scripts/fetch_corpus.py --format table --path reports.csv \
+    --findings-column findings --impression-column impression \
+    --output raw.parquet"""
+
 
 def arguments() -> tuple[argparse.Namespace, Any]:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = new_parser(__doc__, EXAMPLE)
     parser.add_argument("--downloads", type=Path, help="folder where downloaded wheels are kept")
     parser.add_argument(
         "--images", type=Path, help="folder to unpack the images of an archive into"
@@ -34,7 +38,7 @@ def main() -> None:
     table = to_table(reports)
     table.attrs[READING] = record(source.notes)
     write_table(args.output, table)
-    print(f"{len(reports)} reports read")
+    done(args.output, f"{len(reports)} reports")
 
 
 if __name__ == "__main__":

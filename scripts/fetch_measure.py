@@ -4,13 +4,17 @@ import argparse
 import re
 from pathlib import Path
 
-from radquant.cli import run
+from radquant.cli import done, new_parser, run, size_of
 from radquant.errors import UserError
 from radquant.scoring.measure_fetching import WITH_FOLDERS, fetch
 
+EXAMPLE = r"""python scripts/fetch_measure.py chexbert \
+    --revision weights=0123456789abcdef0123456789abcdef01234567 \
+    --output chexbert"""
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+
+def arguments() -> argparse.Namespace:
+    parser = new_parser(__doc__, EXAMPLE)
     add = parser.add_argument
     add("measure", choices=sorted(WITH_FOLDERS), help="which measure")
     add(
@@ -21,7 +25,11 @@ def main() -> None:
         help="the commit of a part's repository; one for each part that comes from the hub",
     )
     add("--output", type=Path, required=True, metavar="DIR", help="folder to write into")
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = arguments()
     revisions = {}
     for given in args.revision:
         part, is_given, commit = given.rpartition("=")
@@ -30,6 +38,7 @@ def main() -> None:
         revisions[part] = commit
     for line in fetch(args.measure, revisions, args.output):
         print(line)
+    done(args.output, size_of(args.output))
 
 
 if __name__ == "__main__":

@@ -5,13 +5,17 @@ from pathlib import Path
 from typing import Any
 
 from radquant.checkpoints.original import fetch_model
-from radquant.cli import run
+from radquant.cli import done, new_parser, run
+from radquant.model_files import sizes
 from radquant.settings import stages
 from radquant.settings.options import parse
 
+EXAMPLE = r"""python scripts/fetch_model.py --hub mistralai/Mistral-7B-v0.1 \
+    --revision main --output models/Mistral-7B-v0.1"""
+
 
 def arguments() -> tuple[argparse.Namespace, Any]:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = new_parser(__doc__, EXAMPLE)
     parser.add_argument(
         "--with-images", action="store_true", help="refuse a model that cannot be shown images"
     )
@@ -27,6 +31,7 @@ def arguments() -> tuple[argparse.Namespace, Any]:
 def main() -> None:
     args, settings = arguments()
     fetch_model(settings.model, args.with_images, args.downloads, args.output)
+    done(args.output, sizes(args.output))
 
 
 if __name__ == "__main__":

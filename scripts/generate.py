@@ -10,22 +10,26 @@ from pathlib import Path
 from typing import Any
 
 from radquant.bounds import between
-from radquant.cli import run
+from radquant.cli import done, new_parser, run
 from radquant.errors import UserError
 from radquant.generation import stage
 from radquant.settings import stages
 from radquant.settings.options import parse
 
+EXAMPLE = r"""python scripts/generate.py --model models/SmolLM2-awq --precision awq \
+    --train train.csv --eval eval.csv --prompt prompts/impression.txt \
+    --output generated/awq.parquet --metrics generated/awq.json"""
+
 
 def arguments() -> tuple[argparse.Namespace, Any]:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = new_parser(__doc__, EXAMPLE)
     stage.add_arguments(parser)
     parser.add_argument(
         "--shard",
         type=between("--shard", int, 1, 1e6),
         default=1,
         metavar="I",
-        help="from 1 (%(default)s)",
+        help="which shard, from 1",
     )
     add_likelihood(parser)
     stage.add_features(parser)
@@ -69,6 +73,8 @@ def main() -> None:
         write_json(args.likelihood_metrics, scoring)
     write_table(args.output, table)
     write_json(args.metrics, record)
+    cut = (table["finish_reason"] == "length").sum()
+    done(args.output, f"{len(table)} reports, {cut} of them cut off at the token limit")
 
 
 if __name__ == "__main__":

@@ -1,17 +1,22 @@
 """Score the outputs of one system by a measure that needs data or a model of its own."""
 
 import argparse
+from typing import Any
 
 from radquant import registry
-from radquant.cli import run
+from radquant.cli import done, new_parser, run
 from radquant.files import write_table
 from radquant.scoring.measures.tables import measured
 from radquant.settings import stages
 from radquant.settings.options import parse
 
+EXAMPLE = r"""python scripts/measure.py --measure meteor --meteor-directory wordnet \
+    --eval eval.csv --generations generated/awq.parquet \
+    --output meteor.parquet"""
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+
+def arguments() -> tuple[argparse.Namespace, Any]:
+    parser = new_parser(__doc__, EXAMPLE)
     parser.add_argument(
         "--measure", required=True, choices=list(registry.MEASURES), help="which measure"
     )
@@ -20,7 +25,11 @@ def main() -> None:
         "--generations", required=True, nargs="+", help="the system's outputs, all shards"
     )
     parser.add_argument("--output", required=True, help="table to write (.parquet or .csv)")
-    options, settings = parse(parser, stages.MEASURE)
+    return parse(parser, stages.MEASURE)
+
+
+def main() -> None:
+    options, settings = arguments()
     # Perhaps in an environment of its own, where only this measure can be loaded.
     kind = registry.load_kind(registry.MEASURES, options.measure)
     own = getattr(settings.scoring, options.measure).model_dump()
@@ -35,7 +44,8 @@ def main() -> None:
     )
     write_table(options.output, table)
     means = table[[column.name for column in kind.ABOUT.columns]].mean()
-    print(", ".join(f"{name} {value:.4f}" for name, value in means.items()), "by", loaded.identity)
+    told = ", ".join(f"{name} {value:.4f}" for name, value in means.items())
+    done(options.output, f"{len(table)} reports, {told} by {loaded.identity}")
 
 
 if __name__ == "__main__":

@@ -7,17 +7,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from radquant.cli import run
+from radquant.cli import done, new_parser, run
 from radquant.errors import UserError
 from radquant.generation import stage
 from radquant.generation.engines.kind import Wanted
+from radquant.meant import model_folder
 from radquant.settings import stages
 from radquant.settings.options import parse
 from radquant.settings.sentences import made
 
+EXAMPLE = r"""python scripts/measure_speed.py --timed original=models/SmolLM2 \
+    --timed awq=models/SmolLM2-awq --train train.csv --eval eval.csv \
+    --prompt prompts/impression.txt --output speed.json"""
+
 
 def arguments() -> tuple[argparse.Namespace, Any]:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = new_parser(__doc__, EXAMPLE)
     add = parser.add_argument
     many: dict[str, Any] = {"action": "append", "default": []}
     help_text = "a precision's name, and its original model or checkpoint; once for each"
@@ -64,7 +69,7 @@ def wanted(args: argparse.Namespace, settings: Any) -> dict[str, Wanted]:
                 raise UserError(f"{option} names {name}, which --timed does not; name it there")
     found = {}
     for name, model in models.items():
-        args.model = Path(model)
+        args.model = model_folder(model)
         args.features = Path(features[name]) if name in features else None
         plain = replace(stage.wanted_of(args, settings), python=args.engine_python)
         found[name] = replace(plain, **dict(rounded.get(name, {})))
@@ -81,10 +86,12 @@ def main() -> None:
     reading = stage.read(args, settings)
 
     from radquant.files import write_json
-    from radquant.generation.speed import measure
+    from radquant.generation.speed import measure, told
 
     engine, batch_size = settings.compute.engine, settings.generation.batch_size
-    write_json(args.output, measure(engine, precisions, reading, settings.speed, batch_size))
+    record = measure(engine, precisions, reading, settings.speed, batch_size)
+    write_json(args.output, record)
+    done(args.output, told(record))
 
 
 if __name__ == "__main__":

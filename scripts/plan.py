@@ -12,18 +12,22 @@ from tempfile import TemporaryDirectory
 import yaml
 
 from radquant.bounds import between
-from radquant.cli import run
+from radquant.cli import new_parser, run
 from radquant.settings.configuration import resolve
+from radquant.settings.places import places_of
 from radquant.settings.yaml_files import check_yaml
+
+EXAMPLE = "python scripts/plan.py config/mimic-mistral.yaml --gpu-gb 24"
+REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = new_parser(__doc__, EXAMPLE)
     add = parser.add_argument
     add("config", type=Path, metavar="CONFIG", help="the configuration, such as config.yaml")
     help_text = "plan for a GPU with so many GB, of an NVIDIA L4's speed (default: this CPU)"
     add("--gpu-gb", type=between("--gpu-gb", float, 0.1, 1e5), metavar="N", help=help_text)
-    help_text = "where the original model may be already (%(default)s)"
+    help_text = "where the original model may be already"
     add("--results", type=Path, default=Path("results"), metavar="DIR", help=help_text)
     return parser.parse_args()
 
@@ -31,7 +35,8 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     args = arguments()
     check_yaml(args.config)
-    settings = resolve(yaml.safe_load(args.config.read_text(encoding="utf-8")))
+    values = yaml.safe_load(args.config.read_text(encoding="utf-8"))
+    settings = resolve(values, places_of([args.config], REPOSITORY))
 
     from radquant.checkpoints.loading import DTYPES
     from radquant.checkpoints.model_sizes import sizes_of

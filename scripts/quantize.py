@@ -5,20 +5,25 @@ import os
 from pathlib import Path
 from typing import Any
 
-from radquant.cli import run
+from radquant.cli import done, new_parser, run
+from radquant.model_files import sizes
 from radquant.quantization.job import add_arguments, job_of
 from radquant.settings import stages
 from radquant.settings.options import parse
 
+EXAMPLE = r"""python scripts/quantize.py --model models/SmolLM2 \
+    --calibration samples.parquet --method awq --bits 4 --group-size 64 \
+    --output models/SmolLM2-awq"""
+
 
 def arguments() -> tuple[argparse.Namespace, Any]:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = new_parser(__doc__, EXAMPLE)
     add_arguments(parser)
     parser.add_argument(
         "--work",
         type=Path,
         metavar="DIR",
-        help="finished layers of a run that was killed; by default a hidden one beside the output",
+        help="finished layers of a run that was killed (default: a hidden one beside the output)",
     )
     return parse(parser, stages.QUANTIZE)
 
@@ -34,6 +39,7 @@ def main() -> None:
     from radquant.quantization.quantizing import quantize
 
     quantize(job, settings.checkpoint.recipe, settings.checkpoint.format, args.work)
+    done(job.output, sizes(job.output, job.model, "the original"))
 
 
 if __name__ == "__main__":

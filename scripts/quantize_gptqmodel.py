@@ -1,22 +1,33 @@
 """Quantize the weights of a model with GPTQModel; runs in the environment of envs/gptqmodel.txt."""
 
 import argparse
+from typing import Any
 
-from radquant.cli import run
+from radquant.cli import done, new_parser, run
+from radquant.model_files import sizes
 from radquant.quantization import by_gptqmodel, job
 from radquant.settings import stages
 from radquant.settings.options import parse
 from radquant.settings.recipe import recipe_of
 from radquant.settings.tool_limits import METHODS
 
+EXAMPLE = r"""results/venvs/gptqmodel/bin/python scripts/quantize_gptqmodel.py \
+    --model models/SmolLM2 --calibration samples.parquet --bits 4 \
+    --group-size 64 --output models/SmolLM2-gptqmodel"""
+
+
+def arguments() -> tuple[argparse.Namespace, Any]:
+    parser = new_parser(__doc__, EXAMPLE)
+    job.add_arguments(parser, other_package=True)
+    return parse(parser, stages.QUANTIZE_GPTQMODEL)
+
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    job.add_arguments(parser, other_package=True)
-    args, settings = parse(parser, stages.QUANTIZE_GPTQMODEL)
+    args, settings = arguments()
     given = settings.checkpoint.model_dump()
     recipe = recipe_of({"method": METHODS["gptqmodel"][0], "clip": False, **given})
     by_gptqmodel.quantize(job.job_of(args, settings), recipe)
+    done(args.output, sizes(args.output, args.model, "the original"))
 
 
 if __name__ == "__main__":

@@ -9,17 +9,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 from radquant.bounds import between
-from radquant.cli import run
+from radquant.cli import new_parser, run
 
-EXAMPLE = "example: sample_size.py --interval -0.016 0.008 --reports 100 --difference 0.003"
+EXAMPLE = r"""python scripts/sample_size.py --interval -0.016 0.008 --reports 100 \
+    --difference 0.003"""
 
 
 def number(option: str, least: float, most: float) -> Callable[[str], float]:
     return between(option, float, least, most)
 
 
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLE)
+def arguments() -> argparse.Namespace:
+    parser = new_parser(__doc__, EXAMPLE)
     add = parser.add_argument
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
@@ -48,19 +49,19 @@ def parse_arguments() -> argparse.Namespace:
         nargs="+",
         default=[0.01],
         metavar="X",
-        help="true differences of interest (%(default)s)",
+        help="true differences of interest",
     )
     add(
         "--confidence",
         type=number("--confidence", 0, 1),
         default=0.95,
-        help="1 - the test's level (%(default)s)",
+        help="1 - the test's level",
     )
     add(
         "--power",
         type=number("--power", 0, 1),
         default=0.8,
-        help="chance to find a true difference (%(default)s)",
+        help="chance to find a true difference",
     )
     add(
         "--precisions",
@@ -86,13 +87,13 @@ def parse_arguments() -> argparse.Namespace:
         type=number("--largest-loss", 1e-6, 1e6),
         default=1.0,
         metavar="X",
-        help="that a report can have (%(default)s, the range of F1)",
+        help="that a report can have (the range of F1)",
     )
     return parser.parse_args()
 
 
 def main() -> None:
-    args = parse_arguments()
+    args = arguments()
     from radquant.reporting import sample_size
 
     sample_size.check_levels(args.confidence, args.power, args.difference)

@@ -7,15 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from radquant.bounds import between
-from radquant.cli import run
+from radquant.cli import new_parser, run
 from radquant.generation.engines.kind import Address, Wanted
 from radquant.serving.serve import serve
 from radquant.settings import engines, stages
 from radquant.settings.options import parse
 
+EXAMPLE = "python scripts/serve.py models/SmolLM2-awq --engine auto"
+KEY = "RADQUANT_API_KEY"
+
 
 def arguments() -> tuple[argparse.Namespace, Any]:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = new_parser(__doc__, EXAMPLE)
     add = parser.add_argument
     add("checkpoint", type=Path, metavar="CHECKPOINT", help="original model or checkpoint")
     add(
@@ -23,8 +26,7 @@ def arguments() -> tuple[argparse.Namespace, Any]:
         choices=engines.names(),
         default="vllm",
         help="vllm, or what the evaluation writes with, greedily: auto is lean, this package's own "
-        "decoder for CPUs, where that can run the model, and transformers elsewhere (default: "
-        "%(default)s)",
+        "decoder for CPUs, where that can run the model, and transformers elsewhere",
     )
     add(
         "--python",
@@ -39,9 +41,9 @@ def arguments() -> tuple[argparse.Namespace, Any]:
         "--host",
         default="127.0.0.1",
         help="address to listen on; any but the default lets others in, without password or "
-        "encryption (default: %(default)s)",
+        "encryption",
     )
-    add("--port", type=between("--port", int, 0, 65535), default=8000, help="default: %(default)s")
+    add("--port", type=between("--port", int, 0, 65535), default=8000, help="port to listen on")
     add(
         "--max-model-len",
         type=between("--max-model-len", int, 1, 1e9),
@@ -59,15 +61,27 @@ def arguments() -> tuple[argparse.Namespace, Any]:
         type=between("--max-new-tokens", int, 1, 1e6),
         default=256,
         metavar="M",
-        help="for our own engines: most tokens of an answer whose request does not say "
-        "(%(default)s)",
+        help="for our own engines: most tokens of an answer whose request does not say",
     )
     add(
         "--batch-size",
         type=between("--batch-size", int, 1, 1024),
         default=32,
         metavar="N",
-        help="for engine lean: most answers that are written at once (%(default)s)",
+        help="for engine lean: most answers that are written at once",
+    )
+    add(
+        "--api-key",
+        metavar="KEY",
+        help="what clients must send (Authorization: Bearer KEY); the environment variable "
+        f"{KEY} does the same and is not shown to other users of this machine",
+    )
+    add(
+        "--deadline",
+        type=between("--deadline", float, 1, 1e6),
+        default=600,
+        metavar="SECONDS",
+        help="for our own engines: a request that takes longer is given up",
     )
     return parse(parser, stages.SERVE)
 
@@ -90,7 +104,11 @@ def main() -> None:
     )
     name = args.name or args.checkpoint.resolve().name
     address = Address(name, args.host, args.port, args.max_model_len)
-    serve(args.engine, wanted, address, args.max_new_tokens, args.batch_size, args.dry_run)
+    serve(
+        *(args.engine, wanted, address, args.max_new_tokens, args.batch_size, args.dry_run),
+        key=args.api_key or os.environ.get(KEY),
+        deadline=args.deadline,
+    )
 
 
 if __name__ == "__main__":

@@ -5,25 +5,33 @@ import os
 from pathlib import Path
 
 from radquant.bounds import between
-from radquant.cli import run
-from radquant.errors import UserError
+from radquant.cli import done, new_parser, run
+from radquant.meant import model_folder
+
+EXAMPLE = r"""python scripts/verify_checkpoint.py models/SmolLM2-awq \
+    --original models/SmolLM2"""
 
 EPILOG = """exit status: 0 if every check holds, 1 if a bound is broken or the checkpoint cannot be
 read; with --output a broken bound stands in the record, and the status is 0. To compare outputs,
 both models are in memory at once; with --output one decoder layer of each is."""
 
 
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG)
+def arguments() -> argparse.Namespace:
+    parser = new_parser(__doc__, EXAMPLE, EPILOG)
     add = parser.add_argument
-    add("checkpoint", type=Path, nargs="?", metavar="CHECKPOINT", help="directory to check")
+    add("checkpoint", type=model_folder, nargs="?", metavar="CHECKPOINT", help="directory to check")
     add(
         "--synthetic",
         action="store_true",
         help="check packing in every format, rounding and activation quantization against closed "
         "forms, on small square and non-square layers; needs no checkpoint",
     )
-    add("--original", type=Path, metavar="DIR", help="the model that the checkpoint was made from")
+    add(
+        "--original",
+        type=model_folder,
+        metavar="DIR",
+        help="the model that the checkpoint was made from",
+    )
     add(
         "--output",
         type=Path,
@@ -43,20 +51,20 @@ def parse_arguments() -> argparse.Namespace:
         type=between("--count", int, 1, 1e6),
         default=4,
         metavar="N",
-        help="sequences (%(default)s)",
+        help="sequences",
     )
     add(
         "--length",
         type=between("--length", int, 1, 1e6),
         default=64,
         metavar="N",
-        help="tokens of each (%(default)s)",
+        help="tokens of each",
     )
     add(
         "--seed",
         type=between("--seed", int, 0, 2**53 - 1),
         default=0,
-        help="of random tokens (%(default)s)",
+        help="of random tokens",
     )
     add(
         "--max-weight-error",
@@ -82,53 +90,50 @@ def parse_arguments() -> argparse.Namespace:
         type=between("--threads", int, 1, 4096),
         default=1,
         metavar="N",
-        help="CPU threads (%(default)s)",
+        help="CPU threads",
     )
-    arguments = parser.parse_args()
-    if arguments.synthetic == (arguments.checkpoint is not None):
+    args = parser.parse_args()
+    if args.synthetic == (args.checkpoint is not None):
         parser.error("give either a CHECKPOINT or --synthetic")
-    if arguments.output and not arguments.original:
+    if args.output and not args.original:
         parser.error("--output needs --original, the model to compare with")
-    return arguments
+    return args
 
 
 def main() -> None:
-    arguments = parse_arguments()
-    checkpoint = arguments.checkpoint
-    if checkpoint is not None and checkpoint.suffix == ".gguf" and checkpoint.is_file():
-        raise UserError(
-            f"{checkpoint} is a GGUF file; make a directory of it with scripts/take_checkpoint.py "
-            f"--original DIR --path {checkpoint} --output DIR, and check that"
-        )
+    args = arguments()
+    checkpoint = args.checkpoint
     os.environ["HF_HUB_OFFLINE"] = "1"
 
     import torch
 
-    from radquant.verification.checkpoints import refuse_broken, table_of
+    from radquant.verification.checkpoints import refuse_broken, table_of, told
     from radquant.verification.verifying import check_stored, verify, verify_packing
 
-    torch.set_num_threads(arguments.threads)
-    if arguments.output:
-        code = arguments.trust_remote_code
-        check_stored(arguments.checkpoint, arguments.original, arguments.output, code)
+    torch.set_num_threads(args.threads)
+    if args.output:
+        code = args.trust_remote_code
+        checked = check_stored(args.checkpoint, args.original, args.output, code)
+        done(args.output, told(checked.checks))
         return
-    if arguments.synthetic:
+    if args.synthetic:
         found = verify_packing()
     else:
         found = verify(
-            arguments.checkpoint,
-            arguments.original,
-            arguments.samples,
+            args.checkpoint,
+            args.original,
+            args.samples,
             {
-                "weight": arguments.max_weight_error,
-                "layer": arguments.max_layer_error,
-                "divergence": arguments.max_divergence,
+                "weight": args.max_weight_error,
+                "layer": args.max_layer_error,
+                "divergence": args.max_divergence,
             },
-            arguments.dtype,
-            (arguments.count, arguments.length, arguments.seed),
+            args.dtype,
+            (args.count, args.length, args.seed),
         )
     print(*found.notes, table_of(found.checks), sep="\n")
     refuse_broken(found.checks)
+    done(checkpoint or "synthetic layers", told(found.checks))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,31 @@ import re
 
 import browsing
 import pytest
-from explorer_reports import page
+from explorer_reports import made_payload, page
+
+from radquant.reporting.explorer import marks
+from radquant.scoring import lexicon
+from radquant.scoring.changes import harm
+
+HOSTILE = {
+    "script": "<script>alert(1)</script>",
+    "end": "</script></p></article>",
+    "comment": "<!-- no effusion",
+    "image": "<img src=x onerror=alert(1)> & &amp; &lt;",
+    "emoji": "\U0001f9e0\U0001f1e9\U0001f1ea no effusion, \U0001fac1 possible edema",
+    "right to left": "אין תפליט פלאורלי. left effusion",
+    "override": "\u202enoisuffe on",
+    "lines": "No effusion.\u2028No edema.\u2029\r\n\tClear.",
+    "long word": "x" * 5000,
+    "long text": "effusion left no " * 500,
+    "nothing": " ",
+    "quotes": "\"'`${}\\u003cb> #%?&=+",
+    "#explorer?report=a&kind=lost": "an id like an address",
+    "null": "a\x00b\x1b[31m",
+    "dots": "\u0130\u0130\u0130stanbul effusion <mark>effusion</mark>",
+    "=1+1": "=HYPERLINK(\"x\");=1+1\n-2+3\t@SUM(A1)\r\n \uff1d1;  +cmd|' /C calc'!A0",
+    "+quotes": '","=1+1",";=1+1;"\n"=1+1',
+}
 
 
 @pytest.fixture(scope="module")
@@ -93,3 +117,28 @@ def invented(invented_parts, tmp_path_factory):
     file = tmp_path_factory.mktemp("page") / "report.html"
     file.write_text(page(*invented_parts), encoding="utf-8")
     return file, invented_parts[2]
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory):
+    texts = []
+
+    def add(text):
+        texts.append({"text": text, "spans": marks(text, lexicon.annotate(text))})
+        return len(texts) - 1
+
+    def output(text):
+        change = {"kind": "lost", "finding": text[:200], "before": text[:200], "after": ""}
+        return {
+            **{"text": add(text), "f1": 0.5, "harm": harm([change], [])},
+            **{"changes": [change], "flags": [], "unsupported": [text[:200]]},
+        }
+
+    reports = [
+        {"id": name, "reference": add(text), "outputs": [output("No effusion."), output(text)]}
+        for name, text in HOSTILE.items()
+    ]
+    payload = made_payload(["original", "</script><b>w4"], reports, texts)
+    file = tmp_path_factory.mktemp("hostile") / "report.html"
+    file.write_text(page("# Title\n\n## Verdict\n\n**Words.**\n", {}, payload), encoding="utf-8")
+    return file, payload

@@ -31,7 +31,7 @@ settings.load_profile("radquant")
 # worker's, as is every other file, so that no environment and no run is made twice. The cluster's
 # file waits much: it goes beside the set whose run keeps both cores busy.
 TOGETHER = [
-    ("test_workflow_runs", "test_workflow", "test_real_model"),
+    ("test_workflow_runs", "test_workflow", "test_real_model", "test_snakemake_report"),
     ("test_slurm",),
     ("test_kills", "test_damage"),
     ("test_radgraph", "test_radgraph_workflow"),
@@ -39,7 +39,7 @@ TOGETHER = [
     ("test_tools", "test_interop"),
     ("test_image_scripts",),
     ("test_one_place",),
-    ("test_explorer", "test_html", "test_blinded_reading"),
+    ("test_explorer", "test_explorer_search", "test_html", "test_blinded_reading"),
     ("test_architectures",),
 ]
 PLACES = {name: place for place, files in enumerate(TOGETHER) for name in files}
@@ -50,8 +50,8 @@ PLACES = {name: place for place, files in enumerate(TOGETHER) for name in files}
 SLOW_FIXTURES = {"finished_run", "downloads", "radgraph_python", "tool_pythons"}
 SLOW_FILES = {
     *("test_slurm", "test_kills", "test_damage"),  # a cluster; runs that are killed or damaged
-    *("test_explorer", "test_blinded_reading"),  # a browser
-    "test_environments",
+    *("test_explorer", "test_explorer_search", "test_blinded_reading"),  # a browser
+    *("test_environments", "test_from_scripts"),
     *("test_privacy", "test_workflow_runs"),  # runs of their own
     *("test_radgraph_fetching", "test_recheck"),
 }

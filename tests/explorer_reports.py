@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -19,19 +20,22 @@ from radquant import registry
 from radquant.files import write_json, write_jsonl, write_table
 from radquant.reporting import explorer
 from radquant.reporting.changes_section import example_texts
+from radquant.reporting.columns import meanings
 from radquant.reporting.figures import write_figures
 from radquant.reporting.finished_run import Run
 from radquant.reporting.html import escape_json, pieces, read_figures
 from radquant.reporting.inputs import SIDE
 from radquant.reporting.markdown import render
 from radquant.reporting.reading import order, scales
+from radquant.reporting.ruined import ruined
 from radquant.reporting.summary import summarize
 from radquant.scoring import records
-from radquant.scoring.changes import FLAGS, KINDS
+from radquant.scoring.changes import FLAGS, HARM, KINDS
 from radquant.scoring.scores import score
 from radquant.settings.recipe import Recipe, recipe_values
 from radquant.settings.run import BASELINES
 
+Meanings = Mapping[str, Mapping[str, str]]
 CONFIG = {
     "seed": 7,
     "model": {"name": "example-model", "path": "models/example"},
@@ -196,11 +200,13 @@ def make_run(
     return folder
 
 
-def payload(run: Run) -> dict[str, Any]:
-    """What the explorer shows of `run`, whole."""
+def payload(run: Run, broken: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """What the explorer shows of `run`, whole; `broken`: its ruined precisions."""
     texts = explorer._Texts(run)
-    reports = list(explorer._reports(run, texts))
-    return {**explorer._head(run), "reports": reports, "texts": list(texts.shown())}
+    examples = explorer._Examples(run, texts)
+    reports = list(explorer._reports(run, texts, examples))
+    listed = {"reports": reports, "examples": examples.shown, "texts": list(texts.shown())}
+    return {**explorer._head(run, broken or {}), **listed}
 
 
 def made_payload(
@@ -210,9 +216,13 @@ def made_payload(
     return {
         **{"systems": list(systems), "measure": "F1"},
         **{"kinds": [[k, d] for k, d in KINDS.items()], "flags": list(FLAGS)},
+        **{"weights": HARM, "ruined": {}, "prompt": "", "examples": []},
         **{"run": "0123456789abcdef", "order": order("run", [report["id"] for report in reports])},
         **{"scales": scales(), "target": "impression", "inputs": [], "images": 0, "side": SIDE},
-        "reports": [{"inputs": [], "images": [], "cut": False, **report} for report in reports],
+        "reports": [
+            {"inputs": [], "images": [], "cut": False, "examples": [], **report}
+            for report in reports
+        ],
         "texts": [{"findings": {}, **text} for text in texts],
     }
 
@@ -239,7 +249,8 @@ def pictured(run: Run, folder: Path) -> tuple[Run, list[Path]]:
         **config["generation"],
         "prompt": str(Path(__file__).parents[1] / "prompts/findings-from-image.txt"),
     }
-    return replace(run, folder=folder, config=config), files
+    shards = {n: [{**one, "examples": 0} for one in each] for n, each in run.shards.items()}
+    return replace(run, folder=folder, config=config, shards=shards), files
 
 
 def embed(payload: Mapping[str, Any]) -> str:
@@ -251,19 +262,22 @@ def page(
     markdown: str,
     figures: Mapping[str, str],
     payload: Mapping[str, Any],
+    heads: Meanings = MappingProxyType({}),
     images: Sequence[tuple[int, str]] = (),
 ) -> str:
     """report.html, whole."""
     written = [explorer.dump(payload)]
-    return "".join(pieces(markdown, figures, len(payload["reports"]), written, images))
+    return "".join(pieces(markdown, figures, len(payload["reports"]), written, images, heads))
 
 
-def page_parts(run: Run, figures: Path) -> tuple[str, dict[str, str], dict[str, Any]]:
-    """Return report.md, its figures by path, and the payload: what `page` makes the page of."""
+def page_parts(run: Run, figures: Path) -> tuple[str, dict[str, str], dict[str, Any], Meanings]:
+    """Return what `page` makes the page of: report.md, its figures by path, the payload, and what
+    the heads of columns mean."""
     summary = summarize(run)
     write_figures(summary, figures)
     markdown = render(summary, example_texts(run, summary), "figures")
-    return markdown, read_figures(figures, "figures"), payload(run)
+    shown = payload(run, ruined(summary["quality"]))
+    return markdown, read_figures(figures, "figures"), shown, meanings(summary)
 
 
 def _annotate(annotator, path, ids, texts):

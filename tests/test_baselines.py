@@ -64,7 +64,7 @@ def test_the_script_writes_the_first_reports_only(tmp_path):
     train = pd.DataFrame({"id": IDS, "findings": TARGETS, "impression": TARGETS})
     write_table(tmp_path / "train.csv", train)
     write_table(tmp_path / "eval.csv", train[:5].assign(id=list("caebd")))
-    command = [sys.executable, str(SCRIPT), "--target=impression", "--input", "findings"]
+    command = [sys.executable, str(SCRIPT), "--target=impression", "--inputs", "findings"]
     command += ["--seed=1", "--reports=3"]
     for option, name in (("train", "train.csv"), ("eval", "eval.csv")):
         command += [f"--{option}", str(tmp_path / name)]
@@ -80,7 +80,7 @@ def test_a_report_to_evaluate_that_is_a_training_report_stops_the_script(tmp_pat
     train = pd.DataFrame({"id": IDS, "findings": TARGETS, "impression": TARGETS})
     write_table(tmp_path / "train.csv", train)
     write_table(tmp_path / "eval.csv", train[:2].assign(id=["x", " r7 "]))
-    command = [sys.executable, str(SCRIPT), "--target=impression", "--input", "findings"]
+    command = [sys.executable, str(SCRIPT), "--target=impression", "--inputs", "findings"]
     for option, name in (("train", "train.csv"), ("eval", "eval.csv")):
         command += [f"--{option}", str(tmp_path / name)]
     for name in ("copy", "constant", "nearest"):

@@ -317,7 +317,7 @@ def test_the_x_ray_is_shown_to_who_explores_and_who_reads(visit, invented_run, t
     report = shown["reports"][place]
     held = [pair for pair in inputs.images(run) if pair[0] != shown["reports"][0]["images"][1]]
     file = tmp_path / "report.html"
-    file.write_text(page("# T\n\n## Verdict\n\nx\n", {}, shown, held), encoding="utf-8")
+    file.write_text(page("# T\n\n## Verdict\n\nx\n", {}, shown, images=held), encoding="utf-8")
     opened = visit(file, "#explorer?sort=order")
     loaded = "all => Promise.all(all.map(x => x.decode().then(() => x.naturalWidth)))"
     assert opened.page.eval_on_selector_all("#given img", loaded) == [819]  # of 1200 × 1500

@@ -142,6 +142,9 @@ def test_harm_weighs_by_the_order_of_kinds_and_flags_most():
     assert weights[-1] == 1
     assert harm(of("lost", "prior"), ["empty"]) == weights[0] + 1 + len(KINDS)
     assert harm([], []) == 0
+    # Of the faults, that of a text that was cut off is seen by everybody.
+    assert 0 < harm([], ["cut off"]) < harm(of("negated"), [])
+    assert harm([], ["cut off"]) < min(harm([], [flag]) for flag in FLAGS if flag != "cut off")
 
 
 STATEMENTS = [

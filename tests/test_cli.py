@@ -64,3 +64,30 @@ def test_an_end_from_outside_leaves_nothing(
         while not gone(int(said)) and time.monotonic() < deadline:
             time.sleep(0.05)
         assert gone(int(said))
+
+
+def test_long_work_tells_of_itself_before_it_counts_anything(tmp_path: Path) -> None:
+    """Within five seconds: loading a model may take minutes."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys, time\n"
+        "from radquant.cli import progress, run\n"
+        "def main():\n"
+        "    time.sleep(4.5)\n"
+        "    for _ in progress(range(8), 'layers', 8):\n"
+        "        time.sleep(1)\n"
+        "run(main)\n"
+    )
+    process = subprocess.Popen([sys.executable, script], stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    told = []
+    begun = time.monotonic()
+    for line in process.stderr:
+        told.append((line.strip(), time.monotonic() - begun))
+    process.wait()
+    assert [line.partition(",")[0] for line, _ in told] == [
+        "at work",
+        "layers: 4/8 items",
+        "layers: 8/8 items",
+    ]
+    assert told[0][1] < 5  # of a process that takes none of it to start

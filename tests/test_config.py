@@ -87,7 +87,7 @@ def test_a_configuration_without_options_takes_them_from_the_schema() -> None:
     full = resolved(given)
     assert list(full["precisions"]) == ["original"]
     assert full["generation"]["batch_size"] == 20
-    assert full["model"]["weights"] == ["model.safetensors"]
+    assert full["model"]["weights"] is None  # looked up where the model is
     assert given["model"] == {"name": "m", "path": "somewhere"}
 
 
@@ -548,7 +548,8 @@ def test_braces_in_texts_reach_the_scripts(repository: Path) -> None:
     config = image_config()
     config["corpus"] |= {"image_root": "images {a}", "columns": {"id": "id {b}"}}
     config["task"]["image_column"] = "image {c}"
-    config["model"] = {"name": "m {d}", "hub": {"id": "a/b", "revision": "main {e}"}}
+    hub = {"id": "a/b", "revision": "main {e}"}
+    config["model"] = {"name": "m {d}", "hub": hub, "weights": ["model.safetensors"]}
     config["calibration"] = {"table": {"path": "texts.csv", "column": "text {f}"}}
     config["generation"]["stop"] = ["{g}", "{{h}}"]
     config["checkpoints"] = {"w4": {"method": "awq"}}

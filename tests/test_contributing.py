@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from test_imports import FLOORS
+from workflow_helpers import SMOKE, copy_repository, snakemake
 
 from radquant import registry
 
@@ -93,3 +94,12 @@ def test_a_kind_s_section_names_all_that_its_module_needs(section: str) -> None:
 def test_every_folder_is_told_of_in_the_order_of_the_floors() -> None:
     told = re.findall(r"^\| `src/radquant/(\w+)/` \|", SECTIONS["Where things are"], re.M)
     assert told == list(FLOORS[1:])
+
+
+def test_lints_that_remain_are_those_that_the_page_explains(tmp_path: Path) -> None:
+    done = snakemake(copy_repository(tmp_path / "run"), "--lint", *SMOKE)
+    found = re.findall(r"^ +\* (.+?)\.?:$", done.stderr, re.M)
+    told = re.findall(r'^- "(.+?)"', SECTIONS["What Snakemake's linter says"], re.M)
+    assert told
+    named = {re.sub(r"variable \w+ from", "variable … from", each) for each in found}
+    assert named == set(told)

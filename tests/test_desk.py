@@ -14,8 +14,8 @@ from radquant.errors import UserError
 from radquant.generation.engines.kind import Opened, Wanted
 from radquant.generation.outputs import read_output
 from radquant.generation.running import Row
-from radquant.generation.tasks import Output
-from radquant.serving.desk import Answer, Desk
+from radquant.serving.desk import Desk
+from radquant.serving.parts import Answer, Part
 from radquant.serving.requests import BadRequest
 from radquant.serving.streaming import settled
 
@@ -55,6 +55,8 @@ class Counting:
 class Engine:
     """Has a batch and nothing else."""
 
+    SAMPLES = True
+
     def __init__(self, batch: Counting) -> None:
         self.batch = batch
 
@@ -83,7 +85,7 @@ def desk(batch: Counting, tmp_path) -> Iterator[Desk]:
 
 def answer(ids: list[int], count: int) -> tuple[Answer, Queue[Any]]:
     told: Queue[Any] = Queue()
-    return Answer(ids, count, stop=(), tell=told.put), told
+    return Answer(ids, count, stop=(), tell=told.put, chat=True), told
 
 
 def test_answers_join_and_leave_while_others_are_written(desk: Desk, batch: Counting) -> None:
@@ -95,13 +97,13 @@ def test_answers_join_and_leave_while_others_are_written(desk: Desk, batch: Coun
     desk.take([short, third])
     for _ in range(4):
         batch.steps.put(None)
-    assert told_short.get(timeout=20).tokens == 2
-    assert told_third.get(timeout=20).tokens == 1
+    assert told_short.get(timeout=20).shown == 2
+    assert told_third.get(timeout=20).shown == 1
     assert told_long.empty()
     assert batch.most == 2
     for _ in range(9):
         batch.steps.put(None)
-    assert told_long.get(timeout=20) == Output(TOKENIZER.decode([11] * 9), 9, "length")
+    assert told_long.get(timeout=20) == Part(TOKENIZER.decode([11] * 9), (), "length", 9)
 
 
 def test_one_that_fails_reaches_no_other(desk: Desk, batch: Counting) -> None:
@@ -113,7 +115,7 @@ def test_one_that_fails_reaches_no_other(desk: Desk, batch: Counting) -> None:
         batch.steps.put(None)
     assert isinstance(told_broken.get(timeout=20), ValueError)
     assert isinstance(told_refused.get(timeout=20), UserError)
-    assert told_good.get(timeout=20).tokens == 3
+    assert told_good.get(timeout=20).shown == 3
 
 
 def test_what_leaves_makes_room(desk: Desk, batch: Counting) -> None:
@@ -129,7 +131,7 @@ def test_what_leaves_makes_room(desk: Desk, batch: Counting) -> None:
     desk.leave([first, left])
     for _ in range(22):
         batch.steps.put(None)
-    assert told.get(timeout=20).tokens == 20
+    assert told.get(timeout=20).shown == 20
     assert told_left.empty()
     assert batch.most == 1
 
@@ -154,7 +156,7 @@ def test_a_desk_that_closes_finishes_what_it_writes(desk: Desk, batch: Counting)
         desk.take([answer([3], 1)[0]])
     for _ in range(20):
         batch.steps.put(None)
-    assert told.get(timeout=20).tokens == 20
+    assert told.get(timeout=20).shown == 20
     desk.thread.join(20)
     assert not desk.thread.is_alive()
 

@@ -4,6 +4,7 @@ import inspect
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from queue import Queue
 from typing import Any
@@ -20,8 +21,8 @@ from radquant.errors import UserError
 from radquant.files import read_json
 from radquant.generation.engines.kind import Engine, Wanted
 from radquant.generation.opening import choose, open_precision
-from radquant.serving import answering
-from radquant.serving.requests import Asked
+from radquant.serving import answering, reading
+from radquant.serving.requests import Asked, BadRequest
 from radquant.settings import configuration, engines
 
 REPOSITORY = Path(__file__).parents[1]
@@ -79,12 +80,16 @@ def test_a_toy_engine_scores(data: Path, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("toy")
 def test_a_toy_engine_answers_requests(data: Path) -> None:
     model = answering.served(*open_precision("toy", Wanted(data / "original")), "m", 9)
-    asked = Asked(None, (), stream=False, usage=False, prompts=("the heart is",))
-    (ids,) = answering.prompts_of(model, asked)
+    asked = Asked(prompts=("the heart is",))
+    given = reading.prompts_of(asked, model.reader.tokenizer, "")
     told: Queue[Any] = Queue()
-    model.desk.take([answering.answer_to(model, ids, asked, told.put)])
+    model.desk.take(answering.answers_of(model, asked, given, lambda index: told.put))
     model.desk.thread.start()
-    assert told.get(timeout=20).text == toy_engine.SENTENCE
+    part = told.get(timeout=20)
+    assert (part.text, part.finish, part.shown) == (f" {toy_engine.SENTENCE}", "stop", 5)
+    for more in ({"temperature": 1.0}, {"top": 0}):
+        with pytest.raises(BadRequest, match="answers with temperature 0 and without logprobs"):
+            answering.answers_of(model, replace(asked, **more), given, lambda index: told.put)
     model.desk.close()
     model.desk.thread.join(20)
     assert not model.desk.thread.is_alive()
@@ -145,8 +150,9 @@ def test_auto_is_the_first_that_can(toy: pytest.MonkeyPatch, data: Path) -> None
 def test_every_engine_has_the_names_of_the_protocol(name: str) -> None:
     module = registry.load_kind(registry.ENGINES, name)
     assert isinstance(module.SCORES, bool)
+    assert isinstance(module.SAMPLES, bool)
     assert isinstance(module.TIMED, bool)
-    for function in set(NAMES) - {"SCORES", "TIMED"}:
+    for function in set(NAMES) - {"SCORES", "SAMPLES", "TIMED"}:
         asked = list(inspect.signature(getattr(Engine, function)).parameters)[1:]
         assert list(inspect.signature(getattr(module, function)).parameters) == asked
 

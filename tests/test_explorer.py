@@ -12,66 +12,24 @@ from statistics import median
 import browsing
 import numpy as np
 import pytest
-from browser_fixtures import browser, invented, visit
+from browser_fixtures import HOSTILE, browser, hostile, invented, visit
+from explorer_expected import expected
 from explorer_reports import REPORTS, made_payload, page
 
-from radquant.reporting.explorer import marks
 from radquant.reporting.html import ASSETS
-from radquant.scoring import lexicon
 from radquant.scoring.changes import KINDS, harm
 
-__all__ = ["browser", "invented", "visit"]
+__all__ = ["browser", "hostile", "invented", "visit"]
 
-# Milliseconds of the page's thread for 3,000 reports in six precisions, five times and more of what
-# they take on one core of a server.
-LOAD, ANSWER = 2000, 300
-
-HOSTILE = {
-    "script": "<script>alert(1)</script>",
-    "end": "</script></p></article>",
-    "comment": "<!-- no effusion",
-    "image": "<img src=x onerror=alert(1)> & &amp; &lt;",
-    "emoji": "\U0001f9e0\U0001f1e9\U0001f1ea no effusion, \U0001fac1 possible edema",
-    "right to left": "אין תפליט פלאורלי. left effusion",
-    "override": "\u202enoisuffe on",
-    "lines": "No effusion.\u2028No edema.\u2029\r\n\tClear.",
-    "long word": "x" * 5000,
-    "long text": "effusion left no " * 500,
-    "nothing": " ",
-    "quotes": "\"'`${}\\u003cb> #%?&=+",
-    "#explorer?report=a&kind=lost": "an id like an address",
-    "null": "a\x00b\x1b[31m",
-}
-
-
-@pytest.fixture(scope="module")
-def hostile(tmp_path_factory):
-    texts = []
-
-    def add(text):
-        texts.append({"text": text, "spans": marks(text, lexicon.annotate(text))})
-        return len(texts) - 1
-
-    def output(text):
-        change = {"kind": "lost", "finding": text[:200], "before": text[:200], "after": ""}
-        return {
-            **{"text": add(text), "f1": 0.5, "harm": harm([change], [])},
-            **{"changes": [change], "flags": [], "unsupported": [text[:200]]},
-        }
-
-    reports = [
-        {"id": name, "reference": add(text), "outputs": [output("No effusion."), output(text)]}
-        for name, text in HOSTILE.items()
-    ]
-    payload = made_payload(["original", "</script><b>w4"], reports, texts)
-    file = tmp_path_factory.mktemp("hostile") / "report.html"
-    file.write_text(page("# Title\n\n## Verdict\n\n**Words.**\n", {}, payload), encoding="utf-8")
-    return file, payload
+# Milliseconds of the page's thread for 10,000 reports in six precisions, four times and more of
+# what they take on one core of a server.
+LOAD, ANSWER = 5000, 600
+ALL = "&precision=w4a16&precision=w4a8&precision=w4a4"  # one of them is ruined
 
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory):
-    """3,000 reports of 60 words in the original and six more precisions, most of them changed."""
+    """10,000 reports of 60 words in the original and five more precisions, most of them changed."""
     rng = np.random.default_rng(0)
     vocabulary = [f"word{i}" for i in range(400)] + ["effusion", "pneumothorax", "edema"] * 20
     texts, reports = [], []
@@ -85,9 +43,9 @@ def large(tmp_path_factory):
         return len(texts) - 1
 
     kinds = list(KINDS)
-    base = rng.choice(vocabulary, (3000, 60))
-    other = rng.choice(vocabulary, (3000, 7, 60))
-    outputs_of = np.where(rng.random((3000, 7, 60)) < 0.2, other, base[:, None, :])
+    base = rng.choice(vocabulary, (10_000, 60))
+    other = rng.choice(vocabulary, (10_000, 6, 60))
+    outputs_of = np.where(rng.random((10_000, 6, 60)) < 0.2, other, base[:, None, :])
     for number, words in enumerate(base.tolist()):
         outputs = []
         for written in outputs_of[number].tolist():
@@ -105,52 +63,11 @@ def large(tmp_path_factory):
                 }
             )
         outputs[0] |= {"changes": [], "flags": [], "harm": 0}
-        reports.append({"id": f"r{number:04d}", "reference": add(words), "outputs": outputs})
-    payload = made_payload(["original", *(f"p{i}" for i in range(1, 7))], reports, texts)
+        reports.append({"id": f"r{number:05d}", "reference": add(words), "outputs": outputs})
+    payload = made_payload(["original", *(f"p{i}" for i in range(1, 6))], reports, texts)
     file = tmp_path_factory.mktemp("large") / "report.html"
     file.write_text(page("# Title\n\n## Verdict\n\n**Words.**\n", {}, payload), encoding="utf-8")
     return file, payload
-
-
-def stands(payload, report, output, finding, status):
-    """Whether a finding stands in an output as the filter asks, from the payload alone."""
-    texts = (output["text"], report["outputs"][0]["text"], report["reference"])
-    here, original, reference = (payload["texts"][text]["findings"].get(finding) for text in texts)
-    if status == "":
-        return bool(here or reference)
-    if status.endswith("reference") and status.split()[0] != "other":
-        return reference == status.split()[0]
-    if status.endswith("an output"):
-        return here == status.split()[0]
-    return here != (original if status.startswith("changed") else reference)
-
-
-def expected(payload, precision=(), kind=(), flag=(), q="", sort="harm", finding="", status=""):
-    """The ids that the explorer should list, worked out from the payload alone."""
-    systems = [payload["systems"].index(name) for name in precision]
-    systems = systems or list(range(1, len(payload["systems"])))
-    texts = [entry["text"].lower() for entry in payload["texts"]]
-    rows = []
-    for place, report in enumerate(payload["reports"]):
-        outputs = [report["outputs"][at] for at in systems]
-        here = [
-            output
-            for output in outputs
-            if (not kind or {change["kind"] for change in output["changes"]} & set(kind))
-            and (not flag or set(output["flags"]) & set(flag))
-            and (not finding or stands(payload, report, output, finding, status))
-        ]
-        said = [
-            texts[report["reference"]],
-            texts[report["outputs"][0]["text"]],
-            report["id"].lower(),
-        ]
-        said += [texts[output["text"]] for output in outputs]
-        said += [texts[number] for number in report["inputs"]]
-        if here and any(q.lower() in text for text in said):
-            harms = [output["harm"] for output in outputs]
-            rows.append((-max(harms), -sum(harms), place, report["id"]))
-    return [row[-1] for row in (sorted(rows) if sort == "harm" else rows)]
 
 
 def test_the_report_opens_first_and_the_explorer_at_a_click(visit, invented):
@@ -158,7 +75,7 @@ def test_the_report_opens_first_and_the_explorer_at_a_click(visit, invented):
     assert opened.page.locator("#verdict").is_visible()
     assert opened.page.locator("#explorer").is_hidden()
     widths = opened.page.eval_on_selector_all("#report img", "all => all.map(x => x.naturalWidth)")
-    assert len(widths) == 4
+    assert len(widths) == 5
     assert min(widths) > 100  # the figures are drawn
     opened.page.get_by_role("link", name="Explorer").click()
     assert opened.page.locator("#explorer").is_visible()
@@ -172,7 +89,7 @@ def test_the_report_opens_first_and_the_explorer_at_a_click(visit, invented):
 
 def test_every_report_shows_what_the_payload_says(visit, invented):
     file, payload = invented
-    opened = visit(file, "#explorer?sort=order")
+    opened = visit(file, f"#explorer?sort=order{ALL}")
     texts = [entry["text"] for entry in payload["texts"]]
     for report in payload["reports"]:
         assert opened.title() == report["id"]
@@ -199,7 +116,7 @@ def test_every_report_shows_what_the_payload_says(visit, invented):
 
 def test_entities_are_marked_by_their_status(visit, invented):
     file, payload = invented
-    opened = visit(file, "#explorer?report=case-02")
+    opened = visit(file, f"#explorer?report=case-02{ALL}")
     report = payload["reports"][1]
     for card, number in (
         (opened.page.locator(".card").nth(0), report["reference"]),
@@ -236,7 +153,7 @@ def words_of(entry):
 def test_differences_lead_from_the_original_to_the_output(visit, invented):
     """Without what was added, and with what was removed, the words are the original's."""
     file, payload = invented
-    opened = visit(file, "#explorer?sort=order")
+    opened = visit(file, f"#explorer?sort=order{ALL}")
     changed = 0
     for report in payload["reports"]:
         original = payload["texts"][report["outputs"][0]["text"]]["text"]
@@ -276,7 +193,6 @@ FILTERS = [
     {"finding": "pneumothorax", "status": "absent in an output", "precision": ["w4a8"]},
     {"finding": "pneumonia", "status": "changed against the original's output", "kind": ["lost"]},
     {"finding": "pneumothorax", "status": "other than in the reference", "sort": "order"},
-    {"finding": "constructor"},
 ]
 
 
@@ -364,7 +280,7 @@ def test_tab_leads_to_every_control_and_focus_is_seen(visit, invented):
     opened.page.keyboard.press("Enter")
     assert opened.page.locator("#explorer").is_visible()
     seen = []
-    for _ in range(60):
+    for _ in range(80):
         opened.page.keyboard.press("Tab")
         found = opened.page.evaluate(
             """() => { const x = document.activeElement, shown = x.closest(".chip")?.lastChild ?? x;
@@ -375,7 +291,9 @@ def test_tab_leads_to_every_control_and_focus_is_seen(visit, invented):
         if found[0] == "use-keys":
             break
         assert found[1] != "none", found
-    wanted = ["search", "sort", "lost", "cut off", "after", "show-entities"]
+    wanted = ["search", "sort", "lost", "cut off", "finding", "status", "pleural effusion"]
+    wanted += ["all-findings", "What orders the reports: harm and its weights", "export", "after"]
+    wanted += ["The instruction", "2 solved examples before this report", "show-entities"]
     assert [name for name in seen if name in wanted] == wanted
 
 
@@ -419,9 +337,13 @@ def fits(page):
 def test_nothing_is_wider_than_the_page(visit, invented, width):
     opened = visit(invented[0], viewport={"width": width, "height": 800})
     assert fits(opened.page)
+    opened.go("#explorer")
+    title, head = (opened.page.locator(x).bounding_box() for x in ("#explorer-title", ".top"))
+    assert title["y"] >= head["y"] + head["height"]  # the header, which stays, covers nothing
     opened.go("#explorer?report=case-04")
     assert fits(opened.page)
-    opened.page.evaluate("document.querySelector('#choices').open = true")
+    unfold = "for (const x of document.querySelectorAll('#explorer details')) x.open = true"
+    opened.page.evaluate(unfold)
     assert fits(opened.page)
     reader = opened.go("#reading").page
     assert fits(reader)
@@ -449,10 +371,18 @@ def test_print(visit, invented):
     pages = [len(re.findall(rb"/Type\s*/Page\b", pdf)) for pdf in (one, all_of_it)]
     assert pages[0] == 1
     assert pages[1] > 3
-    folded = "[...document.querySelectorAll('#report details')].map(x => x.open)"
-    assert not any(opened.page.evaluate(folded))
+    titles = "all => all.map(x => x.querySelector('summary').textContent)"
+    folded, unfolded = "#report details:not([open])", "#report details[open]"
+    assert opened.page.eval_on_selector_all(unfolded, titles) == []
     opened.page.evaluate("dispatchEvent(new Event('beforeprint'))")
-    assert all(opened.page.evaluate(folded))
+    shown = opened.page.eval_on_selector_all(unfolded, titles)
+    assert shown
+    assert all(title.startswith("More columns: ") for title in shown)
+    assert [
+        title.partition(" ")[0] for title in opened.page.eval_on_selector_all(folded, titles)
+    ] == [
+        *("Self-checks:", "sha256", "Configuration,"),
+    ]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -462,9 +392,13 @@ def test_axe_finds_nothing(visit, invented, scheme):
     axe = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text()
     opened = visit(invented[0], color_scheme=scheme)
     views = [("", 400), ("#explorer?report=case-04", 1280), ("#reading", 1280)]
+    views += [("#explorer?q=effusion&finding=edema&precision=w4a4", 400), ("#reading", 400)]
+    views += [("#explorer?report=nobody&finding=nothing", 768)]
     for fragment, width in views if scheme == "light" else views[1:]:
         opened.page.set_viewport_size({"width": width, "height": 800})
         opened.go(fragment).page.evaluate(axe + "; undefined")
+        unfold = "for (const x of document.querySelectorAll('#explorer details')) x.open = true"
+        opened.page.evaluate(unfold)
         if fragment == "#reading":
             opened.page.fill("#reader", "A")
             opened.page.click("#begin button")
@@ -490,9 +424,11 @@ def test_headings_go_down_one_level_at_a_time(visit, invented):
 PAIRS = [
     *[(ink, paper) for ink in ("ink", "muted", "accent") for paper in ("page", "paper", "panel")],
     *[(s, p) for s in ("present", "uncertain", "absent", "anatomy") for p in ("paper", "panel")],
+    *[(s, "hit") for s in ("ink", "present", "uncertain", "absent", "anatomy")],
     *[(s, "added") for s in ("ink", "present", "uncertain", "absent", "anatomy")],
     *[("removed-ink", "removed"), ("on-accent", "accent"), ("ink", "accent-soft")],
     *[("warn", "paper"), ("warn", "panel"), ("warn", "warn-soft")],
+    *[("good", "paper"), ("caution", "paper")],
 ]
 
 
@@ -505,7 +441,7 @@ def test_contrast_of_the_colours(scheme):
     colours |= dict(re.findall(r"--([\w-]+): (#\w+);", blocks[place]))
     for ink, paper in PAIRS:
         assert contrast(colours[ink], colours[paper]) >= 4.5, (ink, paper)
-    for line in ("control", "added-edge"):  # what bounds a control or a mark
+    for line in ("control", "added-edge", "hit-edge"):  # what bounds a control or a mark
         assert contrast(colours[line], colours["paper"]) >= 3, line
 
 
@@ -530,7 +466,8 @@ DO = """async ([what, value]) => {
         sort: () => { find("#sort").value = value;
                       find("#sort").dispatchEvent(new Event("change", {bubbles: true})); },
         find: () => { find("#finding").value = value;
-                      find("#finding").dispatchEvent(new Event("change", {bubbles: true})); },
+                      find("#finding").dispatchEvent(
+                          new KeyboardEvent("keydown", {key: "Enter", bubbles: true})); },
         search: () => { find("#search").value = value; find("#filters").requestSubmit(); },
         press: () => document.body.dispatchEvent(
             new KeyboardEvent("keydown", {key: value, bubbles: true})),
@@ -557,7 +494,7 @@ class Clock:
         return 1000 * next(m["value"] for m in metrics if m["name"] == "TaskDuration")
 
 
-def test_three_thousand_reports_stay_responsive(visit, large, record_property):
+def test_ten_thousand_reports_stay_responsive(visit, large, record_property):
     file, payload = large
     opened = visit(file, "#explorer")
     clock = Clock(opened)
@@ -572,26 +509,26 @@ def test_three_thousand_reports_stay_responsive(visit, large, record_property):
     times["filter by precision"] = timed("check", "#precisions input[value=p3]")
     wanted = expected(payload, kind=["negated"], precision=["p3"])
     assert opened.ids() == wanted[:50]
-    assert opened.page.text_content("#count") == f"{len(wanted)} of 3,000 reports"
+    assert opened.page.text_content("#count") == f"{len(wanted):,} of 10,000 reports"
     times["sort"] = timed("sort", "order")
     wanted = expected(payload, kind=["negated"], precision=["p3"], sort="order")
     assert opened.ids() == wanted[:50]
     opened.page.get_by_role("button", name="Clear filters").click()
     times["filter by finding"] = timed("find", "edema")
     assert opened.ids() == expected(payload, finding="edema", sort="order")[:50]
-    timed("find", "")
+    opened.page.get_by_role("button", name="Clear filters").click()
     times["search"] = timed("search", "word17 ")
     assert opened.ids() == expected(payload, q="word17 ", sort="order")[:50]
     times["second search"] = timed("search", "word171 ")
     timed("search", "")
     times["next report"] = median([timed("press", "j") for _ in range(9)])
-    assert opened.title() == "r0009"
+    assert opened.title() == "r00009"
     opened.page.locator("#list a").last.click()
     timed("press", "j")
-    assert opened.title() == "r0050"
-    assert opened.ids()[0] == "r0050"  # the second page of the list
+    assert opened.title() == "r00050"
+    assert opened.ids()[0] == "r00050"  # the second page of the list
     opened.page.get_by_role("button", name="Next page").click()
-    assert opened.title() == "r0100"
+    assert opened.title() == "r00100"
     print(json.dumps({name: round(value) for name, value in times.items()}))
     for name, value in times.items():
         record_property(name, round(value))

@@ -354,7 +354,7 @@ def listing(model_id: str, revision: str) -> tuple[str, list[str]]:
 
 def test_words_are_sources(models: Path) -> None:
     source = one_command.model_source(str(models / "rtn"), listing)
-    assert source == {"path": str(models / "rtn"), "weights": ["model.safetensors"]}
+    assert source == {"path": str(models / "rtn")}
     hub = {"id": "a/awq", "revision": COMMIT}
     assert one_command.model_source("a/awq@main", listing) == {
         "hub": hub,
@@ -435,14 +435,46 @@ def test_a_file_may_run_in_llama_cpp_too(models: Path, tmp_path: Path) -> None:
         one_command.configuration(str(models / "original"), words[1:], {}, {}, listing, True)
 
 
+@pytest.mark.parametrize(
+    ("column", "columns", "found"),
+    [
+        ("impression", {}, ("impression", {})),
+        ("findings", {"findings": "Befund"}, ("findings", {"findings": "Befund"})),
+        ("Beurteilung", {"id": "Nr"}, ("impression", {"id": "Nr", "impression": "Beurteilung"})),
+    ],
+)
+def test_a_column_says_what_is_to_be_written(
+    column: str, columns: dict[str, str], found: tuple[str, dict[str, str]]
+) -> None:
+    assert one_command.reference(column, columns) == found
+
+
+def test_two_columns_for_one_part_are_refused() -> None:
+    with pytest.raises(UserError, match="are two columns for the impression"):
+        one_command.reference("A", {"impression": "B"})
+
+
+def test_the_prompt_says_which_parts_are_read() -> None:
+    assert one_command.inputs("{indication}: {findings} {{no}}", "impression") == [
+        "indication",
+        "findings",
+    ]
+    # Its check then says what is wrong with the prompt, not with inputs that nobody gave.
+    for template in ("No field.", "{findings}"):
+        assert one_command.inputs(template, "findings") == ["impression"]
+
+
 def test_one_command_makes_a_configuration_and_keeps_to_its_folder(
     models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Without the workflow itself, which other tests run."""
     (tmp_path / "reports.csv").write_text("id,findings,impression\n1,Clear.,Normal.\n")
     line = ["evaluate.py", "--original", f"tiny={models / 'original'}", "--quantized"]
-    line += [f"q={models / 'rtn'}", "--corpus", str(tmp_path / "reports.csv"), "--seed", "8"]
+    line += [f"q={models / 'rtn'}", "--data", str(tmp_path / "reports.csv"), "--seed", "8"]
     line += ["--folder", str(tmp_path / "run"), "--margin", "0.02", "--eval-fraction", "0.5"]
+    (tmp_path / "x.txt").write_text("{indication} {findings}")
+    line += ["--num-samples", "3", "--prompt-file", str(tmp_path / "x.txt")]
+    line += ["--text-column", "Beurteilung", "--findings-column", "Befund"]
 
     ends = [1, 1]  # it stops twice, and is given another option in between
 
@@ -474,7 +506,10 @@ def test_one_command_makes_a_configuration_and_keeps_to_its_folder(
     config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     run = resolve(config)
     assert (run.model.name, run.seed, run.statistics.margin) == ("tiny", 8, 0.02)
-    assert run.cleaning.eval_fraction == 0.5
+    assert (run.cleaning.eval_fraction, run.evaluation.reports) == (0.5, 3)
+    assert (run.task.inputs, run.task.target) == (("indication", "findings"), "impression")
+    assert (run.corpus.columns.findings, run.corpus.columns.impression) == ("Befund", "Beurteilung")
+    assert run.generation.prompt == str(tmp_path / "x.txt")
     assert list(run.precisions) == ["original", "q"]
     assert call() == 0  # goes on
     assert call("--examples", "0") == 1

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import examples as benchmark
 import pandas as pd
 import pytest
 from hypothesis import given, settings
@@ -16,6 +15,7 @@ from hypothesis import strategies as st
 from tiny_reports import model_and_splits, run_script
 from transformers import AutoTokenizer
 
+import examples as benchmark
 from radquant import prompts
 from radquant.errors import UserError
 from radquant.generation.nearest_examples import STEPS, nearest_examples

@@ -43,6 +43,7 @@ RUN_IN = {
         *("scripts/quantize_llmcompressor.py", "src/radquant/cli.py"),
         "benchmarks/quantize_llmcompressor.py",
     ],
+    "clients": ["tests/clients/with_openai.py", "tests/clients/with_langchain.py"],
     "llama-cpp": [
         *("scripts/generate_llama_cpp.py", "benchmarks/llama_cpp_speed.py"),
         "src/radquant/quantization/llama_cpp_quantizing.py",

@@ -242,5 +242,5 @@ def test_awq_without_calibration_says_so(tmp_path: Path) -> None:
     command += ["awq", "--output", "o"]
     ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert ended.returncode == 1
-    assert ended.stderr.startswith("error: method awq needs --calibration")
-    assert len(ended.stderr.splitlines()) == 1
+    (said,) = ended.stderr.removeprefix("at work\n").splitlines()  # of a busy machine
+    assert said.startswith("error: method awq needs --calibration")

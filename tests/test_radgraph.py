@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import tarfile
@@ -53,7 +54,8 @@ def annotated(radgraph_python, tiny_radgraph_directory, texts, tmp_path_factory)
     more = ["--cache", str(output.parent / "cache")]
     done = annotate(radgraph_python, tiny_radgraph_directory, texts, output, more=more)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == ""
+    said = rf"{re.escape(str(output))}: \d+ texts annotated by radgraph\n"
+    assert re.fullmatch(said, done.stdout)
     return output
 
 

@@ -432,5 +432,5 @@ def test_fetch_wants_one_place(tmp_path, arguments):
     output = tmp_path / "raw.parquet"
     done = script("fetch_corpus.py", "--format", "table", *arguments, "--output", output)
     assert done.returncode == 1
-    assert done.stderr.startswith("error: ")
-    assert done.stderr.count("\n") == 1
+    (said,) = done.stderr.removeprefix("at work\n").splitlines()  # of a busy machine
+    assert said.startswith("error: ")

@@ -27,6 +27,7 @@ def run_script(results, folder, *more):
     command += ["--config", str(results / "config.json"), "--output", str(folder / "report.md")]
     command += ["--html", str(folder / "report.html")]
     command += ["--summary", str(folder / "summary.json"), "--figures", str(folder / "figures")]
+    command += ["--tables", str(folder / "tables")]
     command += ["--provenance", str(folder / "provenance.json")]
     command += ["--reporting", str(folder / "reporting.md")]
     return subprocess.run([*command, *map(str, more)], capture_output=True, text=True)
@@ -60,7 +61,7 @@ def test_script_writes_report_summary_and_figures(tmp_path):
     text = (tmp_path / "report.md").read_text()
     for link in re.findall(r"!\[.+\]\((.+)\)", text):
         ElementTree.parse(tmp_path / link)
-    assert len(re.findall(r"!\[", text)) == 4
+    assert len(re.findall(r"!\[", text)) == 5
     assert set(read_json(tmp_path / "summary.json")) >= {"quality", "performance", "machine"}
 
 

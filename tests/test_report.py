@@ -1,5 +1,6 @@
 """The report stage on a small results folder in the real file formats; all sentences invented."""
 
+import copy
 import json
 import re
 
@@ -21,7 +22,8 @@ from radquant.files import read_json, read_table, write_jsonl
 from radquant.reporting import formatting
 from radquant.reporting.changes_section import example_texts
 from radquant.reporting.collect import collect
-from radquant.reporting.figures import STYLE, WIDTH, add_legend, legend_height, look, write_figures
+from radquant.reporting.drawing import STYLE, WIDTH, add_legend, legend_height, look
+from radquant.reporting.figures import figures, write_figures
 from radquant.reporting.markdown import render
 from radquant.reporting.summary import summarize
 from radquant.scoring.agreement import AGREEMENT
@@ -214,6 +216,55 @@ def test_equal_results_give_equal_quality_and_figures(finished, summary, tmp_pat
     write_figures(again, tmp_path / "two")
     for path in (tmp_path / "one").iterdir():
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def points_drawn(summary):
+    """{figure: {name: (x, y) of its mark}} of the figures in which precisions have a place."""
+    found = {}
+    for name in ("loss", "tradeoff"):
+        figure = figures(summary)[name].draw()
+        marks = [line for line in figure.axes[0].lines if line.get_linestyle() == "None"]
+        found[name] = {line.get_label(): line.get_xydata()[0].tolist() for line in marks}
+        plt.close(figure)
+    return found
+
+
+def test_no_point_of_a_figure_is_moved_from_its_value(summary, points_drawn):
+    quality, systems = summary["quality"], summary["performance"]["systems"]
+    sizes = {name: row["weight_bytes"] / 1e6 for name, row in systems.items()}
+    assert len(set(sizes.values())) == 2  # so that points would cover each other
+    changes = {name: row["mean"] for name, row in quality["differences"]["complete"].items()}
+    changes["original"] = 0.0
+    scores = {name: quality["systems"][name]["complete"] for name in sizes}
+    for figure, values in (("loss", changes), ("tradeoff", scores)):
+        expected = {name: [sizes[name], values[name]] for name in sizes}
+        assert points_drawn[figure] == expected
+
+
+def test_the_original_looks_like_no_precision():
+    own = look(0)
+    others = [look(place) for place in range(1, 40)]
+    assert own[0] not in {colour for colour, _, _ in others}
+    assert own[1] not in {marker for _, marker, _ in others}
+
+
+def test_a_ruined_precision_does_not_hide_the_margin(summary):
+    """Beside a loss of many margins a second panel shows what is near the original."""
+    drawn = figures(summary)["loss"]
+    figure = drawn.draw()
+    wide, near = (axis.get_ylim() for axis in figure.axes)
+    plt.close(figure)
+    margin = summary["quality"]["margin"]
+    assert wide[0] < -0.3
+    assert near == (-4 * margin, 4 * margin)
+    assert "enlarged" in drawn.caption
+    mild = copy.deepcopy(summary)
+    for row in mild["quality"]["differences"]["complete"].values():
+        row |= {"mean": -margin, "interval": {"low": -2 * margin, "high": margin}}
+    figure = figures(mild)["loss"].draw()
+    assert len(figure.axes) == 1
+    plt.close(figure)
 
 
 def test_a_legend_of_many_precisions_is_whole_and_covers_nothing():

@@ -3,7 +3,7 @@
 import copy
 
 import pytest
-from reading import read_jsonl
+from reading import read_jsonl, report_tables
 from report_run import CONFIG, REPORTS, AnyText, change_record, change_table, make_results
 
 from radquant.errors import UserError
@@ -46,14 +46,7 @@ def results(tmp_path):
 
 def rows_below(report, title):
     """The rows of the first table behind a title, {first cell: {column: cell}}."""
-    lines = iter(report.partition(title)[2].splitlines())
-    rows = []
-    for line in lines:
-        if line.startswith("|"):
-            rows.append([cell.strip() for cell in line.strip("|").split("|")])
-        elif rows:
-            break
-    header, _, *rows = rows
+    header, _, *rows = report_tables(report.partition(title)[2])[0]
     return {row[0]: dict(zip(header, row, strict=True)) for row in rows}
 
 

@@ -13,10 +13,10 @@ from test_lean_engine import NumberTokenizer, lean_model, random_ids, run
 from tiny_reports import prompt_of
 
 from radquant.errors import UserError
-from radquant.generation import lean_running, lean_steps, lean_writing
+from radquant.generation import lean_likelihood, lean_running, lean_steps, lean_writing
 from radquant.generation.lean_running import PAGE, LeanBatch, common
 from radquant.generation.memory import NotEnoughMemory
-from radquant.generation.running import Row
+from radquant.generation.running import Row, Sampling
 from radquant.kernels import cpu
 from radquant.runtime.runtime_file import StoredPrefix
 
@@ -44,6 +44,24 @@ class Failing:
         found = self.lean.run(reads, wanted)
         if any(self.token in read.ids for read in reads.values()):
             raise self.error
+        return found
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.lean, name)
+
+
+@dataclass
+class FailingOnce:
+    """A decoder whose first step fails when it is done; all else is the decoder's."""
+
+    lean: Any
+    failed: bool = False
+
+    def run(self, reads: Any, wanted: Any) -> torch.Tensor:
+        found = self.lean.run(reads, wanted)
+        if not self.failed:
+            self.failed = True
+            raise RuntimeError("broken")
         return found
 
     def __getattr__(self, name: str) -> Any:
@@ -146,6 +164,110 @@ def test_any_mix_of_arrivals_gives_what_each_gets_alone(batch, alone, arrivals, 
         assert row in leaves or len(row.written) == row.count
     assert batch.lean.decoder.cache_bytes() <= batch.cache + batch.bytes_for(128)
     assert len(batch.kept) <= lean_running.KEPT
+
+
+def asking(batch: LeanBatch, place: int, kind: str) -> Row:
+    """A row of a prompt of the pool that draws its tokens, wants to know how likely all are, …"""
+    row = row_of(batch, place, 6)
+    if kind != "echo":
+        row.sampling = Sampling(1.5, 0.9, 40 + place)
+    row.top, row.echo = (None if kind == "drawn" else 2), kind == "echo"
+    return row
+
+
+def found(row: Row) -> tuple[Any, ...]:
+    return row.written, row.chances, row.prompt_chances
+
+
+KINDS = ["drawn", "drawn and told", "echo"]
+
+
+@pytest.fixture(scope="module")
+def asking_alone(batch: LeanBatch) -> dict[tuple[int, str], tuple[Any, ...]]:
+    """What each prompt of the pool gets by itself, when nothing of it was read before."""
+    told = {}
+    for place in range(len(POOL)):
+        for kind in KINDS:
+            for number in list(batch.kept):
+                batch.forget(number)
+            row = asking(batch, place, kind)
+            batch.join(row)
+            assert not run_to_end(batch, [row])
+            told[place, kind] = found(row)
+    return told
+
+
+@lean_only
+@settings(max_examples=20, deadline=None)
+@given(
+    arrivals=st.lists(
+        st.tuples(
+            st.integers(0, len(POOL) - 1), st.sampled_from([*KINDS, "plain"]), st.integers(0, 6)
+        ),
+        min_size=1,
+        max_size=8,
+    ),
+    part=st.sampled_from([16, 70, 128]),
+)
+def test_what_is_drawn_and_told_is_what_a_row_gets_alone(
+    batch, alone, asking_alone, arrivals, part
+) -> None:
+    """To the bit, whatever stands beside it and however prompts are cut; plain rows are, too."""
+    rows = [
+        row_of(batch, place, 6) if kind == "plain" else asking(batch, place, kind)
+        for place, kind, _ in arrivals
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lean_running, "PROMPT_TOKENS", part)
+        for step in range(7):
+            for row, (*_, comes) in zip(rows, arrivals, strict=True):
+                if comes == step:
+                    batch.join(row)
+            for row in batch.step()[0] if batch.rows else []:
+                if len(row.written) == row.count:
+                    batch.leave(row)
+        assert not run_to_end(batch, rows)
+    for row, (place, kind, _) in zip(rows, arrivals, strict=True):
+        if kind == "plain":
+            assert row.written == alone[place][:6]
+        else:
+            assert found(row) == asking_alone[place, kind]
+
+
+@lean_only
+def test_chances_are_those_of_the_scores(batch, alone, asking_alone) -> None:
+    """As the evaluation's likelihoods have them; the likeliest is what is written greedily."""
+    lean = lean_model("llama" if batch.lean.config.model_type == "llama" else "gemma3, capped")
+    stored = 0 if batch.stored is None else len(batch.stored.ids)
+    for place, ids in enumerate(POOL):
+        written, chances, of_prompt = asking_alone[place, "echo"]
+        assert written == alone[place][:6]
+        assert [chance.token for chance in chances] == written
+        assert [chance.likeliest[0] for chance in chances] == [
+            (c.token, c.logprob) for c in chances
+        ]
+        assert list(of_prompt) == list(range(stored + 1, stored + len(ids)))
+        assert [chance.token for chance in of_prompt.values()] == ids[1:]
+        if not stored:
+            (nats,), _ = lean_likelihood.answer_nll(lean, [prompt_of(ids[:1], answer=ids[1:])], 1)
+            told = -sum(chance.logprob for chance in of_prompt.values())
+            assert told == pytest.approx(nats, rel=1e-12)
+
+
+@lean_only
+def test_a_step_that_is_done_anew_draws_and_tells_the_same(batch, asking_alone) -> None:
+    own = batch.lean
+    for kind in KINDS:
+        row = asking(batch, 10, kind)
+        batch.join(row)
+        while len(row.written) < 3:
+            batch.step()
+        batch.lean = FailingOnce(own)
+        try:
+            assert not run_to_end(batch, [row])
+        finally:
+            batch.lean = own
+        assert found(row) == asking_alone[10, kind]
 
 
 @lean_only

@@ -102,11 +102,12 @@ def test_records_take_little_memory(tmp_path: Path) -> None:
 
 
 def test_the_page_gets_its_reports_one_by_one(invented_run: Any) -> None:
-    pieces = list(payload_pieces(invented_run))
+    pieces = list(payload_pieces(invented_run, {}))
     whole = payload(invented_run)
     assert "".join(pieces) == dump(whole)
     assert json.loads("".join(pieces)) == whole
-    assert len(pieces) == 3 + len(whole["reports"]) + len(whole["texts"])
+    listed = sum(len(whole[name]) for name in ("reports", "examples", "texts"))
+    assert len(pieces) == 4 + listed
 
 
 def test_claims_are_found_as_by_each_pattern_alone() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from explorer_reports import CONFIG, REPORTS, make_run, page_parts
 from mypy import api as mypy
-from reading import read_jsonl
+from reading import read_jsonl, report_tables
 
 from radquant import registry
 from radquant.errors import UserError
@@ -112,17 +112,6 @@ def parts(run, tmp_path_factory):
     return page_parts(run, tmp_path_factory.mktemp("toy-figures"))
 
 
-def tables(report):
-    """Of each table of a report, its rows of cells."""
-    found = [[]]
-    for line in report.splitlines():
-        if line.startswith("|"):
-            found[-1].append([cell.strip() for cell in line.split("|")[1:-1]])
-        elif found[-1]:
-            found.append([])
-    return [rows for rows in found if rows]
-
-
 def test_the_script_annotates_by_the_toy(toys, results, tmp_path, monkeypatch):
     words = ["--annotator", "toy", "--texts", str(results / "data/eval.csv")]
     words += ["--column", "impression", "--output", str(tmp_path / "notes.jsonl")]
@@ -150,19 +139,20 @@ def test_the_report_shows_the_toys(parts):
     text = " ".join(report.split())
     assert "Full stops are counted after Toy et al. (2026). Of full stops, less is better." in text
     assert "- The toy knows long words only." in text
-    header, _, *rows = next(rows for rows in tables(report) if rows[0][0] == "system")
+    header, _, *rows = next(rows for rows in report_tables(report) if rows[0][0] == "system")
     place = header.index("full stops")
-    assert header[place + 1] == "perplexity"  # after the metrics that were there
+    assert header[place - 1] == "ROUGE-L"  # after the metrics that were there
+    assert header[4] == "perplexity"
     cells = {row[0]: row[place] for row in rows}
     for name, counts in STOPS.items():
         assert float(cells[name]) == pytest.approx(statistics.mean(counts), abs=6e-4)
     assert {"copy-input", "constant"} < set(cells)
-    tested = next(rows for rows in tables(report) if rows[0][0] == "level")
-    levels = list(dict.fromkeys(row[0].removesuffix(" (exploratory)") for row in tested[2:]))
+    tested = next(rows for rows in report_tables(report) if "level" in rows[0])
+    levels = list(dict.fromkeys(row[1].removesuffix(" (exploratory)") for row in tested[2:]))
     assert levels == ["combined", "entities", "relations", "full stops", "letters"]
     # Without a bound of its range, nothing is said of the margin.
     place = tested[0].index("non-inf. p")
-    letters = [row for row in tested if row[0].startswith("letters")]
+    letters = [row for row in tested if row[1].startswith("letters")]
     assert {(row[place], row[place + 1]) for row in letters} == {("–", "–")}
 
 
@@ -213,7 +203,7 @@ def test_the_report_says_which_rulers_depend_on_each_other(parts):
     assert "ROUGE-L, BLEU-2 and full stops read no annotation" in text
     assert re.search(r"CheXpert-14 macro F1, uncertain positive \(\d+ labels\)", text)
     assert "not from the CheXpert labeler" in text
-    prose = [part for part in section.split("\n\n") if not part.startswith("|")]
+    prose = [part for part in section.split("\n\n") if not part.startswith(("|", "<"))]
     for sentence in re.split(r"(?<=[.!?]) (?:- )?(?=[A-Z*↓])", " ".join(" ".join(prose).split())):
         assert len(sentence.split()) <= 25, sentence
 
@@ -267,7 +257,7 @@ def test_compared_runs_show_the_toys(results, toys, tmp_path):
     for folder in (results, other):
         write_json(folder / "provenance.json", provenance(collect(folder, TOY)))
     a, b = map(read_side, (results, other))
-    header, _, *rows = tables(comparison.render(a, b))[1]
+    header, _, *rows = report_tables(comparison.render(a, b))[1]
     assert "letters" not in header  # as its module wants it
     cells = {row[0]: row[header.index("full stops")] for row in rows}
     for name, counts in STOPS.items():

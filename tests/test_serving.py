@@ -9,8 +9,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,100 +16,52 @@ from typing import Any
 import pytest
 import torch
 import toy_engine
+from served import (
+    CHAT,
+    COMPLETION,
+    SECRET,
+    TEMPLATE,
+    TURN,
+    ask,
+    checkpoint,
+    greedy,
+    model,
+    pieces_of,
+    port,
+    reference,
+    until,
+)
 from test_desk import Counting
 from test_desk import Engine as CountingEngine
 from test_memory import MORE_THAN_ANY_MACHINE_HAS
-from tiny_models import SCRIPTS, quantize_tiny, tiny_llama
+from tiny_models import SCRIPTS
 from tokenizers import processors
 
-from radquant.checkpoints.loading import Loaded, load
-from radquant.generation.engines.kind import Wanted
+from radquant.checkpoints.loading import Loaded
 from radquant.generation.lean_running import LeanBatch
-from radquant.generation.opening import open_precision
-from radquant.kernels import cpu
-from radquant.serving import answering, http_server
 from radquant.serving import desk as desk_module
+from radquant.serving import http_server, reading
 from radquant.serving.desk import Desk
 from radquant.serving.http_server import LARGEST_BODY, open_server
 from radquant.serving.requests import BadRequest, chat_request, completion_request
 
-TEMPLATE = (
-    "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system turn') }}"
-    "{% endif %}{{ m.role }} : {{ m.content }} {% endfor %}"
-    "{% if add_generation_prompt %}assistant :{% endif %}"
-)
-SECRET = "lungs are clear"
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    return quantize_tiny(tiny_llama(folder / "original"), folder, "rtn")
-
-
-@pytest.fixture(scope="module")
-def reference(checkpoint: Path) -> Loaded:
-    return load(checkpoint)
-
-
-@pytest.fixture(scope="module", params=["transformers", "lean"])
-def model(
-    checkpoint: Path, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> answering.Served:
-    if request.param == "lean" and cpu.unavailable() is not None:
-        pytest.skip(str(cpu.unavailable()))
-    template = tmp_path_factory.mktemp("template") / "template.jinja"
-    template.write_text(TEMPLATE)
-    wanted = Wanted(checkpoint, device="cpu", chat_template=template)
-    return answering.served(*open_precision(request.param, wanted), "tiny", 5)
-
-
-@pytest.fixture(scope="module")
-def port(model: answering.Served) -> Iterator[int]:
-    server = open_server(model, "127.0.0.1", 0)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    yield server.port
-    server.should_exit = True
-    thread.join(10)
-    assert not thread.is_alive()
-    assert not model.desk.thread.is_alive()
-
-
-def ask(
-    port: int, path: str, body: Any = None, method: str = "", **headers: str
-) -> tuple[int, Any]:
-    """Status and JSON of the answer; a body that is no bytes is sent as JSON."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-    data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
-    headers = {"Content-Type": "application/json", **headers}
-    connection.request(method or ("GET" if body is None else "POST"), path, data, headers)
-    answer = connection.getresponse()
-    found = json.loads(answer.read())
-    connection.close()
-    return answer.status, found
-
-
-def greedy(reference: Loaded, text: str, count: int) -> list[int]:
-    """Decode without cache, padding or generate()."""
-    ids = reference.tokenizer(text, add_special_tokens=False).input_ids
-    new: list[int] = []
-    with torch.inference_mode():
-        while len(new) < count and new[-1:] != [2]:
-            logits = reference.model(torch.tensor([ids + new]), use_cache=False).logits
-            new.append(int(logits[0, -1].argmax()))
-    return new
+__all__ = ["checkpoint", "model", "port", "reference"]
 
 
 def check_choice(reference: Loaded, text: str, count: int, choice: Any, usage: Any) -> None:
     tokenizer = reference.tokenizer
     expected = greedy(reference, text, count)
-    written = choice["message"]["content"] if "message" in choice else choice["text"]
-    assert written == tokenizer.decode(expected, skip_special_tokens=True).strip()
+    words = tokenizer.decode(expected, skip_special_tokens=True)
+    if "message" in choice:
+        assert choice["message"]["content"] == words
+    else:  # the space between prompt and answer is the answer's
+        assert choice["text"] == (f" {words}" if words else "")
     assert choice["finish_reason"] == ("stop" if expected[-1] == 2 else "length")
     read = len(tokenizer(text, add_special_tokens=False).input_ids)
-    total = read + len(expected)
-    assert usage == dict(prompt_tokens=read, completion_tokens=len(expected), total_tokens=total)
+    while expected and expected[-1] < 4:  # special tokens, which no text shows
+        expected.pop()
+    shown = len(expected)
+    assert usage == dict(prompt_tokens=read, completion_tokens=shown, total_tokens=read + shown)
 
 
 def test_a_chat_is_answered_greedily_by_the_models_template(reference, port) -> None:
@@ -137,12 +87,13 @@ def test_completions_take_prompts_as_they_are(reference, port) -> None:
     _, both = ask(port, "/v1/completions", {"prompt": several, "max_tokens": 9})
     assert [choice["index"] for choice in both["choices"]] == [0, 1]
     assert both["choices"][0]["text"] == found["choices"][0]["text"]
-    words = found["choices"][0]["text"].split()
-    _, cut = ask(port, "/v1/completions", {"prompt": SECRET, "max_tokens": 9, "stop": words[2]})
-    place = words.index(words[2])
-    assert cut["choices"][0]["text"].split() == words[:place]
+    text = found["choices"][0]["text"]
+    mark = text.split()[2]
+    _, cut = ask(port, "/v1/completions", {"prompt": SECRET, "max_tokens": 9, "stop": mark})
+    assert cut["choices"][0]["text"] == text[: text.index(mark)]
     assert cut["choices"][0]["finish_reason"] == "stop"
-    assert cut["usage"]["completion_tokens"] == place + 1
+    # The space before the mark is shown, and comes with its token.
+    assert cut["usage"]["completion_tokens"] == 1 + text.split().index(mark)
 
 
 def test_requests_at_once_get_their_own_answers(reference, port) -> None:
@@ -169,10 +120,6 @@ def test_what_can_be_asked_without_a_prompt(port) -> None:
     assert [(entry["id"], entry["max_model_len"]) for entry in found["data"]] == [("tiny", 128)]
 
 
-CHAT, COMPLETION = "/v1/chat/completions", "/v1/completions"
-TURN = {"messages": [{"role": "user", "content": SECRET}]}
-
-
 @pytest.mark.parametrize(
     ("path", "body", "status", "said"),
     [
@@ -185,10 +132,22 @@ TURN = {"messages": [{"role": "user", "content": SECRET}]}
         (CHAT, {"messages": [{"role": "user", "content": 3}]}, 400, "needs a content"),
         (CHAT, {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400, "images"),
         (CHAT, {"messages": [{"role": "system", "content": "x"}]}, 400, "no system turn"),
-        (CHAT, {**TURN, "temperature": 0.7}, 400, "temperature can only be 0 here"),
+        (CHAT, {**TURN, "temperature": 2.1}, 400, "temperature must be a number from 0 to 2"),
+        (CHAT, {**TURN, "temperature": True}, 400, "temperature must be a number from 0 to 2"),
+        (CHAT, {**TURN, "top_p": -0.1}, 400, "top_p must be a number from 0 to 1"),
+        (CHAT, {**TURN, "temperature": 1, "top_k": 5}, 400, "top_k can only be -1"),
+        (CHAT, {**TURN, "seed": 1.5}, 400, "seed must be a whole number"),
+        (CHAT, {**TURN, "seed": 2**63}, 400, "seed must be a whole number"),
+        (CHAT, {**TURN, "presence_penalty": 0.5}, 400, "presence_penalty can only be 0 here"),
+        (CHAT, {**TURN, "response_format": {"type": "json_object"}}, 400, "response_format can"),
+        (CHAT, {**TURN, "logprobs": 1}, 400, "logprobs must be true or false"),
+        (CHAT, {**TURN, "top_logprobs": 1}, 400, "top_logprobs go with logprobs: true"),
+        (CHAT, {**TURN, "logprobs": True, "top_logprobs": 21}, 400, "top_logprobs must be a whole"),
+        (CHAT, {**TURN, "echo": True}, 400, "'echo' is not supported"),
+        (CHAT, {**TURN, "best_of": 2}, 400, "best_of can only be as n"),
         (CHAT, {**TURN, "stream": 1}, 400, "stream must be true or false"),
         (CHAT, {**TURN, "stream_options": {}}, 400, "go with stream: true"),
-        (CHAT, {**TURN, "n": 2}, 400, "n can only be 1"),
+        (CHAT, {**TURN, "n": 0}, 400, "n must be a whole number from 1 to 128"),
         (CHAT, {**TURN, "tools": []}, 400, "'tools' is not supported"),
         (CHAT, {**TURN, "model": "other"}, 404, "this is 'tiny'"),
         (CHAT, {**TURN, "max_tokens": 0}, 400, "max_tokens must be a whole number"),
@@ -196,13 +155,22 @@ TURN = {"messages": [{"role": "user", "content": SECRET}]}
         (CHAT, {**TURN, "max_completion_tokens": 999}, 400, "more than the 128"),
         (CHAT, {**TURN, "stop": [""]}, 400, "stop must be"),
         (CHAT, {**TURN, "stop": ["a"] * 101}, 400, "101 stop strings are more than the 100"),
-        (CHAT, {**TURN, "max_tokens": 10**12}, 400, "max_tokens may be 1000000 at most"),
+        (CHAT, {**TURN, "max_tokens": 10**12}, 400, "a whole number from 1 to 1000000"),
         (CHAT, {**TURN, "x" * 999: 1}, 400, "xxx' is not supported"),
-        (CHAT, b'{"messages": [], "temperature": NaN}', 400, "temperature can only be 0"),
+        (CHAT, b'{"messages": [0], "temperature": NaN}', 400, "temperature must be a number"),
         (CHAT, {"messages": TURN["messages"] * 10_001}, 400, "10001 messages are more than"),
         (COMPLETION, {"prompt": ["a"] * 1001}, 400, "1001 prompts are more than the 1000"),
         (COMPLETION, {"prompt": ""}, 400, "prompt must be"),
-        (COMPLETION, {"prompt": [1, 2]}, 400, "prompt must be"),
+        (COMPLETION, {"prompt": [1, "a"]}, 400, "prompt must be"),
+        (COMPLETION, {"prompt": [[1], []]}, 400, "prompt must be"),
+        (COMPLETION, {"prompt": [[1], "a"]}, 400, "prompt must be"),
+        (COMPLETION, {"prompt": [True]}, 400, "prompt must be"),
+        (COMPLETION, {"prompt": [17]}, 400, "a token that the model does not know"),
+        (COMPLETION, {"prompt": [-1]}, 400, "a token that the model does not know"),
+        (COMPLETION, {"prompt": [5] * 128}, 400, "the prompt has 128 tokens"),
+        (COMPLETION, {"prompt": "a", "logprobs": 21}, 400, "logprobs must be a whole number"),
+        (COMPLETION, {"prompt": "a", "max_tokens": 0}, 400, "max_tokens must be a whole number"),
+        (COMPLETION, {"prompt": "a", "echo": 1}, 400, "echo must be true or false"),
         (COMPLETION, {"prompt": "the " * 128}, 400, "the prompt has 128 tokens"),
         (COMPLETION, {"prompt": "the " * 9999}, 400, "more than the 128 tokens that the model"),
         ("/v1/embeddings", {"input": "x"}, 404, "there is nothing here"),
@@ -222,14 +190,14 @@ SHY = "{% for m in messages if m.role == 'user' %}user : {{ m.content }} {% endf
 
 
 def test_a_chat_whose_template_leaves_a_turn_out_is_refused(model) -> None:
-    tokenizer = model.opened.tokenizer
+    tokenizer = model.reader.tokenizer
     turns = ({"role": "system", "content": "the heart"}, *TURN["messages"])
     before = tokenizer.chat_template
     tokenizer.chat_template = SHY
     try:
-        assert answering.chat_ids(model, turns[1:])
+        assert reading.chat_ids(tokenizer, turns[1:], "2025-01-01")
         with pytest.raises(BadRequest) as caught:
-            answering.chat_ids(model, turns)
+            reading.chat_ids(tokenizer, turns, "2025-01-01")
     finally:
         tokenizer.chat_template = before
     assert "leaves out or changes text" in caught.value.message
@@ -238,21 +206,22 @@ def test_a_chat_whose_template_leaves_a_turn_out_is_refused(model) -> None:
 
 def test_a_completion_gets_what_the_tokenizer_itself_adds(model) -> None:
     """Also of a model with a chat template, which writes its own into chats alone."""
-    backend = model.opened.tokenizer.backend_tokenizer
+    tokenizer = model.reader.tokenizer
+    backend = tokenizer.backend_tokenizer
     before = backend.post_processor
     backend.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
     )
     try:
         both = completion_request({"prompt": [SECRET, f"<s> {SECRET}"]}, "tiny")
-        read = answering.prompts_of(model, both)
-        (turn,) = answering.prompts_of(model, chat_request(TURN, "tiny"))
-        own = model.opened.tokenizer(SECRET)["input_ids"][:-1]  # nothing is written behind an EOS
+        read = [given.ids for given in reading.prompts_of(both, tokenizer, "")]
+        (turn,) = reading.prompts_of(chat_request(TURN, "tiny"), tokenizer, "2025-01-01")
+        own = tokenizer(SECRET)["input_ids"][:-1]  # nothing is written behind an EOS
     finally:
         backend.post_processor = before
     assert read == [own, own]
     assert own[0] == 1
-    assert 1 not in turn
+    assert 1 not in turn.ids
 
 
 def test_headers_that_are_wrong(port) -> None:
@@ -334,18 +303,6 @@ def test_a_failure_inside_is_logged_without_the_text(model, port, capfd, monkeyp
 # ----------------------------------------------------------------------- several clients at once
 
 
-def pieces_of(port: int, path: str, body: Any) -> tuple[list[Any], str]:
-    """The chunks of a stream, and its last line."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-    data = json.dumps({**body, "stream": True})
-    connection.request("POST", path, data, {"Content-Type": "application/json"})
-    answer = connection.getresponse()
-    assert answer.getheader("Content-Type", "").startswith("text/event-stream")
-    lines = [line.removeprefix("data: ") for line in answer.read().decode().split("\n\n") if line]
-    connection.close()
-    return [json.loads(line) for line in lines[:-1]], lines[-1]
-
-
 def test_a_stream_holds_the_same_text_in_pieces(model, port) -> None:
     texts = [SECRET, "the heart size is"]
     asked = {"prompt": texts, "max_tokens": 9, "stop": "zzz"}
@@ -390,14 +347,6 @@ def gate(model, monkeypatch) -> threading.Event:
     opened, step = threading.Event(), LeanBatch.step
     monkeypatch.setattr(LeanBatch, "step", lambda batch: (opened.wait(20), step(batch))[1])
     return opened
-
-
-def until(true: Callable[[], bool]) -> None:
-    for _ in range(2000):
-        if true():
-            return
-        time.sleep(0.005)
-    raise AssertionError("it took too long")
 
 
 def send_request(port: int, body: Any) -> http.client.HTTPConnection:
@@ -568,6 +517,30 @@ def test_what_vllm_would_not_round_is_refused(checkpoint: Path) -> None:
     out, log = process.communicate(timeout=60)
     assert (process.returncode, out, log.count("\n")) == (1, "", 1)
     assert "rounds no activations, KV cache or head" in log
+
+
+def test_a_key_reaches_vllm_and_is_not_shown(checkpoint: Path, tmp_path: Path, monkeypatch) -> None:
+    """Given as an option, or in the environment, which other users of the machine cannot see."""
+    (tmp_path / "vllm").touch()
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\necho "got $VLLM_API_KEY"\n')
+    python.chmod(0o755)
+    options = [checkpoint.parent / "original", "--python", python, "--device", "cpu"]
+    for given, options_of_key in (("KEY-1", ["--api-key", "KEY-1"]), ("KEY-2", [])):
+        monkeypatch.setenv("RADQUANT_API_KEY", "KEY-2")
+        out, log = serve(*options, *options_of_key).communicate(timeout=60)
+        command, got = out.splitlines()
+        assert got == f"got {given}"
+        assert "KEY" not in command.replace("API_KEY", "")
+        assert "KEY" not in log
+
+
+def test_a_key_that_no_client_could_send_is_refused(checkpoint: Path) -> None:
+    for key in (" x", "ключ", "a\nb"):
+        process = serve(checkpoint, "--engine", "auto", "--api-key", key)
+        _, log = process.communicate(timeout=60)
+        assert (process.returncode, log.count("\n")) == (1, 1)
+        assert "the API key must be of ASCII characters" in log
 
 
 def test_a_port_that_is_taken(model) -> None:

@@ -1,5 +1,6 @@
 """What a run shows: one line a job, the time left, what failed, and nothing else."""
 
+import contextlib
 import io
 import logging
 import os
@@ -12,14 +13,19 @@ from typing import Any
 
 import pytest
 import workflow_helpers
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
+from safetensors.torch import load_file
 from snakemake_interface_logger_plugins.common import LogEvent
+from tiny_models import tiny_llama
 
 from radquant.files import read_json, write_json
-from radquant.terminal import expected, jobs
-from radquant.terminal.expected import Expected
+from radquant.settings.configuration import resolve
+from radquant.settings.run import Run
+from radquant.terminal import expected, jobs, work
+from radquant.terminal.expected import Expected, Past
 from radquant.terminal.jobs import PHRASES, Job, phrase
 from radquant.terminal.screen import STOPPED, Screen, _time, without_traceback
 
@@ -150,7 +156,7 @@ def test_another_machine_is_slower_by_what_finished_jobs_say(
     pace: float, usual: dict[str, float]
 ) -> None:
     """Where each job takes `pace` times as long as usual, the rest is known exactly."""
-    run = Expected({"generate": 3, "score": 2}, {}, usual)
+    run = Expected({"generate": 3, "score": 2}, {}, Past(), Past(usual), Past())
     run.took["clean"].append(pace * usual["clean"])
     rest = pace * (3 * usual["generate"] + 2 * usual["score"])
     assert run.remaining({}, 1) == pytest.approx(rest)
@@ -159,12 +165,102 @@ def test_another_machine_is_slower_by_what_finished_jobs_say(
 
 
 def test_an_earlier_run_here_counts_more_than_the_usual_one(screen: Screen) -> None:
-    write_json(expected.LAST, {"score": 9.0, "clean": 4.0})
+    write_json(expected.LAST, {"seconds": {"score": 9.0, "clean": 4.0}, "work": {}})
     run = expected.begin({"score": 2})
     assert run.remaining({}, 1) == 18.0
     run.took["score"].append(3.0)
     expected.remember(run)
-    assert read_json(expected.LAST) == {"score": 3.0, "clean": 4.0}
+    assert read_json(expected.LAST) == {"seconds": {"score": 3.0, "clean": 4.0}, "work": {}}
+
+
+def test_what_jobs_took_is_kept_in_the_runs_folder(
+    screen: Screen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Snakemake is in another folder when it closes its loggers."""
+    place = tmp_path / "runs" / "one"
+    place.mkdir(parents=True)
+    monkeypatch.chdir(place)
+    tell(screen, LogEvent.RUN_INFO, stats={"clean": 1, "total": 1})
+    start(screen, 1, "clean")
+    tell(screen, LogEvent.JOB_FINISHED, job_id=1)
+    monkeypatch.chdir(tmp_path)
+    screen.close()
+    assert set(read_json(place / expected.LAST)["seconds"]) == {"clean"}
+    assert not expected.LAST.exists()
+
+
+def test_paths_are_shown_from_where_the_user_stands(
+    screen: Screen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "runs" / "one"
+    place.mkdir(parents=True)
+    monkeypatch.chdir(place)
+    Path("report.log").write_text("at work\nThe report: results/report.md\n")
+    start(screen, 1, "report", "report.log")
+    tell(screen, LogEvent.JOB_FINISHED, job_id=1)
+    Path("clean.log").write_text("error: nothing\n")
+    start(screen, 2, "clean", "clean.log")
+    tell(screen, LogEvent.JOB_ERROR, level=logging.ERROR, jobid=2, rule_name="clean", log=[])
+    assert shown(screen).splitlines()[-6:] == [
+        "",  # not that the job was at work
+        "The report: results/report.md",
+        "in runs/one",
+        "failed: clean the corpus",
+        "error: nothing",
+        "its log: runs/one/clean.log",
+    ]
+
+
+def run_of(**changes: Any) -> Run:
+    config = yaml.safe_load((RULES.parent / "config.yaml").read_text())
+    with contextlib.chdir(RULES.parent):  # which the prompts are named from
+        return resolve({**config, **changes})
+
+
+USUAL, LEAST = (Past(**each) for each in read_json(Path(str(expected.USUAL))))
+
+
+def test_the_usual_seconds_are_those_of_the_default_run() -> None:
+    amount = work.of_run(run_of(), USUAL.work["check_model"])
+    assert {rule: amount[rule] for rule in USUAL.work} == USUAL.work
+    default = Expected({}, amount, Past(), USUAL, LEAST)
+    for rule, seconds in USUAL.seconds.items():
+        assert default.job(rule) == pytest.approx(seconds)
+
+
+@given(st.floats(1, 100), st.integers(1, 50), st.floats(0.1, 50))
+def test_a_larger_model_and_more_reports_take_longer_in_proportion(
+    size: float, reports: int, pace: float
+) -> None:
+    """Of the seconds beyond those that a job takes for nothing."""
+    weights = USUAL.work["check_model"]
+    settings = run_of(evaluation={"reports": 150 * reports})
+    larger = Expected({}, work.of_run(settings, size * weights), Past(), USUAL, LEAST)
+    for rule, times in (("generate", size * reports), ("check_model", size), ("clean", 1)):
+        start, usual = LEAST.seconds.get(rule, 0), USUAL.seconds[rule]
+        if rule == "clean":
+            start = 0
+        assert larger.job(rule) == pytest.approx(start + times * (usual - start), rel=0.02)
+    larger.took["check_model"].append(pace * larger.job("check_model"))
+    before = Expected({}, larger.work, Past(), USUAL, LEAST).job("generate")
+    assert larger.job("generate") == pytest.approx(pace * before)
+
+
+def test_an_earlier_run_of_fewer_reports_is_scaled() -> None:
+    weights = USUAL.work["check_model"]
+    few, many = (
+        work.of_run(run_of(evaluation={"reports": count}), weights) for count in (1500, 15000)
+    )
+    known = Expected({}, many, Past({"generate": 100.0}, few), USUAL, LEAST).job("generate")
+    assert known == pytest.approx(1000, rel=0.1)
+
+
+def test_a_models_weights_are_counted_once_it_is_here(tmp_path: Path) -> None:
+    tiny_llama(tmp_path / "model", vocab_size=320)
+    given = run_of(model={"name": "tiny", "path": str(tmp_path / "model")})
+    state = load_file(tmp_path / "model" / "model.safetensors")
+    assert work.weights_of(given) == sum(each.numel() for each in state.values())
+    assert work.weights_of(run_of()) is None
 
 
 def test_a_missing_configuration_is_a_sentence(tmp_path: Path) -> None:
@@ -183,19 +279,23 @@ def test_a_missing_configuration_is_a_sentence(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        *("{", "[1]", '{"score": "long"}', "", '{"score": NaN}', '{"score": Infinity}'),
-        *('{"score": -1}', '{"score": true}', '{"score": 1' + "0" * 400 + "}", "\xff"),
+        *("{", "[1]", '{"score": 3}', "", "\xff", '{"seconds": 1, "work": []}'),
+        *(
+            f'{{"seconds": {{"score": {each}}}, "work": {{}}}}'
+            for each in ('"long"', "NaN", "Infinity", "-1", "true", "1" + "0" * 400)
+        ),
+        '{"seconds": {}, "work": {"score": NaN}}',
     ],
 )
 def test_a_damaged_record_of_an_earlier_run_is_as_none(text: str) -> None:
     expected.LAST.parent.mkdir(parents=True)
     expected.LAST.write_text(text, encoding="latin-1")
-    assert expected.begin({"score": 1}).before == {}
+    assert expected.begin({"score": 1}).before == Past()
 
 
 def test_a_record_that_cannot_be_read_is_as_none() -> None:
     expected.LAST.mkdir(parents=True)
-    assert expected.begin({"score": 1}).before == {}
+    assert expected.begin({"score": 1}).before == Past()
 
 
 TEXT = "Mrs Miller has a granuloma in the left lung."

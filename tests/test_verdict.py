@@ -16,6 +16,19 @@ from radquant.files import read_table, sha256_text, write_jsonl
 from radquant.reporting import verdict as verdict_module
 from radquant.reporting.collect import collect
 from radquant.reporting.differences_section import differences_section
+from radquant.reporting.facts import (
+    BAD,
+    CAUTION,
+    DIFFERENCE,
+    FINDINGS,
+    FITNESS,
+    GOOD,
+    LIKELIHOOD,
+    MARKS,
+    OPEN,
+    SAVING,
+    facts,
+)
 from radquant.reporting.fitness import fitness
 from radquant.reporting.formatting import points
 from radquant.reporting.judgement import (
@@ -65,7 +78,8 @@ def summary_of(results, config=PAIR):
     with pytest.MonkeyPatch.context() as patch:  # what is saved has its own tests
         patch.setattr(verdict_module, "saving", lambda *_: "")
         found = verdict(quality, performance_of(run))
-    return {"quality": quality, "verdict": found}
+        told = facts(quality, performance_of(run))
+    return {"quality": quality, "verdict": found, "facts": told}
 
 
 def rewrite(results, systems, text_of, entities=NODULE):
@@ -189,6 +203,11 @@ def check_sentences(found, names):
         assert not unmeasured(item, names), item
 
 
+def losing(hits, total):
+    share = hits / total if total else None
+    return {"reports": hits, "of": total, "share": share, "interval": {"low": 0.0, "high": 1.0}}
+
+
 @st.composite
 def qualities(draw):
     """A summary's `quality` of any numbers, its words by the rules."""
@@ -217,11 +236,11 @@ def qualities(draw):
         }
         changes[name] = {
             "changed": {"reports": draw(st.integers(0, 1)) * reports},
-            "losing": {"reports": draw(st.integers(0, stated)), "of": stated},
+            "losing": losing(draw(st.integers(0, stated)), stated),
             "adding": {"reports": draw(st.integers(0, reports))},
         }
     count = st.integers(0, reports)
-    facts = {
+    counts = {
         "reports": reports,
         "patients": draw(st.none() | st.integers(1, reports)),
         "most_reports": draw(st.none() | st.integers(1, reports)),
@@ -248,7 +267,7 @@ def qualities(draw):
             for name in ("original", *names)
         },
     }
-    found = fitness(facts)
+    found = fitness(counts)
     if draw(st.booleans()):
         found = found | {"fit": True, "reasons": [], "precisions": {name: [] for name in names}}
     for name, row in rows.items():
@@ -262,7 +281,85 @@ def qualities(draw):
         "differences": {"complete": rows},
         "likelihood_differences": likelihood,
         "changes": changes,
+        "systems": {name: {"perplexity": draw(st.floats(1, 1e6))} for name in ("original", *names)},
     }
+
+
+@st.composite
+def performances(draw, names):
+    """A summary's `performance`, as far as what is saved goes by it."""
+    systems = {}
+    for name in names:
+        row = {"weight_bytes": draw(st.none() | st.integers(1, 10**10))}
+        row["disk_bytes"] = draw(st.integers(1, 10**10))
+        systems[name] = row | {"comparable": draw(st.booleans())}
+    systems["original"]["weight_bytes"] = 10**9
+    for row in systems.values():
+        row["ratios"] = {
+            key: None if row[key] is None else row[key] / systems["original"][key]
+            for key in ("weight_bytes", "disk_bytes")
+        }
+    states = st.sampled_from(["faster", "slower", "no difference measured", "machine busy"])
+    speed = {}
+    for name in names:
+        state, own = draw(states), draw(st.floats(0.1, 0.9))
+        own = own if state == "faster" else 1 + own
+        ratio = draw(st.none() | st.just({"state": state, "own": own, "original": 1.0}))
+        speed[name] = {
+            "why_not": draw(st.sampled_from([None, "simulated"])),
+            "why_no_ratio": draw(st.sampled_from([None, "another engine"])),
+            "ratios": {"seconds_per_report": ratio},
+        }
+    return {"systems": systems, "speed": draw(st.none() | st.just({"systems": speed}))}
+
+
+@given(st.data())
+def test_no_mark_of_a_fact_says_more_than_its_numbers(data):
+    quality = data.draw(qualities())
+    performance = data.draw(performances(quality["precisions"]))
+    found = facts(quality, performance)
+    assert [fact["question"] for fact in found] == [
+        *(FITNESS, DIFFERENCE, FINDINGS, LIKELIHOOD, SAVING),
+    ]
+    marks = [fact["mark"] for fact in found]
+    assert set(marks) <= set(MARKS)
+    said = [sentence for fact in found for sentence in fact["says"]]
+    told = verdict(quality, performance)
+    assert set(told[1:]) <= set(said)  # nothing of the verdict is left out
+    fit, rows = quality["fitness"]["fit"], quality["differences"]["complete"]
+    name = verdict_module.best(quality, list(rows))
+    row, losing = rows[name], quality["changes"][name]["losing"]
+    assert (marks[0] == BAD) == told[0].startswith("Unfit to answer")
+    if marks[0] == GOOD:
+        assert UNFIT not in {each["state"] for each in rows.values()}
+    if marks[1] == GOOD:
+        assert fit
+        assert row["state"] in (NO_WORSE, BETTER)
+        assert row["interval"]["low"] > -row["margin"]
+    assert (marks[1] == BAD) == (row["state"] == WORSE)
+    assert row["state"] in found[1]["word"]
+    if marks[2] == GOOD:
+        assert fit
+        assert not losing["reports"] or not quality["changes"][name]["changed"]["reports"]
+    if marks[2] == BAD:
+        assert 2 * losing["reports"] > losing["of"]
+    nats = quality["likelihood_differences"][name]["interval"]
+    if marks[3] == GOOD:
+        assert fit
+        assert nats["high"] < 0
+    assert (marks[3] == BAD) == (found[3]["word"] == "No, less likely")
+    if marks[3] == BAD:
+        assert nats["low"] > 0
+    saver = found[4]["word"].partition(":")[0]
+    more = " more " in found[4]["word"] or "slower" in found[4]["word"]
+    less = " less " in found[4]["word"] or "faster" in found[4]["word"]
+    assert marks[4] != OPEN
+    assert (marks[4] == BAD) == (not less)
+    if marks[4] == GOOD:
+        assert not more
+        assert rows[saver]["state"] not in (WORSE, UNFIT)
+    if more and less:
+        assert marks[4] == CAUTION
 
 
 @pytest.fixture(scope="module")
@@ -768,7 +865,7 @@ def test_what_saves_is_said_to_be_worse_where_the_verdict_spoke_of_another():
 
 def test_only_the_combined_level_is_primary(fit_summary):
     section = differences_section(fit_summary)
-    levels = {line.split("|")[1].strip() for line in section.splitlines() if "w4a8 " in line}
+    levels = {line.split("|")[2].strip() for line in section.splitlines() if "w4a8 " in line}
     assert {"combined", "entities (exploratory)", "relations (exploratory)"} <= levels
     text = " ".join(section.split())
     assert "The combined level is primary" in text

@@ -360,8 +360,8 @@ def arrows(mermaid: str) -> set[tuple[str, str]]:
     return pairs
 
 
-def test_the_readme_shows_the_workflows_graph(tmp_path: Path) -> None:
-    shown = re.search(r"```mermaid\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.S)
+def test_the_page_shows_the_workflows_graph(tmp_path: Path) -> None:
+    shown = re.search(r"```mermaid\n(.*?)```", (REPOSITORY / "docs/workflow.md").read_text(), re.S)
     run = copy_repository(tmp_path / "run")
     drawn = snakemake(run, "results/report.md", "--rulegraph", "mermaid-js")
     assert shown

@@ -1,15 +1,16 @@
 """An engine that writes one sentence and finds all words equally likely: one file and a line."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from radquant.errors import UserError
 from radquant.generation.engines.kind import Address, Command, Opened, Wanted
-from radquant.generation.running import RunningBatch
+from radquant.generation.running import Row, RunningBatch
 from radquant.generation.tasks import Computed, Done, Output, Task, Work
 
 SCORES = True
+SAMPLES = False
 TIMED = True
 SENTENCE = "the lungs are clear ."
 
@@ -70,6 +71,13 @@ def done(opened: Opened, task: Task, results: list[Any]) -> Done:
     )
     work = Work(results, [0.5] * len(results), [], 0)
     return Done(work, len(task.batches), 0.5 * len(results), 0.1, computed)
+
+
+def write_row(opened: Opened, row: Row, go_on: Callable[[Row], bool]) -> None:
+    for token in (*opened.tokenizer(SENTENCE)["input_ids"], opened.end_ids[0]):
+        row.written.append(token)
+        if not go_on(row):
+            return
 
 
 def running(opened: Opened, cache: int) -> RunningBatch | None:

@@ -1,18 +1,72 @@
-"""What every script shares: turning errors into one sentence, and progress on long work."""
+"""What every script shares: its command line, errors in one sentence, progress, the last line."""
 
+import argparse
 import io
 import os
 import signal
 import sys
+import textwrap
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import TypeVar
 
 from radquant.errors import UserError
 from radquant.failures import is_panic, sentence_of
 
 T = TypeVar("T")
+EXAMPLE = "example:\n"
+FIRST, EVERY = 4.0, 10.0  # seconds until a line tells of long work, and between two such lines
+AT_WORK = "at work"
+
+
+class Help(argparse.HelpFormatter):
+    """Tells the default of every option that has one. Examples keep their lines."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        parts = text.strip().split("\n\n")
+        return "\n\n".join(
+            part if part.startswith(EXAMPLE) else super(Help, self)._fill_text(part, width, indent)
+            for part in parts
+        )
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text, default = action.help or "", action.default
+        if default in (None, [], argparse.SUPPRESS) or default is False or "(default: " in text:
+            return text
+        shown = " ".join(map(str, default)) if isinstance(default, list) else str(default)
+        return f"{text} (default: {shown.replace('%', '%%')})"
+
+
+def new_parser(about: str | None, example: str, more: str = "") -> argparse.ArgumentParser:
+    """The parser of a script's options, each of which has to be written out.
+
+    about: the script's docstring. example: one whole command. more: what stands before it.
+    """
+    shown = textwrap.indent(example.strip(), "  ")
+    return argparse.ArgumentParser(
+        description=about,
+        epilog=f"{more}\n\n{EXAMPLE}{shown}",
+        formatter_class=Help,
+        allow_abbrev=False,
+    )
+
+
+def done(path: object, told: str) -> None:
+    """The last line of a script: the file or folder that it made, and its main number."""
+    print(f"{path}: {told}", flush=True)
+
+
+def size_of(path: Path) -> str:
+    """The size of a file, or of all files directly in a folder."""
+    files = path.iterdir() if path.is_dir() else [path]
+    return megabytes(sum(each.stat().st_size for each in files if each.is_file()))
+
+
+def megabytes(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB" if count >= 1e5 else f"{count / 1e3:,.1f} kB"
 
 
 def run(main: Callable[[], None]) -> None:
@@ -24,11 +78,16 @@ def run(main: Callable[[], None]) -> None:
     Of any other exception it tells what `radquant.failures` finds that may be told. The message is
     withheld, because libraries put the text that they were working on into it and that text may be
     a patient's; RADQUANT_DEBUG=1 shows it.
+
+    After four seconds a line tells that it is at work: loading a model counts nothing.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if isinstance(sys.stdout, io.TextIOWrapper):
         # As stderr does: a table's minus sign ends no work where the locale has none.
         sys.stdout.reconfigure(errors="backslashreplace")
+    begun = threading.Timer(FIRST, _tell_of_work)
+    begun.daemon = True
+    begun.start()
     try:
         main()
     except UserError as error:
@@ -54,13 +113,19 @@ def run(main: Callable[[], None]) -> None:
             file=sys.stderr,
         )
         sys.exit(1)
+    finally:
+        begun.cancel()
+
+
+def _tell_of_work() -> None:
+    print(AT_WORK, file=sys.stderr, flush=True)
 
 
 def progress(items: Iterable[T], label: str, total: int, unit: str = "items") -> Iterator[T]:
     """Yield `items`, telling on stderr how far the work is.
 
-    A terminal gets a bar; a log file gets one line at least ten seconds after the last. Nothing is
-    told of work without a label.
+    A terminal gets a bar; a log file gets a line after four seconds, and one at least ten seconds
+    after the last. Nothing is told of work without a label.
     """
     if not label:
         yield from items
@@ -70,11 +135,12 @@ def progress(items: Iterable[T], label: str, total: int, unit: str = "items") ->
 
         yield from tqdm(items, desc=label, total=total, unit=unit)
         return
-    started = last = time.monotonic()
+    started = time.monotonic()
+    last = started - EVERY + FIRST
     for done, item in enumerate(items, 1):
         yield item
         now = time.monotonic()
-        if now - last >= 10 or done == total:
+        if now - last >= EVERY or done == total:
             print(
                 f"{label}: {done}/{total} {unit}, {now - started:.0f} s",
                 file=sys.stderr,

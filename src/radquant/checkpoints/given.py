@@ -138,7 +138,7 @@ def locate(given: Given, downloads: Path | None, scratch: Path) -> tuple[Path, d
 
 
 def take_directory(
-    directory: Path, original: Path, part: Path, weights: tuple[str, ...], code: bool
+    directory: Path, original: Path, part: Path, weights: tuple[str, ...] | None, code: bool
 ) -> dict[str, Any]:
     """Copy a quantized Hugging Face directory into `part`; the record's part that tells of it."""
     stored, quantization = check_directory(directory, original, weights, code)
@@ -172,7 +172,7 @@ def take_directory(
 
 
 def check_directory(
-    directory: Path, original: Path, weights: tuple[str, ...], code: bool
+    directory: Path, original: Path, weights: tuple[str, ...] | None, code: bool
 ) -> tuple[Mapping[str, StoredTensor], dict[str, Any]]:
     """The tensors of a given directory, and its `quantization_config`.
 
@@ -186,7 +186,8 @@ def check_directory(
         )
     config = read_config(directory)
     stored = check_model(directory)
-    check_weights(directory, weights, "weights of the checkpoint")
+    if weights is not None:
+        check_weights(directory, weights, "weights of the checkpoint")
     quantization = quantization_of(config, directory)
     if quantization is None:
         raise UserError(

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 from radquant.checkpoints.building import read_settings
+from radquant.checkpoints.weight_names import is_of
 from radquant.errors import UserError
 from radquant.fetching import SOURCE, cached_file, hub_snapshot
 from radquant.files import read_json
@@ -18,7 +19,6 @@ from radquant.packed.formats import stored_format
 from radquant.settings.checkpoint import Checkpoint, format_name
 from radquant.settings.given import Given
 from radquant.settings.llama_cpp import SHORT, ByLlamaCpp
-from radquant.settings.model import Model
 from radquant.settings.recipe import INT
 from radquant.settings.run import ORIGINAL, Run
 from radquant.wheels import extract_member, kept_wheel, member_size
@@ -46,7 +46,8 @@ def find_model(run: Run, results: Path, scratch: Path) -> Path:
     reached.
     """
     fetched = results / "models" / ORIGINAL
-    if (fetched / CONFIG).is_file() and _is_of(fetched, run.model):
+    record = read_json(fetched / SOURCE) if (fetched / SOURCE).is_file() else {}
+    if (fetched / CONFIG).is_file() and is_of(record, run.model):
         return fetched
     if run.model.path is not None:
         return Path(run.model.path)
@@ -62,17 +63,6 @@ def find_model(run: Run, results: Path, scratch: Path) -> Path:
         )
     write_config_of(extract_member(wheel, pin.file, scratch), scratch)
     return scratch
-
-
-def _is_of(directory: Path, model: Model) -> bool:
-    """Whether a fetched original is that of this configuration: results may be another run's."""
-    record = read_json(directory / SOURCE) if (directory / SOURCE).is_file() else {}
-    if model.path is not None:
-        return bool(record.get("path") == str(Path(model.path).resolve()))
-    asked = (model.hub or model.wheel).model_dump()  # type: ignore[union-attr]
-    if not re.fullmatch(r"[0-9a-f]{40}", asked.get("revision", "")):
-        asked.pop("revision", None)  # a branch: the record has the commit that it stood for
-    return all(record.get(key) == value for key, value in asked.items())
 
 
 def stored_as(run: Run, name: str, weights: Weights | None, results: Path) -> Stored:
@@ -171,7 +161,8 @@ def directory_as(given: Given, name: str, weights: Weights | None) -> Stored:
     values = form.VALUES or settings.type != INT
     files = matching(directory, ["*.safetensors"])
     size = sum((directory / file).stat().st_size for file in files)
-    whole = {file for file in given.weights if file.endswith(".safetensors")} <= set(files)
+    named = given.weights or ()
+    whole = {file for file in named if file.endswith(".safetensors")} <= set(files)
     if weights is None:
         if not (files and whole):
             raise NotKnown

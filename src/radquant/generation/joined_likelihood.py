@@ -3,6 +3,7 @@
 Nothing here needs PyTorch.
 """
 
+import math
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,6 +43,24 @@ def join(tables: Sequence[Path], evaluation: Path, output: Path) -> None:
             "the folder and run again"
         )
     write_table(output, table.set_index("id").loc[ids].reset_index())
+
+
+def told(nats: Sequence[float], tokens: Sequence[int]) -> str:
+    """The perplexity of references, each of so many nats and tokens, in words."""
+    mean = sum(nats) / max(1, sum(tokens))
+    perplexity = math.exp(mean) if mean < 700 else math.inf
+    return f"{len(nats)} references, perplexity {perplexity:.4g}"
+
+
+def likelihoods(path: Path) -> tuple[list[float], list[int]]:
+    """The nats and the tokens of each reference in a table that `join` wrote."""
+    import pyarrow.parquet  # a tenth of pandas' time
+
+    if path.suffix == ".csv":
+        table = read_table(path)
+        return table["nll"].astype(float).tolist(), table["tokens"].astype(int).tolist()
+    found = pyarrow.parquet.read_table(path, columns=["nll", "tokens"])
+    return found["nll"].to_pylist(), found["tokens"].to_pylist()
 
 
 def joined(paths: Sequence[Path]) -> dict[str, Any]:

@@ -8,12 +8,15 @@ the decoder still holds, begins with the other's pages of keys and values: the c
 vLLM (https://docs.vllm.ai/en/latest/design/prefix_caching.html).
 """
 
-from itertools import accumulate, count
+from dataclasses import dataclass, field
+from itertools import count
 
 import torch
+from torch import Tensor
 
 from radquant.errors import UserError
 from radquant.failures import is_out_of_memory
+from radquant.generation.choosing import AT_ONCE, BROKEN, choose, tell_prompt
 from radquant.generation.lean_rows import LeanDecoder, Read
 from radquant.generation.lean_steps import begin, stored_tokens
 from radquant.generation.memory import NotEnoughMemory
@@ -31,6 +34,18 @@ KEPT = 16  # rows that have left, with whose tokens others may begin
 LEAST = 16  # tokens that are worth it
 
 Stepped = tuple[list[Row], dict[Row, Exception]]
+
+
+@dataclass
+class Wanted:
+    """Behind which of the tokens of a step scores are wanted, and what for."""
+
+    places: list[int] = field(default_factory=list)  # among the tokens of all rows
+    # Rows that get a token, and the number of their scores among `places`.
+    nexts: list[tuple[Row, int]] = field(default_factory=list)
+    # Rows whose prompt's chances are asked for, the number of the first scores among `places`, the
+    # place in the row of the token that these are of, and how many there are.
+    echoes: list[tuple[Row, int, int, int]] = field(default_factory=list)
 
 
 class LeanBatch:
@@ -124,8 +139,11 @@ class LeanBatch:
     def begin(self, number: int) -> bool:
         """Let a row begin as another has; whether it may go on, or waits for what that one reads.
 
-        It waits only for rows that came before it, the first of which goes on in every step.
+        It waits only for rows that came before it, the first of which goes on in every step. One
+        whose prompt's chances are asked for reads it all.
         """
+        if self.rows[number].echo:
+            return True
         own = self.rows[number].ids
         best, most, ready = -1, LEAST - 1, True
         for other, tokens in self.kept.items():
@@ -146,18 +164,17 @@ class LeanBatch:
 
     def read(self, reads: dict[int, list[int]]) -> Stepped:
         """Let the decoder read; rows that have then shown it all get their next token."""
-        last = dict(zip(reads, accumulate(map(len, reads.values())), strict=True))
-        whole = [n for n, ids in reads.items() if len(self.unread(n)) == len(ids)]
-        hidden = self.lean.run(
-            {number: Read(ids) for number, ids in reads.items()},
-            [last[number] - 1 for number in whole],
-        )
-        tokens = self.lean.decoder.greedy(hidden).tolist()
+        wanted = self.wanted(reads)
+        hidden = self.lean.run({n: Read(ids) for n, ids in reads.items()}, wanted.places)
         for number, ids in reads.items():
             self.shown[number] += len(ids)
+        for row, number, first, many in wanted.echoes:
+            tell_prompt(row, first, hidden[number : number + many], self.lean.decoder.logits)
         given: list[Row] = []
         failed: dict[Row, Exception] = {}
-        for row, token in zip([self.rows[number] for number in whole], tokens, strict=True):
+        rows = [row for row, _ in wanted.nexts]
+        behind = hidden[[number for _, number in wanted.nexts]]
+        for row, token in zip(rows, self.next_tokens(rows, behind), strict=True):
             if token < 0:
                 failed[row] = not_finite("request")
                 self.drop(row)
@@ -165,6 +182,42 @@ class LeanBatch:
                 row.written.append(token)
                 given.append(row)
         return given, failed
+
+    def wanted(self, reads: dict[int, list[int]]) -> Wanted:
+        """What is wanted of a step in which rows read these tokens."""
+        wanted, at = Wanted(), 0
+        for number, ids in reads.items():
+            row, first = self.rows[number], self.shown[number]
+            own = min(len(ids), len(row.ids) - 1 - first) if row.echo else 0
+            if own > 0:
+                wanted.echoes.append((row, len(wanted.places), first + 1, own))
+                wanted.places += range(at, at + own)
+            at += len(ids)
+            if len(self.unread(number)) == len(ids):
+                wanted.nexts.append((row, len(wanted.places)))
+                wanted.places.append(at - 1)
+        return wanted
+
+    def next_tokens(self, rows: list[Row], hidden: Tensor) -> list[int]:
+        """The next token of each row, negative where its scores are no numbers.
+
+        hidden: behind what each has read, [rows, hidden].
+        """
+        tokens = self.greedy(rows, hidden)
+        scored = [i for i, row in enumerate(rows) if row.sampling or row.top is not None]
+        for start in range(0, len(scored), AT_ONCE):
+            part = scored[start : start + AT_ONCE]
+            for i, scores in zip(part, self.lean.decoder.logits(hidden[part]), strict=True):
+                tokens[i] = choose(rows[i], scores, tokens[i])
+        return tokens
+
+    def greedy(self, rows: list[Row], hidden: Tensor) -> list[int]:
+        """The likeliest next token of rows that take it; those of others are to be drawn."""
+        plain = [i for i, row in enumerate(rows) if row.sampling is None]
+        tokens = [BROKEN] * len(rows)
+        for i, token in zip(plain, self.lean.decoder.greedy(hidden[plain]).tolist(), strict=True):
+            tokens[i] = token
+        return tokens
 
     def drop(self, row: Row) -> None:
         """Let a row leave of which nothing is to be used again."""

@@ -25,6 +25,7 @@ from radquant.failures import how_it_ended, withheld_panics
 from radquant.generation import llama_cpp_decoding, measures
 from radquant.generation.engines.kind import Opened, Wanted
 from radquant.generation.outputs import read_output
+from radquant.generation.running import Row
 from radquant.generation.tasks import Computed, Done, Pace, Task, Work, not_finite
 from radquant.generation.vllm_job import model_config
 from radquant.gguf.reading import FLOAT_TYPES, GGUFModel, read_model
@@ -196,6 +197,21 @@ def asked(task: Task) -> dict[str, Any]:
         "longest": task.longest,
         "batch_size": task.batch_size,
     }
+
+
+def write_row(opened: Opened, row: Row, go_on: Callable[[Row], bool]) -> None:
+    """Write one answer whole, as `transformers_writing.write_row` does."""
+
+    def told(said: dict[str, Any]) -> dict[str, Any] | None:
+        if "step" not in said:
+            return None
+        row.written += map(int, said["step"].values())
+        return {"ended": [] if go_on(row) else [0]}
+
+    task = {"prompts": [row.ids], "shared": 0, "longest": len(row.ids) + row.count, "batch_size": 1}
+    wanted = {"max_new_tokens": row.count, "end_ids": list(opened.end_ids), "asks": True}
+    if "not_finite" in ask(opened.held, {"do": "write", **task, **wanted}, told):
+        raise not_finite("request")
 
 
 class Steps:

@@ -7,6 +7,25 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are drawn; the same values draw the same tokens from the same scores."""
+
+    temperature: float  # above 0
+    top_p: float  # the likeliest tokens that together reach this probability can be drawn
+    seed: int
+    answer: int = 0  # number among several answers to one prompt, which are to differ
+
+
+@dataclass(frozen=True)
+class Chance:
+    """How likely the model found a token where it stands, whatever it was drawn by."""
+
+    token: int
+    logprob: float  # natural logarithm
+    likeliest: tuple[tuple[int, float], ...]  # tokens in its place and their logprobs, falling
+
+
 @dataclass(eq=False)
 class Row:
     """An answer that is being written."""
@@ -14,10 +33,16 @@ class Row:
     ids: list[int]  # of its prompt, the checkpoint's stored prefix included
     count: int  # most tokens of the answer
     written: list[int] = field(default_factory=list)
+    sampling: Sampling | None = None  # None: the likeliest token is taken
+    top: int | None = None  # how many of `Chance.likeliest` are asked for; None: no chances
+    echo: bool = False  # whether chances of the prompt's tokens are asked for, too
+    chances: list[Chance] = field(default_factory=list)  # of the tokens written
+    # Of the prompt's tokens by their place, behind the first and behind a stored prefix.
+    prompt_chances: dict[int, Chance] = field(default_factory=dict)
 
 
 class RunningBatch(Protocol):
-    """Rows that an engine writes side by side; none changes another's tokens.
+    """Rows that an engine writes side by side; none changes another's tokens or chances.
 
     It is called by one thread.
     """

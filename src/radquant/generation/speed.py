@@ -122,6 +122,16 @@ def measure(
     }
 
 
+def told(record: Mapping[str, Any]) -> str:
+    """The tokens a second of each precision that was timed, in words; all rounds together."""
+    paces = {}
+    for name, each in record["precisions"].items():
+        seconds = sum(one["wall_seconds"] for one in each["rounds"])
+        tokens = sum(one["output_tokens"] for one in each["rounds"])
+        paces[name] = f"{tokens / seconds:.1f} tokens/s" if seconds else "not timed"
+    return ", ".join(f"{name} {pace}" for name, pace in paces.items())
+
+
 def check_engine(name: str) -> None:
     """Raise UserError for an engine that would load the model in another process, each time."""
     if not engines.timed(name):

@@ -5,19 +5,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from radquant import prompts
 from radquant.corpus.evaluation import written_reports
 from radquant.errors import UserError
 from radquant.families.images import check_takes_images
 from radquant.files import read_table
 from radquant.generation.engines.kind import Wanted
-from radquant.generation.nearest_examples import nearest_examples
+from radquant.generation.examples import examples_of, rows_of
 from radquant.image_files import COLUMN, ImageFile, image_files
 from radquant.image_roots import require_folder
 from radquant.instructions import words_of
-from radquant.settings.generation import DRAWN, NEAREST
+from radquant.meant import cleaned, model_folder, split
+from radquant.settings.generation import DRAWN
 
 
 @dataclass(frozen=True)
@@ -63,15 +62,15 @@ def add_engine_python(parser: argparse.ArgumentParser) -> None:
 def add_inputs(parser: argparse.ArgumentParser) -> None:
     """Add what names the files that a stage reads."""
     help_text = "original model or checkpoint"
-    parser.add_argument("--model", type=Path, required=True, metavar="DIR", help=help_text)
+    parser.add_argument("--model", type=model_folder, required=True, metavar="DIR", help=help_text)
     add_reports(parser)
 
 
 def add_reports(parser: argparse.ArgumentParser) -> None:
     """Add what names the reports and the prompt."""
     add = parser.add_argument
-    add("--train", type=Path, required=True, metavar="CSV", help="reports to draw examples from")
-    add("--eval", type=Path, required=True, metavar="CSV", help="reports to evaluate")
+    add("--train", type=split, required=True, metavar="CSV", help="reports to draw examples from")
+    add("--eval", type=split, required=True, metavar="CSV", help="reports to evaluate")
     prompt = parser.add_mutually_exclusive_group(required=True)
     prompt.add_argument("--prompt", type=Path, metavar="FILE", help="template with {column} fields")
     prompt.add_argument("--prompt-text", metavar="TEXT", help="the template itself")
@@ -116,8 +115,8 @@ def read_reports(
     """
     template = prompts.read_template(args.prompt, args.prompt_text)
     target, wanted = settings.task.target, settings.generation
-    evaluation = read_table(args.eval, require=["id"])
-    train = read_table(args.train, require=["id"])
+    evaluation = read_table(args.eval, ["id"], cleaned(args.eval))
+    train = read_table(args.train, ["id"], cleaned(args.train))
     shown = settings.corpus.image_root is not None
     for table in (evaluation, train):
         columns = [name for name in table.columns if name != COLUMN]
@@ -141,23 +140,6 @@ def read_reports(
             f"{args.train} and {args.eval} must not overlap"
         )
     return template, reports, examples
-
-
-def examples_of(
-    train: list[dict[str, Any]],
-    reports: list[dict[str, Any]],
-    template: str,
-    target: str,
-    wanted: Any,
-    seed: int,
-) -> list[list[prompts.Row]]:
-    """The few-shot examples of each report. wanted: section `generation`."""
-    columns = prompts.columns_of(template)
-    how = (target, wanted.examples, wanted.examples_max_words, seed)
-    if wanted.examples_by == NEAREST:
-        return nearest_examples(train, reports, columns, *how)
-    drawn = prompts.draw_examples(train, columns, *how)
-    return [drawn for _ in reports]
 
 
 def with_same_input(reading: Reading) -> set[str]:
@@ -186,8 +168,3 @@ def report_images(
     if COLUMN not in reports[0]:
         raise UserError(f"{args.eval} has no column {COLUMN!r}, which --image-root needs")
     return [image_files(row, COLUMN, root) for row in reports]
-
-
-def rows_of(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return one {column: value} per row."""
-    return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]

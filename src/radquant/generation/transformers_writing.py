@@ -1,7 +1,7 @@
 """Greedy generation with Hugging Face's generate()."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -9,10 +9,12 @@ import torch
 from radquant.cli import progress
 from radquant.failures import withheld_panics
 from radquant.generation.batching import pad_left
+from radquant.generation.choosing import choose, tell_prompt
 from radquant.generation.measures import synchronize
 from radquant.generation.outputs import read_output
 from radquant.generation.prefix import NOTHING, Prefix, begin, run_prefix, stored_ids
 from radquant.generation.rotary import each_apart
+from radquant.generation.running import Row
 from radquant.generation.tasks import Output, Pace, Task, Work, check_ends, not_finite
 from radquant.generation.vision import model_inputs
 from radquant.prompts import Prompt
@@ -139,6 +141,71 @@ def write(loaded: Any, task: Task) -> Work:
         model, tokenizer, config, work, task.stop, prefix, task.features, too_large, pace
     )
     return Work(outputs, seconds, too_large, prefix.length - len(stored_ids(loaded)), pace)
+
+
+@torch.inference_mode()
+def write_row(loaded: Any, row: Row, end_ids: Sequence[int], go_on: Callable[[Row], bool]) -> None:
+    """Write one answer whole. go_on: is called behind each token, and says whether another follows.
+
+    Raises UserError where scores are no numbers.
+    """
+    from transformers import LogitsProcessorList, StoppingCriteriaList
+
+    model = loaded.model
+    pad = padding_id(loaded.tokenizer, model.config.get_text_config().vocab_size)
+    config = greedy_config(model, row.count, end_ids, pad)
+    prefix = begin(loaded, len(row.ids) + row.count)
+    device = torch.device(model.device)
+    ids, mask = pad_left([row.ids], prefix.length, config.pad_token_id, device)
+    if row.echo:
+        read_aloud(model, row, prefix, ids, mask)
+    model.generate(
+        input_ids=ids,
+        attention_mask=mask,
+        generation_config=config,
+        past_key_values=prefix.expanded(1),
+        stopping_criteria=StoppingCriteriaList([GoOn(row, go_on)]),
+        logits_processor=LogitsProcessorList([Chosen(row)]),
+    )
+
+
+def read_aloud(model: Any, row: Row, prefix: Prefix, ids: torch.Tensor, mask: torch.Tensor) -> None:
+    """Tell a row how likely the tokens of its prompt are. ids, mask: of the row, [1, tokens]."""
+    known = prefix.length
+    scores = model(
+        input_ids=ids[:, known:],
+        attention_mask=mask,
+        past_key_values=prefix.expanded(1),
+        use_cache=prefix.cache is not None,
+    ).logits[0]
+    # The scores of a token stand where the one before it is read.
+    tell_prompt(row, known + 1, scores[:-1], torch.Tensor.float)
+
+
+class Chosen:
+    """Logits processor that leaves nothing but the token which a row chooses, and notes it."""
+
+    def __init__(self, row: Row) -> None:
+        self.row = row
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        token = choose(self.row, scores[0].float())
+        if token < 0:
+            raise not_finite("request")
+        self.row.written.append(token)
+        only = torch.full_like(scores, -torch.inf)
+        only[0, token] = 0
+        return only
+
+
+class GoOn:
+    """Stopping criterion: asks behind each token whether the row is to go on."""
+
+    def __init__(self, row: Row, go_on: Callable[[Row], bool]) -> None:
+        self.row, self.go_on = row, go_on
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+        return torch.tensor([not self.go_on(self.row)], device=input_ids.device)
 
 
 class FiniteScores:

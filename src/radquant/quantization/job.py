@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from radquant.files import read_json
+from radquant.meant import model_folder, samples
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,16 @@ class Job:
 def add_arguments(parser: argparse.ArgumentParser, other_package: bool = False) -> None:
     """Add what names the files of a quantization; another package always needs the samples."""
     add = parser.add_argument
-    add("--model", type=Path, required=True, metavar="DIR", help="Hugging Face model directory")
+    add(
+        "--model",
+        type=model_folder,
+        required=True,
+        metavar="DIR",
+        help="Hugging Face model directory",
+    )
     add(
         "--calibration",
-        type=Path,
+        type=samples,
         required=other_package,
         metavar="PARQUET",
         help="samples of scripts/calibration_set.py"

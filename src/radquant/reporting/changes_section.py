@@ -20,6 +20,7 @@ from radquant.reporting.formatting import (
     prose,
     share,
     table,
+    wide_table,
 )
 from radquant.scoring.changes import ATTRIBUTES, FLAGS, KINDS
 from radquant.settings.run import ORIGINAL
@@ -67,7 +68,7 @@ def _counts_table(quality: Summary) -> str:
     rows.append(["unsupported prior", *(_reports(row["unsupported"]) for row in outputs.values())])
     rows.append(["prompt cut", *(str(row["truncated_prompts"]) for row in outputs.values())])
     rows.append(["words", *(number(row["mean_words"], 1) for row in outputs.values())])
-    return table(["what", *map(escape, outputs)], rows)
+    return wide_table(["what", *map(escape, outputs)], rows)
 
 
 def _cells(quality: Summary, cell: Any) -> list[str]:
@@ -170,7 +171,7 @@ def _sensitivity(quality: Summary) -> str:
         "differences allow that so few references would not show.",
     ]
     header = ["finding", "references", *map(escape, names)]
-    return "\n\n".join(["### Findings", lead, table(header, rows[:FINDINGS]), bullets(*notes)])
+    return "\n\n".join(["### Findings", lead, wide_table(header, rows[:FINDINGS]), bullets(*notes)])
 
 
 def _found(record: Summary) -> str:

@@ -14,6 +14,7 @@ from radquant.reporting.formatting import (
     ratio,
     size,
     table,
+    wide_table,
 )
 from radquant.reporting.speed import BUSY, FIGURES, OTHER_ENGINE, SAME, told_apart, why_no_speed
 from radquant.settings.precision import DYNAMIC, TENSOR, activations_of
@@ -80,7 +81,7 @@ def speed_table(performance: Mapping[str, Any]) -> str:
                 own = name == ORIGINAL and row[key] is not None
                 cells.append(ratio(1.0) if own else _compared(row["ratios"][key]))
         rows.append(cells)
-    return table(header, rows)
+    return wide_table(header, rows)
 
 
 def _spread(found: Mapping[str, float] | None) -> str:
@@ -205,7 +206,7 @@ def size_table(systems: Mapping[str, Any]) -> str:
         for key in ("weight_bytes", "disk_bytes", "peak_process_bytes"):
             cells += [size(row[key]), ratio(row["ratios"][key])]
         rows.append([*cells, *([size(row["peak_device_bytes"])] if device else [])])
-    return table([*header, *(["device memory"] if device else [])], rows)
+    return wide_table([*header, *(["device memory"] if device else [])], rows)
 
 
 def size_notes(summary: Summary) -> list[str]:

@@ -18,6 +18,7 @@ from radquant.reporting.formatting import (
     ratio,
     share,
     table,
+    wide_table,
 )
 from radquant.reporting.patients import patients_sentence
 from radquant.reporting.quality_section import of_all
@@ -34,26 +35,26 @@ def differences_section(summary: Summary) -> str:
     quality = summary["quality"]
     parts = ["## Is the difference real?"]
     header = [
-        *("level", "precision", "difference", coverage(quality), "reports that differ", "p"),
-        *("Holm p", "non-inf. p", "equiv. p", "detectable", "reports to settle", "verdict"),
+        *("precision", "level", "verdict", "difference", coverage(quality), "Holm p"),
+        *("reports to settle", "reports that differ", "p", "non-inf. p", "equiv. p", "detectable"),
     ]
     rows = []
     for column in tested():
         for name, row in quality["differences"][column.name].items():
             rows.append(
                 [
-                    column.label + ("" if column.name == PRIMARY else EXPLORATORY),
                     escape(name),
+                    column.label + ("" if column.name == PRIMARY else EXPLORATORY),
+                    row["state"],
                     change(row["mean"]),
                     interval(row["interval"]),
+                    probability(row["p_holm"]),
+                    _settle(row["reports_to_settle"]),
                     number(row["changed"], 0),
                     probability(row["p"]),
-                    probability(row["p_holm"]),
                     probability(row["noninferiority_p_holm"]),
                     probability(row["equivalence_p_holm"]),
                     number(row["detectable"]),
-                    _settle(row["reports_to_settle"]),
-                    row["state"],
                 ]
             )
     if rows:
@@ -65,7 +66,7 @@ def differences_section(summary: Summary) -> str:
                 patients_sentence(quality["patients"]),
                 _unusable(quality),
             ),
-            table(header, rows, left=2),
+            wide_table(header, rows, left=3, keys=2),
             bullets(*_difference_notes(quality)),
             _likelihood_table(quality),
             bullets(*_likelihood_notes(quality)),

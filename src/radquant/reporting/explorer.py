@@ -3,16 +3,22 @@
 The payload, as JSON in report.html:
 {"systems": [the precisions, the original first], "measure": what F1 is called,
  "kinds": [[kind, description], ...] in the order of harm, "flags": [...],
+ "weights": {kind or flag: what it adds to the harm of an output},
+ "ruined": {system: why, see ruined.py},
  "run": see reading.run_id, "order": see reading.order, "scales": see reading.scales,
  "target": what the models had to write, "inputs": [the columns that the prompt shows],
+ "prompt": the instruction, with a {field} for each of them,
  "images": how many there are, "side": pixels of the longest of an image,
  "reports": [{"id", "inputs": [one text per column], "images": [numbers], "cut": whether the prompt
-   was shortened, "reference": text, "outputs": [one per system: {"text": text, "f1",
-   "changes": [{"kind", "finding", "before", "after"}], "flags", "unsupported", "harm"}]}],
+   was shortened, "examples": [numbers], "reference": text, "outputs": [one per system:
+   {"text": text, "f1", "changes": [{"kind", "finding", "before", "after"}], "flags", "unsupported",
+   "harm"}]}],
+ "examples": [{"id", "inputs": [one text per column], "answer": text}], the solved ones in prompts,
  "texts": [{"text", "spans": [[start, end, status], ...], "findings": {finding: status}}]}
 A text is its number in "texts", where equal texts stand once. Spans are the annotator's entities,
 in order and apart from each other, and count UTF-16 units as JavaScript does. Inputs are not
-annotated: they have spans and findings only where an output or a reference is the same text.
+annotated, nor are examples: they have spans and findings only where an output or a reference is the
+same text.
 """
 
 import json
@@ -20,16 +26,19 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from radquant.image_files import COLUMN
+from radquant.instructions import Row
 from radquant.reporting.finished_run import REFERENCES, Run, values
 from radquant.reporting.inputs import (
     SIDE,
     image_numbers,
     numbers_of,
+    read_examples,
     read_inputs,
+    template_of,
     text_columns,
 )
 from radquant.reporting.reading import order, run_id, scales
-from radquant.scoring.changes import FLAGS, KINDS, harm
+from radquant.scoring.changes import FLAGS, HARM, KINDS, harm
 from radquant.scoring.finding_terms import NOT_FINDINGS
 from radquant.scoring.metrics.columns import PRIMARY
 from radquant.scoring.records import Record
@@ -44,11 +53,17 @@ STATUSES = {
 }
 
 
-def payload_pieces(run: Run) -> Iterator[str]:
-    """Yield the payload of `run` as JSON piece by piece: whole, it may be larger than memory."""
+def payload_pieces(run: Run, ruined: Mapping[str, str]) -> Iterator[str]:
+    """Yield the payload of `run` as JSON piece by piece: whole, it may be larger than memory.
+
+    ruined: what `ruined.ruined` returns.
+    """
     texts = _Texts(run)
-    yield dump(_head(run)).removesuffix("}") + ',"reports":['
-    yield from _joined(_reports(run, texts))
+    examples = _Examples(run, texts)
+    yield dump(_head(run, ruined)).removesuffix("}") + ',"reports":['
+    yield from _joined(_reports(run, texts, examples))
+    yield '],"examples":['
+    yield from _joined(examples.shown)
     yield '],"texts":['
     yield from _joined(texts.shown())
     yield "]}"
@@ -63,24 +78,27 @@ def _joined(values: Iterable[Any]) -> Iterator[str]:
         yield ("," if number else "") + dump(value)
 
 
-def _head(run: Run) -> dict[str, Any]:
+def _head(run: Run, ruined: Mapping[str, str]) -> dict[str, Any]:
     inputs, name = read_inputs(run), run_id(run)
     return {
         "systems": run.precisions,
         "measure": run.measure,
         "kinds": [[kind, description] for kind, description in KINDS.items()],
         "flags": list(FLAGS),
+        "weights": HARM,
+        "ruined": dict(ruined),
         "run": name,
         "order": order(name, run.reports["id"].tolist()),
         "scales": scales(),
         "target": run.config["task"]["target"],
         "inputs": text_columns(inputs),
+        "prompt": template_of(run),
         "images": len(image_numbers(inputs)),
         "side": SIDE,
     }
 
 
-def _reports(run: Run, texts: "_Texts") -> Iterator[dict[str, Any]]:
+def _reports(run: Run, texts: "_Texts", examples: "_Examples") -> Iterator[dict[str, Any]]:
     columns = {name: _columns(run, name) for name in run.precisions}
     inputs = read_inputs(run)
     numbers = image_numbers(inputs)
@@ -108,6 +126,7 @@ def _reports(run: Run, texts: "_Texts") -> Iterator[dict[str, Any]]:
             "inputs": [texts.number(column[row], INPUT, row) for column in given],
             "images": numbers_of(pictured[row], numbers),
             "cut": shortened[row],
+            "examples": examples.numbers(row),
             "reference": texts.number(reference, REFERENCE, row),
             "outputs": outputs,
         }
@@ -185,3 +204,25 @@ class _Texts:
         whose, column = (ORIGINAL, REFERENCES) if system == REFERENCE else (system, "statuses")
         found: dict[str, str] = json.loads(self._columns[whose, column][row])
         return found
+
+
+class _Examples:
+    """The solved examples of the prompts, each once, numbered as they come."""
+
+    def __init__(self, run: Run, texts: _Texts) -> None:
+        self._of_reports = read_examples(run)
+        self._columns, self._target = text_columns(read_inputs(run)), run.config["task"]["target"]
+        self._texts = texts
+        self._numbers: dict[str, int] = {}
+        self.shown: list[dict[str, Any]] = []
+
+    def numbers(self, row: int) -> list[int]:
+        return [self._number(example, row) for example in self._of_reports[row]]
+
+    def _number(self, example: Row, row: int) -> int:
+        number = self._numbers.setdefault(example["id"], len(self.shown))
+        if number == len(self.shown):
+            said = [self._texts.number(example[name], INPUT, row) for name in self._columns]
+            answer = self._texts.number(example[self._target], INPUT, row)
+            self.shown.append({"id": example["id"], "inputs": said, "answer": answer})
+        return number

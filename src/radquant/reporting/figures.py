@@ -1,9 +1,8 @@
 """The report's figures as SVG, drawn from the summary alone; equal summaries give equal files."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -11,75 +10,108 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from radquant.files import atomic_path
 from radquant.reporting.clinical_changes import ADDING, LOSING
-from radquant.reporting.formatting import MINUS, change, coverage
+from radquant.reporting.drawing import (
+    BAND,
+    BLACK,
+    GREY,
+    STYLE,
+    WIDTH,
+    add_legend,
+    from_zero,
+    legend_height,
+    look,
+    marks,
+    origin,
+    save,
+)
+from radquant.reporting.formatting import MINUS, UNIT, change, coverage, points
 from radquant.reporting.speed import BUSY
 from radquant.scoring.metrics.columns import levels, primary
 from radquant.settings.run import BASELINES, ORIGINAL
 
-STYLE = {
-    "svg.hashsalt": "radquant",  # else ids in the SVG are random
-    "svg.fonttype": "path",  # looks the same where no such font is installed
-    "font.family": "DejaVu Sans",  # comes with matplotlib
-    "font.size": 10,
-    "axes.titlesize": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    # Opaque, so that dark text stays readable on a page in dark mode.
-    "figure.facecolor": "white",
-    "savefig.facecolor": "white",
-}
-# Okabe and Ito's colours, told apart by colour-blind readers; the marker repeats the distinction.
-COLOURS = ["#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
-MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
-HATCHES = ["", "////", "....", "xxxx"]  # of bars, where colours come round again
-WIDTH = 9.5  # inches, of every figure
-ENTRY, CHARACTER, LINE = 0.6, 0.09, 0.22  # inches, of a legend: a key and a letter's width, a line
-GREY = "#767676"
+ORIGIN = "The star at 0 is the original."
+# In margins: from which loss on there is a second panel, and what that one shows.
+FAR, NEAR = 8, 4
 MOST_FLIPPED = 12  # findings in the figure; summary.json has all
 
 
-def figures(summary: Mapping[str, Any]) -> dict[str, tuple[Callable[[], Figure], str]]:
-    """Return, per figure name, the function that draws it and the text that describes it."""
+class Drawn(NamedTuple):
+    """A figure: what draws it, what it shows in few words, and how to read it."""
+
+    draw: Callable[[], Figure]
+    description: str
+    caption: str
+
+
+def figures(summary: Mapping[str, Any]) -> dict[str, Drawn]:
+    """Return the report's figures by name; that for the head of a department comes first."""
     quality = summary["quality"]
     several = len(quality["precisions"]) > 1
-    drawn: dict[str, tuple[Callable[[], Figure], str]] = {}
+    found = {"tradeoff": _tradeoff(summary)}
     if several:
-        drawn["differences"] = (
-            lambda: difference_figure(quality),
-            "Paired difference of each precision from the original model, with intervals",
-        )
-    drawn["tradeoff"] = (
-        lambda: tradeoff_figure(summary),
-        f"Combined {quality['measure']} of each precision against memory"
-        + (" and seconds per report" if _seconds(summary["performance"]) else ""),
-    )
+        found = {
+            "loss": _loss(summary),
+            "differences": Drawn(
+                lambda: difference_figure(quality),
+                "Paired difference of each precision from the original model, with intervals",
+                f"{ORIGIN} Each mark is a precision's mean difference in {quality['measure']}, "
+                f"each line its {coverage(quality)}. Grey: within the margin. Left of 0 is "
+                "worse. Only the combined level was chosen beforehand.",
+            ),
+            **found,
+        }
     if several and _flipped(quality):
-        drawn["flips"] = (
+        found["flips"] = Drawn(
             lambda: flips_figure(quality),
             "Findings lost or denied, and findings added, by finding and precision",
+            f"{ORIGIN} Bars to the left count reports in which a precision loses or denies a "
+            "finding that the original states. Bars to the right count reports in which it adds "
+            f"one. Shown are the {MOST_FLIPPED} findings that change most often, or fewer.",
         )
     if several:
-        drawn["likelihood"] = (
+        found["likelihood"] = Drawn(
             lambda: likelihood_figure(quality),
             "Change of the reference reports' negative log-likelihood, with intervals",
+            f"{ORIGIN} Each mark is the mean change of a precision, each line its "
+            f"{coverage(quality)}. Right of 0, the radiologists' texts are less likely than to the "
+            "original.",
         )
-    return drawn
+    return found
 
 
-def save(figure: Figure, path: str | Path) -> None:
-    """Write `figure` to `path` (.svg or .png) and close it."""
-    suffix = Path(path).suffix.removeprefix(".")
-    metadata = {"Date": None} if suffix == "svg" else None
-    with matplotlib.rc_context(STYLE), atomic_path(path) as part:
-        figure.savefig(part, format=suffix, metadata=metadata)
-    plt.close(figure)
+def _loss(summary: Mapping[str, Any]) -> Drawn:
+    quality = summary["quality"]
+    _, where = weights(summary)
+    near = " The right panel has the middle of the left one, enlarged." if _far(quality) else ""
+    unfit = "" if quality["fitness"]["fit"] else " The run is unfit to answer: no mark is a result."
+    return Drawn(
+        lambda: loss_figure(summary),
+        f"Loss or gain of each precision against the original, by the size of its weights {where}",
+        f"{ORIGIN} Below it a precision's reports are worse; further left its weights take less. "
+        f"Each line is a {coverage(quality)}. Shaded: a loss up to the margin of "
+        f"{points(quality['margin'])}, which counts as none. Where a line goes on below the "
+        f"shading, a larger loss is not excluded.{near}{unfit}",
+    )
+
+
+def _tradeoff(summary: Mapping[str, Any]) -> Drawn:
+    quality = summary["quality"]
+    timed = " and seconds per report" if _seconds(summary["performance"]) else ""
+    _, where = weights(summary)
+    return Drawn(
+        lambda: tradeoff_figure(summary),
+        f"Combined {quality['measure']} of each precision against the size of its weights {where}"
+        f"{timed}",
+        f"The star is the original. Each mark is a precision's combined {quality['measure']}, each "
+        f"line its {coverage(quality)}. Broken lines are the scores of texts that need no model. "
+        "Precisions of the same size stand above each other.",
+    )
 
 
 def write_figures(summary: Mapping[str, Any], directory: str | Path) -> None:
-    for name, (draw, _) in figures(summary).items():
-        save(draw(), Path(directory) / f"{name}.svg")
+    for name, drawn in figures(summary).items():
+        save(drawn.draw(), Path(directory) / f"{name}.svg")
 
 
 def difference_figure(quality: Mapping[str, Any]) -> Figure:
@@ -92,10 +124,10 @@ def difference_figure(quality: Mapping[str, Any]) -> Figure:
         for axis, level in zip(axes, levels(), strict=True):
             rows = [quality["differences"][level.name][name] for name in names]
             margin = rows[0]["margin"]
-            axis.axvspan(-margin, margin, color="#DDDDDD", linewidth=0)
+            axis.axvspan(-margin, margin, color=BAND, linewidth=0)
             _forest(axis, rows, names)
             kind = "primary" if level == primary() else "exploratory"
-            axis.set_title(f"{level.heading}: {kind}")
+            axis.set_title(f"{level.heading}: {kind}", pad=10)
             axis.tick_params(axis="x", labelsize=8.5)
         axes[len(axes) // 2].set_xlabel(
             f"difference in {quality['measure']} from the original ({coverage(quality)}; "
@@ -133,8 +165,8 @@ def likelihood_figure(quality: Mapping[str, Any]) -> Figure:
             axis.set_xticks([], minor=True)
             scale = "; logarithmic above 1"
         axis.set_xlabel(
-            "change of the references' negative log-likelihood, nats per token of them all "
-            f"({coverage(quality)}; right of 0 is worse{scale})"
+            "change of the references' negative log-likelihood, nats per token "
+            f"(right of 0 is worse{scale})"
         )
         figure.tight_layout()
     return figure
@@ -142,7 +174,7 @@ def likelihood_figure(quality: Mapping[str, Any]) -> Figure:
 
 def _forest(axis: Axes, rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
     """Draw one mean with its interval per row, the first row on top."""
-    axis.axvline(0, color=GREY, linewidth=1)
+    origin(axis)
     for y, row in enumerate(rows):
         colour, marker, _ = look(y + 1)
         low, high = row["interval"]["low"], row["interval"]["high"]
@@ -155,47 +187,87 @@ def _forest(axis: Axes, rows: Sequence[Mapping[str, Any]], names: Sequence[str])
     axis.set_axisbelow(True)
 
 
+def weights(summary: Mapping[str, Any]) -> tuple[dict[str, float], str]:
+    """Return what the weights of each precision take, MB, and where: in memory, or on disk.
+
+    Of a format without a kernel here, memory says nothing.
+    """
+    systems = summary["performance"]["systems"]
+    names = summary["quality"]["precisions"]
+    known = all(systems[name]["weight_bytes"] for name in names)
+    key, where = ("weight_bytes", "in memory") if known else ("disk_bytes", "on disk")
+    return {name: systems[name][key] / 1e6 for name in names}, where
+
+
+def loss_figure(summary: Mapping[str, Any]) -> Figure:
+    """Draw what is lost of the reports' quality against memory, for who decides by one picture.
+
+    Where a loss is so large that the margin could not be seen beside it, a second panel shows what
+    is near the original, on a scale of its own.
+    """
+    quality = summary["quality"]
+    rows = quality["differences"][quality["settings"]["primary"]]
+    names, (_, where) = quality["precisions"], weights(summary)
+    words = {name: f"{name}: {rows[name]['state']}" if name in rows else name for name in names}
+    with matplotlib.rc_context(STYLE):
+        size = (WIDTH, 3.6 + legend_height(list(words.values())))
+        panels = 2 if _far(quality) else 1
+        figure, (axes,) = plt.subplots(1, panels, figsize=size, squeeze=False, sharex=True)
+        for axis in axes:
+            _losses(axis, summary)
+        if panels == 2:
+            near = NEAR * quality["margin"]
+            axes[0].set_title("all precisions")
+            axes[1].set_title("the same, near the original")
+            axes[1].set_ylim(-near, near)
+        axes[0].set_ylabel(f"change of the reports' quality,\n{UNIT.strip()} (below 0: worse)")
+        figure.supxlabel(
+            f"size of the model's weights {where}, MB (further left: smaller)", fontsize=10
+        )
+        add_legend(figure, axes[0], names, words)
+    return figure
+
+
+def _far(quality: Mapping[str, Any]) -> bool:
+    rows = quality["differences"][quality["settings"]["primary"]].values()
+    ends = [abs(row["interval"][end]) for row in rows for end in ("low", "high")]
+    return max(ends) > FAR * quality["margin"]
+
+
+def _losses(axis: Axes, summary: Mapping[str, Any]) -> None:
+    """Draw each precision's difference over the size of its weights; the original's is 0."""
+    quality, (sizes, _) = summary["quality"], weights(summary)
+    rows, margin = quality["differences"][quality["settings"]["primary"]], quality["margin"]
+    axis.axhspan(-margin, 0, color=BAND, linewidth=0)
+    axis.axhline(-margin, color=GREY, linewidth=1, linestyle="--")
+    axis.axhline(0, color=BLACK, linewidth=1)
+    values = {name: rows[name]["mean"] if name in rows else 0.0 for name in sizes}
+    ends = {name: rows[name]["interval"] if name in rows else None for name in sizes}
+    marks(axis, sizes, values, ends, quality["precisions"])
+    from_zero(axis, sizes)
+    low, high = axis.get_ylim()
+    axis.set_ylim(min(low, -1.5 * margin), max(high, 0.75 * margin))
+    axis.yaxis.set_major_formatter(lambda value, _: change(value, 3))
+
+
 def tradeoff_figure(summary: Mapping[str, Any]) -> Figure:
     """Draw quality against memory and, where it was timed, speed; baselines as horizontal lines."""
-    quality, performance = summary["quality"], summary["performance"]
-    systems, seconds = performance["systems"], _seconds(performance)
+    quality, seconds = summary["quality"], _seconds(summary["performance"])
     with matplotlib.rc_context(STYLE):
         panels = 2 if seconds else 1
         names = [*quality["precisions"], *BASELINES]
         size = (WIDTH, 3.4 + legend_height(names))
         shared: dict[str, Any] = {"figsize": size, "sharey": True, "squeeze": False}
         figure, (axes,) = plt.subplots(1, panels, **shared)
-        # Of a format without a kernel here, memory says nothing.
-        known = all(systems[name]["weight_bytes"] for name in quality["precisions"])
-        key, where = ("weight_bytes", "in memory") if known else ("disk_bytes", "on disk")
-        weights = {name: systems[name][key] / 1e6 for name in quality["precisions"]}
-        _scatter(axes[0], _apart(weights), quality)
+        sizes, where = weights(summary)
+        _scatter(axes[0], sizes, quality)
         axes[0].set_ylabel(f"combined {quality['measure']}")
-        axes[0].set_xlabel(f"weights {where}, MB (equal sizes are drawn side by side)")
+        axes[0].set_xlabel(f"weights {where}, MB (left is smaller)")
         if seconds:
             _scatter(axes[1], seconds, quality)
             axes[1].set_xlabel("seconds per report, as timed (left is faster)")
         add_legend(figure, axes[0], names)
     return figure
-
-
-def columns_of(names: Sequence[str]) -> int:
-    """How many entries of a legend stand in one line."""
-    return min(len(names), max(1, int(WIDTH / (ENTRY + CHARACTER * max(map(len, names))))))
-
-
-def legend_height(names: Sequence[str]) -> float:
-    """Of a legend of `names`, inches."""
-    return LINE * math.ceil(len(names) / columns_of(names)) + 0.1
-
-
-def add_legend(figure: Figure, axis: Axes, names: Sequence[str]) -> None:
-    """Lay out `figure` with a legend of `names`, which `axis` has as labels, above all panels."""
-    handles, labels = axis.get_legend_handles_labels()
-    found = dict(zip(labels, handles, strict=True))
-    keys = [found[name] for name in names]
-    figure.legend(keys, names, loc="upper center", ncols=columns_of(names), frameon=False)
-    figure.tight_layout(rect=(0, 0, 1, 1 - legend_height(names) / figure.get_figheight()))
 
 
 def _seconds(performance: Mapping[str, Any]) -> dict[str, float]:
@@ -238,7 +310,7 @@ def flips_figure(quality: Mapping[str, Any]) -> Figure:
             for kinds, sign, label in ((LOSING, -1, name), (ADDING, 1, None)):
                 counts = [sign * sum(row[name][kind] for kind in kinds) for row in rows]
                 axis.barh(places, counts, height * 0.9, label=label, **drawn)
-        axis.axvline(0, color=GREY, linewidth=1)
+        origin(axis)
         most = max(1, *(abs(edge) for edge in axis.get_xlim()))
         axis.set_xlim(-most, most)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -253,37 +325,18 @@ def flips_figure(quality: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def _apart(positions: Mapping[str, float]) -> dict[str, float]:
-    """Return `positions` with those that would cover each other moved a little to the side."""
-    step = 0.025 * max(positions.values())
-    groups: dict[int, list[str]] = {}
-    for name, x in positions.items():
-        groups.setdefault(round(x / step), []).append(name)
-    return {
-        name: positions[name] + step * (i - (len(group) - 1) / 2)
-        for group in groups.values()
-        for i, name in enumerate(group)
-    }
-
-
 def _scatter(axis: Axes, positions: Mapping[str, float], quality: Mapping[str, Any]) -> None:
     """Draw the combined F1 of each precision in `positions` with its interval, and baselines."""
     primary = quality["settings"]["primary"]
-    for name, x in positions.items():
-        row = quality["systems"][name]
-        colour, marker, _ = look(quality["precisions"].index(name))
-        ends = row[f"{primary}_interval"]
-        axis.plot([x, x], [ends["low"], ends["high"]], color=colour, alpha=0.5, linewidth=2)
-        axis.plot(x, row[primary], marker, color=colour, markersize=8, label=name)
+    rows = {name: quality["systems"][name] for name in positions}
+    marks(
+        axis,
+        positions,
+        {name: row[primary] for name, row in rows.items()},
+        {name: row[f"{primary}_interval"] for name, row in rows.items()},
+        quality["precisions"],
+    )
     for name, style in zip(BASELINES, ("--", ":", "-."), strict=True):
         height = quality["systems"][name][primary]
         axis.axhline(height, color=GREY, linestyle=style, linewidth=1.5, label=name)
-    axis.set_xlim(0, 1.1 * max(positions.values()) or 1)
-    axis.grid(color="#EEEEEE", linewidth=0.8)
-    axis.set_axisbelow(True)
-
-
-def look(index: int) -> tuple[str, str, str]:
-    """Colour, marker and hatch; a colour that comes round again has others of both."""
-    again, place = divmod(index, len(COLOURS))
-    return COLOURS[place], MARKERS[(place + again) % len(MARKERS)], HATCHES[again % len(HATCHES)]
+    from_zero(axis, positions)

@@ -1,6 +1,8 @@
 """How numbers, tables and prose are written: Markdown that reads well in a terminal too."""
 
+import html
 import math
+import re
 import textwrap
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -10,6 +12,8 @@ MINUS = "\u2212"
 DASH = "–"
 WIDTH = 100
 UNIT = " F1 points"
+MORE = "More columns"
+MOST = 7  # columns of a table that a reader sees at once
 
 
 def coverage(quality: Mapping[str, Any]) -> str:
@@ -55,7 +59,7 @@ def counted(count: int, what: str) -> str:
 
 def listed(names: Sequence[str]) -> str:
     """Write names in a row: 'a, b and c'."""
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else "".join(names)
 
 
 def probability(value: float | None) -> str:
@@ -109,6 +113,38 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -
     lines.append("| " + " | ".join(rule) + " |")
     lines += [_row(row, widths, left) for row in cells[1:]]
     return "\n".join(lines)
+
+
+def wide_table(
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    left: int = 1,
+    keys: int = 1,
+    shown: int = MOST,
+) -> str:
+    """Return a table of the first `shown` columns; the others are folded away below it.
+
+    What is folded away has the first `keys` columns again.
+    """
+    first = table(header[:shown], [row[:shown] for row in rows], min(left, shown))
+    if len(header) <= shown:
+        return first
+    chosen = [*range(keys), *range(shown, len(header))]
+    cells = [[row[place] for place in chosen] for row in rows]
+    more = table([header[place] for place in chosen], cells, min(left, keys))
+    names = listed([as_shown(name) for name in header[shown:]])
+    return "\n\n".join([first, *fold(f"{MORE}: {names}", more)])
+
+
+def fold(title: str, *parts: str, unfolded: bool = False) -> list[str]:
+    """Return the blocks of a part that is folded away under its title; `title` is plain text."""
+    start = "<details open>" if unfolded else "<details>"
+    return [f"{start}<summary>{html.escape(title, quote=False)}</summary>", *parts, "</details>"]
+
+
+def as_shown(text: str) -> str:
+    """Return what a reader sees of what `escape` wrote."""
+    return re.sub(r"\\([^\w\s])", r"\1", text)
 
 
 def _row(cells: Sequence[str], widths: Sequence[int], left: int) -> str:

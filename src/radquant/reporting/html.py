@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from string import Template
+from types import MappingProxyType
 from typing import Any
 
 from markdown_it import MarkdownIt
@@ -21,14 +22,22 @@ from markdown_it.renderer import RendererHTML
 from markdown_it.token import Token
 from markdown_it.utils import OptionsDict
 
+from radquant.reporting.dressing import Abouts, dress_facts, dress_figures, dress_tables
+from radquant.reporting.formatting import MORE, as_shown
+from radquant.reporting.verdict_section import VERDICT
+
 ASSETS = Path(__file__).with_name("assets")
+STYLES = ("report.css", "explorer.css")
 # In this order: each uses what those before it define. They are one script, with one hash.
 SCRIPTS = (
-    *("page.js", "differences.js", "cards.js", "findings.js", "explorer.js"),
-    *("ratings.js", "copy.js", "reading.js", "views.js"),
+    *("page.js", "search.js", "differences.js", "cards.js", "findings.js", "selection.js"),
+    *("filters.js", "export.js", "explorer.js"),
+    *("ratings.js", "copy.js", "reading.js", "tables.js", "views.js"),
 )
 # The only raw HTML that report.md has.
-FOLDS = re.compile(r"(?:<details><summary>[^<>&]*</summary>|</details>)\n?")
+FOLDS = re.compile(
+    r"(?:<details(?: open)?><summary>(?:[^<>&]|&(?:lt|gt|amp);)*</summary>|</details>)\n?"
+)
 AFTER_HEADING = 3  # a heading is three tokens: its start, what it says, its end
 
 
@@ -47,15 +56,18 @@ def pieces(
     count: int,
     payload: Iterable[str],
     images: Iterable[tuple[int, str]] = (),
+    meanings: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
 ) -> Iterator[str]:
     """Yield report.html of `count` reports.
 
     `figures` holds the SVG behind each path to which `markdown` refers; `payload` is the explorer's
     (see explorer.py), as pieces of its JSON, and `images` are the numbers and data URIs of its
-    images, which stand apart so that the page reads each when it is shown.
+    images, which stand apart so that the page reads each when it is shown. `meanings` say what the
+    heads of columns mean (see columns.py).
     """
-    title, head, sections = _sections(markdown, figures)
-    style, script = _asset("explorer.css"), "".join(map(_asset, SCRIPTS))
+    abouts = Abouts(meanings)
+    title, head, sections = _sections(markdown, figures, abouts)
+    style, script = "".join(map(_asset, STYLES)), "".join(map(_asset, SCRIPTS))
     before, rest = _asset("page.html").split("$payload")
     between, after = rest.split("$images")
     fields = dict(
@@ -67,6 +79,9 @@ def pieces(
         head=head,
         contents="\n".join(f'<li><a href="#{s.name}">{s.title}</a></li>' for s in sections),
         sections="\n".join(map(_section, sections)),
+        abouts="".join(
+            f'<p id="{name}">{html.escape(text)}</p>\n' for text, name in abouts.names.items()
+        ),
         count=f"{count:,}",
     )
     yield Template(before).substitute(fields)
@@ -110,25 +125,27 @@ def _section(section: Section) -> str:
     )
 
 
-def _sections(markdown: str, figures: Mapping[str, str]) -> tuple[str, str, list[Section]]:
+def _sections(
+    markdown: str, figures: Mapping[str, str], abouts: Abouts
+) -> tuple[str, str, list[Section]]:
     """Return the title, what stands before the first section, and the sections."""
     parser = _parser(figures)
     tokens = parser.parse(markdown)
+    dress_figures(tokens, figures)
     heads = [i for i, token in enumerate(tokens) if token.type == "heading_open"]
     if not heads or tokens[heads[0]].tag != "h1":
         raise ValueError("a report begins with its title")
     starts = [i for i in heads if tokens[i].tag == "h2"]
     title = _inline(parser, tokens[heads[0] + 1])
-    head = _render(parser, tokens[heads[0] + AFTER_HEADING : starts[0]], title)
+    head = _render(parser, tokens[heads[0] + AFTER_HEADING : starts[0]], None, abouts)
     names = set(re.findall(r'id="([\w-]+)"', _asset("page.html")))
     sections = []
     for start, end in pairwise([*starts, len(tokens)]):
         heading = tokens[start + 1]
         name = _name(heading.content, names)
         names |= {name, f"{name}-title"}
-        shown = _inline(parser, heading)
-        body = _render(parser, tokens[start + AFTER_HEADING : end], shown)
-        sections.append(Section(name, shown, body))
+        body = _render(parser, tokens[start + AFTER_HEADING : end], heading, abouts)
+        sections.append(Section(name, _inline(parser, heading), body))
     return title, head, sections
 
 
@@ -151,7 +168,11 @@ def _parser(figures: Mapping[str, str]) -> MarkdownIt:
         if svg is None:
             return alt
         data = base64.b64encode(svg.encode()).decode()
-        return f'<img src="data:image/svg+xml;base64,{data}" alt="{alt}">'
+        shown = f'<img src="data:image/svg+xml;base64,{data}" alt="{alt}">'
+        if not tokens[at].meta.get("figure"):
+            return shown
+        # It scrolls where the screen is too small to read it.
+        return f'<div class="figure" role="region" tabindex="0" aria-label="{alt}">{shown}</div>'
 
     parser = MarkdownIt("commonmark", {"html": True}).enable("table")
     parser.add_render_rule("image", image)
@@ -167,7 +188,10 @@ def _raw_block(
 ) -> str:
     """Let the known lines through and show all other raw HTML as the text that it is."""
     text = tokens[at].content
-    return text if FOLDS.fullmatch(text) else html.escape(text)
+    if not FOLDS.fullmatch(text):
+        return html.escape(text)
+    # On paper nothing can be asked for: there these are unfolded.
+    return text.replace(f"<details><summary>{MORE}", f'<details class="columns"><summary>{MORE}')
 
 
 def _raw_inline(
@@ -194,43 +218,10 @@ def _inline(parser: MarkdownIt, token: Token) -> str:
     return str(parser.renderer.render([token], parser.options, {}))
 
 
-def _render(parser: MarkdownIt, tokens: Sequence[Token], name: str) -> str:
-    _dress_tables(tokens, name)
-    _dress_figures(tokens)
+def _render(parser: MarkdownIt, tokens: list[Token], heading: Token | None, abouts: Abouts) -> str:
+    """Return a section, or what stands before the first, as HTML."""
+    title = heading.content if heading else ""
+    if title == VERDICT:
+        dress_facts(tokens)
+    dress_tables(tokens, as_shown(title), abouts)
     return str(parser.renderer.render(tokens, parser.options, {}))
-
-
-def _dress_tables(tokens: Sequence[Token], name: str) -> None:
-    """Name each table, give numbers a class, and rows and columns their headers."""
-    tables, headed, body, cell = 0, False, False, ""
-    for place, token in enumerate(tokens):
-        if token.type == "table_open":
-            tables += 1
-            token.meta["label"] = f"{re.sub('<.*?>', '', name)}, table {tables}"
-        elif token.type == "tr_open":
-            headed = False
-        elif token.type in ("tbody_open", "tbody_close"):
-            body = token.type == "tbody_open"
-        elif token.type in ("th_open", "td_open"):
-            # The alignment comes as a style attribute, which the policy forbids.
-            if "right" in str(token.attrs.pop("style", "")):
-                token.attrs["class"] = "number"
-            if not body:
-                token.attrs["scope"] = "col"
-            elif (
-                not headed and tokens[place + 1].content.strip()
-            ):  # a group's name stands in its first row
-                token.tag, token.attrs["scope"], headed = "th", "row", True
-            cell = token.tag
-        elif token.type == "td_close":
-            token.tag = cell
-
-
-def _dress_figures(tokens: Sequence[Token]) -> None:
-    """Give every figure a box that scrolls where the screen is too small to read it."""
-    for start, content, end in zip(tokens, tokens[1:], tokens[2:], strict=False):
-        if start.type == "paragraph_open" and [c.type for c in content.children or []] == ["image"]:
-            start.tag = end.tag = "div"
-            label = content.children[0].content if content.children else ""
-            start.attrs |= {"class": "figure", "role": "region", "tabindex": "0"}
-            start.attrs["aria-label"] = f"Figure: {label}"

@@ -1,4 +1,5 @@
-"""What the models were given of each report: the columns that the prompt uses, and the images.
+"""What the models were given of each report: the instruction, solved examples, the columns that the
+prompt uses, and the images.
 
 Where `report: {images: true}` asks for it, images are embedded in report.html as the model was
 shown them, but smaller and as JPEG. Nothing of a file's header comes along.
@@ -12,11 +13,14 @@ from typing import Any
 import pandas as pd
 
 from radquant.files import read_table
+from radquant.generation.examples import examples_of, rows_of
 from radquant.image_files import COLUMN, image_files, image_names, read_image
 from radquant.image_roots import image_folder
-from radquant.instructions import columns_of, read_template
+from radquant.instructions import Row, columns_of, read_template
 from radquant.reporting.finished_run import Run
 from radquant.reporting.reading import order, run_id
+from radquant.settings.generation import Generation
+from radquant.settings.run import ORIGINAL
 
 SIDE = 1024  # pixels; what the encoders of today's models are shown is smaller
 QUALITY = 85  # of JPEG
@@ -33,11 +37,35 @@ def read_inputs(run: Run) -> pd.DataFrame:
 
     One row a report; all values are texts.
     """
-    names = columns_of(read_template(run.config["generation"]["prompt"], None))
+    names = columns_of(template_of(run))
     if run.config["task"].get("image_column"):
         names.append(COLUMN)
     table = read_table(run.folder / "data" / "eval.csv", require=["id", *names])
     return table.set_index("id", drop=False).loc[run.reports["id"], names]
+
+
+def template_of(run: Run) -> str:
+    """Return the instruction with its {column} fields."""
+    return read_template(run.config["generation"]["prompt"], None)
+
+
+def read_examples(run: Run) -> list[list[Row]]:
+    """Return, for each report of the run, the training reports that stood before it as examples.
+
+    They are chosen again as they were for writing; how many and which way is what writing recorded.
+    """
+    record = run.shards[ORIGINAL][0]
+    chosen = {name: record[name] for name in ("examples", "examples_by")}
+    wanted = Generation.model_validate({**run.config["generation"], **chosen})
+    if not wanted.examples:
+        return [[] for _ in run.reports["id"]]
+    template, target = template_of(run), run.config["task"]["target"]
+    names = ["id", *columns_of(template)]
+    train = read_table(run.folder / "data" / "train.csv", require=[*names, target])
+    reports = read_table(run.folder / "data" / "eval.csv", require=names)
+    reports = reports.set_index("id", drop=False).loc[run.reports["id"]]
+    how = (template, target, wanted, run.config["seed"])
+    return examples_of(rows_of(train), rows_of(reports), *how)
 
 
 def pictured(config: Mapping[str, Any]) -> bool:

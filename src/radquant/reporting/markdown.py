@@ -6,7 +6,7 @@ from typing import Any
 from radquant.reporting.changes_section import changes_section, examples_section
 from radquant.reporting.cost_section import cost_section
 from radquant.reporting.differences_section import differences_section
-from radquant.reporting.figures import figures
+from radquant.reporting.figures import Drawn, figures
 from radquant.reporting.formatting import (
     escape,
     prose,
@@ -31,7 +31,7 @@ def render(summary: Summary, texts: Mapping[tuple[str, str], str], figures_path:
     `figures_path` is the figures' directory as seen from report.md.
     """
     parts = [
-        _head(summary),
+        _head(summary, figures_path),
         quality_section(summary),
         cost_section(summary),
         differences_section(summary),
@@ -47,7 +47,7 @@ def render(summary: Summary, texts: Mapping[tuple[str, str], str], figures_path:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _head(summary: Summary) -> str:
+def _head(summary: Summary, path: str) -> str:
     config, quality = summary["config"], summary["quality"]
     task = config["task"]
     sources = [*task["inputs"], *(["images"] if task.get("image_column") else [])]
@@ -64,11 +64,18 @@ def _head(summary: Summary) -> str:
         "report.html holds the same and an explorer of every report; it holds report text: share "
         "it as you would the reports.",
     )
-    return "\n\n".join([title, about, verdict_section(summary)])
+    drawn = figures(summary)
+    figure = _figure("loss", drawn["loss"], path) if "loss" in drawn else ""
+    return "\n\n".join([title, about, verdict_section(summary, figure)])
 
 
 def _figures(summary: Summary, path: str) -> str:
-    parts = ["## Figures"]
-    for name, (_, description) in figures(summary).items():
-        parts.append(f"![{description}]({path}/{name}.svg)")
-    return "\n\n".join(parts)
+    """All figures but the one of the verdict."""
+    found = figures(summary).items()
+    shown = [_figure(name, drawn, path) for name, drawn in found if name != "loss"]
+    return "\n\n".join(["## Figures", *shown])
+
+
+def _figure(name: str, drawn: Drawn, path: str) -> str:
+    """A figure with its caption, which is a paragraph of its own, all of it emphasised."""
+    return f"![{drawn.description}]({path}/{name}.svg)\n\n{prose(f'*{drawn.caption}*')}"

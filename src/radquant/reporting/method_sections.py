@@ -11,19 +11,21 @@ from radquant.reporting.formatting import (
     DASH,
     bullets,
     escape,
+    fold,
     number,
     prose,
     size,
     table,
+    wide_table,
     without_absent,
 )
 from radquant.reporting.inputs import BURNED_IN, pictured
 from radquant.reporting.leak import leak_warning
+from radquant.reporting.self_checks import in_words, self_checks
 from radquant.settings.recipe import WHOLE_ROW, known_poor
 from radquant.settings.run import ORIGINAL
 
 Summary = Mapping[str, Any]
-SHOWN_BROKEN = 5  # checks of a checkpoint, of those that do not hold
 REPRODUCE = (
     "snakemake --snakefile RADQUANT/Snakefile --cores 1 --configfile results/config.json "
     "-- results/report.md"
@@ -104,7 +106,7 @@ def quantization_section(summary: Summary) -> str:
                 escape(words.method(record)),
                 words.bits(record),
                 _group(stored.get("group_size")),
-                _check(stored["zero_point"]) if "zero_point" in stored else DASH,
+                in_words(stored["zero_point"]) if "zero_point" in stored else DASH,
                 words.transform(recipe),
                 escape(words.activations((recipe or {}).get("activations"))),
                 _tokens(len(record["prefix"])),
@@ -113,21 +115,15 @@ def quantization_section(summary: Summary) -> str:
                 *_costs(summary["performance"]["quantization"][name], record["source"]),
             ]
         )
-        checks = ", ".join(
-            f"{key.replace('_', ' ')} {_check(value)}" for key, value in record["checks"].items()
-        )
         worst = ", ".join(
             f"{kind.replace('_', ' ')} {error['worst_layer']}" for kind, error in errors.items()
         )
-        largest = f"largest {escape(worst)}. " if worst else ""
         if given := words.source(record):
             notes.append(f"{escape(name)}: given, from {escape(given)}.")
         caveat = (record["tool"] or {}).get("caveat")
-        checked = f"Checks: {escape(checks)}." if checks else ""
-        if largest or checked:
-            notes.append(f"{escape(name)}: {largest}{checked}".strip())
+        if worst:
+            notes.append(f"{escape(name)}: largest {escape(worst)}.")
         notes += [f"{escape(name)}: {escape(note)}" for note in record["notes"]]
-        notes += _verified(name, record["verification"])
         notes += [f"**{escape(name)}: {escape(caveat)}.**"] if caveat else []
         if recipe and (caution := known_poor(recipe)):
             notes.append(f"**{escape(name)}: {escape(caution)}.**")
@@ -142,35 +138,14 @@ def quantization_section(summary: Summary) -> str:
         "calibration texts: median of the layers, and the largest."
         + (WITH_SCALES if any(map(_is_gguf_of_others, summary["quantization"].values())) else "")
     )
-    shown = table(*without_absent(header, rows), left=2)
-    parts = ["## Quantization", shown, lead, bullets(*notes)]
+    shown = wide_table(*without_absent(header, rows), left=2)
+    parts = ["## Quantization", shown, lead, *filter(None, [bullets(*notes)])]
+    parts += self_checks(records)
     return "\n\n".join([*parts, "How each precision computes:", _layer_table(summary)])
 
 
 def _is_gguf_of_others(record: Mapping[str, Any]) -> bool:
     return record["recipe"] is None and record["format"] == GGUF
-
-
-def _verified(name: str, found: Mapping[str, Any] | None) -> list[str]:
-    """What was found when a checkpoint's weights were compared with the original's."""
-    if found is None:
-        return [f"{escape(name)}: its weights were not compared with the original's."]
-    broken = found["broken"]
-    if not broken:
-        count = f"{found['checks']:,}"
-        return [f"{escape(name)}: all {count} checks of its weights against the original's hold."]
-    shown = "; ".join(
-        f"{each['layer']}: {each['what']} is {_measured(each['measured'])}, at most "
-        f"{_measured(each['bound'])}"
-        for each in broken[:SHOWN_BROKEN]
-    )
-    more = len(broken) - SHOWN_BROKEN
-    rest = f"; {more:,} more checks are broken" if more > 0 else ""
-    return [f"**{escape(name)} is broken:** {escape(shown)}{rest}."]
-
-
-def _measured(value: float | None) -> str:
-    return "no finite number" if value is None else f"{value:.3g}"
 
 
 def _group(size: int | None) -> str:
@@ -188,12 +163,6 @@ def _costs(cost: Mapping[str, Any], source: Mapping[str, Any] | None) -> list[st
         f"{cost['cpu_seconds']:,.0f} s",
         size(cost["peak_process_bytes"]),
     ]
-
-
-def _check(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:.2g}" if isinstance(value, float) else str(value)
 
 
 def _error(error: Mapping[str, Any] | None) -> str:
@@ -227,7 +196,7 @@ def _layer_table(summary: Summary) -> str:
                 words.kernel(row),
             ]
         )
-    return table(*without_absent(header, rows), left=2)
+    return wide_table(*without_absent(header, rows), left=2)
 
 
 def reproduction_section(summary: Summary) -> str:
@@ -262,12 +231,11 @@ def reproduction_section(summary: Summary) -> str:
                 "folder of the program's code, which may be the same: then it is `.`"
             ),
             bullets(*facts),
-            "<details><summary>sha256 of all that the run was made from</summary>",
-            table(["what", "sha256"], _hashes(summary), left=2),
-            "</details>",
-            "<details><summary>Configuration, every default filled in</summary>",
-            f"```yaml\n{dumped}```",
-            "</details>",
+            *fold(
+                "sha256 of all that the run was made from",
+                table(["what", "sha256"], _hashes(summary), left=2),
+            ),
+            *fold("Configuration, every default filled in", f"```yaml\n{dumped}```"),
         ]
     )
 

@@ -12,7 +12,7 @@ from radquant.reporting.formatting import (
     perplexity,
     prose,
     share,
-    table,
+    wide_table,
 )
 from radquant.reporting.rulers_section import rulers_section
 from radquant.scoring.metrics.columns import PRIMARY, metrics, of_table, primary
@@ -26,11 +26,12 @@ def quality_section(summary: Summary) -> str:
     quality = summary["quality"]
     shown = [metric for metric in metrics() if not metric.ABOUT.section and of_table(metric)]
     columns = [column for metric in shown for column in of_table(metric)]
-    rows = [
-        [*cells, perplexity(row["perplexity"])]
-        for cells, row in zip(_rows(quality, columns), quality["systems"].values(), strict=True)
-    ]
-    header = ["system", *(column.heading for column in columns), "perplexity"]
+    header = ["system", *(column.heading for column in columns)]
+    rows = _rows(quality, columns)
+    behind = 2 + columns.index(primary())  # likelihood stands beside the score that judges
+    header.insert(behind, "perplexity")
+    for cells, row in zip(rows, quality["systems"].values(), strict=True):
+        cells.insert(behind, perplexity(row["perplexity"]))
     original = quality["systems"][ORIGINAL]
     inputs = summary["config"]["task"]["inputs"]
     first, *others = (_note(metric, quality) for metric in sorted(shown, key=_not_primary))
@@ -53,7 +54,7 @@ def quality_section(summary: Summary) -> str:
             f"({number(original[PRIMARY])}): where even the original is of little use, a small "
             "difference between precisions says little about a model that is.**"
         )
-    parts = [f"## Quality: {quality['measure']}", table(header, rows), bullets(*notes)]
+    parts = [f"## Quality: {quality['measure']}", wide_table(header, rows), bullets(*notes)]
     return "\n\n".join([*parts, *_sections(quality), rulers_section(quality)])
 
 
@@ -114,7 +115,7 @@ def _sections(quality: Summary) -> Iterator[str]:
             # The lexicon's scores are not RadGraph's by any definition.
             yield f"### {section.heading}: {quality['measure']}"
             yield prose(section.lead)
-            yield table(header, _rows(quality, columns))
+            yield wide_table(header, _rows(quality, columns))
             yield from [bullets(note)] if note else []
 
 

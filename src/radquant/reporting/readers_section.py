@@ -13,6 +13,7 @@ from radquant.reporting.formatting import (
     prose,
     share,
     table,
+    wide_table,
 )
 from radquant.reporting.readers_files import REFERENCE
 
@@ -114,25 +115,26 @@ def _warnings(record: Record) -> Iterator[str]:
 
 
 def _ratings(record: Record) -> str:
-    header = ["text of", "ratings", "mean", *"12345", "acceptable"]
+    header = ["text of", "ratings", "mean", "acceptable", "harmful", *"12345"]
     harms = next(iter(record["ratings"].values()))["harm"] if record["ratings"] else {}
     rows, errors = [], []
     for system, row in record["ratings"].items():
         name = NAMES.get(system, escape(system))
         counts = [str(count) for count in row["acceptability"].values()]
         mean = number(row["mean_acceptability"], 2)
-        rows.append([name, str(row["ratings"]), mean, *counts, _percent(row["acceptable"])])
-        rows[-1] += [*map(str, row["harm"].values()), _percent(row["harmful"])]
-        errors.append([name, *map(str, row["errors"].values()), _percent(row["any_error"])])
-    header += [*harms, "harmful"]
+        shares = [_percent(row[key]) for key in ("acceptable", "harmful")]
+        rows.append([name, str(row["ratings"]), mean, *shares, *counts])
+        rows[-1] += map(str, row["harm"].values())
+        errors.append([name, _percent(row["any_error"]), *map(str, row["errors"].values())])
+    header += harms
     kinds = next(iter(record["ratings"].values()))["errors"] if record["ratings"] else {}
     return "\n\n".join(
         [
             "### Ratings",
             "Ratings by acceptability (1 to 5, 5 is best) and by harm, over all readers:",
-            table(header, rows),
+            wide_table(header, rows, shown=5),
             "Ratings that name an error of each kind:",
-            table(["text of", *kinds, "any"], errors),
+            wide_table(["text of", "any", *kinds], errors),
         ]
     )
 
@@ -146,19 +148,20 @@ def _comparisons(record: Record) -> Iterator[str]:
             f"A rating is {name} with {found['question']}. Difference of the shares, by "
             f"{record['unit']}:"
         )
-        header = ["text of", "reports", f"{record['unit']}s", "pairs", "reports that differ"]
-        header += ["difference", _coverage(record), "p", "p (Holm)"]
+        header = ["text of", "reports", "pairs", "difference", _coverage(record), "p", "p (Holm)"]
+        header += [f"{record['unit']}s", "reports that differ"]
         rows = []
         for system, row in found["systems"].items():
             both = row["together"]
-            cells = [both["reports"], both["patients"], both["pairs"], both["changed"]]
+            counts = [both["reports"], both["pairs"]]
             ends = DASH if both["interval"] is None else _interval(both["interval"])
             last = [change(both["difference"]), ends, probability(both["p"])]
             last.append(probability(both.get("p_holm")))
-            rows.append([NAMES.get(system, escape(system)), *map(str, cells), *last])
-        yield table(header, rows)
+            last += map(str, (both["patients"], both["changed"]))
+            rows.append([NAMES.get(system, escape(system)), *map(str, counts), *last])
+        yield wide_table(header, rows)
         yield "McNemar's exact test, which takes reports as independent:"
-        yield table(*_mcnemar(found["systems"]), left=2)
+        yield wide_table(*_mcnemar(found["systems"]), left=2, keys=2)
 
 
 def _interval(record: Record) -> str:
@@ -171,17 +174,17 @@ def _coverage(record: Record) -> str:
 
 
 def _mcnemar(systems: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    header = ["text of", "reader", "pairs", "original", "this text", "original only"]
-    header += ["this text only", "p", "p (Holm)"]
+    header = ["text of", "reader", "original", "this text", "p", "p (Holm)", "pairs"]
+    header += ["original only", "this text only"]
     rows = []
     for system, row in systems.items():
         tests = {escape(reader): test for reader, test in row["readers"].items()}
         if row["majority"] is not None:
             tests["most readers"] = row["majority"]
         for reader, test in tests.items():
-            cells = [str(test["n"]), _percent(test["original"]), _percent(test["system"])]
-            cells += [str(test["original_only"]), str(test["system_only"])]
+            cells = [_percent(test["original"]), _percent(test["system"])]
             cells += [probability(test["p"]), probability(test.get("p_holm"))]
+            cells += [str(test[key]) for key in ("n", "original_only", "system_only")]
             rows.append([NAMES.get(system, escape(system)), reader, *cells])
     return header, rows
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from radquant.reporting.formatting import (
     DASH,
+    MOST,
     bullets,
     change,
     coverage,
@@ -13,7 +14,7 @@ from radquant.reporting.formatting import (
     listed,
     number,
     prose,
-    table,
+    wide_table,
 )
 from radquant.scoring.measures.tables import kind
 from radquant.scoring.metrics.columns import metrics
@@ -25,7 +26,9 @@ LESS = "↓"
 
 
 def rulers_section(quality: Summary) -> str:
-    header = ["group", "ruler", ORIGINAL, *BASELINES, *map(escape, _quantized(quality))]
+    names = _quantized(quality)
+    header = ["ruler", "group", ORIGINAL, *map(escape, names), *BASELINES]
+    shown = min(MOST, 3 + len(names))
     lead = prose(
         f"Each ruler holds the outputs of the same {quality['reports']} reports against the "
         f"reference. {LESS}: less is better. Under a precision stands its difference from the "
@@ -35,7 +38,12 @@ def rulers_section(quality: Summary) -> str:
     )
     notes = bullets(*_dependence(quality), *_remarks(quality))
     return "\n\n".join(
-        ["### More than one ruler", lead, table(header, list(_cells(quality)), left=2), notes]
+        [
+            "### More than one ruler",
+            lead,
+            wide_table(header, list(_cells(quality)), left=2, shown=shown),
+            notes,
+        ]
     )
 
 
@@ -48,14 +56,13 @@ def _by(quality: Summary) -> str:
 
 
 def _cells(quality: Summary) -> Iterator[list[str]]:
-    last = ""
     for row in quality["rulers"]:
-        group, last = "" if row["group"] == last else row["group"], row["group"]
         yield [
-            group,
             _label(row),
-            *(number(row["systems"][name]) for name in (ORIGINAL, *BASELINES)),
+            row["group"],
+            number(row["systems"][ORIGINAL]),
             *(_difference(row["differences"][name]) for name in _quantized(quality)),
+            *(number(row["systems"][name]) for name in BASELINES),
         ]
 
 

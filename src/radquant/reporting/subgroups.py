@@ -25,7 +25,7 @@ from radquant.reporting.formatting import (
     number,
     probability,
     prose,
-    table,
+    wide_table,
 )
 from radquant.scoring.findings import PRESENT, UNCERTAIN
 from radquant.scoring.metrics.columns import PRIMARY, primary
@@ -210,7 +210,7 @@ def _table(division: str, record: Summary, names: list[str]) -> str:
         rows.append(["not known", f"{record['unknown']:,}", *blank[1:], *[DASH] * len(names)])
     tests = [probability(record["interaction"][name]["p_holm"]) for name in names]
     rows.append(["*groups differ*", *blank, *tests])
-    return table([*header, *map(escape, names)], rows)
+    return wide_table([*header, *map(escape, names)], rows)
 
 
 def _cell(row: Summary) -> str:

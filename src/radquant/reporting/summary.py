@@ -22,6 +22,7 @@ from radquant.reporting.comparisons import (
     interval_record,
     score,
 )
+from radquant.reporting.facts import facts
 from radquant.reporting.finished_run import Run
 from radquant.reporting.fitness import BROKEN, facts_of, fitness
 from radquant.reporting.judgement import UNFIT, judge
@@ -42,6 +43,7 @@ def summarize(run: Run) -> dict[str, Any]:
         "quality": quality,
         "performance": performance,
         "verdict": verdict(quality, performance),
+        "facts": facts(quality, performance),
         "quantization": {name: _recipe(record) for name, record in run.quantization.items()},
         "cleaning": _without_names(run.cleaning),
         "calibration": run.calibration,

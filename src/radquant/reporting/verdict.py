@@ -29,18 +29,31 @@ def verdict(quality: Quality, performance: Mapping[str, Any]) -> list[str]:
     """Return the first line and the sentences under it."""
     if len(quality["precisions"]) == 1:
         return _original_alone(quality, performance)
-    found = [
-        _first_line(quality),
-        _broken(quality) or _cost(quality),
-        _changes(quality),
-        saving(
+    found = parts(quality, performance)
+    cost = found["broken"] or found["disagreement"] or found["scores"]
+    return [text for text in (found["answer"], cost, found["changes"], found["saving"]) if text]
+
+
+def parts(quality: Quality, performance: Mapping[str, Any]) -> dict[str, str]:
+    """Return what is told of a run with several precisions, each part on its own; "" of nothing.
+
+    Of *broken*, *disagreement* and *scores* the verdict tells the first that there is.
+    """
+    rows = _rows(quality)
+    name = best(quality, list(rows))
+    return {
+        "answer": _first_line(quality),
+        "broken": _broken(quality),
+        "disagreement": _disagreement(quality, name, rows[name]),
+        "scores": _scores(quality, name),
+        "changes": _changes(quality),
+        "saving": saving(
             quality["precisions"],
             performance,
             lambda names: best(quality, names),
             lambda name: _apart(quality, name),
         ),
-    ]
-    return [sentence for sentence in found if sentence]
+    }
 
 
 def best(quality: Quality, names: Sequence[str]) -> str:
@@ -55,13 +68,13 @@ def best(quality: Quality, names: Sequence[str]) -> str:
 
     def place(name: str) -> tuple[int, float]:
         state = rows[name]["state"]
-        sure = state == BETTER and not _less_likely(quality, name)
+        sure = state == BETTER and not less_likely(quality, name)
         return (0 if sure else ranks.get(state, 1), likelihood[name]["mean"])
 
     return min(names, key=place)
 
 
-def _less_likely(quality: Quality, name: str) -> bool:
+def less_likely(quality: Quality, name: str) -> bool:
     """Whether it is shown that a precision finds the references less likely."""
     found = quality["likelihood_differences"][name]
     shown = found["p_holm"] < 1 - quality["settings"]["confidence"]
@@ -183,17 +196,15 @@ def _broken(quality: Quality) -> str:
     return f"{found[left[0]][0].upper()}{found[left[0]][1:]}" if left else ""
 
 
-def _cost(quality: Quality) -> str:
-    """Return what quantizing costs, of the precision that is spoken of."""
+def _scores(quality: Quality, name: str) -> str:
+    """Return the scores of the precision that is spoken of; of an unfit run, a loss alone."""
     rows = _rows(quality)
-    name = best(quality, list(rows))
-    row = rows[name]
-    disagreement = _disagreement(quality, name, row)
-    if disagreement or not quality["fitness"]["fit"]:
-        return disagreement or _of_unfit(rows)
+    if not quality["fitness"]["fit"]:
+        return _of_unfit(rows)
     return (
-        f"The original scores {points(row['original'])}, {name} {points(row['system'])}; full "
-        "agreement with the radiologists would be 1 F1 point."
+        f"The original scores {points(rows[name]['original'])}, {name} "
+        f"{points(rows[name]['system'])}; full agreement with the radiologists would be 1 F1 "
+        "point."
     )
 
 
@@ -216,7 +227,7 @@ def _disagreement(quality: Quality, name: str, row: Mapping[str, Any]) -> str:
     fewer = quality["reports"] != quality["references"]
     texts = f"the radiologists' {quality['references']:,} reports" if fewer else OF_RADIOLOGISTS
     times = f"(perplexity {_times(found['perplexity_ratio'])} the original's)"
-    if _less_likely(quality, name):
+    if less_likely(quality, name):
         if not quality["changes"][name]["changed"]["reports"]:
             return f"{name} finds {texts} less likely {times}, which changed none of its outputs."
         if row["state"] == BETTER or round(row["mean"], 3) > 0:

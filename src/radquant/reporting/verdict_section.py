@@ -22,15 +22,26 @@ from radquant.reporting.verdict import findings_unread
 from radquant.settings.run import ORIGINAL
 
 Summary = Mapping[str, Any]
+VERDICT = "Verdict"
 
 
-def verdict_section(summary: Summary) -> str:
+def verdict_section(summary: Summary, figure: str = "") -> str:
+    """Return the section; `figure` is Markdown that stands behind the facts."""
     quality = summary["quality"]
     answer, *sentences = map(escape, summary["verdict"])
-    parts = ["## Verdict", f"**{answer}**", *sentences, _further_reasons(quality)]
+    parts = [f"## {VERDICT}", f"**{answer}**", _further_reasons(quality)]
     if len(quality["precisions"]) > 1:
-        parts += [_words(quality), bullets(*_notes(quality))]
+        told = bullets(*map(_fact, summary["facts"]))
+        parts += [told, figure, _words(quality), bullets(*_notes(quality))]
+    else:
+        parts += [*sentences, figure]
     return "\n\n".join(part for part in parts if part)
+
+
+def _fact(fact: Summary) -> str:
+    """'✓ Can this run answer? **Yes, fit to answer.** …'."""
+    says = " ".join(map(escape, fact["says"]))
+    return f"{fact['mark']} {fact['question']} **{escape(fact['word'])}.** {says}".rstrip()
 
 
 def closing(summary: Summary, *files: Path) -> str:

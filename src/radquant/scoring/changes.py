@@ -36,6 +36,13 @@ KINDS = {
 ATTRIBUTES = ("device", "side", "place", "course", "measurement", "severity")
 # What is wrong with an output by itself.
 FLAGS = ("empty", "prompt echo", "repetition", "cut off")
+# What each adds to the harm of an output, by which reports are ordered. An output that is cut off
+# is seen to be, and the findings that it lacks count as lost by themselves.
+HARM = {
+    **{kind: len(KINDS) - place for place, kind in enumerate(KINDS)},
+    **{flag: len(KINDS) for flag in FLAGS},
+    "cut off": 1,
+}
 
 # By (status in the original's output, in this one); None where the finding is not mentioned.
 _FLIPS = {
@@ -92,11 +99,8 @@ def changes(
 
 
 def harm(found: Sequence[Change], flags: Collection[str]) -> int:
-    """Return how bad an output is: the sum of its changes' weights, the first kind's the largest,
-    and a weight above them all for each flag."""
-    kinds = list(KINDS)
-    weights = (len(kinds) - kinds.index(change["kind"]) for change in found)
-    return sum(weights) + len(kinds) * len(flags)
+    """Return how bad an output is: the sum of the weights of its changes and of its flags."""
+    return sum(HARM[change["kind"]] for change in found) + sum(HARM[flag] for flag in flags)
 
 
 def of_finding(name: str, before: Finding | None, after: Finding | None) -> Iterator[Change]:

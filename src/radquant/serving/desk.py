@@ -5,36 +5,20 @@ What waits and what is written at once are bounded, so that memory is.
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
-from radquant import memory_plan, prompts
+from radquant import memory_plan
 from radquant.errors import UserError
-from radquant.failures import is_panic, withheld_panics
+from radquant.failures import is_panic
 from radquant.generation.engines.kind import Engine, Opened
-from radquant.generation.outputs import read_output
-from radquant.generation.running import Row, RunningBatch
-from radquant.generation.tasks import Output, Task
+from radquant.generation.running import RunningBatch
+from radquant.serving.parts import Answer, Part, next_part
 from radquant.serving.requests import BadRequest
-from radquant.serving.streaming import settled
 
 MOST_WAITING = 1000  # answers
 MOST_WAITING_TOKENS = 2_000_000  # of their prompts: some 70 MB
 ENDING = "the server is ending; ask another"
-
-
-@dataclass(eq=False, kw_only=True)
-class Answer(Row):
-    """An answer that a client waits for."""
-
-    stop: tuple[str, ...]
-    # Gets pieces of text, if `stream`, and at the end an `Output` or what went wrong. It is called
-    # in the desk's thread.
-    tell: Callable[["str | Output | BaseException"], None]
-    stream: bool = False
-    sent: str = ""
-    gone: bool = False  # nobody waits for it any more
 
 
 class Desk:
@@ -46,13 +30,13 @@ class Desk:
         An engine without a running batch writes one after another, and sees to its own memory.
         """
         self.engine, self.opened = engine, opened
+        self.ends = frozenset(opened.end_ids)
         self.batch: RunningBatch | None = engine.running(opened, cache)
         self.most = 1 if self.batch is None else most
         self.cache = cache
         self.waiting: deque[Answer] = deque()
         self.rows: list[Answer] = []
         self.changed = threading.Condition()
-        self.tokenizing = threading.Lock()  # a tokenizer is not to be used by two threads
         self.closed = False
         self.thread = threading.Thread(target=self.work, name="desk")
 
@@ -115,7 +99,7 @@ class Desk:
         """Let all rows go on by a token; a failure that is no row's own ends all of them."""
         try:
             if self.batch is None:
-                self.end(self.rows[0], self.written_whole(self.rows[0]))
+                self.write_one(self.rows[0])
                 return
             given, failed = self.batch.step()
             for row in given:
@@ -127,6 +111,12 @@ class Desk:
                 raise
             for row in list(self.rows):
                 self.end(row, error)
+
+    def write_one(self, row: Answer) -> None:
+        """Write a whole answer by an engine that has no running batch."""
+        self.engine.write_row(self.opened, row, self.go_on)
+        if row in self.rows and not row.gone:
+            raise RuntimeError("the engine left an answer before its end")
 
     def next_rows(self) -> bool:
         """Wait until there is something to write, and let in what there is room for."""
@@ -177,38 +167,26 @@ class Desk:
             return 0
         return self.batch.bytes_for(len(answer.ids) + answer.count)
 
-    def go_on(self, row: Any) -> None:
-        """Tell what is new of a row that got a token, and end it if that was its last."""
+    def go_on(self, row: Any) -> bool:
+        """Tell what is new of a row that got a token; False, and it is ended, if that was its last.
+
+        A row whose client has left does not go on either.
+        """
         try:
-            with self.tokenizing:
-                output, piece = self.read(row)
+            part = next_part(self.opened.tokenizer, row, self.ends)
         except BaseException as error:
             if not (isinstance(error, Exception) or is_panic(error)):
                 raise
             self.end(row, error)
-            return
-        if output is not None:
-            self.end(row, output)
-        elif piece:
-            row.sent += piece
-            row.tell(piece)
+            return False
+        if part is not None and part.finish is not None:
+            self.end(row, part)
+            return False
+        if part is not None:
+            row.tell(part)
+        return not row.gone
 
-    def read(self, row: Answer) -> tuple[Output | None, str]:
-        """What a row has become, if it has ended, and what is to be sent of it now."""
-        tokenizer, ends = self.opened.tokenizer, set(self.opened.end_ids)
-        ended = row.written[-1] in ends or len(row.written) == row.count
-        if not ended and row.stop:
-            with withheld_panics():
-                text = tokenizer.decode(row.written, skip_special_tokens=True)
-            ended = any(mark in text for mark in row.stop)
-        if ended:
-            return read_output(tokenizer, row.written, ends, row.stop), ""
-        if not row.stream:
-            return None, ""
-        now = settled(tokenizer, row.ids, row.written, row.stop)
-        return None, now[len(row.sent) :] if now.startswith(row.sent) else ""
-
-    def end(self, row: Any, told: Output | BaseException) -> None:
+    def end(self, row: Any, told: Part | BaseException) -> None:
         """Let a row go, and tell its client."""
         if self.batch is not None:
             self.batch.leave(row)
@@ -216,20 +194,3 @@ class Desk:
             if row in self.rows:
                 self.rows.remove(row)
         row.tell(told)
-
-    def written_whole(self, row: Answer) -> Output:
-        """An answer by an engine that has no running batch."""
-        prompt = prompts.Prompt("request", "", row.ids, 0, "", [])
-        task = Task(
-            label="",
-            batches=[[prompt]],
-            shared=[],
-            longest=len(row.ids) + row.count,
-            batch_size=1,
-            max_new_tokens=row.count,
-            end_ids=self.opened.end_ids,
-            stop=row.stop,
-        )
-        with self.tokenizing:
-            output: Output = self.engine.write(self.opened, task).work.results[0]
-        return output

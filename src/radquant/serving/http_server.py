@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import hmac
 import json
 import socket
 import sys
@@ -20,30 +21,38 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from radquant.errors import UserError
 from radquant.failures import is_panic, sentence_of
-from radquant.generation.tasks import Output
-from radquant.serving import answering
+from radquant.serving import answering, forms
 from radquant.serving.answering import Served
-from radquant.serving.desk import Answer
-from radquant.serving.requests import Asked, BadRequest, chat_request, completion_request
+from radquant.serving.parts import Answer, Part
+from radquant.serving.requests import (
+    Asked,
+    BadRequest,
+    chat_request,
+    completion_request,
+    no_such_model,
+)
 
 LARGEST_BODY = 4_000_000  # bytes
 MOST_HELD = 64_000_000  # bytes of the bodies of all requests that are being answered
 MOST_CONNECTIONS = 500
 STALLED = 30  # seconds in which a client takes nothing of what it is sent, after which it is left
 SLOWEST = 120  # seconds until a request must be there as a whole
+DEADLINE = 600  # seconds until an answer must be there as a whole, unless the server is told others
 GET_PATHS = ("/health", "/v1/models")
 POST_PATHS = ("/v1/chat/completions", "/v1/completions")
 GONE = 499  # the status of a request whose client left, as nginx has it
 FAILED = "the server failed; its log says where"
-Events = asyncio.Queue[tuple[int, str | Output | BaseException]]
+Events = asyncio.Queue[tuple[int, Part | BaseException]]
 
 
 class Server(uvicorn.Server):
     """A server that listens; `run` answers until a signal, or until `should_exit` is set."""
 
-    def __init__(self, model: Served, listening: socket.socket) -> None:
+    def __init__(
+        self, model: Served, listening: socket.socket, key: str | None, deadline: float
+    ) -> None:
         config = uvicorn.Config(
-            application(model),
+            application(model, key, deadline),
             http=Patient,
             log_config=None,
             log_level="critical",  # its tracebacks would tell texts
@@ -53,7 +62,7 @@ class Server(uvicorn.Server):
             lifespan="off",
         )
         super().__init__(config)
-        self.desk, self.listening = model.desk, listening
+        self.desk, self.reader, self.listening = model.desk, model.reader, listening
         self.port = listening.getsockname()[1]
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
@@ -63,6 +72,7 @@ class Server(uvicorn.Server):
         finally:
             self.desk.close(at_once=True)
             self.desk.thread.join()
+            self.reader.close()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         print("ending; answers that are being written are finished first", file=sys.stderr)
@@ -91,8 +101,14 @@ class Patient(H11Protocol):
         super().connection_lost(exc)
 
 
-def open_server(model: Served, host: str, port: int) -> Server:
-    """A server that listens; port 0 takes a free one."""
+def open_server(
+    model: Served, host: str, port: int, key: str | None = None, deadline: float = DEADLINE
+) -> Server:
+    """A server that listens; port 0 takes a free one.
+
+    key: that clients must show; None: none. deadline: seconds that a request may take, from when
+    its head is there until its answer is.
+    """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         listening = socket.create_server((host, port), family=family)
@@ -100,11 +116,13 @@ def open_server(model: Served, host: str, port: int) -> Server:
         raise UserError(
             f"cannot listen on {host}:{port} ({error.strerror}); give another --host or --port"
         ) from None
-    return Server(model, listening)
+    return Server(model, listening, key, deadline)
 
 
-def application(model: Served) -> Callable[..., Awaitable[None]]:
-    """The endpoint as an ASGI application."""
+def application(
+    model: Served, key: str | None = None, deadline: float = DEADLINE
+) -> Callable[..., Awaitable[None]]:
+    """The endpoint as an ASGI application. key, deadline: as of `open_server`."""
     held = Held()
 
     async def health(request: Request) -> Response:
@@ -113,22 +131,41 @@ def application(model: Served) -> Callable[..., Awaitable[None]]:
     async def models(request: Request) -> Response:
         return JSONResponse(answering.models(model))
 
+    async def one_model(request: Request) -> Response:
+        if request.path_params["name"] != model.name:
+            return refused(no_such_model(model.name))
+        return JSONResponse(answering.described(model))
+
     async def chat(request: Request) -> Response:
-        return await guarded(answered(model, request, held, chat_request))
+        return await guarded(answered(model, request, held, chat_request, deadline))
 
     async def complete(request: Request) -> Response:
-        return await guarded(answered(model, request, held, completion_request))
-
-    async def refuse(request: Request, error: Exception) -> Response:
-        return refused(wrong_path(error))
+        return await guarded(answered(model, request, held, completion_request, deadline))
 
     routes = [
         Route("/health", health),
         Route("/v1/models", models),
+        Route("/v1/models/{name:path}", one_model),
         Route("/v1/chat/completions", chat, methods=["POST"]),
         Route("/v1/completions", complete, methods=["POST"]),
     ]
-    return watched(Starlette(routes=routes, exception_handlers={HTTPException: refuse}))
+    starlette = Starlette(routes=routes, exception_handlers={HTTPException: wrong})
+    return watched(starlette if key is None else locked(starlette, key))
+
+
+def locked(application: Callable[..., Awaitable[None]], key: str) -> Callable[..., Awaitable[None]]:
+    """The application, for those alone who show the key; its health is nobody's secret."""
+    wanted = f"Bearer {key}".encode()
+
+    async def check(scope: Any, receive: Any, send: Any) -> None:
+        shown = dict(scope["headers"]).get(b"authorization", b"")
+        # How long it takes tells nothing of the key.
+        if hmac.compare_digest(shown, wanted) or scope["path"] == "/health":
+            await application(scope, receive, send)
+        else:
+            await refused(BadRequest("the API key is missing or wrong", 401))(scope, receive, send)
+
+    return check
 
 
 async def guarded(response: Awaitable[Response]) -> Response:
@@ -153,14 +190,34 @@ class Held:
 
 
 async def answered(
-    model: Served, request: Request, held: Held, checked: Callable[[Any, str], Asked]
+    model: Served,
+    request: Request,
+    held: Held,
+    checked: Callable[[Any, str], Asked],
+    deadline: float,
 ) -> Response:
     """The response to a request that is to be written."""
+    end = asyncio.get_running_loop().time() + deadline
+    try:
+        async with asyncio.timeout_at(end):
+            return await begun(model, request, held, checked, end)
+    except TimeoutError:
+        raise too_late() from None
+
+
+async def begun(
+    model: Served,
+    request: Request,
+    held: Held,
+    checked: Callable[[Any, str], Asked],
+    end: float,
+) -> Response:
+    """The whole response, or a stream that has begun. end: when it must have ended."""
     loop = asyncio.get_running_loop()
     events: Events = asyncio.Queue()
 
     def teller(index: int) -> Callable[[Any], None]:
-        def tell(what: str | Output | BaseException) -> None:
+        def tell(what: Part | BaseException) -> None:
             with contextlib.suppress(RuntimeError):  # the loop has ended
                 loop.call_soon_threadsafe(events.put_nowait, (index, what))
 
@@ -168,57 +225,67 @@ async def answered(
 
     async with held_body(request, held) as body:
         asked = checked(body, model.name)
-        found = await asyncio.to_thread(answering.prompts_of, model, asked)
-        answers = [
-            answering.answer_to(model, ids, asked, teller(index)) for index, ids in enumerate(found)
-        ]
-        read = sum(map(len, found))
+        answering.check_length(model, asked)
+        found = await model.reader.read(asked)
+        answers = answering.answers_of(model, asked, found, teller)
+        counted = sum(len(prompt.ids) for prompt in found)
         model.desk.take(answers)
-    form = answering.form_of(model, asked)
+    form = forms.form_of(model, asked)
     gone = asyncio.ensure_future(until_gone(request))
     try:
         if asked.stream:
             first = await next_event(events, gone)
             raise_failure(first[1])
-            pieces = streamed(model, form, asked, read, answers, first, events)
+            pieces = streamed(model, form, asked, counted, answers, first, events, end)
             answers = []  # which the stream sees to from now on
             return StreamingResponse(pieces, media_type="text/event-stream")
-        outputs: dict[int, Output] = {}
-        while len(outputs) < len(answers):
+        parts: dict[int, Part] = {}
+        while len(parts) < len(answers):
             index, told = await next_event(events, gone)
             raise_failure(told)
-            assert isinstance(told, Output)
-            outputs[index] = told
-        return JSONResponse(answering.whole(form, read, [outputs[i] for i in range(len(answers))]))
+            assert isinstance(told, Part)
+            parts[index] = told
+        return JSONResponse(forms.whole(form, counted, [parts[i] for i in range(len(answers))]))
     finally:
         gone.cancel()
         model.desk.leave(answers)
 
 
+def too_late() -> BadRequest:
+    return BadRequest("the answer was not there in time; ask for fewer tokens, or ask later", 504)
+
+
 async def streamed(
     model: Served,
-    form: answering.Form,
+    form: forms.Form,
     asked: Asked,
-    read: int,
+    counted: int,
     answers: list[Answer],
     first: tuple[int, Any],
     events: Events,
+    end: float,
 ) -> AsyncIterator[str]:
-    """Server-sent events of the choices of a request, as the first and those behind it come."""
-    sent = answering.Sent({})
+    """Server-sent events of the choices of a request, as the first and those behind it come.
+
+    counted: tokens of its prompts. end: when it must have ended.
+    """
+    sent = forms.Sent()
     try:
         index, told = first
         while True:
             raise_failure(told)
-            for chunk in answering.chunks(form, sent, index, told):
+            for chunk in forms.chunks(form, sent, index, told):
                 yield event(chunk)
             if sent.ended == len(answers):
                 break
-            index, told = await events.get()
+            async with asyncio.timeout_at(end):
+                index, told = await events.get()
         if asked.usage:
-            counts = answering.usage(read, sent.written)
+            counts = forms.usage(counted, sent.shown)
             yield event({**form.about(True), "choices": [], "usage": counts})
         yield "data: [DONE]\n\n"
+    except TimeoutError:
+        yield event(error_body(too_late().message, 504))
     except BadRequest as error:
         yield event(error_body(error.message, error.status))
     except Exception as error:
@@ -294,15 +361,26 @@ def json_of(request: Request, data: bytes) -> Any:
     return body
 
 
-def wrong_path(error: Exception) -> BadRequest:
-    if isinstance(error, HTTPException) and error.status_code == 405:
-        return BadRequest("this path takes another method: GET or POST", 405)
-    return BadRequest(f"there is nothing here; try {', '.join((*GET_PATHS, *POST_PATHS))}", 404)
+async def wrong(request: Request, error: Exception) -> Response:
+    """The response where there is no such path, or it does not take this method."""
+    if not (isinstance(error, HTTPException) and error.status_code == 405):
+        paths = ", ".join((*GET_PATHS, *POST_PATHS))
+        return refused(BadRequest(f"there is nothing here; try {paths}", 404))
+    allow = {"Allow": ", ".join([(error.headers or {}).get("Allow", ""), "OPTIONS"])}
+    if request.method == "OPTIONS":
+        return Response(status_code=204, headers=allow)
+    other = refused(BadRequest(f"this path takes another method: {allow['Allow']}", 405))
+    other.headers.update(allow)
+    return other
 
 
 def refused(error: BadRequest) -> Response:
-    later = {"Retry-After": "5"} if error.status in (429, 503) else {}
-    return JSONResponse(error_body(error.message, error.status), error.status, later)
+    headers = {"Retry-After": "5"} if error.status in (429, 503) else {}
+    if error.status == 401:
+        headers = {"WWW-Authenticate": "Bearer"}
+    if error.status == 504:
+        headers = {"X-Should-Retry": "false"}  # OpenAI's client would ask for the same twice more
+    return JSONResponse(error_body(error.message, error.status), error.status, headers)
 
 
 def error_body(message: str, status: int) -> dict[str, Any]:
@@ -334,7 +412,9 @@ def watched(application: Callable[..., Awaitable[None]]) -> Callable[..., Awaita
             left = ", and the client left"
         except Exception as error:
             log_failure(error)
-        known = scope["path"] if scope["path"] in GET_PATHS + POST_PATHS else "another path"
+        known = scope["path"]
+        if known not in GET_PATHS + POST_PATHS:
+            known = "/v1/models/…" if known.startswith("/v1/models/") else "another path"
         seconds = time.perf_counter() - started
         print(
             f"{scope['method']} {known}: {status}, {seconds:.2f} s{left}",

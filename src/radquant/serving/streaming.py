@@ -8,6 +8,7 @@ from radquant.failures import withheld_panics
 from radquant.generation.outputs import without_thinking
 from radquant.prompts import remove_thinking
 
+PIECE = "\ufffd"  # what is decoded of a part of a character
 CLEANED = 6  # characters that a tokenizer's cleaning of spaces may still change behind them
 
 
@@ -21,12 +22,17 @@ def settled(tokenizer: Any, prompt: Sequence[int], ids: list[int], stop: Sequenc
         return ""
     with withheld_panics():
         text = tokenizer.decode(without_thinking(tokenizer, ids), skip_special_tokens=True)
-    text = text.rstrip("\ufffd")  # the beginning of a character
+    text = text.rstrip(PIECE)
     if getattr(tokenizer, "clean_up_tokenization_spaces", False):
         text = text[:-CLEANED]
     marks = [mark for pair in THINKING for mark in pair]
-    held = max(begun(text, mark) for mark in (*stop, *marks))
-    return remove_thinking(text[: len(text) - held])
+    return remove_thinking(held_back(text, (*stop, *marks)))
+
+
+def held_back(text: str, marks: Sequence[str]) -> str:
+    """The text without what is part of a character, or of a mark, once more is written."""
+    text = text.rstrip(PIECE)
+    return text[: len(text) - max((begun(text, mark) for mark in marks), default=0)]
 
 
 def begun(text: str, mark: str) -> int:

@@ -4,14 +4,14 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from radquant.settings.section import Section, Text, wrong
+from radquant.settings.section import FilePath, Section, wrong
 from radquant.settings.sources import HubTexts, Table
 
 
 class Calibration(Section):
     """The texts that quantization is fitted to; training reports, unless others are given."""
 
-    prompt: Text = Field(
+    prompt: FilePath = Field(
         "prompts/calibration.txt",
         description="Prompt file for training reports; its own, so that another generation prompt "
         "does not requantize",

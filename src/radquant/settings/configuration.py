@@ -13,6 +13,7 @@ from radquant.errors import UserError
 from radquant.instructions import check_template, read_template
 from radquant.settings import corpus_sources, engines
 from radquant.settings.checkpoint import OWN, Checkpoint, format_name
+from radquant.settings.places import Places, found, where, with_paths
 from radquant.settings.run import Run
 from radquant.settings.sentences import join, made, nearest, one_line
 from radquant.settings.tool_limits import check_tool_recipe
@@ -27,22 +28,27 @@ MOST_BYTES = 100_000
 MOST_PROMPT_BYTES = 1_000_000
 
 
-def resolve(config: Mapping[str, Any]) -> Run:
+def resolve(config: Mapping[str, Any], places: Places | None = None) -> Run:
     """The settings of a run, every default filled in; raises UserError if `config` is wrong.
+
+    places: folders in which relative paths are looked for; the current one alone if not given. A
+    path that is found is one from the current folder.
 
     The prompt files are read (a wrong field should not wait for an hour of quantizing); the corpus
     and the model are not, because they may be on another machine than the one that plans the run.
     """
     try:
         run = made(Run, plain(config))
+        if places is not None:
+            run = with_paths(run, lambda key, path: found(key, path, places))
         check_size(run)
         check_kinds(run)
-        check_prompt(run, "generation", run.generation.prompt)
+        check_prompt(run, "generation", run.generation.prompt, places)
         check_recipes(run)
-        check_readings(run)
+        check_readings(run, places)
         check_resamples(run)
         if run.calibrated_checkpoints and not (run.calibration.table or run.calibration.hub):
-            check_prompt(run, "calibration", run.calibration.prompt)
+            check_prompt(run, "calibration", run.calibration.prompt, places)
     except UserError as error:
         raise UserError(one_line(f"config: {error}")) from None
     return run
@@ -122,12 +128,13 @@ def check_kinds(run: Run) -> None:
     engines.check_configuration(run.model_dump(mode="json"))
 
 
-def check_readings(run: Run) -> None:
+def check_readings(run: Run, places: Places | None) -> None:
     """The reading files are there; whether they are of this run is known when it has finished."""
     for path in run.study.readings:
         if not os.path.isfile(path):
             raise UserError(
-                f"study.readings names {path}, which does not exist; correct the path or remove it"
+                f"study.readings names {path}, which {where(path, places)}; correct the path or "
+                "remove it"
             )
 
 
@@ -144,11 +151,11 @@ def check_recipes(run: Run) -> None:
             raise UserError(f"checkpoints.{name}: {error}") from None
 
 
-def check_prompt(run: Run, section: str, path: str) -> None:
+def check_prompt(run: Run, section: str, path: str, places: Places | None) -> None:
     if not os.path.isfile(path):  # a path that is too long for a file is none either
-        others = [str(other) for other in sorted(Path(path).parent.glob("*.txt"))]
         raise UserError(
-            f"{section}.prompt is {path}, which does not exist; {nearest(path, others)}"
+            f"{section}.prompt is {path}, which {where(path, places)}; "
+            f"{nearest(path, prompts_beside(path, places))}"
         )
     if not path.isprintable():
         raise UserError(f"{section}.prompt is {path}; rename it, a path may hold no line break")
@@ -164,3 +171,11 @@ def check_prompt(run: Run, section: str, path: str) -> None:
         raise UserError(f"{section}.prompt ({path}): {error}") from None
     except OSError as error:
         raise UserError(f"{section}.prompt ({path}) cannot be read: {error.strerror}") from None
+
+
+def prompts_beside(path: str, places: Places | None) -> list[str]:
+    """Other prompts where this one was looked for, as a configuration names them."""
+    near = (Path(),) if places is None else (*places.near, places.program)
+    folder = Path(path).parent
+    names = {other.name for each in near for other in (each / folder).glob("*.txt")}
+    return [str(folder / name) for name in sorted(names)]

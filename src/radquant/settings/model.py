@@ -16,13 +16,13 @@ class Model(Section):
     hub: HubModel | None = Field(None, description="A model on the Hugging Face hub")
     path: FilePath | None = Field(
         None,
-        description="A Hugging Face model directory on this machine, absolute or relative to the "
-        "directory in which the workflow runs",
+        description="A Hugging Face model directory on this machine, absolute, or relative to the "
+        "configuration's folder or the run's",
     )
-    weights: Annotated[tuple[Name, ...], Once] = Field(
-        ("model.safetensors",),
-        min_length=1,
-        description="The model's weight files, with the index where there is one",
+    weights: Annotated[tuple[Name, ...], Field(min_length=1), Once] | None = Field(
+        None,
+        description="The model's weight files, with the index where there is one; if null, looked "
+        "up in the folder or on the hub",
     )
     trust_remote_code: bool = Field(False, description="Run Python code that comes with the model")
 

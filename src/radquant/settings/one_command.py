@@ -11,15 +11,18 @@ from typing import Any
 
 from radquant import registry
 from radquant.errors import UserError
+from radquant.instructions import columns_of
 from radquant.model_files import CONFIG, INDEX, SHARD, SINGLE, weight_files
 from radquant.settings.given import GGUF_SUFFIX, Given, is_gguf_name
 from radquant.settings.precision import LLAMA_CPP
 from radquant.settings.run import ORIGINAL, RESERVED_PRECISIONS
 from radquant.settings.sentences import made, nearest
+from radquant.settings.task import FIELDS
 
 HUB = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?(?::(?P<file>[\w./+-]+))?")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 OPENI = "openi"
+IMPRESSION = "impression"
 # The tables that a corpus of one file may be.
 TABLES = (".csv", ".csv.gz", ".tsv", ".jsonl", ".parquet", ".xlsx")
 # Of a repository of models: its commit, and the names of its files.
@@ -37,8 +40,6 @@ def model_source(text: str, listing: Listing) -> dict[str, Any]:
         found: dict[str, Any] = {"path": str(path.resolve())}
         if path.is_dir():
             require_model(path)
-            names = [each.name for each in weight_files(path)]
-            found["weights"] = [*([INDEX] if (path / INDEX).is_file() else []), *names]
         elif path.suffix != GGUF_SUFFIX:
             raise UserError(f"{text} is a file; a model is a directory or a {GGUF_SUFFIX} file")
         return found
@@ -68,6 +69,7 @@ def model_source(text: str, listing: Listing) -> dict[str, Any]:
 def require_model(directory: Path) -> None:
     """Raise UserError for a directory that is no model, as one of GGUF files is none."""
     if (directory / CONFIG).is_file():
+        weight_files(directory)  # says what is amiss with them
         return
     files = sorted(each.name for each in directory.glob(f"*{GGUF_SUFFIX}"))
     hint = f"name one of its files, as {directory / files[0]}" if files else "correct the path"
@@ -93,16 +95,40 @@ def corpus_source(text: str, kind: str | None) -> dict[str, Any]:
     """
     path = Path(text).expanduser()
     if not path.exists():
-        raise UserError(f"the corpus {text} does not exist; correct the path")
+        raise UserError(f"--data {text} does not exist; correct the path")
     if kind is None:
         if path.is_dir() or not path.name.lower().endswith(TABLES):
             kinds = ", ".join(registry.CORPUS_FORMATS)
             raise UserError(
-                f"the format of the corpus {text} is not known by its name; give --corpus-format, "
+                f"the format of --data {text} is not known by its name; give --data-format, "
                 f"one of {kinds}"
             )
         kind = "table"
     return {"name": path.name, "format": kind, "path": str(path.resolve())}
+
+
+def reference(column: str, columns: Mapping[str, str]) -> tuple[str, dict[str, str]]:
+    """The part of a report that is to be written, and the columns, whose reference is `column`.
+
+    columns: names of the source's columns, by our own. Raises UserError if they name another.
+    """
+    if column in FIELDS:
+        return column, dict(columns)
+    if columns.get(IMPRESSION, column) != column:
+        raise UserError(
+            f"--text-column {column} and --impression-column {columns[IMPRESSION]} are two columns "
+            "for the impression; give one of them"
+        )
+    return IMPRESSION, {**columns, IMPRESSION: column}
+
+
+def inputs(template: str, target: str) -> list[str]:
+    """The parts of a report that a prompt asks for.
+
+    One that asks for none has the first: its check says what is wrong with it.
+    """
+    parts = [name for name in FIELDS if name != target]
+    return [name for name in columns_of(template) if name in parts] or parts[:1]
 
 
 def split_name(word: str) -> tuple[str | None, str]:

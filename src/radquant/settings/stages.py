@@ -86,13 +86,13 @@ QUANTIZE_WITH = {
 }
 QUANTIZE_LLAMA_CPP = (Part("checkpoint", ByLlamaCpp, without=("tool",)), MACHINE, CODE_OF_MODEL)
 TAKE_CHECKPOINT = (Part("given", Given), CODE_OF_MODEL)
-# What scripts/evaluate.py lets its user say of a comparison; other values have their defaults.
+# What scripts/evaluate.py lets its user say of a comparison beside options of its own; other values
+# have their defaults.
 EVALUATE = (
     Part("corpus", Corpus, only=("split_file", "separator", "encoding", "columns", "headings")),
-    Part("task", Task, only=("inputs", "target")),
+    Part("task", Task, only=("inputs",)),
     Part("cleaning", Cleaning, only=("eval_fraction",)),
-    Part("evaluation", Evaluation),
-    Part("generation", Generation, without=("reports", "shards", "stop")),
+    Part("generation", Generation, without=("prompt", "reports", "shards", "stop")),
     Part("statistics", Statistics, only=("margin", "margin_reason")),
     Part("speed", Speed, only=("repeats",)),
     Part("compute", Compute),

@@ -97,6 +97,6 @@ def sentence(job: Job) -> str:
     return UNSAID if lines else "error: the job ended without a word"
 
 
-def existing_log(job: Job) -> str:
-    """Return the path of a job's log, for the user to open."""
-    return next((log for log in job.logs if Path(log).exists()), "none was written")
+def existing_log(job: Job) -> str | None:
+    """Return the path of a job's log, for the user to open; None where there is none."""
+    return next((log for log in job.logs if Path(log).exists()), None)

@@ -5,11 +5,13 @@ is.
 """
 
 import logging
+import os
 import re
 import sys
 import threading
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -19,12 +21,14 @@ from rich.table import Table
 from rich.text import Text
 from snakemake_interface_logger_plugins.common import LogEvent
 
+from radquant.cli import AT_WORK
 from radquant.terminal import expected, jobs
 from radquant.terminal.jobs import Job
 
 FIRST, EVERY = 5.0, 60.0  # seconds of a job until a line tells of it, and between such lines
 NARROW = 60  # columns of a terminal that has no room for a bar beside words
 STOPPED = "stopped; run the same command to go on"
+NO_LOG = "none was written"
 # What Snakemake says of a Ctrl-C and of a failed job that was told of already, and what is shown.
 INTERRUPTED = ("Terminating processes on user request", "Cancelling snakemake on user request")
 TOLD_ALREADY = ("At least one job did not complete", "Exiting because a job execution failed")
@@ -41,6 +45,7 @@ class Screen:
     """What Snakemake's records let the terminal show. One thread hands records in."""
 
     def __init__(self, colour: bool = True, console: Console | None = None) -> None:
+        self.home = Path.cwd()  # where the user stands; the run may be elsewhere
         # FORCE_COLOR asks for colours in a file, and for no bar there.
         self.console = console or Console(
             stderr=True,
@@ -125,9 +130,14 @@ class Screen:
             return
         if self.expected:
             self.expected.took[job.rule].append(took)
+            if job.rule == "fetch_model":
+                self.expected.work = expected.work_now(self.expected.usual)
         self._line(f"{self._share():4.0%}  {jobs.phrase(job)} ({_time(took)})")
         if job.rule == "report":
-            self._line("\n".join(["", *jobs.last_lines(job)]))
+            told = [line for line in jobs.last_lines(job) if line != AT_WORK]
+            self._line("\n".join(["", *told]))
+            if (place := self._from_home("")) != ".":
+                self._line(f"in {place}")
 
     def _fail(self, told: Mapping[str, Any]) -> None:
         logs = tuple(map(str, told["log"] or ()))
@@ -137,7 +147,8 @@ class Screen:
             return
         self.failed = True
         self._line(f"failed: {jobs.phrase(job)}", "red")
-        self._line(f"{jobs.sentence(job)}\nits log: {jobs.existing_log(job)}")
+        log = jobs.existing_log(job)
+        self._line(f"{jobs.sentence(job)}\nits log: {self._from_home(log) if log else NO_LOG}")
 
     def _say(self, record: logging.LogRecord) -> None:
         text = record.getMessage().strip()
@@ -158,6 +169,10 @@ class Screen:
 
     def _line(self, text: str, style: str = "") -> None:
         self.console.print(Text(CONTROL.sub("", text), style=style), soft_wrap=True)
+
+    def _from_home(self, path: str) -> str:
+        """Return a path of the run as the user would write it."""
+        return os.path.relpath(Path(path).absolute(), self.home)
 
     def _left(self, number: int) -> float:
         """Return the seconds that a running job still takes."""

@@ -403,6 +403,11 @@ def layer_lines(checks: Sequence[Check]) -> list[str]:
     return lines
 
 
+def told(checks: Sequence[Check]) -> str:
+    broken = sum(not check.holds for check in checks)
+    return f"{len(checks)} checks, {broken} broken"
+
+
 def refuse_broken(checks: Sequence[Check]) -> None:
     """Raise UserError that names the first check whose bound is broken."""
     broken = [check for check in checks if not check.holds]

@@ -5,14 +5,14 @@ There are two sorts. An engine of this environment computes with the model that 
 loads the model itself; `environment` names it, and it may write without scoring references.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from radquant.chat_templates import DATE
-from radquant.generation.running import RunningBatch
+from radquant.generation.running import Row, RunningBatch
 from radquant.generation.tasks import Done, Task
 from radquant.settings.precision import Activations, KVCache, LMHead
 
@@ -108,6 +108,10 @@ class Engine(Protocol):
         """Whether it says how likely it finds a text; if not, `score` is never called."""
 
     @property
+    def SAMPLES(self) -> bool:
+        """Whether rows get what they ask for: tokens that are drawn, and chances of tokens."""
+
+    @property
     def TIMED(self) -> bool:
         """Whether it holds the model from one task to the next, so that its speed is measured."""
 
@@ -140,10 +144,16 @@ class Engine(Protocol):
         """For each prompt −log p(answer | prompt), in nats."""
 
     def running(self, opened: Opened, cache: int) -> RunningBatch | None:
-        """A batch that prompts join while it runs, for our endpoint; None: it calls `write`.
+        """A batch that prompts join while it runs, for our endpoint; None: it calls `write_row`.
 
         cache: bytes that keys and values may take. While the batch is in use, `write` and `score`
         are not called.
+        """
+
+    def write_row(self, opened: Opened, row: Row, go_on: Callable[[Row], bool]) -> None:
+        """Write one answer whole; never called of an engine that has a running batch.
+
+        go_on: is called behind each token, and says whether another is to follow.
         """
 
     def server(self, wanted: Wanted, address: Address) -> Command | None:

@@ -1,14 +1,15 @@
 """Engine lean: this package's own decoder, for CPUs (`generation/lean_decoder.py`)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from radquant.generation.engines.kind import Address, Command, Engine, Opened, Wanted
-from radquant.generation.running import RunningBatch
+from radquant.generation.running import Row, RunningBatch
 from radquant.generation.tasks import Done, Task
 from radquant.settings.precision import Activations
 
 SCORES = True
+SAMPLES = True
 TIMED = True
 
 
@@ -64,6 +65,11 @@ def score(opened: Opened, task: Task) -> Done:
 
     prefix = opened.wanted.loaded.runtime.prefix
     return measured(opened, task, lambda: lean_likelihood.score(opened.held, task, prefix))
+
+
+def write_row(opened: Opened, row: Row, go_on: Callable[[Row], bool]) -> None:
+    """Rows are written in the running batch."""
+    raise NotImplementedError
 
 
 def running(opened: Opened, cache: int) -> RunningBatch | None:

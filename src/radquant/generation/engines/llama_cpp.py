@@ -4,16 +4,17 @@
 `radquant.llama_cpp` is its library. A precision names it: the original is no GGUF file.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from radquant.errors import UserError
 from radquant.generation.engines.kind import Address, Command, Engine, Opened, Wanted
-from radquant.generation.running import RunningBatch
+from radquant.generation.running import Row, RunningBatch
 from radquant.generation.tasks import Done, Task
 from radquant.settings.precision import LLAMA_CPP, LLAMA_CPP_TYPES
 
 SCORES = True
+SAMPLES = False
 TIMED = True
 
 
@@ -81,6 +82,12 @@ def score(opened: Opened, task: Task) -> Done:
     from radquant.generation.llama_cpp_job import score
 
     return score(opened, task)
+
+
+def write_row(opened: Opened, row: Row, go_on: Callable[[Row], bool]) -> None:
+    from radquant.generation.llama_cpp_job import write_row
+
+    write_row(opened, row, go_on)
 
 
 def running(opened: Opened, cache: int) -> RunningBatch | None:

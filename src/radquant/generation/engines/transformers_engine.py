@@ -1,13 +1,14 @@
 """Engine transformers: Hugging Face's own code, on CPUs and GPUs. It runs every model."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from radquant.generation.engines.kind import Address, Command, Engine, Opened, Wanted
-from radquant.generation.running import RunningBatch
+from radquant.generation.running import Row, RunningBatch
 from radquant.generation.tasks import Done, Task
 
 SCORES = True
+SAMPLES = True
 TIMED = True
 
 
@@ -53,6 +54,12 @@ def score(opened: Opened, task: Task) -> Done:
 
     loaded = opened.wanted.loaded
     return measured(opened, task, lambda: transformers_likelihood.score(loaded, task))
+
+
+def write_row(opened: Opened, row: Row, go_on: Callable[[Row], bool]) -> None:
+    from radquant.generation.transformers_writing import write_row
+
+    write_row(opened.wanted.loaded, row, opened.end_ids, go_on)
 
 
 def running(opened: Opened, cache: int) -> RunningBatch | None:

@@ -4,13 +4,13 @@ What it cannot do is `generation/vllm_limits.py`; `vllm_job.py` hands prompts to
 `vllm_decoding.py` is the part that runs there, and `vllm_serving.py` makes its server's command.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from radquant.errors import UserError
 from radquant.generation import vllm_limits
 from radquant.generation.engines.kind import Address, Command, Engine, Opened, Wanted
-from radquant.generation.running import RunningBatch
+from radquant.generation.running import Row, RunningBatch
 from radquant.generation.tasks import Done, Task
 
 # Its likelihoods of a prompt's tokens come in the server's rounding, see docs/serving.md.
@@ -19,6 +19,7 @@ ROUNDS_NONE = (
     "engine vllm rounds no activations, KV cache or head beyond the activations that a checkpoint "
     "says itself; "
 )
+SAMPLES = False
 TIMED = False  # each task loads the model anew
 
 
@@ -75,6 +76,11 @@ def write(opened: Opened, task: Task) -> Done:
 
 def score(opened: Opened, task: Task) -> Done:
     raise UserError("engine vllm does not say how likely it finds a text; use engine auto")
+
+
+def write_row(opened: Opened, row: Row, go_on: Callable[[Row], bool]) -> None:
+    """vLLM's own server answers."""
+    raise NotImplementedError
 
 
 def running(opened: Opened, cache: int) -> RunningBatch | None:

@@ -1,18 +1,20 @@
 // One report as cards: what the models were given, the reference, and each output.
 (() => {
-  const { find, node, isolated, number, plural } = radquant;
+  const { find, node, isolated, number, plural, hits, highlighted } = radquant;
 
-  // Return a paragraph with the text's entities and, given a text before it, what differs.
-  function marked(entry, before) {
+  // Return a paragraph with the text's entities, the hits of a search and, given a text before it,
+  // what differs.
+  function marked(entry, before, wanted) {
     const { text, spans } = entry;
     const { added, removed } = before === null ? { added: [], removed: [] } : radquant.difference(before, text);
     const cuts = new Set([0, text.length]);
-    for (const [start, end] of [...spans, ...added]) cuts.add(start).add(end);
+    const found = hits(text, wanted);
+    for (const [start, end] of [...spans, ...added, ...found]) cuts.add(start).add(end);
     for (const [place] of removed) cuts.add(place);
     const places = [...cuts].sort((a, b) => a - b);
     const paragraph = node("p", text.trim() ? "text" : "text blank");
     paragraph.dir = "auto";
-    let [span, add, out] = [0, 0, 0];
+    let [span, add, out, hit] = [0, 0, 0, 0];
     places.forEach((start, at) => {
       while (out < removed.length && removed[out][0] === start) {
         const lost = node("del", "", removed[out++][1]);
@@ -24,7 +26,9 @@
       if (end === undefined) return;
       while (span < spans.length && spans[span][1] <= start) span++;
       while (add < added.length && added[add][1] <= start) add++;
+      while (hit < found.length && found[hit][1] <= start) hit++;
       let piece = text.slice(start, end);
+      if (hit < found.length && found[hit][0] <= start) piece = node("mark", "", piece);
       if (span < spans.length && spans[span][0] <= start) {
         const status = spans[span][2];
         piece = node("span", `entity ${status}`, piece);
@@ -63,7 +67,7 @@
     return (value < 0 ? "−" : "+") + text;
   }
 
-  function outputCard(data, report, at) {
+  function outputCard(data, report, at, wanted) {
     const output = report.outputs[at];
     const original = report.outputs[0];
     const entry = data.texts[output.text];
@@ -95,16 +99,16 @@
       data.systems[at],
       facts,
       output.flags,
-      marked(entry, before),
+      marked(entry, before, wanted),
       ...parts,
     );
   }
 
   // ---- What the models were given ------------------------------------------------------------
 
-  // Return a text of the input, or of a reader's desk, without any mark.
-  function plain(text) {
-    const paragraph = node("p", text.trim() ? "text" : "text blank", text);
+  // Return a text of the input, or of a reader's desk, without any mark but those of a search.
+  function plain(text, wanted = "") {
+    const paragraph = node("p", text.trim() ? "text" : "text blank", ...highlighted(text, wanted));
     paragraph.dir = "auto";
     return paragraph;
   }
@@ -165,14 +169,50 @@
   }
 
   // Return the parts of a card with all that the models were given of a report.
-  function given(data, report) {
+  function given(data, report, wanted = "") {
     const parts = pictures(report);
     report.inputs.forEach((text, at) =>
-      parts.push(node("h4", "", data.inputs[at]), plain(data.texts[text].text)),
+      parts.push(node("h4", "", data.inputs[at]), plain(data.texts[text].text, wanted)),
     );
     if (report.cut)
       parts.push(node("p", "same", "Too long for the model: it was not shown the beginning of its prompt."));
     return parts;
+  }
+
+  const unfolded = new Set(); // what a reader has opened stays open from report to report
+
+  function foldable(name, title, ...parts) {
+    const made = node("details", "", node("summary", "", title), ...parts);
+    made.open = unfolded.has(name);
+    made.addEventListener("toggle", () => (made.open ? unfolded.add(name) : unfolded.delete(name)));
+    return made;
+  }
+
+  // Return the parts of a card with the rest of the prompt, folded: the instruction, and the solved
+  // examples that stood before the report.
+  function prompted(data, report) {
+    const parts = [];
+    if (data.prompt) parts.push(foldable("prompt", "The instruction", plain(data.prompt)));
+    const many = report.examples.length;
+    if (!many) return parts;
+    const cut = report.cut ? " The beginning of this prompt was cut off, so the models saw not all of this." : "";
+    const shots = report.examples.map((number, at) => example(data, data.examples[number], at, many));
+    parts.push(
+      foldable(
+        "examples",
+        `${plural(many, "solved example")} before this report`,
+        node("p", "same", `Training reports with the radiologist's own ${data.target}, not this report.${cut}`),
+        ...shots,
+      ),
+    );
+    return parts;
+  }
+
+  function example(data, { id, inputs, answer }, at, many) {
+    const text = (number) => plain(data.texts[number].text);
+    const title = node("h4", "", `Example ${at + 1} of ${many}, training report `, isolated(id));
+    const said = inputs.flatMap((number, column) => [node("h5", "", data.inputs[column]), text(number)]);
+    return node("div", "shot", title, ...said, node("h5", "", `${data.target}, the answer`), text(answer));
   }
 
   const ASKED_FOR = "as the configuration did not ask for it (report: {images: true})";
@@ -201,5 +241,5 @@
     );
   }
 
-  Object.assign(radquant, { marked, card, outputCard, plain, given, aboutImages, warnOfImages });
+  Object.assign(radquant, { marked, card, outputCard, plain, given, prompted, aboutImages, warnOfImages });
 })();

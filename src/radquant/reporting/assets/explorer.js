@@ -1,13 +1,14 @@
-// The explorer of report.html: filters, list and one report.
+// The explorer of report.html: its address, the list, and one report.
 // What is shown follows from the address alone:
 // #explorer?report=…&precision=…&kind=…&flag=…&finding=…&status=…&q=…&sort=…
 (() => {
-  const { find, node, isolated, number, plural, card, outputCard, marked } = radquant;
+  const { find, node, isolated, number, plural, card, outputCard, marked, folded, isolatedHits } = radquant;
   const PAGE = 50; // reports in the list at a time
   const PAUSE = 120; // milliseconds without a key before a search starts
+  const LONGEST_ID = 200; // characters of an id that no report has
 
   let data = null; // the payload, read when the explorer is first opened
-  let lowered = null; // its texts in lower case, made by the first search
+  let index = null; // what is looked up in it for each choice
   let state = null; // what the address says: the report and the filters
   let shown = []; // the numbers of the reports that pass the filters, in the order of the list
   let listed = ""; // the filters that `shown` and the list were made with
@@ -55,108 +56,10 @@
     show(wanted);
   }
 
-  // ---- Which reports -----------------------------------------------------------------------
-
-  // The outputs that filters and harm look at: those of the chosen precisions, or of all but the
-  // original, with which they are compared.
-  function considered() {
-    const chosen = data.systems.map((name, at) => (state.precision.includes(name) ? at : -1));
-    const systems = chosen.filter((at) => at >= 0);
-    if (systems.length) return systems;
-    return data.systems.length > 1 ? data.systems.slice(1).map((_, at) => at + 1) : [0];
-  }
-
-  function passes(report, output) {
-    if (state.finding && !radquant.stands(data, report, output, state.finding, state.status)) return false;
-    if (state.kind.length && !output.changes.some((change) => state.kind.includes(change.kind)))
-      return false;
-    return !state.flag.length || output.flags.some((flag) => state.flag.includes(flag));
-  }
-
-  // Say for each text whether the search finds it; null when nothing is searched for.
-  function found() {
-    if (!state.q) return null;
-    lowered ??= data.texts.map((entry) => entry.text.toLowerCase());
-    const wanted = state.q.toLowerCase();
-    return lowered.map((text) => text.includes(wanted));
-  }
-
-  function select() {
-    const systems = considered();
-    const hits = found();
-    const wanted = state.q.toLowerCase();
-    const worst = data.reports.map(({ outputs }) => Math.max(...systems.map((at) => outputs[at].harm)));
-    const sum = data.reports.map(({ outputs }) => systems.reduce((total, at) => total + outputs[at].harm, 0));
-    const searched = [...new Set([0, ...systems])];
-    shown = [];
-    data.reports.forEach((report, place) => {
-      if (!systems.some((at) => passes(report, report.outputs[at]))) return;
-      if (
-        hits &&
-        !hits[report.reference] &&
-        !report.inputs.some((text) => hits[text]) &&
-        !searched.some((at) => hits[report.outputs[at].text]) &&
-        !report.id.toLowerCase().includes(wanted)
-      )
-        return;
-      shown.push(place);
-    });
-    if (state.sort === "harm")
-      shown.sort((a, b) => worst[b] - worst[a] || sum[b] - sum[a] || a - b);
-  }
-
-  // ---- Filters -----------------------------------------------------------------------------
-
-  function chips(place, name, values, describe) {
-    find(place).append(
-      ...values.map((value) => {
-        const box = node("input");
-        box.type = "checkbox";
-        box.name = name;
-        box.value = value;
-        const label = node("label", "chip", box, node("span", "", value, node("b")));
-        label.title = describe(value);
-        return label;
-      }),
-    );
-  }
-
-  // Write beside each kind and flag how many reports have it in the outputs that are looked at.
-  function count() {
-    const systems = considered();
-    const counts = new Map();
-    for (const { outputs } of data.reports) {
-      const here = new Set();
-      for (const at of systems) {
-        for (const change of outputs[at].changes) here.add(`kind ${change.kind}`);
-        for (const flag of outputs[at].flags) here.add(`flag ${flag}`);
-      }
-      for (const name of here) counts.set(name, (counts.get(name) || 0) + 1);
-    }
-    for (const box of document.querySelectorAll("#kinds input, #flags input")) {
-      const many = counts.get(`${box.name} ${box.value}`) || 0;
-      box.parentNode.querySelector("b").textContent = number(many);
-      box.parentNode.classList.toggle("none", many === 0);
-      box.setAttribute("aria-label", `${box.value}, ${plural(many, "report")}`);
-    }
-  }
-
-  function showFilters() {
-    for (const box of document.querySelectorAll("#filters input[type=checkbox]"))
-      box.checked = state[box.name].includes(box.value);
-    if (find("search").value !== state.q) find("search").value = state.q;
-    find("sort").value = state.sort;
-    find("finding").value = state.finding;
-    find("status").value = state.status;
-    find("status").disabled = !state.finding;
-    const chosen = [...state.precision, ...state.kind, ...state.flag];
-    if (state.finding) chosen.push([state.finding, state.status].filter(Boolean).join(" "));
-    find("chosen").textContent = chosen.length ? `(chosen: ${chosen.join(", ")})` : "";
-    find("reset").disabled = !chosen.length && !state.q;
-  }
-
   // ---- The list ----------------------------------------------------------------------------
 
+  const considered = () => radquant.considered(data, state);
+  const wanted = () => folded(state.q);
   const pages = () => Math.max(1, Math.ceil(shown.length / PAGE));
   let first = -1; // place in `shown` of the first report of the page in the list
 
@@ -181,7 +84,7 @@
     const link = node(
       "a",
       "",
-      isolated(report.id),
+      isolatedHits(report.id, wanted()),
       node("span", "harm", `harm ${number(harm)}`),
       node("span", "what", summary(report)),
     );
@@ -214,53 +117,71 @@
       list.scrollTop = above + row.offsetHeight - list.clientHeight;
   }
 
+  // The systems whose outputs stand beside the reference: the original, and what is looked at.
+  const besides = () => [0, ...considered().filter((at) => at > 0)];
+
   function showReport(place, position) {
-    const title = find("detail-title");
-    if (place === null) {
-      title.textContent = "No report passes these filters";
-      find("place").textContent = "";
-      find("given-parts").replaceChildren();
-      find("cards").replaceChildren();
-    } else {
-      const report = data.reports[place];
-      title.replaceChildren("Report ", isolated(report.id));
-      const where = position < 0 ? "not in the list" : `${number(position + 1)} of ${number(shown.length)}`;
-      find("place").textContent = where;
-      const systems = state.precision.length ? considered().filter((at) => at > 0) : data.systems.map((_, at) => at).slice(1);
-      find("given-parts").replaceChildren(...radquant.given(data, report));
-      find("cards").replaceChildren(
-        card("reference", "reference", [], [], marked(data.texts[report.reference], null)),
-        ...[0, ...systems].map((at) => outputCard(data, report, at)),
-      );
-    }
-    find("given").hidden = !find("given-parts").children.length;
+    if (place === null) showNone();
+    else showOne(data.reports[place], position);
+    find("given").hidden = place === null || !find("given-parts").children.length;
     find("before").disabled = position <= 0;
     find("after").disabled = position + 1 >= shown.length;
   }
 
+  function showOne(report, position) {
+    find("detail-title").replaceChildren("Report ", isolatedHits(report.id, wanted()));
+    find("place").textContent =
+      position < 0 ? "not among the reports shown" : `${number(position + 1)} of ${number(shown.length)}`;
+    find("detail-note").textContent = "";
+    find("given-parts").replaceChildren(
+      ...radquant.given(data, report, wanted()),
+      ...radquant.prompted(data, report),
+    );
+    find("cards").replaceChildren(
+      card("reference", "reference", [], [], marked(data.texts[report.reference], null, wanted())),
+      ...besides().map((at) => outputCard(data, report, at, wanted())),
+    );
+  }
+
+  // Say why there is no report to be seen.
+  function showNone() {
+    const unknown = state.report !== null;
+    const title = find("detail-title");
+    if (unknown) title.replaceChildren("No report ", isolated(state.report.slice(0, LONGEST_ID)));
+    else title.textContent = "No report passes these filters";
+    find("place").textContent = "";
+    find("detail-note").textContent = unknown
+      ? `This file has no report of this id among its ${number(data.reports.length)}. The link may be of another ` +
+        "run, or the id mistyped: search for a part of it, or choose a report from the list."
+      : "Take a filter back, search for less, or clear the filters.";
+    find("given-parts").replaceChildren();
+    find("cards").replaceChildren();
+  }
+
   // ---- Everything together -----------------------------------------------------------------
 
-  // Where the report of the address stands: its number, and its place in the list or -1.
+  // Where the report of the address stands: its number, or null if there is none of this id, and its
+  // place in the list or -1. Without an id it is the first of the list.
   function current() {
+    if (state.report === null) return shown.length ? [shown[0], 0] : [null, -1];
     const named = data.reports.findIndex((report) => report.id === state.report);
-    const position = shown.indexOf(named);
-    if (named >= 0) return [named, position];
-    return shown.length ? [shown[0], 0] : [null, -1];
+    return named < 0 ? [null, -1] : [named, shown.indexOf(named)];
   }
 
   function show(wanted) {
     state = wanted;
     const filters = address({ ...state, report: null });
     if (filters !== listed) {
-      select();
-      count();
-      showFilters();
+      const selected = radquant.select(data, index, state);
+      shown = selected.shown;
+      radquant.filters.show(data, index, state, selected.counts);
       listed = filters;
       first = -1;
       const all = shown.length === data.reports.length;
       find("count").textContent = all
         ? plural(shown.length, "report")
         : `${number(shown.length)} of ${plural(data.reports.length, "report")}`;
+      find("export").disabled = !shown.length;
     }
     const [place, position] = current();
     const start = Math.floor(Math.max(position, 0) / PAGE) * PAGE;
@@ -308,14 +229,27 @@
       if (event.key === "Enter") searchNow(); // a form with a second text submits nothing by itself
     });
     find("choices").addEventListener("change", ({ target }) => {
-      if (target.type === "checkbox") filter({ [target.name]: checked(target.name) });
+      if (target.name === "finding") filter({ finding: target.checked ? target.value : "" });
+      else if (target.type === "checkbox") filter({ [target.name]: checked(target.name) });
       else if (target.id === "status") filter({ status: target.value });
-      else filter({ finding: target.value.trim().toLowerCase() });
+    });
+    find("finding").addEventListener("keydown", (event) => {
+      if (event.key !== "Enter") return;
+      event.preventDefault();
+      const finding = radquant.filters.typed();
+      if (finding === null) return;
+      find("finding").value = "";
+      filter({ finding });
+    });
+    find("export").addEventListener("click", () => {
+      const file = radquant.exported(data, shown, besides());
+      radquant.save(`reports-${data.run}.csv`, file, "text/csv");
+      find("announcement").textContent = `${plural(shown.length, "report")} exported`;
     });
     find("sort").addEventListener("change", (event) => go({ sort: event.target.value, report: null }));
     find("reset").addEventListener("click", () => {
       clearTimeout(timer);
-      search.value = "";
+      search.value = find("finding").value = "";
       filter({ precision: [], kind: [], flag: [], finding: "", status: "", q: "" });
       search.focus();
     });
@@ -370,20 +304,18 @@
     event.preventDefault();
   }
 
+  function weight(name, meaning) {
+    return node("div", "", node("dt", "", `${name} `, node("b", "", data.weights[name])), node("dd", "", meaning));
+  }
+
   function open() {
     data = radquant.load();
-    const descriptions = new Map(data.kinds);
-    chips("precisions", "precision", data.systems, () => "");
-    chips("kinds", "kind", data.kinds.map(([kind]) => kind), (kind) => descriptions.get(kind));
-    chips("flags", "flag", data.flags, () => "");
-    const most = data.kinds.length;
-    find("most").textContent = most;
+    index = radquant.prepare(data);
+    radquant.filters.build(data);
     find("weights").append(
-      ...data.kinds.map(([kind, description], at) =>
-        node("div", "", node("dt", "", `${kind}, ${most - at}`), node("dd", "", description)),
-      ),
+      ...data.kinds.map(([kind, meaning]) => weight(kind, meaning)),
+      ...data.flags.map((flag) => weight(flag, "an output at fault by itself")),
     );
-    radquant.offerFindings(data);
     find("about-images").textContent = radquant.aboutImages(data);
     radquant.warnOfImages("explorer-images");
     if (matchMedia("(max-width: 60rem)").matches) find("choices").open = false;

@@ -40,10 +40,10 @@
     else find(location.hash.slice(1))?.scrollIntoView();
   }
 
-  // What is folded away is printed too.
+  // Columns that are folded away are printed too. Hashes, settings and checks that hold are not.
   let folded = [];
   addEventListener("beforeprint", () => {
-    folded = [...document.querySelectorAll("#report details:not([open])")];
+    folded = [...document.querySelectorAll("#report details.columns:not([open])")];
     for (const details of folded) details.open = true;
   });
   addEventListener("afterprint", () => {
