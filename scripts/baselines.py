@@ -6,6 +6,8 @@ from typing import Any
 
 from radquant.cli import done, new_parser, run
 from radquant.corpus.evaluation import written_reports
+from radquant.corpus.marks import same_id
+from radquant.errors import UserError
 from radquant.files import read_table, write_table
 from radquant.meant import split
 from radquant.scoring.baselines import constant, copy_input, nearest
@@ -34,9 +36,14 @@ def main() -> None:
     inputs, target, seed = settings.task.inputs, settings.task.target, settings.run.seed
 
     train = read_table(args.train, ["id", *inputs, target])
-    evaluation = written_reports(
-        read_table(args.eval, ["id", *inputs]), settings.generation.reports, args.eval
-    )
+    held_out = read_table(args.eval, ["id", *inputs])
+    # Else the constant or the nearest text could be the reference of a report to evaluate.
+    if both := set(map(same_id, train["id"])) & set(map(same_id, held_out["id"])):
+        raise UserError(
+            f"report {min(both)} is both a training report and one to evaluate; "
+            f"{args.train} and {args.eval} must not overlap"
+        )
+    evaluation = written_reports(held_out, settings.generation.reports, args.eval)
     write_table(args.copy_output, copy_input(evaluation, inputs))
     write_table(args.constant_output, constant(evaluation, train, target, seed))
     write_table(args.nearest_output, nearest(evaluation, train, inputs, target, seed))

@@ -64,7 +64,7 @@ def test_the_script_writes_the_first_reports_only(tmp_path):
     train = pd.DataFrame({"id": IDS, "findings": TARGETS, "impression": TARGETS})
     write_table(tmp_path / "train.csv", train)
     write_table(tmp_path / "eval.csv", train[:5].assign(id=list("caebd")))
-    command = [sys.executable, str(SCRIPT), "--target=impression", "--input", "findings"]
+    command = [sys.executable, str(SCRIPT), "--target=impression", "--inputs", "findings"]
     command += ["--seed=1", "--reports=3"]
     for option, name in (("train", "train.csv"), ("eval", "eval.csv")):
         command += [f"--{option}", str(tmp_path / name)]
@@ -73,6 +73,22 @@ def test_the_script_writes_the_first_reports_only(tmp_path):
     subprocess.run(command, check=True)
     for name in ("copy", "constant", "nearest"):
         assert pd.read_parquet(tmp_path / f"{name}.parquet")["id"].tolist() == ["c", "a", "e"]
+
+
+def test_a_report_to_evaluate_that_is_a_training_report_stops_the_script(tmp_path):
+    """Its reference would be handed in for another report, or be the constant."""
+    train = pd.DataFrame({"id": IDS, "findings": TARGETS, "impression": TARGETS})
+    write_table(tmp_path / "train.csv", train)
+    write_table(tmp_path / "eval.csv", train[:2].assign(id=["x", " r7 "]))
+    command = [sys.executable, str(SCRIPT), "--target=impression", "--inputs", "findings"]
+    for option, name in (("train", "train.csv"), ("eval", "eval.csv")):
+        command += [f"--{option}", str(tmp_path / name)]
+    for name in ("copy", "constant", "nearest"):
+        command += [f"--{name}-output", str(tmp_path / f"{name}.parquet")]
+    done = subprocess.run([*command, "--reports=1"], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: report r7 is both a training report and one to evaluate")
+    assert not list(tmp_path.glob("*.parquet"))
 
 
 # ----------------------------------------------------------------------------------- nearest

@@ -3,7 +3,11 @@
 import contextlib
 import io
 import logging
+import os
 import re
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +27,7 @@ from radquant.settings.run import Run
 from radquant.terminal import expected, jobs, work
 from radquant.terminal.expected import Expected, Past
 from radquant.terminal.jobs import PHRASES, Job, phrase
-from radquant.terminal.screen import STOPPED, Screen
+from radquant.terminal.screen import STOPPED, Screen, _time, without_traceback
 
 RULES = Path(__file__).parents[1] / "rules"
 
@@ -273,9 +277,205 @@ def test_a_missing_configuration_is_a_sentence(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["{", "[1]", '{"score": 3}', '{"seconds": {"score": "long"}, "work": {}}', ""]
+    "text",
+    [
+        *("{", "[1]", '{"score": 3}', "", "\xff", '{"seconds": 1, "work": []}'),
+        *(
+            f'{{"seconds": {{"score": {each}}}, "work": {{}}}}'
+            for each in ('"long"', "NaN", "Infinity", "-1", "true", "1" + "0" * 400)
+        ),
+        '{"seconds": {}, "work": {"score": NaN}}',
+    ],
 )
 def test_a_damaged_record_of_an_earlier_run_is_as_none(text: str) -> None:
     expected.LAST.parent.mkdir(parents=True)
-    expected.LAST.write_text(text)
+    expected.LAST.write_text(text, encoding="latin-1")
     assert expected.begin({"score": 1}).before == Past()
+
+
+def test_a_record_that_cannot_be_read_is_as_none() -> None:
+    expected.LAST.mkdir(parents=True)
+    assert expected.begin({"score": 1}).before == Past()
+
+
+TEXT = "Mrs Miller has a granuloma in the left lung."
+
+
+@pytest.mark.parametrize(
+    "log",
+    [
+        f"Traceback (most recent call last):\n  File x\nValueError: {TEXT}\n",
+        f"error: table.csv, row 3: no text\nException ignored in:\n  ValueError: {TEXT}\n",
+        f"{TEXT}\n",
+        f"annotate: 1/2 texts, 3 s\n{TEXT}",
+    ],
+)
+def test_what_another_program_says_in_a_log_stays_there(screen: Screen, log: str) -> None:
+    Path("annotate.log").write_text(log)
+    start(screen, 1, "annotate", "annotate.log", system="w4", part="all")
+    tell(
+        screen,
+        LogEvent.JOB_ERROR,
+        level=logging.ERROR,
+        jobid=1,
+        rule_name="annotate",
+        log=["annotate.log"],
+    )
+    said = shown(screen).splitlines()
+    assert "granuloma" not in shown(screen)
+    assert said[0] == "failed: annotate: w4"
+    assert said[1] in ("error: table.csv, row 3: no text", jobs.UNSAID)
+    assert said[2:] == ["its log: annotate.log"]
+
+
+def test_what_is_said_where_no_report_is_near_is_shown(screen: Screen) -> None:
+    Path("build.log").write_text("ERROR: No matching distribution found for vllm\n")
+    job = Job("build_env", {"environment": "vllm"}, ("build.log",))
+    assert jobs.sentence(job) == "ERROR: No matching distribution found for vllm"
+
+
+@pytest.mark.parametrize(
+    "content", [None, b"", bytes(range(256)) * 200, b"error: \x1b[2J\x07done\n"]
+)
+def test_a_log_that_is_missing_empty_or_binary_sends_nothing_to_the_terminal(
+    screen: Screen, content: bytes | None
+) -> None:
+    if content is not None:
+        Path("clean.log").write_bytes(content)
+    told = {"jobid": 1, "rule_name": "clean", "log": ["clean.log"]}
+    tell(screen, LogEvent.JOB_ERROR, level=logging.ERROR, **told)
+    lines = shown(screen).splitlines()
+    assert lines[0] == "failed: clean the corpus"
+    assert lines[1].startswith("error: ")
+    assert lines[2:] == ["its log: " + ("none was written" if content is None else "clean.log")]
+    assert not re.search(r"[\x00-\x09\x0b-\x1f]", shown(screen))
+
+
+def test_a_failed_job_that_was_never_told_of_is_told_without_its_wildcards(screen: Screen) -> None:
+    tell(screen, LogEvent.JOB_ERROR, jobid=7, rule_name="generate", log=None, level=logging.ERROR)
+    assert shown(screen).splitlines()[0] == "failed: write reports: ?, ?"
+
+
+@pytest.mark.parametrize("name", ["x, all of it", "all", "a, 1-of-1 b", "a {b}", "a b"])
+def test_a_name_stays_as_it_is(name: str) -> None:
+    job = Job("encode_images", {"purpose": name, "encoder": name, "shard": "1", "shards": "1"}, ())
+    assert phrase(job) == f"encode images: {name}, {name}"
+
+
+def test_each_failure_of_a_run_that_goes_on_is_told_once(screen: Screen) -> None:
+    tell(screen, LogEvent.RUN_INFO, stats={"generate": 3, "total": 3})
+    for number in range(3):
+        start(screen, number, "generate", precision=f"w{number}", scatteritem="1-of-1")
+    for number in range(3):
+        tell(
+            screen,
+            LogEvent.JOB_ERROR,
+            level=logging.ERROR,
+            jobid=number,
+            rule_name="generate",
+            log=[],
+        )
+    screen.close()
+    failed = [line for line in shown(screen).splitlines() if line.startswith("failed")]
+    assert failed == [f"failed: write reports: w{number}" for number in range(3)]
+
+
+def test_a_bar_and_lines_do_not_wait_for_each_other() -> None:
+    """In a process of its own, which a deadlock would not let end."""
+    code = """
+import io, logging
+from rich.console import Console
+from snakemake_interface_logger_plugins.common import LogEvent
+from radquant.terminal.screen import Screen
+
+screen = Screen(console=Console(file=io.StringIO(), width=60, force_terminal=True))
+
+def tell(event, **told):
+    record = logging.LogRecord("snakemake", logging.INFO, "", 0, "", None, None)
+    record.__dict__.update(told, event=event)
+    screen.handle(record)
+
+tell(LogEvent.RUN_INFO, stats={"clean": 1000})
+for number in range(1000):
+    tell(LogEvent.JOB_INFO, jobid=number, rule_name="clean", wildcards={}, log=[])
+    tell(LogEvent.JOB_FINISHED, job_id=number)
+screen.close()
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+@pytest.mark.parametrize("width", [20, 40, 60, 200])
+def test_a_running_job_takes_one_line_of_any_terminal(width: int) -> None:
+    console = Console(file=io.StringIO(), width=width)
+    screen = Screen(console=console)
+    tell(screen, LogEvent.RUN_INFO, stats={"generate": 2, "total": 2})
+    start(screen, 1, "generate", precision="a long name with spaces " * 9, scatteritem="1-of-1")
+    start(screen, 2, "generate", precision="w4\x1b[2J", scatteritem="1-of-1")
+    lines = ["".join(s.text for s in line) for line in console.render_lines(screen, pad=False)]
+    screen.close()
+    assert len(lines) == 3
+    assert all(len(line.rstrip()) <= width and "\x1b" not in line for line in lines)
+    assert " 0%" in lines[0]
+
+
+def test_the_environment_decides_on_colours_and_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert not Screen().console.is_interactive  # a file: pytest's capture
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    assert Screen().console.is_interactive
+    assert not Screen().console.no_color
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert Screen().console.no_color
+    monkeypatch.setenv("TERM", "dumb")
+    assert not Screen().console.is_interactive
+
+
+def test_a_terminal_without_a_bar_is_told_of_long_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("radquant.terminal.screen.FIRST", 0.0)
+    monkeypatch.setenv("TERM", "dumb")
+    screen = Screen(console=Console(file=io.StringIO(), width=60, force_terminal=True))
+    tell(screen, LogEvent.RUN_INFO, stats={"clean": 1, "total": 1})
+    start(screen, 1, "clean")
+    end = time.monotonic() + 20
+    while "… clean the corpus" not in shown(screen) and time.monotonic() < end:
+        time.sleep(0.1)
+    screen.close()
+    assert "… clean the corpus" in shown(screen)
+
+
+def test_an_answer_without_a_run_is_shown(screen: Screen) -> None:
+    tell(screen, None, "Assuming unrestricted shared filesystem usage.")
+    tell(screen, None, "Building DAG of jobs...")
+    tell(screen, None, "Deleting results/report.md")
+    tell(screen, LogEvent.WORKFLOW_STARTED, "Workflow has started!")
+    tell(screen, None, "Elapsed time: 0:00:01")
+    assert shown(screen) == "Deleting results/report.md\n"
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(0.4, "0.4 s"), (59.7, "1 min 0 s"), (7199, "1 h")])
+def test_seconds_in_words(seconds: float, words: str) -> None:
+    assert _time(seconds).startswith(words)
+
+
+def test_a_traceback_is_one_sentence_that_names_the_file() -> None:
+    def told(kind: str, message: str) -> str:
+        frame = 'Traceback (most recent call last):\n  File "a", line 1, in b\n    c\n'
+        return without_traceback(f"{frame}{kind}: {message}")
+
+    assert told("IsADirectoryError", "[Errno 21] Is a directory: 'a.yaml'") == (
+        "error: a.yaml cannot be read (Is a directory); check its name and who may read it"
+    )
+    assert "is not UTF-8" in told("UnicodeDecodeError", "'utf-8' codec can't decode byte 0xff")
+    assert told("ScannerError", "a tab\n  in line 3") == "error: ScannerError: a tab"
+
+
+def test_a_minus_sign_ends_no_work_where_the_locale_has_none(tmp_path: Path) -> None:
+    code = "from radquant.cli import run; run(lambda: print('\u22121.5 F1 points \u2013'))"
+    told = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=told, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "\\u22121.5 F1 points \\u2013\n"

@@ -1,6 +1,7 @@
 """What every script shares: its command line, errors in one sentence, progress, the last line."""
 
 import argparse
+import io
 import os
 import signal
 import sys
@@ -81,6 +82,9 @@ def run(main: Callable[[], None]) -> None:
     After four seconds a line tells that it is at work: loading a model counts nothing.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # As stderr does: a table's minus sign ends no work where the locale has none.
+        sys.stdout.reconfigure(errors="backslashreplace")
     begun = threading.Timer(FIRST, _tell_of_work)
     begun.daemon = True
     begun.start()

@@ -122,7 +122,7 @@ def _earlier() -> Past:
     """
     try:
         found = read_json(LAST)
-    except UserError:
+    except (UserError, OSError):
         return Past()
     if not isinstance(found, dict):
         return Past()
@@ -131,7 +131,12 @@ def _earlier() -> Past:
 
 
 def _numbers(part: Any) -> TypeGuard[dict[str, float]]:
-    return isinstance(part, dict) and all(isinstance(each, int | float) for each in part.values())
+    return isinstance(part, dict) and all(map(_is_amount, part.values()))
+
+
+def _is_amount(found: Any) -> bool:
+    """Whether this is what a job can take or do: a number that is neither negative nor endless."""
+    return type(found) in (int, float) and 0 <= found <= 1e18
 
 
 def remember(expected: Expected) -> None:

@@ -1,6 +1,7 @@
 """What a job is called on the terminal, and what its log says of it."""
 
 import re
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -37,6 +38,10 @@ PHRASES = {
     "all": "",
 }
 COUNTED = re.compile(r": (\d+)/(\d+) [a-z]+, \d+ s$")  # what radquant.cli.progress writes
+ENDING = re.compile(r", (?:1-of-1|shard-1-of-1|all)$")  # of a rule's words: there is no other part
+# Their jobs see no report, so what another program says in their logs may be shown.
+WITHOUT_REPORTS = ("write_config", "build_env", "fetch_model")
+UNSAID = "error: the job ended without a sentence; its log may hold report text and is not shown"
 TAIL = 20_000  # bytes of a log that are looked at
 
 
@@ -50,8 +55,8 @@ class Job(NamedTuple):
 
 def phrase(job: Job) -> str:
     """Return what a job does, in words; its rule's name where it has none here."""
-    words = PHRASES.get(job.rule, job.rule.replace("_", " ")).format_map(job.wildcards)
-    words = words.replace(", 1-of-1", "").replace(", shard-1-of-1", "").replace(", all", "")
+    words = PHRASES.get(job.rule, job.rule.replace("_", " "))
+    words = ENDING.sub("", words.format_map(defaultdict(lambda: "?", job.wildcards)))
     return re.sub(r", (?:shard-)?(\d+)-of-(\d+)$", r", shard \1 of \2", words)
 
 
@@ -78,12 +83,18 @@ def share_done(job: Job) -> tuple[str, float] | None:
 
 
 def sentence(job: Job) -> str:
-    """Return what a failed job said: its error, or the last line of its log."""
+    """Return what a failed job says of its error.
+
+    That is the last line of its log that one of our programs wrote for the user. Other lines may
+    be another program's message with a patient's text in it.
+    """
     lines = [line for line in last_lines(job) if line.strip()]
-    errors = [number for number, line in enumerate(lines) if line.startswith("error: ")]
+    errors = [line for line in lines if line.startswith("error: ")]
     if errors:
-        return "\n".join(lines[errors[-1] :])
-    return lines[-1] if lines else "error: the job ended without a word"
+        return errors[-1]
+    if lines and job.rule in WITHOUT_REPORTS:
+        return lines[-1]
+    return UNSAID if lines else "error: the job ended without a word"
 
 
 def existing_log(job: Job) -> str | None:

@@ -7,6 +7,7 @@ is.
 import logging
 import os
 import re
+import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -25,13 +26,19 @@ from radquant.terminal import expected, jobs
 from radquant.terminal.jobs import Job
 
 FIRST, EVERY = 5.0, 60.0  # seconds of a job until a line tells of it, and between such lines
+NARROW = 60  # columns of a terminal that has no room for a bar beside words
 STOPPED = "stopped; run the same command to go on"
 NO_LOG = "none was written"
 # What Snakemake says of a Ctrl-C and of a failed job that was told of already, and what is shown.
 INTERRUPTED = ("Terminating processes on user request", "Cancelling snakemake on user request")
 TOLD_ALREADY = ("At least one job did not complete", "Exiting because a job execution failed")
 TOLD_PLAINLY = ("Nothing to be done", "Trying to restart job")
+# What it says before a run begins and is no answer to what was asked of it.
+BEFORE_A_RUN = ("Building DAG of jobs", "Assuming unrestricted shared filesystem usage", "host: ")
 MISSING = re.compile(r"FileNotFoundError: \[Errno 2\] No such file or directory: '(.*)'")
+UNREADABLE = re.compile(r"\w+Error: \[Errno \d+\] (.*): '(.*)'")
+# A log may hold a terminal's commands.
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class Screen:
@@ -39,7 +46,13 @@ class Screen:
 
     def __init__(self, colour: bool = True, console: Console | None = None) -> None:
         self.home = Path.cwd()  # where the user stands; the run may be elsewhere
-        self.console = console or Console(stderr=True, no_color=not colour, highlight=False)
+        # FORCE_COLOR asks for colours in a file, and for no bar there.
+        self.console = console or Console(
+            stderr=True,
+            no_color=None if colour else True,  # NO_COLOR decides
+            force_interactive=None if sys.stderr.isatty() else False,
+            highlight=False,
+        )
         self.lock = threading.RLock()
         self.expected: expected.Expected | None = None
         self.seen: dict[int, Job] = {}
@@ -47,6 +60,7 @@ class Screen:
         self.told: dict[int, float] = {}  # when a line last told of it
         self.at_once = 1
         self.started = time.monotonic()
+        self.begun = False
         self.failed = self.stopped = False
         self.live: Live | None = None
         self.ended = threading.Event()
@@ -55,7 +69,9 @@ class Screen:
         """Show what a record means for the user."""
         with self.lock:
             event = getattr(record, "event", None)
-            if event == LogEvent.RUN_INFO:
+            if event == LogEvent.WORKFLOW_STARTED:
+                self.begun = True
+            elif event == LogEvent.RUN_INFO:
                 self._begin(record.__dict__["stats"])
             elif event == LogEvent.JOB_INFO:
                 self._start(record.__dict__)
@@ -85,17 +101,17 @@ class Screen:
         self.expected = expected.begin(counts)
         number = sum(counts.values())
         self._line(f"{number} {'job' if number == 1 else 'jobs'} to do")
-        if self.console.is_terminal:
+        if self.console.is_interactive:
             self.live = Live(
                 self,
                 console=self.console,
-                refresh_per_second=2,
+                auto_refresh=False,  # its thread takes the locks in the other order: see _tick
                 transient=True,
+                redirect_stdout=False,
                 redirect_stderr=False,
             )
             self.live.start()
-        else:
-            threading.Thread(target=self._tell_of_long_jobs, daemon=True).start()
+        threading.Thread(target=self._tick, daemon=True).start()
 
     def _start(self, told: Mapping[str, Any]) -> None:
         wildcards = {name: str(value) for name, value in (told["wildcards"] or {}).items()}
@@ -124,7 +140,8 @@ class Screen:
                 self._line(f"in {place}")
 
     def _fail(self, told: Mapping[str, Any]) -> None:
-        job = self.seen.get(told["jobid"]) or Job(told["rule_name"], {}, tuple(told["log"] or ()))
+        logs = tuple(map(str, told["log"] or ()))
+        job = self.seen.get(told["jobid"]) or Job(told["rule_name"], {}, logs)
         self.running.pop(told["jobid"], None)
         if self.stopped:
             return
@@ -141,6 +158,9 @@ class Screen:
             self.stopped = True
         elif text.startswith(TOLD_PLAINLY):
             self._line(text)
+        elif record.levelno == logging.INFO and not self.begun:
+            if not text.startswith(BEFORE_A_RUN):  # --unlock, --delete-all-output, --lint
+                self._line(text)
         elif record.levelno >= logging.ERROR:
             if not ((self.failed or self.stopped) and text.startswith(TOLD_ALREADY)):
                 self._line(text, "red")
@@ -148,7 +168,7 @@ class Screen:
             self._line(text, "yellow")
 
     def _line(self, text: str, style: str = "") -> None:
-        self.console.print(Text(text, style=style), soft_wrap=True)
+        self.console.print(Text(CONTROL.sub("", text), style=style), soft_wrap=True)
 
     def _from_home(self, path: str) -> str:
         """Return a path of the run as the user would write it."""
@@ -158,7 +178,7 @@ class Screen:
         """Return the seconds that a running job still takes."""
         took, job = time.monotonic() - self.running[number], self.seen[number]
         if found := jobs.share_done(job):
-            return took * (1 - found[1]) / max(found[1], 1e-3)
+            return took * max(0.0, 1 - found[1]) / max(found[1], 1e-3)
         assert self.expected is not None
         return max(0.0, self.expected.job(job.rule) - took)
 
@@ -174,12 +194,16 @@ class Screen:
 
     def _bar(self) -> Table:
         table = Table.grid(padding=(0, 1))
-        left = self._remaining()
         share = self._share()
-        text = f"{share:4.0%}{_still(left)}"
-        table.add_row(ProgressBar(total=1.0, completed=share, width=30), text)
-        for number, begun in self.running.items():
-            table.add_row("", self._how_far(number, begun))
+        text = f"{share:4.0%}{_still(self._remaining())}"
+        told = [text, *(self._how_far(*each) for each in self.running.items())]
+        bar = ProgressBar(total=1.0, completed=share, width=30)
+        beside = self.console.width >= NARROW
+        for column in range(1 + beside):
+            table.add_column(no_wrap=True, overflow="ellipsis" if column == beside else "crop")
+        for place, line in enumerate(told):
+            words = Text(CONTROL.sub("", line))
+            table.add_row(*([bar if place == 0 else "", words] if beside else [words]))
         return table
 
     def _how_far(self, number: int, begun: float) -> str:
@@ -187,16 +211,29 @@ class Screen:
         words = f"{jobs.phrase(self.seen[number])}, {_time(time.monotonic() - begun)}"
         return f"{words}, {counted[0]}" if counted else words
 
-    def _tell_of_long_jobs(self) -> None:
-        while not self.ended.wait(1):
+    def _tick(self) -> None:
+        """Renew the bar, or tell of long jobs.
+
+        Whoever draws takes this object's lock before rich's own: with the orders mixed, a line and
+        the bar wait for each other for ever.
+        """
+        while not self.ended.wait(0.5 if self.live else 1.0):
             with self.lock:
-                now = time.monotonic()
-                for number, begun in self.running.items():
-                    last = self.told.get(number, begun + FIRST - EVERY)
-                    if self.seen[number].rule != "all" and now - last >= EVERY:
-                        told = f"{self._share():4.0%}  … {self._how_far(number, begun)}"
-                        self._line(f"{told}{_still(self._remaining())}")
-                        self.told[number] = now
+                if self.ended.is_set():
+                    return
+                if self.live:
+                    self.live.refresh()
+                else:
+                    self._tell_of_long_jobs()
+
+    def _tell_of_long_jobs(self) -> None:
+        now = time.monotonic()
+        for number, begun in self.running.items():
+            last = self.told.get(number, begun + FIRST - EVERY)
+            if self.seen[number].rule != "all" and now - last >= EVERY:
+                told = f"{self._share():4.0%}  … {self._how_far(number, begun)}"
+                self._line(f"{told}{_still(self._remaining())}")
+                self.told[number] = now
 
 
 def _still(left: float) -> str:
@@ -211,19 +248,25 @@ def without_traceback(text: str) -> str:
     """
     if not text.startswith("Traceback (most recent call last)"):
         return text
-    last = text.strip().splitlines()[-1]
-    if found := MISSING.fullmatch(last):
+    lines = text.strip().splitlines()
+    last = max((n for n, line in enumerate(lines) if line.startswith("  File ")), default=0)
+    said = next((x for x in lines[last + 1 :] if x.strip() and not x.startswith(" ")), lines[-1])
+    if found := MISSING.fullmatch(said):
         return f"error: {found[1]} does not exist; check its name and folder"
-    return f"error: {last}"
+    if found := UNREADABLE.fullmatch(said):
+        return f"error: {found[2]} cannot be read ({found[1]}); check its name and who may read it"
+    if said.startswith("UnicodeDecodeError: "):
+        return "error: a file that the command names is not UTF-8; save it as UTF-8"
+    return f"error: {said}"
 
 
 def _time(seconds: float) -> str:
     """Return seconds in words: 0.4 s, 12 s, 3 min 20 s, 2 h 5 min."""
     if seconds < 1:
         return f"{seconds:.1f} s"
-    if seconds < 60:
-        return f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
+    if minutes < 1:
+        return f"{rest} s"
     if minutes < 60:
         return f"{minutes} min {rest} s"
     return f"{minutes // 60} h {minutes % 60} min"
