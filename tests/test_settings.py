@@ -216,8 +216,11 @@ def test_text_that_is_no_section_is_told_as_it_is() -> None:
         ({"task": {"": 1}}, "config: task.'' is not a known key; the valid ones are inputs"),
         ({"": 1}, "config: '' is not a known key; the valid ones are seed"),
         ({"a\nb": 1}, "config: a\\nb is not a known key"),
-        ({"generation": {"prompt": "a\nb"}}, "config: generation.prompt is a\\nb, which does not"),
-        ({"generation": {"prompt": "a" * 999}}, "config: generation.prompt is aaaa"),
+        ({"generation": {"prompt": "a\nb"}}, "config: generation.prompt holds a line break or"),
+        (
+            {"generation": {"prompt": "a" * 999}},
+            "config: generation.prompt has a name of 999 bytes",
+        ),
         (
             {"cleaning": {"eval_fraction": 1}},
             "config: cleaning.eval_fraction is 1 and must be less ",
@@ -387,6 +390,6 @@ def test_a_line_break_at_the_end_is_no_end_to_the_schema_either() -> None:
 def test_a_prompt_that_is_no_prompt(tmp_path: Path) -> None:
     (tmp_path / "large.txt").write_text("x" * 1_000_001)
     (tmp_path / "a\nb.txt").write_text("{findings}")
-    for name, said in (("large.txt", "which is no prompt"), ("a\nb.txt", "no line break")):
+    for name, said in (("large.txt", "which is no prompt"), ("a\nb.txt", "holds a line break")):
         with pytest.raises(UserError, match=said):
             resolve(smoke("generation/prompt", str(tmp_path / name)))

@@ -127,6 +127,7 @@ def test_an_interrupted_run_says_how_to_go_on_once(screen: Screen) -> None:
     for text in ("Terminating processes on user request", "Cancelling snakemake on user request."):
         tell(screen, None, text, level=logging.WARNING)
         tell(screen, LogEvent.JOB_ERROR, level=logging.ERROR, jobid=1, rule_name="clean", log=[])
+        tell(screen, LogEvent.ERROR, "RuleException: died with SIGINT", level=logging.ERROR)
     assert shown(screen) == f"{STOPPED}\n"
 
 

@@ -162,7 +162,7 @@ class Screen:
             if not text.startswith(BEFORE_A_RUN):  # --unlock, --delete-all-output, --lint
                 self._line(text)
         elif record.levelno >= logging.ERROR:
-            if not ((self.failed or self.stopped) and text.startswith(TOLD_ALREADY)):
+            if not (self.stopped or (self.failed and text.startswith(TOLD_ALREADY))):
                 self._line(text, "red")
         elif record.levelno >= logging.WARNING:
             self._line(text, "yellow")
