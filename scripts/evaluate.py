@@ -1,6 +1,6 @@
 """Compare quantized models that are there already with their original: one command, one report.
 
-Both write the same reports, whose findings are scored against the radiologists' (RadGraph's F1).
+All write the same reports, which are scored against the radiologists' by the findings in them.
 It writes a configuration into a folder of its own and runs the workflow there. The same command
 again takes up a run that was stopped.
 """
@@ -105,8 +105,9 @@ def sections_of(args: argparse.Namespace, settings: Any) -> dict[str, Any]:
     found["task"] = {"inputs": asked, "target": target}
     if columns:
         found["corpus"]["columns"] = columns
-    if "split_file" in found["corpus"]:
-        found["corpus"]["split_file"] = str(Path(found["corpus"]["split_file"]).resolve())
+    for keys in (found["corpus"], found["scoring"].get("radgraph", {})):
+        for name in {"split_file", "directory"} & keys.keys():
+            keys[name] = str(Path(keys[name]).resolve())
     whole = found.pop("run")
     return {**found, **whole}
 

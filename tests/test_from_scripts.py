@@ -68,11 +68,17 @@ def call(folder: Path, words: list[str], environment: dict[str, str]) -> str:
     return done.stdout
 
 
-def test_each_command_does_what_the_page_says(folder: Path) -> None:
-    *new, plan = commands("sh")
+@pytest.fixture(scope="module")
+def last(folder: Path) -> list[str]:
+    """The last line of each command before the comparison."""
+    *new, _compare, _plan = commands("sh")
     with local_hub(folder / "hub") as hub:
         said = [call(folder, words, hub.environment(folder / "home")) for words in new]
-    last = [each.strip().splitlines()[-1] for each in said]
+    return [each.strip().splitlines()[-1] for each in said]
+
+
+def test_a_table_is_cleaned_and_a_model_quantized(folder: Path, last: list[str]) -> None:
+    assert len(last) == 5
     assert last[0] == "raw.parquet: 400 reports"
     assert re.fullmatch(r"eval.csv: 100 reports, and \d+ in train.csv", last[1])
     train, evaluation = (read_table(folder / f"{name}.csv") for name in ("train", "eval"))
@@ -87,13 +93,18 @@ def test_each_command_does_what_the_page_says(folder: Path) -> None:
     assert last[4] == f"models/Mistral-7B-v0.1-awq: {whole}"
     recipe = read_json(folder / "models/Mistral-7B-v0.1-awq/quantization.json")["recipe"]
     assert (recipe["method"], recipe["bits"], recipe["group_size"]) == ("awq", 4, 128)
+
+
+@pytest.mark.usefixtures("last")
+def test_the_comparison_ends_with_a_report(folder: Path) -> None:
+    *_, compare, _plan = commands("sh")
+    said = call(folder, compare, {"HF_HUB_OFFLINE": "1"})
     run = folder / "evaluations" / "Mistral-7B-v0.1-awq"
-    assert last[5] == f"Report: {run / 'results/report.md'} (and report.html)"
+    assert said.splitlines()[-1] == f"Report: {run / 'results/report.md'} (and report.html)"
     summary = read_json(run / "results" / "summary.json")
     assert summary["verdict"]
     scores = read_table(run / "results/scores/Mistral-7B-v0.1-awq.parquet")
     assert len(scores) == 100
-    assert plan[0] == "snakemake"
 
 
 def test_the_configuration_of_the_page_is_planned(folder: Path, tmp_path: Path) -> None:

@@ -475,6 +475,7 @@ def test_one_command_makes_a_configuration_and_keeps_to_its_folder(
     (tmp_path / "x.txt").write_text("{indication} {findings}")
     line += ["--num-samples", "3", "--prompt-file", str(tmp_path / "x.txt")]
     line += ["--text-column", "Beurteilung", "--findings-column", "Befund"]
+    line += ["--annotator", "radgraph", "--radgraph-directory", str(tmp_path / "run/../radgraph")]
 
     ends = [1, 1]  # it stops twice, and is given another option in between
 
@@ -510,6 +511,8 @@ def test_one_command_makes_a_configuration_and_keeps_to_its_folder(
     assert (run.task.inputs, run.task.target) == (("indication", "findings"), "impression")
     assert (run.corpus.columns.findings, run.corpus.columns.impression) == ("Befund", "Beurteilung")
     assert run.generation.prompt == str(tmp_path / "x.txt")
+    assert run.scoring.annotator == "radgraph"
+    assert run.scoring.radgraph.directory == str(tmp_path / "radgraph")
     assert list(run.precisions) == ["original", "q"]
     assert call() == 0  # goes on
     assert call("--examples", "0") == 1

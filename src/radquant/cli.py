@@ -66,7 +66,7 @@ def size_of(path: Path) -> str:
 
 
 def megabytes(count: int) -> str:
-    return f"{count / 1e6:,.1f} MB" if count >= 1e5 else f"{count / 1e3:,.1f} kB"
+    return f"{count / 1e6:,.1f} MB" if count >= 1e6 else f"{count / 1e3:,.1f} kB"
 
 
 def run(main: Callable[[], None]) -> None:

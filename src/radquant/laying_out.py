@@ -8,7 +8,17 @@ from radquant.errors import UserError
 
 SOURCE = Path(__file__).resolve().parents[1]  # the folder that this package lies in
 # What lies beside src/ in a checkout and makes the workflow. setup.py puts it into the wheel.
-WORKFLOW = ("Snakefile", "config.yaml", "config", "envs", "profiles", "prompts", "rules", "scripts")
+WORKFLOW = (
+    "Snakefile",
+    "config.yaml",
+    "config",
+    "envs",
+    "examples",
+    "profiles",
+    "prompts",
+    "rules",
+    "scripts",
+)
 IN_WHEEL = "radquant_workflow"
 # The folder has its own code, as a checkout has: jobs run it, their results depend on it, and the
 # tools' environments find it beside no other package.

@@ -93,6 +93,7 @@ EVALUATE = (
     Part("task", Task, only=("inputs",)),
     Part("cleaning", Cleaning, only=("eval_fraction",)),
     Part("generation", Generation, without=("prompt", "reports", "shards", "stop")),
+    Part("scoring", Scoring, only=("annotator", "language", "radgraph")),
     Part("statistics", Statistics, only=("margin", "margin_reason")),
     Part("speed", Speed, only=("repeats",)),
     Part("compute", Compute),
