@@ -22,7 +22,8 @@ from radquant.errors import UserError
 from radquant.files import read_json
 from radquant.generation import llama_cpp_decoding as decoding
 from radquant.generation.engines.kind import Wanted
-from radquant.generation.llama_cpp_job import opened_there, score, write
+from radquant.generation.llama_cpp_job import opened_there, score, write, write_row
+from radquant.generation.running import Row
 from radquant.generation.tasks import Task
 from radquant.gguf.writing import write_float
 from radquant.model_files import stored_tensors
@@ -123,6 +124,24 @@ def test_a_row_is_written_as_if_it_were_alone(folder: Path, cache: str | None) -
     if cache is None:  # more at once than llama.cpp can hold: no lack of memory
         many = write(opened, task_of([prompts[0]] * 300, batch_size=300, max_new_tokens=1))
         assert (len(many.work.results), many.work.too_large) == (300, [])
+
+
+def test_a_row_of_the_endpoint_is_written_token_by_token(folder: Path) -> None:
+    """As the evaluation writes it, until nobody wants more; then the next can be written."""
+    opened = opened_there(Wanted(folder / "q8_0", python=PYTHON))
+    for prompt in prompts_of():
+        alone = write(opened, task_of([prompt], batch_size=1)).work.results[0]
+        row, lengths = Row(prompt.ids, 6), []
+
+        def go_on(row: Row, lengths: list[int] = lengths) -> bool:
+            lengths.append(len(row.written))
+            return len(row.written) < 3
+
+        write_row(opened, row, go_on)
+        assert lengths == list(range(1, len(row.written) + 1))
+        assert len(row.written) == 3 or row.written[-1] in opened.end_ids
+        text = opened.tokenizer.decode(row.written, skip_special_tokens=True)
+        assert alone.text.startswith(text.strip())
 
 
 def test_what_ends_an_answer(folder: Path) -> None:
