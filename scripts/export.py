@@ -4,9 +4,8 @@ import argparse
 import os
 from pathlib import Path
 
-from radquant.cli import done, new_parser, run
+from radquant.cli import done, new_parser, run, size_of
 from radquant.meant import model_folder
-from radquant.model_files import sizes
 
 EXAMPLE = r"""python scripts/export.py --checkpoint results/checkpoints/qoq-w4 \
     --format omniserve --output qoq-w4-omniserve"""
@@ -57,7 +56,7 @@ def main() -> None:
         export_omniserve(options.checkpoint, options.output, options.keep_norms)
     else:
         export_modelopt(options.checkpoint, options.output, options.dtype)
-    done(options.output, sizes(options.output, options.checkpoint, "the checkpoint"))
+    done(options.output, f"{size_of(options.output)} for {options.format}")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from radquant.files import atomic_path, read_json, write_json, write_text
 EXAMPLE = r"""python scripts/report.py --results results --config results/config.json \
     --output results/report.md --html results/report.html \
     --summary results/summary.json --provenance results/provenance.json \
-    --reporting results/reporting.md --figures results/figures"""
+    --reporting results/reporting.md --figures results/figures --tables results/tables"""
 
 
 def arguments() -> argparse.Namespace:

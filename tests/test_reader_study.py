@@ -347,7 +347,8 @@ def test_the_script_writes_both_files_without_comments(results, study, tmp_path)
     command += ["--readings", *map(str, files), "--output", str(tmp_path / "readers.json")]
     command += ["--markdown", str(tmp_path / "readers.md")]
     done = subprocess.run(command, capture_output=True, text=True)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"{tmp_path / 'readers.md'}: 2 readers\n"
     text = (tmp_path / "readers.json").read_text() + (tmp_path / "readers.md").read_text()
     assert SECRET not in text
     assert not any(report in text for report in study.patients)

@@ -252,7 +252,8 @@ def test_a_gguf_file_is_told_how_it_is_checked(
     (tmp_path / "m.gguf").write_bytes(b"GGUF")
     status, _, error = verify(capsys, tmp_path / "m.gguf")
     assert status == 1
-    assert "make a directory of it with scripts/take_checkpoint.py" in error
+    assert "python scripts/take_checkpoint.py" in error
+    assert "makes a folder of it" in error
 
 
 def test_a_checkpoint_of_which_nothing_is_measured() -> None:

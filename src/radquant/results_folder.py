@@ -12,7 +12,16 @@ from radquant.files import read_json
 # The run's own locks, and the folders that its jobs write into.
 LOCKS = (".lock", ".jobs.lock")
 FOLDERS = (
-    *("annotations", "calibration", "checkpoints", "data", "downloads", "features", "figures"),
+    *(
+        "annotations",
+        "benchmarks",
+        "calibration",
+        "checkpoints",
+        "data",
+        "downloads",
+        "features",
+        "figures",
+    ),
     *("generations", "likelihood", "logs", "measures", "models", "scores", "venvs"),
     "verification",
 )
