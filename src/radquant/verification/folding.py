@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from radquant.families.architectures import Architecture, Group, K, Norm, Q, Rows
 from radquant.families.inspection import row_range
 from radquant.quantization.awq import source_channels
-from radquant.verification.blocks import column_sums, row_sums, squared_error
+from radquant.verification.blocks import column_sums, row_blocks, row_sums, squared_error
 
 # A move counts as made if it leaves at most this share of the error that there is without it.
 MUCH_BETTER = 0.9
@@ -35,6 +35,11 @@ MOSTLY_NOISE = 1.0
 # How far the mean logarithms of two layers' factors may be apart.
 AGREEING = 0.05
 SMALLEST = torch.finfo(torch.float32).tiny
+# The least group there is: an end of a group's range is one of some of its neighbours' range.
+NEIGHBOURS = 16
+LEAST_STEPS = 2  # of weights in the mean that tell a factor
+# How much larger the factor of a row's other weights is where ranges cut off what counts in it.
+CUT = 1.1
 
 
 @dataclass
@@ -88,9 +93,30 @@ def relative_error(
 
 
 def row_factors(weight: Tensor, aim: Tensor) -> Tensor:
-    """The r of each row that makes ‖w − r·a‖ least, [out]; 1 for rows of zeros."""
-    products, squares = row_sums(weight, aim), row_sums(aim, aim)
-    return torch.where(squares > SMALLEST, products / squares.clamp(min=SMALLEST), 1.0)
+    """The r of each row that makes ‖w − r·a‖ least, [out]; 1 for rows of zeros.
+
+    Where ranges cut a row's largest weights off, it is too small: then the r of the other weights
+    is taken.
+    """
+    parts = [_row_factors(weight[rows], aim[rows]) for rows in row_blocks(weight)]
+    return torch.cat(parts) if parts else weight.new_ones(0)
+
+
+def _row_factors(weight: Tensor, aim: Tensor) -> Tensor:
+    squares = row_sums(aim, aim)
+    factor = row_sums(weight, aim) / squares.clamp(min=SMALLEST)
+    size = NEIGHBOURS if weight.shape[1] % NEIGHBOURS == 0 else weight.shape[1]
+    neighbours = weight.unflatten(1, (-1, size))
+    low, high = neighbours.amin(-1, keepdim=True), neighbours.amax(-1, keepdim=True)
+    within = (neighbours > low) & (neighbours < high)
+    # Where most become 0 or a whole step, they tell nothing. The least of them is a step, or more.
+    least = neighbours.abs().where(neighbours != 0, torch.inf).amin(-1, keepdim=True)
+    squares_within = (neighbours.square() * within).sum(-1, keepdim=True)
+    within &= squares_within > (LEAST_STEPS * least).square() * within.sum(-1, keepdim=True)
+    own, aimed = (torch.where(within.flatten(1), each, 0.0) for each in (weight, aim))
+    of_others = row_sums(own, aimed) / row_sums(aimed, aimed).clamp(min=SMALLEST)
+    factor = torch.where(of_others > CUT * factor, of_others, factor)
+    return torch.where(squares > SMALLEST, factor, 1.0)
 
 
 def norm_factor(mine: Tensor, original: Tensor, offset: float) -> Tensor:
