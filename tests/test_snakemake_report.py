@@ -14,7 +14,7 @@ from workflow_helpers import SMOKE, copy_run, dry_run, finish
 
 from radquant.reporting.tables import SECTIONS
 
-FIGURES = {"differences", "tradeoff", "flips", "likelihood"}
+FIGURES = {"differences", "tradeoff", "flips", "likelihood", "loss"}
 
 
 @pytest.fixture
