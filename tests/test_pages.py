@@ -126,7 +126,9 @@ def links(page: Path) -> list[str]:
     return [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=IDS)
+@pytest.mark.parametrize(
+    "page", [REPOSITORY / "README.md", *sorted(DOCS.glob("*.md"))], ids=lambda page: page.name
+)
 def test_links_lead_somewhere(page: Path) -> None:
     for link in links(page):
         name, _, anchor = link.partition("#")
@@ -173,8 +175,45 @@ class Parsed(BaseException):
 SCRIPTS = of_pages("python")
 
 
+def of_other_pages() -> list[tuple[str, list[str]]]:
+    """(page, words) of the commands on all other pages: their blocks need not say that they are
+    `sh`, and hold what is no command, too."""
+    pages = [*sorted(DOCS.glob("*.md")), REPOSITORY / "CONTRIBUTING.md"]
+    return [
+        (page.name, words)
+        for page in pages
+        if page not in PAGES
+        for text in re.findall(r"^```(?:sh)?\n(.*?)^```$", page.read_text("utf-8"), re.M | re.S)
+        for line in text.replace("\\\n", " ").splitlines()
+        if re.match(r"(?:\S+/)?(?:python|snakemake) ", line) and "…" not in line
+        for words in commands(line)
+    ]
+
+
+ELSEWHERE = of_other_pages()
+SCRIPTS += [
+    each
+    for each in ELSEWHERE
+    if re.match(r"(?:scripts|benchmarks)/\w+\.py$", " ".join(each[1][1:2]))
+]
+# Those that name a configuration of the repository, or none.
+PLANNED = [
+    each
+    for each in ELSEWHERE
+    if each[1][0] == "snakemake"
+    and not {"mine.yaml", "config/mine.yaml", "--workflow-profile"} & set(each[1])
+]
+
+
+def test_commands_of_other_pages_are_seen() -> None:
+    assert len(SCRIPTS) > 60
+    assert len(PLANNED) > 5
+
+
 @pytest.mark.parametrize(("page", "words"), SCRIPTS, ids=[" ".join(w[:3]) for _, w in SCRIPTS])
-def test_a_scripts_options_are_its_own(page: str, words: list[str]) -> None:
+def test_a_scripts_options_are_its_own(
+    page: str, words: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """Each script reads its words; nothing is run."""
     if words[1] in ("-c", "-m"):
         compile(words[2], page, "exec") if words[1] == "-c" else __import__(words[2])
@@ -186,13 +225,19 @@ def test_a_scripts_options_are_its_own(page: str, words: list[str]) -> None:
         raise Parsed(unknown)
 
     script = REPOSITORY / words[1].removeprefix("../../")
+    if script.parent.name == "benchmarks":
+        monkeypatch.syspath_prepend(script.parent)
+    for folder in ("models/SmolLM2", "models/Mistral-7B-v0.1"):  # which commands before it fetch
+        (tmp_path / folder).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
     with (
         mock.patch.object(sys, "argv", words[1:]),
         mock.patch.object(argparse.ArgumentParser, "parse_known_args", parse),
         pytest.raises(Parsed) as parsed,
     ):
         runpy.run_path(str(script), run_name="__main__")
-    assert parsed.value.args == ([],)
+    handed_on = "parse_known_args" in script.read_text("utf-8")
+    assert handed_on or parsed.value.args == ([],)
 
 
 @pytest.fixture(scope="module")
@@ -225,6 +270,12 @@ def test_snakemake_plans_every_run(page: str, words: list[str], laid_out: Path) 
     planned = dry_run(laid_out, *words[1:])
     assert planned.code == 0, planned.out + planned.err
     assert planned.jobs, words
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("page", "words"), PLANNED, ids=[" ".join(w[1:]) for _, w in PLANNED])
+def test_snakemake_plans_what_other_pages_run(page: str, words: list[str], laid_out: Path) -> None:
+    test_snakemake_plans_every_run(page, words, laid_out)
 
 
 def test_recipes_go_into_the_tutorials_configuration(laid_out: Path) -> None:
