@@ -25,6 +25,7 @@ from radquant.reporting.html import ASSETS
 from radquant.reporting.judgement import WORDS
 from radquant.reporting.reading import order, run_id
 from radquant.reporting.summary import summarize
+from radquant.reporting.verdict_section import verdict_section
 from radquant.scoring import lexicon
 
 HOSTILE = [
@@ -223,7 +224,25 @@ def test_every_head_of_every_table_says_what_it_means(invented_parts, shown):
 
 
 def test_the_verdict_is_five_facts_with_marks_and_words(invented_run, shown):
-    told = summarize(invented_run)["facts"]
+    check_facts(summarize(invented_run)["facts"], shown)
+
+
+def test_the_facts_are_so_behind_a_list_of_reasons(invented_run):
+    """Two lists that follow each other can be one in Markdown, with paragraphs in its items."""
+    summary = summarize(invented_run)
+    reasons = [
+        {"kind": "language", "sentence": f"text {n} is German.", "numbers": {}} for n in range(3)
+    ]
+    summary["quality"]["fitness"] |= {"fit": False, "reasons": reasons}
+    written = document(verdict_section(summary))
+    check_facts(summary["facts"], written)
+    assert re.findall(r"<li>(text \d is German\.)</li>", written) == [
+        "text 1 is German.",
+        "text 2 is German.",
+    ]
+
+
+def check_facts(told, shown):
     items = re.findall(r'<li class="fact (\w+)">(.*?)</li>', shown, re.S)
     assert len(items) == len(told) == 5
     for (kind, item), fact in zip(items, told, strict=True):

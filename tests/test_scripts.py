@@ -148,6 +148,30 @@ def test_no_abbreviation_is_taken(script: Script, capsys: pytest.CaptureFixture[
         assert f"unrecognized arguments: {short}" in capsys.readouterr().err
 
 
+MISSPELT = [
+    ("evaluate", "--original a --quantised b --data c", "--quantised; did you mean --quantized?"),
+    ("plan", "--gpu 24 config.yaml", "--gpu; did you mean --gpu-gb?"),
+    ("sample_size", "--sumary=summary.json", "--sumary; did you mean --summary?"),
+    ("plan", "config.yaml --colour", "--colour"),
+    ("plan", "--results x -- --config", None),  # behind the dashes it is a file's name
+]
+
+
+@pytest.mark.parametrize(("name", "line", "said"), MISSPELT)
+def test_a_misspelt_option_is_named_with_the_nearest(
+    name: str, line: str, said: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = Script(name)
+    if said is None:
+        script.parse(*line.split())
+        return
+    with pytest.raises(SystemExit) as end:
+        script.parse(*line.split())
+    assert end.value.code == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == f"{name}.py: error: unrecognized arguments: {said}"
+
+
 MEANT = [
     (
         "quantize",

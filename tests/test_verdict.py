@@ -494,6 +494,8 @@ def test_a_table_of_another_language_is_unfit_in_the_first_line(tmp_path, senten
     score_all(results, ["original", "w4a16", *BASELINES], 0.0)
     summary = summary_of(results)
     is_unfit(summary, "the annotator reads English alone")
+    assert kinds(summary).count("language") == 2  # of the references and of the outputs
+    assert " ".join(summary["facts"][0]["says"]).count("language") == 1
     assert not {"no better than a baseline", "few findings"} & set(kinds(summary))
     text = " ".join([*summary["verdict"], verdict_section(summary)])
     assert "cannot be told: the annotator does not read all of these texts" in text

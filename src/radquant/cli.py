@@ -1,7 +1,9 @@
 """What every script shares: its command line, errors in one sentence, progress, the last line."""
 
 import argparse
+import difflib
 import io
+import itertools
 import os
 import signal
 import sys
@@ -9,9 +11,9 @@ import textwrap
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from radquant.errors import UserError
 from radquant.failures import is_panic, sentence_of
@@ -40,13 +42,41 @@ class Help(argparse.HelpFormatter):
         return f"{text} (default: {shown.replace('%', '%%')})"
 
 
+class Parser(argparse.ArgumentParser):
+    """Names unknown options and the nearest known ones, whatever else is wrong with the line.
+
+    argparse would say of `--quantised Q` that `--quantized` is missing.
+    """
+
+    line: Sequence[str] = ()
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        self.line = sys.argv[1:] if args is None else list(args)
+        return super().parse_known_args(args, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        known = self._option_string_actions
+        options = itertools.takewhile(lambda word: word != "--", self.line)
+        names = [word.partition("=")[0] for word in options if word.startswith("--")]
+        unknown = [name for name in dict.fromkeys(names) if name not in known and " " not in name]
+        if unknown:
+            message = f"unrecognized arguments: {' '.join(unknown)}"
+            near = [*filter(None, (_nearest(name, known) for name in unknown))]
+            message += f"; did you mean {' '.join(near)}?" if near else ""
+        super().error(message)
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    return "".join(difflib.get_close_matches(name, list(known), n=1))
+
+
 def new_parser(about: str | None, example: str, more: str = "") -> argparse.ArgumentParser:
     """The parser of a script's options, each of which has to be written out.
 
     about: the script's docstring. example: one whole command. more: what stands before it.
     """
     shown = textwrap.indent(example.strip(), "  ")
-    return argparse.ArgumentParser(
+    return Parser(
         description=about,
         epilog=f"{more}\n\n{EXAMPLE}{shown}",
         formatter_class=Help,

@@ -86,7 +86,7 @@ def _fitness(quality: Quality, name: str, told: Mapping[str, str]) -> Fact:
         found["precisions"][name] if rows[name]["state"] == UNFIT else []
     )
     if reasons:
-        kinds = listed([str(reason["kind"]) for reason in reasons])
+        kinds = listed([*dict.fromkeys(str(reason["kind"]) for reason in reasons)])
         why = f"{'Reason' if len(reasons) == 1 else 'Reasons'}: {kinds}."
         return _fact(FITNESS, BAD, "No, unfit to answer", why, told["broken"])
     unfit = [each for each, row in rows.items() if row["state"] == UNFIT]

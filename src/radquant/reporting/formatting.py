@@ -175,12 +175,13 @@ def prose(*sentences: str) -> str:
     return textwrap.fill(" ".join(sentences), WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
-def bullets(*items: str) -> str:
+def bullets(*items: str, mark: str = "-") -> str:
+    """A list. In Markdown two lists that follow each other are one, unless their marks differ."""
     return "\n".join(
         textwrap.fill(
             item,
             WIDTH,
-            initial_indent="- ",
+            initial_indent=f"{mark} ",
             subsequent_indent="  ",
             break_long_words=False,
             break_on_hyphens=False,

@@ -60,7 +60,8 @@ def _further_reasons(quality: Summary) -> str:
         return ""
     more = "One more reason" if len(reasons) == 1 else f"{len(reasons)} more reasons"
     lead = f"The run as a whole is unfit, not one precision. {more}:"
-    return "\n\n".join([lead, bullets(*(escape(reason["sentence"]) for reason in reasons))])
+    # The list of facts follows, which would be of this list if the marks were the same.
+    return f"{lead}\n\n{bullets(*(escape(each['sentence']) for each in reasons), mark='*')}"
 
 
 def _words(quality: Summary) -> str:
