@@ -196,16 +196,17 @@ def test_paths_are_shown_from_where_the_user_stands(
     place = tmp_path / "runs" / "one"
     place.mkdir(parents=True)
     monkeypatch.chdir(place)
-    Path("report.log").write_text("at work\nThe report: results/report.md\n")
+    Path("report.log").write_text(
+        "at work\nThe report: results/report.md and results/report.html\n"
+    )
     start(screen, 1, "report", "report.log")
     tell(screen, LogEvent.JOB_FINISHED, job_id=1)
     Path("clean.log").write_text("error: nothing\n")
     start(screen, 2, "clean", "clean.log")
     tell(screen, LogEvent.JOB_ERROR, level=logging.ERROR, jobid=2, rule_name="clean", log=[])
-    assert shown(screen).splitlines()[-6:] == [
+    assert shown(screen).splitlines()[-5:] == [
         "",  # not that the job was at work
-        "The report: results/report.md",
-        "in runs/one",
+        "The report: runs/one/results/report.md and runs/one/results/report.html",
         "failed: clean the corpus",
         "error: nothing",
         "its log: runs/one/clean.log",

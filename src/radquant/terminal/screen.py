@@ -135,9 +135,9 @@ class Screen:
         self._line(f"{self._share():4.0%}  {jobs.phrase(job)} ({_time(took)})")
         if job.rule == "report":
             told = [line for line in jobs.last_lines(job) if line != AT_WORK]
+            from_home = self._from_home("results")
+            told[-1:] = [line.replace("results/", f"{from_home}/") for line in told[-1:]]
             self._line("\n".join(["", *told]))
-            if (place := self._from_home("")) != ".":
-                self._line(f"in {place}")
 
     def _fail(self, told: Mapping[str, Any]) -> None:
         logs = tuple(map(str, told["log"] or ()))
