@@ -269,6 +269,9 @@ def finished(folder: Path, reports: int, resamples: int = 10_000) -> Path:
     results = make_skeleton(folder / "results", config)
     evaluation = pd.read_csv(texts / "eval.csv", dtype=str, keep_default_na=False)
     write_table(results / "data/eval.csv", evaluation)
+    others = invented(100, seed=3)  # of which examples are: short ones
+    others = others.assign(id="t" + others["id"], findings=others["impression"])
+    write_table(results / "data/train.csv", others)
     link(texts / "reference.jsonl", results / "annotations/reference.jsonl")
     noise = np.random.default_rng(1).normal(0, 0.2, reports)
     for name in ("original", *names, *BASELINES):

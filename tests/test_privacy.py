@@ -109,7 +109,11 @@ PLACES = [
     ("src/radquant/prompts.py", "    said = [*_said_by(", "row"),
     ("src/radquant/scoring/lexicon.py", "    tokens, starts, paragraphs, lowered = read(", "text"),
     ("src/radquant/scoring/changes.py", "    before, after = describe(", "original_text"),
-    ("src/radquant/reporting/explorer.py", "    yield dump(_head(run))", "run.reports.to_dict()"),
+    (
+        "src/radquant/reporting/explorer.py",
+        "    yield dump(_head(run, ruined))",
+        "run.reports.to_dict()",
+    ),
 ]
 
 

@@ -54,7 +54,8 @@ def test_script_writes_report_summary_and_figures(tmp_path):
     results, readers = make_run(tmp_path / "results"), tmp_path / "readers.json"
     read_by_one(results, readers)
     done = run_script(results, tmp_path, "--readers", readers)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr in ("", "at work\n")  # which a busy machine says
     for name in ("report.md", "report.html", "reporting.md"):
         assert "rated outputs of" in (tmp_path / name).read_text()
     assert read_json(tmp_path / "summary.json")["readers"] == read_json(readers)
