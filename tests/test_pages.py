@@ -294,7 +294,8 @@ def run_blocks(place: Path, *texts: str, **variables: str) -> str:
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     said = ""
     for text in texts:
-        command = ["bash", "-euo", "pipefail", "-c", text]
+        # Not `pipefail`: a program whose output `head` no longer reads is ended.
+        command = ["bash", "-eu", "-c", text]
         done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
         said += done.stdout + done.stderr
