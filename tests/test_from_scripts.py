@@ -89,7 +89,7 @@ def test_a_table_is_cleaned_and_a_model_quantized(folder: Path, last: list[str])
     assert re.fullmatch(r"samples.parquet: 64 samples, \d+ tokens", last[3])
     small = (folder / "models/Mistral-7B-v0.1-awq/model.safetensors").stat().st_size
     assert small < 0.8 * size
-    whole = f"{small / 1e3:,.1f} kB of weights, where the original has {size / 1e6:,.1f} MB"
+    whole = f"{small / 1e3:.3g} kB of weights, where the original has {size / 1e6:.3g} MB"
     assert last[4] == f"models/Mistral-7B-v0.1-awq: {whole}"
     recipe = read_json(folder / "models/Mistral-7B-v0.1-awq/quantization.json")["recipe"]
     assert (recipe["method"], recipe["bits"], recipe["group_size"]) == ("awq", 4, 128)

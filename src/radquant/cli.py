@@ -92,11 +92,19 @@ def done(path: object, told: str) -> None:
 def size_of(path: Path) -> str:
     """The size of a file, or of all files directly in a folder."""
     files = path.iterdir() if path.is_dir() else [path]
-    return megabytes(sum(each.stat().st_size for each in files if each.is_file()))
+    return size(sum(each.stat().st_size for each in files if each.is_file()))
 
 
-def megabytes(count: int) -> str:
-    return f"{count / 1e6:,.1f} MB" if count >= 1e6 else f"{count / 1e3:,.1f} kB"
+def size(count: float) -> str:
+    """Write bytes in decimal units."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6)):
+        if count >= factor:
+            return (
+                f"{count / factor:.3g} {unit}"
+                if count < 999.5 * factor
+                else f"{count / factor:,.0f} {unit}"
+            )
+    return f"{count / 1e3:.3g} kB"
 
 
 def run(main: Callable[[], None]) -> None:

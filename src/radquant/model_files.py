@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from radquant.cli import megabytes
+from radquant.cli import size
 from radquant.errors import UserError
 
 if TYPE_CHECKING:
@@ -321,8 +321,8 @@ def stored_tensors(directory: Path) -> dict[str, StoredTensor]:
 
 def sizes(directory: Path, other: Path | None = None, whose: str = "") -> str:
     """What the weights in a directory take, in words, beside what those in another do."""
-    found = f"{megabytes(_bytes(directory))} of weights"
-    return found if other is None else f"{found}, where {whose} has {megabytes(_bytes(other))}"
+    found = f"{size(_bytes(directory))} of weights"
+    return found if other is None else f"{found}, where {whose} has {size(_bytes(other))}"
 
 
 def _bytes(directory: Path) -> int:

@@ -12,18 +12,9 @@ from radquant.files import read_json
 # The run's own locks, and the folders that its jobs write into.
 LOCKS = (".lock", ".jobs.lock")
 FOLDERS = (
-    *(
-        "annotations",
-        "benchmarks",
-        "calibration",
-        "checkpoints",
-        "data",
-        "downloads",
-        "features",
-        "figures",
-    ),
-    *("generations", "likelihood", "logs", "measures", "models", "scores", "venvs"),
-    "verification",
+    *("annotations", "benchmarks", "calibration", "checkpoints", "data", "downloads", "features"),
+    *("figures", "generations", "likelihood", "logs", "measures", "models", "scores", "tables"),
+    *("venvs", "verification"),
 )
 
 

@@ -8,6 +8,8 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from radquant import cli
+
 MINUS = "\u2212"
 DASH = "–"
 WIDTH = 100
@@ -83,17 +85,7 @@ def share(value: float, digits: int = 0) -> str:
 
 
 def size(count: float | None) -> str:
-    """Write bytes in decimal units."""
-    if count is None:
-        return DASH
-    for unit, factor in (("GB", 1e9), ("MB", 1e6)):
-        if count >= factor:
-            return (
-                f"{count / factor:.3g} {unit}"
-                if count < 999.5 * factor
-                else f"{count / factor:,.0f} {unit}"
-            )
-    return f"{count / 1e3:.3g} kB"
+    return DASH if count is None else cli.size(count)
 
 
 def without_absent(
