@@ -40,7 +40,21 @@ PAGES = [
 IDS = [str(page.relative_to(REPOSITORY)) for page in PAGES]
 README_WORDS = 600
 # Programs of the system or of pip, of which the words alone are checked.
-OTHERS = {"cat", "cd", "cp", "echo", "export", "head", "hf", "mkdir", "pip", "python3", "sed", "."}
+OTHERS = {
+    "cat",
+    "cd",
+    "cp",
+    "echo",
+    "export",
+    "grep",
+    "head",
+    "hf",
+    "mkdir",
+    "pip",
+    "python3",
+    "sed",
+    ".",
+}
 
 
 class Block(NamedTuple):
@@ -294,8 +308,7 @@ def run_blocks(place: Path, *texts: str, **variables: str) -> str:
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     said = ""
     for text in texts:
-        # Not `pipefail`: a program whose output `head` no longer reads is ended.
-        command = ["bash", "-eu", "-c", text]
+        command = ["bash", "-euo", "pipefail", "-c", text]
         done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
         said += done.stdout + done.stderr
