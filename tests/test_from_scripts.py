@@ -85,7 +85,7 @@ def test_a_table_is_cleaned_and_a_model_quantized(folder: Path, last: list[str])
     assert len(evaluation) == 100
     assert not set(train["group"]) & set(evaluation["group"])
     size = (folder / "models/Mistral-7B-v0.1/model.safetensors").stat().st_size
-    assert last[2] == f"models/Mistral-7B-v0.1: {size / 1e6:,.1f} MB of weights"
+    assert last[2] == f"models/Mistral-7B-v0.1: {size / 1e6:.3g} MB of weights"
     assert re.fullmatch(r"samples.parquet: 64 samples, \d+ tokens", last[3])
     small = (folder / "models/Mistral-7B-v0.1-awq/model.safetensors").stat().st_size
     assert small < 0.8 * size
