@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from radquant.collecting import without_collecting
 from radquant.errors import UserError
 from radquant.failures import about, is_out_of_memory, is_panic, withheld_panics
 from radquant.files import read_json
@@ -27,6 +28,7 @@ TOKENIZER = "tokenizer.json"
 SENTENCEPIECE = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
 
 
+@without_collecting()
 def read_tokenizer(directory: Path, trust_remote_code: bool = False) -> Any:
     """The tokenizer in `directory`, padding on the left.
 

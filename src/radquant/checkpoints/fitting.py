@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from radquant.checkpoints.experts import Experts, experts_apart, take_apart
+from radquant.collecting import without_collecting
 from radquant.errors import UserError
 from radquant.failures import about, is_out_of_memory
 from radquant.model_checks import FLOATS
@@ -27,6 +28,7 @@ HARMLESS = (
 )
 
 
+@without_collecting()
 def open_config(directory: Path, trust_remote_code: bool = False) -> Any:
     """The transformers configuration in a directory; raises UserError if it cannot be one."""
     from transformers import AutoConfig, GenerationConfig
@@ -69,6 +71,7 @@ def drop_unknown_padding(config: Any) -> None:
             each.pad_token_id = None
 
 
+@without_collecting()
 def empty_model(config: Any, trust_remote_code: bool = False) -> nn.Module:
     """The model of `config` with its parameters on the meta device; its buffers are real."""
     from accelerate import init_empty_weights

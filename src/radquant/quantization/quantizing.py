@@ -1,10 +1,7 @@
 """From a model, a recipe and calibration samples to a packed checkpoint."""
 
-import gc
 import shutil
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -24,19 +21,6 @@ from radquant.quantization.original_model import (
 )
 from radquant.runtime import runtime_file
 from radquant.settings.recipe import AUTO, Recipe, known_poor, mixture, recipe_values
-
-
-@contextmanager
-def without_collecting() -> Iterator[None]:
-    """Let Python not look for objects to be freed meanwhile, as it would while transformers is
-    imported, again and again and in vain: a sixth of that time."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def quantize(job: Job, recipe: Recipe, asked: str | None = None, work: Path | None = None) -> None:
@@ -59,8 +43,7 @@ def quantize(job: Job, recipe: Recipe, asked: str | None = None, work: Path | No
     def open_source() -> Original:
         return open_original(job.model, job.trust_remote_code)
 
-    with without_collecting():
-        source = open_source()
+    source = open_source()
     require_finite_original(source)
     work = work or job.output.with_name(f".{job.output.name}.work")
     resuming.prepare(work, resuming.fingerprint_of(job.model, samples, recipe, form.NAME, device))
