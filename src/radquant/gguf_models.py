@@ -1,6 +1,8 @@
 """Language models in the GGUF format of llama.cpp, as Hugging Face directories."""
 
-from collections.abc import Iterable
+import functools
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +24,16 @@ def convert_gguf(path: Path, output: Path) -> str:
     logging.disable_progress_bar()  # which fills a log file with unreadable lines
     folder, name = path.parent, path.name
     try:
-        model, found = AutoModelForCausalLM.from_pretrained(
-            folder,
-            gguf_file=name,
-            quantization_config=GgufConfig(dequantize=True),
-            dtype=torch.float16,
-            local_files_only=True,
-            output_loading_info=True,
-        )
-        tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name, local_files_only=True)
+        with _asked_once():
+            model, found = AutoModelForCausalLM.from_pretrained(
+                folder,
+                gguf_file=name,
+                quantization_config=GgufConfig(dequantize=True),
+                dtype=torch.float16,
+                local_files_only=True,
+                output_loading_info=True,
+            )
+            tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name, local_files_only=True)
     except Exception as error:  # of whatever its readers stumble over; it holds no report
         said = " ".join(str(error).split())[:300]
         raise UserError(
@@ -55,6 +58,25 @@ def write_config_of(path: Path, output: Path) -> None:
 
     config = AutoConfig.from_pretrained(path.parent, gguf_file=path.name, local_files_only=True)
     config.save_pretrained(output)
+
+
+@contextmanager
+def _asked_once() -> Iterator[None]:
+    """Let gguf remember what it has read.
+
+    transformers asks for a file's header three times and for the table of names once a module. Each
+    header is read anew, key by key in Python: most of the time that a small model takes.
+    """
+    import gguf
+
+    slow = {name: getattr(gguf, name) for name in ("GGUFReader", "get_tensor_name_map")}
+    try:
+        for name, function in slow.items():
+            setattr(gguf, name, functools.cache(function))
+        yield
+    finally:
+        for name, function in slow.items():
+            setattr(gguf, name, function)
 
 
 def _check_tensors(name: str, model: Any, missing: Iterable[str]) -> None:
