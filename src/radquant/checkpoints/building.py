@@ -30,8 +30,8 @@ from radquant.packed.formats import (
 from radquant.packed.in_memory import quantized_layer
 from radquant.packed.linear import PackedLinear, QuantizedLinear, ValueLinear
 from radquant.packed.packing import WORD
-from radquant.runtime.activations import ends_in
 from radquant.runtime.hadamard import rotate_input
+from radquant.runtime.layer_names import ends_in
 from radquant.runtime.runtime_file import online_rotations, weights_config
 
 

@@ -35,6 +35,7 @@ from radquant.model_files import StoredTensor, is_gguf, quantization_of, read_co
 from radquant.packed.linear import PackedLinear, QuantizedLinear, ValueLinear
 from radquant.runtime import activations
 from radquant.runtime.head import round_head
+from radquant.runtime.layer_names import quantized_layers
 from radquant.runtime.runtime_file import Runtime, read_runtime
 from radquant.settings.precision import INT, STATIC, Activations, KVCache, LMHead, same_rounding
 from radquant.tokenizer_files import read_tokenizer
@@ -264,7 +265,7 @@ def attach_activations(
     # A token of text does not pass through what sees.
     config: Any = model.config
     read = is_language(model) if family_of(config.model_type).images else (lambda name: True)
-    expected = sum(read(f"{n}.weight") for n in activations.quantized_layers([*packed], rounding))
+    expected = sum(read(f"{n}.weight") for n in quantized_layers([*packed], rounding))
     simulation = activations.attach(model, packed, rounding, static)
     touched = activations.probe(model, simulation)
     if touched != expected:

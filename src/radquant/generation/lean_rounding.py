@@ -10,7 +10,8 @@ from radquant.checkpoints.loading import Loaded
 from radquant.kernels.cpu import fits
 from radquant.kernels.rounding import Rounding, rounding_of, unfit
 from radquant.packed.linear import PackedLinear, QuantizedLinear
-from radquant.runtime.activations import Grid, quantized_layers
+from radquant.runtime.activations import Grid
+from radquant.runtime.layer_names import quantized_layers
 from radquant.settings.precision import Activations
 
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from radquant.errors import UserError
 from radquant.kernels.triton_layout import KMajorWeight, repack, why_not
 from radquant.packed.linear import PackedLinear
-from radquant.runtime.activations import quantize_activations, quantized_layers
+from radquant.runtime.activations import quantize_activations
+from radquant.runtime.layer_names import quantized_layers
 from radquant.settings.precision import Activations, same_rounding
 
 BY_TOKEN = Activations(bits=8)  # the only rounding of activations that the kernels do

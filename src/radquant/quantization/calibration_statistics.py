@@ -15,12 +15,12 @@ from radquant.quantization.hidden_states import Hidden, append, run_layer
 from radquant.runtime.activations import (
     Grid,
     by_channel_group,
-    ends_in,
     grid_of_range,
     quantize_activations,
     round_to,
 )
 from radquant.runtime.float_values import static_scale
+from radquant.runtime.layer_names import ends_in
 from radquant.settings.precision import GROUP, INT, STATIC, Activations
 
 # Tokens whose inputs are kept whole, in whole sequences: how they are rounded depends on the scale

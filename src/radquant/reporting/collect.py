@@ -29,6 +29,7 @@ from radquant.reporting.finished_run import CLINICAL, REFERENCES, Run
 from radquant.reporting.measured import join_measures
 from radquant.reporting.patients import patients_of
 from radquant.reporting.speed import why_no_speed
+from radquant.runtime.layer_names import quantized_layers
 from radquant.scoring import records as annotation_records
 from radquant.scoring.metrics.columns import columns
 from radquant.scoring.records import Records
@@ -129,8 +130,6 @@ def _computed_as(run: Run, precision: str) -> dict[str, Any]:
         raise UserError(f"checkpoints/{checkpoint} has no quantized layer; quantize it again")
     rounded = 0
     if rounding is not None:
-        from radquant.runtime.activations import quantized_layers
-
         said = run.stated.get(checkpoint, {}).get("settings")
         names = [layer["name"] for layer in layers]
         if said is not None:  # of some layers, that their inputs stay as they are

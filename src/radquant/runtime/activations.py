@@ -9,7 +9,7 @@ This is simulated: values are rounded to the grid and multiplied in floating poi
 low-bit activations do to the output and says nothing about speed.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -22,6 +22,7 @@ from radquant.errors import UserError
 from radquant.packed.linear import QuantizedLinear
 from radquant.packed.types.fp8 import LARGEST as LARGEST_FP8
 from radquant.runtime.float_values import largest_to_global, round_values
+from radquant.runtime.layer_names import quantized_layers
 from radquant.settings.precision import GROUP, INT, NVFP4, STATIC, TENSOR, Activations
 
 TINY = 1e-12  # the least range, so that a tensor of zeros has a scale
@@ -152,25 +153,6 @@ def round_floats(
         low, high = extremes(values, settings, real_tokens)
         shared = torch.maximum(-low, high)[..., 0] / LARGEST_FP8
     return round_values(values, settings.type, shared)
-
-
-def quantized_layers(names: list[str], settings: Activations) -> list[str]:
-    """Those of the linear layers whose input is quantized: all but the skipped ones.
-
-    Raises UserError for a skipped name that no layer ends in: it would be a misspelling.
-    """
-    for skipped in settings.skip:
-        if not any(ends_in(name, [skipped]) for name in names):
-            raise UserError(
-                f"activations: skip names {skipped!r}, which no packed layer's name ends in; "
-                f"one of them is {names[0]}"
-            )
-    return [name for name in names if not ends_in(name, settings.skip)]
-
-
-def ends_in(name: str, ends: Iterable[str]) -> bool:
-    """Whether a layer's full name ends in one of `ends`, in whole parts between dots."""
-    return any(f".{name}".endswith(f".{end}") for end in ends)
 
 
 def check_widths(linears: Mapping[str, nn.Module], settings: Activations) -> None:

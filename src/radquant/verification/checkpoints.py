@@ -28,7 +28,7 @@ from radquant.memory_plan import kept_by_layer
 from radquant.packed.linear import PackedLinear, QuantizedLinear
 from radquant.quantization.rotated_embeddings import rotate_model
 from radquant.quantization.rotation import plan_rotation
-from radquant.runtime.activations import quantized_layers
+from radquant.runtime.layer_names import quantized_layers
 from radquant.runtime.runtime_file import OWN_METHOD, Runtime, online_rotations, read_runtime
 from radquant.settings.precision import GROUP
 from radquant.verification.distances import FITTED, WEIGHTS
