@@ -16,7 +16,7 @@ import pytest
 import yaml
 from tiny_images import random_gray, tiny_vision_model, write_dicom, write_png
 from tiny_models import SCRIPTS, tiny_llama
-from workflow_helpers import copy_repository, errors, finish, snakemake
+from workflow_helpers import copy_repository, dry_run, errors, finish, snakemake
 
 from radquant.files import read_json
 from radquant.vision.features import open_features
@@ -279,9 +279,9 @@ def unchanged_and_changed_images(run: Path) -> None:
 
     def plan() -> str:
         batch = 'generation={"prompt": "prompts/own.txt", "batch_size": 3}'
-        found = snakemake(run, "-n", "--configfile", "own.yaml", "--config", batch)
-        assert found.returncode == 0, found.stderr
-        return found.stdout + found.stderr
+        found = dry_run(run, "--configfile", "own.yaml", "--config", batch)
+        assert found.code == 0, found.err
+        return found.out + found.err
 
     name = pd.read_csv(run / "results" / "data" / "eval.csv")["images"].iloc[0].split(";")[0]
     path, prompt = run / "images" / name, run / "prompts" / "own.txt"
