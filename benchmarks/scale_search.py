@@ -1,7 +1,7 @@
 """What AWQ's scale search misses: it tries some of its exponents, on some of a layer's rows.
 
-For every group of layers that share an input, the output error of the scale that it finds beside
-that of the best of all exponents, both over all rows.
+For every group of layers that share an input, it prints the output error of the scale that it
+finds. Beside it stands that of the best of all exponents, both over all rows.
 """
 
 import argparse

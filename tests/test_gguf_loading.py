@@ -355,7 +355,7 @@ def test_words_are_cut_as_the_originals_tokenizer_cuts_them(
 ) -> None:
     """What llama.cpp does with a text before it joins tokens, by the name that a file says.
 
-    It is told and not refused: prompts are given as tokens, and the original that transformers made
+    It is told and not refused. Prompts are given as tokens, and the original that transformers made
     of a GGUF file has lost what the file says.
     """
     folder, model = llama

@@ -157,8 +157,10 @@ def bits_in(checkpoint: Path) -> dict[str, int]:
 
 
 def check_record(checkpoint: Path, asked: float) -> dict[str, Any]:
-    """The record of a mixture: that layers which engines fuse are alike, and that the files are no
-    larger than layers of so many bits would be."""
+    """The record of a mixture says that layers which engines fuse are alike.
+
+    It also says that the files are no larger than layers of so many bits would be.
+    """
     record = read_json(checkpoint / "quantization.json")
     assert record["recipe"]["bits"] == {"average": asked}
     of = {each["name"]: (each["bits"], each["group_size"]) for each in record["layers"]}

@@ -1,7 +1,7 @@
 """What a checkpoint brings for run time: what is stored is what is evaluated.
 
-Packed checkpoints as the scripts make and load them, against an ordinary transformers model with
-the dequantized weights, hooks written from the definitions, and an ordinary cache.
+Packed checkpoints as the scripts make and load them, against an ordinary transformers model. That
+has the dequantized weights, hooks written from the definitions, and an ordinary cache.
 """
 
 import dataclasses

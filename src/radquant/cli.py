@@ -114,8 +114,8 @@ def run(main: Callable[[], None]) -> None:
     and no child goes on.
 
     Of any other exception it tells what `radquant.failures` finds that may be told. The message is
-    withheld, because libraries put the text that they were working on into it and that text may be
-    a patient's; RADQUANT_DEBUG=1 shows it.
+    withheld: libraries put the text that they were working on into it, and that may be a patient's.
+    RADQUANT_DEBUG=1 shows it.
 
     After four seconds a line tells that it is at work: loading a model counts nothing.
     """

@@ -227,9 +227,10 @@ def _stored(levels: np.ndarray, places: np.ndarray, header: Any) -> tuple[np.nda
 def _is_noise(above: np.ndarray, values: np.ndarray, width: int) -> bool:
     """Whether the bits above the values are none of theirs, by pixels that are neighbours.
 
-    Where those bits change, values that go on would wrap round and the whole would hardly change;
-    of what is none of theirs the whole makes a jump, and the values hardly change. Of few pixels
-    that is seen only where the numbers that those bits make leave some out.
+    Suppose that those bits change from one pixel to the next. If they belong to the values, these
+    wrap round, and the whole hardly changes. If they do not, the whole makes a jump, and the values
+    hardly change. Of few pixels that is seen only where the numbers that those bits make leave some
+    out.
     """
     edges = np.diff(above) != 0
     if edges.sum() < ENOUGH and np.unique(above).size == above.max() + 1:

@@ -22,9 +22,9 @@ def build(requirements: str | Path, directory: str | Path) -> None:
     """Make `directory` a virtual environment with what `requirements` (a pip file) lists.
 
     Its lock, if there is one (`lock_of`), says in which exact releases. `ready.json` is written
-    last and records both files' hashes, the Python version and all packages.
-    An environment cannot be moved, so it is built in place; without a `ready.json` that fits it
-    is taken for half-built and made again from nothing. What pip says goes to stderr.
+    last and records both files' hashes, the Python version and all packages. An environment cannot
+    be moved, so it is built in place. Without a `ready.json` that fits, it is taken for half-built
+    and made again from nothing. What pip says goes to stderr.
 
     Raises UserError when the environment cannot be made or pip fails.
     """

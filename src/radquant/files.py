@@ -125,8 +125,8 @@ def is_whole(path: str | Path) -> bool:
     return not record.is_file() or record.read_bytes().strip() == sha256_file(path).encode()
 
 
-# How long nothing in a directory that a process on another machine may be writing must have changed
-# until it counts as left by a kill.
+# A process on another machine may be writing in a directory. A directory in which nothing has
+# changed for so long counts as left by a kill.
 SILENT_SECONDS = 3600
 
 
@@ -197,9 +197,10 @@ def _remove_left(target: Path, own: Path) -> None:
     A writer holds a lock on its directory, which the kernel frees with the process. On the writer's
     own machine the lock is the answer, for containers, too: whoever gets it may remove the
     directory, at once. File systems that machines share do not carry locks on directories from one
-    to the other (NFS keeps them to itself), so for the others it takes that nothing has changed for
-    an hour: no writer is silent for that long, it copies tensors, downloads or unpacks. The time is
-    the file system's own, from the directory just made: machines' clocks differ.
+    to the other (NFS keeps them to itself). So a directory of another machine counts as left when
+    nothing has changed in it for an hour. No writer is silent for that long, as it copies tensors,
+    downloads or unpacks. The time is the file system's own, from the directory just made: machines'
+    clocks differ.
     """
     names = re.compile(rf"\.{re.escape(target.name)}\.(?:([0-9a-f]{{8}})-[0-9a-f]{{16}}|\d+)\.part")
     now = own.stat().st_mtime
@@ -409,6 +410,8 @@ def verify_hashes(directory: str | Path, hashes: Mapping[str, str], remedy: str)
 
 
 def most_unpacked(size: int) -> int:
-    """Return how many bytes a file of `size` bytes may unpack to: text shrinks to a tenth or so,
-    and only what was made to fill memory to less than a hundredth."""
+    """Return how many bytes a file of `size` bytes may unpack to.
+
+    Text shrinks to a tenth or so, and only what was made to fill memory to less than a hundredth.
+    """
     return max(100 * size, 100_000_000)

@@ -1,8 +1,8 @@
 """What says, at every start of the workflow, whether an image file of some reports has changed.
 
 Image files are no inputs of a rule: there may be ten thousand, in a folder that is not mounted
-where a run is planned. One hash of all their contents is a parameter instead. A file is read again
-only if its size or time differ from those at which it was read last, which are kept beside the run.
+where a run is planned. One hash of all their contents is a parameter instead. The size and time at
+which a file was read last are kept beside the run. It is read again only if one of them differs.
 """
 
 import json

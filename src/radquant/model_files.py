@@ -218,7 +218,7 @@ def weight_files(directory: Path) -> list[Path]:
     hold what it has not.
 
     Raises UserError, with the name of the file that is amiss, where none or several sets could be
-    meant, or where an adapter is to be added to them.
+    meant. It also does where an adapter is to be added to them.
     """
     for name in ADAPTERS:
         if (directory / name).exists():

@@ -115,9 +115,9 @@ def chat_prompt(
 ) -> Prompt:
     """Return the prompt of one report.
 
-    With a chat template, the rendered prompt is the user's turn and examples are earlier turns;
-    without one, examples and prompt are blocks of plain text. `limit` is the largest number of
-    tokens of prompt and answer together, except that the answer is never cut: of a longer prompt
+    With a chat template, the rendered prompt is the user's turn and examples are earlier turns.
+    Without one, examples and prompt are blocks of plain text. `limit` is the largest number of
+    tokens of prompt and answer together, except that the answer is never cut. Of a longer prompt
     the tail is kept, behind the BOS token if it began with one. `images` are shown before the
     prompt's text, their tokens by `processor`, the model's own; such a prompt is never cut. `date`
     is what a chat template is told that asks for it, as YYYY-MM-DD.

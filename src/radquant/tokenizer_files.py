@@ -9,8 +9,8 @@ from radquant.failures import about, is_out_of_memory, is_panic, withheld_panics
 from radquant.files import read_json
 from radquant.token_texts import end_marks
 
-# Where a chat template may stand that transformers' tokenizers do not read, beside those that they
-# do: a processor's file, and the settings of a processor.
+# Where a chat template may stand that transformers' tokenizers do not read. Beside those that they
+# do read, that is a processor's file, and the settings of a processor.
 TEMPLATE_FILES = ("chat_template.json", "processor_config.json", "preprocessor_config.json")
 PROBE = "The heart is normal in size. No pleural effusion: 2 views."
 OWN_PADDING = (

@@ -104,8 +104,9 @@ def read_archive(wheel: str | Path, member: str) -> bytes:
 def member_chunks(wheel: str | Path, member: str, alike: tuple[str, ...] = ()) -> Iterator[bytes]:
     """Yield the content of the file `member` of `wheel`, part by part.
 
-    Raises UserError when the wheel cannot be read, holds no such file (it lists those that end in
-    one of `alike`, or else like it), or one that is out of proportion to the wheel.
+    Raises UserError when the wheel cannot be read, or holds no such file. It then lists those that
+    end in one of `alike`, or else like it. It also does for a file that is out of proportion to the
+    wheel.
     """
     place = f"{Path(wheel).name}/{member}"
     with _told(place), zipfile.ZipFile(wheel) as archive:

@@ -1,8 +1,8 @@
 """Taking a checkpoint that is there already, as one of the original's, with a record of its own.
 
-Of the original it takes the configuration, the tokenizer and what ends an answer, after they were
-found to be the same: every precision is then given the same prompts and ends where the others do.
-Of its own it has the weights and what it says of their quantization.
+It takes the configuration, the tokenizer and what ends an answer from the original, after they were
+found to be the same. So every precision gets the same prompts and ends where the others do. Of its
+own it has the weights and what it says of their quantization.
 """
 
 import math

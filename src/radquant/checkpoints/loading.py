@@ -108,7 +108,7 @@ def load(
 ) -> Loaded:
     """Load an original model or a packed checkpoint from `directory`.
 
-    With `rounding` the input of every packed linear layer that it does not skip is quantized; the
+    With `rounding` the input of every packed linear layer that it does not skip is quantized. The
     number of layers that really do so is measured by running a token, and must be all of them. A
     stored prefix and `kv_cache` take effect in the cache that `generation.prefix.begin` makes. With
     `lm_head` the table of the vocabulary is rounded. Without `vision`, what makes features of

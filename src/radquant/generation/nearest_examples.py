@@ -1,5 +1,6 @@
-"""The training reports whose inputs are most like a report's own: as its few-shot examples, and as
-the baseline that hands in what the nearest one says.
+"""The training reports whose inputs are most like a report's own.
+
+They are its few-shot examples. What the nearest one says is handed in as a baseline.
 
 Likeness is the cosine of two texts' TF-IDF vectors (Salton and Buckley 1988). A word counts as
 often as a text has it, times the logarithm of how rare it is among the training reports. These

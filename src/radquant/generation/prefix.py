@@ -149,7 +149,7 @@ def run_prefix(model: Any, ids: list[int], longest: int, start: Prefix = NOTHING
 
     `longest` is the length in tokens that the longest padded sequence may reach. Padding stands
     between prefix and rest, so it takes up room in a sliding window, and it would run through a
-    recurrent state: sharing needs keys and values of all positions, in every layer. Nor are keys
+    recurrent state. So sharing needs keys and values of all positions, in every layer. Nor are keys
     shared that are others in a longer sequence.
     """
     from transformers import DynamicCache

@@ -88,8 +88,8 @@ class Computed:
     load_seconds: float
     peak_process_bytes: int
     peak_device_bytes: int | None  # None on a CPU
-    # Of the quantized layers, those in memory as the values of their weights: the format has no
-    # kernel here, so that memory and time say nothing of it.
+    # The quantized layers that are in memory as the values of their weights. The format has no
+    # kernel here, so memory and time say nothing of it.
     value_layers: int = 0
 
 

@@ -27,8 +27,8 @@ def greedy_config(
 ) -> Any:
     """Return a configuration for greedy decoding and make it the model's own.
 
-    generate() fills what is unset from the checkpoint's generation_config.json, which may ask for
-    sampling, a temperature or a repetition penalty: none of these may reach a comparison.
+    generate() fills what is unset from the checkpoint's generation_config.json. That may ask for
+    sampling, a temperature or a repetition penalty, and none of these may reach a comparison.
     """
     from transformers import GenerationConfig
 

@@ -1,7 +1,7 @@
 """Greedy generation with vLLM, in its own environment: token ids and images' features go there.
 
-Everything but the decoding is done here, by the code that the other engines use: the prompts, what
-ends an output, and how a text is made from tokens. `vllm_decoding.py` decodes.
+Everything but the decoding is done here, by the code that the other engines use. That is the
+prompts, what ends an output, and how a text is made from tokens. `vllm_decoding.py` decodes.
 """
 
 import json

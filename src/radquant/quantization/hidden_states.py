@@ -204,8 +204,8 @@ def first_inputs(
     finally:
         handle.remove()
         for layer in layers:
-            # Its class's own is behind. A bound method here would be a cycle, and a layer that is
-            # done with would stay in memory until Python happens to look for cycles.
+            # Its class's own is behind. A bound method here would be a cycle. A layer that is done
+            # with would then stay in memory until Python happens to look for cycles.
             vars(layer).pop("forward", None)
     return arguments
 

@@ -1,5 +1,5 @@
 """PrefixQuant (Chen et al. 2024, arXiv:2410.05265): the few tokens whose activations are far larger
-than all others', to be put before every text and kept there, out of reach of rounding.
+than all others'. They are put before every text and kept there, and rounding does not touch them.
 
 Such tokens serve attention as a place to look at when there is nothing to see. Which they are is a
 matter of the model: its first token whatever it is, and some others where they come first. Once

@@ -28,8 +28,11 @@ from radquant.settings.recipe import AUTO, Recipe, known_poor, mixture, recipe_v
 
 @contextmanager
 def without_collecting() -> Iterator[None]:
-    """Let Python not look for objects to be freed meanwhile, as it would while transformers is
-    imported, again and again and in vain: a sixth of that time."""
+    """Let Python not look for objects to be freed meanwhile.
+
+    While transformers is imported it would do so again and again, in vain, and take a sixth of that
+    time.
+    """
     enabled = gc.isenabled()
     gc.disable()
     try:

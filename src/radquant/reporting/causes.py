@@ -17,7 +17,7 @@ SCORES_ALONE = frozenset({"scores"})
 NOTHING: frozenset[str] = frozenset()
 
 # What an entry can move, by the first pattern that its name begins with. The third column names
-# what lies between, if the entry acts through nothing else: where that is equal in both runs, the
+# what lies between, if the entry acts through nothing else. Where that is equal in both runs, the
 # entry has moved nothing.
 EFFECTS: list[tuple[str, frozenset[str], str]] = [
     (
@@ -79,9 +79,11 @@ OF_BASELINES = {"fetch_corpus", "clean", "baselines", "annotate", "score"}
 
 
 def between_of(system: str, differing: Iterable[Entry], a: Side, b: Side) -> set[str]:
-    """Which of what lies between entries and outputs differs: '' always, 'data', 'original' (the
-    original model's files), 'fetched' (either of them), 'checkpoint' (the files of the system's
-    quantized one)."""
+    """Which of what lies between entries and outputs differs.
+
+    '' is always among them, 'data' stands for the data, and 'original' for the original model's
+    files. 'fetched' is either of these, and 'checkpoint' the files of the system's quantized one.
+    """
     names = [entry.name for entry in differing]
     own = {a.checkpoint(system), b.checkpoint(system)} - {None, ORIGINAL}
     found = {""}

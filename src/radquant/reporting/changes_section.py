@@ -256,8 +256,8 @@ def _block(lines: Mapping[str, str]) -> str:
         )
         for label, text in lines.items()
     ]
-    # A label stands before every text, so no line of it can begin with the closing fence, and a
-    # fence after indentation of four or more does not count.
+    # A label stands before every text, so no line of it can begin with the closing fence. A fence
+    # after indentation of four or more does not count.
     return "\n".join(["```text", *wrapped, "```"])
 
 

@@ -25,7 +25,7 @@ def score_differences(run: Run, column: Column) -> dict[str, Row]:
     """Return each quantized precision's comparison with the original, by name; without its word.
 
     The margin is in the column's unit: a share of its range, or of the original's mean. Without a
-    finite one nothing is said of it, nor where the original's mean is no larger: a system that lost
+    finite one nothing is said of it, nor where the original's mean is no larger. A system that lost
     everything would then be called no worse.
     """
     original = score(run, ORIGINAL, column.name)

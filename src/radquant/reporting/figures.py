@@ -202,8 +202,8 @@ def weights(summary: Mapping[str, Any]) -> tuple[dict[str, float], str]:
 def loss_figure(summary: Mapping[str, Any]) -> Figure:
     """Draw what is lost of the reports' quality against memory, for who decides by one picture.
 
-    Where a loss is so large that the margin could not be seen beside it, a second panel shows what
-    is near the original, on a scale of its own.
+    A loss may be so large that the margin could not be seen beside it. A second panel then shows
+    what is near the original, on a scale of its own.
     """
     quality = summary["quality"]
     rows = quality["differences"][quality["settings"]["primary"]]

@@ -240,7 +240,8 @@ def unsupported(output: str, inputs: Mapping[str, str]) -> list[str]:
     """Return the sentences of `output` that compare with a prior which the input does not know.
 
     `inputs` holds the columns of the report that the model was shown. They know of a prior if one
-    of them compares with one as well or names one, or if `comparison` is among them and names any.
+    of them compares with one as well or names one. They also do if `comparison` is among them and
+    names any.
     """
     return list(dict.fromkeys(sentence for _, sentence in _unsupported(output, inputs)))
 
@@ -307,8 +308,9 @@ def _windows(words: list[str]) -> set[tuple[str, ...]]:
 
 
 def _repeats(text: str) -> bool:
-    """Say whether a sentence is there three times, or a few words or a character run in a loop, or
-    the text ends with many words of which few differ.
+    """Say whether a sentence is there three times, or a few words or a character run in a loop.
+
+    It also counts if the text ends with many words of which few differ.
 
     "No effusion. No edema. No mass." repeats a word, and no sentence and no words in a row.
     """

@@ -23,8 +23,9 @@ KINDS = (FALSE, MISSED, PLACE, SEVERITY, FALSE_COMPARISON, MISSED_COMPARISON)
 # ReXVal's radiologists counted all errors, and of these the clinically significant ones. A minor
 # error counts half: as much as in the mean of the two counts.
 WEIGHT, MINOR = 1.0, 0.5
-# Devices, and what is old or comes with age. So is a finding that no list knows (its weight is
-# unknown), one that is only possible, and a comparison that says that nothing has changed.
+# Minor are devices, and what is old or comes with age. So is a finding that no list knows, as its
+# weight is unknown. So are a finding that is only possible, and a comparison that says that nothing
+# has changed.
 DEVICES = frozenset(
     (
         *("endotracheal tube", "tracheostomy", "enteric tube", "chest tube", "tube"),
@@ -36,7 +37,7 @@ MINOR_FINDINGS = DEVICES | {
     *("scarring or pleural thickening", "degenerative change", "scoliosis or kyphosis"),
     *("osteopenia", "postoperative change", "low lung volumes"),
 }
-# A finding that another one says as well, only less precisely: who writes "opacity" of what the
+# A finding that another one says as well, only less precisely. A text with "opacity" for what the
 # radiologist calls pneumonia has missed the pneumonia, and has not invented an opacity.
 SAID_BY = {
     "opacity": (

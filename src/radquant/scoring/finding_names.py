@@ -49,8 +49,8 @@ def _look_up(
     everything = (*head, *modifiers, *places)
     if "side" in (*head, *modifiers) and {"port", "ports"} & {*head}:
         return None  # the hole of a tube, no device of its own
-    # "nodular opacity" is a nodule, "consolidated mass" a mass: the observation's own words come
-    # first, then those that modify it; but markings are normal unless something is said of them.
+    # "nodular opacity" is a nodule, "consolidated mass" a mass. The observation's own words come
+    # first, then those that modify it. But markings are normal unless something is said of them.
     looks = [head] if head and head[0].startswith("marking") else [head, (*head, *modifiers)]
     for group in _terms():
         for words in looks:

@@ -306,8 +306,11 @@ def _broken_devices(entities: Mapping[str, Any]) -> set[str]:
 
 
 def _low_volumes(entities: Mapping[str, Any]) -> set[str]:
-    """Return the "low" of "low lung volumes", which an annotator may take for a side's or for a
-    modifier of what follows: "lower lung volumes", "low lung volumes with atelectasis"."""
+    """Return the "low" of "low lung volumes".
+
+    An annotator may take it for a side's or for a modifier of what follows: "lower lung volumes",
+    "low lung volumes with atelectasis".
+    """
     ordered = sorted(entities, key=lambda key: int(entities[key]["start_ix"]))
     return {
         key
@@ -357,7 +360,7 @@ def _measurements(
     """Yield (finding, millimetres, as written).
 
     A measurement belongs to the finding that stands nearest in its sentence, or was last mentioned
-    in the sentence before ("It measures 5 mm"); findings that are denied have none.
+    in the sentence before ("It measures 5 mm"). Findings that are denied have none.
     """
     stated = _by_sentence(bounds, (m for m in mentions if m.status != ABSENT))
     for same in stated.values():

@@ -41,11 +41,12 @@ def load(
 
     `directory` holds `<model_type>/` (config.json, vocabulary/, weights.th) or the published
     archive `<model_type>.tar.gz`; the folder is taken if both are there. The text encoder that
-    config.json names (`model_name`) is a folder with its config.json and tokenizer files: at that
-    path seen from `<model_type>/` or from `directory`, or under its last name in `directory`.
-    An archive is unpacked once into `directory`/.unpacked/, or into a temporary folder where that
-    cannot be written; nothing is written into a model folder. Nothing is looked up in the network
-    when `directory` is given; files that its source.json names must be those that were fetched.
+    config.json names (`model_name`) is a folder with its config.json and tokenizer files. It lies
+    at that path seen from `<model_type>/` or from `directory`, or under its last name in
+    `directory`. An archive is unpacked once into `directory`/.unpacked/, or into a temporary folder
+    where that cannot be written; nothing is written into a model folder. Nothing is looked up in
+    the network when `directory` is given; files that its source.json names must be those that were
+    fetched.
 
     Raises UserError when something is missing, when the archive holds unsafe paths, and when
     weights.th holds anything but tensors.
@@ -308,8 +309,8 @@ def read_config(model: Path) -> dict[str, Any]:
 def _working_copy(model: Path, model_type: str, encoder: Path, stack: contextlib.ExitStack) -> Path:
     """Return a temporary folder in the layout that the package loads from.
 
-    The package writes a lock file into the vocabulary, so a read-only folder would fail, and it
-    looks the encoder up under `model_name`, which is rewritten to the local folder here.
+    The package writes a lock file into the vocabulary, so a read-only folder would fail. It looks
+    the encoder up under `model_name`, which is rewritten to the local folder here.
     """
     cache = Path(stack.enter_context(tempfile.TemporaryDirectory()))
     copy = cache / model_type

@@ -1,10 +1,9 @@
 """Annotation records: how the annotators write them, how scoring reads and checks them.
 
-One record per text, in RadGraph's schema:
-{"id", "annotator", "text_hash", "text", "entities": {"1": {"tokens", "label", "start_ix",
-"end_ix", "relations": [["modify", "2"]]}}}. `text_hash` is the sha256 of the text as it was
-given, `text` is the annotator's tokenization joined by spaces, and `start_ix` and `end_ix` are
-token positions in it, both inclusive. A blank text has no entities.
+One record per text, in RadGraph's schema: {"id", "annotator", "text_hash", "text", "entities":
+{"1": {"tokens", "label", "start_ix", "end_ix", "relations": [["modify", "2"]]}}}. `text_hash` is
+the sha256 of the text as it was given, and `text` is the annotator's tokenization joined by spaces.
+`start_ix` and `end_ix` are token positions in it, both inclusive. A blank text has no entities.
 """
 
 import json

@@ -34,8 +34,8 @@ def resolve(config: Mapping[str, Any], places: Places | None = None) -> Run:
     places: folders in which relative paths are looked for; the current one alone if not given. A
     path that is found is one from the current folder.
 
-    The prompt files are read (a wrong field should not wait for an hour of quantizing); the corpus
-    and the model are not, because they may be on another machine than the one that plans the run.
+    The prompt files are read: a wrong field should not wait for an hour of quantizing. The corpus
+    and the model are not, as they may be on another machine than the one that plans the run.
     """
     try:
         run = made(Run, plain(config))
@@ -57,7 +57,7 @@ def resolve(config: Mapping[str, Any], places: Places | None = None) -> Run:
 def plain(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return `config` as plain dicts and lists; Snakemake hands over ordered dicts.
 
-    Anchors in YAML let a few lines stand for any number of values, or for one that holds itself;
+    Anchors in YAML let a few lines stand for any number of values, or for one that holds itself.
     Snakemake has them as references, and they would be written out here.
     """
     left = MOST_VALUES

@@ -221,8 +221,10 @@ def widths(recipe: Recipe, held: Collection[int] = MIXED_WIDTHS) -> tuple[int, .
 
 
 def candidates(recipe: Recipe, held: Collection[int]) -> tuple[Recipe, ...]:
-    """The recipes that a layer of a mixture can get: so many bits, in groups as they are asked for
-    or, as scales are bits, too, in smaller ones. held: the bits that the format holds.
+    """The recipes that a layer of a mixture can get.
+
+    They have so many bits, in groups as they are asked for. As scales are bits, too, smaller groups
+    are tried as well. held: the bits that the format holds.
 
     With 8 bits more scales gain nothing.
     """

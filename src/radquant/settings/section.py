@@ -1,8 +1,8 @@
 """What all settings are made of: a section is a frozen pydantic model, its fields declared once.
 
-A field has its type, default, bounds and one sentence. From these come the check of a
-configuration (`check`), config/schema.yaml and the tables of keys in docs/ (`documents`), and the
-options of the scripts and what a rule hands to them (`options`).
+A field has its type, default, bounds and one sentence. From these come the check of a configuration
+(`check`), config/schema.yaml and the tables of keys in docs/ (`documents`). So do the options of
+the scripts and what a rule hands to them (`options`).
 """
 
 import json

@@ -1,5 +1,8 @@
-"""On which settings each stage depends: its script has an option for each, and its rule hands over
-these and no others, so that an unrelated key reruns nothing."""
+"""On which settings each stage depends.
+
+Its script has an option for each, and its rule hands over these and no others, so that an unrelated
+key reruns nothing.
+"""
 
 from radquant import registry
 from radquant.settings.calibration import Calibration

@@ -2,8 +2,8 @@
 
 Every weight is compared with the original's (`weights`). What the checkpoint computes can be, too:
 a decoder layer's output for the original's input, and the logits. A rotated checkpoint's layers are
-then compared with those of the original rotated in the same way, its logits with those of the
-original as it is. Inputs are not rounded, and a stored prefix is left out.
+then compared with those of the original rotated in the same way. Its logits are compared with those
+of the original as it is. Inputs are not rounded, and a stored prefix is left out.
 """
 
 import math

@@ -1,7 +1,7 @@
 """How far one matrix of a checkpoint lies from what it should be, and how far it may.
 
-All that damage does to a linear layer shows in one of these: its weights are far off as a whole,
-too large or small, moved to one side by whole steps of their grid (zero points), or off in some
+All damage to a linear layer shows in one of these. Its weights are far off as a whole, too large or
+small, or moved to one side by whole steps of their grid (zero points). Or they are off in some
 rows, columns or single places. Rounding to nearest moves a weight by half a step, GPTQ by a few:
 both are known beforehand, whatever the model.
 """
@@ -48,7 +48,7 @@ BOUNDS = {
     6: Bounds(0.1, 0.02, 0.03, 0.03, 0.3, 3.0, 0.03),
     8: Bounds(0.06, 0.02, 0.02, 0.02, 0.2, 4.0, 0.02),
 }
-# Weights that are fitted to inputs of so many bits make good for what rounding does to these, and
+# Weights that are fitted to inputs of so many bits make up for what rounding does to these. They
 # are far from the original's on purpose.
 FITTED = {
     8: Bounds(0.4, 0.1, 0.3, 0.2, 0.7, inf, 0.2),
@@ -59,8 +59,8 @@ HALF_STEP = 0.6  # the rms that rounding alone leaves is below
 # Steps, and a share of a weight: rounding to nearest of scaled weights in 16 bits stays below.
 FAR, FAR_SHARE = 1.5, 0.1
 GROUP = 32
-# How far from 1 the part of a row along what it should be is, before the row counts as lost; and
-# how many standard deviations of what chance makes of it.
+# How far from 1 the part of a row along what it should be may be, before the row counts as lost.
+# The other is how many standard deviations of what chance makes of it.
 MOST_ALONG, MOST_BY_CHANCE = 0.5, 4
 # How much farther off than a lost one a row or column may be that is not lost. Those of GPTQ by
 # llm-compressor on SmolLM2 are 2.1 and 1.5 times as far.
@@ -159,10 +159,13 @@ def of_weights(step: Tensor, width: int) -> Tensor:
 def measure(
     weight: Tensor, step: Tensor, aim: Tensor, size: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Of some rows: sums of <W − A, A>, of what ends of ranges take from it, of shifts, of strays
-    and of what was moved, [5]; the largest shift of a group, and `worst_row`, [2]; the squared
-    lengths of the columns of W − A and of A, [2, in]; and the steps without what ends of ranges cut
-    off, [rows, in]. size: of groups."""
+    """Return four tensors for some rows.
+
+    The first is [5]. It has sums of <W − A, A>, of what ends of ranges take from it, of shifts, of
+    strays and of what was moved. The second is [2]: the largest shift of a group, and `worst_row`.
+    The third is [2, in]: the squared lengths of the columns of W − A, and of those of A itself. The
+    last is the steps without what ends of ranges cut off, [rows, in]. size: of groups.
+    """
     apart = weight - aim
     steps = apart / step
     shift, row = steps.sum(), worst_row(apart, aim, rms(steps, 1))
@@ -209,8 +212,8 @@ def linear_checks(one: Distance, fitted: int | None = None) -> Iterator[Check]:
 def neighbour_checks(found: Sequence[Distance], fitted: int | None = None) -> Iterator[Check]:
     """What shows beside other layers alone.
 
-    Where most layers were rounded to nearest, so were all: a weight that is far from the original's
-    is damage then, and no work of GPTQ.
+    Where most layers were rounded to nearest, so were all. A weight that is far from the original's
+    is then damage, and no work of GPTQ.
     """
     kinds: dict[tuple[str, int], list[Distance]] = {}
     for one in found:
@@ -242,9 +245,9 @@ def rms(steps: Tensor, dim: int) -> Tensor:
 def lost(apart: Tensor, aim: Tensor, dim: int) -> Tensor:
     """Which rows (dim 1) or columns (dim 0) have not what they should be in them.
 
-    What GPTQ adds to make good for others may be longer than a row, and leaves the row in the sum:
-    then the part of W along A is A. It is none of A in a row that belongs elsewhere. In a row that
-    is small beside its steps, chance makes as much.
+    What GPTQ adds to make up for others may be longer than a row, and leaves the row in the sum.
+    The part of W along A is then A itself, and nothing of it in a row that belongs elsewhere. In a
+    row that is small beside its steps, chance makes as much.
     """
     squares = aim.square().sum(dim, keepdim=True).clamp(min=1e-30)
     along = (apart * aim).sum(dim, keepdim=True) / squares
@@ -284,7 +287,7 @@ def worst_column(mine: Linear, aim: Tensor, some: Tensor) -> float:
 def worst_shift(steps: Tensor, scatter: Tensor) -> float:
     """How far the weights of a row are moved to one side, at most, in steps.
 
-    A zero point that is off moves all of them. GPTQ moves some columns much more than others: so
+    A zero point that is off moves all of them. GPTQ moves some columns much more than others. So
     the mean weighs each by how little its weights are scattered, and the median must say the same.
     steps: [out, in]. scatter: of each column, [in].
     """
@@ -304,7 +307,7 @@ def worst_word(steps: Tensor, scatter: Tensor, run: int) -> float:
     """How far the weights of a word lie from the original's, beside those around it.
 
     A word holds `run` neighbours of a row or of a column. GPTQ may move any of them far, and all of
-    a column or of a row's group; more than half of a word, it moves as far as those around it.
+    a column or of a row's group. It moves more than half of a word only as far as those around it.
     steps: [out, in]. scatter: of each column, [in].
     """
     beside = steps.abs() / scatter.clamp(min=LEAST_USUAL)

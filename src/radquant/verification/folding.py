@@ -5,9 +5,9 @@ Three moves leave what a decoder layer computes as it is:
 
 * a norm's channels are divided by s, and the columns of the linear layers that read it multiplied.
   The norm is stored as it is, so it tells s: nothing is fitted;
-* rows of one linear layer (values, or what the MLP's product is made of) are divided by s, and the
-  columns of the one that reads them multiplied. s is fitted to the rows, and then the columns have
-  to agree;
+* rows of one linear layer (values, or what the MLP's product is made of) are divided by s. The
+  columns of the one that reads them are multiplied. s is fitted to the rows, and then the columns
+  have to agree;
 * keys are divided by powers of two and queries multiplied by them, each pair of rotary channels by
   the same.
 

@@ -1,8 +1,8 @@
 """Every weight of a checkpoint against the original's, decoder layer by decoder layer.
 
 Nothing is computed with the models, and one decoder layer of each is in memory at a time. What
-tools move between layers is undone (`folding`), a rotated checkpoint is compared with the original
-rotated in the same way, and what is left is judged by `distances`.
+tools move between layers is undone (`folding`), and a rotated checkpoint is compared with the
+original rotated in the same way. What is left is judged by `distances`.
 """
 
 from __future__ import annotations

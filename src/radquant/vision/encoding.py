@@ -125,8 +125,8 @@ def encode_to(
 ) -> list[dict[str, Any]]:
     """Put the features of images, each given once, into `store`, but for those that are there.
 
-    Returns of each image, sorted: `image` and `features`, the sha256 of its file and of its
-    features, their `tokens`, and what it took when it was encoded (COSTS).
+    Returns these of each image, sorted: `image` and `features`, the sha256 of its file and of its
+    features, and their `tokens`. The rest is what it took when it was encoded (COSTS).
     """
     found = []
     for file in progress(files, label, len(files), "images"):

@@ -81,8 +81,10 @@ def key_of(name: str) -> str:
 
 
 def look_at_images(source: Source) -> None:
-    """Raise UserError if a table of views that is there has no such columns, a folder of images
-    holds none, or an archive of them is none."""
+    """Raise UserError if a table of views that is there has no such columns.
+
+    It is also raised if a folder of images holds none, or what should be an archive is none.
+    """
     views, root = source.views_file, source.image_root
     if views is not None and views.exists():
         table = open_table(views, whole=False)

@@ -1,7 +1,7 @@
 """The `compressed-tensors` format: what its `quantization_config` says, of which layers.
 
-How weights lie in the files and are read is for `compressed_integers` and `compressed_floats`, what
-is said of inputs and of keys and values for `compressed_inputs`.
+`compressed_integers` and `compressed_floats` say how weights lie in the files and are read.
+`compressed_inputs` holds what is said of inputs and of keys and values.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ def by_target(groups: Sequence[tuple[list[str], Settings]]) -> Settings:
     """One group's settings, with the others' by the names of their layers.
 
     A layer is of the group that has its own name, or else a pattern that matches it, the first by
-    the alphabet, or else its class (compressed-tensors, `match_targets`).
+    the alphabet. Otherwise it is of the group of its class (compressed-tensors, `match_targets`).
     """
     rounded = {own.activations for _, own in groups} - {None}
     if len(rounded) > 1:

@@ -1,7 +1,7 @@
 """F1CheXbert: labels by CheXbert (Smit et al. 2020), of output and reference.
 
 Labels and their order are the package's. F1 is pooled over reports as for the labels from the
-annotator, so that the two stand side by side; with *uncertain* as positive it is the package's own
+annotator, so that the two stand side by side. With *uncertain* as positive it is the package's own
 (its mode "rrg").
 """
 
