@@ -44,9 +44,9 @@ from radquant.files import read_json, read_table, write_json, write_table, write
 SMOLLM2, GEMMA = "smollm2-135m", "gemma3-270m"
 DRAWS = (7, 8, 9, 10, 11)  # the first is config.yaml's seed
 ESTIMATOR = (
-    "difference: sum of NLL differences over reports / sum of reference tokens, in nats per token; "
-    "its interval: radquant.statistics.bootstrap_interval of the ratio linearised in each report; "
-    "of_reports: mean over reports of the difference per token, as in a run's report; "
+    "difference: sum of NLL differences over reports / sum of reference tokens, in nats per token. "
+    "Its interval: radquant.statistics.bootstrap_interval of the ratio linearised in each report. "
+    "of_reports: mean over reports of the difference per token, as in a run's report. "
     "of_draws: mean over draws, paired by seed, t interval over reports and draws"
 )
 

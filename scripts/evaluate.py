@@ -71,8 +71,8 @@ def arguments() -> tuple[argparse.Namespace, Any]:
         "--text-column",
         default=Task().target,
         metavar="NAME",
-        help="column of the texts that the models are to write; one that is not named after a "
-        "part of a report is taken for the impression",
+        help="column of the texts that the models are to write; a column not named after a part of "
+        "a report is taken for the impression",
     )
     add("--llama-cpp", action="store_true", help="run .gguf files in llama.cpp, too")
     add(

@@ -87,7 +87,7 @@ def template_of(tokenizer: Any) -> str | None:
     if not isinstance(found, str) or not found.strip():
         raise UserError(
             f"{place_of(tokenizer)} has an empty chat template; put the model's own into its "
-            "chat_template.jinja, or remove the empty one if the model was never tuned for chats"
+            "chat_template.jinja, or remove the empty one if the model is not for chats"
         )
     return found
 
@@ -223,7 +223,7 @@ def takes_parts(tokenizer: Any, date: str = DATE) -> bool:
         raise refusals[0]
     raise UserError(
         f"the chat template of {place_of(tokenizer)} leaves out or changes what the user says, as "
-        "text and as a list of parts; put the model's own into its chat_template.jinja"
+        "text or parts; put the model's own into its chat_template.jinja"
     )
 
 
@@ -289,7 +289,7 @@ def closing_of(own: str, closed: str, place: str) -> str:
     left = OPEN_END.search(own) or OPEN_THOUGHT.search(own)
     if left and closed and left[1] not in closed and not SPEAKER.fullmatch(left[1]):
         raise UserError(
-            f"the prompts that the chat template of {place} writes end with {left[1]}, which an "
-            "answer would have to close; take it out of the model's chat_template.jinja"
+            f"the prompts of the chat template of {place} end with {left[1]}, which an answer "
+            "would have to close; take it out of the model's chat_template.jinja"
         )
     return ""

@@ -119,7 +119,7 @@ def _contrast(values: np.ndarray, header: Any) -> tuple[np.ndarray, Steps]:
         raise UserError(
             f"its window is {widths[0]:g} wide, and {function} needs "
             f"{'at least 1' if function == 'LINEAR' else 'more than 0'}; correct WindowWidth, or "
-            "take both WindowWidth and WindowCenter out to have it stretched over its own range"
+            "take out WindowWidth and WindowCenter to stretch it over its own range"
         )
     which = f", {usable[0] + 1} of {len(widths)}" if usable[0] else ""
     shown = windowed(values, centers[usable[0]], widths[usable[0]], function)

@@ -69,9 +69,8 @@ def image_files(row: Mapping[str, Any], column: str, root: Path) -> tuple[ImageF
     for name in names:
         if not _is_file_name(name):
             raise UserError(
-                f"report {report} names an image in column {column!r} by what looks like no file's "
-                f"name ({len(name)} characters, not repeated for they may be a report's); name the "
-                "column that holds the files' names"
+                f"column {column!r} of report {report} holds no file's name but {len(name)} "
+                "characters, not shown as they may be a report's; name the column of images"
             )
         if os.path.isabs(name) or ".." in Path(name).parts:
             raise UserError(

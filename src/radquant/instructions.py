@@ -195,7 +195,7 @@ def draw_examples(
     if len(drawn) < count:
         raise UserError(
             f"{count} few-shot examples were asked for but only {len(drawn)} training reports with "
-            f"distinct references have at most {max_words} words; ask for fewer or for longer ones"
+            f"distinct references have at most {max_words} words; ask for fewer or longer ones"
         )
     return drawn
 

@@ -99,8 +99,8 @@ def check_dtypes(directory: Path, stored: Mapping[str, StoredTensor]) -> None:
         if name.endswith((".weight", ".bias")) and tensor.dtype not in FLOATS:
             raise UserError(
                 f"{tensor.file}: {name} is stored as {tensor.dtype}, and {directory / CONFIG} has "
-                "no quantization_config that says how to read it; take the original model, in "
-                "float32, float16 or bfloat16"
+                "no quantization_config to read it by; take the original model, in float32, "
+                "float16 or bfloat16"
             )
 
 

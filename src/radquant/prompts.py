@@ -248,8 +248,7 @@ def _check_held(
     if lost is None:
         raise UserError(
             f"{named}: the tokenizer of {place_of(tokenizer)} loses some of the text without a "
-            "mark, so the model would not read it; take the report out, write it otherwise, or "
-            "fetch the model's tokenizer again"
+            "mark; take the report out, write it otherwise, or fetch the tokenizer again"
         )
     reports = [part.text for parts in said for part in parts if part.of_report]
     return sum(unknown_tokens(tokenizer, each) for each in reports) if lost else 0

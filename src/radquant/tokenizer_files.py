@@ -85,10 +85,9 @@ def why_not(directory: Path, error: BaseException) -> str:
     pieces = [name for name in SENTENCEPIECE if (directory / name).is_file()]
     if pieces and not (directory / "tokenizer.json").is_file():
         return (
-            f"{directory} has its tokenizer as {pieces[0]} alone, without tokenizer.json, which is "
-            "not read here; where the packages transformers, sentencepiece and protobuf are "
-            "installed, load it once with AutoTokenizer.from_pretrained and write it with "
-            "save_pretrained, which makes a tokenizer.json"
+            f"{directory} lacks tokenizer.json, and {pieces[0]} is not read here; load it with "
+            "AutoTokenizer.from_pretrained and save it with save_pretrained, where transformers, "
+            "sentencepiece and protobuf are installed"
         )
     if (directory / "tokenizer.json").is_file() and not is_json(directory / "tokenizer.json"):
         return f"{directory}/tokenizer.json is no whole JSON; fetch or save the model again"
@@ -128,8 +127,8 @@ def template_elsewhere(directory: Path) -> Any:
     strange = sorted({*directory.glob("*.jinja"), *directory.glob("chat_template*")})
     if unread := [each for each in strange if each.is_file() and each.name not in TEMPLATE_FILES]:
         raise UserError(
-            f"{unread[0]} is no name under which a chat template is read, and there is no other; "
-            "name it chat_template.jinja, or remove it if the model was never tuned for chats"
+            f"no chat template is read from {unread[0]}, and there is no other; name it "
+            "chat_template.jinja, or remove it if the model is not for chats"
         )
     return None
 

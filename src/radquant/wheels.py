@@ -83,8 +83,8 @@ def extract_member(wheel: str | Path, member: str, directory: str | Path) -> Pat
     name = member.rpartition("/")[2]
     if name in ("", ".", "..") or not name.isprintable() or len(name.encode()) > 200:
         raise UserError(
-            f"{member[:100]!r} in {Path(wheel).name} is no name that a file can have here; name a "
-            "file of the wheel with at most 200 bytes in the last part of its path"
+            f"{member[:100]!r} in {Path(wheel).name} is no name for a file here; name a file of "
+            "the wheel whose last part has at most 200 bytes"
         )
     target = Path(directory) / name
     with open(target, "wb") as sink:
@@ -165,5 +165,5 @@ def _told(place: str) -> Iterator[None]:
             raise  # of the file system
         raise UserError(
             f"{place} cannot be unpacked ({type(error).__name__}): the wheel is no whole archive; "
-            "delete it and run again, and if its sha256 is the one that you meant, name another"
+            "delete it and run again, and if its sha256 is right, name another"
         ) from None

@@ -164,9 +164,8 @@ def fold_norms(tensors: dict[str, Tensor], source: Source, keep_norms: bool) -> 
         for name in sorted(tensors):
             if name.endswith("layernorm.weight") and not bool((tensors[name] == 1).all()):
                 raise UserError(
-                    f"{name} is not 1 and {SERVER}'s loader skips norms; quantize a model whose "
-                    "norms are folded into its linear layers, as rotation does, or see "
-                    "docs/qserve.md on --keep-norms"
+                    f"{name} is not 1 and {SERVER}'s loader skips norms; quantize with rotation, "
+                    "which folds norms into linear layers, or see docs/qserve.md on --keep-norms"
                 )
         norm = tensors["model.norm.weight"]
         weight = weight * source.plain["model.norm.weight"].load().float()

@@ -38,9 +38,9 @@ def join(tables: Sequence[Path], evaluation: Path, output: Path) -> None:
     table = pd.concat(parts, ignore_index=True)
     if sorted(table["id"]) != sorted(ids):
         raise UserError(
-            f"{tables[0].parent}: the likelihoods of its {len(tables)} shards are of "
-            f"{len(table)} reports, and not each of the {len(ids)} of {evaluation} once; delete "
-            "the folder and run again"
+            f"{tables[0].parent}: the likelihoods of its {len(tables)} shards are of {len(table)} "
+            f"reports, not each of the {len(ids)} of {evaluation} once; delete the folder and run "
+            "again"
         )
     write_table(output, table.set_index("id").loc[ids].reset_index())
 

@@ -50,9 +50,9 @@ def nearest_examples(
             chosen.setdefault(tuple(words_of(row[name]) for name in said), row)
         if len(chosen) < count:
             raise UserError(
-                f"{count} few-shot examples were asked for but only {len(chosen)} training reports "
-                f"of other patients than report {report['id']}'s have distinct texts of at most "
-                f"{max_words} words; ask for fewer or for longer ones"
+                f"report {report['id']} gets only {len(chosen)} of {count} distinct few-shot "
+                f"examples, from other patients, of at most {max_words} words; ask for fewer or "
+                "longer ones"
             )
         found.append(list(chosen.values())[::-1])
     return found

@@ -82,9 +82,8 @@ def check_torchvision() -> None:
         import torchvision  # type: ignore[import-not-found]  # noqa: F401
     except (ImportError, RuntimeError, OSError) as error:
         raise UserError(
-            "vLLM's models with images need torchvision, and its environment has none that loads "
-            f"({type(error).__name__}); install into it the one that was built for its PyTorch, or "
-            "use engine auto"
+            "vLLM's models with images need torchvision, and none loads in its environment "
+            f"({type(error).__name__}); install the one built for its PyTorch, or use engine auto"
         ) from None
 
 

@@ -77,9 +77,8 @@ def check_served_alike(wanted: Wanted, config: Mapping[str, object], length: obj
     """Raise UserError where vLLM's server would read prompts otherwise than the evaluation did."""
     if "strftime_now" in template_text(wanted):
         raise UserError(
-            f"the chat template of {wanted.model} writes today's date, which the evaluation did "
-            f"not: it wrote {wanted.date}; give --chat-template with that date written out, or "
-            "--engine auto"
+            f"the chat template of {wanted.model} writes today's date, and the evaluation wrote "
+            f"{wanted.date}; give --chat-template with that date written out, or --engine auto"
         )
     switch = stated_switch(config)
     if switch is not None and not (isinstance(length, int) and length <= switch):

@@ -145,9 +145,9 @@ def pre_tokenizer(stored: dict[str, Any], original: Path) -> str:
     found = known_pre_tokenizer(stored)
     if found is None:
         raise UserError(
-            f"{original}/tokenizer.json cuts texts into words in a way that llama.cpp has no name "
-            f"for here (known: {', '.join(PRE_TOKENIZERS.values())}), so it would read other "
-            "tokens; use another format than gguf"
+            f"llama.cpp has no name here for how {original}/tokenizer.json cuts texts into words "
+            f"(known: {', '.join(PRE_TOKENIZERS.values())}), so it would read other tokens; use "
+            "another format than gguf"
         )
     return found
 

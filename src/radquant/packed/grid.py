@@ -174,9 +174,9 @@ def require_fine_enough(weight: Tensor, rounded: Tensor, recipe: Recipe) -> None
     lost = by_group(rounded - weight, recipe.group_size)[small]
     if norm(lost) > MOST_LOST * norm(weight):
         raise UserError(
-            f"its weights are so small (at most {float(weight.abs().max()):.3g}) that rounding to "
-            f"{recipe.bits} bits would lose them: scales of type {recipe.type} are too coarse "
-            f"below {least:.2g}; take more bits, or a model whose weights are of usual size"
+            f"its weights (at most {float(weight.abs().max()):.3g}) are too small for "
+            f"{recipe.bits} bits: scales of type {recipe.type} are coarse below {least:.2g}; take "
+            "more bits, or another model"
         )
 
 

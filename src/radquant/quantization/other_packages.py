@@ -106,9 +106,8 @@ def read_sequences(path: Path | None, config: Any, tool: str) -> list[list[int]]
     window = getattr(text, "sliding_window", None)
     if window and longest > window and len(set(getattr(text, "layer_types", None) or [])) > 1:
         raise UserError(
-            f"{path} holds a sample of {longest} tokens, and {tool} hides what lies more than "
-            f"{window} back from all layers of this model, of which some see it; make the "
-            f"calibration set with at most {window} tokens a sample, or use another tool"
+            f"{path} has a sample of {longest} tokens, and {tool} gives all layers the window of "
+            f"{window}; make shorter samples, or use another tool"
         )
     return sequences
 

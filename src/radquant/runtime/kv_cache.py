@@ -144,9 +144,9 @@ def rounded_layer(
         window = layer.sliding_window
         return RoundedSlidingLayer(settings, rotate, fixed, sliding_window=window)
     raise UserError(
-        f"models of type {config.get_text_config().model_type!r} have a layer that keeps other "
-        f"states than keys and values of its own ({type(layer).__name__}), so their cache cannot "
-        "be quantized; leave kv_cache out"
+        f"a layer of model type {config.get_text_config().model_type!r} keeps other states than "
+        f"its own keys and values ({type(layer).__name__}), which cannot be quantized; leave "
+        "kv_cache out"
     )
 
 

@@ -174,8 +174,8 @@ def _check(record: Record, place: str) -> None:
             )
         if not _is_entity(entity):
             raise UserError(
-                f"{place}: entity {name!r} has a value of another kind than tokens and a label, "
-                "two places in the text and a list of relations; annotate again"
+                f"{place}: entity {name!r} is not made of tokens, a label, two places in the text "
+                "and a list of relations; annotate again"
             )
         for relation, target in entity["relations"]:
             if target not in entities:

@@ -151,7 +151,7 @@ class Recipe(Section):
         if self.method == "awq" and self.transform == SMOOTH:
             raise wrong(
                 ": transform smooth does not go with method awq, which scales inputs itself and "
-                "knows their rounding if activations are given; leave it out, or use rtn or gptq"
+                "knows their rounding; leave it out, or use rtn or gptq"
             )
         if self.progressive:
             check_progressive(self)
@@ -290,8 +290,8 @@ def known_poor(values: Mapping[str, Any]) -> str | None:
         and not values.get("zero_point", True)
     ):
         return (
-            "2 bits on a grid about 0 leave each group -2, -1, 0 and 1 times one scale; a model so "
-            "quantized was worse than guessing; set zero_point to true, or take 3 bits"
+            "2 bits on a grid about 0 (-2 to 1 steps) made a model worse than guessing; set "
+            "zero_point to true, or take 3 bits"
         )
     return None
 

@@ -48,7 +48,7 @@ def check_yaml(path: str | Path) -> None:
         raise UserError(f"{path} is no configuration: its brackets are nested too deeply") from None
     except yaml.MarkedYAMLError as error:
         raise UserError(
-            f"{path} is no YAML: {_place(error.problem_mark)}: {error.problem}; is a bracket or a "
+            f"{path} is no YAML: {_place(error.problem_mark)}: {error.problem}; is a bracket or "
             "quote open above, or a line indented with a tab or otherwise than its neighbours?"
         ) from None
     except yaml.YAMLError as error:
@@ -81,7 +81,7 @@ def _check_plain(node: yaml.Node, path: str | Path) -> None:
     if node.tag in AS_WRITTEN and not AS_WRITTEN[node.tag].fullmatch(node.value):
         raise UserError(
             f"{path}: {place} has {node.value[:100]}, to YAML a date or another number than it "
-            "looks like; write it in quotes if it is a text, and in plain digits if it is not"
+            "looks like; write a text in quotes, a number in plain digits"
         )
 
 

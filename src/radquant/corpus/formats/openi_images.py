@@ -125,8 +125,8 @@ def set_images(reports: list[tuple[Report, list[Named]]], source: Source) -> Non
         report, image = next(iter(by_key.values()))
         raise UserError(
             f"{source.image_root} holds none of the {len(by_key)} images that the reports name, "
-            f"such as {image.id} of report {report.id}; give the folder or archive that holds them "
-            "as corpus.image_root"
+            f"such as {image.id} of report {report.id}; give their folder or archive as "
+            "corpus.image_root"
         )
 
 

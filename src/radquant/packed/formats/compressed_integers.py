@@ -190,7 +190,7 @@ def unpack(tensors: dict[str, Tensor], settings: Settings) -> QuantizedWeight:
     if words != math.ceil(inputs * bits / WORD):
         raise UserError(
             f"{words} words cannot be read as {inputs} integers of {bits} bits; the checkpoint is "
-            "damaged, or its integers are padded as in an older version of compressed-tensors"
+            "damaged, or padded as in an older version of compressed-tensors"
         )
     scales = per_row(tensors["weight_scale"], outputs)
     if settings.symmetric:
