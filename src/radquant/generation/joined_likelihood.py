@@ -12,7 +12,8 @@ from typing import Any
 from radquant.errors import UserError
 from radquant.files import read_json, read_table, recorded_path, require_whole, write_table
 
-# Of the shards' records: what is added up, what is the largest, and where several may be named.
+# Of the shards' records, these are added up. Of the next the largest is taken, and the last may
+# differ between shards.
 SUMS = (
     *("reports", "same_input_reports", "images", "prompt_tokens", "truncated_prompts", "tokens"),
     *("wall_seconds", "cpu_seconds", "load_seconds"),

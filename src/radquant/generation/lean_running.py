@@ -27,8 +27,8 @@ from radquant.generation.tasks import not_finite
 from radquant.memory_plan import FLOAT32, kept_by_layer
 from radquant.runtime.runtime_file import StoredPrefix
 
-# Tokens of prompts that a step reads. They are enough to use the weights that are read. They are
-# few enough that neither a first token nor the rows being written wait long for another's prompt.
+# Tokens of prompts that a step reads. They are so many that reading the weights pays. They are so
+# few that neither a first token nor the rows being written wait long for another's prompt.
 PROMPT_TOKENS = 128
 PAGE = 64  # positions of a page of the cache, as in kernels/cpp/decoder_levels.h
 KEPT = 16  # rows that have left, with whose tokens others may begin
@@ -117,10 +117,12 @@ class LeanBatch:
                 unread[number] = self.unread(number)
         new = [number for number, ids in unread.items() if len(ids) > 1 or not self.begun(number)]
         reads = {number: ids for number, ids in unread.items() if number not in new}
-        # A scale is taken over all that a row reads at once: no prompt is cut, or begun by another.
+        # One scale is taken over all that a row reads in a step. So no prompt is cut, and none
+        # begins with another's pages.
         if self.lean.whole:
             return reads | {number: unread[number] for number in new[:1]}
-        # The first is sure to go on; the rest goes to those that are next to their first token.
+        # The first row gets half of the room, so that it goes on. The rest goes to the rows with
+        # the fewest tokens left.
         sizes = dict.fromkeys(new, 0)
         for number in new[:1]:
             sizes[number] = min(len(unread[number]), PROMPT_TOKENS // 2)

@@ -117,7 +117,7 @@ class Likeness:
         for word, times in Counter(text.split()).items():
             if word in self.places:
                 vector[self.places[word]] = times * self.rarity[self.places[word]]
-        # The text's own length would change no order.
+        # The text's own length is left out, as it divides all of them alike.
         likeness = (self.vectors @ vector) / np.maximum(self.lengths, 1.0)
         least = np.partition(likeness, -FEW)[-FEW] if len(likeness) > FEW else -1.0
         for some in (likeness >= least, likeness < least):

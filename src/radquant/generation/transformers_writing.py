@@ -178,7 +178,7 @@ def read_aloud(model: Any, row: Row, prefix: Prefix, ids: torch.Tensor, mask: to
         past_key_values=prefix.expanded(1),
         use_cache=prefix.cache is not None,
     ).logits[0]
-    # The scores of a token stand where the one before it is read.
+    # The scores for a token stand at the place of the token before it.
     tell_prompt(row, known + 1, scores[:-1], torch.Tensor.float)
 
 

@@ -19,8 +19,8 @@ from radquant.prompts import Prompt
 if TYPE_CHECKING:
     from radquant.vision.features import Features
 
-# What the language model reads of an image, [tokens, hidden]; beside it lie the inputs that the
-# model is told of an image, [1, ...] each, under their own names.
+# The name of what the language model reads of an image, [tokens, hidden]. Beside it lie the model's
+# other inputs of an image, [1, ...] each, under their own names.
 FEATURES = "features"
 
 

@@ -30,7 +30,8 @@ SAMPLE_TOKENS = 1024
 # thousand tokens can be a thousand times the rest.
 RANGE_STEPS, RANGE_STEP = 31, 0.9
 GRAM_ROWS = 256  # of a Gram matrix that are added to at a time
-# Tokens that are added to a Gram matrix together: fewer, and reading it takes longer than adding.
+# Tokens that are added to a Gram matrix together. With fewer, reading the matrix takes longer than
+# adding.
 GRAM_TOKENS = 512
 
 

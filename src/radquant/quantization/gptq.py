@@ -143,7 +143,8 @@ def round_columns(
     """
     width, (scales, zeros) = len(rows), grid
     kind = number_type(recipe.type)
-    # A group that must know its weights' feedback when it begins must begin with a block.
+    # A grid that is found on the way needs its group's weights as compensated so far. So each group
+    # begins with a block.
     finds_grid = recipe.desc_act and scales.shape[1] > 1
     block = width // scales.shape[1] if finds_grid else BLOCK
     integers = torch.empty(rows.shape, dtype=torch.uint8, device=rows.device)

@@ -382,7 +382,8 @@ def collect(
         result.tensors |= changed
         result.online = job.rotation.online
     for number in range(layers):
-        # Of the files alone, so that a run that went on and one that never stopped are the same.
+        # Results are read from the files alone. So a run that went on after a stop gives the same
+        # as one that never stopped.
         record = read_json(work / resuming.record_name(number))
         result.layers += record["layers"]
         result.largest_change = max(result.largest_change, record["change"])

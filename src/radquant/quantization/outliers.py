@@ -24,7 +24,8 @@ from radquant.quantization.samples import Sample
 
 SEQUENCES = 16  # calibration sequences that are looked at
 # A token stands out if its largest input of some linear layer is so many times the median token's.
-# PrefixQuant takes 64; what a static range must cover for one token alone is lost long before.
+# PrefixQuant takes 64. Long before that, a static range that must cover one such token loses the
+# others.
 THRESHOLD = 20.0
 MOST_TOKENS = 3  # beside the first, as many as stand out in a sequence on average, but no more
 

@@ -118,7 +118,8 @@ def round_group(
                 rounded = quantize(weight, recipe, kept(weight, shared.get(name)), shared.get(name))
             yield name, rounded
         return
-    # Together: they have the same factor, and rows are rounded each by itself.
+    # The weights are rounded together, as they have the same factor and each row is rounded by
+    # itself.
     joined = torch.cat(list(weights.values()))
     with naming(" or ".join(f"{layer}.{name}" for name in weights)):
         rounded = quantize_gptq(joined, gram, recipe, kept(joined))

@@ -138,7 +138,7 @@ def from_head(source: Original, found: Sensitivity) -> None:
     with found.gradients[-1].writing() as file:
         for index, sample in enumerate(found.samples):
             given[:] = [found.states[-1].read(index, cpu).requires_grad_(True)]
-            # No model is to say what comes within an image.
+            # Tokens within an image are no text that a model predicts.
             logits = model(input_ids=sample.ids[None], use_cache=False).logits[0][sample.of_text]
             logits = logits.float()
             require_finite("the head's scores of a calibration text", logits.detach())

@@ -48,34 +48,37 @@ BOUNDS = {
     6: Bounds(0.1, 0.02, 0.03, 0.03, 0.3, 3.0, 0.03),
     8: Bounds(0.06, 0.02, 0.02, 0.02, 0.2, 4.0, 0.02),
 }
-# Weights that are fitted to inputs of so many bits make up for what rounding does to these. They
-# are far from the original's on purpose.
+# By the bits of rounded inputs. Weights that are fitted to them make up for that rounding, and are
+# far from the original's on purpose.
 FITTED = {
     8: Bounds(0.4, 0.1, 0.3, 0.2, 0.7, inf, 0.2),
     4: Bounds(1.0, 0.3, 0.8, 0.6, 1.3, inf, 0.6),
 }
 MOST_SHIFT, MOST_ROW_SHIFT, MOST_GROUP_SHIFT = 0.25, 0.5, 0.85
 HALF_STEP = 0.6  # the rms that rounding alone leaves is below
-# Steps, and a share of a weight: rounding to nearest of scaled weights in 16 bits stays below.
+# A weight is far off by so many steps and this share of itself. Rounding to nearest of scaled
+# weights in 16 bits stays below.
 FAR, FAR_SHARE = 1.5, 0.1
 GROUP = 32
-# How far from 1 the part of a row along what it should be may be, before the row counts as lost.
-# The other is how many standard deviations of what chance makes of it.
+# A row counts as lost when its part along what it should be is farther from 1 than this. It must
+# also be so many standard deviations of what chance makes of it.
 MOST_ALONG, MOST_BY_CHANCE = 0.5, 4
-# How much farther off than a lost one a row or column may be that is not lost. Those of GPTQ by
+# A row or column that is not lost may be so many times as far off as a lost one. Those of GPTQ by
 # llm-compressor on SmolLM2 are 2.1 and 1.5 times as far.
 MORE_UNLESS_LOST = 3
-# How much smaller the ends of ranges may make a layer's weights than rounding does.
+# The bound of a layer's smaller weights may be exceeded so many times where the ends of ranges cut
+# them.
 MORE_IF_CUT = 1.9
 FEWEST_NEIGHBOURS = 4
-# Of the numbers around a weight: what makes their median a standard deviation, and the least.
+# The median of the numbers around a weight, times this, is their standard deviation. The other is
+# the least that it counts as.
 USUAL, LEAST_USUAL = 1.48, 0.15
-# In these units, by bits; GPTQ's words on SmolLM2 have at most 3.2, and of four weights 5.2. Most
-# words with all bits flipped have 6 and more. Layers of few rows or columns, which tell less well
-# what is usual, have up to 6.9 where columns differ much in size.
+# By bits, in these standard deviations. GPTQ's words on SmolLM2 have at most 3.2, and those of four
+# weights 5.2. Most words with all bits flipped have 6 and more. Layers of few rows or columns tell
+# less well what is usual, and have up to 6.9 where columns differ much in size.
 MOST_OF_WORD = {3: 6.0, 4: 6.0, 8: 12.0}
 FEW, MORE_OF_FEW = 256, 4 / 3
-# The share of weights that are off by more than a step, where GPTQ moved them.
+# GPTQ moved the weights of a layer if at least this share is off by more than a step.
 LEAST_MOVED = 1e-3
 SOME_ROWS = 512  # of a layer: the median of so many is known to a few percent
 # The standard deviation of what rounding to nearest leaves, in steps.
