@@ -113,7 +113,7 @@ def front_matter(readme: Path) -> dict[str, Any]:
         return {}
     try:
         found = yaml.safe_load("\n".join(lines[:end]))
-    # ValueError: of a date or a number that cannot be.
+    # YAML raises ValueError for a date or a number that cannot be.
     except (yaml.YAMLError, ValueError, RecursionError):
         return {}
     if not isinstance(found, dict):

@@ -261,7 +261,7 @@ def attach_activations(
             )
         device = next(model.parameters()).device
         static = {name: activations.on_device(g, device) for name, g in runtime.static.items()}
-    # A token of text does not pass through what sees.
+    # A token of text, by which layers are counted, does not pass through the vision part.
     config: Any = model.config
     read = is_language(model) if family_of(config.model_type).images else (lambda name: True)
     expected = sum(read(f"{n}.weight") for n in activations.quantized_layers([*packed], rounding))

@@ -22,8 +22,8 @@ class Rows:
     linear: str
     fused: bool = False
     queries: str = ""
-    # Whether the channels are multiplied by something else before they are read: a scale of each
-    # goes through that, a rotation does not.
+    # Whether the channels are multiplied by something else before they are read. A scale of each
+    # channel can be moved through that, a rotation cannot.
     gated: bool = False
 
 

@@ -38,8 +38,8 @@ class Images:
     # needs torchvision; by default transformers finds it.
     processor: tuple[str, str] | None = None
     processing: Mapping[str, Any] = field(default_factory=dict)  # options of the image processor
-    # What it says beside `pixel_values` and the model is told: grids, sizes. Each is a tensor whose
-    # first dimension counts images.
+    # What the processor says beside `pixel_values`, and the model is told: grids, sizes. Each is a
+    # tensor whose first dimension counts images.
     inputs: tuple[str, ...] = ()
     # Whether the model's get_image_features hands out one tensor; else a sequence of them, which
     # its forward joins.

@@ -132,7 +132,8 @@ def check(
         if by_int8:
             x = quantize_activations(x.float()[None], BY_TOKEN)[0]
         expected = x.double() @ rows
-        # The sums in FP32, then one rounding of the result and one of its sum with the bias.
+        # The bound allows for the sums in FP32, one rounding of the result, and one of its sum with
+        # the bias.
         bound = 1e-5 * (x.double().abs() @ rows.abs())
         if layer.bias is not None:
             expected += layer.bias.double()

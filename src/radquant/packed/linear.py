@@ -14,8 +14,8 @@ class QuantizedLinear(nn.Module):
     in_features: int
     out_features: int
     bias: Tensor | None  # [out]
-    # Of a static range that is stored beside the weights, [1] float32; a class's own until a
-    # checkpoint brings them.
+    # The scale and zero of a static range that is stored beside the weights, [1] float32. They are
+    # None until a checkpoint has them.
     input_scale: Tensor | None = None
     input_zero: Tensor | None = None
     keeps_input: bool = False  # whatever is said of the rounding of other layers' inputs

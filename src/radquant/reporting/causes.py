@@ -26,7 +26,8 @@ EFFECTS: list[tuple[str, frozenset[str], str]] = [
         NOTHING,
         "",
     ),
-    # What the schema decides stands in the configuration, what a file of envs/ in `environments`.
+    # The effect of the schema stands in the configuration, and that of a file of envs/ in
+    # `environments`.
     ("code (commit|changed|config/schema\\.yaml|rules/(report|speed)\\.smk)", NOTHING, ""),
     ("config scoring|annotator|rewards", SCORES_ALONE, ""),
     ("code rules/score\\.smk", SCORES_ALONE, ""),
@@ -46,9 +47,9 @@ EFFECTS: list[tuple[str, frozenset[str], str]] = [
     ("checkpoints|config precisions|stages", MODEL, ""),
     ("packages", ALL, ""),
 ]
-# What a stage makes, and through what alone, as above. A file of Python, or one that it reads, can
-# move what the stages make that read it, and nothing else. Scripts for another package or engine,
-# such as quantize_autoawq, make what their stage makes.
+# By stage: what it can move, and the third column of above. A Python file, or a file that it reads,
+# can move only the results of the stages that use it. Scripts for another package or engine, such
+# as quantize_autoawq, make what their stage makes.
 STAGES: dict[str, tuple[frozenset[str], str]] = {
     "fetch_corpus": (ALL, "data"),
     "clean": (ALL, "data"),

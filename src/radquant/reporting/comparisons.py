@@ -73,7 +73,7 @@ def _of_margin(
     settings = run.config["statistics"]
     low, high = column.range
     gains = [-each if column.better == "less" else each for each in differences]
-    # The most that a report can lose is the whole range, whatever it has here.
+    # A report can lose the whole range at most. That is taken for all, whatever they score here.
     worst = low - high + float(margins.min())
     tests = statistics.noninferiority_ps(
         [values for each in gains for values in (each + margins, margins - each)],
@@ -114,7 +114,8 @@ def likelihood_differences(run: Run) -> dict[str, Row]:
         *bootstrap_settings(run.config),
         patients=run.all_patients,
         weights=tokens,
-        # Nats have no bound. From one patient nothing follows, and so the interval says.
+        # Nats have no bound. But from one patient nothing follows, and with these bounds the
+        # interval says so.
         bounds=(-MOST_NATS, MOST_NATS) if len(set(run.all_patients or "ab")) == 1 else None,
     )
     for name, found in zip(run.quantized, compared, strict=True):

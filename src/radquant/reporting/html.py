@@ -171,7 +171,7 @@ def _parser(figures: Mapping[str, str]) -> MarkdownIt:
         shown = f'<img src="data:image/svg+xml;base64,{data}" alt="{alt}">'
         if not tokens[at].meta.get("figure"):
             return shown
-        # It scrolls where the screen is too small to read it.
+        # A figure scrolls where the screen is too small to read it.
         return f'<div class="figure" role="region" tabindex="0" aria-label="{alt}">{shown}</div>'
 
     parser = MarkdownIt("commonmark", {"html": True}).enable("table")
@@ -190,7 +190,7 @@ def _raw_block(
     text = tokens[at].content
     if not FOLDS.fullmatch(text):
         return html.escape(text)
-    # On paper nothing can be asked for: there these are unfolded.
+    # The class lets print unfold them, as paper has no clicks.
     return text.replace(f"<details><summary>{MORE}", f'<details class="columns"><summary>{MORE}')
 
 

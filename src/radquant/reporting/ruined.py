@@ -8,7 +8,8 @@ from radquant.reporting.formatting import points
 from radquant.reporting.judgement import WORSE
 from radquant.settings.run import ORIGINAL
 
-# Of a score, what is left of the original's; of the outputs, how many are at fault.
+# A precision has collapsed below this share of the original's score. Most outputs are more than
+# this share of them.
 COLLAPSED, MOST = 0.5, 0.5
 # Of the reasons that fitness gives, these are enough by themselves. The others must hold for most
 # of the outputs, with the number that fitness counted.

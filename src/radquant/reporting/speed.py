@@ -117,7 +117,7 @@ def _ratio(
         return {**empty, "rounds": len(ratios), "state": BUSY}
     return {
         **spread,
-        # The figures themselves, over these rounds.
+        # The medians of both figures, over these rounds.
         "own": median(a for a, _ in pairs if a),
         "original": median(b for _, b in pairs if b),
         "rounds": len(ratios),

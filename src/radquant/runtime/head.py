@@ -46,7 +46,7 @@ def round_head(model: Any, settings: LMHead) -> PackedLinear:
             f"lm_head: group_size {settings.group_size} does not divide the model's {width} "
             "channels; choose one that does, or leave lm_head out"
         )
-    # Not checked as a checkpoint's: a head takes more sizes of groups.
+    # The recipe is not checked like a checkpoint's, as a head takes more sizes of groups.
     recipe = Recipe.model_construct(
         method="rtn", bits=settings.bits, group_size=settings.group_size
     )

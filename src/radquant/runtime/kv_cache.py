@@ -137,7 +137,7 @@ def new_cache(
 def rounded_layer(
     layer: Any, config: Any, settings: KVCache, rotate: bool, fixed: tuple[float, float]
 ) -> Any:
-    # Exact types: subclasses keep more than keys and values.
+    # The types are compared exactly, as subclasses keep more than keys and values.
     if type(layer) is DynamicLayer:
         return RoundedLayer(settings, rotate, fixed)
     if type(layer) is DynamicSlidingWindowLayer:

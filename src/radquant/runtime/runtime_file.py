@@ -22,7 +22,8 @@ from radquant.finite import first_not_finite, is_finite
 from radquant.runtime.activations import Grid, levels
 from radquant.settings.precision import Activations, activations_of, as_values
 
-# Not *.safetensors: some tools read every such file of a directory as weights.
+# The name does not end in .safetensors, as some tools read every such file of a directory as
+# weights.
 FILE = "radquant.runtime"
 OWN_METHOD = "radquant"
 SCALE, ZERO = "input_scale", "input_zero_point"

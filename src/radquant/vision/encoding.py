@@ -46,7 +46,7 @@ def encode_image(vision: Vision, file: ImageFile) -> ImageFeatures:
     inputs = {name: made[name] for name in shown.inputs}
     try:
         found = seen(vision, made["pixel_values"], inputs)
-    # Such as of an image that leaves no more than one patch, or too many in a row.
+    # An image may leave no more than one patch, or too many in a row.
     except (RuntimeError, IndexError, ValueError) as error:
         if sentence_of(error) is not None:
             raise

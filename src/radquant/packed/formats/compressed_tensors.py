@@ -39,7 +39,7 @@ METHOD = "compressed-tensors"
 BITS: tuple[int, ...] = (2, 4, 8)
 TYPES: tuple[str, ...] = (INT, "fp8", "mxfp4", "nvfp4")
 VALUES = False
-# Every quantized layer has the first, and no other has it.
+# Every quantized layer has the first of these, and no other layer has it.
 SUFFIXES: tuple[str, ...] = (
     "weight_scale",
     "weight",  # of FP8
@@ -51,13 +51,13 @@ SUFFIXES: tuple[str, ...] = (
     "input_scale",
     "input_global_scale",
 )
-# What is applied, or says only how the weights were made.
+# Keys that are applied, or only say how the weights were made.
 APPLIED = frozenset(
     {"quant_method", "format", "quantization_status", "config_groups", "ignore", "version"}
     | {"kv_cache_scheme"}
     | {"global_compression_ratio", "sparsity_config", "transform_config"}
 )
-# Of each type, the formats that hold its weights.
+# By type: the formats that hold its weights.
 FORMS: dict[str, tuple[str, ...]] = {
     INT: (integers.PACKED, integers.UNPACKED, floats.WEIGHTS_ALONE),
     **{kind: (form, floats.WEIGHTS_ALONE) for kind, form in floats.FORMATS.items()},

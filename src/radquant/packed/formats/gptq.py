@@ -57,8 +57,8 @@ APPLIED = frozenset(
     {"quant_method", "bits", "group_size", "sym", "desc_act", "checkpoint_format", "format"}
     | {"pack_dtype", "dynamic", "lm_head"}
 )
-# By other programs: how the weights were found, and how to run them. Which layers are packed shows
-# in the tensors.
+# Keys of other programs that say how the weights were found, and how to run them. The tensors show
+# which layers are packed.
 SAID_OF_MAKING = frozenset(
     {"method", "meta", "quantizer", "damp_percent", "damp_auto_increment", "static_groups"}
     | {"true_sequential", "model_name_or_path", "model_file_base_name", "dataset", "tokenizer"}
