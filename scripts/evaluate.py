@@ -141,7 +141,7 @@ def workflow(folder: Path, cores: int) -> int:
     """Run the workflow; its exit status."""
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "Snakefile")]
     command += ["--directory", str(folder), "--configfile", str(folder / "config.yaml")]
-    # Of Snakemake's own words, only errors: the jobs tell how far they are.
+    # Snakemake itself prints errors only. The jobs tell how far they are.
     return subprocess.run([*command, "--cores", str(cores), "--quiet", "all"]).returncode
 
 

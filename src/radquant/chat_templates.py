@@ -15,7 +15,7 @@ from typing import Any
 from radquant.bounded import TooLong, TooMuch, bounded
 from radquant.errors import UserError
 
-# What a template is told that asks for the date, unless the settings say another.
+# The date that a template is told if it asks for one, unless the settings say another.
 DATE = "2025-01-01"
 # How templates are told that the model shall answer without thinking: Qwen and others; DeepSeek.
 WITHOUT_THINKING = {"enable_thinking": False, "thinking": False}
@@ -35,7 +35,7 @@ THINKING = (
     ("<|begin_of_thought|>", "<|end_of_thought|>"),  # OpenThinker, Sky-T1
     ("<|think|>", "<|/think|>"),
 )
-# The first of several named templates, and the only one without a name.
+# The template that is used if there are several with names.
 DEFAULT = "default"
 SECONDS = 10  # a template takes less than a thousandth of it
 BYTES = 2**30

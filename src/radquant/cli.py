@@ -121,7 +121,8 @@ def run(main: Callable[[], None]) -> None:
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # As stderr does: a table's minus sign ends no work where the locale has none.
+        # stdout then writes escapes as stderr does. Otherwise a table's minus sign would end the
+        # program where the locale has none.
         sys.stdout.reconfigure(errors="backslashreplace")
     begun = threading.Timer(FIRST, _tell_of_work)
     begun.daemon = True

@@ -41,7 +41,7 @@ CPU_LIMITS = (
     *("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"),
     *("MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR", "MKL_DEBUG_CPU_TYPE", "RADQUANT_CPU_LEVEL"),
 )
-# How the names of instructions begin that products are made of, on x86-64 and on ARM.
+# The beginnings of the names of instructions for products, on x86-64 and on ARM.
 INSTRUCTIONS = re.compile("avx|amx|fma|f16c|asimd|sve|sme(?!p)|bf16|i8mm|fphp")
 
 Kinds = Mapping[str, Iterable[str]]

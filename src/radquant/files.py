@@ -59,7 +59,7 @@ WRITING_REFUSED = {
 }
 
 
-# What is wrong with a place, which a read inside `atomic_path` can be told of, too.
+# Errors of the place that is written to. A read inside `atomic_path` can raise them, too.
 PLACE_REFUSED = {
     number: os.strerror(number)
     for number in (
@@ -87,7 +87,8 @@ def _told_of(target: Path) -> Iterator[None]:
 def _raise_refusal_to_write(target: Path, error: Exception) -> None:
     """Raise UserError if it is the file system that did not take `target`."""
     number = error.errno if isinstance(error, OSError) else None
-    # safetensors has an exception of its own, which ends in Rust's way of telling the number.
+    # safetensors raises an exception of its own. Its message ends with the number as Rust writes
+    # it.
     if told := re.search(r"\(os error (\d+)\)", str(error)):
         number = int(told[1])
     if number in WRITING_REFUSED:
@@ -333,7 +334,7 @@ def write_table(path: str | Path, table: "pd.DataFrame") -> None:
     """
     with recorded_path(path) as part, _told_of_names(path):
         if Path(path).suffix == ".csv":
-            # All text in quotes: without, a carriage return in a cell would end the row.
+            # All text is quoted. Otherwise a carriage return in a cell would end the row.
             table.map(as_text).to_csv(
                 part, index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC
             )

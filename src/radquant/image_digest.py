@@ -32,7 +32,7 @@ def images_digest(reports: Path, root: Path, kept: Path) -> str | None:
     now = {name: _seen(root / name, before.get(name)) for name in names}
     if now != before:
         write_text(kept, json.dumps(now))
-    # Names, too: two images that have changed places are those of other reports.
+    # Names count, too. If two images change places, they belong to other reports.
     return sha256_text("\n".join(f"{now[name][-1]} {name}" for name in names))
 
 

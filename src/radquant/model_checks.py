@@ -83,7 +83,7 @@ def check_weights(directory: Path, named: Sequence[str], key: str = "model: weig
     files = [path.name for path in weight_files(directory)]
     if (directory / INDEX).exists():
         files = [INDEX, *files]
-    # Who names the shards need not name the index.
+    # If the shards are named, the index need not be.
     missing = [name for name in files if name not in named and name != INDEX]
     other = [name for name in named if name not in files]
     if missing or other:

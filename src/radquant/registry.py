@@ -24,7 +24,7 @@ NUMBER_TYPES: dict[str, str] = {
     "fp8": "radquant.packed.types.fp8",
     "mxfp4": "radquant.packed.types.mxfp4",
     "nvfp4": "radquant.packed.types.nvfp4",
-    # Of GGUF files.
+    # Types of GGUF files.
     "q4_0": "radquant.packed.types.q4_0",
     "q4_1": "radquant.packed.types.q4_1",
     "q5_0": "radquant.packed.types.q5_0",

@@ -54,7 +54,7 @@ def flipped_p(of: Units, resamples: int, seed: int) -> float:
     if scale == 0:
         return 1.0
     d = d / scale
-    # Rounded, so that assignments that tie in exact arithmetic tie here as well.
+    # The sum is rounded, so that assignments that tie in exact arithmetic tie here as well.
     observed = abs(round(float(d.sum()), 12))
     exact = _exact(len(d), resamples)
     extreme = count = 0
@@ -165,7 +165,7 @@ def equivalence_p(
 def _gain_p(of: Units, worst: float, means: np.ndarray) -> float:
     size = unseen_size(of)
     guards = (guarded_p(of.totals, worst * size), _few_p(of, worst, size))
-    # As in the interval: of a few that differ, resamples tell less than the bounds do.
+    # If few patients differ, resamples tell less than the bounds do, as in the interval.
     return max(*guards, _t_p(of), 0.0 if few_differ(of) else _bootstrap_p(of, means))
 
 

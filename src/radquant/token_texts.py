@@ -73,7 +73,7 @@ def own_start(tokenizer: Any) -> list[int]:
     for start in range(len(whole) - len(alone) + 1):
         if alone and whole[start : start + len(alone)] == alone:
             return whole[:start]
-    # Of a tokenizer that has no token for a letter, all that it adds is there.
+    # If a tokenizer has no token for a letter, only what it adds is left.
     return [token for token in whole if token != tokenizer.eos_token_id]
 
 

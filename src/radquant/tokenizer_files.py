@@ -18,7 +18,8 @@ OWN_PADDING = (
     "prompt holds it."
 )
 MORE_TEMPLATES = "additional_chat_templates"
-# What says how a model reads and writes; transformers leaves some out where they are broken.
+# Files that say how a model reads and writes. transformers leaves some of them out if they are
+# broken.
 JSON_FILES = (
     *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("generation_config.json", *TEMPLATE_FILES),

@@ -111,7 +111,8 @@ def member_chunks(wheel: str | Path, member: str, alike: tuple[str, ...] = ()) -
     place = f"{Path(wheel).name}/{member}"
     with _told(place), zipfile.ZipFile(wheel) as archive:
         info = _found(archive, member, Path(wheel).name, alike)
-        # No more is read than the archive's directory declares: one that lies has another CRC.
+        # No more is read than the archive's directory declares. If it declares a wrong size, the
+        # CRC is another.
         if info.file_size > most_unpacked(Path(wheel).stat().st_size):
             raise UserError(f"{place}: {BOMB}")
         with archive.open(info) as source:
@@ -158,9 +159,10 @@ def _told(place: str) -> Iterator[None]:
         yield
     except (UserError, GeneratorExit):
         raise
-    # Each compression has errors of its own, and a broken directory those of whoever stumbles.
+    # Each compression raises errors of its own. A broken directory of the archive raises many
+    # kinds.
     except Exception as error:
-        # EINVAL is of a place in the file that cannot be.
+        # EINVAL stands for a place in the file that cannot be.
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise  # of the file system
         raise UserError(

@@ -17,7 +17,7 @@ _DELIMITED = (".csv", ".tsv", ".txt", ".tab")
 _LINES = (".jsonl", ".ndjson")
 _SHEETS = (".xlsx", ".xlsm")
 ENDINGS = (".csv", ".tsv", ".txt", ".jsonl", ".parquet", ".xlsx")
-# How a table of another kind becomes one that is read.
+# What to do with a table of a kind that is not read.
 _REMEDIES = {
     ".json": "make lines of it with jq -c '.[]' and call it .jsonl",
     **dict.fromkeys((".xls", ".xlsb", ".ods", ".numbers"), "save it as .xlsx or .csv"),

@@ -149,7 +149,8 @@ def hugging_face_values(
     else:
         values = stored_values(model, tensor)
         values = values[np.argsort(row_order(len(values), divided))[rows]]
-    # The least and the largest tell, which are NaN if one value is: a mask would take memory.
+    # The least and the largest value are NaN if one value is. So they tell, without the memory of a
+    # mask.
     if not np.isfinite([values.min(initial=0), values.max(initial=0)]).all():
         raise UserError(
             f"{model.path}: the tensor {tensor.name} holds values that are no finite numbers; "

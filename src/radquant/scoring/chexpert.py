@@ -48,8 +48,9 @@ LABEL_OF = {
     ),
     **dict.fromkeys(("pacemaker", "central line", "aortic balloon pump"), DEVICES),
 }
-# Findings without a label that still are findings: `phrases/mention/no_finding.txt`, whose words
-# take No Finding away, and what is disease by any reading. The labeler's list is closed as well.
+# Findings without a label that rule out No Finding. They are the words of
+# `phrases/mention/no_finding.txt`, and what is disease by any reading. The labeler's list is closed
+# as well.
 OTHER_DISEASE = frozenset(
     (
         *("pneumomediastinum", "free air", "subcutaneous emphysema", "pericardial effusion"),

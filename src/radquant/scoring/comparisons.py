@@ -21,7 +21,7 @@ _GROWS = (
     r"|mass(?:es)?|infiltrates?|pneumonia)\b"
 )
 _NOT = r"\b(?:no|not|without|never)\s+(?:\w+\s+){0,3}?"
-# In this order: what one has taken is not looked at by the next.
+# The order counts, as words that one pattern has taken are not looked at by the next.
 _PATTERNS = {
     SAME: r"\bunchanged\b"
     r"|\b(?:no|not|without)\s+(?:(?!acute\b)\w+\s+){0,3}?chang(?:e[ds]?|ing)\b"

@@ -63,7 +63,7 @@ KIND_OF = {
     "measurement": SEVERITY,
     "severity": SEVERITY,
 }
-# One thing by its size: a mass that is called a nodule is one error, of its size.
+# Names of one thing by its size. A mass that is called a nodule is one error, of its size.
 BY_SIZE = frozenset(("nodule", "mass"))
 
 
@@ -140,7 +140,7 @@ def _of_both(name: str, true: Finding, said: Finding) -> Iterator[Error]:
     weight = max(_weight(name, true), _weight(name, said))
     if "device" in changed:  # that a tube is in the wrong place is not minor
         weight = WEIGHT
-    # What is measured of a device is where it ends.
+    # A measurement of a device says where it ends.
     size = PLACE if name in DEVICES else SEVERITY
     kinds = {size if kind == "measurement" else KIND_OF[kind] for kind in changed & KIND_OF.keys()}
     yield from (Error(kind, name, weight) for kind in kinds)
@@ -154,7 +154,7 @@ def _comparisons(
         same = [
             finding for finding, other in known if COMPARED in (course, other) or other == course
         ]
-        # A claim that stands at no finding may be about any.
+        # A claim that belongs to no finding may be about any.
         if name in counted or name in same or "" in same or (not name and same):
             continue
         yield Error(kind, name, MINOR if course in (SAME, COMPARED) else _importance(name))

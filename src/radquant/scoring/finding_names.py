@@ -6,8 +6,8 @@ from functools import cache
 from radquant.scoring import lexicon_terms
 from radquant.scoring.finding_terms import GENERAL, NOT_FINDINGS, SPECIFIC
 
-# Words that only qualify a finding. Where no list knows them together with what they stand at
-# (large + heart), they are none by themselves.
+# Words that only qualify a finding. Some lists know them together with their place (large + heart).
+# Otherwise they are no finding by themselves.
 _QUALIFIERS = frozenset(
     word
     for term in (*lexicon_terms.MODIFIERS, *lexicon_terms.NORMAL, *lexicon_terms.POSITIONS)

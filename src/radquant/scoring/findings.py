@@ -21,7 +21,8 @@ from radquant.scoring.spans import Span, sentence_at, sentences, spans
 Record = dict[str, Any]
 
 PRESENT, UNCERTAIN, ABSENT = "present", "uncertain", "absent"
-# A finding that is mentioned several times has the first of these that a mention has.
+# A finding that is mentioned several times gets the first of these statuses that one of its
+# mentions has.
 STATUSES = (PRESENT, UNCERTAIN, ABSENT)
 LABELS = {
     "Observation::definitely present": PRESENT,
@@ -128,7 +129,7 @@ def describe(record: Record, text: str) -> dict[str, Finding]:
     bounds = sentences(text)
     named = list(_named(record["entities"]))
     found = {name: Finding(status) for name, status in _worst(named).items()}
-    # What is only possible says nothing about the side and size of what is there.
+    # A mention that is only possible says nothing about the side and size of what is there.
     mentions = [m for m in _mentions(record, text, named) if m.status == found[m.finding].status]
     sided: dict[int, set[str]] = {}
     for here, same in _by_sentence(bounds, mentions).items():

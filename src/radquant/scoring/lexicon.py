@@ -180,7 +180,7 @@ def _matches(words: list[str]) -> list[Match]:
     while index < len(words):
         for term, kind in table.get(singular[index], ()):
             if len(term) == 1 or (
-                # Nearly always decided by the second word alone, which is quicker.
+                # The second word alone nearly always decides, which is quicker.
                 term[1] == singular[index + 1]
                 and term == tuple(singular[index : index + len(term)])
             ):

@@ -62,7 +62,7 @@ def load(
         encoder = _encoder(model, Path(directory) if directory else None, encoder_revision)
         if directory is not None:
             _verify(model_type, Path(directory))
-        # These take seconds: only for files that can be used.
+        # These imports take seconds, so they come after the files were checked.
         import torch
         from radgraph import RadGraph
 
@@ -93,7 +93,7 @@ def open_network(kind: Any, model_type: str, model: Path, cache: Path) -> Any:
         raise UserError(
             f"{weights} cannot be loaded as plain tensors; take the published file"
         ) from None
-    # By scores that are NaN it would take the first label for all words.
+    # With scores that are NaN the model would take the first label for all words.
     for name, parameter in network.model.named_parameters():
         if not is_finite(parameter):
             raise UserError(

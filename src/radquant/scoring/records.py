@@ -73,7 +73,7 @@ class Records(Mapping[str, Record]):
         self.annotators: set[str] = set()
         self._rows: dict[str, int] = {}
         self._files: list[str | Path] = []
-        # Of each row: its file, where its line begins there, and its text's hash.
+        # By row: its file, where its line begins there, and the hash of its text.
         self._file, self._start = array("i"), array("q")
         self._hashes = bytearray()
         self._bare = bytearray()  # 1 of each row whose record has no entity
@@ -99,7 +99,7 @@ class Records(Mapping[str, Record]):
             raise UserError(
                 f"{place}: report {record['id']!r} is annotated twice; give each shard once"
             )
-        # One string for the reports of all systems.
+        # The reports of all systems share one string.
         self._rows[sys.intern(record["id"])] = len(self._rows)
         self.annotators.add(record["annotator"])
         self._file.append(len(self._files) - 1)

@@ -20,11 +20,11 @@ from radquant.settings.tool_limits import check_tool_recipe
 
 # Columns of data/train.csv and data/eval.csv, which a prompt may use.
 COLUMNS = ["id", "group", "study", "findings", "impression", "indication", "comparison", "text"]
-# Many more than any configuration has.
+# This is many more than any configuration has.
 MOST_VALUES, MOST_LEVELS = 10_000, 20
 # Linux takes 128 KiB as one argument of a command, and a job's whole command is one.
 MOST_BYTES = 100_000
-# Any prompt has a few thousand.
+# A prompt has a few thousand.
 MOST_PROMPT_BYTES = 1_000_000
 
 

@@ -23,7 +23,7 @@ INTEGER_BITS = (2, 3, 4, 8)
 FIXED_BY_TYPE = ("bits", "group_size", "zero_point")
 
 
-# Of a weight. A mixture takes those that its method rounds to and its format holds.
+# Bits of a weight. A mixture takes those that its method rounds to and its format holds.
 WIDTHS = (2, 3, 4, 5, 6, 8)
 MIXED_WIDTHS = (3, 4, 8)
 

@@ -11,9 +11,9 @@ import yaml
 from radquant.errors import UserError
 from radquant.files import require_file
 
-# Any configuration has a few thousand.
+# A configuration has a few thousand nodes.
 MOST_BYTES = 1_000_000
-# What a value may be without saying so; `!!python/object` and its like make objects.
+# Tags that a value may have. Others, such as `!!python/object`, make objects.
 PLAIN = {
     f"tag:yaml.org,2002:{name}"
     for name in ("str", "int", "float", "bool", "null", "map", "seq", "merge", "timestamp")

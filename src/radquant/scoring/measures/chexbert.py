@@ -76,7 +76,7 @@ def load_labeler(directory: Path, device: str) -> Any:
     with contextlib.chdir(directory):  # the package's name bert-base-uncased is a folder there
         labeler = f1chexbert.F1CheXbert(device=device)
     given = {name.replace("module.", "") for name in stored["model_state_dict"]}
-    # The package itself loads what fits and says nothing of the rest.
+    # The package itself loads the tensors that fit, and does not tell of the others.
     lacking = sorted({*labeler.model.state_dict()} - given - {"bert.embeddings.position_ids"})
     if lacking:
         raise UserError(f"{directory}/chexbert.pth has no {lacking[0]}; it is no CheXbert model")
