@@ -78,7 +78,7 @@ def test_a_tensor_that_is_read_differently_is_found(
         return plain(self) * (factor if tensor in self.key else 1)
 
     monkeypatch.setattr(streaming.StoredTensor, "load", odd)
-    with pytest.raises(UserError, match=f"{llama}: what transformers computes and what the ten"):
+    with pytest.raises(UserError, match=f"{llama}: what transformers computes and what the wei"):
         check_model(llama, "cpu", False)
 
 
