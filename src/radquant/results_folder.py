@@ -74,7 +74,7 @@ def check_same_study(folder: str | Path, config: Mapping[str, Any]) -> None:
                 f"{folder} holds results of the {part} {held[part]['name']!r} from "
                 f"{_shown(held, part)}, and this run is of {config[part]['name']!r} from "
                 f"{_shown(config, part)}; give --directory runs/NAME, or delete "
-                f"{' and '.join(map(str, records))} first"
+                f"{' and '.join(map(str, records))} to overwrite"
             )
 
 
