@@ -54,7 +54,7 @@ def flipped_p(of: Units, resamples: int, seed: int) -> float:
     if scale == 0:
         return 1.0
     d = d / scale
-    # The sum is rounded, so that assignments that tie in exact arithmetic tie here as well.
+    # Rounded, so that assignments that tie in exact arithmetic tie here as well.
     observed = abs(round(float(d.sum()), 12))
     exact = _exact(len(d), resamples)
     extreme = count = 0

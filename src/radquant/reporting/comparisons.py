@@ -73,7 +73,7 @@ def _of_margin(
     settings = run.config["statistics"]
     low, high = column.range
     gains = [-each if column.better == "less" else each for each in differences]
-    # A report can lose the whole range at most. That is taken for all, whatever they score here.
+    # The most that a report can lose is the whole range, whatever it has here.
     worst = low - high + float(margins.min())
     tests = statistics.noninferiority_ps(
         [values for each in gains for values in (each + margins, margins - each)],
