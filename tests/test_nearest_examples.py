@@ -110,7 +110,7 @@ def test_none_that_may_be_shown_is_nearer_than_those_that_are(
     by_id = {each["id"]: each for each in train}
     apart = [r["id"] for r in usable if not r["group"] or r["group"] != report["group"]]
     if len(apart) < count:
-        with pytest.raises(UserError, match=f"only {len(apart)} training"):
+        with pytest.raises(UserError, match=f"gets only {len(apart)} of {count} "):
             choose(train, [report], count, seed=seed)
         return
     with mock.patch("radquant.generation.nearest_examples.FEW", few):
