@@ -85,7 +85,10 @@ def docstrings(nodes: Sequence[ast.AST]) -> Iterator[tuple[int, str]]:
 
 
 def strings(tree: ast.AST) -> Iterator[tuple[int, str]]:
-    """The strings below a node, whole, but for docstrings and what `.split()` cuts up."""
+    """The strings over several lines below a node, whole, but for docstrings and lists.
+
+    A line has no room for a sentence that is too long, so what fits into one is passed over.
+    """
     nodes = [tree]
     while nodes:
         node = nodes.pop()
@@ -100,12 +103,12 @@ def strings(tree: ast.AST) -> Iterator[tuple[int, str]]:
 
 
 def is_left_out(node: ast.AST, parent: ast.AST) -> bool:
-    """Whether no string in it is looked at: names, docstrings, parts of an f-string, lists."""
-    if isinstance(node, ast.Name | ast.expr_context):
-        return True
+    """Whether no string in it counts: one line, a docstring, a part of an f-string, a list."""
     if isinstance(node, ast.Constant):
         return isinstance(parent, ast.Expr | ast.JoinedStr)
-    return isinstance(node, ast.Attribute) and node.attr == "split"
+    if isinstance(node, ast.Attribute) and node.attr == "split":
+        return True
+    return hasattr(node, "lineno") and node.lineno == node.end_lineno
 
 
 def is_prose(text: str) -> bool:
