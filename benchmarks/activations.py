@@ -1,7 +1,7 @@
 """What the rounding of a run's precisions costs: tables of a finished run, for docs/activations.md.
 
 The report of a run compares each precision with the original. These tables compare it with rounded
-weights alone, too: with one precision of the run (--base), and with the precision of the same
+weights alone, too. That is one precision of the run (--base). It is also the precision of the same
 checkpoint that rounds nothing at run time, if the run has one. Without the second, a checkpoint
 whose weights are rounded better would hide what its activations lose.
 """

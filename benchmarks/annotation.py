@@ -1,10 +1,10 @@
 """Annotate references and several precisions' outputs, and compare with the package's F1RadGraph.
 
-The network is that of tests/tiny_radgraph.py: random weights in the published layout. Texts are
-put together from sentences of chest reports. The package scores every precision against the
-references in one process; this package annotates the references and then each precision, with
-scripts/annotate.py's code in one process, too. Loading is not counted: it is done once in both.
-Of three runs the one with the least CPU time counts.
+The network is that of tests/tiny_radgraph.py: random weights in the published layout. Texts are put
+together from sentences of chest reports. The package scores every precision against the references
+in one process. This package annotates the references and then each precision, with
+scripts/annotate.py's code in one process, too. Loading is not counted: it is done once in both. Of
+three runs the one with the least CPU time counts.
 """
 
 import argparse

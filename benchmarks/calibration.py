@@ -1,15 +1,16 @@
 """What calibration texts are worth: which texts, how many, and which of them happen to be drawn.
 
-Each point quantizes a model on one set of texts and computes the likelihood of the evaluation
-reports' references as the workflow does, with its prompt and few-shot example: every step is one of
+Each point quantizes a model on one set of texts. It then computes the likelihood of the evaluation
+reports' references as the workflow does, with its prompt and few-shot example. Every step is one of
 the workflow's scripts, with the values of config.yaml where nothing else is said. Points run one
-after another, the most telling first. What was measured is kept in --work and not measured again;
-the tables and --output are written anew after each point, so the run may be stopped at any time.
+after another, the most telling first. What was measured is kept in --work and not measured again.
+The tables and --output are written anew after each point, so the run may be stopped at any time.
 
-A sequence is a training report as the calibration prompt shows it with its reference (rendered),
-the findings and impression of such a report and nothing else (raw), or general English, paragraphs
-of Wikipedia joined to sequences of 256 tokens each (general). "packed" joins rendered reports so,
-too. A draw of more reports holds those of a smaller draw with the same seed.
+A sequence is of one of three kinds. It is a training report as the calibration prompt shows it with
+its reference (rendered). Or it is the findings and impression of such a report and nothing else
+(raw). Or it is general English: paragraphs of Wikipedia joined to sequences of 256 tokens each
+(general). "packed" joins rendered reports so, too. A draw of more reports holds those of a smaller
+draw with the same seed.
 """
 
 import argparse
@@ -43,9 +44,9 @@ from radquant.files import read_json, read_table, write_json, write_table, write
 SMOLLM2, GEMMA = "smollm2-135m", "gemma3-270m"
 DRAWS = (7, 8, 9, 10, 11)  # the first is config.yaml's seed
 ESTIMATOR = (
-    "difference: sum of NLL differences over reports / sum of reference tokens, in nats per token; "
-    "its interval: radquant.statistics.bootstrap_interval of the ratio linearised in each report; "
-    "of_reports: mean over reports of the difference per token, as in a run's report; "
+    "difference: sum of NLL differences over reports / sum of reference tokens, in nats per token. "
+    "Its interval: radquant.statistics.bootstrap_interval of the ratio linearised in each report. "
+    "of_reports: mean over reports of the difference per token, as in a run's report. "
     "of_draws: mean over draws, paired by seed, t interval over reports and draws"
 )
 
@@ -270,7 +271,7 @@ def over_draws(differences: np.ndarray, tokens: np.ndarray) -> dict[str, Any]:
     """What holds for other draws as well: differences is [draws, reports] in nats, 2 draws or more.
 
     The variance of the mean is that over reports, of each report's mean over draws, plus that over
-    draws; what a report and a draw have in common is in both, so the t interval is a little wide.
+    draws. What a report and a draw have in common is in both, so the t interval is a little wide.
     Its degrees of freedom are Satterthwaite's.
     """
     each = np.array([ratio(of_draw, tokens) for of_draw in differences])

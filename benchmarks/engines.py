@@ -3,7 +3,7 @@
     python benchmarks/engines.py --work engines
 
 after the README's first command. Every engine has an environment of its own, and files of its own
-made from the same weights by its own tools; both are made once, in --work (--prepare does no more
+made from the same weights by its own tools. Both are made once, in --work (--prepare does no more
 than that). Each runs in a process of its own (benchmarks/engine_workers), on as many cores as it
 has threads. Engines take turns in each round, and a process is stopped while others are measured.
 Prompts are random tokens, the same for all engines in a round, and never the same twice.

@@ -5,10 +5,11 @@ evaluates. Some of them, whole patients, are held out and written; the others ar
 taken from. As in a run, none of these shares its input with a report that is held out.
 
 A choice is drawn-N or nearest-N (generation.examples_by and examples). For each it prints combined
-F1 of the outputs and its difference from the best constant on the same reports, perplexity of the
-references, the share of outputs that were cut off, and CPU seconds a report of writing and of the
-likelihood. A longer output is written anew only where the shorter one was cut off; its CPU seconds
-are those of the shortest, with the share of decoding in proportion to the tokens.
+F1 of the outputs and its difference from the best constant on the same reports. It also prints
+perplexity of the references and the share of outputs that were cut off. CPU seconds a report are
+those of writing and of the likelihood. A longer output is written anew only where the shorter one
+was cut off. Its CPU seconds are those of the shortest, with the share of decoding in proportion to
+the tokens.
 
 What was measured is kept in --work and not measured again, so it may be stopped at any time.
 """

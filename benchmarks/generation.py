@@ -4,10 +4,10 @@
         --output generation.json
 
 For each way to run the model, prompts of equal length are read (prefill) and answers of equal
-length written (decode) in batches of some sizes. What a decode step costs is what a longer answer
-costs more; "head" is the part of it that the scores of all tokens take. Each way is a process of
-its own, so that its peak memory is its own. Tokens are random, and no two prompts share a
-beginning: what sharing saves comes on top.
+length written (decode). Batches of some sizes are taken. What a decode step costs is what a longer
+answer costs more; "head" is the part of it that the scores of all tokens take. Each way is a
+process of its own, so that its peak memory is its own. Tokens are random, and no two prompts share
+a beginning: what sharing saves comes on top.
 
 --random-1b takes a random model of the shape of Llama 3.2 1B instead, in the same formats.
 --llama-cpp adds llama.cpp with Q4_0 weights, from an environment made of envs/llama-cpp.txt:

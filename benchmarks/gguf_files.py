@@ -1,7 +1,7 @@
 """Our GGUF files beside those of llama.cpp's own quantizer, with and without importance matrix.
 
 All come from the same model and the same calibration texts. Perplexity is that of reports which no
-calibration saw, by this package's own engine from the exact values of each file, so that what is
+calibration saw, by this package's own engine from the exact values of each file. So what is
 compared is the rounding and nothing else. Both originals come from GGUF files themselves, so the
 weights that are quantized are moved off their grids first (`off_grid.py`), unless --on-grid. What
 was measured already is not measured again: remove --work to start anew.

@@ -3,7 +3,7 @@
 For each type, llama.cpp's quantizer stores the given file in it, and then the stored values as
 float32. With float32, llama.cpp computes as the engines here do, so what is left is the error of
 reading. With the type itself, its kernels round the inputs of each product to 8 bits in groups of
-32 or 256, which is done here too, to compare. Differences of llama.cpp with itself stand beside.
+32 or 256. That is done here too, to compare. Differences of llama.cpp with itself stand beside.
 
   python benchmarks/gguf_logits.py MODEL.gguf --original DIR --texts results/data/eval.csv \
       --python ENV/bin/python --types Q4_0 Q4_K_M Q8_0 --output figures.json
@@ -121,8 +121,8 @@ class TableOfGELU(nn.Module):
 def ours(directory: Path, texts: list[list[int]], folder: Path, way: str) -> None:
     """Write our logits.
 
-    way: "exact"; "table", with llama.cpp's GELU if the model has one; "rounded", also with inputs
-    of 8 bits; or "noise", which is rounded after some noise.
+    way: "exact"; "table", with llama.cpp's GELU if the model has one; or "rounded", also with
+    inputs of 8 bits. "noise" is rounded after some noise.
     """
     model = load(directory).model
     if way != "exact" and model.config.get_text_config().model_type.startswith("gemma"):

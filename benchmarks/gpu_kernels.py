@@ -1,10 +1,10 @@
 """Time packed linear layers on an NVIDIA GPU: `python benchmarks/gpu_kernels.py`.
 
-Microseconds for one product, as a Markdown table: the Triton kernels beside float16 in cuBLAS, and
-beside AutoAWQ's Triton kernel and Marlin where `awq` and `marlin` (IST-DASLab's) can be imported.
-Weights are cold, as in a model: a CUDA graph multiplies by copies of the layer in turn, together
-larger than the L2 cache. First, every kernel is held against the reference on this device, and the
-tiles against each other, bit for bit.
+The output is a Markdown table of microseconds for one product. The Triton kernels stand beside
+float16 in cuBLAS. They also stand beside AutoAWQ's Triton kernel and Marlin, where `awq` and
+`marlin` (IST-DASLab's) can be imported. Weights are cold, as in a model: a CUDA graph multiplies by
+copies of the layer in turn, together larger than the L2 cache. First, every kernel is held against
+the reference on this device, and the tiles against each other, bit for bit.
 """
 
 import argparse

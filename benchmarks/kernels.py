@@ -1,8 +1,8 @@
 """How fast packed products are, as ratios to a bfloat16 `nn.Linear` of the same shape.
 
 One thread, by CPU time. Each call gets the next of as many equal weights as fill several times the
-processor's cache, because a model's next layer is never the one that is still there. `--compare`
-adds PyTorch's own 4-bit product.
+processor's cache. A model's next layer is never the one that is still there. `--compare` adds
+PyTorch's own 4-bit product.
 """
 
 import argparse

@@ -1,10 +1,10 @@
 """Where a 4-bit KV cache loses: keys or values, how fine the groups, and how much is chance.
 
-Takes a checkpoint, the evaluation reports and the prompt of a finished run and measures the
-likelihood of the first references with keys, values or both rounded, in groups of some sizes,
-behind several few-shot examples. All prompts of a run begin with the same example, whose keys and
-values are rounded the same way for every report: an interval over reports does not show what
-another example would have made of it. Activations are not rounded.
+Takes a checkpoint, the evaluation reports and the prompt of a finished run. Measures the likelihood
+of the first references with keys, values or both rounded, in groups of some sizes, behind several
+few-shot examples. All prompts of a run begin with the same example, whose keys and values are
+rounded the same way for every report. An interval over reports does not show what another example
+would have made of it. Activations are not rounded.
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """Time and peak memory of quantizing a model of Mistral 7B's shape, 14.5 GB on disk.
 
-Makes the model with random weights (they cost what real ones do) and random calibration tokens,
-runs scripts/quantize.py on them in a process of its own, and prints what that process used.
-Needs 20 GB on disk, and 2 more for hidden states.
+Makes the model with random weights, which cost what real ones do, and random calibration tokens.
+Runs scripts/quantize.py on them in a process of its own, and prints what that process used. Needs
+20 GB on disk, and 2 more for hidden states.
 """
 
 import argparse

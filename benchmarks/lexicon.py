@@ -169,10 +169,10 @@ def matcher_check(reports: list[Report], matcher: Matcher) -> str:
 def ceiling(reports: list[Report]) -> str:
     """Say what F1 a rule for *uncertain* could reach that knows only the words around a finding.
 
-    Where RadGraph-XL calls a finding present or uncertain, the rule sees the nearest word or phrase
-    of doubt in the sentence, on which side of the finding it stands, and whether a finding that is
-    there stands before the finding. It is given the labels of the other findings in the same case,
-    or, with hindsight, of all.
+    RadGraph-XL calls some findings present or uncertain. For each, the rule sees the nearest word
+    or phrase of doubt in the sentence, and on which side of the finding it stands. It also sees
+    whether a finding that is there stands before the finding. It is given the labels of the other
+    findings in the same case, or, with hindsight, of all.
     """
     cases: dict[tuple[str, ...], list[int]] = {}
     uncertain = 0

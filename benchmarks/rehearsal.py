@@ -3,10 +3,10 @@
     python benchmarks/rehearsal.py --shape medgemma-4b --reports 2
     python benchmarks/rehearsal.py --shape mistral-7b --layers 2 --cores 1
 
-Makes the model, images and reports, serves the model from a hub on this machine, runs Snakemake
-with the configuration, and prints what each stage took, and what writing and likelihood took a
-report. What is changed in the configuration is printed first. Random weights cost what real ones
-do; no score means anything.
+Makes the model, images and reports, serves the model from a hub on this machine, and runs Snakemake
+with the configuration. Prints what each stage took, and what writing and likelihood took a report.
+What is changed in the configuration is printed first. Random weights cost what real ones do; no
+score means anything.
 
 Disk: the model's size twice until it is fetched, then once, and a checkpoint for each recipe. All
 of it is removed at the end.

@@ -3,7 +3,7 @@
 python benchmarks/same_results.py BEFORE/results AFTER/results
 
 Compared are the files of scores, likelihoods and outputs, and the tensors of every checkpoint. The
-name of the annotator in a score table holds the hash of its code: where nothing else of a table
+name of the annotator in a score table holds the hash of its code. Where nothing else of a table
 differs, that is said and is no difference. Exit status 1 if anything else differs.
 """
 

@@ -1,7 +1,7 @@
 """What AWQ's scale search misses: it tries some of its exponents, on some of a layer's rows.
 
-For every group of layers that share an input, the output error of the scale that it finds beside
-that of the best of all exponents, both over all rows.
+For every group of layers that share an input, it prints the output error of the scale that it
+finds. Beside it stands that of the best of all exponents, both over all rows.
 """
 
 import argparse
@@ -91,8 +91,8 @@ def main() -> None:
     gained = [1 - each.found / each.unscaled for each in searches]
     print(
         f"{len(searches)} searches: {sum(m > 1e-6 for m in missed)} find another scale than the "
-        f"best one, {sum(m > TOLERANCE for m in missed)} of them one whose error is over "
-        f"{TOLERANCE:.0%} larger; the error is larger by {sum(missed) / len(missed):.3%} on "
+        f"best one. {sum(m > TOLERANCE for m in missed)} of them find one whose error is over "
+        f"{TOLERANCE:.0%} larger. The error is larger by {sum(missed) / len(missed):.3%} on "
         f"average and by {max(missed):.2%} at most. Scaling takes {sum(gained) / len(gained):.1%} "
         "of it away on average."
     )

@@ -2,8 +2,8 @@
 
     python benchmarks/scaling.py snakemake clean baselines score statistics report
 
-Snakemake runs the real rules of config/smoke.yaml with jobs that do nothing but write their files,
-so that all that is measured is its own: to plan a run, to start and book its jobs, and to find that
+Snakemake runs the real rules of config/smoke.yaml with jobs that do nothing but write their files.
+So all that is measured is its own. It plans a run, starts and books its jobs, and finds that
 nothing is to be done. The stages are the repository's scripts, each in a process of its own with
 one thread, on invented reports. Peaks are of resident memory.
 """

@@ -2,7 +2,7 @@
 
 The wheel of radlabels holds the texts. The parser is MIT-LCP's own file (mimic-code,
 mimic-iv-cxr/txt/section_parser.py), given by its path: it is no part of this repository. It sees a
-heading only behind a line break and one space, which most of the texts have lost; so it reads them
+heading only behind a line break and one space, which most of the texts have lost. So it reads them
 with that margin given back. The last section of a name counts, as in MIT-LCP's
 create_section_files.py. Two sections agree when they are equal but for white space, and none agrees
 with none. A text's id is its number in the wheel. --write keeps short hashes of the parser's

@@ -1,9 +1,9 @@
 """How many sentences the lexicon reads as a radiologist does, construction by construction.
 
-The sentences of sentences.csv were written and labelled before the rules were tried on them: which
-findings each calls present, absent or uncertain, and which words in it state no finding. A seed
-parts them in two. The rules were mended on one half, and the other half's faults were not looked
-at. A sentence is read right when all of its labels are.
+The sentences of sentences.csv were written and labelled before the rules were tried on them. Labels
+say which findings each calls present, absent or uncertain, and which words in it state no finding.
+A seed parts them in two. The rules were mended on one half, and the other half's faults were not
+looked at. A sentence is read right when all of its labels are.
 """
 
 import argparse

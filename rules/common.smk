@@ -56,8 +56,8 @@ wildcard_constraints:
 
 # The code that counts as input is the code that runs, wherever the package is installed. Snakemake
 # itself sets OMP_NUM_THREADS to a rule's threads. Threads that wait spin for some milliseconds and
-# then sleep: who spins for long takes a core that others want, and who sleeps at once wakes up late
-# for each product of a token (benchmarks/threads.py).
+# then sleep. Threads that spin for long take a core that others want. Threads that sleep at once
+# wake up late for each product of a token (benchmarks/threads.py).
 shell.prefix(
     "set -euo pipefail; export OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=100000 HF_HUB_OFFLINE=1 PYTHONPATH="
     + shlex.quote(f"{BASE}/src").replace("{", "{{").replace("}", "}}")
@@ -138,15 +138,15 @@ onstart:
             for key, sentence in missing(SETTINGS, PLACES).items():
                 if job.rule.name in read_by(key):
                     stop(f"{sentence}; correct the path or put it there")
-    # Snakemake does not miss a file that only finished jobs have read. Were this run stopped in a job
-    # before the report, an old report would be up to date for ever, and what is lost stay lost. So
-    # the report counts as begun from here on, which is not yet to delete it.
+    # Snakemake does not miss a file that only finished jobs have read. If this run stopped in a job
+    # before the report, an old report would be up to date for ever. What is lost would then stay
+    # lost. So the report counts as begun from here on, which is not yet to delete it.
     for job in report_jobs():
         earlier_report.keep(Path("results"))
         workflow.persistence.started(job)
-    # To keep to its default limit of 100 starts a second, Snakemake looks at all ready jobs once a
-    # second for every job that has ended so far: a tenth of a core after 60 jobs, a whole one after
-    # some hundreds. A limit that is given with --max-jobs-per-timespan stays.
+    # Snakemake keeps to a default limit of 100 starts a second. For that it looks at all ready jobs
+    # once a second for every job that has ended so far. That takes a tenth of a core after 60 jobs,
+    # and a whole one after some hundreds. A limit that is given with --max-jobs-per-timespan stays.
     limiter = workflow.scheduler.job_rate_limiter
     if limiter and (limiter.max_jobs, limiter.timespan) == (100, 1):
         workflow.scheduler.job_rate_limiter = None
@@ -244,8 +244,8 @@ def model_files(checkpoint, weights=None):
     return [f"{model_directory(checkpoint)}/{name}" for name in own]
 
 
-# What quantizes waits for the first of these, what writes and scores for the second: each depends on
-# nothing that its users do not depend on, so no job reruns for a check alone.
+# The jobs that quantize wait for the first of these, the jobs that write and score for the second.
+# Each depends on nothing that its users do not depend on, so no job reruns for a check alone.
 CHECKED = "results/models/check.json"
 CHECKED_PROMPTS = "results/models/prompts.json"
 

@@ -22,7 +22,7 @@ def main() -> None:
     if settings.scoring.language != "any":
         require_english(options.texts, (options.column, *settings.task.inputs))
     distinct = records.distinct(texts)
-    # Perhaps in an environment of its own, where only this annotator can be loaded.
+    # This may run in an environment of its own, where only this annotator can be loaded.
     kind = registry.load_kind(registry.ANNOTATORS, settings.scoring.annotator)
     annotator = kind.load(settings.scoring.own(), settings.compute.threads)
     annotated = annotation_cache.annotate(annotator, distinct, options.cache)

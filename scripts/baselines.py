@@ -37,7 +37,8 @@ def main() -> None:
 
     train = read_table(args.train, ["id", *inputs, target])
     held_out = read_table(args.eval, ["id", *inputs])
-    # Else the constant or the nearest text could be the reference of a report to evaluate.
+    # Without this check, the constant or the nearest text could be the reference of a report to
+    # evaluate.
     if both := set(map(same_id, train["id"])) & set(map(same_id, held_out["id"])):
         raise UserError(
             f"report {min(both)} is both a training report and one to evaluate; "

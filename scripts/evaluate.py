@@ -71,8 +71,8 @@ def arguments() -> tuple[argparse.Namespace, Any]:
         "--text-column",
         default=Task().target,
         metavar="NAME",
-        help="column of the texts that the models are to write; one that is not named after a "
-        "part of a report is taken for the impression",
+        help="column of the texts that the models are to write; a column not named after a part of "
+        "a report is taken for the impression",
     )
     add("--llama-cpp", action="store_true", help="run .gguf files in llama.cpp, too")
     add(
@@ -141,7 +141,7 @@ def workflow(folder: Path, cores: int) -> int:
     """Run the workflow; its exit status."""
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "Snakefile")]
     command += ["--directory", str(folder), "--configfile", str(folder / "config.yaml")]
-    # Of Snakemake's own words, only errors: the jobs tell how far they are.
+    # Snakemake itself prints errors only. The jobs tell how far they are.
     return subprocess.run([*command, "--cores", str(cores), "--quiet", "all"]).returncode
 
 

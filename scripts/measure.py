@@ -30,7 +30,7 @@ def arguments() -> tuple[argparse.Namespace, Any]:
 
 def main() -> None:
     options, settings = arguments()
-    # Perhaps in an environment of its own, where only this measure can be loaded.
+    # This may run in an environment of its own, where only this measure can be loaded.
     kind = registry.load_kind(registry.MEASURES, options.measure)
     own = getattr(settings.scoring, options.measure).model_dump()
     loaded = kind.load(own, settings.compute.threads)

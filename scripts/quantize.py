@@ -31,8 +31,8 @@ def arguments() -> tuple[argparse.Namespace, Any]:
 def main() -> None:
     args, settings = arguments()
     os.environ["HF_HUB_OFFLINE"] = "1"
-    # PyTorch asks for large pages, which it must know before its first tensor: in pages of 4 KiB a
-    # tensor of 64 MB takes five times as long to get as to fill.
+    # PyTorch asks for large pages, and must know so before its first tensor. In pages of 4 KiB,
+    # getting a tensor of 64 MB takes five times as long as filling it.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     job = job_of(args, settings)
 

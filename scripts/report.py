@@ -42,7 +42,8 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = arguments()
-    # Not before the options are parsed: matplotlib and scipy take seconds that --help can spare.
+    # These are imported after the options are parsed. matplotlib and scipy take seconds that --help
+    # can spare.
     from radquant.reporting.changes_section import example_texts
     from radquant.reporting.checklist import reporting_page
     from radquant.reporting.collect import collect
@@ -74,7 +75,7 @@ def main() -> None:
         print(f"{args.html}: {BURNED_IN}", file=sys.stderr)
     heads = meanings(summary)
     page = pieces(report, figures, len(results.reports), payload, pictures, heads)
-    # The page takes longest to make and fails most easily: nothing else is written before it is.
+    # The page takes longest to make and fails most easily. So nothing else is written before it.
     with atomic_path(args.html) as part:
         with open(part, "w", encoding="utf-8") as file:
             file.writelines(page)

@@ -25,8 +25,8 @@ def arguments() -> tuple[argparse.Namespace, Any]:
         "--engine",
         choices=engines.names(),
         default="vllm",
-        help="vllm, or what the evaluation writes with, greedily: auto is lean, this package's own "
-        "decoder for CPUs, where that can run the model, and transformers elsewhere",
+        help="vllm, or what the evaluation writes with, greedily. auto is lean where that can run "
+        "the model, and transformers elsewhere. lean is this package's own decoder for CPUs",
     )
     add(
         "--python",

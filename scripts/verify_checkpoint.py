@@ -12,7 +12,7 @@ EXAMPLE = r"""python scripts/verify_checkpoint.py models/SmolLM2-awq \
     --original models/SmolLM2"""
 
 EPILOG = """exit status: 0 if every check holds, 1 if a bound is broken or the checkpoint cannot be
-read; with --output a broken bound stands in the record, and the status is 0. To compare outputs,
+read. With --output a broken bound stands in the record, and the status is 0. To compare outputs,
 both models are in memory at once; with --output one decoder layer of each is."""
 
 

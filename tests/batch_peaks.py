@@ -1,6 +1,6 @@
 """Print what batches of likelihood, and models, are planned to take, and take, as Linux counts it.
 
-A process of its own does so, with HEAP in its environment: large blocks then go back to the system
+A process of its own does so, with HEAP in its environment. Large blocks then go back to the system
 as soon as they are free. Else what one batch left is taken again by the next one, and not counted.
 """
 

@@ -3,7 +3,8 @@
     python tests/compare_radgraph.py DIRECTORY OUTPUT
 
 Run in the environment of envs/radgraph.txt. For each of the three models, with random weights made
-in DIRECTORY, OUTPUT (JSON) says of how many texts the annotation differs, and what was compared.
+in DIRECTORY, OUTPUT (JSON) says what was compared. It also says of how many texts the annotation
+differs.
 """
 
 import contextlib

@@ -18,8 +18,8 @@ from workflow_helpers import SMOKE, empty_run, finish
 
 REPOSITORY = Path(__file__).parents[1]
 
-# While all test modules are imported, Python goes through 800,000 objects for garbage that is not
-# there, again and again: until they are collected, it looks at young ones alone.
+# While all test modules are imported, Python goes through 800,000 objects for garbage again and
+# again, and finds none. Until they are collected, it looks at young ones alone.
 USUAL = gc.get_threshold()
 gc.set_threshold(*USUAL[:2], 1000)
 
@@ -47,9 +47,9 @@ TOGETHER = [
 ]
 PLACES = {name: place for place, files in enumerate(TOGETHER) for name in files}
 
-# What takes minutes is marked `slow` here: tests with a whole run, an environment or a wheel of
-# their own, by the fixture that makes it, and files that are slow as a whole. A slow test of a fast
-# file has the mark itself.
+# Tests of minutes are marked `slow` here. Those with a whole run, an environment or a wheel of
+# their own are marked by the fixture that makes it. Files that are slow as a whole are marked by
+# their names. A slow test of a fast file has the mark itself.
 SLOW_FIXTURES = {"finished_run", "downloads", "radgraph_python", "tool_pythons"}
 SLOW_FILES = {
     *("test_slurm", "test_kills", "test_damage"),  # a cluster; runs that are killed or damaged

@@ -22,8 +22,8 @@ def stored_levels(layer: ProgressiveLinear) -> Tensor:
 def quantize_tokens(x: Tensor) -> tuple[Tensor, Tensor]:
     """INT8 activations with one symmetric scale per token: [..., in] int8, [...] float16.
 
-    As QServe's quant_kernel: multiplied by 127 / max|x| in float32 and rounded to even, while the
-    scale that the product gets is max|x| / 127, rounded to float16.
+    It rounds as QServe's quant_kernel: multiplied by 127 / max|x| in float32 and rounded to even.
+    The scale that the product gets is max|x| / 127, rounded to float16.
     """
     x = x.float()
     largest = x.abs().amax(-1).clamp(min=1e-12)

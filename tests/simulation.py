@@ -1,7 +1,7 @@
 """A packed checkpoint read by its files alone, into an ordinary model of transformers.
 
-Rotations, ranges and prefix are written from their definitions, so that nothing but the unpacking
-of weights, which has tests of its own, is shared with what this is held against.
+Rotations, ranges and prefix are written from their definitions. So only the unpacking of weights,
+which has tests of its own, is shared with what this is held against.
 """
 
 import dataclasses

@@ -197,7 +197,7 @@ def test_joined_texts_show_no_images(data: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_samples_with_images_need_features(data: Path) -> None:
-    with pytest.raises(UserError, match="give the folder of their features by --features"):
+    with pytest.raises(UserError, match="give their folder of features by --features"):
         read_samples(data / "samples.parquet")
     config = argparse.Namespace()
     with pytest.raises(UserError, match="which AutoAWQ cannot be shown here"):

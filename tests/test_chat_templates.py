@@ -88,7 +88,7 @@ def test_a_prompt_holds_the_report_and_ends_where_the_answer_begins(
 @pytest.mark.parametrize(
     ("template", "said"),
     [
-        ("hello", "leaves out or changes what the user says, as text and as a list of parts"),
+        ("hello", "leaves out or changes what the user says, as text or parts"),
         (turns("m['content'] | upper") + END, "leaves out or changes what the user says"),
         (turns("m['content'] | replace('lungs', '')") + END, "report r7: .* leaves out or changes"),
         (turns() + "<answer>" + END, "end with <answer>, which an answer would have to close"),

@@ -52,8 +52,8 @@ def random_weight(recipe: Recipe, shape: tuple[int, int] = SLOW) -> QuantizedWei
 def omniserve_integer(qweight: list[list[int]], out: int, channel: int, inputs: int) -> int:
     """q from the reshapes of W4A8OF16LinearDynamicInputScale.from_linear (w4a8_linear.py).
 
-    There: [out / 32, 2, 2, 8, in / 32, 2, 4, 4], permuted to [N, K, 8, 4, in: 2, out: 2, in: 4]
-    with the first of the outputs' twos in the halves of a byte, low first.
+    There it is [out / 32, 2, 2, 8, in / 32, 2, 4, 4], permuted to [N, K, 8, 4, in: 2, out: 2, in:
+    4]. The first of the outputs' twos is in the halves of a byte, low first.
     """
     tile, (a, b, c) = out // 32, (out // 16 % 2, out // 8 % 2, out % 8)
     block, (d, e, f) = channel // 32, (channel // 16 % 2, channel // 4 % 4, channel % 4)
@@ -89,9 +89,10 @@ def test_omniserves_weights_read_one_by_one() -> None:
 def test_omniserves_kernel_sees_the_int8_weights() -> None:
     """What each thread of gemm_cuda.cu loads, unpacks and hands to mma.m16n8k32.
 
-    share_to_reg_one_stage_B: thread t loads 16 bytes at t·16 of a tile; the halves of the four
-    words are its eight registers; four scales lie at (t / 4)·4. In the tensor core's B fragment,
-    thread t holds column t / 4, and rows (t mod 4)·4 … + 3, in the second register plus 16.
+    share_to_reg_one_stage_B: thread t loads 16 bytes at t·16 of a tile. The halves of the four
+    words are its eight registers, and four scales lie at (t / 4)·4. In the tensor core's B
+    fragment, thread t holds column t / 4, and rows (t mod 4)·4 … + 3, in the second register plus
+    16.
     """
     weight = random_weight(Recipe(method="rtn", bits=4, group_size=128, progressive=True))
     out, inputs = weight.integers.shape

@@ -159,7 +159,7 @@ def test_scales_that_float16_does_not_hold_are_refused(
     with pytest.raises(UserError, match="takes a larger scale than float16 holds"):
         grid.quantize(weights * 1e9, recipe)
     tiny = weights * 1e-7
-    with pytest.raises(UserError, match="so small"):
+    with pytest.raises(UserError, match="too small"):
         grid.require_fine_enough(tiny, grid.quantize(tiny, recipe).dequantize(), recipe)
     for usual in (weights * 0.02, weights * torch.logspace(-12, 0, 32)[:, None], weights * 0):
         rounded = grid.quantize(usual, recipe).dequantize()
@@ -171,7 +171,7 @@ def test_scales_that_float16_does_not_hold_are_refused(
 def test_a_layer_without_a_scale_is_named(tmp_path: Path, method: str) -> None:
     original = changed(tmp_path / "m", lambda t: t[f"{LAYER}.mlp.up_proj.weight"].mul_(1e-7))
     recipe = Recipe(method=method, bits=4, group_size=32)
-    with pytest.raises(UserError, match=rf"^{LAYER}\.mlp\.up_proj: its weights are so small"):
+    with pytest.raises(UserError, match=rf"^{LAYER}\.mlp\.up_proj: its weights .* too small"):
         quantized(original, recipe)
     assert not (tmp_path / "checkpoint").exists()
 

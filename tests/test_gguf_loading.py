@@ -273,7 +273,7 @@ def test_another_tokenizer_is_refused_with_how_many_tokens_differ(
     path = tmp_path / "other.gguf"
     original = folder / "original"
     write_gguf(path, model, "llama", tokenizer=byte_tokenizer(("<s>", "</s>", "<more>")))
-    with pytest.raises(UserError, match=r"(\d+) of 300 tokens .* \(token 2 is '<more>' there"):
+    with pytest.raises(UserError, match=r"(\d+) of 300 tokens .* \(token 2: '<more>' there"):
         check_vocabulary(read_model(path), original)
     whole = (folder / "checkpoint" / "model.gguf").read_bytes()
     swapped = whole.replace(b"a r", b"r a")
@@ -355,7 +355,7 @@ def test_words_are_cut_as_the_originals_tokenizer_cuts_them(
 ) -> None:
     """What llama.cpp does with a text before it joins tokens, by the name that a file says.
 
-    It is told and not refused: prompts are given as tokens, and the original that transformers made
+    It is told and not refused. Prompts are given as tokens, and the original that transformers made
     of a GGUF file has lost what the file says.
     """
     folder, model = llama

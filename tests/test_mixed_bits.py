@@ -157,8 +157,10 @@ def bits_in(checkpoint: Path) -> dict[str, int]:
 
 
 def check_record(checkpoint: Path, asked: float) -> dict[str, Any]:
-    """The record of a mixture: that layers which engines fuse are alike, and that the files are no
-    larger than layers of so many bits would be."""
+    """The record of a mixture says that layers which engines fuse are alike.
+
+    It also says that the files are no larger than layers of so many bits would be.
+    """
     record = read_json(checkpoint / "quantization.json")
     assert record["recipe"]["bits"] == {"average": asked}
     of = {each["name"]: (each["bits"], each["group_size"]) for each in record["layers"]}
@@ -340,7 +342,7 @@ def test_formats_that_say_bits_once_are_refused() -> None:
         format_for(recipe_of({"bits": {"average": 4.5}}), "gemm")
     low = recipe_of({"method": "gptq", "bits": {"average": 3.5}})
     assert format_for(low).NAME == "gptq"
-    with pytest.raises(UserError, match=r"layers of 4 bits at least, .* 3.5 on average"):
+    with pytest.raises(UserError, match=r"have at least 4 bits, .* average is to be 3.5"):
         format_for(low, "compressed-tensors")
     assert format_for(recipe_of({"bits": {"average": 4.5}})).NAME == "compressed-tensors"
 

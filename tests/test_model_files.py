@@ -122,7 +122,7 @@ REFUSED: dict[str, tuple[Damage, str]] = {
         ),
         r"model-00001-of-00003\.safetensors is not among",
     ),
-    "no index": (after_sharding(lambda m: (m / INDEX).unlink()), "there is no model.safetensors.i"),
+    "no index": (after_sharding(lambda m: (m / INDEX).unlink()), "and no model.safetensors.index"),
     "stale index": (index(a="model-00001-of-00001.safetensors"), "remove the index if model.safe"),
     "a lost shard": (
         after_sharding(lambda m: (m / "model-00002-of-00002.safetensors").unlink()),

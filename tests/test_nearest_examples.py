@@ -67,11 +67,11 @@ def test_two_examples_never_say_the_same() -> None:
 
 
 def test_too_few_are_an_error_that_shows_no_text() -> None:
-    with pytest.raises(UserError, match=r"5 few-shot .* only 4 .* than report x's .* 40 words"):
+    with pytest.raises(UserError, match=r"report x gets only 4 of 5 distinct .* 40 words"):
         choose(TRAIN, [row("x", "Heart.")], 5)
-    with pytest.raises(UserError, match="only 0 training reports"):
+    with pytest.raises(UserError, match="gets only 0 of"):
         choose(TRAIN, [row("x", "Heart.")], 1, most=3)
-    with pytest.raises(UserError, match="only 0 training reports"):
+    with pytest.raises(UserError, match="gets only 0 of"):
         choose([row("a", " ")], [row("x", "Heart.")], 1)
 
 
@@ -110,7 +110,7 @@ def test_none_that_may_be_shown_is_nearer_than_those_that_are(
     by_id = {each["id"]: each for each in train}
     apart = [r["id"] for r in usable if not r["group"] or r["group"] != report["group"]]
     if len(apart) < count:
-        with pytest.raises(UserError, match=f"only {len(apart)} training"):
+        with pytest.raises(UserError, match=f"gets only {len(apart)} of {count} "):
             choose(train, [report], count, seed=seed)
         return
     with mock.patch("radquant.generation.nearest_examples.FEW", few):

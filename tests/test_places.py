@@ -165,7 +165,7 @@ def test_a_report_alone_says_whose_results_are_there(study: Path) -> None:
     Path("results/config.json").unlink()
     check_same_study("results", {**config, "model": {"name": "other", "path": "other"}})
     write_json("results/provenance.json", {"config": {"sha256": "", "values": config}})
-    with pytest.raises(UserError, match=r"or delete results/provenance\.json to replace"):
+    with pytest.raises(UserError, match=r"or delete results/provenance\.json to overwrite"):
         check_same_study("results", {**config, "model": {"name": "other", "path": "other"}})
 
 

@@ -1,8 +1,11 @@
 """Pages are read once: short sentences, and no default that the program does not have."""
 
+import ast
 from pathlib import Path
 
 import pytest
+from plain_code import comment_paragraphs, docstrings, is_prose, long_sentences, message_sentences
+from plain_code import strings as strings_of
 from plain_english import Sentence, comments, sentences, split
 from stated_defaults import Defaults, problems
 
@@ -23,6 +26,9 @@ CONFIGURATIONS = sorted(
         *(REPOSITORY / "profiles").glob("*/*.yaml"),
     ]
 )
+CODE = ["Snakefile", "rules/*.smk"] + [
+    f"{folder}/**/*.py" for folder in ("src", "scripts", "examples", "benchmarks", "tests")
+]
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +62,17 @@ def test_no_sentence_on_a_key_is_too_long(name: str) -> None:
     for key, field in sections()[name].model_fields.items():
         long = [each for each in sentences(field.description or "") if each.words > MOST_WORDS]
         assert not long, f"split in the description of {name}.{key}: {long}"
+
+
+@pytest.mark.parametrize("pattern", CODE)
+def test_no_sentence_of_the_code_is_too_long(pattern: str) -> None:
+    """In comments and docstrings, and in messages; the strings of tests are seldom messages."""
+    found = [
+        f"{path.relative_to(REPOSITORY)}, line {each.line}, {each.words} words: {each.text}"
+        for path in sorted(REPOSITORY.glob(pattern))
+        for each in long_sentences(path, MOST_WORDS, messages=not pattern.startswith("tests"))
+    ]
+    assert not found, "\n".join(["split these sentences:", *found])
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(REPOSITORY).as_posix())
@@ -143,6 +160,85 @@ key: value  # beside a value
         Sentence(1, "Another."),
         Sentence(5, "Inside a section"),
     ]
+
+
+CODE_OF_ALL_KINDS = '''#!/usr/bin/env python
+"""A module. It has
+
+    an example, of code. And more
+
+- an item."""
+
+import ast  # noqa: F401
+
+
+def f(x):
+    """Doubles x."""
+    # A comment with "one quote
+    # over two lines. Another.
+    #   an: example
+    y = "# no comment"  # beside code
+    #: About a name.
+    raise ValueError(f"{x} is no number, "
+        "and {x} is none; take 1")
+
+
+WORDS = """a list of words.""".split()
+'''
+
+
+def test_comments_of_code() -> None:
+    assert [found for found in comment_paragraphs(CODE_OF_ALL_KINDS) if found[1]] == [
+        (13, 'A comment with "one quote over two lines. Another.'),
+        (17, "About a name."),
+    ]
+
+
+def test_docstrings_of_code() -> None:
+    found = list(docstrings([ast.parse(CODE_OF_ALL_KINDS)]))
+    assert [line for line, _ in found] == [2, 12]
+    assert [each.text for _, text in found for each in sentences(text)] == [
+        "A module.",
+        "It has",
+        "an item.",
+        "Doubles x.",
+    ]
+
+
+def test_messages_of_code() -> None:
+    assert list(strings_of(ast.parse(CODE_OF_ALL_KINDS))) == [
+        (18, "000 is no number, and {x} is none; take 1")
+    ]
+    assert is_prose("000 is no number, and 000 is one")
+    assert not is_prose("a list of words")
+    assert not is_prose("def f(x):\n    return x, 1")
+    said = "Say `a. b`. Run python scripts/a.py --b c --d e, or not.\n\nThe end"
+    assert message_sentences(7, said) == [
+        Sentence(7, "Say `a. b`."),
+        Sentence(7, "Run 000, or not."),
+        Sentence(7, "The end"),
+    ]
+
+
+@pytest.mark.parametrize("words", [25, 26])
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("a.py", "# {}\n"),
+        ("Snakefile", "rule all:\n    # {}\n    input: 1\n"),
+        ("a.py", '"""{}"""\n'),
+        ("a.py", 'def f():\n    if x:\n        def g():\n            """A.\n\n            {}"""\n'),
+        ("a.py", "raise ValueError('{}'\n    '')\n"),
+        ("a.py", "x = [f(help='{}'\n    f'')]\n"),
+    ],
+)
+def test_long_sentences_are_found_everywhere(
+    tmp_path: Path, name: str, code: str, words: int
+) -> None:
+    sentence = "word, " + "word " * (words - 2) + "word."
+    (tmp_path / name).write_text(code.replace("{}", f"Short. {sentence} Short."))
+    found = long_sentences(tmp_path / name, 25, messages=True)
+    assert [each.text for each in found] == [sentence] * (words > 25)
 
 
 @pytest.mark.parametrize(

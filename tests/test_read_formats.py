@@ -1,7 +1,7 @@
 """Formats of other programs that are read: every value as the program's own code has it.
 
 tests/foreign_layers.safetensors has small layers as bitsandbytes 0.50.2 and torchao 0.18 stored
-them on a CPU, and the SHA-256 of the float32 values that their own code makes of them.
+them on a CPU. It also has the SHA-256 of the float32 values that their own code makes of them.
 """
 
 import hashlib

@@ -201,7 +201,7 @@ def test_what_does_not_belong_together_is_not_joined(data: Path, tmp_path: Path)
     evaluation = data / "eval.csv"
     out = tmp_path / "out.parquet"
     for shards, count in (([tables[0], tables[0]], 12), ([*tables, tables[0]], 16)):
-        with pytest.raises(UserError, match=f"are of {count} reports, and not each of the 10"):
+        with pytest.raises(UserError, match=f"are of {count} reports, not each of the 10"):
             join(shards, evaluation, out)
     assert not out.exists()
     tables[0].write_bytes(b"")

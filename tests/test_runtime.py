@@ -1,7 +1,7 @@
 """What a checkpoint brings for run time: what is stored is what is evaluated.
 
-Packed checkpoints as the scripts make and load them, against an ordinary transformers model with
-the dequantized weights, hooks written from the definitions, and an ordinary cache.
+Packed checkpoints as the scripts make and load them, against an ordinary transformers model. That
+has the dequantized weights, hooks written from the definitions, and an ordinary cache.
 """
 
 import dataclasses
@@ -294,8 +294,8 @@ def test_padding_must_not_push_the_prefix_out_of_a_window(with_prefix: Path) -> 
     with pytest.raises(UserError) as refused:
         begin(loaded, 41)
     assert str(refused.value) == (
-        "sequences of up to 41 tokens exceed the model's sliding window of 40, and with it the "
-        "checkpoint's stored prefix; use a checkpoint with prefix none"
+        "sequences of up to 41 tokens push the checkpoint's stored prefix out of the model's "
+        "sliding window of 40; use a checkpoint with prefix none"
     )
     assert begin(dataclasses.replace(loaded, runtime=Runtime()), 41).length == 0
 

@@ -280,7 +280,7 @@ def test_a_dangling_relation_stops(files):
 def test_an_entity_with_a_value_of_another_kind_stops(files, wrong):
     entity = {"tokens": "a", "label": "b", "start_ix": 0, "end_ix": 0, "relations": [["x", "1"]]}
     change(files["annotations"][0], "r1", entities={"1": entity | wrong})
-    with pytest.raises(UserError, match="entity '1' has a value of another kind"):
+    with pytest.raises(UserError, match="entity '1' is not made of"):
         scores.score(**files)
 
 

@@ -167,7 +167,7 @@ def test_what_ends_an_answer() -> None:
     assert ends(CHAT, [3, 50, -1]) == ((2, 3, 6), ())
     assert ends(tagged) == ((2,), ("</answer>",))
     quoted = CHAT.replace("m['content']", "m['content'] | tojson")
-    with pytest.raises(UserError, match="closes an answer with '\"'"):
+    with pytest.raises(UserError, match="closes answers with '\"'"):
         ends(quoted)
     with pytest.raises(UserError, match=r"eos_token_id .* is '</s>', which is no number"):
         token_texts.end_token_ids(make_tokenizer(CHAT), type("C", (), {"eos_token_id": "</s>"}))

@@ -101,7 +101,7 @@ def test_samples_longer_than_the_window_of_some_layers(tmp_path):
     samples = write_samples(tmp_path)
     mixed = ["sliding_attention", "full_attention"]
     config = Gemma2Config(num_hidden_layers=2, sliding_window=16, layer_types=mixed)
-    with pytest.raises(UserError, match="hides what lies more than 16 back from all layers"):
+    with pytest.raises(UserError, match="gives all layers the window of 16"):
         other_packages.read_sequences(samples, config, "AutoAWQ")
     config.sliding_window = 30
     assert [len(ids) for ids in other_packages.read_sequences(samples, config, "AutoAWQ")] == list(

@@ -169,8 +169,11 @@ def signed_bytes(word: int) -> list[int]:
 
 @pytest.mark.parametrize("high", [False, True])
 def test_assembly_of_int8_weights(high: bool) -> None:
-    """Every field with every zero point (and scale), the other nibble full or empty; four bytes of
-    different fields at once, so that one that borrowed from the next would show."""
+    """Every field with every zero point (and scale), the other nibble full or empty.
+
+    Four bytes of different fields stand together, so that one that borrowed from the next would
+    show.
+    """
     plain = (triton_unpack.HIGH_MINUS_ZERO if high else triton_unpack.LOW_MINUS_ZERO).value
     scaled = (triton_unpack.HIGH_SCALED if high else triton_unpack.LOW_SCALED).value
     for zero, start, other in itertools.product(range(16), range(16), (0, 15)):

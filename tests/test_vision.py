@@ -220,7 +220,7 @@ def test_a_stored_prefix_stands_before_images(shown: Shown) -> None:
     runtime = Runtime(prefix=StoredPrefix(front, keys, values))
     with_prefix = dataclasses.replace(loaded, runtime=runtime)
     if loaded.model.config.get_text_config().sliding_window < 60:
-        with pytest.raises(UserError, match="exceed the model's sliding window"):
+        with pytest.raises(UserError, match="out of the model's sliding window"):
             begin(with_prefix, 60)
         return
     placed = behind_stored(made, stored_ids(with_prefix))

@@ -119,7 +119,7 @@ def test_an_environment_without_torchvision_is_one_sentence(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "torchvision", None)  # as if it were not there
-    with pytest.raises(UserError, match=r"need torchvision, .* loads \(ModuleNotFound"):
+    with pytest.raises(UserError, match=r"need torchvision, .* environment \(ModuleNotFound"):
         vllm_images.check_torchvision()
 
 
@@ -127,7 +127,7 @@ def test_an_environment_without_torchvision_is_one_sentence(
     ("config", "on_cpu", "said"),
     [
         (GEMMA | {"mm_tokens_per_image": 4, "text_config": {"sliding_window": 8}}, False, None),
-        (GEMMA, True, "vLLM on a CPU does not let the tokens of an image see"),
+        (GEMMA, True, "see each other both ways, which vLLM on a CPU cannot"),
         (GEMMA, False, None),
         (
             GEMMA | {"text_config": {"sliding_window": 128}},

@@ -18,8 +18,8 @@ from radquant.settings.recipe import Recipe
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(method="awq", bits=4, group_size=32)
-# Widths are all different, so that none can be taken for another; heads are wider than the hidden
-# width shared out among them where the architecture allows it; two value heads serve four.
+# Widths are all different, so that none can be taken for another. Heads are wider than the hidden
+# width shared out among them where the architecture allows it, and two value heads serve four.
 TEXT: dict[str, Any] = {
     "vocab_size": 50,
     "hidden_size": 64,

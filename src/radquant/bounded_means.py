@@ -4,12 +4,12 @@ A sample in which no report lost anything says nothing of a loss that one report
 Student's t and the bootstrap take the sample's spread for the truth and call such a loss excluded.
 But the values have a range, and with it comes a bound that holds for every distribution in it.
 
-Gaffke's bound (2005, "Three test statistics for a nonparametric one-sided hypothesis on the mean of
-a nonnegative variable", Mathematical Methods of Statistics 14) adds one value to the sample, the
-worst that there can be, and weighs all by Dirichlet(1, …, 1). For values of 0 and 1 it is Clopper
-and Pearson's. For many it comes to Student's t. No case is known in which it errs more often than
-it says (Learned-Miller & Thomas 2019, arXiv:1905.06208; Phan, Thomas & Learned-Miller 2021,
-arXiv:2106.03163).
+Gaffke's bound adds one value to the sample, the worst that there can be, and weighs all by
+Dirichlet(1, …, 1). It is from 2005: "Three test statistics for a nonparametric one-sided hypothesis
+on the mean of a nonnegative variable", Mathematical Methods of Statistics 14. For values of 0 and 1
+it is Clopper and Pearson's. For many it comes to Student's t. No case is known in which it errs
+more often than it says (Learned-Miller & Thomas 2019, arXiv:1905.06208; Phan, Thomas &
+Learned-Miller 2021, arXiv:2106.03163).
 """
 
 import itertools
@@ -34,9 +34,9 @@ def share_below_zero(values: np.ndarray, counts: np.ndarray | None = None) -> fl
 
     It is the integral of M(s) ÷ −s from −i∞ to i∞, where M(s) = Π 1 ÷ (1 − s·aᵢ) is the sum's
     moment-generating function. The path goes through the saddle point and bends as the steepest
-    descent does there (Daniels 1987, "Tail probability approximations"), so that the integrand
-    neither oscillates nor cancels. The trapezoid rule in sinh⁻¹ then converges exponentially. Where
-    that path leads uphill again, it is the vertical line.
+    descent does there (Daniels 1987, "Tail probability approximations"). So the integrand neither
+    oscillates nor cancels. The trapezoid rule in sinh⁻¹ then converges exponentially. Where that
+    path leads uphill again, it is the vertical line.
     """
     if counts is None:
         values, counts = np.unique(values, return_counts=True)
@@ -102,7 +102,7 @@ def _straight(a: np.ndarray, counts: np.ndarray, s: float) -> float:
     """Integrate along the vertical line through `s`, on which the integrand falls all the way.
 
     It oscillates there, so the steps are even and short beside the way to the nearest pole, which
-    is at −1 or at 0: the trapezoid rule's error is e to the power of −2π × way ÷ step.
+    is at −1 or at 0. The trapezoid rule's error is e to the power of −2π × way ÷ step.
     """
     step, total = min(-s, 1 + s) / 5, 0.0
     for places in _places(len(a)):

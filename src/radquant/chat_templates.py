@@ -15,7 +15,7 @@ from typing import Any
 from radquant.bounded import TooLong, TooMuch, bounded
 from radquant.errors import UserError
 
-# What a template is told that asks for the date, unless the settings say another.
+# The date that a template is told if it asks for one, unless the settings say another.
 DATE = "2025-01-01"
 # How templates are told that the model shall answer without thinking: Qwen and others; DeepSeek.
 WITHOUT_THINKING = {"enable_thinking": False, "thinking": False}
@@ -35,7 +35,7 @@ THINKING = (
     ("<|begin_of_thought|>", "<|end_of_thought|>"),  # OpenThinker, Sky-T1
     ("<|think|>", "<|/think|>"),
 )
-# The first of several named templates, and the only one without a name.
+# The template that is used if there are several with names.
 DEFAULT = "default"
 SECONDS = 10  # a template takes less than a thousandth of it
 BYTES = 2**30
@@ -87,7 +87,7 @@ def template_of(tokenizer: Any) -> str | None:
     if not isinstance(found, str) or not found.strip():
         raise UserError(
             f"{place_of(tokenizer)} has an empty chat template; put the model's own into its "
-            "chat_template.jinja, or remove the empty one if the model was never tuned for chats"
+            "chat_template.jinja, or remove the empty one if the model is not for chats"
         )
     return found
 
@@ -223,7 +223,7 @@ def takes_parts(tokenizer: Any, date: str = DATE) -> bool:
         raise refusals[0]
     raise UserError(
         f"the chat template of {place_of(tokenizer)} leaves out or changes what the user says, as "
-        "text and as a list of parts; put the model's own into its chat_template.jinja"
+        "text or parts; put the model's own into its chat_template.jinja"
     )
 
 
@@ -289,7 +289,7 @@ def closing_of(own: str, closed: str, place: str) -> str:
     left = OPEN_END.search(own) or OPEN_THOUGHT.search(own)
     if left and closed and left[1] not in closed and not SPEAKER.fullmatch(left[1]):
         raise UserError(
-            f"the prompts that the chat template of {place} writes end with {left[1]}, which an "
-            "answer would have to close; take it out of the model's chat_template.jinja"
+            f"the prompts of the chat template of {place} end with {left[1]}, which an answer "
+            "would have to close; take it out of the model's chat_template.jinja"
         )
     return ""

@@ -114,14 +114,15 @@ def run(main: Callable[[], None]) -> None:
     and no child goes on.
 
     Of any other exception it tells what `radquant.failures` finds that may be told. The message is
-    withheld, because libraries put the text that they were working on into it and that text may be
-    a patient's; RADQUANT_DEBUG=1 shows it.
+    withheld: libraries put the text that they were working on into it, and that may be a patient's.
+    RADQUANT_DEBUG=1 shows it.
 
     After four seconds a line tells that it is at work: loading a model counts nothing.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # As stderr does: a table's minus sign ends no work where the locale has none.
+        # stdout then writes escapes as stderr does. Otherwise a table's minus sign would end the
+        # program where the locale has none.
         sys.stdout.reconfigure(errors="backslashreplace")
     begun = threading.Timer(FIRST, _tell_of_work)
     begun.daemon = True

@@ -1,9 +1,9 @@
 """Which code counts: the files that decide what a script or a module does, and what they run on.
 
-One answer for all that ask: the rules, which rerun a stage when its code changes; the fingerprint
-of a quantization that goes on after a kill; the identity of an annotator; the comparison of runs.
+All that ask about code ask here. The rules rerun a stage when its code changes. A quantization that
+goes on after a kill has a fingerprint. An annotator has an identity, and runs are compared.
 
-The files are found by reading the code, never by importing it: a plan of the workflow takes them
+The files are found by reading the code, never by importing it. A plan of the workflow takes them
 for every rule, and must not wait for torch.
 """
 
@@ -24,8 +24,8 @@ from radquant.files import sha256_file
 SOURCE = Path(__file__).resolve().parents[1]  # the folder that this package lies in
 REGISTRY = "radquant.registry"
 # Modules that only name others. A stage's settings reach it as options, which its rule's parameters
-# hold, and the kinds that it loads count themselves: so neither a new key nor a new kind reruns
-# what does without.
+# hold. The kinds that it loads count themselves. So a new key or kind does not rerun a stage that
+# does not use it.
 LISTS = {REGISTRY, "radquant.settings.stages"}
 # Modules that write documentation alone. They are code of the stages that import them, and an edit
 # reruns those. But no tensor, output or score depends on them, so a comparison of runs does not
@@ -41,7 +41,7 @@ CPU_LIMITS = (
     *("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"),
     *("MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR", "MKL_DEBUG_CPU_TYPE", "RADQUANT_CPU_LEVEL"),
 )
-# How the names of instructions begin that products are made of, on x86-64 and on ARM.
+# The beginnings of the names of instructions for products, on x86-64 and on ARM.
 INSTRUCTIONS = re.compile("avx|amx|fma|f16c|asimd|sve|sme(?!p)|bf16|i8mm|fphp")
 
 Kinds = Mapping[str, Iterable[str]]
@@ -152,8 +152,9 @@ def processor() -> dict[str, Any]:
 def instructions() -> list[str]:
     """The processor's instructions for products, sorted; none where the system does not say.
 
-    oneDNN and this package's kernels choose among them, which PyTorch's own level does not tell:
-    with `cpu_limits` they decide the kernels' level, and no kernel must be compiled to know it.
+    oneDNN and this package's kernels choose among them, which PyTorch's own level does not tell.
+    Together with `cpu_limits` they decide the kernels' level, and no kernel must be compiled to
+    know it.
     """
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 def without_collecting() -> Iterator[None]:
     """Let Python not look for objects to be freed meanwhile.
 
-    It would while transformers is imported, again and again and in vain: a sixth of that time.
+    While transformers is imported it would do so again and again, in vain, and take a sixth of that
+    time.
     """
     enabled = gc.isenabled()
     gc.disable()

@@ -97,7 +97,7 @@ def _check_header(header: Any) -> None:
         if stored > allocated or allocated not in (1, 8, 16, 32):
             raise UserError(
                 f"its header says that {stored} of {allocated} bits hold a pixel, which is not "
-                "read; correct BitsStored and BitsAllocated, or store it with 8 or 16 bits"
+                "read; correct BitsStored and BitsAllocated, or store 8 or 16 bits"
             )
         if number(header, "PixelRepresentation") not in (0, 1):
             raise UserError(
@@ -186,9 +186,9 @@ def _words(header: Any) -> np.ndarray:
         array: np.ndarray = header.pixel_array
     except RuntimeError:
         raise UserError(
-            f"its pixels are compressed ({header.file_meta.TransferSyntaxUID.name}) in a way that "
-            "no installed decoder reads; decompress it, install pylibjpeg with its plugins, or "
-            "fetch it again if it is damaged"
+            "no installed decoder reads its compressed pixels "
+            f"({header.file_meta.TransferSyntaxUID.name}); decompress it, install pylibjpeg with "
+            "its plugins, or fetch it again if it is damaged"
         ) from None
     if array.ndim != 2:
         raise UserError("it holds more than one grayscale frame; store the one to be shown")
@@ -218,8 +218,8 @@ def _stored(levels: np.ndarray, places: np.ndarray, header: Any) -> tuple[np.nda
     odd &= ~(_overlay_bits(header) >> lowest >> width)
     if odd.any() and not _is_noise(odd[places.ravel()], values[places.ravel()], width):
         raise UserError(
-            f"its pixels use more than the {width} bits that BitsStored names, and no overlay is "
-            "said to lie there; correct BitsStored and HighBit, or clear those bits"
+            f"its pixels use more than the {width} bits that BitsStored names, without an overlay "
+            "there; correct BitsStored and HighBit, or clear those bits"
         )
     return values, (*steps, "other bits cleared")
 
@@ -227,9 +227,10 @@ def _stored(levels: np.ndarray, places: np.ndarray, header: Any) -> tuple[np.nda
 def _is_noise(above: np.ndarray, values: np.ndarray, width: int) -> bool:
     """Whether the bits above the values are none of theirs, by pixels that are neighbours.
 
-    Where those bits change, values that go on would wrap round and the whole would hardly change;
-    of what is none of theirs the whole makes a jump, and the values hardly change. Of few pixels
-    that is seen only where the numbers that those bits make leave some out.
+    Suppose that those bits change from one pixel to the next. If they belong to the values, these
+    wrap round, and the whole hardly changes. If they do not, the whole makes a jump, and the values
+    hardly change. Of few pixels that is seen only where the numbers that those bits make leave some
+    out.
     """
     edges = np.diff(above) != 0
     if edges.sum() < ENOUGH and np.unique(above).size == above.max() + 1:

@@ -11,10 +11,10 @@ from radquant.errors import UserError
 from radquant.failures import how_it_ended
 from radquant.files import require_file, sha256_file, write_json
 
-# What other packages bring along and import if it is there, but do without. PyPI's is built for its
-# own PyTorch, with CUDA, and does not load beside one for CPUs.
+# Packages that other packages bring along, import if they can, and do without. The one on PyPI is
+# built for its own PyTorch with CUDA, and does not load beside one for CPUs.
 COMPANIONS = {"torchvision", "torchaudio", "torchcodec"}
-# What the locks were made for.
+# The platform and Python that the locks were made for.
 LOCKED_FOR = ("3.11", "Linux", "x86_64")
 
 
@@ -22,9 +22,9 @@ def build(requirements: str | Path, directory: str | Path) -> None:
     """Make `directory` a virtual environment with what `requirements` (a pip file) lists.
 
     Its lock, if there is one (`lock_of`), says in which exact releases. `ready.json` is written
-    last and records both files' hashes, the Python version and all packages.
-    An environment cannot be moved, so it is built in place; without a `ready.json` that fits it
-    is taken for half-built and made again from nothing. What pip says goes to stderr.
+    last and records both files' hashes, the Python version and all packages. An environment cannot
+    be moved, so it is built in place. Without a `ready.json` that fits, it is taken for half-built
+    and made again from nothing. What pip says goes to stderr.
 
     Raises UserError when the environment cannot be made or pip fails.
     """
@@ -46,8 +46,8 @@ def build(requirements: str | Path, directory: str | Path) -> None:
     shutil.rmtree(environment, ignore_errors=True)
     python = environment / "bin" / "python"
     _call([sys.executable, "-m", "venv", str(environment)], "make the environment")
-    # Every job of the workflow starts this Python anew. The first ones compile what they import, a
-    # small part of it all, and write that, unless they may not.
+    # Every job of the workflow starts this Python anew. The first jobs compile the small part that
+    # they import, and keep it. So pip compiles all only if Python is told to write none.
     compiled = "--compile" if sys.dont_write_bytecode else "--no-compile"
     pip = [str(python), "-m", "pip", "--disable-pip-version-check", "--no-input"]
     listed = ["--requirement", str(requirements)]

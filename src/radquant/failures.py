@@ -35,7 +35,7 @@ FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 TOO_MANY_FILES = (errno.EMFILE, errno.ENFILE)
 ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
 BROKEN = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT)
-# Of a GPU's driver and libraries, which see no text.
+# Errors of a GPU's driver and libraries, which see no text.
 OF_A_GPU = ("CUDA error", "CUDA driver", "HIP error", "cuDNN error", "Found no NVIDIA driver")
 PANIC = re.compile(rb"^thread '.*panicked at ", re.MULTILINE)
 
@@ -151,7 +151,8 @@ def withheld_panics() -> Iterator[None]:
             yield
             return
         stack.callback(os.close, kept)
-        # In memory, because it may hold a text; where there is no such file, all of it is lost.
+        # It is kept in a file in memory, because it may hold a text. Where the system has no such
+        # file, it is lost.
         place = os.memfd_create("stderr") if hasattr(os, "memfd_create") else os.devnull
         caught = stack.enter_context(open(place, "r+b", buffering=0))
         flush()

@@ -157,8 +157,8 @@ def model_from_directory(
 ) -> None:
     """Copy a local Hugging Face directory; where the file system can, copies share their blocks.
 
-    They are no hard links: with the age of the user's own files, the copies could look older than
-    what they were made from, and the workflow would make them again.
+    They are no hard links. With the age of the user's own files, the copies could look older than
+    what they were made from. The workflow would then make them again.
     """
     source = Path(path)
     if not source.is_dir():

@@ -59,7 +59,7 @@ WRITING_REFUSED = {
 }
 
 
-# What is wrong with a place, which a read inside `atomic_path` can be told of, too.
+# Errors of the place that is written to. A read inside `atomic_path` can raise them, too.
 PLACE_REFUSED = {
     number: os.strerror(number)
     for number in (
@@ -87,7 +87,8 @@ def _told_of(target: Path) -> Iterator[None]:
 def _raise_refusal_to_write(target: Path, error: Exception) -> None:
     """Raise UserError if it is the file system that did not take `target`."""
     number = error.errno if isinstance(error, OSError) else None
-    # safetensors has an exception of its own, which ends in Rust's way of telling the number.
+    # safetensors raises an exception of its own. Its message ends with the number as Rust writes
+    # it.
     if told := re.search(r"\(os error (\d+)\)", str(error)):
         number = int(told[1])
     if number in WRITING_REFUSED:
@@ -125,8 +126,8 @@ def is_whole(path: str | Path) -> bool:
     return not record.is_file() or record.read_bytes().strip() == sha256_file(path).encode()
 
 
-# How long nothing in a directory that a process on another machine may be writing must have changed
-# until it counts as left by a kill.
+# A process on another machine may be writing in a directory. A directory in which nothing has
+# changed for so long counts as left by a kill.
 SILENT_SECONDS = 3600
 
 
@@ -197,9 +198,10 @@ def _remove_left(target: Path, own: Path) -> None:
     A writer holds a lock on its directory, which the kernel frees with the process. On the writer's
     own machine the lock is the answer, for containers, too: whoever gets it may remove the
     directory, at once. File systems that machines share do not carry locks on directories from one
-    to the other (NFS keeps them to itself), so for the others it takes that nothing has changed for
-    an hour: no writer is silent for that long, it copies tensors, downloads or unpacks. The time is
-    the file system's own, from the directory just made: machines' clocks differ.
+    to the other (NFS keeps them to itself). So a directory of another machine counts as left when
+    nothing has changed in it for an hour. No writer is silent for that long, as it copies tensors,
+    downloads or unpacks. The time is the file system's own, from the directory just made: machines'
+    clocks differ.
     """
     names = re.compile(rf"\.{re.escape(target.name)}\.(?:([0-9a-f]{{8}})-[0-9a-f]{{16}}|\d+)\.part")
     now = own.stat().st_mtime
@@ -332,7 +334,7 @@ def write_table(path: str | Path, table: "pd.DataFrame") -> None:
     """
     with recorded_path(path) as part, _told_of_names(path):
         if Path(path).suffix == ".csv":
-            # All text in quotes: without, a carriage return in a cell would end the row.
+            # All text is quoted. Otherwise a carriage return in a cell would end the row.
             table.map(as_text).to_csv(
                 part, index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC
             )
@@ -409,6 +411,8 @@ def verify_hashes(directory: str | Path, hashes: Mapping[str, str], remedy: str)
 
 
 def most_unpacked(size: int) -> int:
-    """Return how many bytes a file of `size` bytes may unpack to: text shrinks to a tenth or so,
-    and only what was made to fill memory to less than a hundredth."""
+    """Return how many bytes a file of `size` bytes may unpack to.
+
+    Text shrinks to a tenth or so, and only what was made to fill memory to less than a hundredth.
+    """
     return max(100 * size, 100_000_000)

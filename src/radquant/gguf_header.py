@@ -190,9 +190,8 @@ def _bytes(reader: _Reader, name: str, tensor: Tensor) -> int:
     sizes = {int(each): size for each, size in GGML_QUANT_SIZES.items()}
     if kind not in sizes:
         raise UserError(
-            f"{reader.path.name} cannot be read as a GGUF language model: the tensor "
-            f"{name[:100]!r} has the unknown type {kind}; take a file of llama.cpp's own types, "
-            "such as Q4_K_M"
+            f"{reader.path.name} cannot be read as a GGUF language model: tensor {name[:100]!r} "
+            f"has the unknown type {kind}; take one of llama.cpp's own types, such as Q4_K_M"
         )
     block, size = sizes[kind]
     count = 1

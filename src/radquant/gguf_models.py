@@ -46,8 +46,8 @@ def convert_gguf(path: Path, output: Path) -> str:
     tokenizer.save_pretrained(output)
     packed = ", ".join(sorted(types - {"F32", "F16", "BF16"})) or "float"
     return (
-        f"The original weights were dequantized to float16 from the GGUF file {name} ({packed}): "
-        "the original model of this run is itself one that had been quantized."
+        f"The original weights were dequantized to float16 from the GGUF file {name} ({packed}). "
+        "So the original model of this run had itself been quantized."
     )
 
 

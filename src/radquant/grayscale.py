@@ -119,7 +119,7 @@ def _contrast(values: np.ndarray, header: Any) -> tuple[np.ndarray, Steps]:
         raise UserError(
             f"its window is {widths[0]:g} wide, and {function} needs "
             f"{'at least 1' if function == 'LINEAR' else 'more than 0'}; correct WindowWidth, or "
-            "take both WindowWidth and WindowCenter out to have it stretched over its own range"
+            "take out WindowWidth and WindowCenter to stretch it over its own range"
         )
     which = f", {usable[0] + 1} of {len(widths)}" if usable[0] else ""
     shown = windowed(values, centers[usable[0]], widths[usable[0]], function)
@@ -158,10 +158,10 @@ def looked_up(
 ) -> tuple[np.ndarray, float, str]:
     """Return what a lookup table makes of values, its white, and its depth in words (C.11.1.1).
 
-    Its white is the greatest number of the declared bits. Where its data need more bits, or leave
-    some of them unused, the declared depth is that of a word or wrong, and the data's own greatest
-    value is white.
-    Raises UserError for a table that is none, or that lacks entries which the image needs.
+    Its white is the greatest number of the declared bits. Its data may need more bits, or leave
+    some of them unused. The declared depth is then that of a word or wrong, and the data's own
+    greatest value is white. Raises UserError for a table that is none, or that lacks entries which
+    the image needs.
     """
     told = numbers(item, "LUTDescriptor")
     if len(told) != 3 or "LUTData" not in item:
@@ -193,7 +193,7 @@ def looked_up(
 def _entries(data: Any, count: int, bits: int, header: Any) -> np.ndarray:
     """The table's entries, at most `count`: [n] uint8 or uint16.
 
-    Entries of 8 bits may fill a word each or lie two in a word, the first in its lower half; the
+    Entries of 8 bits may fill a word each or lie two in a word, the first in its lower half. The
     data's length says which.
     """
     if isinstance(data, bytes):

@@ -17,7 +17,7 @@ ADVICE = {
     404: NO_FILE,
     429: "the hub was asked too often; wait some minutes and run again: what is there is kept",
 }
-# By the client's own classes: the first that is among the causes counts.
+# By the client's own classes. The first one that is among the causes counts.
 BY_NAME = {
     "GatedRepoError": f"accept its terms on its page of the hub, and log in ({LOGIN})",
     "RepositoryNotFoundError": f"check the name, and log in ({LOGIN}) if it is private",
@@ -33,7 +33,7 @@ BY_NAME = {
 def told(error: Exception) -> tuple[str, str]:
     """What went wrong in a word, and advice, for an error of fetching from a hub."""
     chain = list(causes(error))
-    # Names, for the client's versions have not all of the classes.
+    # They are names, as not all of the client's versions have all of the classes.
     names = {kind.__name__ for each in chain for kind in type(each).__mro__}
     own = "LocalEntryNotFoundError"  # the client's cover for all causes
     what = next((type(each).__name__ for each in chain if type(each).__name__ != own), own)

@@ -1,8 +1,8 @@
 """What says, at every start of the workflow, whether an image file of some reports has changed.
 
 Image files are no inputs of a rule: there may be ten thousand, in a folder that is not mounted
-where a run is planned. One hash of all their contents is a parameter instead. A file is read again
-only if its size or time differ from those at which it was read last, which are kept beside the run.
+where a run is planned. One hash of all their contents is a parameter instead. The size and time at
+which a file was read last are kept beside the run. It is read again only if one of them differs.
 """
 
 import json
@@ -32,7 +32,7 @@ def images_digest(reports: Path, root: Path, kept: Path) -> str | None:
     now = {name: _seen(root / name, before.get(name)) for name in names}
     if now != before:
         write_text(kept, json.dumps(now))
-    # Names, too: two images that have changed places are those of other reports.
+    # Names count, too. If two images change places, they belong to other reports.
     return sha256_text("\n".join(f"{now[name][-1]} {name}" for name in names))
 
 

@@ -25,7 +25,7 @@ COLUMN = "images"  # of data/train.csv and data/eval.csv
 HASHES, TYPES, WEIGHT = "image_sha256", "token_types", "image_weight"
 SEPARATOR = ";"
 # Of 255 levels of gray. Twelve bits of a pixel in a range of sixteen end in the lowest 16, thirteen
-# in the lowest 32: no X-ray that is shown as it was meant lies there, not even one of a finger on a
+# in the lowest 32. No X-ray that is shown as it was meant lies there, not even one of a finger on a
 # black plate.
 DARK = 32
 BAND = 8  # levels that JPEG's noise makes of one
@@ -69,9 +69,8 @@ def image_files(row: Mapping[str, Any], column: str, root: Path) -> tuple[ImageF
     for name in names:
         if not _is_file_name(name):
             raise UserError(
-                f"report {report} names an image in column {column!r} by what looks like no file's "
-                f"name ({len(name)} characters, not repeated for they may be a report's); name the "
-                "column that holds the files' names"
+                f"column {column!r} of report {report} holds no file's name but {len(name)} "
+                "characters, not shown as they may be a report's; name the column of images"
             )
         if os.path.isabs(name) or ".." in Path(name).parts:
             raise UserError(
@@ -84,8 +83,8 @@ def image_files(row: Mapping[str, Any], column: str, root: Path) -> tuple[ImageF
 def listed_images(reports: Path, image_root: str | None) -> list[ImageFile]:
     """The images of all reports of a table (.csv), in its order; the files are there.
 
-    Raises UserError as `image_files` does, without a folder, a column or a report, and where the
-    table has the files' hashes (of calibration samples) for a file that is another now.
+    Raises UserError as `image_files` does, and without a folder, a column or a report. It also does
+    if the table has the files' hashes (of calibration samples) and a file is another now.
     """
     if image_root is None:
         raise UserError("--image-root is missing; give the folder that the images lie in")
@@ -154,8 +153,8 @@ def read_image(file: ImageFile) -> Any:
 def read_shown(file: ImageFile) -> Shown:
     """Return the image and what was done to get it.
 
-    Raises UserError, with the file, the column and the report, if it is no image that can be read,
-    or one in which nothing can be seen.
+    Raises UserError, with the file, the column and the report, if it is no image that can be read.
+    It also does for an image in which nothing can be seen.
     """
     try:
         data = file.path.read_bytes()

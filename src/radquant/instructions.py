@@ -166,10 +166,10 @@ def draw_examples(
     """Draw `count` few-shot examples from the training rows.
 
     An example has text in all the prompt's columns and a reference, of at most `max_words` words
-    together, and their references differ from each other. The last one is routine: its reference
-    is the most frequent of the training split, which in radiology says that nothing is wrong. The
-    others come first and say something else: references that occur least often and, among these,
-    share the fewest words with the routine one; the seed decides among equals. (Small models
+    together, and their references differ from each other. The last one is routine: its reference is
+    the most frequent of the training split, which in radiology says that nothing is wrong. The
+    others come first and say something else. Their references occur least often and, among these,
+    share the fewest words with the routine one. The seed decides among equals. (Small models
     imitate the last example, so the usual answer stands there.)
     """
     if count == 0:
@@ -195,7 +195,7 @@ def draw_examples(
     if len(drawn) < count:
         raise UserError(
             f"{count} few-shot examples were asked for but only {len(drawn)} training reports with "
-            f"distinct references have at most {max_words} words; ask for fewer or for longer ones"
+            f"distinct references have at most {max_words} words; ask for fewer or longer ones"
         )
     return drawn
 

@@ -17,8 +17,9 @@ CHUNK = 100_000
 MOST = 100_000  # resamples, where the ends still move in the third decimal
 DECIMAL = 0.0005  # half a unit of the third decimal
 # Where a sample says too little about large losses: fewer patients differ from the others, or what
-# can be lost unseen would move the mean by more than so many half widths of Student's interval: by
-# one report, or by the largest patient, whose reports are seldom all lost together.
+# can be lost unseen counts too much. It does if it would move the mean by more than so many half
+# widths of Student's interval. The first number is for one report, the second for the largest
+# patient, whose reports are seldom all lost together.
 FEW = 7
 BEYOND, BEYOND_PATIENT = 8, 12
 
@@ -54,18 +55,17 @@ def bootstrap_interval(
     width. most: resamples to go up to where the ends still move in the third decimal.
 
     It takes the outer ends of BCa's and of Student's t. The bias-corrected and accelerated
-    bootstrap (Efron 1987, doi:10.1080/01621459.1987.10478410) is at the level that makes up for the
-    bootstrap's too small standard error (expanded percentiles, Hesterberg 2015,
-    doi:10.1080/00031305.2015.1089789). Still it covers too seldom where most values are 0 and the
-    others symmetric, as a small sample's skewness misleads it, and t where values are skewed;
-    differences of F1 come in both shapes. The outer ends keep their level in both
-    (benchmarks/statistics_simulation.py). With `bounds`, Gaffke's bounds are taken where the
-    sample says too little about large losses: where fewer than `FEW` patients differ from the
-    others, and where no difference is shown but the spread is so small that a loss which can be
-    unseen would outweigh it (`BEYOND`).
+    bootstrap (Efron 1987, doi:10.1080/01621459.1987.10478410) has expanded percentiles (Hesterberg
+    2015, doi:10.1080/00031305.2015.1089789), as the bootstrap's standard error is too small. Still
+    it covers too seldom where most values are 0 and the others symmetric, as a small sample's
+    skewness misleads it. Student's t does where values are skewed. Differences of F1 come in both
+    shapes. The outer ends keep their level in both (benchmarks/statistics_simulation.py). With
+    `bounds`, Gaffke's bounds are taken where the sample says too little about large losses. That is
+    where fewer than `FEW` patients differ from the others. It is also where no difference is shown,
+    but the spread is so small that a loss which can be unseen would outweigh it (`BEYOND`).
 
-    BCa is undefined when every resampled mean lies on one side of the mean; the percentile
-    interval of the same resamples then stands in, and `method` says so.
+    BCa is undefined when every resampled mean lies on one side of the mean. The percentile interval
+    of the same resamples then stands in, and `method` says so.
 
     Raises UserError for fewer than two reports, and for one patient where no bounds are given.
     """
@@ -225,9 +225,9 @@ def bias_and_acceleration(of: Units, means: np.ndarray) -> tuple[float, float]:
     """Return BCa's bias z₀, infinite where it is undefined, and its acceleration.
 
     `scipy.stats.bootstrap` finds the acceleration by leaving out each value once, in time that
-    grows with the square of their number. As leaving out a patient moves the mean in proportion to
-    the residual total e, to first order where weights differ and exactly where they are equal, it
-    is Σe³ / (6 (Σe²)^1.5) (Efron 1987).
+    grows with the square of their number. Leaving out a patient moves the mean in proportion to the
+    residual total e, to first order where weights differ, and otherwise exactly. So the
+    acceleration is Σe³ / (6 (Σe²)^1.5) (Efron 1987).
     """
     mean = of.mean
     distances = of.totals - mean if of.plain else of.residuals
@@ -285,9 +285,10 @@ def proportion_interval(
 ) -> Interval:
     """Return Wilson's score interval (1927) of the share of `hits`, one a report.
 
-    With patients the number of reports is divided by the design effect, and by the square of what
-    t's quantile of the patients is wider than that of the reports (Korn & Graubard 1998). Where all
-    reports agree no design effect can be measured, and each patient counts once.
+    With patients the number of reports is divided by the design effect. It is also divided by the
+    square of how much wider t's quantile of the patients is than that of the reports (Korn &
+    Graubard 1998). Where all reports agree no design effect can be measured, and each patient
+    counts once.
 
     Raises UserError if there is no report.
     """

@@ -20,8 +20,8 @@ WORKFLOW = (
     "scripts",
 )
 IN_WHEEL = "radquant_workflow"
-# The folder has its own code, as a checkout has: jobs run it, their results depend on it, and the
-# tools' environments find it beside no other package.
+# The folder has its own code, as a checkout has. Jobs run that code, and their results depend on
+# it. The tools' environments find it beside no other package.
 CODE = ("radquant", "snakemake_logger_plugin_radquant")
 LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.py[cod]")
 

@@ -1,7 +1,7 @@
 """Files and folders on a command line, and which script makes them of what was given instead.
 
 Each function is the `type` of options. It raises UserError for what is surely another thing, with
-the command that helps; what is not there at all is said by who reads it.
+the command that helps. The function that reads a path says if there is nothing at it.
 """
 
 import re

@@ -1,8 +1,8 @@
 """What a job needs of memory, before it begins, and how many sequences fit at once.
 
-Estimates are sums of what must be there: weights, keys and values, what one layer computes, and the
-scores of the positions that are asked for. They are meant to be right within FACTOR of the peak
-that the system then reports. Nothing here needs PyTorch.
+Estimates are sums of what must be there. That is weights, keys and values, what one layer computes,
+and the scores of the positions that are asked for. They are meant to be right within FACTOR of the
+peak that the system then reports. Nothing here needs PyTorch.
 """
 
 import math
@@ -244,7 +244,7 @@ def held_bytes(
 
     A tensor that is computed with as it is stored is a mapped part of its file. Others are copied
     one at a time. The lean engine copies one layer after another into its own form, in 16 bits or
-    packed, and frees what it has copied; the table of the vocabulary is the largest of these.
+    packed, and frees what it has copied. The table of the vocabulary is the largest of these.
     """
     plain = weights.language if stored.linear is None else weights.other
     quantized = stored.linear or 0

@@ -83,7 +83,7 @@ def check_weights(directory: Path, named: Sequence[str], key: str = "model: weig
     files = [path.name for path in weight_files(directory)]
     if (directory / INDEX).exists():
         files = [INDEX, *files]
-    # Who names the shards need not name the index.
+    # If the shards are named, the index need not be.
     missing = [name for name in files if name not in named and name != INDEX]
     other = [name for name in named if name not in files]
     if missing or other:
@@ -99,8 +99,8 @@ def check_dtypes(directory: Path, stored: Mapping[str, StoredTensor]) -> None:
         if name.endswith((".weight", ".bias")) and tensor.dtype not in FLOATS:
             raise UserError(
                 f"{tensor.file}: {name} is stored as {tensor.dtype}, and {directory / CONFIG} has "
-                "no quantization_config that says how to read it; take the original model, in "
-                "float32, float16 or bfloat16"
+                "no quantization_config to read it by; take the original model, in float32, "
+                "float16 or bfloat16"
             )
 
 

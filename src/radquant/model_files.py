@@ -218,7 +218,7 @@ def weight_files(directory: Path) -> list[Path]:
     hold what it has not.
 
     Raises UserError, with the name of the file that is amiss, where none or several sets could be
-    meant, or where an adapter is to be added to them.
+    meant. It also does where an adapter is to be added to them.
     """
     for name in ADAPTERS:
         if (directory / name).exists():
@@ -254,8 +254,8 @@ def weight_files(directory: Path) -> list[Path]:
     if shards:
         beside = f" beside {SINGLE}" if SINGLE in present else ""
         raise UserError(
-            f"{directory / shards[0]} is a part of a model{beside}, and there is no {INDEX} that "
-            f"says which parts belong to it; fetch the index, or remove what is stale"
+            f"{directory / shards[0]} is a part of a model{beside}, and no {INDEX} says which "
+            "parts belong to it; fetch the index, or remove what is stale"
         )
     if len(present) == 1 and quantization_of(read_config(directory), directory):
         return [directory / present[0]]  # AutoGPTQ named it after bits and group size

@@ -130,9 +130,9 @@ def _spread(x: np.ndarray, w: np.ndarray) -> float:
 def _moments(of: Units) -> tuple[float, float]:
     """Return by what Σe² is too small, and its degrees of freedom.
 
-    With D the diagonal of the totals' variances v under the working model, and q the patients'
-    shares of the weights, the residuals' covariance is M = D − qvᵀ − vqᵀ + (Σv)qqᵀ. Then
-    E Σe² = tr M, and its degrees of freedom are (tr M)² ÷ tr M².
+    Let D be the diagonal of the totals' variances v under the working model, and q the patients'
+    shares of the weights. The residuals' covariance is M = D − qvᵀ − vqᵀ + (Σv)qqᵀ. Then E Σe² = tr
+    M, and its degrees of freedom are (tr M)² ÷ tr M².
     """
     q = of.weights / of.weights.sum()
     v = q * (1 - of.alike) / of.reports + q**2 * of.alike

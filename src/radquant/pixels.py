@@ -13,7 +13,7 @@ from radquant.dicom import MAX_PIXELS, dicom_gray, is_dicom
 from radquant.errors import UserError
 from radquant.grayscale import Steps, stretched
 
-# What people name in place of an image, by how it begins.
+# Files that people name in place of an image, by their first bytes.
 OTHER_KINDS = {
     b"GIF8": "a GIF",
     b"II*\0": "a TIFF",
@@ -66,7 +66,7 @@ def _png_or_jpeg(data: bytes) -> Shown:
         too_large = opened.width * opened.height > MAX_PIXELS
     except Image.DecompressionBombError:
         too_large = True
-    # What a broken download fills up with zeros is decoded, into gray below.
+    # A broken download may be filled up with zeros. They are decoded into gray at the lower edge.
     if data.startswith(b"\xff\xd8") and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
         raise UserError("it ends before its picture does; fetch it again")
     if too_large:

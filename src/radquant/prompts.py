@@ -115,9 +115,9 @@ def chat_prompt(
 ) -> Prompt:
     """Return the prompt of one report.
 
-    With a chat template, the rendered prompt is the user's turn and examples are earlier turns;
-    without one, examples and prompt are blocks of plain text. `limit` is the largest number of
-    tokens of prompt and answer together, except that the answer is never cut: of a longer prompt
+    With a chat template, the rendered prompt is the user's turn and examples are earlier turns.
+    Without one, examples and prompt are blocks of plain text. `limit` is the largest number of
+    tokens of prompt and answer together, except that the answer is never cut. Of a longer prompt
     the tail is kept, behind the BOS token if it began with one. `images` are shown before the
     prompt's text, their tokens by `processor`, the model's own; such a prompt is never cut. `date`
     is what a chat template is told that asks for it, as YYYY-MM-DD.
@@ -248,8 +248,7 @@ def _check_held(
     if lost is None:
         raise UserError(
             f"{named}: the tokenizer of {place_of(tokenizer)} loses some of the text without a "
-            "mark, so the model would not read it; take the report out, write it otherwise, or "
-            "fetch the model's tokenizer again"
+            "mark; take the report out, write it otherwise, or fetch the tokenizer again"
         )
     reports = [part.text for parts in said for part in parts if part.of_report]
     return sum(unknown_tokens(tokenizer, each) for each in reports) if lost else 0

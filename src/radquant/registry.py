@@ -2,7 +2,7 @@
 
 A kind is one module with the names that the protocol of its table asks for; CONTRIBUTING.md says
 how to add one. A table holds names alone, so that settings can be checked against it without
-importing any kind. Code that needs the kind itself calls `load_kind`; `radquant.code` follows that
+importing any kind. Code that needs the kind itself calls `load_kind`. `radquant.code` follows that
 call, so the chosen kind's files count as code of a stage and this file does not.
 """
 
@@ -24,7 +24,7 @@ NUMBER_TYPES: dict[str, str] = {
     "fp8": "radquant.packed.types.fp8",
     "mxfp4": "radquant.packed.types.mxfp4",
     "nvfp4": "radquant.packed.types.nvfp4",
-    # Of GGUF files.
+    # Types of GGUF files.
     "q4_0": "radquant.packed.types.q4_0",
     "q4_1": "radquant.packed.types.q4_1",
     "q5_0": "radquant.packed.types.q5_0",

@@ -73,8 +73,8 @@ def check_same_study(folder: str | Path, config: Mapping[str, Any]) -> None:
             raise UserError(
                 f"{folder} holds results of the {part} {held[part]['name']!r} from "
                 f"{_shown(held, part)}, and this run is of {config[part]['name']!r} from "
-                f"{_shown(config, part)}; give it a place of its own with --directory runs/NAME, "
-                f"or delete {' and '.join(map(str, records))} to replace those results"
+                f"{_shown(config, part)}; give --directory runs/NAME, or delete "
+                f"{' and '.join(map(str, records))} to overwrite"
             )
 
 

@@ -39,9 +39,10 @@ def sign_flip_p(
     """Return the two-sided p of the mean being 0 when each patient's sign is exchangeable.
 
     p = (k + 1) / (resamples + 1), where k random sign assignments give a mean at least as far from
-    0 as the observed one (Phipson & Smyth 2010). When there are no more than `resamples` possible
-    assignments, all are counted instead, the observed one among them, and p is exact.
-    `scipy.stats.permutation_test` gives the same numbers but is ten times slower at 3,000 reports.
+    0 as the observed one. The source is Phipson & Smyth 2010. When there are no more than
+    `resamples` possible assignments, all are counted instead, the observed one among them, and p is
+    exact. `scipy.stats.permutation_test` gives the same numbers but is ten times slower at 3,000
+    reports.
     """
     return flipped_p(units(differences, patients), resamples, seed)
 
@@ -111,11 +112,11 @@ def noninferiority_p(
     margin − 1 for a score from 0 to 1. Compare with (1 − confidence) / 2: the claim then never
     contradicts the interval of the gains. most: as in `bootstrap_interval`.
 
-    The largest of these: the bootstrap's and Student's t, as in the interval; Gaffke's, which holds
-    for every distribution from `worst` on, also where no large loss was seen; and, where only few
-    patients differ from the others, Clopper & Pearson's of their share being so large that it
-    cancels the margin if each loses as much as it can. Then the bootstrap, of which too few values
-    make a step, is left out. It is never 0.
+    It is the largest of several. The bootstrap's and Student's t are taken as in the interval.
+    Gaffke's holds for every distribution from `worst` on, also where no large loss was seen. The
+    last counts where only few patients differ from the others. It is Clopper & Pearson's, of their
+    share being so large that it cancels the margin if each loses as much as it can. Then the
+    bootstrap, of which too few values make a step, is left out. It is never 0.
     """
     return noninferiority_ps([gains], worst, resamples, seed, patients, most=most)[0]
 
@@ -164,7 +165,7 @@ def equivalence_p(
 def _gain_p(of: Units, worst: float, means: np.ndarray) -> float:
     size = unseen_size(of)
     guards = (guarded_p(of.totals, worst * size), _few_p(of, worst, size))
-    # As in the interval: of a few that differ, resamples tell less than the bounds do.
+    # If few patients differ, resamples tell less than the bounds do, as in the interval.
     return max(*guards, _t_p(of), 0.0 if few_differ(of) else _bootstrap_p(of, means))
 
 
@@ -224,11 +225,11 @@ def interaction_p(
 
     groups: one label a report; a patient may have reports in several. It is the largest of three.
     Welch's (1951), with cluster-robust variances, allows for how little a small group's spread is
-    known. The others count how often the groups' means lie as far apart as they did, by
-    Σ n·(mean − common mean)². Once what each report differs from the common mean is flipped in
-    sign, all of a patient's together (the wild bootstrap under the null hypothesis, Cameron,
-    Gelbach & Miller 2008). And once the patients are dealt to the groups anew, where none has
-    reports in several: a small group may have no loss by chance.
+    known. The others count how often the groups' means lie as far apart as they did, by Σ n·(mean −
+    common mean)². Once what each report differs from the common mean is flipped in sign, all of a
+    patient's together. That is the wild bootstrap under the null hypothesis (Cameron, Gelbach &
+    Miller 2008). And once the patients are dealt to the groups anew, where none has reports in
+    several: a small group may have no loss by chance.
 
     With one group, or one of a single patient, nothing can be told, and p is 1.
     """

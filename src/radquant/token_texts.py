@@ -73,7 +73,7 @@ def own_start(tokenizer: Any) -> list[int]:
     for start in range(len(whole) - len(alone) + 1):
         if alone and whole[start : start + len(alone)] == alone:
             return whole[:start]
-    # Of a tokenizer that has no token for a letter, all that it adds is there.
+    # If a tokenizer has no token for a letter, only what it adds is left.
     return [token for token in whole if token != tokenizer.eos_token_id]
 
 
@@ -110,9 +110,8 @@ def end_marks(tokenizer: Any, date: str = DATE) -> tuple[list[int], tuple[str, .
         mark = mark.partition(token)[0]
     if len(mark) < 3:
         raise UserError(
-            f"the chat template of {place_of(tokenizer)} closes an answer with {mark!r}, which is "
-            "no token of its own and may stand in an answer; take it out of the model's "
-            "chat_template.jinja"
+            f"the chat template of {place_of(tokenizer)} closes answers with {mark!r}, which is no "
+            "token and may stand in an answer; take it out of chat_template.jinja"
         )
     return [], (mark,)
 
@@ -214,6 +213,5 @@ def check_known(tokenizer: Any, ids: Sequence[int], vocabulary: int | None, what
     name = f" ({added.content})" if added else ""
     raise UserError(
         f"{what} has the token {beyond[0]}{name}, and the model's vocabulary has {vocabulary}; the "
-        f"tokenizer of {place_of(tokenizer)} is another model's, or got tokens that the model did "
-        "not: put the model's own there"
+        f"tokenizer of {place_of(tokenizer)} is not the model's: put the model's own there"
     )

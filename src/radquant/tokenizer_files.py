@@ -10,8 +10,8 @@ from radquant.failures import about, is_out_of_memory, is_panic, withheld_panics
 from radquant.files import read_json
 from radquant.token_texts import end_marks
 
-# Where a chat template may stand that transformers' tokenizers do not read, beside those that they
-# do: a processor's file, and the settings of a processor.
+# Where a chat template may stand that transformers' tokenizers do not read. Beside those that they
+# do read, that is a processor's file, and the settings of a processor.
 TEMPLATE_FILES = ("chat_template.json", "processor_config.json", "preprocessor_config.json")
 PROBE = "The heart is normal in size. No pleural effusion: 2 views."
 OWN_PADDING = (
@@ -19,7 +19,8 @@ OWN_PADDING = (
     "prompt holds it."
 )
 MORE_TEMPLATES = "additional_chat_templates"
-# What says how a model reads and writes; transformers leaves some out where they are broken.
+# Files that say how a model reads and writes. transformers leaves some of them out if they are
+# broken.
 JSON_FILES = (
     *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("generation_config.json", *TEMPLATE_FILES),
@@ -87,10 +88,9 @@ def why_not(directory: Path, error: BaseException) -> str:
     pieces = [name for name in SENTENCEPIECE if (directory / name).is_file()]
     if pieces and not (directory / "tokenizer.json").is_file():
         return (
-            f"{directory} has its tokenizer as {pieces[0]} alone, without tokenizer.json, which is "
-            "not read here; where the packages transformers, sentencepiece and protobuf are "
-            "installed, load it once with AutoTokenizer.from_pretrained and write it with "
-            "save_pretrained, which makes a tokenizer.json"
+            f"{directory} lacks tokenizer.json, and {pieces[0]} is not read here; load it with "
+            "AutoTokenizer.from_pretrained and save it with save_pretrained, where transformers, "
+            "sentencepiece and protobuf are installed"
         )
     if (directory / "tokenizer.json").is_file() and not is_json(directory / "tokenizer.json"):
         return f"{directory}/tokenizer.json is no whole JSON; fetch or save the model again"
@@ -130,8 +130,8 @@ def template_elsewhere(directory: Path) -> Any:
     strange = sorted({*directory.glob("*.jinja"), *directory.glob("chat_template*")})
     if unread := [each for each in strange if each.is_file() and each.name not in TEMPLATE_FILES]:
         raise UserError(
-            f"{unread[0]} is no name under which a chat template is read, and there is no other; "
-            "name it chat_template.jinja, or remove it if the model was never tuned for chats"
+            f"no chat template is read from {unread[0]}, and there is no other; name it "
+            "chat_template.jinja, or remove it if the model is not for chats"
         )
     return None
 

@@ -20,7 +20,7 @@ UNPACKERS: dict[bytes, Callable[[BinaryIO], Any]] = {
     b"BZh": bz2.BZ2File,
     b"\xfd7zXZ\0": lzma.LZMAFile,
 }
-# What reading a damaged tar, packed or not, raises.
+# Exceptions that reading a damaged tar raises, compressed or not.
 DAMAGE = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError, ValueError)
 
 

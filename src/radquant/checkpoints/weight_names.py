@@ -52,8 +52,8 @@ def _named(model: Place, fetched: Path, record: dict[str, Any]) -> Place:
 def names_in(directory: Path) -> tuple[str, ...]:
     """The weight files of a folder, with the index where there is one.
 
-    Of a folder that is not there, or no model, what most have: whoever fetches it says what is
-    wrong, and a run may be planned on another machine.
+    For a folder that is not there, or is no model, it is the name that most models have. The stage
+    that fetches it says what is wrong, and a run may be planned on another machine.
     """
     if not (directory / CONFIG).is_file():
         return (SINGLE,)

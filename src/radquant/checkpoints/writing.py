@@ -1,8 +1,8 @@
 """Writing packed checkpoints whole, and checking the files of a directory this program made.
 
 A checkpoint is a Hugging Face directory in one of the formats of `packed.formats`, plus a model
-card and `quantization.json`, which holds the recipe, the error of each layer, and the sha256 of
-every other file.
+card and `quantization.json`. The latter holds the recipe, the error of each layer, and the sha256
+of every other file.
 """
 
 import shutil

@@ -24,8 +24,8 @@ def attributes(
     """Return `id` and a column for each division, '' where the table does not say.
 
     evaluation: eval.csv, with id, study and group. divisions: by name, `Subgroups` settings with a
-    column. Raises UserError for a missing column, a value that may be a text, too many values, and
-    numbers that are none where the division has cuts.
+    column. Raises UserError for a missing column, a value that may be a text, and too many values.
+    With cuts, it also does for a value that is no number.
     """
     found = pd.DataFrame({"id": evaluation["id"]})
     for name, division in divisions.items():

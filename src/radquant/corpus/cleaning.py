@@ -21,10 +21,10 @@ def clean_text(raw: str) -> str:
     """Return `raw` on one line, with single spaces and without list markers.
 
     Decimals ("5.5 cm") and the placeholders of de-identification (XXXX, ___) stay; ruled lines go.
-    Numbers before a list item go only before a capital, and only where a list can be: at the start,
-    after a full stop, or counting on. Where such a marker is the only thing between two items its
-    full stop stays ("Emphysema 2. Clear lungs" becomes "Emphysema. Clear lungs"). Nothing is ever
-    added at the end, where it would hide that a text was cut off.
+    A number before a list item is removed only before a capital, and only where a list can be. That
+    is at the start, after a full stop, or counting on. Where such a marker is the only thing
+    between two items its full stop stays ("Emphysema 2. Clear lungs" becomes "Emphysema. Clear
+    lungs"). Nothing is ever added at the end, where it would hide that a text was cut off.
     """
     text = _BREAK.sub("\n", raw)
     text = INVISIBLE.sub("", _CONTROL.sub(" ", text))
@@ -59,9 +59,11 @@ _WORD = re.compile(r"[^\W_]+")
 
 
 def normalise(text: str) -> str:
-    """Return the lower-case words and numbers of a text, so that texts that differ in case,
-    spacing, punctuation, placeholders (XXXX, ___), invisible characters or Unicode form alone
-    compare equal."""
+    """Return the lower-case words and numbers of a text.
+
+    Texts compare equal that differ in case, spacing, punctuation, placeholders (XXXX, ___),
+    invisible characters or Unicode form alone.
+    """
     if not text.isascii():
         text = unicodedata.normalize("NFKC", INVISIBLE.sub("", text)).casefold()
     return " ".join(word for word in _WORD.findall(text.lower()) if word.strip("x"))
@@ -72,7 +74,8 @@ _TIME = re.compile(r"\b[ap]\.?m\b", re.IGNORECASE)
 
 def count_words(text: str) -> int:
     """Return how many words of a text are more than a number, a letter, a placeholder or the half
-    of a day: "39 A.M., ___" has none."""
+    of a day. "39 A.M., ___" has none.
+    """
     words = _WORD.findall(_TIME.sub(" ", text))
     return sum(any(map(str.isalpha, word)) and len(word.strip("xX")) > 1 for word in words)
 
@@ -111,10 +114,10 @@ _CLOSERS = "\"'”’)]* \t\n"
 def is_cut(raw: str) -> bool:
     """Say whether a raw text stops in mid-sentence.
 
-    It does when it ends in no full stop and either its last character asks for more (a comma, a
-    colon, a hyphen, an opening bracket), or its last word does ("of", "the", "is"), or it ends in
-    an ellipsis or the number of a list item that never came. A phrase without a full stop
-    ("Normal chest") is complete.
+    It does when it ends in an ellipsis, or in the number of a list item that never came. Without a
+    full stop at its end, it also does if its last character or word asks for more. Such characters
+    are a comma, a colon, a hyphen and an opening bracket; such words are "of", "the" and "is". A
+    phrase without a full stop ("Normal chest") is complete.
     """
     text = raw.rstrip()
     if not text:

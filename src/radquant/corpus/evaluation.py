@@ -10,8 +10,8 @@ from radquant.errors import UserError
 def written_reports(table: pd.DataFrame, count: int | None, path: str | Path) -> pd.DataFrame:
     """The first `count` rows of eval.csv, all for None.
 
-    Its order is that of the random draw, so these are a random part, and the very reports that an
-    evaluation of no more than `count` would have.
+    Its order is that of the random draw, so these are a random part. They are the very reports that
+    an evaluation of no more than `count` would have.
     """
     if count is None:
         return table

@@ -1,8 +1,8 @@
 """Where the headings of a report are.
 
 They are found with any left margin, in capitals or as a title, numbered, bold or in Markdown, and
-in the middle of a line, because re-exports of a corpus strip margins and join lines. Lower-case
-ones count where the report uses them so.
+in the middle of a line. Re-exports of a corpus strip margins and join lines. Lower-case ones count
+where the report uses them so.
 """
 
 import re
@@ -256,9 +256,9 @@ def _without_lower(found: Sequence[Heading]) -> list[Heading]:
 def _ending(shadow: str, headings: Sequence[Heading]) -> list[Heading]:
     """Return the headings, those that end no section as parts.
 
-    Words in capitals that are no name head a part where a sentence goes on in them, where a part
-    follows, or where nothing stands between them and the heading of findings or impression; those
-    that follow then head parts, too.
+    Words in capitals that are no name may head a part. They do where a sentence goes on in them, or
+    where a part follows. They also do where nothing stands between them and the heading of findings
+    or impression. Those that follow then head parts, too.
     """
     kinds = [heading.kind for heading in headings]
     for place in range(len(kinds) - 1, -1, -1):

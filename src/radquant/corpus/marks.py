@@ -85,10 +85,11 @@ _AMOUNT = re.compile(r"(?:^|[\s(])~\s?(?:\d|[a-z])|\d\s?~\s?\d")  # "~ 5 mm", "~
 def meant(text: str, notes: Notes | None = None, column: str = "") -> str:
     """Return `text` with line breaks where an exporting program wrote a mark for one.
 
-    Marks are those of spreadsheets (_x000D_), of HTML (<br>, <p>, &#10;), of HL7 (\\.br\\, \\X0A\\,
-    and ~ where it can be nothing else), the rarer ones of Unicode, and a written-out \\n. The last
-    is none in a path, and none where it may be a slash within a word ("y\\n") or stands among real
-    line breaks, unless there are several. Entities of HTML (&lt;) and HL7 (\\T\\) are characters.
+    Marks are those of spreadsheets (_x000D_), of HTML (<br>, <p>, &#10;) and of HL7 (\\.br\\,
+    \\X0A\\, and ~ where it can be nothing else). So are the rarer ones of Unicode, and a
+    written-out \\n. The last is no mark in a path. Nor is it one where it may be a slash within a
+    word ("y\\n") or stands among real line breaks, unless there are several. Entities of HTML
+    (&lt;) and HL7 (\\T\\) are characters.
     """
     text = text.replace("\ufeff", "")  # the mark of a file's beginning is never a text's own
     if not _ANY.search(text):

@@ -98,11 +98,10 @@ def clean_corpus(
 ) -> Cleaned:
     """Clean, deduplicate, split and draw.
 
-    A training report that shares a patient, a study or a text with the evaluation pool is rejected;
-    the pool, and so the evaluation, keeps it. Pool reports that are not drawn are rejected as such.
-    `progress` wraps the loop over the reports.
-    Raises UserError for duplicate ids or an empty corpus, and TooFewError, which shows the funnel,
-    for fewer reports than asked for.
+    A training report that shares a patient, a study or a text with the evaluation pool is rejected.
+    The pool keeps its report, and so does the evaluation. Pool reports that are not drawn are
+    rejected as such. `progress` wraps the loop over the reports. Raises UserError for duplicate ids
+    or an empty corpus, and TooFewError, which shows the funnel, for fewer reports than asked for.
     """
     check_settings(settings)
     raw = [_with_plain_ids(report) for report in raw]

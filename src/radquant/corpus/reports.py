@@ -21,8 +21,8 @@ SHOWN = 5
 class Report:
     """One report. Every field is text, '' where absent.
 
-    `group` is the patient, `split` is '', 'train' or 'eval', and `where` is the file and row that
-    the report came from, for error messages; it is not stored. `images` are files, separated by ;
+    `group` is the patient, and `split` is '', 'train' or 'eval'. `where` is the file and row that
+    the report came from, for error messages. It is not stored. `images` are files, separated by ;
     (image_files.SEPARATOR), and `missing` those that the source names and that are not there.
     """
 

@@ -1,7 +1,7 @@
 """Finding the sections of a radiology report written as one text.
 
-The sections are returned as they stand, untouched but for the blank space around them and for
-characters that nobody sees: cleaning is another step, and needs the line breaks.
+The sections are returned as they stand, without the blank space around them and characters that
+nobody sees. Cleaning is another step, and needs the line breaks.
 """
 
 import re
@@ -52,16 +52,16 @@ def find_sections(text: str, headings: Declared | None = None) -> Sections:
 
     headings: names of a user's own for a kind of section, beside the usual ones.
 
-    A wet read, a final report and addenda in one text are three things: the sections come from the
-    final report, else from text without such a marker, else from the wet read, and never from an
-    addendum unless there is nothing else. Where a heading comes twice the last one with text wins.
-    What stands under a heading of both ("FINDINGS/IMPRESSION:") is findings and impression, unless
-    one of them has a heading of its own.
+    A text may hold a wet read, a final report and addenda. The sections come from the final report,
+    else from text without such a marker, else from the wet read. They come from an addendum only if
+    there is nothing else. Where a heading comes twice the last one with text wins. What stands
+    under a heading of both ("FINDINGS/IMPRESSION:") is findings and impression, unless one of them
+    has a heading of its own.
 
-    Without a findings heading, the unlabelled paragraphs after the header sections are the
-    findings, or the section named by a heading of views ("CHEST, TWO VIEWS:"); paragraphs that only
-    tell of technique, comparison or who was told are not. What a wet read or an addendum says
-    without a heading is no findings of a report.
+    Without a findings heading, the findings are the unlabelled paragraphs after the header
+    sections. Or they are the section named by a heading of views ("CHEST, TWO VIEWS:"). Paragraphs
+    that only tell of technique, comparison or who was told are not. What a wet read or an addendum
+    says without a heading is no findings of a report.
     """
     readings = split_readings(_visible(text))
     candidates = [

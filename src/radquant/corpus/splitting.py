@@ -1,7 +1,7 @@
 """Dividing reports into training and evaluation, so that nothing is known to both.
 
-Membership is decided by hashes of (seed, group) and (seed, id), never by position, so a corpus that
-grows and an evaluation that asks for more reports keep the members that they had.
+Membership is decided by hashes of (seed, group) and (seed, id), never by position. So the members
+stay when a corpus grows or an evaluation asks for more reports.
 """
 
 import hashlib
@@ -66,8 +66,9 @@ def text_key(report: Report, inputs: Sequence[str], target: str) -> str:
 def leaks(
     train: Sequence[Report], held_out: Sequence[Report], inputs: Sequence[str], target: str
 ) -> dict[str, str]:
-    """Return {id of a training report: 'shared patient' | 'shared study' | 'shared image' |
-    'shared text'} for those that share one of these with a report in `held_out`."""
+    """Return {id of a training report: reason} for those that share something with a report in
+    `held_out`. The reason is 'shared patient', 'shared study', 'shared image' or 'shared text'.
+    """
     groups = {same_id(report.group) for report in held_out} - {""}
     studies = {same_id(report.study) for report in held_out} - {""}
     images = {name for report in held_out for name in image_names(report.images)}
@@ -89,7 +90,8 @@ def check_no_leak(
     train: Sequence[Report], held_out: Sequence[Report], inputs: Sequence[str], target: str
 ) -> None:
     """Raise UserError when training and evaluation share an id, a patient, a study, an image or a
-    text (equal input, or equal input and target, after `normalise`)."""
+    text. A text is shared if inputs, or inputs and targets, are equal after `normalise`.
+    """
     held = {same_id(report.id) for report in held_out}
     both = {report.id for report in train if same_id(report.id) in held}
     found = {**leaks(train, held_out, inputs, target), **dict.fromkeys(both, "shared id")}

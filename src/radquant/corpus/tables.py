@@ -17,7 +17,7 @@ _DELIMITED = (".csv", ".tsv", ".txt", ".tab")
 _LINES = (".jsonl", ".ndjson")
 _SHEETS = (".xlsx", ".xlsm")
 ENDINGS = (".csv", ".tsv", ".txt", ".jsonl", ".parquet", ".xlsx")
-# How a table of another kind becomes one that is read.
+# What to do with a table of a kind that is not read.
 _REMEDIES = {
     ".json": "make lines of it with jq -c '.[]' and call it .jsonl",
     **dict.fromkeys((".xls", ".xlsb", ".ods", ".numbers"), "save it as .xlsx or .csv"),
@@ -43,11 +43,11 @@ def open_table(
 ) -> Table:
     """Open a table; its rows give (place, {column: text}) of the columns that are asked for.
 
-    `place` is the file and the row: for CSV and .xlsx as a spreadsheet counts (the header is row
-    1), for JSONL the line, for Parquet the record from 1. Absent values are ''. JSONL columns are
-    the keys of all its records. Separator and encoding are recognised unless given, and told in
-    `notes`. Without `whole` a look at the beginning must do, and there are no rows.
-    Raises UserError for a missing, unreadable or malformed file.
+    `place` is the file and the row. CSV and .xlsx are counted as a spreadsheet does (the header is
+    row 1), JSONL by line, and Parquet by record from 1. Absent values are ''. JSONL columns are the
+    keys of all its records. Separator and encoding are recognised unless given, and told in
+    `notes`. Without `whole` a look at the beginning must do, and there are no rows. Raises
+    UserError for a missing, unreadable or malformed file.
     """
     require_file(path)
     path = Path(path)

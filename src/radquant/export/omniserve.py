@@ -7,11 +7,11 @@ Read from mit-han-lab/omniserve at 02b2925aa6fa3b92b06316a1524b7f38922cd9c8: the
 
     qweight    int8    [out, in / 2]: two uint4 to a byte, in tiles of 32 × 32, see `pack_weight`
     s1_scales  float16 [out]
-  in groups of 128, progressive:
-    s2_scales  int8    [in / 128, out]: group scales, in the order of `pack_groups`
-    s2_zeros   int8    the same: −zero·scale modulo 256
-  per channel:
-    s1_szeros  float16 [out]: zero·scale
+    in groups of 128, progressive:
+      s2_scales  int8    [in / 128, out]: group scales, in the order of `pack_groups`
+      s2_zeros   int8    the same: −zero·scale modulo 256
+    per channel:
+      s1_szeros  float16 [out]: zero·scale
 
 Queries, keys and values, and gate and up, are stored apart; the server joins them.
 """
@@ -43,8 +43,8 @@ SERVER = "OmniServe"
 LAYOUT = "omniserve"
 GROUP_SIZE = 128  # G of the per-group kernel
 TILE = 32  # channels of a tile, on both sides
-# Inputs come in steps of 128 through a pipeline of which two are filled before the first is used,
-# or three steps of 64: a layer must have as many.
+# Inputs come in steps of 128 through a pipeline, of which two are filled before the first is used,
+# or in three steps of 64. A layer must have as many.
 INPUT_STEP, FEWEST_INPUTS = 128, 256
 # Outputs of a joined layer that a thread block computes: 64, and 128 in the per-channel kernel.
 OUTPUT_STEP = {GROUP_SIZE: 64, WHOLE_ROW: 128}
@@ -59,9 +59,9 @@ LOADING = (
 def pack_weight(integers: Tensor) -> Tensor:
     """uint4 integers, [out, in] uint8 -> [out, in / 2] int8.
 
-    Each tile of 32 × 32 is 512 bytes: 16 for each of a warp's 32 threads, which hold what the
-    thread needs for its INT8 tensor-core products. With output a·16 + b·8 + c and input
-    d·16 + e·4 + f inside a tile, the byte is ((((c·4 + e)·2 + d)·2 + b)·4 + f, and a = 0 is in the
+    Each tile of 32 × 32 is 512 bytes, 16 for each of a warp's 32 threads. These bytes are what the
+    thread needs for its INT8 tensor-core products. Let a·16 + b·8 + c be the output and d·16 + e·4
+    + f the input inside a tile. The byte is then ((((c·4 + e)·2 + d)·2 + b)·4 + f. a = 0 is in the
     low half of it, a = 1 in the high one.
     """
     out, inputs = integers.shape
@@ -154,9 +154,9 @@ def check_config(config: Mapping[str, Any], group_size: int) -> None:
 def fold_norms(tensors: dict[str, Tensor], source: Source, keep_norms: bool) -> dict[str, Tensor]:
     """Do without norms' weights: the server's loader skips every tensor with "norm" in its name.
 
-    The final norm is folded into the head, which gets a tensor of its own: it is not quantized, and
-    the server does not tie it to the embedding. Norms before quantized layers must be 1, as
-    rotation leaves them. keep_norms: for a server whose loader was mended.
+    The final norm is folded into the head, which gets a tensor of its own. The head is not
+    quantized, and the server does not tie it to the embedding. Norms before quantized layers must
+    be 1, as rotation leaves them. keep_norms: for a server whose loader was mended.
     """
     head = source.plain.get("lm_head.weight") or source.plain["model.embed_tokens.weight"]
     weight = head.load().float()
@@ -164,9 +164,8 @@ def fold_norms(tensors: dict[str, Tensor], source: Source, keep_norms: bool) -> 
         for name in sorted(tensors):
             if name.endswith("layernorm.weight") and not bool((tensors[name] == 1).all()):
                 raise UserError(
-                    f"{name} is not 1 and {SERVER}'s loader skips norms; quantize a model whose "
-                    "norms are folded into its linear layers, as rotation does, or see "
-                    "docs/qserve.md on --keep-norms"
+                    f"{name} is not 1 and {SERVER}'s loader skips norms; quantize with rotation, "
+                    "which folds norms into linear layers, or see docs/qserve.md on --keep-norms"
                 )
         norm = tensors["model.norm.weight"]
         weight = weight * source.plain["model.norm.weight"].load().float()

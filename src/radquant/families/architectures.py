@@ -15,15 +15,15 @@ class Norm:
 class Rows:
     """Output rows of a linear layer: all of them or, where several are fused into one, the last.
 
-    A fused layer's last part is the second half of the rows that follow the queries; there are as
-    many queries as `queries`, the layer that reads the attention's output, has inputs.
+    A fused layer's last part is the second half of the rows that follow the queries. `queries`
+    names the layer that reads the attention's output: there are as many queries as it has inputs.
     """
 
     linear: str
     fused: bool = False
     queries: str = ""
-    # Whether the channels are multiplied by something else before they are read: a scale of each
-    # goes through that, a rotation does not.
+    # Whether the channels are multiplied by something else before they are read. A scale of each
+    # channel can be moved through that, a rotation cannot.
     gated: bool = False
 
 
@@ -31,8 +31,8 @@ class Rows:
 class Group:
     """Linear layers of one decoder layer that read the same tensor.
 
-    Dividing that tensor by s per channel and multiplying the linears' columns by s changes nothing;
-    the division is folded into `source`, or is not done where there is none.
+    Dividing that tensor by s per channel and multiplying the linears' columns by s changes nothing.
+    The division is folded into `source`, or is not done where there is none.
     """
 
     linears: tuple[str, ...]
@@ -46,13 +46,13 @@ class Group:
 class Architecture:
     decoder_layers: str  # path of the list of decoder layers in the causal language model
     groups: tuple[Group, ...]
-    # Linear layers whose output is added to the residual stream as it is; none if a norm with
-    # weights comes between, through which no rotation of the stream can be moved.
+    # Linear layers whose output is added to the residual stream as it is. There are none if a norm
+    # with weights comes between, as no rotation of the stream can be moved through it.
     writers: tuple[str, ...] = ()
     # Beside the decoder layers, before the head; None where no norm comes before their parts.
     final_norm: Norm | None = None
-    # Linear layers that some decoder layers lack: where layers differ (attention of two kinds), the
-    # table has the groups of all, and a layer those that it has linear layers of.
+    # Linear layers that some decoder layers lack. Where layers differ (attention of two kinds), the
+    # table has the groups of all, and a layer has those whose linear layers it has.
     optional: tuple[str, ...] = ()
     # The module of a mixture's experts in a decoder layer; "{}" in a group's names is each expert's
     # number.

@@ -1,7 +1,7 @@
 """Gemma 4's dense text models: norms multiply by their weight, as they follow parts, too.
 
-Layers that see all tokens have wider heads than those with a window, and where the configuration
-says so (attention_k_eq_v) their values are made of what makes their keys. Values are normalized, so
+Layers that see all tokens have wider heads than those with a window. Where the configuration says
+so (attention_k_eq_v), their values are made of what makes their keys. Values are normalized, so
 that nothing goes through them. What makes queries, keys and values is not scaled, as in Gemma 3.
 """
 

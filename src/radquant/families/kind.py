@@ -1,8 +1,8 @@
 """What is known of a model family.
 
 Each module that `registry.MODEL_FAMILIES` names has one `Family` as FAMILY. It holds what the
-model's config.json and modules do not tell: how embeddings are scaled, whether the head is tied to
-them and how its scores are capped is read from there.
+model's config.json and modules do not tell. How embeddings are scaled, whether the head is tied to
+them, and how its scores are capped is read from there.
 """
 
 from collections.abc import Mapping
@@ -16,8 +16,8 @@ from radquant.families.architectures import Architecture
 class Lean:
     """What the lean engine (`generation/lean_decoder.py`) must be told to run a family.
 
-    A model with images has one if what its language model reads of an image are vectors in the
-    place of tokens' embeddings, at positions that count up; the text model inside has its own.
+    A model with images has one if its language model reads an image as vectors that stand in the
+    place of tokens' embeddings. Their positions count up. The text model inside has its own.
     """
 
     rotary_by_layer_type: bool = False  # whether layers of each type turn by angles of their own
@@ -31,15 +31,15 @@ class Images:
     known_from: str  # a model that has this type, for messages
     # The argument by which it must be told which tokens are an image's, if it must.
     token_types: str = ""
-    # Whether an image's tokens have positions by height and width, which the model makes of grids:
-    # then no sequence can be begun before its images are known.
+    # Whether an image's tokens have positions by height and width, which the model makes of grids.
+    # No sequence can then be begun before its images are known.
     positions: bool = False
     # The module and class of its processor, where transformers loads it with code for videos that
     # needs torchvision; by default transformers finds it.
     processor: tuple[str, str] | None = None
     processing: Mapping[str, Any] = field(default_factory=dict)  # options of the image processor
-    # What it says beside `pixel_values` and the model is told: grids, sizes. Each is a tensor whose
-    # first dimension counts images.
+    # What the processor says beside `pixel_values`, and the model is told: grids, sizes. Each is a
+    # tensor whose first dimension counts images.
     inputs: tuple[str, ...] = ()
     # Whether the model's get_image_features hands out one tensor; else a sequence of them, which
     # its forward joins.

@@ -24,7 +24,7 @@ def choose(row: Row, scores: Tensor, likeliest: int | None = None) -> int:
     else:
         token = int(scores.argmax()) if bool(scores.max().isfinite()) else BROKEN
     if row.top is not None and token >= 0:
-        # In its own place, so that a step which is done anew tells nothing twice.
+        # It is put in its own place, so that a step which is repeated does not add it twice.
         row.chances[len(row.written) :] = chances_of(scores[None], [token], row.top)
     return token
 

@@ -12,7 +12,8 @@ from typing import Any
 from radquant.errors import UserError
 from radquant.files import read_json, read_table, recorded_path, require_whole, write_table
 
-# Of the shards' records: what is added up, what is the largest, and where several may be named.
+# Of the shards' records, these are added up. Of the next the largest is taken, and the last may
+# differ between shards.
 SUMS = (
     *("reports", "same_input_reports", "images", "prompt_tokens", "truncated_prompts", "tokens"),
     *("wall_seconds", "cpu_seconds", "load_seconds"),
@@ -38,9 +39,9 @@ def join(tables: Sequence[Path], evaluation: Path, output: Path) -> None:
     table = pd.concat(parts, ignore_index=True)
     if sorted(table["id"]) != sorted(ids):
         raise UserError(
-            f"{tables[0].parent}: the likelihoods of its {len(tables)} shards are of "
-            f"{len(table)} reports, and not each of the {len(ids)} of {evaluation} once; delete "
-            "the folder and run again"
+            f"{tables[0].parent}: the likelihoods of its {len(tables)} shards are of {len(table)} "
+            f"reports, not each of the {len(ids)} of {evaluation} once; delete the folder and run "
+            "again"
         )
     write_table(output, table.set_index("id").loc[ids].reset_index())
 

@@ -30,9 +30,10 @@ ACTIVE = {"silu": False, "gelu_pytorch_tanh": True}  # activation function: whet
 ROPE = {"default", "linear", "llama3", "yarn"}
 NO_WINDOW = 2**62
 ALIGNED = 16  # widths that fill whole vectors
-# Scores of this many tokens must be transformers'. In float32 they are equal to five digits, and a
-# forgotten part moves them by about all of their size. Rounding starts behind this check: one scale
-# for a whole text lets the last digits of a sum move scores by most of their size.
+# The scores of so many tokens are compared with those of transformers. In float32 they are equal to
+# five digits, and a forgotten part of the model changes them by about their whole size. Rounding
+# starts after this check. With one scale for a whole text, the last digits of a sum can change
+# scores by most of their size.
 TOKENS_CHECKED = 16
 LARGEST_DIFFERENCE = 0.5
 TINY_SHARE = 1e-4  # of scores, that the differences between them have at least
@@ -144,7 +145,8 @@ def take_over(loaded: Loaded, rounding: Activations | None) -> LeanDecoder:
         loaded.simulation.remove()
     rounds = [each.bits for each in (rounding, loaded.kv_cache) if each is not None]
     loaded.widened = any(bits < cpu.BITS for bits in rounds)
-    # In bfloat16 transformers rounds the residual stream, too, which random tokens do not bear.
+    # In bfloat16 transformers rounds the residual stream, too. Random tokens then give other
+    # scores, so nothing is compared.
     if model.dtype == torch.float32:
         expected = expected_scores(model, read, both_ways)
     offset = norm_offset(config)
@@ -214,7 +216,7 @@ def checked_tokens(model: Any) -> Read:
     if text_model(model) is model.model:
         return Read(ids.tolist())
     types = [1 if 3 <= place < 9 else 0 for place in range(TOKENS_CHECKED)]
-    # As large as what they stand beside.
+    # They are embeddings of the vocabulary, so they are as large as those beside them.
     vectors = model.get_input_embeddings()(ids).float()[torch.tensor(types) == 1]
     return Read(ids.tolist(), vectors.flip(0), types)
 
@@ -242,7 +244,8 @@ def check(lean: LeanDecoder, read: Read, expected: Tensor) -> None:
     hidden = lean.run({0: read}, range(len(read.ids)))
     found = lean.decoder.logits(hidden)
     lean.decoder.clear()
-    # Scores that are all equal are as large as they are: a head of zeros has no others.
+    # The differences between scores count. A head of zeros has none, so a share of the scores' own
+    # size is the least.
     size = max(norm(expected - expected.mean(-1, keepdim=True)), TINY_SHARE * norm(expected))
     difference = relative(norm(found - expected), size)
     if not difference < LARGEST_DIFFERENCE:

@@ -69,7 +69,8 @@ def reads_of(
     wanted: list[int] = []
     read = 0
     for number, prompt in prompts.items():
-        # Nothing follows the last token, but it counts where a scale is that of the whole text.
+        # Nothing follows the last token. It is read only where one scale is taken of the whole
+        # text.
         last = 1 if lean.whole and prompt.answer_ids else 0
         answer = prompt.answer_ids if last else prompt.answer_ids[:-1]
         rows[number] = read_of(lean, prompt, features, answer)

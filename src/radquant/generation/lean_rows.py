@@ -14,7 +14,8 @@ class Read:
 
     ids: Sequence[int]
     vectors: Tensor | None = None  # [tokens of images, hidden], in the place of their embeddings
-    # 1 for a token in whose place a vector stands, else 0; those behind the last need none.
+    # 1 for a token in whose place a vector stands, else 0. Tokens behind the last of them may be
+    # left out.
     types: Sequence[int] = ()
 
 

@@ -1,11 +1,12 @@
 """A batch of this package's own decoder that prompts join while it runs (`generation/running.py`).
 
-A row's tokens do not depend, to the bit, on the rows beside it, nor on how its prompt is cut into
-steps, nor on whether another row has read its beginning. So each step reads one token of every row
-that is being written, and beside these the next part of the prompts that are not read yet: the
-schedule of Sarathi (https://arxiv.org/abs/2308.16369). A prompt that begins as another does, which
-the decoder still holds, begins with the other's pages of keys and values: the cache of prefixes of
-vLLM (https://docs.vllm.ai/en/latest/design/prefix_caching.html).
+A row's tokens depend on nothing else, to the bit. They do not depend on the rows beside it, nor on
+how its prompt is cut into steps. Nor do they depend on whether another row has read its beginning.
+So each step reads one token of every row that is being written. Beside these it reads the next part
+of the prompts that are not read yet. That is the schedule of Sarathi
+(https://arxiv.org/abs/2308.16369). A prompt may begin as another one that the decoder still holds.
+It then begins with the other's pages of keys and values. That is the cache of prefixes of vLLM
+(https://docs.vllm.ai/en/latest/design/prefix_caching.html).
 """
 
 from dataclasses import dataclass, field
@@ -26,8 +27,8 @@ from radquant.generation.tasks import not_finite
 from radquant.memory_plan import FLOAT32, kept_by_layer
 from radquant.runtime.runtime_file import StoredPrefix
 
-# Of prompts, that a step reads: enough to use what is read of the weights, and few enough that
-# neither a first token nor the rows that are being written wait long for another's prompt.
+# Tokens of prompts that a step reads. They are so many that reading the weights pays. They are so
+# few that neither a first token nor the rows being written wait long for another's prompt.
 PROMPT_TOKENS = 128
 PAGE = 64  # positions of a page of the cache, as in kernels/cpp/decoder_levels.h
 KEPT = 16  # rows that have left, with whose tokens others may begin
@@ -43,8 +44,9 @@ class Wanted:
     places: list[int] = field(default_factory=list)  # among the tokens of all rows
     # Rows that get a token, and the number of their scores among `places`.
     nexts: list[tuple[Row, int]] = field(default_factory=list)
-    # Rows whose prompt's chances are asked for, the number of the first scores among `places`, the
-    # place in the row of the token that these are of, and how many there are.
+    # Rows whose prompt's probabilities are asked for, and three numbers for each. The numbers are
+    # that of the first scores among `places`, the place in the row of the token that these are of,
+    # and their count.
     echoes: list[tuple[Row, int, int, int]] = field(default_factory=list)
 
 
@@ -115,10 +117,12 @@ class LeanBatch:
                 unread[number] = self.unread(number)
         new = [number for number, ids in unread.items() if len(ids) > 1 or not self.begun(number)]
         reads = {number: ids for number, ids in unread.items() if number not in new}
-        # A scale is taken over all that a row reads at once: no prompt is cut, or begun by another.
+        # One scale is taken over all that a row reads in a step. So no prompt is cut, and none
+        # begins with another's pages.
         if self.lean.whole:
             return reads | {number: unread[number] for number in new[:1]}
-        # The first is sure to go on; the rest goes to those that are next to their first token.
+        # The first row gets half of the room, so that it goes on. The rest goes to the rows with
+        # the fewest tokens left.
         sizes = dict.fromkeys(new, 0)
         for number in new[:1]:
             sizes[number] = min(len(unread[number]), PROMPT_TOKENS // 2)
@@ -229,7 +233,8 @@ class LeanBatch:
         """Let rows of a step that failed go on one after another; only those fail that fail so.
 
         How far the decoder came is not known. So each reads anew all that it is to read, which
-        gives the same bits; rows whose prompts are not to be cut, in the same parts as before.
+        gives the same bits. Rows whose prompts are not to be cut read them in the same parts as
+        before.
         """
         given: list[Row] = []
         failed: dict[Row, Exception] = {}

@@ -61,7 +61,8 @@ def read_of(
         return Read(ids)
     assert features is not None
     vectors = torch.cat([features.of(image).embeddings for image in prompt.images])
-    # The processor's types may count marks around an image, too.
+    # The tokens are counted by their number, as the processor's types may include marks around an
+    # image.
     types = [int(token == lean.image_token) for token in own]
     if len(vectors) != sum(types):
         raise UserError(

@@ -1,7 +1,7 @@
 """Greedy generation by this package's own decoder, on a CPU.
 
 Rows have no padding and leave when they are done; the next prompt takes their place. A row's result
-does not depend, to the bit, on the rows beside it, so neither the size of a batch nor the order of
+does not depend, to the bit, on the rows beside it. So neither the size of a batch nor the order of
 the prompts changes an output.
 """
 
@@ -69,8 +69,8 @@ def generate(
     """Write the answers of prompts that begin as `begin` was told.
 
     batch_size: the most rows at once; halved when memory runs out. done: called for each answer.
-    features: of the prompts' images. scores: whether the prompts' references are scored, too; each
-    prompt must have one, and no scale may be one of all tokens of a step (`lean.whole`).
+    features: of the prompts' images. scores: whether the prompts' references are scored, too. Each
+    prompt must then have one, and no scale may be one of all tokens of a step (`lean.whole`).
     """
     if settings.max_new_tokens < 1:
         raise UserError(f"max_new_tokens is {settings.max_new_tokens}; it must be at least 1")

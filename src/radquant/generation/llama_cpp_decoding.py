@@ -1,9 +1,9 @@
 """Writing and scoring tokens with llama.cpp: the part that runs in its own environment.
 
-It holds one model and does one task after the other, each a line of JSON on stdin, with lines of
-JSON on stdout for answers; it ends when stdin does. Prompts, and how outputs are read, are the
-caller's (`llama_cpp_job.py`): nothing is tokenized here, and no text comes here.
-    python -m radquant.generation.llama_cpp_decoding
+It holds one model and does one task after the other. Each task is a line of JSON on stdin, and its
+answers are lines of JSON on stdout. It ends when stdin does. Prompts, and how outputs are read, are
+the caller's (`llama_cpp_job.py`): nothing is tokenized here, and no text comes here. python -m
+radquant.generation.llama_cpp_decoding
 """
 
 import json

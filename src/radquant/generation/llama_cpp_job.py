@@ -1,7 +1,7 @@
 """Writing and scoring with llama.cpp, in its own environment: prompts go there as token ids.
 
 The prompts, what ends an output, and how a text is made from tokens are the code that the other
-engines use; `llama_cpp_decoding.py` decodes, in a process that holds the model for all tasks.
+engines use. `llama_cpp_decoding.py` decodes, in a process that holds the model for all tasks.
 """
 
 import json

@@ -69,10 +69,10 @@ def in_parts(
 ) -> list[Result]:
     """Return run(batch), a result for each item in their order, in parts where it must be.
 
-    too_large: the sizes that did not fit so far, over all batches; one that does not fit now is
-    added, and nothing larger than half of the least is tried again. most: how many items may be
-    tried at once, by what is free (`rows_that_fit`): a Linux that promises more memory than it has
-    kills the process instead of refusing, and nothing can be halved then.
+    too_large: the sizes that did not fit so far, over all batches. One that does not fit now is
+    added. Nothing larger than half of the least is tried again. most: how many items may be tried
+    at once, by what is free (`rows_that_fit`). A Linux that promises more memory than it has kills
+    the process instead of refusing. Nothing can be halved then.
 
     Raises UserError when a single item does not fit.
     """

@@ -1,5 +1,6 @@
-"""The training reports whose inputs are most like a report's own: as its few-shot examples, and as
-the baseline that hands in what the nearest one says.
+"""The training reports whose inputs are most like a report's own.
+
+They are its few-shot examples. What the nearest one says is handed in as a baseline.
 
 Likeness is the cosine of two texts' TF-IDF vectors (Salton and Buckley 1988). A word counts as
 often as a text has it, times the logarithm of how rare it is among the training reports. These
@@ -49,9 +50,9 @@ def nearest_examples(
             chosen.setdefault(tuple(words_of(row[name]) for name in said), row)
         if len(chosen) < count:
             raise UserError(
-                f"{count} few-shot examples were asked for but only {len(chosen)} training reports "
-                f"of other patients than report {report['id']}'s have distinct texts of at most "
-                f"{max_words} words; ask for fewer or for longer ones"
+                f"report {report['id']} gets only {len(chosen)} of {count} distinct few-shot "
+                f"examples, from other patients, of at most {max_words} words; ask for fewer or "
+                "longer ones"
             )
         found.append(list(chosen.values())[::-1])
     return found
@@ -116,7 +117,7 @@ class Likeness:
         for word, times in Counter(text.split()).items():
             if word in self.places:
                 vector[self.places[word]] = times * self.rarity[self.places[word]]
-        # The text's own length would change no order.
+        # The text's own length is left out, as it divides all of them alike.
         likeness = (self.vectors @ vector) / np.maximum(self.lengths, 1.0)
         least = np.partition(likeness, -FEW)[-FEW] if len(likeness) > FEW else -1.0
         for some in (likeness >= least, likeness < least):

@@ -22,7 +22,7 @@ def open_precision(name: str, wanted: Wanted, scores: bool = False) -> tuple[Eng
     """
     torch.set_num_threads(wanted.threads)
     activations, cache = stored_rounding(wanted.model)
-    # Another that is asked for is refused when the model is loaded.
+    # A rounding that is asked for and is not the stored one is refused when the model is loaded.
     wanted.activations = wanted.activations or activations
     wanted.kv_cache = wanted.kv_cache or cache
     with stopwatch(resolve_device(wanted.device)) as loading:

@@ -9,7 +9,7 @@ from radquant.failures import withheld_panics
 from radquant.generation.tasks import Output
 from radquant.prompts import THINKING, Prompt, remove_thinking
 
-# Stated because a shard may hold no report, and then nothing could be inferred.
+# The types are stated, as those of a shard without a report could not be inferred.
 OUTPUT_COLUMNS = {
     "id": "str",
     "prompt_hash": "str",

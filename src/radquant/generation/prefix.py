@@ -82,8 +82,8 @@ def check_window(config: Any, longest: int) -> None:
     window = getattr(config, "sliding_window", None)
     if window is not None and longest > window:
         raise UserError(
-            f"sequences of up to {longest} tokens exceed the model's sliding window of {window}, "
-            "and with it the checkpoint's stored prefix; use a checkpoint with prefix none"
+            f"sequences of up to {longest} tokens push the checkpoint's stored prefix out of the "
+            f"model's sliding window of {window}; use a checkpoint with prefix none"
         )
 
 
@@ -93,8 +93,7 @@ def check_switch(config: Any, longest: int) -> None:
     if switch is not None and longest > switch:
         raise UserError(
             f"sequences of up to {longest} tokens exceed the {switch} from which on this model "
-            "reads positions otherwise, and what is kept of a stored prefix or a rounded cache was "
-            "read before; use prefix none, no kv_cache, or shorter prompts"
+            "reads positions otherwise; use prefix none, no kv_cache, or shorter prompts"
         )
 
 
@@ -149,7 +148,7 @@ def run_prefix(model: Any, ids: list[int], longest: int, start: Prefix = NOTHING
 
     `longest` is the length in tokens that the longest padded sequence may reach. Padding stands
     between prefix and rest, so it takes up room in a sliding window, and it would run through a
-    recurrent state: sharing needs keys and values of all positions, in every layer. Nor are keys
+    recurrent state. So sharing needs keys and values of all positions, in every layer. Nor are keys
     shared that are others in a longer sequence.
     """
     from transformers import DynamicCache

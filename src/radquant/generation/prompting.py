@@ -67,8 +67,8 @@ def check_words(made: Sequence[Prompt], template: str, opened: Opened) -> None:
     if found:
         raise UserError(
             f"the tokenizer of {opened.wanted.model} has no token for something in {len(found)} of "
-            f"{len(made)} reports, their examples or references, first in report {found[0].id}, "
-            "and the model would read a mark in its place; take these reports out, or write them "
+            f"{len(made)} reports, their examples or references, first in report {found[0].id}. "
+            "The model would read a mark in its place; take these reports out, or write them "
             "otherwise"
         )
     fixed = [unknown_tokens(opened.tokenizer, text) for text in fixed_texts(template)]

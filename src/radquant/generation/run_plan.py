@@ -20,9 +20,10 @@ from radquant.settings.precision import INT
 from radquant.settings.recipe import needs_calibration
 from radquant.settings.run import ORIGINAL, Run, encoder_of
 
-# What is not known before the corpus is there. Reports of findings have 50 to 100 words.
+# Numbers of tokens to plan with, as the true ones are not known before the corpus is there.
+# Findings have 50 to 100 words.
 PROMPT_TOKENS, EXAMPLE_TOKENS, IMAGE_TOKENS, ANSWER_TOKENS = 150, 120, 256, 60
-# Of an NVIDIA L4's data sheet, of whose kind most machines have at least one.
+# From the data sheet of an NVIDIA L4, which most GPUs for this work at least reach.
 GPU_BYTES_A_SECOND, GPU_FLOPS = 300e9, 60e12
 # CPU seconds of one thread for a million quantized weights: docs/benchmarks.md, a 7B model.
 UNKNOWN = "?"

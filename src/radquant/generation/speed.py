@@ -31,7 +31,8 @@ from radquant.settings import engines
 from radquant.settings.precision import INT, as_values
 from radquant.settings.speed import Speed
 
-# Models whose files are larger together are loaded anew for each timing.
+# Models are held in memory together up to this size of their files. Larger ones are loaded anew for
+# each timing.
 HELD_BYTES = 2_000_000_000
 SIMULATED = "simulated"
 OTHER_LENGTH = "its engine writes another number of tokens than it is asked for"

@@ -55,7 +55,7 @@ class Scored:
     """Answers that were scored on the way, by an engine that had read their prompts to write."""
 
     nats: list[float]  # of each answer, in the order of the task's prompts
-    # For the answers alone: what reading the prompts took is writing's.
+    # The time of the answers alone. The time of reading the prompts belongs to writing.
     wall_seconds: float = 0.0
     cpu_seconds: float = 0.0
 
@@ -88,8 +88,8 @@ class Computed:
     load_seconds: float
     peak_process_bytes: int
     peak_device_bytes: int | None  # None on a CPU
-    # Of the quantized layers, those in memory as the values of their weights: the format has no
-    # kernel here, so that memory and time say nothing of it.
+    # The quantized layers that are in memory as the values of their weights. The format has no
+    # kernel here, so memory and time say nothing of it.
     value_layers: int = 0
 
 
@@ -102,7 +102,7 @@ class Done:
     wall_seconds: float
     cpu_seconds: float
     computed: Computed
-    # How long threads of another process, which did it, had no core; None: it was this one.
+    # If another process did the work: how long its threads waited for a core. None if this one did.
     waited_seconds: float | None = None
 
 

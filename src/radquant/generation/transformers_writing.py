@@ -27,8 +27,8 @@ def greedy_config(
 ) -> Any:
     """Return a configuration for greedy decoding and make it the model's own.
 
-    generate() fills what is unset from the checkpoint's generation_config.json, which may ask for
-    sampling, a temperature or a repetition penalty: none of these may reach a comparison.
+    generate() fills what is unset from the checkpoint's generation_config.json. That may ask for
+    sampling, a temperature or a repetition penalty, and none of these may reach a comparison.
     """
     from transformers import GenerationConfig
 
@@ -178,7 +178,7 @@ def read_aloud(model: Any, row: Row, prefix: Prefix, ids: torch.Tensor, mask: to
         past_key_values=prefix.expanded(1),
         use_cache=prefix.cache is not None,
     ).logits[0]
-    # The scores of a token stand where the one before it is read.
+    # The scores for a token stand at the place of the token before it.
     tell_prompt(row, known + 1, scores[:-1], torch.Tensor.float)
 
 

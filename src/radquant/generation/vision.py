@@ -1,7 +1,7 @@
 """What a model with images gets beside tokens: the images' features, and which tokens are theirs.
 
-Some families let the tokens of an image see each other in both directions; which these are is told
-to them by token types: 1 for an image's tokens, 0 for others.
+Some families let the tokens of an image see each other in both directions. Token types tell them
+which these are: 1 for an image's tokens, 0 for others.
 """
 
 from collections.abc import Sequence
@@ -82,9 +82,9 @@ def model_inputs(
     features: of all of them; the model hands them out in the place of its own
     (`vision.handing.hand_out`). lengths: tokens of each whole sequence. prefix: tokens that all
     begin with, in a cache already; none is an image's. If the family takes token types,
-    token_type_ids int64 [B, T] come with what `vision.handing.handed` returns, for the layout of
-    `pad_left`, prefix included: masks look them up by place in the whole sequence. (The argument's
-    name is the family's.)
+    token_type_ids int64 [B, T] come with what `vision.handing.handed` returns. They are for the
+    layout of `pad_left`, prefix included: masks look them up by place in the whole sequence. (The
+    argument's name is the family's.)
     """
     files = [image for prompt in prompts for image in prompt.images]
     if not files:

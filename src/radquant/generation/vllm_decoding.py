@@ -86,7 +86,8 @@ def describe(model: Any) -> dict[str, Any]:
         if not isinstance(module, LinearBase):
             continue
         if isinstance(module.quant_method, UnquantizedLinearMethod):
-            # On a CPU a library (oneDNN) holds the weights in a layout of its own, of their size.
+            # On a CPU oneDNN holds the weights in a layout of its own, and the tensor here is
+            # empty.
             if module.weight.numel() == 0:
                 size = module.input_size * module.output_size
                 out_of_sight += size * module.params_dtype.itemsize

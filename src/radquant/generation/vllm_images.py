@@ -1,6 +1,6 @@
 """Images for vLLM: the features of each, handed to it in the place of what it would make of pixels.
 
-So vLLM reads the vectors that the other engines read, at the same places of the same tokens; no
+So vLLM reads the vectors that the other engines read, at the same places of the same tokens. No
 image processor of its own is asked, and the part of the model that sees does not run. What it is
 given (`mm_input` of vllm/inputs/engine.py, vLLM 0.32) is what its processors make of prompts
 otherwise. Of a grid of image tokens (Qwen's) vLLM's model makes the positions, as transformers'.
@@ -19,8 +19,8 @@ from radquant.prompts import Prompt
 if TYPE_CHECKING:
     from radquant.vision.features import Features
 
-# What the language model reads of an image, [tokens, hidden]; beside it lie the inputs that the
-# model is told of an image, [1, ...] each, under their own names.
+# The name of what the language model reads of an image, [tokens, hidden]. Beside it lie the model's
+# other inputs of an image, [1, ...] each, under their own names.
 FEATURES = "features"
 
 
@@ -30,7 +30,7 @@ def write_images(
     """Write the features of each image to a file in `folder`; the images of each prompt, in order.
 
     token: what an image's tokens are. Of an image: `image`, the sha256 of its file, which names
-    that of its features, and `places`, the prompt's tokens in whose place they stand, ascending.
+    that of its features. `places` are the prompt's tokens in whose place they stand, ascending.
 
     Raises UserError as `Features.of` does, and if a prompt's tokens are not as many as its images'.
     """
@@ -82,9 +82,8 @@ def check_torchvision() -> None:
         import torchvision  # type: ignore[import-not-found]  # noqa: F401
     except (ImportError, RuntimeError, OSError) as error:
         raise UserError(
-            "vLLM's models with images need torchvision, and its environment has none that loads "
-            f"({type(error).__name__}); install into it the one that was built for its PyTorch, or "
-            "use engine auto"
+            "vLLM's models with images need torchvision, and none loads in its environment "
+            f"({type(error).__name__}); install the one built for its PyTorch, or use engine auto"
         ) from None
 
 

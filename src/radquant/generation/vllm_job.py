@@ -1,7 +1,7 @@
 """Greedy generation with vLLM, in its own environment: token ids and images' features go there.
 
-Everything but the decoding is done here, by the code that the other engines use: the prompts, what
-ends an output, and how a text is made from tokens. `vllm_decoding.py` decodes.
+Everything but the decoding is done here, by the code that the other engines use. That is the
+prompts, what ends an output, and how a text is made from tokens. `vllm_decoding.py` decodes.
 """
 
 import json
@@ -103,9 +103,9 @@ def write(opened: Opened, task: Task) -> Done:
         )
     if done["activation_layers"] != rounding:
         raise UserError(
-            f"vLLM rounds the inputs of {done['activation_layers']} linear layers of "
-            f"{wanted.model} with its kernel for this machine ({done['kernel']}), and the "
-            f"checkpoint says that {rounding} are; use engine transformers"
+            f"vLLM's kernel here ({done['kernel']}) rounds the inputs of "
+            f"{done['activation_layers']} linear layers of {wanted.model}, and the checkpoint says "
+            f"{rounding}; use engine transformers"
         )
     ends = set(task.end_ids or ())
     return Done(
@@ -163,9 +163,8 @@ def check_positions(config: Any, longest: int) -> None:
     switch = switching_length(config)
     if switch is not None and longest > switch:
         raise UserError(
-            f"sequences of up to {longest} tokens exceed the {switch} from which on this model "
-            "reads positions otherwise, and vLLM then reads all that way, the short ones, too; use "
-            "engine transformers, or shorter prompts"
+            f"beyond {switch} tokens vLLM reads positions of all sequences otherwise, and these "
+            f"have up to {longest}; use engine transformers, or shorter prompts"
         )
 
 

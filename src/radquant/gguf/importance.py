@@ -55,8 +55,11 @@ def write_gguf_form(found: Importance, output: Path) -> None:
 
 
 def write_older_form(found: Importance, output: Path) -> None:
-    """How many weights; of each its name, a count of calls, and that many times its mean squares;
-    then the calls again and the data's name."""
+    """Write the plain list.
+
+    It begins with the number of weights. Each weight has its name, a count of calls, and that many
+    times its mean squares. The calls again and the data's name end the list.
+    """
     with atomic_path(output) as part, open(part, "wb") as file:
         file.write(struct.pack("<i", len(found.sums)))
         for name, sums in found.sums.items():

@@ -1,8 +1,8 @@
 """A quantized language model as one GGUF file: packed layers as they were evaluated, and the rest.
 
-Norms and biases are float32. The embedding, and a head of its own, are rounded to nearest: to Q6_K,
-or to Q8_0 where a row is no multiple of 256 or all else is Q8_0, as llama.cpp's quantizer does with
-a head.
+Norms and biases are float32. The embedding, and a head of its own, are rounded to nearest, to Q6_K.
+They are rounded to Q8_0 where a row is no multiple of 256 or all else is Q8_0, as llama.cpp's
+quantizer does with a head.
 """
 
 from collections.abc import Mapping
@@ -35,7 +35,7 @@ ROWS = 4096  # of an embedding, that are rounded at a time
 def write_quantized(
     original: Path, tensors: Mapping[str, StoredTensor], kind: str, output: Path
 ) -> dict[str, StoredTensor]:
-    """Write the language model among `tensors`, by Hugging Face's names, to a GGUF file; returns
+    """Write the language model among `tensors`, by Hugging Face's names, to a GGUF file. Returns
     what does not belong to it (the part that sees images).
 
     original: the original's directory, with its configuration and tokenizer. tensors: a packed

@@ -1,7 +1,7 @@
 """GGUF files of language models: what they hold, and the exact values that their blocks stand for.
 
-The blocks are taken apart by llama.cpp's own Python package (gguf.quants), whose values are those
-of llama.cpp's C code to the bit; `tests/test_gguf_reading.py` holds them against it.
+The blocks are taken apart by llama.cpp's own Python package (gguf.quants). Its values are those of
+llama.cpp's C code to the bit, and `tests/test_gguf_reading.py` compares the two.
 """
 
 from collections.abc import Iterator
@@ -71,8 +71,8 @@ class GGUFModel:
 def read_model(path: Path) -> GGUFModel:
     """Read and check the header of a GGUF file.
 
-    Raises UserError for a file that is none, is damaged or cut off, is one of several parts, or has
-    an architecture or type of numbers that is not known here.
+    Raises UserError for a file that is none, is damaged or cut off, or is one of several parts. It
+    also does for an unknown architecture or type of numbers.
     """
     from gguf import GGMLQuantizationType
     from gguf.quants import _type_traits
@@ -149,7 +149,8 @@ def hugging_face_values(
     else:
         values = stored_values(model, tensor)
         values = values[np.argsort(row_order(len(values), divided))[rows]]
-    # The least and the largest tell, which are NaN if one value is: a mask would take memory.
+    # The least and the largest value are NaN if one value is. So they tell, without the memory of a
+    # mask.
     if not np.isfinite([values.min(initial=0), values.max(initial=0)]).all():
         raise UserError(
             f"{model.path}: the tensor {tensor.name} holds values that are no finite numbers; "

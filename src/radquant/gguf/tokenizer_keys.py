@@ -2,10 +2,10 @@
 
 The format's keys: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. llama.cpp has two
 kinds that matter here. `gpt2` is byte-level BPE with a list of merges, and a *pre-tokenizer* that
-llama.cpp knows by a name; `llama` is SentencePiece's BPE, whose merges stand in its tokens' scores.
+llama.cpp knows by a name. `llama` is SentencePiece's BPE, whose merges stand in its tokens' scores.
 
-A pre-tokenizer is recognised by its regular expressions, as tokenizer.json has them, not by the
-numbers that it gives to a text (llama.cpp's converter): those change with every vocabulary.
+A pre-tokenizer is recognised by its regular expressions, as tokenizer.json has them. llama.cpp's
+converter recognises it by the numbers that it gives to a text, which change with every vocabulary.
 """
 
 import json
@@ -145,9 +145,9 @@ def pre_tokenizer(stored: dict[str, Any], original: Path) -> str:
     found = known_pre_tokenizer(stored)
     if found is None:
         raise UserError(
-            f"{original}/tokenizer.json cuts texts into words in a way that llama.cpp has no name "
-            f"for here (known: {', '.join(PRE_TOKENIZERS.values())}), so it would read other "
-            "tokens; use another format than gguf"
+            f"llama.cpp has no name here for how {original}/tokenizer.json cuts texts into words "
+            f"(known: {', '.join(PRE_TOKENIZERS.values())}), so it would read other tokens; use "
+            "another format than gguf"
         )
     return found
 

@@ -1,9 +1,10 @@
 """Whether a GGUF file's tokenizer is the original's.
 
 The engines here read and write with the original's tokenizer files, and llama.cpp with the file's
-tables. A token that differs would stand for another row of the embedding. What is compared: each
-token, the order of merges (or the scores that stand for it), the first and last tokens, and whether
-a beginning is added. The format's keys: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.
+tables. A token that differs would stand for another row of the embedding. These are compared: each
+token, the order of merges (or the scores that stand for it), and the first and last tokens. So is
+whether a beginning is added. The format's keys:
+https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.
 """
 
 import json
@@ -123,8 +124,8 @@ def check_tokens(model: GGUFModel, tokens: list[str], tokenizer: Any, original: 
         wanted = repr(own[first]) if first in own else "none"
         raise UserError(
             f"{len(unlike)} of {count} tokens of {model.path} differ from the tokenizer of "
-            f"{original} (token {first} is {stored:.60} there and {wanted:.60} here); take a file "
-            "of the same model"
+            f"{original} (token {first}: {stored:.60} there, {wanted:.60} here); take a file of "
+            "the same model"
         )
     return notes
 
@@ -188,7 +189,7 @@ def check_scores(model: GGUFModel, tokens: list[str], merges: list[tuple[str, ..
     if unlike:
         raise UserError(
             f"{unlike} of the {len(tokens)} tokens of {model.path} have scores that join them in "
-            "another order than the original's tokenizer; take a file of the same model"
+            "another order than the original's; take a file of the same model"
         )
 
 

@@ -103,7 +103,8 @@ def float_tensor(config: Any, name: str, tensor: StoredTensor, own: str, kind: s
         values = in_file_order(config, own, tensor.load().float().numpy())
         if adds_one(own, gguf_architecture(config.model_type)):
             values = values + np.float32(1)
-        # Of the two ends, which are NaN if one value is: a table's absolute values take gigabytes.
+        # The least and the largest value are NaN if one value is. The absolute values of a table
+        # would take gigabytes.
         largest = float(np.max(np.abs([values.min(initial=0), values.max(initial=0)])))
         if not np.isfinite(largest) or (not wide and largest > F16_LARGEST):
             raise UserError(

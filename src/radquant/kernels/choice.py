@@ -21,9 +21,9 @@ def use_kernels(loaded: Loaded) -> None:
     """Let this machine's kernels multiply by the packed layers of `loaded`, where there are any.
 
     Activations that become integers, without a scale over several tokens, are then rounded by the
-    kernels themselves, on a GPU by token alone: `loaded.simulation` is None afterwards. What they
-    do not do stays simulated. Without kernels PyTorch's own multiply on a CPU in bfloat16, and
-    elsewhere everything stays as it is; a line on stderr says so.
+    kernels themselves. On a GPU that holds for scales by token alone. `loaded.simulation` is None
+    afterwards. What they do not do stays simulated. Without kernels PyTorch's own multiply on a CPU
+    in bfloat16, and elsewhere everything stays as it is; a line on stderr says so.
     """
     model = loaded.model
     packed = {name: m for name, m in model.named_modules() if isinstance(m, PackedLinear)}

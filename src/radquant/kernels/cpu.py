@@ -1,8 +1,8 @@
 """Packed products on a CPU, by this package's own C++ (`cpp/`): compiled once, loaded, called.
 
-The library is built by the machine's C++ compiler when it is first needed and kept where
-`TORCH_EXTENSIONS_DIR` (by default the user's cache) says, under a name that holds the hash of all
-that goes into it. It runs on AVX-512 with VNNI or on AVX2; `available` says why it does not.
+The library is built by the machine's C++ compiler when it is first needed. It is kept where
+`TORCH_EXTENSIONS_DIR` says (by default in the user's cache), under a name that holds the hash of
+all that goes into it. It runs on AVX-512 with VNNI or on AVX2; `available` says why it does not.
 """
 
 import fcntl

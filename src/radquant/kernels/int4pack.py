@@ -1,7 +1,7 @@
 """PyTorch's own 4-bit product on a CPU, for machines that cannot compile this package's kernels.
 
-It is made for bfloat16 and keeps a group's scale and offset in it: eight bits of each, as good as a
-weight that was unpacked to bfloat16.
+It is made for bfloat16 and keeps a group's scale and offset in it. Each has eight bits, as a weight
+has that was unpacked to bfloat16.
 """
 
 from collections.abc import Mapping

@@ -2,13 +2,14 @@
 # (Triton reads the annotations of a kernel's arguments itself.)
 """Triton kernels: products with packed 4-bit weights, and activations rounded to INT8 by token.
 
-Products are computed as W·Xᵀ, [out, tokens]: unpacked weights are the operand that tensor cores can
-take from registers, so that they need not go back to shared memory, and a few tokens fill the small
-side of the instruction. Nothing is rounded to the activations' dtype before the end: the tensor
-cores get q − zero, which is whole, and scales multiply the FP32 (or INT32) sum of a group.
+Products are computed as W·Xᵀ, [out, tokens]. Tensor cores can take unpacked weights from registers
+as this operand, so that they need not go back to shared memory. A few tokens fill the small side of
+the instruction. Nothing is rounded to the activations' dtype before the end. The tensor cores get q
+− zero, which is whole, and scales multiply the FP32 (or INT32) sum of a group.
 
 Every sum has one order, whatever the tile: input channels in blocks of 2·HALF from the first to the
-last; with SPLITS > 1 each part of the blocks by itself, then the parts in order. No atomics.
+last. With SPLITS > 1 each part of the blocks is summed by itself, then the parts in order. No
+atomics.
 """
 
 import triton

@@ -1,10 +1,10 @@
 """4-bit weights as the Triton kernels read them: repacked once, when a model is loaded.
 
 AutoAWQ packs along the output channels. A kernel that multiplies 8-bit integers wants the input
-channels of one output side by side ("K-major"), and one that unpacks in registers wants both
-nibbles of a byte to be used without reordering anything. So the input channels are cut into runs of
-`half` (64, or 32 where groups are no multiple of 64), and one byte holds the same place of two
-neighbouring runs:
+channels of one output side by side ("K-major"). One that unpacks in registers wants to use both
+nibbles of a byte without reordering anything. So the input channels are cut into runs of `half`
+(64, or 32 where groups are no multiple of 64). One byte holds the same place of two neighbouring
+runs:
 
     tiles       uint8 [blocks, out, half]  low nibbles: inputs 2·half·b + j, high: half more
     scale_zero  int32 [groups, out]        low 16 bits: the scale; from bit 16 on: the zero point

@@ -1,8 +1,8 @@
 """Linear layers through the Triton kernels: which tile runs, and the PyTorch operators.
 
-Which parts of the input channels are summed by themselves (`splits`) follows from the shape alone,
-and the tile, which is timed on the device, changes no sum's order. So results do not depend on what
-was timed, and those of up to 64 tokens not on how many others there are.
+Which parts of the input channels are summed by themselves (`splits`) follows from the shape alone.
+The tile, which is timed on the device, changes no sum's order. So results do not depend on what was
+timed, and those of up to 64 tokens not on how many others there are.
 """
 
 import contextlib
@@ -51,8 +51,11 @@ def tiles(tokens: int, whole: bool) -> tuple[Tile, ...]:
 
 
 def shared_bytes(tile: Tile, half: int, x_bytes: int) -> int:
-    """What a tile needs of a multiprocessor's shared memory at most: the loads in flight, or the
-    result on its way from the layout of the tensor cores to that of memory."""
+    """The most that a tile needs of a multiprocessor's shared memory.
+
+    That is for the loads in flight, or for the result on its way from the layout of the tensor
+    cores to that of memory.
+    """
     words = 4 * 2 * tile.outputs
     stage = tile.outputs * half + 2 * tile.tokens * half * x_bytes + words
     return max(tile.stages * stage, 4 * tile.outputs * tile.tokens)

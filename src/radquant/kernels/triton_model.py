@@ -28,9 +28,10 @@ def install(model: nn.Module, activations: Activations | None = None) -> str:
     form of the others is freed: they can multiply, and no longer be unpacked or saved. One layer of
     each shape is first held against the reference on the device, with random inputs.
 
-    Raises OSError, with every layer as it was, if Triton cannot keep what it compiles.
-    Raises UserError if Triton is missing, on another device, for other activations, where a layer
-    that should round its input stays with the reference, or if results are wrong on this device.
+    Raises OSError, with every layer as it was, if Triton cannot keep what it compiles. Raises
+    UserError if Triton is missing, on another device, for other activations, or if results are
+    wrong on this device. It also does where a layer that should round its input stays with the
+    reference.
     """
     try:
         from radquant.kernels import triton_linear
@@ -132,7 +133,8 @@ def check(
         if by_int8:
             x = quantize_activations(x.float()[None], BY_TOKEN)[0]
         expected = x.double() @ rows
-        # The sums in FP32, then one rounding of the result and one of its sum with the bias.
+        # The bound allows for the sums in FP32, one rounding of the result, and one of its sum with
+        # the bias.
         bound = 1e-5 * (x.double().abs() @ rows.abs())
         if layer.bias is not None:
             expected += layer.bias.double()

@@ -2,16 +2,16 @@
 # (Triton reads the annotations of a kernel's arguments itself.)
 """4-bit fields as whole numbers that tensor cores multiply, in Triton.
 
-For INT8 also in inline assembly, which the interpreter lacks: of what the compiler makes of the
-plain code it takes a third of the instructions.
+For INT8 there is also inline assembly, which the interpreter lacks. It takes a third of the
+instructions that the compiler makes of the plain code.
 """
 
 import triton
 import triton.language as tl
 
 # Four fields in one register of 32 bits. $0: the results, $1: the bytes. The other operands belong
-# to an output and come four times, once for each byte: that the four are of one output holds in the
-# layout in which matrix instructions take INT8 operands.
+# to an output and come four times, once for each byte. The four are of one output in the layout in
+# which matrix instructions take INT8 operands.
 LOW = """{
     .reg .b32 t, u;
     and.b32 t, $1, 0x0f0f0f0f;"""
@@ -19,8 +19,8 @@ HIGH = """{
     .reg .b32 t, u;
     shr.u32 t, $1, 4;
     and.b32 t, t, 0x0f0f0f0f;"""
-# With the top bit set, a field is at least as large as its zero ($2, in every byte), so that no
-# byte borrows from the next.
+# With the top bit set, a field is at least as large as its zero ($2, in every byte). So no byte
+# borrows from the next.
 MINUS_ZERO = """
     or.b32 t, t, 0x80808080;
     sub.u32 t, t, $2;
@@ -62,8 +62,11 @@ def unpack(
 
 @triton.jit
 def unpack_plainly(field, word, dtype: tl.constexpr, SCALED: tl.constexpr):
-    """A conversion to floating point is slow on a GPU: with the exponent of 2^10 (2^7 in bfloat16)
-    put before it, a field is that power of two more than itself, and so is its zero."""
+    """A conversion to floating point is slow on a GPU.
+
+    So the exponent of 2^10 (2^7 in bfloat16) is put before a field. The field is then that power of
+    two more than itself, and so is its zero.
+    """
     zero = word >> 16
     if dtype == tl.int8:
         w = field.to(tl.int8) - zero.to(tl.int8)[:, None]

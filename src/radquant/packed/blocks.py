@@ -9,7 +9,7 @@ from radquant.errors import UserError
 def scaled_blocks(values: Tensor, scales: Tensor, block: tuple[int, int]) -> Tensor:
     """Each value times its block's scale, [out, in] float32.
 
-    values: [out, in] float32; scales: one for each block of block[0] outputs and block[1] inputs,
+    values: [out, in] float32. scales: one for each block of block[0] outputs and block[1] inputs,
     of which the last of a side may be cut off. Raises UserError for a scale that is no number.
     """
     scales = scales.float()

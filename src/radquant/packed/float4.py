@@ -1,8 +1,8 @@
 """The 4-bit floating-point number E2M1 of the OCP microscaling formats (MX v1.0, section 5.3.3).
 
-A code has a sign in bit 3, two bits of exponent and one of mantissa: 0, ½, 1, 1½, 2, 3, 4, 6 and
-their negatives. There is no infinity and no NaN; what is larger than 6 becomes 6. Two codes share a
-byte, the first channel's in its lower half, as in compressed-tensors.
+A code has a sign in bit 3, two bits of exponent and one of mantissa. Its values are 0, ½, 1, 1½, 2,
+3, 4, 6 and their negatives. There is no infinity and no NaN; what is larger than 6 becomes 6. Two
+codes share a byte, the first channel's in its lower half, as in compressed-tensors.
 """
 
 import torch
@@ -17,7 +17,7 @@ def nearest_codes(values: Tensor) -> Tensor:
     """The codes of the nearest numbers, ties to the even mantissa, as a new float tensor.
 
     The code of a magnitude a is round(2a) up to 2, round(a) + 2 up to 4 and round(a/2) + 4 from
-    there on, each with ties to even; where one of the three is right, no other is smaller. A
+    there on. Each rounds ties to even. Where one of the three is right, no other is smaller. A
     negative value that becomes zero keeps its sign, as in compressed-tensors.
     """
     size = values.abs()

@@ -25,8 +25,11 @@ FALLBACKS = {"q4_k": "q5_0", "q6_k": "q8_0"}
 
 
 def recipe_for_width(recipe: Recipe, inputs: int) -> Recipe:
-    """The recipe of a layer with so many inputs: a type of 256 weights to a block falls back to
-    one of 32 where rows are no multiple of 256."""
+    """The recipe of a layer with so many inputs.
+
+    Where rows are no multiple of 256, a type of 32 weights to a block takes the place of one of
+    256.
+    """
     if recipe.type not in FALLBACKS or inputs % SUPER_BLOCK == 0:
         return recipe
     name = FALLBACKS[recipe.type]

@@ -1,8 +1,8 @@
 """What GGUF's number types have in common: grids about 0, grids with an offset, float16 scales.
 
-The largest weight of a group need not be the largest step of its grid: codes reach one step further
-below 0 than above, so the scale takes the sign that puts the largest weight there (as in llama.cpp,
-`quantize_row_q4_0_ref`).
+The largest weight of a group need not be the largest step of its grid. Codes reach one step further
+below 0 than above, so the scale takes the sign that puts the largest weight there. llama.cpp does
+the same (`quantize_row_q4_0_ref`).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The grid that weights are rounded to, by groups of input channels, whatever their number type.
 
-A group of `group_size` input channels of one output channel has one scale and one zero; what a code
-then stands for, its type says (`packed/types`). The channels of a group are neighbours, unless GPTQ
-formed the groups in order of activation.
+A group of `group_size` input channels of one output channel has one scale and one zero. Its type
+says what a code then stands for (`packed/types`). The channels of a group are neighbours, unless
+GPTQ formed the groups in order of activation.
 """
 
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ from radquant.packed.types.kind import number_type
 from radquant.settings.precision import INT
 from radquant.settings.recipe import WHOLE_ROW, Recipe
 
-# The most that rounding may cost a layer because its weights are too small for the least scale, as
-# a share of their length: 4 bits cost a tenth by themselves.
+# The most that rounding may cost a layer because its weights are too small for the least scale. It
+# is a share of their length: 4 bits cost a tenth by themselves.
 MOST_LOST = 0.25
 COARSE_SCALE = 2.0**-20  # below it float16 has fewer than five bits of a scale
 
@@ -174,9 +174,9 @@ def require_fine_enough(weight: Tensor, rounded: Tensor, recipe: Recipe) -> None
     lost = by_group(rounded - weight, recipe.group_size)[small]
     if norm(lost) > MOST_LOST * norm(weight):
         raise UserError(
-            f"its weights are so small (at most {float(weight.abs().max()):.3g}) that rounding to "
-            f"{recipe.bits} bits would lose them: scales of type {recipe.type} are too coarse "
-            f"below {least:.2g}; take more bits, or a model whose weights are of usual size"
+            f"its weights (at most {float(weight.abs().max()):.3g}) are too small for "
+            f"{recipe.bits} bits: scales of type {recipe.type} are coarse below {least:.2g}; take "
+            "more bits, or another model"
         )
 
 

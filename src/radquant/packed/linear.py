@@ -14,15 +14,17 @@ class QuantizedLinear(nn.Module):
     in_features: int
     out_features: int
     bias: Tensor | None  # [out]
-    # Of a static range that is stored beside the weights, [1] float32; a class's own until a
-    # checkpoint brings them.
+    # The scale and zero of a static range that is stored beside the weights, [1] float32. They are
+    # None until a checkpoint has them.
     input_scale: Tensor | None = None
     input_zero: Tensor | None = None
     keeps_input: bool = False  # whatever is said of the rounding of other layers' inputs
 
     def keep_input_scale(self, stored: Mapping[str, Tensor]) -> None:
-        """Take over the static scale of the input among a stored layer's tensors, if there is one,
-        and its zero: of integers, FP8's scale or NVFP4's global scale."""
+        """Take over the static scale of the input, and its zero, from a stored layer's tensors.
+
+        Integers have both. FP8 has its scale, and NVFP4 its global scale. Any may be missing.
+        """
         for name in ("input_scale", "input_global_scale", "activation_scale"):
             if name in stored:
                 self.input_scale = stored[name].float().reshape(1)
@@ -67,10 +69,10 @@ class ValueLinear(QuantizedLinear):
 class PackedLinear(QuantizedLinear):
     """A linear layer whose weights stay packed in memory, in AutoAWQ's GEMM format.
 
-    Integers of 2 and 3 bits sit in 4-bit fields. Where groups are not runs of neighbouring input
-    channels (GPTQ with desc_act), the rows are stored group by group and `order` says which input
-    channel each row belongs to. `forward` unpacks the weights, multiplies and forgets them: exact,
-    and slow.
+    Integers of 2 and 3 bits sit in 4-bit fields. Groups may not be runs of neighbouring input
+    channels (GPTQ with desc_act). The rows are then stored group by group, and `order` says which
+    input channel each row belongs to. `forward` unpacks the weights, multiplies and forgets them:
+    exact, and slow.
     """
 
     qweight: Tensor  # [in, out / (32 / bits)] int32

@@ -7,8 +7,8 @@ For linear layers that share an input X ([in, tokens]) the loss of a scale s is
 so with H accumulated once over every calibration token the search needs no further forward pass.
 The same H gives the loss of clipping the groups' ranges (`clipping`).
 
-Where activations are rounded, too, a scale changes how: the loss is then taken from the inputs of
-some calibration sequences, rounded as they will be, ‖Q(W·diag(s))·Qₐ(diag(s)⁻¹·X) − W·X‖².
+Where activations are rounded, too, a scale changes how. The loss is then taken from the inputs of
+some calibration sequences, rounded as they will be: ‖Q(W·diag(s))·Qₐ(diag(s)⁻¹·X) − W·X‖².
 """
 
 import math
@@ -38,10 +38,10 @@ from radquant.settings.recipe import SMOOTH, Recipe, uses_gptq_rounding
 SCALE_STEPS = 20  # exponents 0, 1/20 … 19/20, as in AutoAWQ
 GPTQ_SCALE_STEPS = 10  # under GPTQ's rounding, where a trial costs more
 COARSE = 4  # every so many of the exponents are tried first, then those beside the best of them
-# The scale search's loss is a sum over output rows, and costs rows · in²: of large layers it takes
-# some rows, evenly spaced, and counts each for those it stands for. So many values of the weight,
-# but never fewer rows than this. Fewer are too few: 256 of SmolLM2's 1,536 raised its perplexity on
-# held-out reports from 86.04 to 88.69, and saved no CPU seconds of 47.
+# The scale search's loss is a sum over output rows, and costs rows · in². Of large layers it takes
+# some rows, evenly spaced, and counts each for those it stands for. It takes so many values of the
+# weight, but no fewer rows than the second number. With 256 of SmolLM2's 1,536 rows its perplexity
+# on held-out reports rose from 86.04 to 88.69, and none of 47 CPU seconds was saved.
 LOSS_VALUES = 1536 * 1536
 LOSS_ROWS = 512
 GPTQ_ROWS = 256
@@ -53,7 +53,7 @@ RANGE_STEPS_LEFT_OUT = 5  # a static range is searched roughly for every scale t
 def output_error(delta: Tensor, gram: Tensor) -> float:
     """tr(Δ·H·Δᵀ): the squared error of the outputs for a weight error Δ, [out, in].
 
-    H is symmetric: each block of columns is multiplied with the rows of H up to the diagonal, and
+    H is symmetric. Each block of columns is multiplied with the rows of H up to the diagonal, and
     what stands left of the diagonal counts twice. Products with rows of H take half the time of
     those with columns where they are long.
     """

@@ -62,8 +62,8 @@ def check_outputs(original: Original) -> None:
 def cut(sequences: list[list[int]]) -> list[list[int]]:
     """Join all samples and cut them into blocks as long as the longest sample.
 
-    AutoAWQ runs all samples as one tensor, so that they must be of one length, and does the same;
-    but it drops what does not fill a block. Here the beginning of the first sample fills the last
+    AutoAWQ runs all samples as one tensor, so that they must be of one length, and does the same.
+    But it drops what does not fill a block. Here the beginning of the first sample fills the last
     block, so every token is used. Samples of one length stay what they are.
     """
     length = max(map(len, sequences))
@@ -83,8 +83,8 @@ def of_first(value: Any, count: int) -> Any:
 def corrected_quantizer(blocks: list[list[int]]) -> Any:
     """AutoAWQ's quantizer without its fault on a CPU, and with two checks of this program's.
 
-    Its search for a scale keeps the original weights to return to with `.cpu()`, which on a CPU
-    copies nothing: its first trial then multiplies the originals themselves, and what is quantized
+    Its search for a scale keeps the original weights with `.cpu()`, to return to them. On a CPU
+    that copies nothing, so its first trial multiplies the originals themselves. What is quantized
     afterwards is another model.
     """
     from awq.quantize.quantizer import AwqQuantizer

@@ -21,8 +21,8 @@ from radquant.settings.recipe import WHOLE_ROW, Recipe
 
 # GPTQModel hands what the first layer is given on to all of them.
 ONE_ROTARY = (
-    "GPTQModel gives all layers of this model the rotary embedding of its first, so that others "
-    "are calibrated on activations that are not quite the model's"
+    "GPTQModel gives all layers of this model the rotary embedding of its first, so others are "
+    "calibrated on activations that are not quite the model's"
 )
 
 

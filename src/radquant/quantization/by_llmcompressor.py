@@ -88,7 +88,8 @@ def run_llmcompressor(
             f"llm-compressor quantized no layer of {job.model}; leave tool out to let radquant do "
             "it"
         )
-    # It keeps scales in the dtype that it computes in; they are values of this one.
+    # llm-compressor stores scales in the dtype that it computes in. Their values are those of this
+    # narrower one.
     narrow = scale_dtype(original)
     for name in [name for name in tensors if name.endswith(".weight_scale")]:
         if torch.equal(tensors[name].to(narrow).float(), tensors[name].float()):

@@ -23,14 +23,15 @@ from radquant.runtime.float_values import static_scale
 from radquant.runtime.layer_names import ends_in
 from radquant.settings.precision import GROUP, INT, STATIC, Activations
 
-# Tokens whose inputs are kept whole, in whole sequences: how they are rounded depends on the scale
-# that is searched, which no Gram matrix can follow.
+# Tokens whose inputs are kept whole, in whole sequences. How they are rounded depends on the scale
+# that is searched, and a Gram matrix cannot tell that.
 SAMPLE_TOKENS = 1024
 # Shares of the range that a static range may keep: 1, 0.9, 0.81 … 0.04. One outlying value in a
 # thousand tokens can be a thousand times the rest.
 RANGE_STEPS, RANGE_STEP = 31, 0.9
 GRAM_ROWS = 256  # of a Gram matrix that are added to at a time
-# Tokens that are added to a Gram matrix together: fewer, and reading it takes longer than adding.
+# Tokens that are added to a Gram matrix together. With fewer, reading the matrix takes longer than
+# adding.
 GRAM_TOKENS = 512
 
 
@@ -38,7 +39,7 @@ def add_products(gram: Tensor, left: Tensor, right: Tensor) -> None:
     """Add leftᵀ·right, [in, in], of two [tokens, in] whose product is symmetric, to `gram`.
 
     Blocks of rows are added as far as the diagonal alone, which takes little more than half the
-    time; `complete` does the rest, once for all tokens.
+    time. `complete` does the rest, once for all tokens.
     """
     for start in range(0, len(gram), GRAM_ROWS):
         end = min(start + GRAM_ROWS, len(gram))
@@ -288,10 +289,9 @@ def collect_rounded(
 def best_weights(weight: Tensor, rounded: RoundedStatistics, damp_percent: float) -> Tensor:
     """The weights that make the most of a rounded input, [out, in] float32.
 
-    They minimize ‖Ŵ·X̂ − W·X‖² + λ·‖Ŵ − W‖², so that weights which are then rounded beside them
-    for the Gram matrix X̂·X̂ᵀ make good for what rounding the inputs does on average. λ is
-    `damp_percent` of the mean diagonal of X̂·X̂ᵀ, as in GPTQ. Of inputs that are all zero nothing
-    can be made.
+    They minimize ‖Ŵ·X̂ − W·X‖² + λ·‖Ŵ − W‖². Weights that are then rounded beside them for the Gram
+    matrix X̂·X̂ᵀ make up for what rounding the inputs does on average. λ is `damp_percent` of the
+    mean diagonal of X̂·X̂ᵀ, as in GPTQ. Of inputs that are all zero nothing can be made.
     """
     if not rounded.gram.any():
         return weight

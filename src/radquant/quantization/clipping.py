@@ -14,8 +14,8 @@ from radquant.quantization.threads import side_by_side
 from radquant.settings.recipe import Recipe
 
 SHARES = [1 - step * 0.05 for step in range(10)]  # of the range: 1.00, 0.95 … 0.55, as in AutoAWQ
-# Output channels that are searched at a time: few enough that a group's values stay in the cache,
-# and that the weight errors of all shares and groups take no more than so many bytes.
+# Output channels that are searched at a time. They are few enough that a group's values stay in the
+# cache. The weight errors of all shares and groups take no more than so many bytes.
 CLIP_ROWS = 256
 CLIP_BYTES = 2**26
 
@@ -26,7 +26,7 @@ def search_clip(
     """The share of each group's range to keep, [out, in / group_size], by least output error.
 
     At first each group's error is looked at by itself, as in AutoAWQ. Then the groups are gone
-    through once more, each with the errors of the row's others as they then are: errors of groups
+    through once more, each with the errors of the row's others as they then are. Errors of groups
     whose inputs go together can cancel. No row's tr(δ·H·δᵀ) grows by it. outer: as in
     `grid.quantize`.
     """

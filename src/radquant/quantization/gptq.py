@@ -1,14 +1,14 @@
 """GPTQ (Frantar et al., 2022, arXiv:2210.17323): rounding that lets later columns make good.
 
-The columns of W are rounded one after the other, and what rounding a column does to the outputs is
-compensated as well as possible by the columns that are not rounded yet. With H = X·Xᵀ in the order
-of processing and H = R·Rᵀ, R upper triangular, column j is rounded from
+The columns of W are rounded one after the other. What rounding a column does to the outputs is
+compensated, as well as possible, by the columns that are not rounded yet. With H = X·Xᵀ in the
+order of processing and H = R·Rᵀ, R upper triangular, column j is rounded from
 
     w_j + Σ_{i<j} (w_i − q_i)·R_ij / R_jj
 
 where w are the original and q the rounded columns. This is the paper's algorithm with its recursion
-solved (its rows of Cholesky(H⁻¹) are R⁻¹; Chee et al., 2023, arXiv:2307.13304, theorem 6), and
-needs one factorization instead of three and no inverse.
+solved: its rows of Cholesky(H⁻¹) are R⁻¹ (Chee et al., 2023, arXiv:2307.13304, theorem 6). It needs
+one factorization instead of three, and no inverse.
 """
 
 import warnings
@@ -74,7 +74,7 @@ def round_scaled(
     W·diag(s) is rounded to, times diag(s)⁻¹, [out, in] float32.
 
     columns, factor: of H, the inputs' Gram matrix without the scale, so that one factor serves
-    every scale: rounding W·diag(s) for inputs x / s is rounding W for x, on a grid of which every
+    every scale. Rounding W·diag(s) for inputs x / s is rounding W for x, on a grid of which every
     column has its own width.
     """
     grid = find_grid(by_group(weight * scale, recipe.group_size), recipe)
@@ -95,10 +95,10 @@ def quantize_gptq(
     keep: the share of each group's range, [out, groups], as in `grid.quantize`; not with desc_act.
 
     Grids are those of the original weights' groups, so the result can be stored where no group
-    index can. With desc_act, groups are formed in the order of processing and a group's grid is
-    found from its weights when the first of them is due. A channel that was always zero in
-    calibration keeps its weight, rounded to nearest: unlike in the paper's code, which zeroes it,
-    the model then still answers to it. Raises UserError if H cannot be factorized.
+    index can. With desc_act, groups are formed in the order of processing. A group's grid is found
+    from its weights when the first of them is due. A channel that was always zero in calibration
+    keeps its weight, rounded to nearest. The paper's code zeroes it. Here the model still answers
+    to such a channel. Raises UserError if H cannot be factorized.
     """
     if recipe.desc_act and keep is not None:
         raise ValueError("a kept range belongs to groups of neighbours, desc_act forms others")
@@ -143,7 +143,8 @@ def round_columns(
     """
     width, (scales, zeros) = len(rows), grid
     kind = number_type(recipe.type)
-    # A group that must know its weights' feedback when it begins must begin with a block.
+    # A grid that is found on the way needs its group's weights as compensated so far. So each group
+    # begins with a block.
     finds_grid = recipe.desc_act and scales.shape[1] > 1
     block = width // scales.shape[1] if finds_grid else BLOCK
     integers = torch.empty(rows.shape, dtype=torch.uint8, device=rows.device)

@@ -204,8 +204,8 @@ def first_inputs(
     finally:
         handle.remove()
         for layer in layers:
-            # Its class's own is behind. A bound method here would be a cycle, and a layer that is
-            # done with would stay in memory until Python happens to look for cycles.
+            # The method of the class is visible again without this one. A bound method put here
+            # would be a cycle, and keep a finished layer in memory until Python looks for cycles.
             vars(layer).pop("forward", None)
     return arguments
 

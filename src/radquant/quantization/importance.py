@@ -1,7 +1,7 @@
 """An importance matrix for llama.cpp's own quantizer: how large the inputs of each channel are.
 
-It weighs the squared error of each weight with the mean square of its input, which is the diagonal
-of the Gram matrix that AWQ and GPTQ use whole (llama.cpp, tools/imatrix).
+It weighs the squared error of each weight with the mean square of its input (llama.cpp,
+tools/imatrix). That is the diagonal of the Gram matrix that AWQ and GPTQ use whole.
 """
 
 import tempfile

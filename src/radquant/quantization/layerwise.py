@@ -1,10 +1,10 @@
 """Quantize a model one decoder layer at a time, from the files it is stored in.
 
 The calibration tokens pass through the original model's layers in turn. A layer's inputs give the
-Gram matrices, its outputs feed the next layer, and only then is it scaled, checked and rounded: all
-layers are calibrated on the original model's activations, as AWQ does, in a single pass. Only one
-layer is in memory; hidden states and finished layers are files in a working directory, from which a
-run that was killed goes on.
+Gram matrices, its outputs feed the next layer, and only then is it scaled, checked and rounded. So
+all layers are calibrated on the original model's activations, as AWQ does, in a single pass. Only
+one layer is in memory. Hidden states and finished layers are files in a working directory, from
+which a run that was killed goes on.
 """
 
 import sys
@@ -257,8 +257,8 @@ def fit_layer(
 def divide_keys(work: Work, layer: nn.Module, number: int, inputs: Inputs) -> float:
     """SmoothAttention, by the largest keys of the calibration tokens.
 
-    Returns the largest relative change of the layer's outputs: rotary embeddings that turn other
-    pairs of channels than Llama's (a part of them, neighbours) are not undone by it.
+    Returns the largest relative change of the layer's outputs. It is not small where rotary
+    embeddings turn other pairs of channels than Llama's (a part of them, neighbours).
     """
     head_dim = head_dim_of(work.source.config)
     maker = smoothing.key_maker(layer)
@@ -382,7 +382,8 @@ def collect(
         result.tensors |= changed
         result.online = job.rotation.online
     for number in range(layers):
-        # Of the files alone, so that a run that went on and one that never stopped are the same.
+        # Results are read from the files alone. So a run that went on after a stop gives the same
+        # as one that never stopped.
         record = read_json(work / resuming.record_name(number))
         result.layers += record["layers"]
         result.largest_change = max(result.largest_change, record["change"])

@@ -2,8 +2,9 @@
 
     python -m radquant.quantization.llama_cpp_quantizing JOB
 
-JOB is a JSON file: `input` and `output` (GGUF files), `file_type` (`enum llama_ftype`), `threads`,
-and `importance`, an .npz file with the weights of each tensor's input channels, or null.
+JOB is a JSON file. It has `input` and `output` (GGUF files), `file_type` (`enum llama_ftype`),
+`threads`, and `importance`. The last is an .npz file with the weights of each tensor's input
+channels, or null.
 """
 
 import ctypes

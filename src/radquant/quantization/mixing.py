@@ -1,7 +1,7 @@
 """Which layers get how many bits, so that a size is kept and the model's output moves least.
 
-A first pass through the layers rounds each to every number of bits, and in groups of every size,
-that it can get, as the recipe says, and measures what that moves (`sensitivity`). The moves of
+A first pass rounds each layer to every number of bits, and in groups of every size, that it can
+get, as the recipe says. It measures how much that moves the output (`sensitivity`). The moves of
 different layers add up, to second order; so bits go where one more saves the most divergence, until
 the size is reached. Layers that serving engines fuse (queries, keys and values; gate and up) get
 the same.
@@ -92,8 +92,10 @@ def stored_bits(size: tuple[int, int], recipe: Recipe, form: StoredFormat) -> in
 
 
 def room(sizes: Sequence[tuple[int, int]], recipe: Recipe, form: StoredFormat) -> tuple[int, float]:
-    """What linear layers of these sizes take with the fewest bits in groups of the recipe's size,
-    and what one bit more of every weight takes beside it."""
+    """What linear layers of these sizes take with the fewest bits in groups of the recipe's size.
+
+    Beside it stands what one bit more of every weight takes.
+    """
     able = candidates(recipe, form.BITS)
     fewest, most = able[0], able[-1]
     least = sum(stored_bits(size, fewest, form) for size in sizes)
@@ -105,7 +107,7 @@ def allocate(units: Sequence[Unit], largest: float) -> list[int]:
     """The candidate of each unit: all in `largest` bits, and the least divergence for it.
 
     Each unit begins with the smallest. Steps to larger ones are taken in the order of what they
-    save for a bit that is stored, the largest first; of a unit's steps only those on the lower
+    save for a bit that is stored, the largest first. Of a unit's steps only those on the lower
     convex hull of its divergences are worth one. What is left at the end goes to the steps that
     still fit.
     """
@@ -217,8 +219,10 @@ def rounding_errors(
     recipe: Recipe,
     head_dim: int,
 ) -> dict[str, Tensor]:
-    """The weight errors, [out, in] float32, that `recipe` leaves in the linear layers of a group,
-    by their names inside decoder layer `name`, which stays as it is."""
+    """The weight errors, [out, in] float32, that `recipe` leaves in the linear layers of a group.
+
+    Keys are their names inside decoder layer `name`, which stays as it is.
+    """
     weights = {each: layer.get_parameter(f"{each}.weight") for each in group.linears}
     gram: Tensor | None = statistics.gram
     scale = torch.ones(len(statistics.gram), device=statistics.gram.device)
@@ -239,8 +243,10 @@ def rounding_errors(
 
 
 def told(layers: Sequence[Mapping[str, Any]], recipe: Recipe, form: StoredFormat) -> dict[str, Any]:
-    """What the record says of a mixture: the average that its size comes to, the bits that a weight
-    is stored in, scales and zero points included, and how many layers have how many bits.
+    """What the record says of a mixture.
+
+    That is the average that its size comes to, and how many layers have how many bits. It is also
+    the bits that a weight is stored in, scales and zero points included.
 
     layers: the records of the linear layers.
     """

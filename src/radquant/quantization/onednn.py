@@ -17,9 +17,9 @@ def onednn_products() -> Iterator[None]:
     """Multiply float32 matrices by oneDNN meanwhile, if it keeps float32's precision here.
 
     PyTorch multiplies them by MKL, which takes half of what AMD's processors with AVX-512 can do.
-    It uses oneDNN instead only if bfloat16 is allowed inside; oneDNN makes use of that where the
-    processor has matrix units for it (AMX) and computes in float32 elsewhere. So it is allowed, the
-    error is measured, and it is forbidden again where precision was lost.
+    It uses oneDNN instead only if bfloat16 is allowed inside. oneDNN makes use of that where the
+    processor has matrix units for it (AMX), and computes in float32 elsewhere. So it is allowed,
+    the error is measured, and it is forbidden again where precision was lost.
 
     For work on few shapes, as in quantization: oneDNN compiles and keeps a kernel for each shape.
     In generation every new token makes new shapes, which costs more time and memory than it saves.

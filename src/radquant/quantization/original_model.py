@@ -52,8 +52,8 @@ def open_original(
 ) -> Original:
     """The model to quantize, without its weights.
 
-    dtype: of constants that its class makes (Gemma's scale of embedded tokens), by default that in
-    which its layers compute here; None for the one in its config.json.
+    dtype: of constants that its class makes (Gemma's scale of embedded tokens). The default is the
+    one in which its layers compute here, and None takes the one in its config.json.
     """
     if quantization_of(read_config(directory), directory):
         raise UserError(f"{directory} is quantized already; give the original model")
@@ -69,8 +69,10 @@ def open_original(
 
 
 def require_finite_original(source: Original) -> None:
-    """Raise UserError with file, tensor and place of a weight that is an infinity or NaN, or is
-    one in float32, in which layers are quantized."""
+    """Raise UserError with file, tensor and place of a weight that is an infinity or NaN.
+
+    A weight also counts that is one in float32, in which layers are quantized.
+    """
     parameters = dict(source.model.named_parameters())
     stored = [source.stored[name] for name, own in source.own_names.items() if own in parameters]
     require_finite_files(stored, torch.float32)

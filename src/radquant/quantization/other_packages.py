@@ -1,8 +1,9 @@
 """What running another package's quantizer takes, whichever it is (`by_autoawq`, `by_gptqmodel`,
 `by_llmcompressor`).
 
-Imported in that package's own environment (envs/autoawq.txt, …), which holds the release of
-transformers that this package uses, so that both see the same model; llm-compressor's an older one.
+It is imported in that package's own environment (envs/autoawq.txt, …). That holds the release of
+transformers that this package uses, so that both see the same model. llm-compressor's holds an
+older one.
 """
 
 import importlib.metadata
@@ -68,7 +69,7 @@ def prepare(tool: str, recipe: Recipe, job: Job) -> tuple[Original, str]:
 def computing_dtype(original: Original, device: str) -> torch.dtype | str:
     """The dtype for a tool to compute in; "auto" is the one that the model is stored in.
 
-    Both tools can do with float32 on a CPU: float16 is many times slower there, and bfloat16, which
+    Both tools can do with float32 on a CPU. float16 is many times slower there. bfloat16, which
     GPTQModel takes by itself, rounds what is stored in a wider format.
     """
     if device == "cpu":
@@ -105,9 +106,8 @@ def read_sequences(path: Path | None, config: Any, tool: str) -> list[list[int]]
     window = getattr(text, "sliding_window", None)
     if window and longest > window and len(set(getattr(text, "layer_types", None) or [])) > 1:
         raise UserError(
-            f"{path} holds a sample of {longest} tokens, and {tool} hides what lies more than "
-            f"{window} back from all layers of this model, of which some see it; make the "
-            f"calibration set with at most {window} tokens a sample, or use another tool"
+            f"{path} has a sample of {longest} tokens, and {tool} gives all layers the window of "
+            f"{window}; make shorter samples, or use another tool"
         )
     return sequences
 

@@ -1,5 +1,5 @@
 """PrefixQuant (Chen et al. 2024, arXiv:2410.05265): the few tokens whose activations are far larger
-than all others', to be put before every text and kept there, out of reach of rounding.
+than all others'. They are put before every text and kept there, and rounding does not touch them.
 
 Such tokens serve attention as a place to look at when there is nothing to see. Which they are is a
 matter of the model: its first token whatever it is, and some others where they come first. Once
@@ -24,7 +24,8 @@ from radquant.quantization.samples import Sample
 
 SEQUENCES = 16  # calibration sequences that are looked at
 # A token stands out if its largest input of some linear layer is so many times the median token's.
-# PrefixQuant takes 64; what a static range must cover for one token alone is lost long before.
+# PrefixQuant takes 64. Long before that, a static range that must cover one such token loses the
+# others.
 THRESHOLD = 20.0
 MOST_TOKENS = 3  # beside the first, as many as stand out in a sequence on average, but no more
 

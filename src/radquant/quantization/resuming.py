@@ -82,8 +82,10 @@ def finished_layers(work: Path) -> int:
 
 
 def prepare(work: Path, fingerprint: dict[str, Any]) -> int:
-    """Make `work` ready and return the number of layers in it that can be kept: none if one of its
-    files is no longer what was written."""
+    """Make `work` ready and return the number of layers in it that can be kept.
+
+    None can if one of its files is no longer what was written.
+    """
     path = work / FINGERPRINT
     damaged = [file for file in work.iterdir() if not is_whole(file)] if work.is_dir() else []
     if damaged:

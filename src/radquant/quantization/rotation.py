@@ -1,12 +1,12 @@
 """Hadamard rotations that leave a model's function unchanged (QuaRot, Ashkboos et al. 2024,
 arXiv:2404.00456): activations lose their outlying channels and are easier to round.
 
-With an orthogonal Q, a linear layer that reads x·Q instead of x needs the weights W·Q, and one that
-is to write y·Q the weights Qᵀ·W. Three places are rotated:
+Let Q be orthogonal. A linear layer that reads x·Q instead of x then needs the weights W·Q, and one
+that is to write y·Q the weights Qᵀ·W. Three places are rotated:
 
 * the residual stream, from the embedding to the head. Norms divide by a length, which Q leaves
   alone, once their own weights are folded into the layers that read them. Where a norm with weights
-  stands between a layer and the stream (Gemma 2 and 3), this cannot be folded; the inputs of the
+  stands between a layer and the stream (Gemma 2 and 3), this cannot be folded. The inputs of the
   layers that read the stream are then rotated when the model runs.
 * the values, head by head, folded into the layers that make and read them.
 * the input of the layer behind the MLP's activation function, when the model runs.

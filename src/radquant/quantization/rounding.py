@@ -118,7 +118,8 @@ def round_group(
                 rounded = quantize(weight, recipe, kept(weight, shared.get(name)), shared.get(name))
             yield name, rounded
         return
-    # Together: they have the same factor, and rows are rounded each by itself.
+    # The weights are rounded together, as they have the same factor and each row is rounded by
+    # itself.
     joined = torch.cat(list(weights.values()))
     with naming(" or ".join(f"{layer}.{name}" for name in weights)):
         rounded = quantize_gptq(joined, gram, recipe, kept(joined))
@@ -151,9 +152,12 @@ def linear_record(
     gram: Tensor | None,
     inputs: RoundedStatistics | None,
 ) -> dict[str, Any]:
-    """What quantization.json says of one linear layer; its output error is that of a large layer's
-    sampled rows, relative to theirs, and counts the rounding of inputs that are known. It is left
-    out where the exact outputs are all zero, and the others are not."""
+    """What quantization.json says of one linear layer.
+
+    Its output error is relative, counts the rounding of inputs that are known, and is taken from
+    sampled rows if the layer is large. It is left out where the exact outputs are all zero, and the
+    others are not.
+    """
     record: dict[str, Any] = {
         "name": name,
         "in_features": weight.shape[1],

@@ -68,8 +68,8 @@ def read_samples(path: Path, features: Path | None = None) -> list[Sample]:
         return [Sample(torch.tensor(ids, dtype=torch.int64)) for ids in table["input_ids"]]
     if features is None:
         raise UserError(
-            f"the samples in {path} show images; give the folder of their features by --features "
-            "(scripts/encode_images.py makes it), or make a calibration set of texts alone "
+            f"the samples in {path} show images; give their folder of features by --features "
+            "(scripts/encode_images.py makes it), or make a set without images "
             "(calibration.images: false)"
         )
     held = open_features(features)

@@ -1,13 +1,13 @@
 """How much an error in a linear layer's output moves what the model says.
 
-To second order an error e of a layer's output at one token moves the model's next-token
-distribution by the divergence ½·E[(g·e)²], where g is the gradient of the log-likelihood of a token
+Let e be an error of a layer's output at one token. To second order it moves the model's next-token
+distribution by the divergence ½·E[(g·e)²]. There g is the gradient of the log-likelihood of a token
 that is drawn from the model's own distribution (Fisher information; Martens 2020, arXiv:1412.1193).
 Errors relative to the output's size say little of it: spending bits by them was worse than not
 spending them at all (benchmarks/mixed_bits.py).
 
-The gradients come of some calibration sequences, one decoder layer in memory at a time: forward
-through all layers, each one's inputs kept on disk, and backward from the head.
+The gradients come from some calibration sequences, one decoder layer in memory at a time. The pass
+goes forward through all layers, each one's inputs kept on disk, and backward from the head.
 """
 
 from collections.abc import Callable, Sequence
@@ -138,7 +138,7 @@ def from_head(source: Original, found: Sensitivity) -> None:
     with found.gradients[-1].writing() as file:
         for index, sample in enumerate(found.samples):
             given[:] = [found.states[-1].read(index, cpu).requires_grad_(True)]
-            # No model is to say what comes within an image.
+            # Tokens within an image are no text that a model predicts.
             logits = model(input_ids=sample.ids[None], use_cache=False).logits[0][sample.of_text]
             logits = logits.float()
             require_finite("the head's scores of a calibration text", logits.detach())

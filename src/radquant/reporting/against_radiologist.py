@@ -23,9 +23,9 @@ SENSITIVITY, SPECIFICITY = "sensitivity", "specificity"
 def pooled(run: Run) -> dict[str, dict[str, Any]]:
     """Return each precision's pooled sensitivity and specificity.
 
-    By precision and share: count, of, share, its interval by patient (reports of no known patient
-    are patients of their own, since their findings are alike too), and of all but the original the
-    paired difference with its interval.
+    By precision and share: count, of, share, its interval by patient, and of all but the original
+    the paired difference with its interval. Reports of no known patient are patients of their own,
+    since their findings are alike too.
     """
     definite = _matrix(run, ORIGINAL, REFERENCES, [PRESENT])
     named = _matrix(run, ORIGINAL, REFERENCES, MENTIONED)

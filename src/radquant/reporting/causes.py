@@ -17,7 +17,7 @@ SCORES_ALONE = frozenset({"scores"})
 NOTHING: frozenset[str] = frozenset()
 
 # What an entry can move, by the first pattern that its name begins with. The third column names
-# what lies between, if the entry acts through nothing else: where that is equal in both runs, the
+# what lies between, if the entry acts through nothing else. Where that is equal in both runs, the
 # entry has moved nothing.
 EFFECTS: list[tuple[str, frozenset[str], str]] = [
     (
@@ -26,7 +26,8 @@ EFFECTS: list[tuple[str, frozenset[str], str]] = [
         NOTHING,
         "",
     ),
-    # What the schema decides stands in the configuration, what a file of envs/ in `environments`.
+    # The effect of the schema stands in the configuration, and that of a file of envs/ in
+    # `environments`.
     ("code (commit|changed|config/schema\\.yaml|rules/(report|speed)\\.smk)", NOTHING, ""),
     ("config scoring|annotator|rewards", SCORES_ALONE, ""),
     ("code rules/score\\.smk", SCORES_ALONE, ""),
@@ -46,9 +47,9 @@ EFFECTS: list[tuple[str, frozenset[str], str]] = [
     ("checkpoints|config precisions|stages", MODEL, ""),
     ("packages", ALL, ""),
 ]
-# What a stage makes, and through what alone, as above. A file of Python, or one that it reads, can
-# move what the stages make that read it, and nothing else. Scripts for another package or engine,
-# such as quantize_autoawq, make what their stage makes.
+# By stage: what it can move, and the third column of above. A Python file, or a file that it reads,
+# can move only the results of the stages that use it. Scripts for another package or engine, such
+# as quantize_autoawq, make what their stage makes.
 STAGES: dict[str, tuple[frozenset[str], str]] = {
     "fetch_corpus": (ALL, "data"),
     "clean": (ALL, "data"),
@@ -79,9 +80,11 @@ OF_BASELINES = {"fetch_corpus", "clean", "baselines", "annotate", "score"}
 
 
 def between_of(system: str, differing: Iterable[Entry], a: Side, b: Side) -> set[str]:
-    """Which of what lies between entries and outputs differs: '' always, 'data', 'original' (the
-    original model's files), 'fetched' (either of them), 'checkpoint' (the files of the system's
-    quantized one)."""
+    """Which of what lies between entries and outputs differs.
+
+    '' is always among them, 'data' stands for the data, and 'original' for the original model's
+    files. 'fetched' is either of these, and 'checkpoint' the files of the system's quantized one.
+    """
     names = [entry.name for entry in differing]
     own = {a.checkpoint(system), b.checkpoint(system)} - {None, ORIGINAL}
     found = {""}

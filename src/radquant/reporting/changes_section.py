@@ -44,7 +44,7 @@ def _lead(quality: Summary) -> str:
         "reports, by the findings that the annotator marks. A cell holds how many changes in how "
         f"many reports, of how many: their share ({coverage(quality)}{_by_patient(quality)}). What "
         "is lost, negated or hedged is counted out of those in which the original definitely "
-        "states a finding, in the third row out of those in which the radiologist does, the rest "
+        "states a finding. In the third row it is those in which the radiologist does. The rest is "
         "out of all. The most harmful kind first:"
     )
 
@@ -95,10 +95,10 @@ def _share(record: Summary) -> str:
 def _notes(quality: Summary) -> list[str]:
     notes = [
         "; ".join(f"*{kind}*: {meaning}" for kind, meaning in KINDS.items()) + ".",
-        "*empty* to *cut off* are outputs that are wrong by themselves, whatever they say; "
+        "*empty* to *cut off* are outputs that are wrong by themselves, whatever they say. "
         "*unsupported prior* counts outputs that compare with an earlier examination which the "
-        "input does not speak of, the original's too; *prompt cut* prompts shortened to fit; "
-        "*words* is the mean length.",
+        "input does not speak of, the original's too. *prompt cut* counts prompts shortened to "
+        "fit. *words* is the mean length.",
     ]
     for name, row in quality["changes"].items():
         kinds, known = row["kinds"], row["in_reference"]
@@ -122,9 +122,9 @@ def _pooled(quality: Summary) -> str:
         "All findings together, against the radiologist. *Sensitivity*: of the findings that a "
         "reference definitely states, the share that the output has too, definitely or possibly. "
         "*Specificity*: of the findings of our lists that a reference does not state, the share "
-        "that the output does not state either; it is near 100 %, as most findings are rare. "
-        f"Beside each its paired difference from the original ({coverage(quality)}s"
-        f"{_by_patient(quality) or ', by report'}):"
+        "that the output does not state either. It is near 100 %, as most findings are rare. "
+        "Beside each its paired difference from the original "
+        f"({coverage(quality)}s{_by_patient(quality) or ', by report'}):"
     )
     header = ["precision", "sensitivity", "difference", "specificity", "difference"]
     return "\n\n".join([lead, table(header, rows)])
@@ -256,8 +256,8 @@ def _block(lines: Mapping[str, str]) -> str:
         )
         for label, text in lines.items()
     ]
-    # A label stands before every text, so no line of it can begin with the closing fence, and a
-    # fence after indentation of four or more does not count.
+    # A label stands before every text, so no line of it can begin with the closing fence. A fence
+    # after indentation of four or more does not count.
     return "\n".join(["```text", *wrapped, "```"])
 
 

@@ -280,7 +280,7 @@ def _calibration(summary: Summary) -> str:
 def _compute(summary: Summary) -> str:
     """Seconds of each stage, over all precisions and jobs."""
     performance, recipes = summary["performance"], summary["quantization"]
-    # Taking a checkpoint that was there already is no quantizing.
+    # A checkpoint that was given took no quantizing.
     quantizing = {
         name: record
         for name, record in performance["quantization"].items()

@@ -83,7 +83,8 @@ def check_settings(shards: Mapping[str, list[dict[str, Any]]]) -> None:
             apart = engines.environment(record["engine"], record["device"])
             seen.setdefault(apart, (place, record))
             for key in SHARED_SETTINGS:
-                # Where an engine has an environment of its own, so have its records.
+                # An engine in an environment of its own is compared with records of that
+                # environment alone.
                 group = apart if key in OF_AN_ENGINE else next(iter(seen))
                 first_place, first = seen[group]
                 if record[key] != first[key]:

@@ -26,9 +26,10 @@ OTHER = "other"
 MENTIONED = (PRESENT, UNCERTAIN)  # definitely or possibly there
 # Kinds that change whether a finding is there.
 FLIPS = ("lost", "negated", "invented", "hedged", "asserted")
-# What the original's output definitely has and this one not, and the other way round.
+# Findings that the original's output definitely has and this one does not, and the other way round.
 LOSING, ADDING = ("lost", "negated"), ("invented", "asserted")
-# Kinds that need a finding which the original definitely states: these reports are counted out of.
+# Kinds that need a finding which the original definitely states. Their shares are of the reports
+# with such a finding.
 OF_STATED = (*LOSING, "hedged")
 
 
@@ -49,8 +50,9 @@ def changes(run: Run, precision: str) -> dict[str, Any]:
     return {
         "changed": _share(run, _changed(run, precision)),
         "kinds": kinds,
-        # The harms that a verdict speaks of, each report counted once. What is lost can only be
-        # lost where the original states it; beside that, where the radiologist states a finding.
+        # The harms that a verdict speaks of, each report counted once. A finding can be lost only
+        # where the original states one. A second share is of the reports where the radiologist
+        # states one.
         "losing": _share(run, losing, stated["original"]),
         "losing_of_reference": _share(run, losing, stated["reference"]),
         "adding": _share(run, _with_any(found, ADDING)),

@@ -25,7 +25,7 @@ def score_differences(run: Run, column: Column) -> dict[str, Row]:
     """Return each quantized precision's comparison with the original, by name; without its word.
 
     The margin is in the column's unit: a share of its range, or of the original's mean. Without a
-    finite one nothing is said of it, nor where the original's mean is no larger: a system that lost
+    finite one nothing is said of it, nor where the original's mean is no larger. A system that lost
     everything would then be called no worse.
     """
     original = score(run, ORIGINAL, column.name)
@@ -114,7 +114,8 @@ def likelihood_differences(run: Run) -> dict[str, Row]:
         *bootstrap_settings(run.config),
         patients=run.all_patients,
         weights=tokens,
-        # Nats have no bound. From one patient nothing follows, and so the interval says.
+        # Nats have no bound. But from one patient nothing follows, and with these bounds the
+        # interval says so.
         bounds=(-MOST_NATS, MOST_NATS) if len(set(run.all_patients or "ab")) == 1 else None,
     )
     for name, found in zip(run.quantized, compared, strict=True):

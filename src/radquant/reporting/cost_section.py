@@ -279,8 +279,9 @@ def generation_notes(summary: Summary) -> list[str]:
     if any(row["simulated"] for row in systems.values()):
         notes.append(
             "*Simulated*: what is rounded at run time is rounded to its grid and computed with as "
-            "before, at extra cost, or, of 4 bits, as integers of 8; weights without a kernel here "
-            "are computed with as their values. Quality is meant; there is no speed."
+            "before, at extra cost. What is rounded to 4 bits may be computed with as integers of "
+            "8. Weights without a kernel here are computed with as their values. Quality is meant; "
+            "there is no speed."
         )
     for name, row in systems.items():
         if row["too_large_batches"]:

@@ -126,10 +126,10 @@ def _difference_notes(quality: Summary) -> list[str]:
     return [
         margin_sentence(quality),
         f"Interval: bootstrap of the mean difference by {unit}, of at least "
-        f"{settings['resamples']:,} resamples, and of more where its ends still move in the third "
-        "decimal; Student's t where that reaches further. Where so few reports differ that a rare "
-        "large loss could be unseen, Gaffke's bound, which is named. It is not corrected for the "
-        "number of precisions.",
+        f"{settings['resamples']:,} resamples. More are drawn where its ends still move in the "
+        "third decimal. Student's t is taken where that reaches further. Where so few reports "
+        "differ that a rare large loss could be unseen, Gaffke's bound, which is named. It is not "
+        "corrected for the number of precisions.",
         f"p: two-sided sign-flip test by {unit}. All flips are counted where there are no more "
         f"than {settings['resamples']:,}, else as many are drawn.",
         "Holm: corrected for the number of precisions, level by level; the p-values of "
@@ -139,8 +139,8 @@ def _difference_notes(quality: Summary) -> list[str]:
         "show; – where the original scores no more than the margin.",
         "Detectable: the smallest true difference that this many reports would show with "
         f"{share(settings['power'])} power, before Holm. Reports to settle: how many would show, "
-        "with that power and after Holm, whether the loss exceeds the margin; a range, since the "
-        "spread is itself an estimate.",
+        "with that power and after Holm, whether the loss exceeds the margin. It is a range, since "
+        "the spread is itself an estimate.",
         "*Not settled* does not mean that there is no difference. *Combined* can exceed "
         "*entities*: by the package's definition it counts an entity once for each of its "
         "relations.",

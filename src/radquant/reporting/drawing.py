@@ -28,7 +28,7 @@ STYLE = {
     "savefig.facecolor": "white",
 }
 # Okabe and Ito's colours, told apart by colour-blind readers; the marker repeats the distinction.
-# The original's black star is no precision's.
+# No precision has the original's black star.
 BLACK, STAR = "#000000", "*"
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
 MARKERS = ["s", "^", "D", "v", "P", "X"]

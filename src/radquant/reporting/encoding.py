@@ -55,12 +55,13 @@ def encoding_notes(found: Mapping[str, Mapping[str, Any]]) -> str:
         whose = "the original's" if name == ORIGINAL else f"{escape(name)}'s own"
         report = cost["seconds_per_image"] * cost["images_per_report"]
         sentences.append(
-            f"Images were encoded once, by {whose} vision part, for every precision that has it: "
-            f"{number(cost['seconds_per_image'], 2)} s ({number(cost['cpu_seconds_per_image'], 2)} "
-            f"CPU s) an image on {cost['device']} in {cost['dtype']}, {cost['images']:,} images, "
-            f"at a peak of {size(cost['peak_process_bytes'])}. No other time or memory told here "
-            f"has it in: for a report of its own, with {number(cost['images_per_report'], 1)} "
-            f"images on average, add {number(report, 2)} s to s/report, and the vision part to the "
-            "weights in memory."
+            f"Images were encoded once, by {whose} vision part, for every precision that has it. "
+            f"That took {number(cost['seconds_per_image'], 2)} s "
+            f"({number(cost['cpu_seconds_per_image'], 2)} CPU s) an image on {cost['device']} in "
+            f"{cost['dtype']}, for {cost['images']:,} images, at a peak of "
+            f"{size(cost['peak_process_bytes'])}. No other time or memory told here includes it. "
+            f"For a report of its own, with {number(cost['images_per_report'], 1)} images on "
+            f"average, add {number(report, 2)} s to s/report, and the vision part to the weights "
+            "in memory."
         )
     return prose(*sentences) if sentences else ""

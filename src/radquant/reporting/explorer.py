@@ -1,20 +1,22 @@
 """What the explorer in report.html shows: every evaluated report and every model's output of it.
 
 The payload, as JSON in report.html:
-{"systems": [the precisions, the original first], "measure": what F1 is called,
- "kinds": [[kind, description], ...] in the order of harm, "flags": [...],
- "weights": {kind or flag: what it adds to the harm of an output},
- "ruined": {system: why, see ruined.py},
- "run": see reading.run_id, "order": see reading.order, "scales": see reading.scales,
- "target": what the models had to write, "inputs": [the columns that the prompt shows],
- "prompt": the instruction, with a {field} for each of them,
- "images": how many there are, "side": pixels of the longest of an image,
- "reports": [{"id", "inputs": [one text per column], "images": [numbers], "cut": whether the prompt
-   was shortened, "examples": [numbers], "reference": text, "outputs": [one per system:
-   {"text": text, "f1", "changes": [{"kind", "finding", "before", "after"}], "flags", "unsupported",
-   "harm"}]}],
- "examples": [{"id", "inputs": [one text per column], "answer": text}], the solved ones in prompts,
- "texts": [{"text", "spans": [[start, end, status], ...], "findings": {finding: status}}]}
+
+    {"systems": [the precisions, the original first], "measure": what F1 is called,
+     "kinds": [[kind, description], ...] in the order of harm, "flags": [...],
+     "weights": {kind or flag: what it adds to the harm of an output},
+     "ruined": {system: why, see ruined.py},
+     "run": see reading.run_id, "order": see reading.order, "scales": see reading.scales,
+     "target": what the models had to write, "inputs": [the columns that the prompt shows],
+     "prompt": the instruction, with a {field} for each of them,
+     "images": how many there are, "side": pixels of the longest of an image,
+     "reports": [{"id", "inputs": [one text per column], "images": [numbers], "cut": whether the
+       prompt was shortened, "examples": [numbers], "reference": text, "outputs": [one per system:
+       {"text": text, "f1", "changes": [{"kind", "finding", "before", "after"}], "flags",
+       "unsupported", "harm"}]}],
+     "examples": [{"id", "inputs": [one text per column], "answer": text}], those in prompts,
+     "texts": [{"text", "spans": [[start, end, status], ...], "findings": {finding: status}}]}
+
 A text is its number in "texts", where equal texts stand once. Spans are the annotator's entities,
 in order and apart from each other, and count UTF-16 units as JavaScript does. Inputs are not
 annotated, nor are examples: they have spans and findings only where an output or a reference is the

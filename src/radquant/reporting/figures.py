@@ -31,7 +31,7 @@ from radquant.scoring.metrics.columns import levels, primary
 from radquant.settings.run import BASELINES, ORIGINAL
 
 ORIGIN = "The star at 0 is the original."
-# In margins: from which loss on there is a second panel, and what that one shows.
+# In margins: the least loss that gets a second panel, and how far that panel reaches.
 FAR, NEAR = 8, 4
 MOST_FLIPPED = 12  # findings in the figure; summary.json has all
 
@@ -156,7 +156,7 @@ def likelihood_figure(quality: Mapping[str, Any]) -> Figure:
         axis.set_ylim(len(names) - 0.4, -0.8)
         scale = ""
         if max(row["interval"]["high"] for row in rows) > 3:
-            # One ruined precision would else squeeze all others into a line at 0.
+            # Without this scale, one ruined precision would squeeze all others into a line at 0.
             axis.set_xscale("symlog", linthresh=1)
             ticks = [-1, -0.5, 0, 0.25, 0.5, 1, 2, 5, 10, 20, 50]
             low, high = axis.get_xlim()
@@ -202,8 +202,8 @@ def weights(summary: Mapping[str, Any]) -> tuple[dict[str, float], str]:
 def loss_figure(summary: Mapping[str, Any]) -> Figure:
     """Draw what is lost of the reports' quality against memory, for who decides by one picture.
 
-    Where a loss is so large that the margin could not be seen beside it, a second panel shows what
-    is near the original, on a scale of its own.
+    A loss may be so large that the margin could not be seen beside it. A second panel then shows
+    what is near the original, on a scale of its own.
     """
     quality = summary["quality"]
     rows = quality["differences"][quality["settings"]["primary"]]

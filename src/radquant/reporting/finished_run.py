@@ -39,21 +39,22 @@ class Run:
     rewards: str  # which definitions of F1
     measures: dict[str, str]  # of each measure that was asked for, what it was made with
     reports: pd.DataFrame  # id, reference of those that were written
-    # Of each written report, and of each evaluation report, its patient; None where none is known.
-    # A report without one is a patient of its own.
+    # The patient of each written report, and of each evaluation report. None if no patient is
+    # known. A report without one is a patient of its own.
     patients: list[str] | None
     all_patients: list[str] | None
-    # Per precision and baseline: `collect.score_columns`, of CLINICAL those that the report reads,
-    # and the columns of `measures`.
+    # Per precision and baseline. It has `collect.score_columns`, those columns of CLINICAL that the
+    # report reads, and the columns of `measures`.
     scores: dict[str, pd.DataFrame]
     generations: dict[str, pd.DataFrame]  # per precision, `collect.GENERATION_COLUMNS`
     annotations: dict[str, Records]  # of 'reference' and each precision, by id
     shards: dict[str, list[dict[str, Any]]]  # per precision, the records of its shards
-    # Per precision: id, nll (nats), tokens, of all evaluation reports, the written ones first.
+    # Per precision: id, nll (nats) and tokens of all evaluation reports, the written ones first.
     likelihood: dict[str, pd.DataFrame]
     likelihood_costs: dict[str, dict[str, Any]]
     quantization: dict[str, dict[str, Any]]  # per quantized checkpoint, quantization.json
-    # Per quantized checkpoint what it says itself of run time, by the keys of a precision.
+    # Per quantized checkpoint: what its own files say of rounding at run time, by the keys of a
+    # precision.
     stated: dict[str, dict[str, Any]]
     disk_bytes: dict[str, int]  # per checkpoint, its weight files
     stored_dtypes: list[str]  # of the original's weight files: 'F16', 'BF16' …

@@ -15,24 +15,27 @@ from radquant.reporting.formatting import counted, points
 from radquant.scoring.language import ENGLISH, Language, language_of
 from radquant.settings.run import BASELINES, NEAREST, ORIGINAL, baselines_with_text
 
-# Reports, and patients where they are known.
+# Fewest reports, and fewest patients where they are known.
 FEWEST_REPORTS, FEWEST_PATIENTS = 30, 10
-# Reports of one patient, of all.
+# The largest share of reports that one patient may have.
 MOST_OF_ONE = 0.30
-# References, and outputs, of which an annotator marks nothing.
+# The largest share of references, and of outputs, in which an annotator marks nothing.
 BLIND_REFERENCES, BLIND_OUTPUTS = 0.10, 0.25
-# Reports in which a finding is stated, possibly or definitely; the original's, of the references'.
+# Fewest references, and fewest outputs of the original, that state a finding, possibly or
+# definitely. Outputs must also be this share of those references.
 FEWEST_STATED, FEWEST_WRITTEN = 5, 0.10
-# Reports in which the original scores 0, and can lose nothing.
+# The largest share of reports in which the original scores 0, and can lose nothing.
 AT_FLOOR = 0.90
-# Outputs that are wrong by themselves, that were cut off, and that are one and the same.
+# The largest shares of outputs that are wrong by themselves, that were cut off, and that are one
+# and the same.
 DEGENERATE, CUT_OFF, SAME = 0.25, 0.50, 0.80
-# Reports that state a definite finding and lose one, of all that state one; and how many at least.
+# Of the reports that state a definite finding, the largest share that may lose one. Fewer than the
+# second number do not count.
 LOST, FEWEST_LOST = 0.50, 2
 UNREAD = ("language", "nothing seen in the references", "nothing seen in the outputs")
 BROKEN = "broken checkpoint"
 FAULTS = ("empty", "prompt echo", "repetition")
-# What each baseline hands in.
+# The text that each baseline hands in.
 HANDED_IN = dict(
     zip(
         BASELINES,
@@ -40,10 +43,11 @@ HANDED_IN = dict(
         strict=True,
     )
 )
-# Outputs that differ from the original's, of all; scores that differ, of these.
+# If more than this share of outputs differs from the original's, at least this share of those must
+# have other scores.
 OTHER_OUTPUTS, OTHER_SCORES = 0.05, 0.10
 
-# What a sentence is made of: kind, sentence of at most 22 words, the numbers in it.
+# A reason has its kind, a sentence of at most 22 words, and the numbers in it.
 Reason = dict[str, Any]
 Facts = Mapping[str, Any]
 
@@ -77,7 +81,7 @@ def _of_run(facts: Facts) -> Iterator[Reason]:
     outputs = list(_of_outputs("the original", original, reports))
     yield from references
     yield from outputs
-    # What the annotator cannot read says nothing of the model.
+    # Texts that the annotator cannot read say nothing of the model.
     if not references:
         yield from _of_baselines(facts)
     yield from _of_score(facts)

@@ -1,8 +1,8 @@
 """report.html: report.md as a page, with its figures and the explorer, all in one file.
 
-Nothing in it is loaded from anywhere, and no text in it can become markup: Markdown's raw HTML is
-shown as text but for the two lines that fold a part away, and a Content-Security-Policy lets only
-this file's own style and script run, which build the explorer from text nodes.
+Nothing in it is loaded from anywhere, and no text in it can become markup. Markdown's raw HTML is
+shown as text, but for the two lines that fold a part away. A Content-Security-Policy lets only this
+file's own style and script run, which build the explorer from text nodes.
 """
 
 import base64
@@ -60,10 +60,10 @@ def pieces(
 ) -> Iterator[str]:
     """Yield report.html of `count` reports.
 
-    `figures` holds the SVG behind each path to which `markdown` refers; `payload` is the explorer's
-    (see explorer.py), as pieces of its JSON, and `images` are the numbers and data URIs of its
-    images, which stand apart so that the page reads each when it is shown. `meanings` say what the
-    heads of columns mean (see columns.py).
+    `figures` holds the SVG behind each path to which `markdown` refers. `payload` is the explorer's
+    (see explorer.py), as pieces of its JSON. `images` are the numbers and data URIs of its images,
+    which stand apart so that the page reads each when it is shown. `meanings` say what the heads of
+    columns mean (see columns.py).
     """
     abouts = Abouts(meanings)
     title, head, sections = _sections(markdown, figures, abouts)
@@ -171,7 +171,7 @@ def _parser(figures: Mapping[str, str]) -> MarkdownIt:
         shown = f'<img src="data:image/svg+xml;base64,{data}" alt="{alt}">'
         if not tokens[at].meta.get("figure"):
             return shown
-        # It scrolls where the screen is too small to read it.
+        # A figure scrolls where the screen is too small to read it.
         return f'<div class="figure" role="region" tabindex="0" aria-label="{alt}">{shown}</div>'
 
     parser = MarkdownIt("commonmark", {"html": True}).enable("table")
@@ -190,7 +190,7 @@ def _raw_block(
     text = tokens[at].content
     if not FOLDS.fullmatch(text):
         return html.escape(text)
-    # On paper nothing can be asked for: there these are unfolded.
+    # The class lets print unfold them, as paper has no clicks.
     return text.replace(f"<details><summary>{MORE}", f'<details class="columns"><summary>{MORE}')
 
 

@@ -27,7 +27,7 @@ QUALITY = 85  # of JPEG
 # Nothing here reads what is written in a picture, and a header that says that nothing is may err.
 BURNED_IN = (
     "names, dates and numbers that are written into an X-ray itself are still in its copy; look at "
-    "every image before the file is passed on"
+    "every image before passing the file on"
 )
 MOST = 100_000_000  # characters of all images together, beyond which a browser opens a page slowly
 

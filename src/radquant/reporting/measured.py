@@ -24,7 +24,7 @@ def join_measures(
     """Return the scores with the columns of the measures asked for, and {measure: identity}.
 
     Raises UserError where a table is of other texts, of other reports, or of another measure than
-    the original's, and for a value out of its column's range.
+    the original's. It also does for a value out of its column's range.
     """
     joined = dict(scores)
     identities: dict[str, str] = {}

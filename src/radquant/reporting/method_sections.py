@@ -218,7 +218,7 @@ def reproduction_section(summary: Summary) -> str:
         facts.append(f"Weights: {escape(str(note))}")
     facts.append(
         f"Code: {_code(summary['provenance']['code'])}. provenance.json holds every hash below, "
-        "those of the code's files, of the results, and the versions of all packages; "
+        "those of the code's files and of the results, and the versions of all packages. "
         "scripts/compare_runs.py tells two runs apart by it."
     )
     dumped = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)

@@ -17,7 +17,7 @@ def patients_of(evaluation: pd.DataFrame) -> list[str] | None:
     groups = evaluation["group"].fillna("").astype(str).str.strip().tolist()
     if not any(groups):
         return None
-    # A space before the one kind: no patient's label is then another report's id.
+    # The space keeps a report's id from being taken for a patient's label.
     return [group or f" {name}" for group, name in zip(groups, evaluation["id"], strict=True)]
 
 

@@ -50,9 +50,9 @@ def quality_section(summary: Summary) -> str:
         names = listed([f"{name} ({number(scores[name])})" for name in above])
         notes.append(
             f"**{names} {'scores' if len(above) == 1 else 'score'} at least as high without any "
-            "model as the original model does "
-            f"({number(original[PRIMARY])}): where even the original is of little use, a small "
-            "difference between precisions says little about a model that is.**"
+            f"model as the original model does ({number(original[PRIMARY])}). Where even the "
+            "original is of little use, a small difference between precisions says little about a "
+            "model that is.**"
         )
     parts = [f"## Quality: {quality['measure']}", wide_table(header, rows), bullets(*notes)]
     return "\n\n".join([*parts, *_sections(quality), rulers_section(quality)])
@@ -130,7 +130,7 @@ def _agreement(quality: Mapping[str, Any]) -> str:
 
     return (
         f"On {record['reports']} reports of {record['corpus']}, which its rules were not tuned on, "
-        f"it agrees with RadGraph-XL in findings with an F1 of {cell('finding F1')}, in findings "
-        f"and their status with {cell('finding + status F1')}; for what is uncertain alone it is "
+        f"it agrees with RadGraph-XL in findings with an F1 of {cell('finding F1')}. In findings "
+        f"and their status it is {cell('finding + status F1')}. For what is uncertain alone it is "
         f"{cell('uncertain F1')}, the weak spot ({share(record['confidence'])} intervals)."
     )

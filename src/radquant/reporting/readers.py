@@ -125,7 +125,7 @@ def _mean(values: Sequence[float]) -> float | None:
 def _agreement(study: Study, readings: Sequence[Reading], settings: Settings) -> dict[str, Any]:
     """Alpha of all readers and kappa of each pair, each with an interval by patient.
 
-    The unit is a text, not a system: where systems wrote the same text for a report, the page asks
+    The unit is a text, not a system. Where systems wrote the same text for a report, the page asks
     for one rating and writes it for each of them. Counted for each, it would weigh too much.
     """
     units = _units(study, readings)
@@ -183,8 +183,11 @@ def _units(study: Study, readings: Sequence[Reading]) -> Units:
 def _measures(
     readings: Sequence[Reading], units: Units, patients: np.ndarray
 ) -> tuple[dict[str, int], dict[str, Measure]]:
-    """Alpha of each scale and kind of error, kappa of each pair of readers: {name: units that it is
-    from} and {name: tables of the patients, and what is measured of their sum}."""
+    """Alpha of each scale and kind of error, and kappa of each pair of readers.
+
+    They are {name: units that it is from} and {name: tables of the patients, and what is measured
+    of their sum}.
+    """
 
     def values(answer: Callable[[Rating], int]) -> np.ndarray:
         rows = [

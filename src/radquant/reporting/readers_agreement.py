@@ -35,9 +35,9 @@ class Agreement:
 def coincidences(values: np.ndarray, categories: int) -> np.ndarray:
     """Return each unit's coincidences [units, categories, categories].
 
-    Ordered pairs of ratings of the same unit by two readers, each divided by the unit's ratings
-    minus one (Krippendorff 2011, Computing Krippendorff's Alpha-Reliability, step 2). A unit with
-    fewer than two ratings has none.
+    They are ordered pairs of ratings of the same unit by two readers, each divided by the unit's
+    ratings minus one. The source is Krippendorff 2011, Computing Krippendorff's Alpha-Reliability,
+    step 2. A unit with fewer than two ratings has none.
     """
     counts = np.stack([(values == each).sum(axis=0) for each in range(categories)], axis=1)
     counts = counts.astype(np.float64)
@@ -50,9 +50,9 @@ def coincidences(values: np.ndarray, categories: int) -> np.ndarray:
 def alpha(table: np.ndarray, level: str) -> np.ndarray:
     """Return Krippendorff's alpha of coincidences [..., categories, categories], nan if undefined.
 
-    1 - (n - 1) Σ o_ck δ²_ck / Σ n_c n_k δ²_ck. δ² is 1 for any two different categories (nominal)
-    or the square of the ratings from one category to the other, those at its two ends counted half
-    (ordinal). It is undefined where all ratings are equal.
+    1 - (n - 1) Σ o_ck δ²_ck / Σ n_c n_k δ²_ck. For nominal ratings δ² is 1 for any two different
+    categories. For ordinal ones it is the square of the ratings from one category to the other,
+    those at its two ends counted half. It is undefined where all ratings are equal.
     """
     marginal = table.sum(axis=-1)
     distance = _ordinal(marginal) if level == "ordinal" else _nominal(table.shape[-1])

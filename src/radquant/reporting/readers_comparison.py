@@ -54,8 +54,8 @@ def compare_all(
     """Return {judgement: {system: comparison}} with the original.
 
     systems: the quantized precisions, over which p is adjusted by Holm's method, and the
-    radiologist's text where that is rated, which is no precision and takes no part in that.
-    patients: {report: patient} of the run's reports.
+    radiologist's text where that is rated. It is no precision and takes no part in that. patients:
+    {report: patient} of the run's reports.
     """
     found: dict[str, Any] = {}
     for name, judgement in JUDGEMENTS.items():

@@ -35,7 +35,8 @@ ERRORS = {
     "false comparison": "compares with an earlier examination without ground",
     "missed comparison": "leaves out a change since an earlier examination",
 }
-# The radiologist's own text: not there, beside the text to be rated, or one of these.
+# The radiologist's own text is not there, or stands beside the text to be rated, or is one of those
+# to be rated.
 HIDDEN, SHOWN, BLINDED = "hidden", "shown", "blinded"
 REFERENCES = (HIDDEN, SHOWN, BLINDED)
 

@@ -2,7 +2,7 @@
 
 A number of a system is `value(sums)` of what each report counts (`Pooled` in
 `radquant.scoring.metrics.kind`). Patients are drawn with all their reports and with what every
-system counts on them, so that the original's number and a precision's are of the same draw.
+system counts on them. So the original's number and a precision's are of the same draw.
 """
 
 from collections.abc import Callable, Sequence

@@ -8,10 +8,11 @@ from radquant.reporting.formatting import points
 from radquant.reporting.judgement import WORSE
 from radquant.settings.run import ORIGINAL
 
-# Of a score, what is left of the original's; of the outputs, how many are at fault.
+# A precision has collapsed below this share of the original's score. Most outputs are more than
+# this share of them.
 COLLAPSED, MOST = 0.5, 0.5
-# Of the reasons that fitness gives, those that are enough, and those that must hold for most of the
-# outputs, with the number that fitness counted.
+# Of the reasons that fitness gives, these are enough by themselves. The others must hold for most
+# of the outputs, with the number that fitness counted.
 RUINS = (BROKEN, "language", "the same output")
 RUINS_IF_MOST = {"nothing seen in the outputs": "blind", "degenerate outputs": "faulty"}
 
@@ -19,9 +20,9 @@ RUINS_IF_MOST = {"nothing seen in the outputs": "blind", "degenerate outputs": "
 def ruined(quality: Mapping[str, Any]) -> dict[str, str]:
     """Return the ruined precisions, each with one sentence that says why, without a capital.
 
-    quality: the summary's. A precision is ruined whose checkpoint or most of whose outputs are
-    broken, as fitness judges it, or that is worse and scores less than half of what the original
-    scores. What is wrong with the original too ruins no precision.
+    quality: the summary's. A precision is ruined if its checkpoint or most of its outputs are
+    broken, as fitness judges it. It also is if it is worse and scores less than half of what the
+    original scores. What is wrong with the original too ruins no precision.
     """
     fitness, primary = quality["fitness"], quality["settings"]["primary"]
     usual = {reason["kind"] for reason in fitness["reasons"]}

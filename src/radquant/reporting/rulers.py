@@ -38,9 +38,10 @@ class Ruler:
 def rulers(run: Run, differences: Mapping[str, Rows]) -> list[dict[str, Any]]:
     """Return the rulers in the order of their groups.
 
-    `differences` are the comparisons that are made anyway, by column: they are the same here. Of
-    each ruler: name, label, group, better, over (how many labels a macro F1 is over, else None),
-    systems ({name: value, None where there is none}) and differences ({precision: mean, interval}).
+    `differences` are the comparisons that are made anyway, by column: they are the same here. Each
+    ruler has name, label, group, better and over (how many labels a macro F1 is over, else None).
+    It also has systems ({name: value, None where there is none}) and differences ({precision: mean,
+    interval}).
     """
     known = list(_rulers(run))
     found = [_systems(ruler, run) for ruler in known]

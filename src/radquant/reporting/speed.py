@@ -1,8 +1,8 @@
 """How fast each precision is, from the timed section (`generation/speed.py`), and where it differs.
 
 A ratio pairs the timings of one round, so that what slows a machine for minutes is in both. If a
-precision is as fast as the original, the ratios of k rounds lie all on one side of 1 with a
-probability of 2 / 2^k: 6 % for 5 rounds.
+precision is as fast as the original, the ratios of k rounds lie all on one side of 1 with
+probability 2 / 2^k. That is 6 % for 5 rounds.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -43,9 +43,9 @@ def why_no_speed(config: Mapping[str, Any]) -> str | None:
 def speed_of(record: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     """What the record of the timed section says: the figures of each precision, and its ratios.
 
-    Of each figure its median over the rounds, the least and the most; None where the machine was
-    busy in so many that fewer than LEAST_REPEATS are left. Ratios are of speed: above 1 is faster,
-    whatever the figure. Their `state` is one of FASTER, SLOWER, SAME and BUSY.
+    Each figure has its median over the rounds, the least and the most. It has None where the
+    machine was busy in so many that fewer than LEAST_REPEATS are left. Ratios are of speed: above 1
+    is faster, whatever the figure. Their `state` is one of FASTER, SLOWER, SAME and BUSY.
 
     names: of the precisions, in the order in which they are told.
     """
@@ -117,7 +117,7 @@ def _ratio(
         return {**empty, "rounds": len(ratios), "state": BUSY}
     return {
         **spread,
-        # The figures themselves, over these rounds.
+        # The medians of both figures, over these rounds.
         "own": median(a for a, _ in pairs if a),
         "original": median(b for _, b in pairs if b),
         "rounds": len(ratios),

@@ -1,7 +1,7 @@
 """The primary difference in parts of the reports, as `statistics.subgroups` divides them.
 
 Subgroups are for looking: a difference that stands in one of many groups is expected by chance. So
-each group has its number and interval, and each division one test of whether its groups differ (an
+each group has its number and interval. Each division has one test of whether its groups differ (an
 interaction), corrected by Holm's method over all divisions and precisions.
 """
 
@@ -38,8 +38,11 @@ Summary = Mapping[str, Any]
 
 
 def subgroups(run: Run) -> dict[str, Any]:
-    """Return by division: each group's number of reports and, by precision, its difference from
-    the original in the primary column; and the test of interaction of each precision."""
+    """Return each division's groups and tests.
+
+    Each group has its number of reports and, by precision, its difference from the original in the
+    primary column. Each precision has a test of interaction.
+    """
     divisions = run.config["statistics"].get("subgroups") or {}
     labels = {name: _labels(run, name, division) for name, division in divisions.items()}
     found = {name: _division(run, groups) for name, groups in labels.items()}

@@ -60,7 +60,7 @@ def _further_reasons(quality: Summary) -> str:
         return ""
     more = "One more reason" if len(reasons) == 1 else f"{len(reasons)} more reasons"
     lead = f"The run as a whole is unfit, not one precision. {more}:"
-    # The list of facts follows, which would be of this list if the marks were the same.
+    # The list of facts follows. With the same mark, Markdown would take both for one list.
     return f"{lead}\n\n{bullets(*(escape(each['sentence']) for each in reasons), mark='*')}"
 
 

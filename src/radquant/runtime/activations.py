@@ -1,11 +1,11 @@
 """Activations quantized at run time: the input of every packed linear layer, rounded to a grid.
 
-A dynamic scale comes from the values themselves: those of one sequence in one forward call
+A dynamic scale comes from the values themselves. They are those of one sequence in one forward call
 ("tensor"), of one token, or of a group of one token's channels. It never spans a batch, and padding
-has no part in it: a report's output must not depend on the reports that it is batched with. A
+has no part in it. A report's output must not depend on the reports that it is batched with. A
 static range was found on the calibration set and lies in the checkpoint.
 
-This is simulated: values are rounded to the grid and multiplied in floating point, so it shows what
+This is simulated: values are rounded to the grid and multiplied in floating point. So it shows what
 low-bit activations do to the output and says nothing about speed.
 """
 

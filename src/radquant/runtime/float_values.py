@@ -53,8 +53,10 @@ def block_scale(largest: Tensor, global_scale: Tensor) -> Tensor:
 
 
 def static_scale(values: Tensor, kind: str) -> Tensor:
-    """What is kept of the values of a calibration set, [1] float32: FP8's scale, so that the
-    largest magnitude is 448, or NVFP4's global scale, so that it is 6 · 448.
+    """What is kept of the values of a calibration set, [1] float32.
+
+    It is FP8's scale, so that the largest magnitude is 448, or NVFP4's global scale, so that it is
+    6 · 448.
     """
     largest = values.abs().amax().float().reshape(1)
     if kind == FP8:

@@ -1,14 +1,14 @@
 """Orthogonal rotations that spread a channel's outlier over all channels, for every width.
 
-A Hadamard matrix H of order n has entries ±1/√n only (H Hᵀ = 1 with that scaling), so x H spreads
+A Hadamard matrix H of order n has entries ±1/√n only (H Hᵀ = 1 with that scaling). So x H spreads
 each channel evenly (QuIP#, Tseng et al. 2024; QuaRot, Ashkboos et al. 2024). It is kept as the
-factors of a Kronecker product: Sylvester's matrices of order 2^k, and Paley's (1933) of order q + 1
-for a prime q = 3 mod 4 and of order 2(q + 1) for a prime q = 1 mod 4. Such products cover the
+factors of a Kronecker product. These are Sylvester's matrices of order 2^k, and Paley's (1933) for
+primes q. Their order is q + 1 if q = 3 mod 4, and 2(q + 1) if q = 1 mod 4. Such products cover the
 hidden, intermediate and head widths of most models: 80 = 20·4, 1536 = 12·16·8, 14336 = 28·32·16.
 
-Where none of them does, as for 11008 = 43·256 (Llama 2 7B), the odd part of the width gets the
-orthonormal Hartley matrix, cos + sin of 2πjk/m over √m: real and orthogonal, but no Hadamard
-matrix, as the size of its entries runs from 0 to √(2/m). QuaRot uses stored
+None of them does for some widths, such as 11008 = 43·256 (Llama 2 7B). There the odd part of the
+width gets the orthonormal Hartley matrix, cos + sin of 2πjk/m over √m. It is real and orthogonal,
+but no Hadamard matrix, as the size of its entries runs from 0 to √(2/m). QuaRot uses stored
 matrices of Williamson type there (order 172 for 11008), so a peak is left up to √2 higher here.
 """
 
@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from radquant.errors import UserError
 
-# A product with a factor of order p costs p multiplications for each channel, so that larger
-# factors would make the rotation as dear as the linear layer it belongs to.
+# A product with a factor of order p costs p multiplications for each channel. Larger factors would
+# make the rotation as dear as the linear layer it belongs to.
 LARGEST_SYLVESTER = 64
 LARGEST_PALEY = 512
 

@@ -22,7 +22,7 @@ def multiply_rows(model: Any) -> None:
     """Let the model's head multiply all rows of a batch at once.
 
     Who asks for the scores of the last positions alone hands the head a slice [B, T, width] with
-    gaps. torch.matmul does not fold such a slice into rows: it multiplies each sequence by a copy
+    gaps. torch.matmul does not fold such a slice into rows. It multiplies each sequence by a copy
     of the table of its own, which is 1.3 GB a sequence for Gemma 3's vocabulary.
     """
     head = model.get_output_embeddings()
@@ -46,7 +46,7 @@ def round_head(model: Any, settings: LMHead) -> PackedLinear:
             f"lm_head: group_size {settings.group_size} does not divide the model's {width} "
             "channels; choose one that does, or leave lm_head out"
         )
-    # Not checked as a checkpoint's: a head takes more sizes of groups.
+    # The recipe is not checked like a checkpoint's, as a head takes more sizes of groups.
     recipe = Recipe.model_construct(
         method="rtn", bits=settings.bits, group_size=settings.group_size
     )

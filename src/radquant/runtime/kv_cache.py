@@ -3,10 +3,10 @@
 Attention then reads rounded keys and values only, also those of the tokens of the same call. So the
 prompt, a text that is scored in one pass, and tokens generated one by one all see the same cache.
 It is what the perplexities of QuaRot (Ashkboos et al. 2024) and SpinQuant (Liu et al. 2024)
-measure; methods that keep the latest tokens in full precision, as KIVI (Liu et al. 2024) does, lose
-less.
+measure. Methods that keep the latest tokens in full precision lose less, as KIVI (Liu et al. 2024)
+does.
 
-Each token is rounded by itself, with a scale taken from its own states: what else is in a batch or
+Each token is rounded by itself, with a scale taken from its own states. What else is in a batch or
 in a call changes nothing. Values are rounded to the grid and stay floating-point numbers, so memory
 and speed say nothing; scales are float32, where engines store half precision.
 """
@@ -137,16 +137,16 @@ def new_cache(
 def rounded_layer(
     layer: Any, config: Any, settings: KVCache, rotate: bool, fixed: tuple[float, float]
 ) -> Any:
-    # Exact types: subclasses keep more than keys and values.
+    # The types are compared exactly, as subclasses keep more than keys and values.
     if type(layer) is DynamicLayer:
         return RoundedLayer(settings, rotate, fixed)
     if type(layer) is DynamicSlidingWindowLayer:
         window = layer.sliding_window
         return RoundedSlidingLayer(settings, rotate, fixed, sliding_window=window)
     raise UserError(
-        f"models of type {config.get_text_config().model_type!r} have a layer that keeps other "
-        f"states than keys and values of its own ({type(layer).__name__}), so their cache cannot "
-        "be quantized; leave kv_cache out"
+        f"a layer of model type {config.get_text_config().model_type!r} keeps other states than "
+        f"its own keys and values ({type(layer).__name__}), which cannot be quantized; leave "
+        "kv_cache out"
     )
 
 
@@ -154,11 +154,11 @@ def start_with(cache: DynamicCache, keys: Sequence[Tensor], values: Sequence[Ten
     """Put the keys and values of a prefix, as they are, at the start of an empty `cache`.
 
     One tensor [1, kv_heads, prefix, head_dim] for each layer, in the model's dtype and on its
-    device; keys have their rotary embedding, for positions from 0. They count as ordinary
+    device. Keys have their rotary embedding, for positions from 0. They count as ordinary
     positions: the cache's length and the attention mask include them, and the tokens behind them
     start at position `prefix`. In a layer with a sliding window they slide out of it like any other
-    token, and a prefix longer than the window is cut to its last tokens. For a larger batch follow
-    with `cache.batch_repeat_interleave(batch)`.
+    token. A prefix longer than the window is cut to its last tokens. For a larger batch follow with
+    `cache.batch_repeat_interleave(batch)`.
     """
     assert cache.get_seq_length() == 0
     for layer, of_keys, of_values in zip(cache.layers, keys, values, strict=True):

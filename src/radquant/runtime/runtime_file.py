@@ -1,9 +1,9 @@
 """What a checkpoint brings for run time beside its weights: static ranges, a prefix, rotations.
 
 Tensors lie in `radquant.runtime`, a safetensors file away from the weights, so that tools which
-read the weights' format are not disturbed. A checkpoint that computes something else without them
-(inputs that are rotated at run time) has a `quant_method` of its own, so that no other tool loads
-it and writes nonsense.
+read the weights' format are not disturbed. Some checkpoints compute something else without them, as
+their inputs are rotated at run time. They have a `quant_method` of their own, so that no other tool
+loads them and writes nonsense.
 """
 
 import json
@@ -22,7 +22,8 @@ from radquant.finite import first_not_finite, is_finite
 from radquant.runtime.activations import Grid, levels
 from radquant.settings.precision import Activations, activations_of, as_values
 
-# Not *.safetensors: some tools read every such file of a directory as weights.
+# The name does not end in .safetensors, as some tools read every such file of a directory as
+# weights.
 FILE = "radquant.runtime"
 OWN_METHOD = "radquant"
 SCALE, ZERO = "input_scale", "input_zero_point"

@@ -5,7 +5,7 @@ from typing import Any
 
 from radquant.files import read_json
 
-# Written by benchmarks/lexicon.py.
+# benchmarks/lexicon.py writes this file.
 AGREEMENT = Path(__file__).with_name("lexicon_agreement.json")
 
 

@@ -38,17 +38,18 @@ _JOINED = re.compile(r"\W*(?:and|or|,|/|&)\W*(?:(?!is\b|are\b|has\b|have\b|with\
 def read(sentence: str, mentions: Sequence[Said], following: str = "") -> None:
     """Fill in what `sentence`, in lower case, says of `mentions`, which are ordered by place.
 
-    A sentence about a single finding is about it as a whole, each mention having the words up to
-    the joint before the next; of several, each has the words that are related to it. What no list
-    knows does not count as one. `following` goes on about the last device.
+    A sentence about a single finding is about it as a whole, and each mention has the words up to
+    the joint before the next. In a sentence about several, each has the words that are related to
+    it. What no list knows does not count as one. `following` goes on about the last device.
     """
     findings = {mention.finding for mention in mentions}
     known = findings.intersection(CANONICAL) or findings
     alone = len(known) == 1
     places = _Places(sentence, known)
     texts = _parts(sentence, mentions) if alone else [mention.related for mention in mentions]
-    # Each text is read once for a finding. Mentions may share one: by its identity, since hashing a
-    # long text for each of its mentions would take time with the square of its length.
+    # Each text is read once for a finding. Mentions may share one. It is found by its identity,
+    # since hashing a long text for each of its mentions would take time with the square of its
+    # length.
     done: dict[tuple[str, int], tuple[set[str], set[str]]] = {}
     tension = bool(_TENSION.search(_NO_TENSION.sub(" ", sentence)))
     words = re.findall(r"\w+", sentence) if alone and len(mentions) == 1 else ()

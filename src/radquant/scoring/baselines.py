@@ -37,8 +37,9 @@ def nearest(
 ) -> pd.DataFrame:
     """Return (id, output) where the output is what the training report most like it says.
 
-    That is the target of the one whose inputs' words are most like the report's own, as few-shot
-    examples are chosen, and never of its patient. Empty where the input is an image alone.
+    That is the target of the report whose inputs' words are most like the report's own, as few-shot
+    examples are chosen. It is never a report of the same patient. Empty where the input is an image
+    alone.
     """
     outputs = [""] * len(evaluation)
     if inputs:
@@ -59,9 +60,9 @@ def best_constant(ids: Sequence[str], targets: Sequence[str], seed: int) -> str:
     """Return the text that scores best when it is given for every report.
 
     The candidates are the `CANDIDATES` most frequent targets. Each is scored against the same
-    sample of up to `SAMPLE` targets, drawn by the hash of (seed, id): mean of the combined
-    ("complete") reward between lexicon annotations. Ties go to the more frequent, then to the
-    first in the alphabet. The evaluation split is not looked at.
+    sample of up to `SAMPLE` targets, drawn by the hash of (seed, id). Its score is the mean of the
+    combined ("complete") reward between lexicon annotations. Ties go to the more frequent, then to
+    the first in the alphabet. The evaluation split is not looked at.
     """
     counts = Counter(target for target in targets if target.strip())
     if not counts:

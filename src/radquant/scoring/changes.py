@@ -32,12 +32,13 @@ KINDS = {
     "severity": "mild became severe, and the like",
     "prior": "compares with an earlier examination that the input does not speak of",
 }
-# Of these, `before` and `after` are what the two texts say of the finding, not sentences of them.
+# Changes of these kinds have in `before` and `after` what the two texts say of the finding, not
+# their sentences.
 ATTRIBUTES = ("device", "side", "place", "course", "measurement", "severity")
 # What is wrong with an output by itself.
 FLAGS = ("empty", "prompt echo", "repetition", "cut off")
 # What each adds to the harm of an output, by which reports are ordered. An output that is cut off
-# is seen to be, and the findings that it lacks count as lost by themselves.
+# is noticed by its reader, and the findings that it lacks already count as lost.
 HARM = {
     **{kind: len(KINDS) - place for place, kind in enumerate(KINDS)},
     **{flag: len(KINDS) for flag in FLAGS},
@@ -62,8 +63,8 @@ ECHO = 8
 SAME_SENTENCE = 3
 LONGEST_LOOP, LOOPS = 8, 4
 SAME_CHARACTER = 10
-# Of its last 20 to 40 words, a text that goes on and on has few different ones. Real reports have
-# more than half: docs/report.md.
+# A text that repeats itself without end has few different words among its last 20 to 40. Real
+# reports have more than half: docs/report.md.
 LAST_WORDS, FEWEST_WORDS = (20, 40), 1 / 3
 _WORDS = re.compile(r"\w+")
 _PLACEHOLDER = re.compile("x+|_+")  # for what was taken out of a text to hide a person
@@ -110,7 +111,7 @@ def of_finding(name: str, before: Finding | None, after: Finding | None) -> Iter
         yield _change(flip, name, _quote(before), _quote(after))
     if not before or not after or ABSENT in (before.status, after.status):
         return
-    # What one of the texts does not say has not changed: it is only left out.
+    # A value that one of the texts does not state is left out, and has not changed.
     if other_side(before, after) or other_side(after, before):
         yield _change("side", name, _side(before), _side(after))
     for one, other in _each_side(before, after):
@@ -121,7 +122,7 @@ def of_finding(name: str, before: Finding | None, after: Finding | None) -> Iter
         if reversed_course(one.course, other.course):
             yield _change("course", name, *(", ".join(sorted(f.course)) for f in (one, other)))
             break
-    # A wrong place is a finding of its own: it need not be said to be right before.
+    # A wrong place counts even if the other text does not say that the place is right.
     if before.misplaced != after.misplaced:
         yield _change("device", name, *(_misplaced(f) for f in (before, after)))
     old = before.measurements.keys() - after.measurements.keys()
@@ -218,7 +219,7 @@ _CLAIMS = {
     rf"|\b(?:compared|comparison)\s+(?:to|with)\b|\b(?:from|than|since)\s+(?:the\s+)?{_PRIOR}"
     r"\s*(?:[.,;]|$)",
 }
-# Most sentences claim nothing: one search instead of many.
+# Most sentences claim nothing, and one search instead of many shows that.
 _ANY_CLAIM = re.compile("|".join(f"(?:{pattern})" for pattern in _CLAIMS.values()), re.IGNORECASE)
 _CLAIM = {name: re.compile(pattern, re.IGNORECASE) for name, pattern in _CLAIMS.items()}
 # "Follow-up until resolution is recommended" says what to do, not what has changed.
@@ -232,7 +233,8 @@ _KNOWS_PRIOR = re.compile(
     r"\s+(?:in|since|from)|since)\b",
     re.IGNORECASE,
 )
-# Possessive (*+): a text of nothing but dashes is not tried again at each of them.
+# The quantifiers are possessive (*+). A text of nothing but dashes is then not tried again at each
+# of them.
 _NO_PRIOR = re.compile(r"\W*+(?:none|no|n/?a|not\s+available|unavailable)?[\W\d]*+", re.IGNORECASE)
 
 
@@ -240,7 +242,8 @@ def unsupported(output: str, inputs: Mapping[str, str]) -> list[str]:
     """Return the sentences of `output` that compare with a prior which the input does not know.
 
     `inputs` holds the columns of the report that the model was shown. They know of a prior if one
-    of them compares with one as well or names one, or if `comparison` is among them and names any.
+    of them compares with one as well or names one. They also do if `comparison` is among them and
+    names any.
     """
     return list(dict.fromkeys(sentence for _, sentence in _unsupported(output, inputs)))
 
@@ -307,8 +310,9 @@ def _windows(words: list[str]) -> set[tuple[str, ...]]:
 
 
 def _repeats(text: str) -> bool:
-    """Say whether a sentence is there three times, or a few words or a character run in a loop, or
-    the text ends with many words of which few differ.
+    """Say whether a sentence is there three times, or a few words or a character run in a loop.
+
+    It also counts if the text ends with many words of which few differ.
 
     "No effusion. No edema. No mass." repeats a word, and no sentence and no words in a row.
     """

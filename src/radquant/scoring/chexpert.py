@@ -1,9 +1,9 @@
 """CheXpert's 14 labels of a report, read from its annotation: not the CheXpert labeler's output.
 
 Labels, their values and the order in which mentions outweigh each other are those of Irvin et al.
-(2019), arXiv:1901.07031, and of their program, stanfordmlgroup/chexpert-labeler: `phrases/mention`
-says which words are which label, `stages/aggregate.py` how a report's mentions become one value.
-Here the mentions are the findings of `radquant.scoring.findings`.
+(2019), arXiv:1901.07031, and of their program, stanfordmlgroup/chexpert-labeler. Its
+`phrases/mention` says which words are which label, and its `stages/aggregate.py` how a report's
+mentions become one value. Here the mentions are the findings of `radquant.scoring.findings`.
 """
 
 from typing import Any
@@ -23,8 +23,8 @@ LABELS = (
 FIVE = ("Atelectasis", CARDIOMEGALY, "Consolidation", "Edema", "Pleural Effusion")
 
 # The label of each finding, with the labeler's own words for it. Three findings hold words that the
-# labeler splits: fibrosis is Pleural Other there and Lung Opacity here, as is a scar of the lung
-# the other way round; hardware and valves are Support Devices there, and here no label.
+# labeler splits. Fibrosis is Pleural Other there and Lung Opacity here, and with a scar of the lung
+# it is the other way round. Hardware and valves are Support Devices there, and have no label here.
 LABEL_OF = {
     "widened mediastinum": "Enlarged Cardiomediastinum",
     "cardiomegaly": CARDIOMEGALY,
@@ -48,8 +48,9 @@ LABEL_OF = {
     ),
     **dict.fromkeys(("pacemaker", "central line", "aortic balloon pump"), DEVICES),
 }
-# Findings without a label that still are findings: `phrases/mention/no_finding.txt`, whose words
-# take No Finding away, and what is disease by any reading. The labeler's list is closed as well.
+# Findings without a label that rule out No Finding. They are the words of
+# `phrases/mention/no_finding.txt`, and what is disease by any reading. The labeler's list is closed
+# as well.
 OTHER_DISEASE = frozenset(
     (
         *("pneumomediastinum", "free air", "subcutaneous emphysema", "pericardial effusion"),
@@ -66,8 +67,9 @@ def labels(record: Record) -> dict[str, str]:
     """Return {label: 'present', 'uncertain' or 'absent'} of those of LABELS that a text mentions.
 
     No Finding is present where no other label but Support Devices, and no other disease, is present
-    or uncertain. The labeler gives it to an empty text as well; here a text has to say something,
-    an observation that the annotator reads: what says nothing does not say that nothing is found.
+    or uncertain. The labeler gives it to an empty text as well. Here a text has to hold an
+    observation that the annotator reads. A text that says nothing does not say that nothing is
+    found.
     """
     found: dict[str, str] = {}
     healthy = any(entity["label"] in ANNOTATED for entity in record["entities"].values())

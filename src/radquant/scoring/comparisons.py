@@ -21,7 +21,7 @@ _GROWS = (
     r"|mass(?:es)?|infiltrates?|pneumonia)\b"
 )
 _NOT = r"\b(?:no|not|without|never)\s+(?:\w+\s+){0,3}?"
-# In this order: what one has taken is not looked at by the next.
+# The order counts, as words that one pattern has taken are not looked at by the next.
 _PATTERNS = {
     SAME: r"\bunchanged\b"
     r"|\b(?:no|not|without)\s+(?:(?!acute\b)\w+\s+){0,3}?chang(?:e[ds]?|ing)\b"
@@ -61,7 +61,7 @@ _ADVICE = re.compile(
 def comparisons(record: Record, text: str) -> tuple[set[Claim], set[Claim]]:
     """Return what a text surely claims and what it may claim, as (finding, course) each.
 
-    A word of change belongs to the finding nearest to it in its sentence; where the sentence has
+    A word of change belongs to the finding nearest to it in its sentence. Where the sentence has
     one course alone, it may mean each finding there ("edema and effusion have worsened"). Advice
     claims nothing, and nor does what is new, grown or unchanged about a finding that is denied.
     """

@@ -59,7 +59,7 @@ _PATTERNS = {
 _PATTERN = {label: re.compile(pattern) for label, pattern in _PATTERNS.items()}
 _ANY = re.compile("|".join(f"(?:{pattern})" for pattern in _PATTERNS.values()))
 
-# What cannot both be said of one finding.
+# Courses that cannot both be said of one finding.
 _AGAINST = {
     frozenset(pair)
     for pair in (

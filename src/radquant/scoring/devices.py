@@ -44,7 +44,7 @@ _BAD = {
     device: re.compile("|".join(filter(None, (_MISPLACED, own))))
     for device, own in _BY_DEVICE.items()
 }
-# These make right what stands beside it, as does a word of praise.
+# A device at one of these is in the right place, as it is with a word of praise.
 _RIGHT = re.compile(
     r"\bcavo\W?atrial\b|\b(?:svc|superior\W+vena\W+cava)\b|\batri\w+\W+junction\b|\bpulmonary\W+arter"
     r"|\b(?:hemo)?dialysis\b|\bhd\b|\b(?:upper|proximal|superior|high)\W+(?:aspect\W+of\W+the\W+|portion\W+of\W+the\W+)?right\W+atri\w+|\btunnel\w+"

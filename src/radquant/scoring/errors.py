@@ -23,8 +23,9 @@ KINDS = (FALSE, MISSED, PLACE, SEVERITY, FALSE_COMPARISON, MISSED_COMPARISON)
 # ReXVal's radiologists counted all errors, and of these the clinically significant ones. A minor
 # error counts half: as much as in the mean of the two counts.
 WEIGHT, MINOR = 1.0, 0.5
-# Devices, and what is old or comes with age. So is a finding that no list knows (its weight is
-# unknown), one that is only possible, and a comparison that says that nothing has changed.
+# Minor are devices, and what is old or comes with age. So is a finding that no list knows, as its
+# weight is unknown. So are a finding that is only possible, and a comparison that says that nothing
+# has changed.
 DEVICES = frozenset(
     (
         *("endotracheal tube", "tracheostomy", "enteric tube", "chest tube", "tube"),
@@ -36,7 +37,7 @@ MINOR_FINDINGS = DEVICES | {
     *("scarring or pleural thickening", "degenerative change", "scoliosis or kyphosis"),
     *("osteopenia", "postoperative change", "low lung volumes"),
 }
-# A finding that another one says as well, only less precisely: who writes "opacity" of what the
+# A finding that another one says as well, only less precisely. A text with "opacity" for what the
 # radiologist calls pneumonia has missed the pneumonia, and has not invented an opacity.
 SAID_BY = {
     "opacity": (
@@ -62,7 +63,7 @@ KIND_OF = {
     "measurement": SEVERITY,
     "severity": SEVERITY,
 }
-# One thing by its size: a mass that is called a nodule is one error, of its size.
+# Names of one thing by its size. A mass that is called a nodule is one error, of its size.
 BY_SIZE = frozenset(("nodule", "mass"))
 
 
@@ -139,7 +140,7 @@ def _of_both(name: str, true: Finding, said: Finding) -> Iterator[Error]:
     weight = max(_weight(name, true), _weight(name, said))
     if "device" in changed:  # that a tube is in the wrong place is not minor
         weight = WEIGHT
-    # What is measured of a device is where it ends.
+    # A measurement of a device says where it ends.
     size = PLACE if name in DEVICES else SEVERITY
     kinds = {size if kind == "measurement" else KIND_OF[kind] for kind in changed & KIND_OF.keys()}
     yield from (Error(kind, name, weight) for kind in kinds)
@@ -153,7 +154,7 @@ def _comparisons(
         same = [
             finding for finding, other in known if COMPARED in (course, other) or other == course
         ]
-        # A claim that stands at no finding may be about any.
+        # A claim that belongs to no finding may be about any.
         if name in counted or name in same or "" in same or (not name and same):
             continue
         yield Error(kind, name, MINOR if course in (SAME, COMPARED) else _importance(name))

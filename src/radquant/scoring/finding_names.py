@@ -6,8 +6,8 @@ from functools import cache
 from radquant.scoring import lexicon_terms
 from radquant.scoring.finding_terms import GENERAL, NOT_FINDINGS, SPECIFIC
 
-# Words that only qualify a finding. Where no list knows them together with what they stand at
-# (large + heart), they are none by themselves.
+# Words that only qualify a finding. Some lists know them together with their place (large + heart).
+# Otherwise they are no finding by themselves.
 _QUALIFIERS = frozenset(
     word
     for term in (*lexicon_terms.MODIFIERS, *lexicon_terms.NORMAL, *lexicon_terms.POSITIONS)
@@ -49,8 +49,8 @@ def _look_up(
     everything = (*head, *modifiers, *places)
     if "side" in (*head, *modifiers) and {"port", "ports"} & {*head}:
         return None  # the hole of a tube, no device of its own
-    # "nodular opacity" is a nodule, "consolidated mass" a mass: the observation's own words come
-    # first, then those that modify it; but markings are normal unless something is said of them.
+    # "nodular opacity" is a nodule, "consolidated mass" a mass. The observation's own words come
+    # first, then those that modify it. But markings are normal unless something is said of them.
     looks = [head] if head and head[0].startswith("marking") else [head, (*head, *modifiers)]
     for group in _terms():
         for words in looks:

@@ -1,7 +1,7 @@
 """The findings that are told apart, and the words that name them."""
 
 # Each finding with its terms. A term is a word, or the beginning of one (effusion*), or several of
-# them joined by +: the first is then part of the observation itself, the others are anywhere among
+# them joined by +. The first is then part of the observation itself. The others are anywhere among
 # the observation, what modifies it, and where it is. The first finding that fits is the one.
 SPECIFIC = {
     "pneumothorax": "pneumothora* hydropneumothora* pneumo ptx*",

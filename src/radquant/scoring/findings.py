@@ -21,7 +21,8 @@ from radquant.scoring.spans import Span, sentence_at, sentences, spans
 Record = dict[str, Any]
 
 PRESENT, UNCERTAIN, ABSENT = "present", "uncertain", "absent"
-# A finding that is mentioned several times has the first of these that a mention has.
+# A finding that is mentioned several times gets the first of these statuses that one of its
+# mentions has.
 STATUSES = (PRESENT, UNCERTAIN, ABSENT)
 LABELS = {
     "Observation::definitely present": PRESENT,
@@ -128,7 +129,7 @@ def describe(record: Record, text: str) -> dict[str, Finding]:
     bounds = sentences(text)
     named = list(_named(record["entities"]))
     found = {name: Finding(status) for name, status in _worst(named).items()}
-    # What is only possible says nothing about the side and size of what is there.
+    # A mention that is only possible says nothing about the side and size of what is there.
     mentions = [m for m in _mentions(record, text, named) if m.status == found[m.finding].status]
     sided: dict[int, set[str]] = {}
     for here, same in _by_sentence(bounds, mentions).items():
@@ -306,8 +307,11 @@ def _broken_devices(entities: Mapping[str, Any]) -> set[str]:
 
 
 def _low_volumes(entities: Mapping[str, Any]) -> set[str]:
-    """Return the "low" of "low lung volumes", which an annotator may take for a side's or for a
-    modifier of what follows: "lower lung volumes", "low lung volumes with atelectasis"."""
+    """Return the "low" of "low lung volumes".
+
+    An annotator may take it for a side's or for a modifier of what follows: "lower lung volumes",
+    "low lung volumes with atelectasis".
+    """
     ordered = sorted(entities, key=lambda key: int(entities[key]["start_ix"]))
     return {
         key
@@ -357,7 +361,7 @@ def _measurements(
     """Yield (finding, millimetres, as written).
 
     A measurement belongs to the finding that stands nearest in its sentence, or was last mentioned
-    in the sentence before ("It measures 5 mm"); findings that are denied have none.
+    in the sentence before ("It measures 5 mm"). Findings that are denied have none.
     """
     stated = _by_sentence(bounds, (m for m in mentions if m.status != ABSENT))
     for same in stated.values():

@@ -1,9 +1,9 @@
 """Rule-based annotator of radiology reports, in the schema of RadGraph-XL.
 
-Entities are found by the longest match against word lists (`lexicon_terms`). Whether one is
-present, absent or uncertain follows from triggers before it ("no", "possible") and after it ("is
-not seen", "cannot be excluded"), whose scope ends with the clause. Relations follow from word
-order. The rules were tuned on one half of a corpus and measured on the other half
+Entities are found by the longest match against word lists (`lexicon_terms`). Triggers decide
+whether one is present, absent or uncertain. They stand before it ("no", "possible") or after it
+("is not seen", "cannot be excluded"), and their scope ends with the clause. Relations follow from
+word order. The rules were tuned on one half of a corpus and measured on the other half
 (docs/benchmarks.md). It needs no model and no network; it is not RadGraph, and its scores are not
 RadGraph F1.
 """
@@ -180,7 +180,7 @@ def _matches(words: list[str]) -> list[Match]:
     while index < len(words):
         for term, kind in table.get(singular[index], ()):
             if len(term) == 1 or (
-                # Nearly always decided by the second word alone, which is quicker.
+                # The second word alone nearly always decides, which is quicker.
                 term[1] == singular[index + 1]
                 and term == tuple(singular[index : index + len(term)])
             ):

@@ -26,8 +26,9 @@ _PARTING = triggers.VERBS | triggers.AFTERWARDS | {*",/;:(", "and", "with", "or"
 
 
 def clause_breaks(words: list[str]) -> tuple[set[int], set[int], set[int]]:
-    """Return the positions of commas and conjunctions at which a new clause begins: of those that
-    begin one anyway, of those that do after a negation, and of those that do after "not".
+    """Return the positions of commas and conjunctions at which a new clause begins.
+
+    The first set begins one anyway, the second after a negation, and the third after "not".
 
     "No effusion, and the heart is large": what follows has a verb of its own. "No effusion and no
     pneumothorax is seen": it has not, since the verb only says that nothing is seen.

@@ -230,8 +230,9 @@ def _modifies_structure(entity: Entity) -> bool:
 
 
 def suggest(entities: list[Entity], earliest: int, link: int) -> None:
-    """Relate the sign before entity `link` to the first finding after it, and to those listed
-    with it: "opacity may represent atelectasis or pneumonia, although edema cannot be excluded".
+    """Relate the sign before entity `link` to the first finding after it, and to those listed with
+    it. An example is "opacity may represent atelectasis or pneumonia, although edema cannot be
+    excluded".
 
     `entities` end with those of the link's sentence; no sign is looked for before `earliest`.
     """

@@ -1,8 +1,8 @@
 """Words that are one slip of the keyboard away from the name of a finding.
 
-A slip is a letter too few, too many or wrong, or two letters in the wrong order (Damerau, A
-technique for computer detection and correction of spelling errors, Communications of the ACM 7,
-1964). Only long names count: a short word is too often another word.
+A slip is a letter too few, too many or wrong, or two letters in the wrong order. The source is
+Damerau, A technique for computer detection and correction of spelling errors, Communications of the
+ACM 7, 1964. Only long names count: a short word is too often another word.
 """
 
 from functools import cache, lru_cache

@@ -23,7 +23,7 @@ def tokenize(text: str) -> tuple[list[str], list[int], set[int]]:
 def read(text: str) -> tuple[list[str], list[int], set[int], list[str]]:
     """Return tokens, the starts of sentences and of paragraphs, and the tokens as they are meant.
 
-    The last are lower-case, and what is short for a word is that word: "?pneumonia" asks a
+    The last are lower-case, and what is short for a word is that word. "?pneumonia" asks a
     question, the "no" of "effusion: no" is a "none", and "w/" is "with".
     """
     text = text.replace("\\n", "  ").replace("\\f", "  ").replace("\\u2122", "      ")

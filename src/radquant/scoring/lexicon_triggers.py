@@ -33,7 +33,7 @@ DENIALS = listed("""
     can't can_no_longer can_not cannot could_no_longer could_not couldn't not_adequately not_as
     not_as_well not_completely not_entirely not_fully not_optimally not_well unable_to won't
 """)
-# What a denial ends with, so that what is seen after it is not: "not seen", "isn't seen".
+# Words that a denial ends with. What they say is seen is then not seen: "not seen", "isn't seen".
 NOT = words("not cannot longer t never nor")
 
 # "Cannot be well seen": it is seen.
@@ -76,7 +76,7 @@ NOT_WHOLLY = words("incompletely largely mostly nearly partially partly slightly
 
 # After one of these, "resolved" is said of what follows.
 LEADING = words("a an and for from of suggesting suggests the with ,")
-# What is still to be excluded is not: "fracture must be excluded".
+# A finding that is still to be excluded is not excluded: "fracture must be excluded".
 UNSETTLED = words("must needs should to")
 
 # "Possible X": what follows is uncertain.
@@ -164,7 +164,7 @@ STOPS = listed("""
     though whereas which while yes yet
 """)
 
-# Hold no negation or uncertainty although they look like one.
+# These look like a negation or an uncertainty, and are none.
 NEUTRAL = listed("""
     as_well_as been_pulled_back been_withdrawn_by been_withdrawn_slightly been_withdrawn_to
     can_be_seen can_not_be_assessed cannot_be_assessed cannot_be_evaluated consider_adjusting
@@ -211,7 +211,7 @@ PERSISTS = words("persist persists persisting present remain remains seen still"
 AFTERWARDS = words("after despite following just merely only")
 
 SIDES = words("right left rul rml rll lul lll lingula")
-# Of a device, this may be out of sight while the device is not.
+# This part of a device may be out of sight while the device is not.
 ENDS = words("tip tips hole holes port ports")
 
 # Words between statements that have nothing to do with each other.

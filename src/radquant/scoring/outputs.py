@@ -36,9 +36,9 @@ def check_ids(ids: Sequence[str], expected: Sequence[str], place: str) -> None:
     missing = [name for name in expected if name not in seen]
     if missing:
         raise UserError(
-            f"{place}: {len(missing)} of the {len(expected)} evaluation reports are missing "
-            f"(the first is {missing[0]!r}); all systems are scored on the same reports, "
-            "so make this file again"
+            f"{place}: {len(missing)} of the {len(expected)} evaluation reports are missing (the "
+            f"first is {missing[0]!r}); all systems are scored on the same reports, so make it "
+            "again"
         )
     unknown = sorted(seen.difference(expected))
     if unknown:

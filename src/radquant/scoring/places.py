@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Set
 
-# What stands between a height and what it is a height of: "upper and lower lobes".
+# Words between a height and its noun: "upper and lower lobes".
 _BETWEEN = r"(?:(?:and|or|to|the|left|right|upper|middle|mid|lower|predominant\w*)\W+){0,5}"
 _LUNG = r"(?:lobes?|lobar|lungs?|zones?|fields?|hemithorax|hemithoraces)\b"
 _ORDINALS = "first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|eleventh|twelfth"

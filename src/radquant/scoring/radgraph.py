@@ -41,11 +41,12 @@ def load(
 
     `directory` holds `<model_type>/` (config.json, vocabulary/, weights.th) or the published
     archive `<model_type>.tar.gz`; the folder is taken if both are there. The text encoder that
-    config.json names (`model_name`) is a folder with its config.json and tokenizer files: at that
-    path seen from `<model_type>/` or from `directory`, or under its last name in `directory`.
-    An archive is unpacked once into `directory`/.unpacked/, or into a temporary folder where that
-    cannot be written; nothing is written into a model folder. Nothing is looked up in the network
-    when `directory` is given; files that its source.json names must be those that were fetched.
+    config.json names (`model_name`) is a folder with its config.json and tokenizer files. It lies
+    at that path seen from `<model_type>/` or from `directory`, or under its last name in
+    `directory`. An archive is unpacked once into `directory`/.unpacked/, or into a temporary folder
+    where that cannot be written; nothing is written into a model folder. Nothing is looked up in
+    the network when `directory` is given; files that its source.json names must be those that were
+    fetched.
 
     Raises UserError when something is missing, when the archive holds unsafe paths, and when
     weights.th holds anything but tensors.
@@ -61,7 +62,7 @@ def load(
         encoder = _encoder(model, Path(directory) if directory else None, encoder_revision)
         if directory is not None:
             _verify(model_type, Path(directory))
-        # These take seconds: only for files that can be used.
+        # These imports take seconds, so they come after the files were checked.
         import torch
         from radgraph import RadGraph
 
@@ -92,7 +93,7 @@ def open_network(kind: Any, model_type: str, model: Path, cache: Path) -> Any:
         raise UserError(
             f"{weights} cannot be loaded as plain tensors; take the published file"
         ) from None
-    # By scores that are NaN it would take the first label for all words.
+    # With scores that are NaN the model would take the first label for all words.
     for name, parameter in network.model.named_parameters():
         if not is_finite(parameter):
             raise UserError(
@@ -308,8 +309,8 @@ def read_config(model: Path) -> dict[str, Any]:
 def _working_copy(model: Path, model_type: str, encoder: Path, stack: contextlib.ExitStack) -> Path:
     """Return a temporary folder in the layout that the package loads from.
 
-    The package writes a lock file into the vocabulary, so a read-only folder would fail, and it
-    looks the encoder up under `model_name`, which is rewritten to the local folder here.
+    The package writes a lock file into the vocabulary, so a read-only folder would fail. It looks
+    the encoder up under `model_name`, which is rewritten to the local folder here.
     """
     cache = Path(stack.enter_context(tempfile.TemporaryDirectory()))
     copy = cache / model_type

@@ -17,7 +17,8 @@ def fetch(
 
     The record holds, by model, the commits that were found and the sha256 of every file. `output`
     may hold other models. Raises UserError when a download fails, when the archive's sha256 is not
-    `sha256` (if given), when it is unsafe or incomplete, and when the folders are already there.
+    `sha256` (if given), and when it is unsafe or incomplete. It also does when the folders are
+    already there.
     """
     if (output / model_type).exists():
         raise UserError(f"{output / model_type} is already there; remove it or fetch elsewhere")

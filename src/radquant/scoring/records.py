@@ -1,10 +1,9 @@
 """Annotation records: how the annotators write them, how scoring reads and checks them.
 
-One record per text, in RadGraph's schema:
-{"id", "annotator", "text_hash", "text", "entities": {"1": {"tokens", "label", "start_ix",
-"end_ix", "relations": [["modify", "2"]]}}}. `text_hash` is the sha256 of the text as it was
-given, `text` is the annotator's tokenization joined by spaces, and `start_ix` and `end_ix` are
-token positions in it, both inclusive. A blank text has no entities.
+One record per text, in RadGraph's schema: {"id", "annotator", "text_hash", "text", "entities":
+{"1": {"tokens", "label", "start_ix", "end_ix", "relations": [["modify", "2"]]}}}. `text_hash` is
+the sha256 of the text as it was given, and `text` is the annotator's tokenization joined by spaces.
+`start_ix` and `end_ix` are token positions in it, both inclusive. A blank text has no entities.
 """
 
 import json
@@ -74,7 +73,7 @@ class Records(Mapping[str, Record]):
         self.annotators: set[str] = set()
         self._rows: dict[str, int] = {}
         self._files: list[str | Path] = []
-        # Of each row: its file, where its line begins there, and its text's hash.
+        # By row: its file, where its line begins there, and the hash of its text.
         self._file, self._start = array("i"), array("q")
         self._hashes = bytearray()
         self._bare = bytearray()  # 1 of each row whose record has no entity
@@ -100,7 +99,7 @@ class Records(Mapping[str, Record]):
             raise UserError(
                 f"{place}: report {record['id']!r} is annotated twice; give each shard once"
             )
-        # One string for the reports of all systems.
+        # The reports of all systems share one string.
         self._rows[sys.intern(record["id"])] = len(self._rows)
         self.annotators.add(record["annotator"])
         self._file.append(len(self._files) - 1)
@@ -175,8 +174,8 @@ def _check(record: Record, place: str) -> None:
             )
         if not _is_entity(entity):
             raise UserError(
-                f"{place}: entity {name!r} has a value of another kind than tokens and a label, "
-                "two places in the text and a list of relations; annotate again"
+                f"{place}: entity {name!r} is not made of tokens, a label, two places in the text "
+                "and a list of relations; annotate again"
             )
         for relation, target in entity["relations"]:
             if target not in entities:

@@ -20,10 +20,10 @@ Annotation = dict[str, Any]
 def f1(hypothesis: Annotation, reference: Annotation) -> tuple[float, float, float]:
     """Return (simple, partial, complete) of two annotations, each between 0 and 1.
 
-    In the words of Delbrouck et al. (2022): RG_E (entities match), RG_ER (entities match and both
-    or neither have a relation), and RG_ĒR (entities and their relations match). A side without
-    entities scores 0, as the package defines it. Every relation must point at an entity that
-    exists (`radquant.scoring.scores` checks that when it reads a file).
+    Their names are those of Delbrouck et al. (2022). RG_E: entities match. RG_ER: entities match,
+    and both or neither have a relation. RG_ĒR: entities and their relations match. A side without
+    entities scores 0, as the package defines it. Every relation must point at an entity that exists
+    (`radquant.scoring.scores` checks that when it reads a file).
     """
     return _rewards().compute_reward(hypothesis, reference, "all")
 

@@ -34,17 +34,16 @@ def score(
     """Score one system's outputs against the references and against the original model's outputs.
 
     `target` is the column of `evaluation` that holds the reference text, `template` the prompt,
-    with which `images` were shown or not.
-    The outputs must be of the first `reports` rows of `evaluation`, of all for None.
-    Columns of the result, one row per written report in the order of `evaluation`: id, annotator,
-    rewards (the package whose definitions were used), the columns of all registered metrics, and as
-    JSON statuses and reference_statuses ({finding: status} of the output and of the reference),
-    changes (against the original's output), unsupported (comparisons with a prior that the input
-    does not know) and flags (what is wrong with the output by itself); see
-    `radquant.scoring.changes`.
+    with which `images` were shown or not. The outputs must be of the first `reports` rows of
+    `evaluation`, of all for None. The result has one row per written report, in the order of
+    `evaluation`. Its columns are id, annotator, rewards (the package whose definitions were used),
+    those of all registered metrics, and five of JSON. `statuses` and `reference_statuses` are
+    {finding: status} of the output and of the reference. `changes` are against the original's
+    output. `unsupported` holds comparisons with a prior that the input does not know. `flags` says
+    what is wrong with the output by itself. See `radquant.scoring.changes`.
 
-    Raises UserError when ids are missing, double or unknown in any file, when an annotation is of
-    another text, and when not all annotations come from the same annotator.
+    Raises UserError when ids are missing, double or unknown in any file, and when an annotation is
+    of another text. It also does when not all annotations come from the same annotator.
     """
     whole = read_table(evaluation, require=("id", target))
     check_template(template, list(whole.columns), target, images)

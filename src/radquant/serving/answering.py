@@ -112,8 +112,8 @@ def answer_to(
         raise BadRequest("the prompt holds no token")
     if model.room is not None and len(ids) + count > model.room:
         raise BadRequest(
-            f"the prompt has {len(ids)} tokens and the answer may have {count}, together more than "
-            f"the {model.room} that the model takes; shorten the prompt or ask for fewer"
+            f"the prompt has {len(ids)} tokens and the answer may have {count}, and the model "
+            f"takes {model.room} together; shorten the prompt or ask for fewer"
         )
     known = model.opened.vocabulary
     if known is not None and max(ids) >= known:

@@ -38,7 +38,7 @@ class Reader:
 
     def __init__(self, tokenizer: Any, date: str) -> None:
         """date: that a chat template is told."""
-        # Now, as writing a tokenizer down holds up all threads, too.
+        # Pickling a tokenizer holds up all threads, so it is done here, once.
         self.stored, self.date = pickle.dumps(tokenizer), date
         self.tokenizer = pickle.loads(self.stored)  # noqa: S301, of the line above
         self.thread = ThreadPoolExecutor(1, "reader")

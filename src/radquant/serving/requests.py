@@ -8,11 +8,11 @@ from radquant.generation.running import Sampling
 
 ROLES = ("system", "user", "assistant")
 DEVELOPER = "developer"  # what newer clients call "system"
-# Names whose values change nothing here.
+# Parameters that are taken with any value, and change nothing here.
 WITHOUT_EFFECT = (
     *("user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"),
 )
-# Names that are taken with these values only: what is always done here.
+# Parameters that are taken with these values only, as nothing else is done here.
 FIXED: dict[str, tuple[Any, ...]] = {
     "presence_penalty": (0,),
     "frequency_penalty": (0,),
@@ -23,7 +23,8 @@ FIXED: dict[str, tuple[Any, ...]] = {
     "suffix": ("",),
     "min_p": (0,),
 }
-# Many more than a client needs; each token is looked through for every stop.
+# These are many more than a client needs. They are bounded because every stop is looked for after
+# each token.
 MOST_TOKENS, MOST_STOPS, MOST_PROMPTS, MOST_MESSAGES = 1_000_000, 100, 1000, 10_000
 MOST_ANSWERS, MOST_LIKELIEST, HOTTEST = 128, 20, 2.0
 OWN = (

@@ -90,6 +90,6 @@ def check_mixture_format(recipe: Recipe, asked: str, formats: Mapping[str, Any])
     least = min(widths(recipe, formats[asked].BITS))
     if mixed.average < least:
         raise UserError(
-            f"format {asked} holds layers of {least} bits at least, and the bits are to be "
-            f"{mixed.average:g} on average; use format gptq, or an average of at least {least}"
+            f"layers of format {asked} have at least {least} bits, and the average is to be "
+            f"{mixed.average:g}; use format gptq, or at least {least}"
         )

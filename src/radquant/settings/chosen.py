@@ -24,7 +24,7 @@ def kinds(config: Mapping[str, Any], of_precisions: bool = False) -> dict[str, l
         "MEASURES": _measures(config.get("scoring") or {}),
         "ENGINES": meant,
     }
-    # Of a kind that lies elsewhere, no code of this package counts.
+    # A kind that lies elsewhere has no code in this package.
     tables = {name: getattr(registry, name) for name in chosen}
     return {
         name: sorted(each for each in found if tables[name].get(each, "").startswith("radquant."))

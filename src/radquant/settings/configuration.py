@@ -20,11 +20,11 @@ from radquant.settings.tool_limits import check_tool_recipe
 
 # Columns of data/train.csv and data/eval.csv, which a prompt may use.
 COLUMNS = ["id", "group", "study", "findings", "impression", "indication", "comparison", "text"]
-# Many more than any configuration has.
+# This is many more than any configuration has.
 MOST_VALUES, MOST_LEVELS = 10_000, 20
 # Linux takes 128 KiB as one argument of a command, and a job's whole command is one.
 MOST_BYTES = 100_000
-# Any prompt has a few thousand.
+# A prompt has a few thousand.
 MOST_PROMPT_BYTES = 1_000_000
 
 
@@ -34,8 +34,8 @@ def resolve(config: Mapping[str, Any], places: Places | None = None) -> Run:
     places: folders in which relative paths are looked for; the current one alone if not given. A
     path that is found is one from the current folder.
 
-    The prompt files are read (a wrong field should not wait for an hour of quantizing); the corpus
-    and the model are not, because they may be on another machine than the one that plans the run.
+    The prompt files are read: a wrong field should not wait for an hour of quantizing. The corpus
+    and the model are not, as they may be on another machine than the one that plans the run.
     """
     try:
         run = made(Run, plain(config))
@@ -57,7 +57,7 @@ def resolve(config: Mapping[str, Any], places: Places | None = None) -> Run:
 def plain(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return `config` as plain dicts and lists; Snakemake hands over ordered dicts.
 
-    Anchors in YAML let a few lines stand for any number of values, or for one that holds itself;
+    Anchors in YAML let a few lines stand for any number of values, or for one that holds itself.
     Snakemake has them as references, and they would be written out here.
     """
     left = MOST_VALUES

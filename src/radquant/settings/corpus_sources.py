@@ -12,9 +12,9 @@ from radquant import registry
 from radquant.image_roots import is_archive
 
 TABLES = "train and eval"
-# By what is wrong. They may name the {format}, the places that it is read from ({allowed}), the
-# places that are {given}, and the formats that are {able} to use what is refused ({all_able}: with
-# "and" before the last).
+# By what is wrong. They may name the {format}, the places that it is read from ({allowed}) and the
+# places that are {given}. {able} are the formats that use what is refused, and {all_able} has "and"
+# before the last.
 CONFIGURATION = {
     "half": "corpus.train and corpus.eval are given together or not at all",
     "places": "a corpus of format {format} needs exactly one of {allowed}, not {given}",
@@ -39,8 +39,8 @@ def problem(name: str, given: Set[str], sentences: Mapping[str, str]) -> str | N
 
     given: those of "wheel", "path", "train", "eval", "columns", "split_file", "headings",
     "image_column", "views" and "image archive" that the source has. A sentence "only …", such as
-    "only wheel", is taken before "places" where that is the one place given and the format is not
-    read from it; "none or several" where there is not one place.
+    "only wheel", is for one given place from which the format is not read. It is taken before
+    "places". "none or several" is for no place, or several.
     """
     kind = registry.load_kind(registry.CORPUS_FORMATS, name)
     places = [place for place in ("wheel", "path") if place in given]

@@ -8,7 +8,7 @@ from typing import Any
 
 from radquant import registry
 
-# No engine, but a rule: the first of these that can run what is asked.
+# This is no engine. It stands for the first of these that can run what is asked.
 AUTO = "auto"
 ORDER = ("lean", "transformers")
 

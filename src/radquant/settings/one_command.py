@@ -25,7 +25,7 @@ OPENI = "openi"
 IMPRESSION = "impression"
 # The tables that a corpus of one file may be.
 TABLES = (".csv", ".csv.gz", ".tsv", ".jsonl", ".parquet", ".xlsx")
-# Of a repository of models: its commit, and the names of its files.
+# A repository's commit, and the names of its files.
 Listing = Callable[[str, str], tuple[str, list[str]]]
 
 

@@ -125,8 +125,8 @@ def paths_of(section: Section) -> dict[str, str]:
     return named
 
 
-# The rules that read what a setting names on this machine; of other paths a rule says itself that
-# nothing is there.
+# The rules that read what a setting names on this machine. If another path is missing, the rule
+# that reads it says so.
 READ_BY = {
     r"model\.path": ("fetch_model",),
     r"corpus\.(path|train|eval|split_file|views_file)": ("fetch_corpus",),

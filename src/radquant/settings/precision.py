@@ -10,7 +10,7 @@ from radquant.settings.section import Line, Once, OneOf, Section, wrong
 from radquant.settings.sentences import made
 
 TENSOR, TOKEN, HEAD, GROUP = "tensor", "token", "head", "group"
-# More channels than a layer of any model has.
+# No layer of a model has as many channels.
 LARGEST_GROUP = 1_000_000
 LEAST_CLIP_RATIO = 0.01
 LARGEST_KEPT = 1e6  # larger than any activation

@@ -23,7 +23,7 @@ INTEGER_BITS = (2, 3, 4, 8)
 FIXED_BY_TYPE = ("bits", "group_size", "zero_point")
 
 
-# Of a weight. A mixture takes those that its method rounds to and its format holds.
+# Bits of a weight. A mixture takes those that its method rounds to and its format holds.
 WIDTHS = (2, 3, 4, 5, 6, 8)
 MIXED_WIDTHS = (3, 4, 8)
 
@@ -151,7 +151,7 @@ class Recipe(Section):
         if self.method == "awq" and self.transform == SMOOTH:
             raise wrong(
                 ": transform smooth does not go with method awq, which scales inputs itself and "
-                "knows their rounding if activations are given; leave it out, or use rtn or gptq"
+                "knows their rounding; leave it out, or use rtn or gptq"
             )
         if self.progressive:
             check_progressive(self)
@@ -221,8 +221,10 @@ def widths(recipe: Recipe, held: Collection[int] = MIXED_WIDTHS) -> tuple[int, .
 
 
 def candidates(recipe: Recipe, held: Collection[int]) -> tuple[Recipe, ...]:
-    """The recipes that a layer of a mixture can get: so many bits, in groups as they are asked for
-    or, as scales are bits, too, in smaller ones. held: the bits that the format holds.
+    """The recipes that a layer of a mixture can get.
+
+    They have so many bits, in groups as they are asked for. As scales are bits, too, smaller groups
+    are tried as well. held: the bits that the format holds.
 
     With 8 bits more scales gain nothing.
     """
@@ -288,8 +290,8 @@ def known_poor(values: Mapping[str, Any]) -> str | None:
         and not values.get("zero_point", True)
     ):
         return (
-            "2 bits on a grid about 0 leave each group -2, -1, 0 and 1 times one scale; a model so "
-            "quantized was worse than guessing; set zero_point to true, or take 3 bits"
+            "2 bits on a grid about 0 (-2 to 1 steps) made a model worse than guessing; set "
+            "zero_point to true, or take 3 bits"
         )
     return None
 

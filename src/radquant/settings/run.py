@@ -174,7 +174,7 @@ class Run(Seeded):
         if self.model.wheel:
             raise wrong(
                 "task.image_column needs a model that is shown images, and the GGUF file of "
-                "model.wheel holds text layers only; remove it or take a model from hub or path"
+                "model.wheel holds text layers only; remove it, or give model.hub or model.path"
             )
         if self.generation.examples:
             raise wrong(

@@ -1,8 +1,8 @@
 """What all settings are made of: a section is a frozen pydantic model, its fields declared once.
 
-A field has its type, default, bounds and one sentence. From these come the check of a
-configuration (`check`), config/schema.yaml and the tables of keys in docs/ (`documents`), and the
-options of the scripts and what a rule hands to them (`options`).
+A field has its type, default, bounds and one sentence. From these come the check of a configuration
+(`check`), config/schema.yaml and the tables of keys in docs/ (`documents`). So do the options of
+the scripts and what a rule hands to them (`options`).
 """
 
 import json
@@ -19,7 +19,7 @@ from pydantic_core import PydanticCustomError, core_schema
 class Section(BaseModel):
     """Keys that belong together. Numbers and truth values may arrive as text."""
 
-    # Strict, because 1 is no truth value.
+    # The type is strict, because 1 is no truth value.
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     @field_validator("*", mode="before")
@@ -49,7 +49,7 @@ def read(text: str, kinds: set[Any]) -> Any:
     try:
         if bool in kinds:
             return {"true": True, "false": False}.get(text.lower(), text)
-        # As Python writes them: .5 is no JSON.
+        # Numbers are written as Python writes them, because .5 is no JSON.
         if number and not (sections and text.lstrip().startswith("{")):
             return number(text) if text.isascii() else text
         found = json.loads(text)
@@ -108,7 +108,7 @@ class OneOf:
 
     def check(self, value: Any) -> Any:
         choices = self.choices()
-        # By type, too: True is 1 to Python.
+        # The types are compared, too, as True equals 1 in Python.
         if (type(value), value) not in [(type(choice), choice) for choice in choices]:
             raise PydanticCustomError("choice", "{found} is not allowed", {"choices": choices})
         return value
@@ -191,7 +191,7 @@ Once = AfterValidator(each_once)
 Text = Annotated[str, Field(min_length=1), AfterValidator(no_nul)]
 Line = Annotated[str, Field(min_length=1), AfterValidator(on_one_line)]
 FilePath = Annotated[Line, AfterValidator(can_be_a_path)]
-# Files are named after these, with what other programs and we put before and behind: a file
+# Files are named after these, with a prefix and an ending of this or other programs. A file
 # system's limit is 255.
 Name = Annotated[
     str,

@@ -1,5 +1,8 @@
-"""On which settings each stage depends: its script has an option for each, and its rule hands over
-these and no others, so that an unrelated key reruns nothing."""
+"""On which settings each stage depends.
+
+Its script has an option for each, and its rule hands over these and no others, so that an unrelated
+key reruns nothing.
+"""
 
 from radquant import registry
 from radquant.settings.calibration import Calibration
@@ -26,7 +29,7 @@ TARGET_AND_DATE = Part("task", Task, only=("target", "date"))
 DATE = Part("task", Task, only=("date",))
 CODE_OF_MODEL = Part("model", Model, only=("trust_remote_code",))
 ROUNDING = Part("precision", Precision, without=("checkpoint", "engine"))
-# What of a precision the timed section is told of it.
+# The keys of a precision that the timed section is given.
 TIMED = Part("precision", Precision, without=("checkpoint",))
 MACHINE = Part("compute", Compute, only=("device", "threads"))
 IMAGE_ROOT = Part("corpus", Corpus, only=("image_root",))
@@ -113,7 +116,7 @@ LIKELIHOOD = (
     Part("compute", Compute),
     CODE_OF_MODEL,
 )
-# Of the run, nothing that decides what is written or how weights are rounded.
+# Nothing of the run is given that decides what is written or how weights are rounded.
 ENCODE_IMAGES = (
     IMAGE_ROOT,
     Part("images", Images),
@@ -160,5 +163,5 @@ MEASURE_BY = {
     name: (TARGET, WRITTEN, THREADS, Part("scoring", Scoring, only=(name,)))
     for name in registry.MEASURES
 }
-# A server has an engine of its own to begin with.
+# A server's default engine is another than an evaluation's.
 SERVE = (ROUNDING, Part("compute", Compute, without=("engine",)), CODE_OF_MODEL, DATE)

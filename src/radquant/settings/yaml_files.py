@@ -11,9 +11,9 @@ import yaml
 from radquant.errors import UserError
 from radquant.files import require_file
 
-# Any configuration has a few thousand.
+# A configuration has a few thousand nodes.
 MOST_BYTES = 1_000_000
-# What a value may be without saying so; `!!python/object` and its like make objects.
+# Tags that a value may have. Others, such as `!!python/object`, make objects.
 PLAIN = {
     f"tag:yaml.org,2002:{name}"
     for name in ("str", "int", "float", "bool", "null", "map", "seq", "merge", "timestamp")
@@ -48,7 +48,7 @@ def check_yaml(path: str | Path) -> None:
         raise UserError(f"{path} is no configuration: its brackets are nested too deeply") from None
     except yaml.MarkedYAMLError as error:
         raise UserError(
-            f"{path} is no YAML: {_place(error.problem_mark)}: {error.problem}; is a bracket or a "
+            f"{path} is no YAML: {_place(error.problem_mark)}: {error.problem}; is a bracket or "
             "quote open above, or a line indented with a tab or otherwise than its neighbours?"
         ) from None
     except yaml.YAMLError as error:
@@ -81,7 +81,7 @@ def _check_plain(node: yaml.Node, path: str | Path) -> None:
     if node.tag in AS_WRITTEN and not AS_WRITTEN[node.tag].fullmatch(node.value):
         raise UserError(
             f"{path}: {place} has {node.value[:100]}, to YAML a date or another number than it "
-            "looks like; write it in quotes if it is a text, and in plain digits if it is not"
+            "looks like; write a text in quotes, a number in plain digits"
         )
 
 

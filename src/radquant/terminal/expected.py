@@ -12,9 +12,9 @@ from radquant.files import read_json, write_json
 from radquant.settings.run import Run
 from radquant.terminal.work import Work, of_run, weights_of
 
-# What LAST held after two runs: the default one, and one of a model with next to no weights, which
-# tells how long jobs take for nothing. The second was on a busy machine: its seconds are processor
-# time, divided by how much more of it the default run's check_model took there.
+# What LAST held after two runs: the default one, and one of a model with next to no weights. The
+# latter tells how long jobs take for nothing. The second was on a busy machine: its seconds are
+# processor time, divided by how much more of it the default run's check_model took there.
 USUAL = resources.files("radquant.terminal") / "usual.json"
 LAST = Path("results/logs/seconds.json")
 UNKNOWN = 2.0  # seconds of a job of which nothing is known

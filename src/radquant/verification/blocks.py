@@ -1,7 +1,7 @@
 """Sums over large matrices, some rows at a time.
 
 What is computed of so few weights stays in the processor's cache, and no matrix of the layer's size
-is made for it: ten times as fast as one operation on the whole after another.
+is made for it. That is ten times as fast as one operation on the whole after another.
 """
 
 from collections.abc import Iterator

@@ -2,8 +2,8 @@
 
 Every weight is compared with the original's (`weights`). What the checkpoint computes can be, too:
 a decoder layer's output for the original's input, and the logits. A rotated checkpoint's layers are
-then compared with those of the original rotated in the same way, its logits with those of the
-original as it is. Inputs are not rounded, and a stored prefix is left out.
+then compared with those of the original rotated in the same way. Its logits are compared with those
+of the original as it is. Inputs are not rounded, and a stored prefix is left out.
 """
 
 import math
@@ -62,7 +62,7 @@ USUAL = {
     4: Bounds(0.6, 2.0),
     8: Bounds(0.1, 0.1),
 }
-# As these many bits count weights that are fitted to inputs of so many.
+# Weights that are fitted to rounded inputs err more. {bits of the inputs: bits whose bounds hold}
 AS_FITTED = {8: 4, 4: 3}
 
 
@@ -221,7 +221,7 @@ def comparing(layer: nn.Module, squares: Tensor) -> Any:
 def divergence(expected: Tensor, logits: Tensor) -> Tensor:
     """KL(expected ‖ logits) of each token's distribution, [tokens, vocabulary] -> [tokens]."""
     p, q = expected.log_softmax(-1), logits.log_softmax(-1)
-    # What the original never writes has no part in it, though its logarithm is −∞.
+    # A token of probability 0 in the original adds nothing, though its logarithm is −∞.
     return (p.exp() * (p - q)).masked_fill(p == -torch.inf, 0).sum(-1)
 
 
@@ -297,7 +297,7 @@ def verify_checkpoint(
     if original is None:
         return found
     reference = load(original, dtype=dtype)
-    # What rounding costs is bounded by the fewest bits of a layer.
+    # The bounds are those of the layer with the fewest bits.
     bits = min((each.bits for each in packed.values()), default=4)
     fitted = fitted_to(directory)
     if fitted is not None:

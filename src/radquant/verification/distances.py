@@ -1,7 +1,7 @@
 """How far one matrix of a checkpoint lies from what it should be, and how far it may.
 
-All that damage does to a linear layer shows in one of these: its weights are far off as a whole,
-too large or small, moved to one side by whole steps of their grid (zero points), or off in some
+All damage to a linear layer shows in one of these. Its weights are far off as a whole, too large or
+small, or moved to one side by whole steps of their grid (zero points). Or they are off in some
 rows, columns or single places. Rounding to nearest moves a weight by half a step, GPTQ by a few:
 both are known beforehand, whatever the model.
 """
@@ -48,34 +48,37 @@ BOUNDS = {
     6: Bounds(0.1, 0.02, 0.03, 0.03, 0.3, 3.0, 0.03),
     8: Bounds(0.06, 0.02, 0.02, 0.02, 0.2, 4.0, 0.02),
 }
-# Weights that are fitted to inputs of so many bits make good for what rounding does to these, and
-# are far from the original's on purpose.
+# By the bits of rounded inputs. Weights that are fitted to them make up for that rounding, and are
+# far from the original's on purpose.
 FITTED = {
     8: Bounds(0.4, 0.1, 0.3, 0.2, 0.7, inf, 0.2),
     4: Bounds(1.0, 0.3, 0.8, 0.6, 1.3, inf, 0.6),
 }
 MOST_SHIFT, MOST_ROW_SHIFT, MOST_GROUP_SHIFT = 0.25, 0.5, 0.85
 HALF_STEP = 0.6  # the rms that rounding alone leaves is below
-# Steps, and a share of a weight: rounding to nearest of scaled weights in 16 bits stays below.
+# A weight is far off by so many steps and this share of itself. Rounding to nearest of scaled
+# weights in 16 bits stays below.
 FAR, FAR_SHARE = 1.5, 0.1
 GROUP = 32
-# How far from 1 the part of a row along what it should be is, before the row counts as lost; and
-# how many standard deviations of what chance makes of it.
+# A row counts as lost when its part along what it should be is farther from 1 than this. It must
+# also be so many standard deviations of what chance makes of it.
 MOST_ALONG, MOST_BY_CHANCE = 0.5, 4
-# How much farther off than a lost one a row or column may be that is not lost. Those of GPTQ by
+# A row or column that is not lost may be so many times as far off as a lost one. Those of GPTQ by
 # llm-compressor on SmolLM2 are 2.1 and 1.5 times as far.
 MORE_UNLESS_LOST = 3
-# How much smaller the ends of ranges may make a layer's weights than rounding does.
+# The bound of a layer's smaller weights may be exceeded so many times where the ends of ranges cut
+# them.
 MORE_IF_CUT = 1.9
 FEWEST_NEIGHBOURS = 4
-# Of the numbers around a weight: what makes their median a standard deviation, and the least.
+# The median of the numbers around a weight, times this, is their standard deviation. The other is
+# the least that it counts as.
 USUAL, LEAST_USUAL = 1.48, 0.15
-# In these units, by bits; GPTQ's words on SmolLM2 have at most 3.2, and of four weights 5.2. Most
-# words with all bits flipped have 6 and more. Layers of few rows or columns, which tell less well
-# what is usual, have up to 6.9 where columns differ much in size.
+# By bits, in these standard deviations. GPTQ's words on SmolLM2 have at most 3.2, and those of four
+# weights 5.2. Most words with all bits flipped have 6 and more. Layers of few rows or columns tell
+# less well what is usual, and have up to 6.9 where columns differ much in size.
 MOST_OF_WORD = {3: 6.0, 4: 6.0, 8: 12.0}
 FEW, MORE_OF_FEW = 256, 4 / 3
-# The share of weights that are off by more than a step, where GPTQ moved them.
+# GPTQ moved the weights of a layer if at least this share is off by more than a step.
 LEAST_MOVED = 1e-3
 SOME_ROWS = 512  # of a layer: the median of so many is known to a few percent
 # The standard deviation of what rounding to nearest leaves, in steps.
@@ -159,10 +162,13 @@ def of_weights(step: Tensor, width: int) -> Tensor:
 def measure(
     weight: Tensor, step: Tensor, aim: Tensor, size: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Of some rows: sums of <W − A, A>, of what ends of ranges take from it, of shifts, of strays
-    and of what was moved, [5]; the largest shift of a group, and `worst_row`, [2]; the squared
-    lengths of the columns of W − A and of A, [2, in]; and the steps without what ends of ranges cut
-    off, [rows, in]. size: of groups."""
+    """Return four tensors for some rows.
+
+    The first is [5]. It has sums of <W − A, A>, of what ends of ranges take from it, of shifts, of
+    strays and of what was moved. The second is [2]: the largest shift of a group, and `worst_row`.
+    The third is [2, in]: the squared lengths of the columns of W − A, and of those of A itself. The
+    last is the steps without what ends of ranges cut off, [rows, in]. size: of groups.
+    """
     apart = weight - aim
     steps = apart / step
     shift, row = steps.sum(), worst_row(apart, aim, rms(steps, 1))
@@ -209,8 +215,8 @@ def linear_checks(one: Distance, fitted: int | None = None) -> Iterator[Check]:
 def neighbour_checks(found: Sequence[Distance], fitted: int | None = None) -> Iterator[Check]:
     """What shows beside other layers alone.
 
-    Where most layers were rounded to nearest, so were all: a weight that is far from the original's
-    is damage then, and no work of GPTQ.
+    Where most layers were rounded to nearest, so were all. A weight that is far from the original's
+    is then damage, and no work of GPTQ.
     """
     kinds: dict[tuple[str, int], list[Distance]] = {}
     for one in found:
@@ -242,9 +248,9 @@ def rms(steps: Tensor, dim: int) -> Tensor:
 def lost(apart: Tensor, aim: Tensor, dim: int) -> Tensor:
     """Which rows (dim 1) or columns (dim 0) have not what they should be in them.
 
-    What GPTQ adds to make good for others may be longer than a row, and leaves the row in the sum:
-    then the part of W along A is A. It is none of A in a row that belongs elsewhere. In a row that
-    is small beside its steps, chance makes as much.
+    What GPTQ adds to make up for others may be longer than a row, and leaves the row in the sum.
+    The part of W along A is then A itself, and nothing of it in a row that belongs elsewhere. In a
+    row that is small beside its steps, chance makes as much.
     """
     squares = aim.square().sum(dim, keepdim=True).clamp(min=1e-30)
     along = (apart * aim).sum(dim, keepdim=True) / squares
@@ -284,7 +290,7 @@ def worst_column(mine: Linear, aim: Tensor, some: Tensor) -> float:
 def worst_shift(steps: Tensor, scatter: Tensor) -> float:
     """How far the weights of a row are moved to one side, at most, in steps.
 
-    A zero point that is off moves all of them. GPTQ moves some columns much more than others: so
+    A zero point that is off moves all of them. GPTQ moves some columns much more than others. So
     the mean weighs each by how little its weights are scattered, and the median must say the same.
     steps: [out, in]. scatter: of each column, [in].
     """
@@ -304,7 +310,7 @@ def worst_word(steps: Tensor, scatter: Tensor, run: int) -> float:
     """How far the weights of a word lie from the original's, beside those around it.
 
     A word holds `run` neighbours of a row or of a column. GPTQ may move any of them far, and all of
-    a column or of a row's group; more than half of a word, it moves as far as those around it.
+    a column or of a row's group. It moves more than half of a word only as far as those around it.
     steps: [out, in]. scatter: of each column, [in].
     """
     beside = steps.abs() / scatter.clamp(min=LEAST_USUAL)

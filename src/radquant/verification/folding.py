@@ -5,9 +5,9 @@ Three moves leave what a decoder layer computes as it is:
 
 * a norm's channels are divided by s, and the columns of the linear layers that read it multiplied.
   The norm is stored as it is, so it tells s: nothing is fitted;
-* rows of one linear layer (values, or what the MLP's product is made of) are divided by s, and the
-  columns of the one that reads them multiplied. s is fitted to the rows, and then the columns have
-  to agree;
+* rows of one linear layer (values, or what the MLP's product is made of) are divided by s. The
+  columns of the one that reads them are multiplied. s is fitted to the rows, and then the columns
+  have to agree;
 * keys are divided by powers of two and queries multiplied by them, each pair of rotary channels by
   the same.
 
@@ -30,15 +30,16 @@ from radquant.verification.blocks import column_sums, row_blocks, row_sums, squa
 
 # A move counts as made if it leaves at most this share of the error that there is without it.
 MUCH_BETTER = 0.9
-# An error of a layer that is larger than what it holds.
+# From here on the error of a layer is larger than its weights.
 MOSTLY_NOISE = 1.0
 # How far the mean logarithms of two layers' factors may be apart.
 AGREEING = 0.05
 SMALLEST = torch.finfo(torch.float32).tiny
-# The least group there is: an end of a group's range is one of some of its neighbours' range.
+# The smallest group that there is. The end of a larger group's range is also the end of one of
+# these.
 NEIGHBOURS = 16
 LEAST_STEPS = 2  # of weights in the mean that tell a factor
-# How much larger the factor of a row's other weights is where ranges cut off what counts in it.
+# Where ranges cut off a row's large weights, the factor of its other weights is larger by this.
 CUT = 1.1
 
 
@@ -48,8 +49,8 @@ class Moved:
 
     columns: dict[str, Tensor] = field(default_factory=dict)  # [in]
     rows: dict[str, Tensor] = field(default_factory=dict)  # [out]
-    # Of factors that both layers agree on, the `middle`, by the layer with the rows; and those of
-    # layers that do not agree.
+    # By the layer with the rows: the `middle` of factors that both layers agree on. The other holds
+    # the layers that do not agree.
     usual: dict[str, float] = field(default_factory=dict)
     contradicting: set[str] = field(default_factory=set)
 
@@ -109,7 +110,8 @@ def _row_factors(weight: Tensor, aim: Tensor) -> Tensor:
     neighbours = weight.unflatten(1, (-1, size))
     low, high = neighbours.amin(-1, keepdim=True), neighbours.amax(-1, keepdim=True)
     within = (neighbours > low) & (neighbours < high)
-    # Where most become 0 or a whole step, they tell nothing. The least of them is a step, or more.
+    # Neighbours of which most become 0 or one step tell nothing. The smallest that is not 0 is a
+    # step, or more.
     least = neighbours.abs().where(neighbours != 0, torch.inf).amin(-1, keepdim=True)
     squares_within = (neighbours.square() * within).sum(-1, keepdim=True)
     within &= squares_within > (LEAST_STEPS * least).square() * within.sum(-1, keepdim=True)
@@ -228,7 +230,7 @@ def which_factor(
     straight = [of_made(ones), of_read(ones)]
     better = [one < MUCH_BETTER * other for one, other in zip(left, straight, strict=True)]
     if not all(better):
-        # One that holds nothing of the original's is no measure of the other.
+        # A layer that holds nothing of the original's does not speak against the other.
         if better[0] and straight[1] > MOSTLY_NOISE:
             return by_rows, False
         if better[1] and straight[0] > MOSTLY_NOISE:

@@ -18,7 +18,7 @@ from radquant.verification.reading import Checkpoint, Table
 from radquant.verification.selftest import Check
 
 SAME = "values that are not the original's"
-# Of a tensor that is stored as it was, relative: two roundings to bfloat16.
+# The relative error that two roundings to bfloat16 leave in a tensor that is not quantized.
 ROUNDED = 2.0**-7
 CHUNK = 8192  # rows of a large table at a time
 
@@ -39,7 +39,7 @@ def outside_checks(
     files = {own: source.stored[name] for name, own in source.own_names.items()}
     files = {own: at for own, at in files.items() if own in parameters and not own.startswith(path)}
     head = own_name(model, model.get_output_embeddings())
-    # A head of its own may have been the embedding before.
+    # The checkpoint may have a head of its own where the original's is tied to the embedding.
     files.setdefault(head, files[own_name(model, model.get_input_embeddings())])
     turned = rotated_parts(source, files, head, rotation)
     for own, stored in files.items():

@@ -43,9 +43,9 @@ TEXTS = (
 )
 RANGE = "range of its inputs beside the original's, in powers of 2"
 CACHE = "range of what is kept beside the original's, in powers of 2"
-# Ranges that are the largest of eight reports lie within 0.9 on SmolLM2.
+# Ranges from eight reports lie within 0.9 of these on SmolLM2.
 MOST_APART = 2.2
-# Floating-point numbers lose nothing to a range that is larger, as long as they have an exponent.
+# A larger range costs floating-point numbers nothing, as long as their exponent reaches.
 MOST_LARGER = 12.0
 LARGEST_FP8 = 448.0
 PART_ON_A_SIDE = 0.7  # of a range that is not symmetric: between a half and all

@@ -153,10 +153,10 @@ def require_same(
     found = max(abs(one - other) / (LENGTH - 1) for one, other in pairs)
     if found > bound:
         raise UserError(
-            f"{directory}: what {who} computes and what the tensors in the weight files say, as "
-            f"they are quantized, differ by {found:.3g} nats a token (at most {bound:g} is "
-            "rounding), so the original would be another model than its checkpoints; save the "
-            "model anew with save_pretrained of the transformers that runs here"
+            f"{directory}: what {who} computes and what the weight files say differ by {found:.3g} "
+            f"nats a token, of which {bound:g} may be rounding. The original would be another "
+            "model than its checkpoints; save it anew with save_pretrained of the transformers "
+            "that runs here"
         )
     return {"difference": found, "bound": bound}
 

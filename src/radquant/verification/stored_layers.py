@@ -44,8 +44,10 @@ def misplaced_zeros(layer: PackedLinear, settings: Settings) -> int:
 
 
 def unused(layer: PackedLinear, settings: Settings) -> float:
-    """The share of the range of integers that no weight of a layer lies in: small if it is read
-    with as many bits as it was written with."""
+    """The share of the range of integers that no weight of a layer lies in.
+
+    It is small if the layer is read with as many bits as it was written with.
+    """
     integers = unpack_columns(layer.qweight, layer.bits)
     spread = int(integers.max() - integers.min())
     if 2 * spread < 2**settings.bits - 1:
@@ -63,8 +65,8 @@ def is_zero(layer: PackedLinear) -> bool:
 def reach(layer: PackedLinear, integers: Tensor, bits: int) -> int:
     """How many steps from their zero to their end the weights of a layer lie that are nearly equal.
 
-    0 where that cannot be. Zeros of weights that have one sign lie at an end of the range, those of
-    a symmetric grid in its middle, and then no weight lies at its least integer. In a layer of
+    0 where that cannot be. Zeros of weights that have one sign lie at an end of the range. Those of
+    a symmetric grid lie in its middle, and then no weight lies at its least integer. In a layer of
     zeros the scales are the least that there are.
     """
     zeros, most, half = unpack_columns(layer.qzeros, layer.bits), 2**bits - 1, 2 ** (bits - 1)

@@ -1,8 +1,8 @@
 """Every weight of a checkpoint against the original's, decoder layer by decoder layer.
 
 Nothing is computed with the models, and one decoder layer of each is in memory at a time. What
-tools move between layers is undone (`folding`), a rotated checkpoint is compared with the original
-rotated in the same way, and what is left is judged by `distances`.
+tools move between layers is undone (`folding`), and a rotated checkpoint is compared with the
+original rotated in the same way. What is left is judged by `distances`.
 """
 
 from __future__ import annotations
@@ -313,10 +313,10 @@ class LayerComparison:
             bound_of_layer = bounds_of(mine[each].bits, self.fitted).weights
             explained = explained and left <= bound_of_layer**2 * size
         measured = (max(errors - chance, 0.0) / squares) ** 0.5 if squares else 0.0
-        # A few large channels may be off by twice as much: rounding cuts off what is largest.
+        # Rounding cuts off the largest channels, so a few of them may be off by twice as much.
         whole = abs(products / squares - 1) if squares else 0.0
         measured = max(measured / 2, whole)
-        # A norm that is off moves all that read it by the same.
+        # A norm that is off moves all layers that read it by the same factor.
         explained = explained and max(sizes) - min(sizes) <= 4 * bound * abs(max(sizes))
         if measured > bound and not explained:
             return Check(name, 0.0, bound)  # the layers are told of one by one

@@ -46,7 +46,7 @@ def encode_image(vision: Vision, file: ImageFile) -> ImageFeatures:
     inputs = {name: made[name] for name in shown.inputs}
     try:
         found = seen(vision, made["pixel_values"], inputs)
-    # Such as of an image that leaves no more than one patch, or too many in a row.
+    # An image may leave no more than one patch, or too many in a row.
     except (RuntimeError, IndexError, ValueError) as error:
         if sentence_of(error) is not None:
             raise
@@ -125,8 +125,8 @@ def encode_to(
 ) -> list[dict[str, Any]]:
     """Put the features of images, each given once, into `store`, but for those that are there.
 
-    Returns of each image, sorted: `image` and `features`, the sha256 of its file and of its
-    features, their `tokens`, and what it took when it was encoded (COSTS).
+    Returns these of each image, sorted: `image` and `features`, the sha256 of its file and of its
+    features, and their `tokens`. The rest is what it took when it was encoded (COSTS).
     """
     found = []
     for file in progress(files, label, len(files), "images"):

@@ -1,10 +1,11 @@
 """Image features on disk: what the language model reads of each image file, computed once.
 
-A folder of them has, for each job that encoded images, a table `shard-I-of-N.parquet` (one row an
-image: the sha256 of its file, that of its features, their tokens) and a record
-`shard-I-of-N.json` (the vision part, what it cost). The features themselves lie in a store that
-several folders share: STORE/KEY/IMAGE.safetensors, where KEY stands for all that decides their bits
-beside the image. So images that are encoded already are never encoded again.
+A folder of them has a table and a record for each job that encoded images. The table
+`shard-I-of-N.parquet` has one row an image: the sha256 of its file, that of its features, their
+tokens. The record `shard-I-of-N.json` has the vision part and what it cost. The features themselves
+lie in a store that several folders share: STORE/KEY/IMAGE.safetensors, where KEY stands for all
+that decides their bits beside the image. So images that are encoded already are never encoded
+again.
 """
 
 import hashlib
@@ -36,8 +37,8 @@ class ImageFeatures:
     embeddings: Tensor  # [tokens, hidden], in the model's dtype: in the place of the image's tokens
     # [tokens, hidden] each: what is added to the image's tokens behind the first decoder layers.
     layers: tuple[Tensor, ...] = ()
-    # What the image processor says beside the pixels and the model needs, such as grids: by name,
-    # with a first dimension of 1 for the one image.
+    # What the image processor says beside the pixels and the model needs, such as grids. They are
+    # by name, with a first dimension of 1 for the one image.
     inputs: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property

@@ -102,12 +102,12 @@ def decode(data: bytes, place: str, encoding: str | None = None) -> tuple[str, s
 
 
 def encoding_of(read: Chunks, place: str, given: str | None = None, whole: bool = True) -> str:
-    """Return the encoding of a text: `given`, or as a byte order mark says, or UTF-8, or UTF-16
-    without a mark, or Windows-1252 where it is plausible.
+    """Return the encoding of a text. It is `given`, or what a byte order mark says, or UTF-8.
+    Otherwise it is UTF-16 without a mark, or Windows-1252, where that is plausible.
 
     read: yields its bytes from the first on; `whole`: all of them. Raises UserError, with the line,
-    for bytes that the encoding does not have, for two encodings in one text, and for what is no
-    text at all.
+    for bytes that the encoding does not have, and for two encodings in one text. It also does for
+    what is no text at all.
     """
     start = next(read(), b"")
     _check_text(start, place)

@@ -28,7 +28,7 @@ def text_of(value: Any, exact: float = 2.0**53) -> str:
     """Return a cell as text, '' for null and "NaN" for what is no number.
 
     A list, an object or bytes is wrong only if its column is used, so it becomes a marker that
-    `tables.cell` refuses; so does a whole number of `exact` or more in floating point, whose last
+    `tables.cell` refuses. So does a whole number of `exact` or more in floating point, whose last
     digits are lost.
     """
     if value is None:

@@ -21,8 +21,8 @@ def read(path: Path, whole: bool) -> Table:
     """Open the only sheet of a workbook that holds anything; its first row names the columns.
 
     A cell's value is what was last computed of its formula. Raises UserError for a workbook that is
-    broken, locked or out of proportion, of several such sheets, or with merged cells below the
-    header, of which a file holds only the first.
+    broken, locked or out of proportion, and for several such sheets. It also does for merged cells
+    below the header, of which a file holds only the first.
     """
     _check_packed(path)
     if not whole and path.stat().st_size > LOOKED_AT:

@@ -89,8 +89,9 @@ class CorpusFormat(Protocol):
         """Where the column that names image files is: "reports" or "split_file"; None: nowhere."""
 
     def look(self, source: Source) -> None:
-        """Raise the UserError that `read` would, as far as a look at the beginning of each file
-        that is there tells: a plan of the workflow calls it."""
+        """Raise the UserError that `read` would, as far as the beginning of each file that is there
+        tells. A plan of the workflow calls it.
+        """
 
     def read(self, source: Source) -> list[Report]:
         """Read all reports, in the corpus's order; ids are there and no two are equal.

@@ -79,7 +79,7 @@ def _named(letter: str, column: str, row: Mapping[str, str], place: str, source:
 def read_images(path: Path, column: str | None) -> dict[str, str]:
     """Return {"sID": its image files, in the order of the rows}.
 
-    A row of that file is an image of MIMIC-CXR-JPG; `column`, which the user adds, names its file
+    A row of that file is an image of MIMIC-CXR-JPG. `column`, which the user adds, names its file,
     or is empty for one that is not to be shown. Without a column nothing is read.
     """
     if column is None:

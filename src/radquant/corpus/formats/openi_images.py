@@ -81,8 +81,10 @@ def key_of(name: str) -> str:
 
 
 def look_at_images(source: Source) -> None:
-    """Raise UserError if a table of views that is there has no such columns, a folder of images
-    holds none, or an archive of them is none."""
+    """Raise UserError if a table of views that is there has no such columns.
+
+    It is also raised if a folder of images holds none, or what should be an archive is none.
+    """
     views, root = source.views_file, source.image_root
     if views is not None and views.exists():
         table = open_table(views, whole=False)
@@ -123,8 +125,8 @@ def set_images(reports: list[tuple[Report, list[Named]]], source: Source) -> Non
         report, image = next(iter(by_key.values()))
         raise UserError(
             f"{source.image_root} holds none of the {len(by_key)} images that the reports name, "
-            f"such as {image.id} of report {report.id}; give the folder or archive that holds them "
-            "as corpus.image_root"
+            f"such as {image.id} of report {report.id}; give their folder or archive as "
+            "corpus.image_root"
         )
 
 

@@ -62,7 +62,7 @@ def id_cell(row: Mapping[str, str], column: str, place: str, source: Source) -> 
             f"{place}: column {column!r} is a number that a spreadsheet shortened; export the ids "
             "as text"
         )
-    # "-" and "?" are nobody's id.
+    # "-" and "?" stand for a missing id.
     return value if any(map(str.isalnum, value)) else ""
 
 

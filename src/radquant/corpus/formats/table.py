@@ -45,10 +45,10 @@ def read(source: Source) -> list[Report]:
     """Of two tables the file is the split.
 
     A field that `source.columns` does not name is taken from a column of that name, but images
-    never (for id also study_id or study, for group also patient, patient_id or subject_id, for text
-    also report; case, spaces and underscores do not count). Sections without a column are found in
-    the text; text without a column is put together from the sections; without an id, "row-N"
-    numbers the records.
+    never. Other usual names count, too: study_id or study for id, and patient, patient_id or
+    subject_id for group. For text it is report. Case, spaces and underscores do not count. Sections
+    without a column are found in the text. Text without a column is put together from the sections.
+    Without an id, "row-N" numbers the records.
     """
     if source.path is not None:
         return checked(_table(source.path, source, ""), source.path)
@@ -127,8 +127,10 @@ def _choose_columns(available: list[str], source: Source, path: Path) -> dict[st
 def columns_of(
     available: list[str], source: Source, path: Path, wanted: Sequence[str]
 ) -> dict[str, str]:
-    """The column of each field that is `wanted`: as `source` names it, else one of its usual
-    names; a field without a column is left out."""
+    """The column of each field that is `wanted`: as `source` names it, else one of its usual names.
+
+    A field without a column is left out.
+    """
     asked = dict(source.columns)
     if source.image_column:
         asked["images"] = source.image_column

@@ -1,8 +1,8 @@
 """What an engine is: the names that a module in the registry's table of engines must have.
 
 There are two sorts. An engine of this environment computes with the model that is loaded here
-(`Wanted.loaded`). One that lives in an environment of its own is given the prompts as tokens and
-loads the model itself; `environment` names it, and it may write without scoring references.
+(`Wanted.loaded`). An engine with an environment of its own is given the prompts as tokens and loads
+the model itself. `environment` names it, and it may write without scoring references.
 """
 
 from collections.abc import Callable, Mapping

@@ -40,7 +40,8 @@ STATE = "weight.quant_state.bitsandbytes__"
 MARKS: tuple[str, ...] = (f"{STATE}nf4", f"{STATE}fp4")
 NESTED = ("weight.nested_absmax", "weight.nested_quant_map")
 SUFFIXES: tuple[str, ...] = (*MARKS, "weight.absmax", "weight.quant_map", *NESTED, "weight")
-# What is applied, read from the tensors, or says only in which dtype bitsandbytes computes.
+# Keys that are applied, that the tensors say too, or that only say in which dtype bitsandbytes
+# computes.
 APPLIED = frozenset(
     {"quant_method", "load_in_4bit", "_load_in_4bit", "bnb_4bit_quant_type"}
     | {"bnb_4bit_use_double_quant", "bnb_4bit_compute_dtype", "bnb_4bit_quant_storage"}

@@ -33,7 +33,7 @@ BITS: tuple[int, ...] = (8,)
 VALUES = True
 MARKS: tuple[str, ...] = ("SCB",)
 SUFFIXES: tuple[str, ...] = ("SCB", "weight", "weight_format")
-# Beside what other bits need: transformers writes all of it.
+# transformers writes the keys of 4 bits for 8 bits, too.
 APPLIED = bitsandbytes_4bit.APPLIED | {"load_in_8bit", "_load_in_8bit"}
 USUAL_THRESHOLD = 6.0
 ONE_127TH = 0.007874015718698502  # a float32 that is not quite it; bitsandbytes multiplies by this

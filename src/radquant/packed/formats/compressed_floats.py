@@ -62,8 +62,8 @@ def problem(recipe: Recipe) -> str | None:
     if activations.type != recipe.type:
         return (
             f"weights of type {recipe.type} cannot be fitted to activations of type "
-            f"{activations.type}; give them the same type, or round activations of type "
-            f"{activations.type} on a precision alone"
+            f"{activations.type}; give them the same type, or round activations on a precision "
+            "alone"
         )
     if activations.skip:
         return f"activations of type {recipe.type} are of all layers; leave skip out"

@@ -36,7 +36,7 @@ def read_activations(inputs: Mapping[str, Any] | None) -> Activations | None:
     """What is said of the rounding of inputs.
 
     The grid of symmetric integers is this program's, ±127 and a scale of the largest magnitude over
-    127, as in vLLM; compressed-tensors' own simulation takes 127.5.
+    127, as in vLLM. compressed-tensors' own simulation takes 127.5.
     """
     if not inputs:
         return None

@@ -15,10 +15,10 @@ In `int-quantized` (and `naive-quantized`) nothing is packed:
     weight_scale        a float [out, groups], [1] where the whole tensor shares it
     weight_zero_point   int8    likewise; asymmetric grids only
 
-It speaks of signed integers q − 2^(bits − 1) and of their zeros but stores them with that offset
-added back, which is this program's own range. For bits that do not divide 32 its versions differ
-(0.17 leaves the rest of a word empty, 0.20 fills it), so 3 bits are not written and read only as
-the newer ones store them.
+It speaks of signed integers q − 2^(bits − 1) and of their zeros. But it stores them with that
+offset added back, which is this program's own range. For bits that do not divide 32 its versions
+differ: 0.17 leaves the rest of a word empty, 0.20 fills it. So 3 bits are not written, and are read
+only as the newer ones store them.
 """
 
 from __future__ import annotations
@@ -190,7 +190,7 @@ def unpack(tensors: dict[str, Tensor], settings: Settings) -> QuantizedWeight:
     if words != math.ceil(inputs * bits / WORD):
         raise UserError(
             f"{words} words cannot be read as {inputs} integers of {bits} bits; the checkpoint is "
-            "damaged, or its integers are padded as in an older version of compressed-tensors"
+            "damaged, or padded as in an older version of compressed-tensors"
         )
     scales = per_row(tensors["weight_scale"], outputs)
     if settings.symmetric:

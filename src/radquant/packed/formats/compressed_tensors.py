@@ -1,7 +1,7 @@
 """The `compressed-tensors` format: what its `quantization_config` says, of which layers.
 
-How weights lie in the files and are read is for `compressed_integers` and `compressed_floats`, what
-is said of inputs and of keys and values for `compressed_inputs`.
+`compressed_integers` and `compressed_floats` say how weights lie in the files and are read.
+`compressed_inputs` holds what is said of inputs and of keys and values.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ METHOD = "compressed-tensors"
 BITS: tuple[int, ...] = (2, 4, 8)
 TYPES: tuple[str, ...] = (INT, "fp8", "mxfp4", "nvfp4")
 VALUES = False
-# Every quantized layer has the first, and no other has it.
+# Every quantized layer has the first of these, and no other layer has it.
 SUFFIXES: tuple[str, ...] = (
     "weight_scale",
     "weight",  # of FP8
@@ -51,13 +51,13 @@ SUFFIXES: tuple[str, ...] = (
     "input_scale",
     "input_global_scale",
 )
-# What is applied, or says only how the weights were made.
+# Keys that are applied, or only say how the weights were made.
 APPLIED = frozenset(
     {"quant_method", "format", "quantization_status", "config_groups", "ignore", "version"}
     | {"kv_cache_scheme"}
     | {"global_compression_ratio", "sparsity_config", "transform_config"}
 )
-# Of each type, the formats that hold its weights.
+# By type: the formats that hold its weights.
 FORMS: dict[str, tuple[str, ...]] = {
     INT: (integers.PACKED, integers.UNPACKED, floats.WEIGHTS_ALONE),
     **{kind: (form, floats.WEIGHTS_ALONE) for kind, form in floats.FORMATS.items()},
@@ -155,7 +155,7 @@ def by_target(groups: Sequence[tuple[list[str], Settings]]) -> Settings:
     """One group's settings, with the others' by the names of their layers.
 
     A layer is of the group that has its own name, or else a pattern that matches it, the first by
-    the alphabet, or else its class (compressed-tensors, `match_targets`).
+    the alphabet. Otherwise it is of the group of its class (compressed-tensors, `match_targets`).
     """
     rounded = {own.activations for _, own in groups} - {None}
     if len(rounded) > 1:

@@ -46,7 +46,7 @@ APPLIED = frozenset(
     {"quant_method", "bits", "w_bit", "group_size", "q_group_size", "zero_point", "version"}
     | {"checkpoint_format", "format", "pack_dtype", "modules_to_not_convert", "lm_head"}
 )
-# By other programs: how the weights were found, and how to run them.
+# Keys of other programs that say how the weights were found, and how to run them.
 SAID_OF_MAKING = frozenset(
     {"method", "sym", "meta", "quantizer", "damp_percent", "static_groups", "true_sequential"}
     | {"do_fuse", "modules_to_fuse", "fuse_max_seq_len", "exllama_config", "backend"}

@@ -1,8 +1,8 @@
 """GGUF, the format of llama.cpp and of what is built on it (Ollama, LM Studio).
 
-A layer is kept as its rows' blocks (`packed.gguf_blocks`) under its type's name, and goes from
-there into one file with the rest of the model (`gguf.quantized`). A directory with such a file is
-read as a whole (`checkpoints.gguf_model`), whoever wrote it: each of its tensors says its type.
+A layer is kept as its rows' blocks (`packed.gguf_blocks`) under its type's name. From there it goes
+into one file with the rest of the model (`gguf.quantized`). A directory with such a file is read as
+a whole (`checkpoints.gguf_model`), whoever wrote it: each of its tensors says its type.
 """
 
 from __future__ import annotations

@@ -8,9 +8,9 @@ Tensors of a packed linear layer (AutoGPTQ and GPTQModel, `nn_modules/qlinear`):
     g_idx    int32   [in]: the group of each input channel
 
 Values follow one another lowest bit first, so 32 values of 3 bits fill three words and two of them
-lie across a border. In the first version of the format, `gptq`, every zero is stored less one;
-readers add the one back to the unpacked field and not all of them cut the sum to the field's width,
-so zero 0 has no place in it. The second, `gptq_v2`, stores zeros as they are.
+lie across a border. In the first version of the format, `gptq`, every zero is stored less one.
+Readers add the one back to the unpacked field, and not all of them cut the sum to the field's
+width. So zero 0 cannot be stored in it. The second, `gptq_v2`, stores zeros as they are.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ APPLIED = frozenset(
     {"quant_method", "bits", "group_size", "sym", "desc_act", "checkpoint_format", "format"}
     | {"pack_dtype", "dynamic", "lm_head"}
 )
-# By other programs: how the weights were found, and how to run them. Which layers are packed shows
-# in the tensors.
+# Keys of other programs that say how the weights were found, and how to run them. The tensors show
+# which layers are packed.
 SAID_OF_MAKING = frozenset(
     {"method", "meta", "quantizer", "damp_percent", "damp_auto_increment", "static_groups"}
     | {"true_sequential", "model_name_or_path", "model_file_base_name", "dataset", "tokenizer"}

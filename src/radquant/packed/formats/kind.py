@@ -40,19 +40,19 @@ class Settings:
     zeros_less_one: bool = False  # the first version of the GPTQ format
     in_order_of_activation: bool = False  # groups are no runs of channels: there is an index
     progressive: bool = False  # group scales are whole multiples of an INT8 channel scale
-    # What it says of layers' names: patterns of those that are not packed, and whether the head is.
+    # Patterns of the names of layers that are not packed, and whether the head is packed.
     left_out: tuple[str, ...] = field(default=(), compare=False)
     packs_head: bool = field(default=False, compare=False)
     packs_all: bool = field(default=True, compare=False)  # of a kind, but for what is left out
     type: str = INT  # a name of registry.NUMBER_TYPES
     layout: str = ""  # in which of a format's ways the tensors lie, in the format's own words
     block: tuple[int, int] | None = None  # [out, in] that share a scale; None: they do by row
-    # What it says of the inputs of its layers and of keys and values: that is what runs.
+    # The rounding of its layers' inputs, and of keys and values, which is applied when it runs.
     activations: Activations | None = None
     kv_cache: KVCache | None = None
     keeps_inputs: bool = False  # of these layers nothing is rounded but weights, of others it is
-    # Layers that differ: regular expressions of their names and what holds for these, None if they
-    # are not packed. The first that matches a name's beginning counts.
+    # Layers that differ: regular expressions of their names, and their settings. None: they are not
+    # packed. The first that matches a name's beginning counts.
     others: tuple[tuple[str, Settings | None], ...] = field(default=(), compare=False)
 
     @property

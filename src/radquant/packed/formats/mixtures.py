@@ -1,7 +1,7 @@
 """Names of layers as patterns, for formats that say the bits of some layers by name.
 
-Readers match them in two ways: layers one by one under their own names (compressed-tensors,
-GPTQModel, transformers), or those that they fuse under the fused one's name (vLLM), which the
+Readers match them in two ways. compressed-tensors, GPTQModel and transformers match layers one by
+one under their own names. vLLM matches those that it fuses under the fused one's name, which the
 patterns know, too. What stands before "layers" differs between programs and is left open.
 """
 
@@ -54,8 +54,8 @@ def by_recipe(recipes: Mapping[str, Recipe]) -> list[tuple[Recipe, list[str]]]:
 
 
 def layers_in_words(layers: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Which linear layers have how many bits in which groups, one line for each kind of numbers:
-    '8 bits in groups of 64: mlp.down_proj of 0, 11, 29; self_attn.o_proj of 0'.
+    """Which linear layers have how many bits in which groups, one line for each kind of numbers. An
+    example is '8 bits in groups of 64: mlp.down_proj of 0, 11, 29; self_attn.o_proj of 0'.
 
     layers: their records in quantization.json. Of the commonest kind only the count is told.
     """

@@ -15,7 +15,7 @@ def vllm_lacks_bits(settings: Settings, able: tuple[int, ...], on_cpu: bool) -> 
         if bits not in able:
             can = " and ".join(map(str, able))
             return f"read {bits} bits in format {settings.format}; it can {can}"
-        # Of inputs in 8 bits, too, it has a kernel for CPUs.
+        # vLLM's kernels for CPUs also take 8-bit weights, if inputs have 8 bits, too.
         if on_cpu and bits not in VLLM_CPU_BITS and settings.activations is None:
             return f"multiply by {bits}-bit weights on a CPU; use 4 bits"
     return None

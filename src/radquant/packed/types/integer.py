@@ -35,9 +35,9 @@ def find_grid(
     """Scale and zero of each group, [..., group] float32 -> two [...] float32.
 
     `keep` shrinks the covered range to that share of it: what lies outside is clipped. The scale is
-    already as it can be stored, so what is searched is what is kept: rounded to float16 or, if
-    progressive, a whole multiple of `outer`. The range always holds 0, which keeps the zero inside
-    the integers' range.
+    already as it can be stored, so what is searched is what is kept. It is rounded to float16 or,
+    if progressive, a whole multiple of `outer`. The range always holds 0, which keeps the zero
+    inside the integers' range.
     """
     import torch
 

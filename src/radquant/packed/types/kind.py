@@ -20,7 +20,7 @@ class NumberType(Protocol):
     """The names of a type's module. Weights come by group: [..., group], scales [...], float32."""
 
     NAME: str  # as in registry.NUMBER_TYPES
-    # What a recipe's bits, group_size and zero_point then are; None: it says so itself.
+    # A recipe's bits, group_size and zero_point with this type. None: the recipe says so itself.
     BITS: int | None
     GROUP_SIZE: int | None
     ZERO_POINT: bool | None

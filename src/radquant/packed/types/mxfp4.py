@@ -1,8 +1,9 @@
 """MXFP4 (OCP microscaling formats v1.0): E2M1 in blocks of 32 with a power of two for a scale.
 
 The scale is stored as E8M0, a byte e for 2^(e − 127). The specification puts the largest magnitude
-of a block between 4 and 8 times the scale, where it loses what is above 6 (section 6.3: the floor
-of its logarithm, less 2). Here the next larger scale is tried, too, and the better of both taken.
+of a block between 4 and 8 times the scale (section 6.3: the floor of its logarithm, less 2).
+Magnitudes above 6 times the scale are then lost. Here the next larger scale is tried, too, and the
+better of both taken.
 """
 
 from __future__ import annotations

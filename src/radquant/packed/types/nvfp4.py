@@ -1,12 +1,12 @@
 """NVFP4: E2M1 in blocks of 16 with two levels of scales, as compressed-tensors stores it.
 
-A block has an E4M3 scale s, and a whole tensor one float32 number g, its *global scale*, by which
-is divided: a weight is code · (s / g), with the quotient rounded to float32. So g is the reciprocal
-of what other descriptions call the tensor's scale.
+A block has an E4M3 scale s, and a whole tensor one float32 number g, its *global scale*. A weight
+is code · (s / g), with the quotient rounded to float32. So g is the reciprocal of what other
+descriptions call the tensor's scale.
 
-Block scales are chosen as in "Four Over Six" (Cook et al. 2025, arXiv:2512.02010): the largest
+Block scales are chosen as in "Four Over Six" (Cook et al. 2025, arXiv:2512.02010). The largest
 magnitude of a block becomes 6 or 4, whichever leaves the smaller squared error, because no number
-lies between 4 and 6. g leaves room for the larger of the two scales: it puts the largest magnitude
+lies between 4 and 6. g leaves room for the larger of the two scales. It puts the largest magnitude
 of the tensor at 6 · 256, and 256 · 6/4 is an E4M3 number, too.
 """
 

@@ -1,6 +1,9 @@
-"""GGUF's Q4_K: q·(d·s) − e·m, q in 0 … 15, for 32 weights a 6-bit scale s and minimum m, and for
-256 a float16 scale d of the scales and e of the minima (llama.cpp, ggml/src/ggml-common.h,
-`block_q4_K`). The `zero` is −e·m, in weights' units, which is never above 0."""
+"""GGUF's Q4_K: a weight is q·(d·s) − e·m, with q in 0 … 15.
+
+32 weights have a 6-bit scale s and minimum m. 256 weights have two float16 scales: d of the scales
+and e of the minima (llama.cpp, ggml/src/ggml-common.h, `block_q4_K`). The `zero` is −e·m, in
+weights' units, which is never above 0.
+"""
 
 from __future__ import annotations
 

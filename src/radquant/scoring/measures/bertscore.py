@@ -1,9 +1,9 @@
 """BERTScore F1 of an output against the reference, by a text encoder from a local folder.
 
-Zhang et al. (2020), arXiv:1904.09675, as the package `bert_score` 0.3.13 computes it without idf
-and without rescaling: each token is matched with the most similar one of the other text, by the
-cosine of their hidden states; the special tokens at the ends can be matched and do not count
-themselves.
+It is that of Zhang et al. (2020), arXiv:1904.09675, as the package `bert_score` 0.3.13 computes it
+without idf and without rescaling. Each token is matched with the most similar one of the other
+text, by the cosine of their hidden states. The special tokens at the ends can be matched and do not
+count themselves.
 """
 
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,7 @@
 """F1CheXbert: labels by CheXbert (Smit et al. 2020), of output and reference.
 
 Labels and their order are the package's. F1 is pooled over reports as for the labels from the
-annotator, so that the two stand side by side; with *uncertain* as positive it is the package's own
+annotator, so that the two stand side by side. With *uncertain* as positive it is the package's own
 (its mode "rrg").
 """
 
@@ -76,7 +76,7 @@ def load_labeler(directory: Path, device: str) -> Any:
     with contextlib.chdir(directory):  # the package's name bert-base-uncased is a folder there
         labeler = f1chexbert.F1CheXbert(device=device)
     given = {name.replace("module.", "") for name in stored["model_state_dict"]}
-    # The package itself loads what fits and says nothing of the rest.
+    # The package itself loads the tensors that fit, and does not tell of the others.
     lacking = sorted({*labeler.model.state_dict()} - given - {"bert.embeddings.position_ids"})
     if lacking:
         raise UserError(f"{directory}/chexbert.pth has no {lacking[0]}; it is no CheXbert model")

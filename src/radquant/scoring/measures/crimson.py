@@ -1,7 +1,7 @@
 """CRIMSON: findings weighed by what follows from them, judged by a language model (2025).
 
-The published judge is a MedGemma 4B of its authors, which was trained without the guidelines that
-the package puts into other models' prompts; they are left out here as there.
+The published judge is a MedGemma 4B of its authors. It was trained without the guidelines that the
+package puts into other models' prompts, and they are left out here as there.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
 """What measures share whose weights are in a folder: its parts, its hash, and how it is used.
 
 A measure says in FOLDERS which parts its folder has and from which of the hub's repositories each
-comes; `scripts/fetch_measure.py` makes the folder from pinned commits.
+comes. `scripts/fetch_measure.py` makes the folder from pinned commits.
 """
 
 import os

@@ -22,7 +22,7 @@ class Loaded:
 
     identity: str  # data, weights and versions: two with equal identities score alike
     measure: Callable[[Pairs], Iterator[tuple[float, ...]]]
-    # Of a pair of which a text is blank; None where `measure` takes these, too.
+    # The value of a pair with a blank text. None if `measure` takes such pairs, too.
     blank: tuple[float, ...] | None
 
 

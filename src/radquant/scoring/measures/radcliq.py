@@ -3,8 +3,8 @@
 The published composite (rajpurkarlab/CXR-Report-Metric at 208c45c) is a line through the four
 scores, each standardised on ReXVal. BLEU-2 has the weight 4e-12 in it and is left out. Its RadGraph
 score is the mean of both F1 by RadGraph 1.0 and its first model; so the run's annotator must be
-that. Here are the other two: BERTScore of distilroberta-base (layer 5, with idf of the
-different references and the published baseline), and the cosine of CheXbert's embeddings.
+that. Here are the other two. BERTScore is that of distilroberta-base (layer 5, with idf of the
+different references and the published baseline). The other is the cosine of CheXbert's embeddings.
 """
 
 import contextlib

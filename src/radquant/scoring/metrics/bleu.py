@@ -1,9 +1,10 @@
 """BLEU-2 of an output against the reference: words and pairs of words, weighted equally.
 
 It is that of Yu et al. (2023), who take `fast_bleu` on lower-case words cut at blanks, a full stop
-being one of its own (rajpurkarlab/CXR-Report-Metric at 208c45c, `prep_reports`). `fast_bleu` 0.0.90
-gives what nltk's `sentence_bleu` gives with its smoothing `method1` (Chen & Cherry 2014): an output
-that shares no pair of words counts 0.1 pairs. One that shares no word scores 0.
+being one of its own. Their program is rajpurkarlab/CXR-Report-Metric at 208c45c, `prep_reports`.
+`fast_bleu` 0.0.90 gives what nltk's `sentence_bleu` gives with its smoothing `method1` (Chen &
+Cherry 2014): an output that shares no pair of words counts 0.1 pairs. One that shares no word
+scores 0.
 """
 
 from functools import cache

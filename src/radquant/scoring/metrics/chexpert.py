@@ -75,7 +75,7 @@ def pooled(
     five: Sequence[str] = FIVE,
 ) -> tuple[Pooled, ...]:
     """Return the F1 of whoever gives labels: `columns(label)` holds its codes."""
-    # One function a convention: what is equal is counted once.
+    # There is one function for each convention, so that equal counts are made once.
     counts = {name: partial(count, positive) for name, positive in POSITIVE.items()}
     return tuple(
         Pooled(

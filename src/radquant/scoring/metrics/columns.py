@@ -5,7 +5,7 @@ from typing import Any
 from radquant import registry
 from radquant.scoring.metrics.kind import Column, Metric, Pair
 
-# By this one a precision is judged: the verdict and the examples.
+# The verdict and the examples judge a precision by this column.
 PRIMARY = "complete"
 # In a file of scores, scores come before truths, and these before counts.
 KINDS = (float, bool, int)

@@ -62,8 +62,8 @@ class Section:
 class Pooled:
     """A number of all reports together that is no mean over them, such as F1 over labels.
 
-    `value(count(x))` with the sums of `count(x)` over reports is the number: x is [reports,
-    columns], `count` gives [reports, counts], and `value` takes sums [..., counts] to [...], nan
+    `value(count(x))` with the sums of `count(x)` over reports is the number. x is [reports,
+    columns], and `count` gives [reports, counts]. `value` takes sums [..., counts] to [...], nan
     where there is none. So it can be computed of any resample of reports.
     """
 

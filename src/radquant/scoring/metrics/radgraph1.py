@@ -2,9 +2,9 @@
 
 Jain et al. (2021) define the schema, Yu et al. (2023, "Evaluating progress in automatic chest X-ray
 radiology report generation") the score. Their program is rajpurkarlab/CXR-Report-Metric at commit
-208c45c, whose CXRMetric/radgraph_evaluate_model.py (`parse_entity_relation`, `compute_f1`) is
-followed in all cases: both sides are sets, so that an entity said twice counts once; a relation is
-one of (tokens, label) to (tokens, label); letters are compared as they stand; and where two sides
+208c45c. Its CXRMetric/radgraph_evaluate_model.py (`parse_entity_relation`, `compute_f1`) is
+followed in all cases. Both sides are sets, so that an entity said twice counts once. A relation is
+one of (tokens, label) to (tokens, label), and letters are compared as they stand. Where two sides
 share nothing, or both are empty, F1 is 0. The levels of the `radgraph` package
 (`radquant.scoring.rewards`) are other numbers.
 """
