@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import hmac
 import json
 import socket
 import sys
@@ -23,6 +22,7 @@ from radquant.errors import UserError
 from radquant.failures import is_panic, sentence_of
 from radquant.serving import answering, forms
 from radquant.serving.answering import Served
+from radquant.serving.beside_vllm.radquant_key import KeyRequired
 from radquant.serving.parts import Answer, Part
 from radquant.serving.requests import (
     Asked,
@@ -150,22 +150,7 @@ def application(
         Route("/v1/completions", complete, methods=["POST"]),
     ]
     starlette = Starlette(routes=routes, exception_handlers={HTTPException: wrong})
-    return watched(starlette if key is None else locked(starlette, key))
-
-
-def locked(application: Callable[..., Awaitable[None]], key: str) -> Callable[..., Awaitable[None]]:
-    """The application, for those alone who show the key; its health is nobody's secret."""
-    wanted = f"Bearer {key}".encode()
-
-    async def check(scope: Any, receive: Any, send: Any) -> None:
-        shown = dict(scope["headers"]).get(b"authorization", b"")
-        # How long it takes tells nothing of the key.
-        if hmac.compare_digest(shown, wanted) or scope["path"] == "/health":
-            await application(scope, receive, send)
-        else:
-            await refused(BadRequest("the API key is missing or wrong", 401))(scope, receive, send)
-
-    return check
+    return watched(starlette if key is None else KeyRequired(starlette, key))
 
 
 async def guarded(response: Awaitable[Response]) -> Response:
@@ -376,8 +361,6 @@ async def wrong(request: Request, error: Exception) -> Response:
 
 def refused(error: BadRequest) -> Response:
     headers = {"Retry-After": "5"} if error.status in (429, 503) else {}
-    if error.status == 401:
-        headers = {"WWW-Authenticate": "Bearer"}
     if error.status == 504:
         headers = {"X-Should-Retry": "false"}  # OpenAI's client would ask for the same twice more
     return JSONResponse(error_body(error.message, error.status), error.status, headers)
