@@ -425,6 +425,8 @@ def test_vllm_s_server_answers_nobody_without_the_key(tmp_path: Path) -> None:
     words = [sys.executable, REPOSITORY / "scripts/serve.py", tmp_path / "tiny", "--device", "cpu"]
     words += ["--python", os.environ["RADQUANT_TEST_VLLM"], "--port", port]
     variables = {"RADQUANT_API_KEY": "KEY-1", "PYTHONPATH": str(REPOSITORY / "src")}
+    # Else it wants nearly all of the memory, and a core of its own.
+    variables |= {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
     with (tmp_path / "log").open("w") as log:
         server = subprocess.Popen(
             list(map(str, words)), env={**os.environ, **variables}, stdout=log, stderr=log
