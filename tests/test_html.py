@@ -17,10 +17,11 @@ from PIL import Image
 from radquant.errors import UserError
 from radquant.image_files import decode
 from radquant.reporting import inputs
+from radquant.reporting.changes_section import labelled
 from radquant.reporting.explorer import marks
 from radquant.reporting.facts import MARKS
 from radquant.reporting.figures import figures
-from radquant.reporting.formatting import escape
+from radquant.reporting.formatting import escape, plain
 from radquant.reporting.html import ASSETS
 from radquant.reporting.judgement import WORDS
 from radquant.reporting.reading import order, run_id
@@ -439,3 +440,35 @@ def test_a_row_is_headed_by_its_first_cell_that_is_not_empty():
     heads = [(a["scope"], a.get("class")) for _, a in elements(body, "th")]
     assert heads == [("col", None), ("col", "number"), ("row", None), ("row", "number")]
     assert Reader(body).cells == ["group", "of", "one", "a", "", "b", "", ""]
+
+
+def test_the_texts_of_an_example_are_a_list_and_each_is_in_one_piece(invented_run, shown):
+    """report.md breaks their lines; a narrow page would break those once more."""
+    references = dict(
+        zip(invented_run.reports["id"], invented_run.reports["reference"], strict=True)
+    )
+    written = {
+        name: dict(zip(table["id"], table["output"], strict=True))
+        for name, table in invented_run.generations.items()
+    }
+    blocks = re.findall(r'<dl class="labelled">(.*?)</dl>', shown, re.S)
+    titles = re.findall(r"<strong>(\w+), report ([\w-]+)</strong>", shown)
+    assert len(blocks) == len(titles) == 5
+    for block, (precision, report) in zip(blocks, titles, strict=True):
+        found = dict(re.findall(r"<dt>(.*?)</dt>\s*<dd>(.*?)</dd>", block, re.S))
+        assert list(found) == ["reference", "original", precision, "changes"]
+        whole = {"reference": references[report]}
+        whole |= {name: written[name][report] for name in ("original", precision)}
+        for name, text in whole.items():
+            assert html.unescape(found[name]) == (" ".join(text.split()) or "–")
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_markup_in_an_example_is_shown_as_text(text):
+    """Also where report.md breaks the line."""
+    words = f"{'word ' * 30}{text}{' word' * 30}"
+    body = article(labelled({"original": words, "a-b": text}))
+    assert [tag for tag, _ in elements(body, "dl", "dt", "dd", "script", "img", "b")] == [
+        *("dl", "dt", "dd", "dt", "dd")
+    ]
+    assert plain(words) in "".join(Reader(body).texts)

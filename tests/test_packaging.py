@@ -88,7 +88,7 @@ def test_a_folder_of_another_release_is_refused(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel of this checkout, built by way of a source distribution, as a release is."""
+    """The wheel of this checkout, made by the script of the release workflow."""
     folder = tmp_path_factory.mktemp("wheel")
     for name in (*BUILT_FROM, *WORKFLOW, "src"):
         if (REPOSITORY / name).is_dir():
@@ -97,21 +97,19 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         else:
             (folder / "source").mkdir(exist_ok=True)
             shutil.copy2(REPOSITORY / name, folder / "source" / name)
-    build = "import sys; from setuptools.build_meta import build_sdist; build_sdist(sys.argv[1])"
-    venv = folder / "venv"
-    subprocess.run([sys.executable, "-m", "venv", venv], check=True)
-    needed = PROJECT["build-system"]["requires"]
-    pip = [venv / "bin" / "python", "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, "install", *needed], check=True)
-    python = [venv / "bin" / "python", "-c", build, folder]
+    shutil.copytree(REPOSITORY / ".ci", folder / "source" / ".ci")
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    subprocess.run(
-        python, cwd=folder / "source", env=environment, check=True, stdout=subprocess.DEVNULL
+    released = subprocess.run(
+        ["bash", ".ci/release", f"v{PROJECT['project']['version']}"],
+        cwd=folder / "source",
+        env=environment,
+        capture_output=True,
+        text=True,
     )
-    (source,) = folder.glob("*.tar.gz")
-    words = ["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, source]
-    subprocess.run([*pip, *words], env=environment, check=True)
-    (built,) = folder.glob("*.whl")
+    assert released.returncode == 0, released.stderr[-3000:]
+    assert released.stdout.count("PASSED") == 2, "wheel and source distribution are checked"
+    assert "The workflow lies in run." in released.stdout
+    (built,) = folder.glob("source/dist/*.whl")
     return built
 
 
@@ -199,3 +197,35 @@ def test_the_release_is_published_without_a_secret() -> None:
     assert jobs["publish"]["needs"] == "build"
     assert "secrets." not in text
     assert "password" not in text
+
+
+def test_the_release_runs_the_script_with_pinned_actions() -> None:
+    """What the workflow does beyond the script are actions, each pinned by a commit."""
+    text = (REPOSITORY / ".github/workflows/release.yml").read_text()
+    jobs = yaml.safe_load(text)["jobs"]
+    steps = [step for job in jobs.values() for step in job["steps"]]
+    scripts = {
+        step["if"].removeprefix("github.ref_type "): step["run"] for step in steps if "run" in step
+    }
+    assert scripts == {
+        "== 'tag'": 'bash .ci/release "$GITHUB_REF_NAME"',
+        "!= 'tag'": "bash .ci/release",
+    }
+    used = [step["uses"] for step in steps if "run" not in step]
+    assert len(used) == len(steps) - len(scripts) == 5
+    assert all(re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", action) for action in used), used
+    assert len(re.findall(r"uses: \S+ # v\d+\.\d+\.\d+$", text, re.M)) == len(used)
+    (python,) = (step["with"]["python-version"] for step in steps if "setup-python" in str(step))
+    assert PROJECT["project"]["requires-python"] == f">={python}"
+
+
+def test_a_tag_of_another_version_is_not_released(tmp_path: Path) -> None:
+    shutil.copytree(REPOSITORY / ".ci", tmp_path / ".ci")
+    shutil.copy2(REPOSITORY / "pyproject.toml", tmp_path)
+    words = ["bash", tmp_path / ".ci/release", "v0.0.1"]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "error: the tag v0.0.1 does not name the version in pyproject.toml; correct one of them\n"
+    )
+    assert sorted(os.listdir(tmp_path)) == [".ci", "pyproject.toml"]

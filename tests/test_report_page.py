@@ -177,3 +177,47 @@ def test_without_javascript_all_of_the_report_is_there(visit, invented):
     assert page.locator("#report thead button").count() == 0
     page.get_by_text("More columns").first.click()
     assert page.locator("details.columns table").first.is_visible()
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_texts_of_an_example_use_the_width_of_the_page(visit, invented, width):
+    """On a narrow page each stands under its label, else beside it, and none breaks early."""
+    page = visit(invented[0], viewport={"width": width, "height": 800}).page
+    boxes = page.eval_on_selector_all(
+        ".labelled:first-of-type > *",
+        "all => all.map(x => [x.tagName, x.getBoundingClientRect().toJSON()])",
+    )
+    assert [tag for tag, _ in boxes[:2]] == ["DT", "DD"]
+    label, text = (box for _, box in boxes[:2])
+    if width == 400:
+        assert (text["left"], text["top"]) == (label["left"], label["bottom"])
+        assert text["width"] > 0.8 * width
+    else:
+        assert text["left"] > label["right"]
+        assert text["top"] == pytest.approx(label["top"], abs=1)
+
+
+def test_a_narrow_page_s_header_keeps_clear_of_the_edge(visit, invented):
+    page = visit(invented[0], viewport={"width": 400, "height": 800}).page
+    header, brand = (page.locator(each).bounding_box() for each in (".top", ".brand"))
+    assert brand["y"] - header["y"] >= 6
+
+
+def test_a_line_of_the_explorer_s_list_ends_between_two_kinds(visit, invented):
+    """Never between a kind and its number, or inside of a kind, whatever width there is."""
+    page = visit(invented[0], "#explorer", viewport={"width": 400, "height": 800}).page
+    broken = """(width) => {
+        document.querySelector("#list").style.width = `${width}px`;
+        return [...document.querySelectorAll("#list .what")].flatMap((each) => {
+            const text = each.firstChild;
+            return [...text.data.matchAll(/[a-z ]+\\s\\d+/g)].filter((kind) => {
+                const range = document.createRange();
+                range.setStart(text, kind.index + kind[0].search(/[a-z]/));
+                range.setEnd(text, kind.index + kind[0].length);
+                return range.getClientRects().length !== 1;
+            }).map((kind) => kind[0]);
+        });
+    }"""
+    kinds = " ".join(page.locator("#list .what").all_text_contents())
+    assert len(re.findall(r"\d+", kinds)) >= 12
+    assert [page.evaluate(broken, width) for width in range(130, 270, 5)] == [[]] * 28

@@ -10,6 +10,7 @@ from radquant.reporting.clinical_changes import FLIPS, OTHER
 from radquant.reporting.finished_run import Run
 from radquant.reporting.formatting import (
     DASH,
+    LABELLED,
     WIDTH,
     bullets,
     change,
@@ -236,7 +237,7 @@ def examples_section(summary: Summary, texts: Mapping[tuple[str, str], str]) -> 
             precision: texts[precision, report],
             "changes": texts[f"changes of {precision}", report],
         }
-        parts.append(_block(lines))
+        parts.append(labelled(lines))
     return "\n\n".join(parts)
 
 
@@ -244,7 +245,7 @@ def _reasons(row: Summary) -> str:
     return ", ".join([*(f"{count} {kind}" for kind, count in row["kinds"].items()), *row["flags"]])
 
 
-def _block(lines: Mapping[str, str]) -> str:
+def labelled(lines: Mapping[str, str]) -> str:
     """Return a code block, in which nothing is Markdown or HTML, wrapped and with labels."""
     column = max(map(len, lines)) + 2
     wrapped = [
@@ -253,12 +254,15 @@ def _block(lines: Mapping[str, str]) -> str:
             WIDTH,
             initial_indent=label.ljust(column),
             subsequent_indent=" " * column,
+            # A line ends between words alone: report.html puts the lines together again.
+            break_long_words=False,
+            break_on_hyphens=False,
         )
         for label, text in lines.items()
     ]
     # A label stands before every text, so no line of it can begin with the closing fence. A fence
     # after indentation of four or more does not count.
-    return "\n".join(["```text", *wrapped, "```"])
+    return "\n".join([f"```{LABELLED}", *wrapped, "```"])
 
 
 def example_texts(run: Run, summary: Summary) -> dict[tuple[str, str], str]:

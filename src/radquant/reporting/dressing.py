@@ -3,13 +3,14 @@
 Each function changes tokens of markdown-it before they are rendered.
 """
 
+import re
 from collections.abc import Container, Mapping, Sequence
 from html import escape
 
 from markdown_it.token import Token
 
 from radquant.reporting.facts import MARKS
-from radquant.reporting.formatting import as_shown
+from radquant.reporting.formatting import LABELLED, as_shown
 from radquant.reporting.judgement import BETTER, NO_WORSE, NOT_SETTLED, UNFIT, WORSE
 
 # The class of a cell that holds one of the five words.
@@ -62,6 +63,26 @@ def dress_tables(tokens: Sequence[Token], section: str, abouts: Abouts) -> None:
             cell = token.tag
         elif token.type == "td_close":
             token.tag = cell
+
+
+def dress_texts(tokens: list[Token]) -> None:
+    """Make a list of each block of labelled texts, so that lines break where the page ends."""
+    for at in reversed(range(len(tokens))):
+        if tokens[at].type == "fence" and tokens[at].info == LABELLED:
+            texts = re.findall(r"^(\S+) +(.*(?:\n .*)*)$", tokens[at].content, re.M)
+            inside = [
+                token
+                for label, text in texts
+                for token in (*_block("dt", label), *_block("dd", " ".join(text.split())))
+            ]
+            start = Token("dl_open", "dl", 1, attrs={"class": "labelled"}, block=True)
+            tokens[at : at + 1] = [start, *inside, Token("dl_close", "dl", -1, block=True)]
+
+
+def _block(tag: str, content: str) -> list[Token]:
+    inline = Token("inline", "", 0, content=content, children=[_text(content)])
+    start = Token(f"{tag}_open", tag, 1, block=True)
+    return [start, inline, Token(f"{tag}_close", tag, -1, block=True)]
 
 
 def dress_figures(tokens: list[Token], known: Container[str]) -> None:

@@ -152,6 +152,8 @@ def likelihood_figure(quality: Mapping[str, Any]) -> Figure:
                 textcoords="offset points",
                 ha="center",
                 fontsize=9,
+                # The line at 0 ends at a number, and does not cross it.
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
             )
         axis.set_ylim(len(names) - 0.4, -0.8)
         scale = ""

@@ -15,6 +15,7 @@ DASH = "–"
 WIDTH = 100
 UNIT = " F1 points"
 MORE = "More columns"
+LABELLED = "text"  # the language of a code block that holds texts with labels
 MOST = 7  # columns of a table that a reader sees at once
 
 

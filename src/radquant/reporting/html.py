@@ -22,7 +22,13 @@ from markdown_it.renderer import RendererHTML
 from markdown_it.token import Token
 from markdown_it.utils import OptionsDict
 
-from radquant.reporting.dressing import Abouts, dress_facts, dress_figures, dress_tables
+from radquant.reporting.dressing import (
+    Abouts,
+    dress_facts,
+    dress_figures,
+    dress_tables,
+    dress_texts,
+)
 from radquant.reporting.formatting import MORE, as_shown
 from radquant.reporting.verdict_section import VERDICT
 
@@ -132,6 +138,7 @@ def _sections(
     parser = _parser(figures)
     tokens = parser.parse(markdown)
     dress_figures(tokens, figures)
+    dress_texts(tokens)
     heads = [i for i, token in enumerate(tokens) if token.type == "heading_open"]
     if not heads or tokens[heads[0]].tag != "h1":
         raise ValueError("a report begins with its title")

@@ -228,7 +228,7 @@ def reproduction_section(summary: Summary) -> str:
             f"```sh\n{REPRODUCE}\n```",
             prose(
                 "Run this in the folder that holds the run's `results`. RADQUANT stands for the "
-                "folder of the program's code, which may be the same: then it is `.`"
+                "folder of the program's code. If that is the same folder, leave out `RADQUANT/`."
             ),
             bullets(*facts),
             *fold(

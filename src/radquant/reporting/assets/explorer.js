@@ -73,7 +73,8 @@
     }
     const order = [...data.kinds.map(([kind]) => kind), ...data.flags];
     const words = order.filter((name) => counts.has(name)).map((name) => `${name} ${counts.get(name)}`);
-    if (words.length) return words.join(" · ");
+    // A line ends between two kinds, never inside of one.
+    if (words.length) return words.map((each) => each.replaceAll(" ", "\u00a0")).join("\u00a0· ");
     const same = systems.every((at) => report.outputs[at].text === report.outputs[0].text);
     return same ? "same text" : "other words only";
   }

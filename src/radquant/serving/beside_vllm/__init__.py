@@ -1,0 +1,1 @@
+"""A folder on the path of vLLM's server, whose modules import the standard library alone."""
