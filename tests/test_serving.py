@@ -525,26 +525,14 @@ def test_a_key_reaches_vllm_and_is_not_shown(checkpoint: Path, tmp_path: Path, m
     """Given as an option, or in the environment, which other users of the machine cannot see."""
     (tmp_path / "vllm").touch()
     python = tmp_path / "python"
-    python.write_text('#!/bin/sh\necho "got $VLLM_API_KEY; $* $PYTHONPATH"\n')
+    python.write_text('#!/bin/sh\necho "got $VLLM_API_KEY"\n')
     python.chmod(0o755)
     options = [checkpoint.parent / "original", "--python", python, "--device", "cpu"]
     for given, options_of_key in (("KEY-1", ["--api-key", "KEY-1"]), ("KEY-2", [])):
         monkeypatch.setenv("RADQUANT_API_KEY", "KEY-2")
         out, log = serve(*options, *options_of_key).communicate(timeout=60)
         command, got = out.splitlines()
-        assert got.startswith(f"got {given}; ")
-        assert "--middleware radquant_key.KeyRequired" in got
-        # Which vLLM's server can import, and nothing of the packages beside radquant.
-        (place, *_) = got.rpartition(" ")[2].split(os.pathsep)
-        assert set(os.listdir(place)) - {"__pycache__"} == {"__init__.py", "radquant_key.py"}
-        code = "import os, radquant_key; print(radquant_key.KeyRequired(None).wanted.decode())"
-        found = subprocess.run(
-            [sys.executable, "-S", "-c", code],
-            env={"PYTHONPATH": place, "VLLM_API_KEY": given},
-            capture_output=True,
-            text=True,
-        )
-        assert found.stdout == f"Bearer {given}\n", found.stderr
+        assert got == f"got {given}"
         assert "KEY" not in command.replace("API_KEY", "")
         assert "KEY" not in log
 

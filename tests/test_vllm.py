@@ -1,14 +1,9 @@
 """vLLM: what is refused first, its command lines and, where there is one, vLLM itself."""
 
-import contextlib
-import http.client
 import math
 import os
 import shutil
-import socket
-import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +11,6 @@ from typing import Any
 import pandas as pd
 import pytest
 import yaml
-from served import ask
 from test_compressed_checkpoints import checkpoint
 from tiny_models import store, tiny_llama, write_samples
 from tiny_reports import model_and_splits, run_script
@@ -412,53 +406,6 @@ def test_vllm_writes_what_transformers_writes(data: Path, tmp_path: Path, form: 
     assert (found["kernel"] == "none") == (form == "original")
     assert (found["engine"], found["dtype"]) == ("vllm", "bfloat16")
     assert not list(tmp_path.glob(".vllm-*"))
-
-
-@needs_vllm
-@pytest.mark.slow
-def test_vllm_s_server_answers_nobody_without_the_key(tmp_path: Path) -> None:
-    """Its own check leaves out /invocations, which writes answers as /v1/completions does."""
-    # vLLM has attention for CPUs from 32 channels a head on.
-    tiny_llama(tmp_path / "tiny", hidden_size=128, intermediate_size=128)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    words = [sys.executable, REPOSITORY / "scripts/serve.py", tmp_path / "tiny", "--device", "cpu"]
-    words += ["--python", os.environ["RADQUANT_TEST_VLLM"], "--port", port]
-    variables = {"RADQUANT_API_KEY": "KEY-1", "PYTHONPATH": str(REPOSITORY / "src")}
-    # Else it wants nearly all of the memory, and a core of its own.
-    variables |= {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
-    with (tmp_path / "log").open("w") as log:
-        server = subprocess.Popen(
-            list(map(str, words)), env={**os.environ, **variables}, stdout=log, stderr=log
-        )
-    try:
-        wait_until_healthy(port, server, tmp_path / "log")
-        asked = {"model": "tiny", "prompt": "lungs", "max_tokens": 2}
-        right = {"Authorization": "Bearer KEY-1"}
-        for path in ("/v1/completions", "/invocations"):
-            for headers in ({}, {"Authorization": "Bearer KEY-2"}):
-                assert ask(port, path, asked, **headers)[0] == 401
-            status, found = ask(port, path, asked, **right)
-            assert (status, found["usage"]["completion_tokens"]) == (200, 2)
-        for path in ("/v1/models", "/metrics", "/version"):
-            assert ask(port, path)[0] == 401
-        assert ask(port, "/v1/models", **right)[1]["data"][0]["id"] == "tiny"
-    finally:
-        server.terminate()
-        server.wait(60)
-    assert "KEY-1" not in (tmp_path / "log").read_text()
-
-
-def wait_until_healthy(port: int, server: subprocess.Popen[bytes], log: Path) -> None:
-    for _ in range(900):  # vLLM starts in a minute, beside other work in ten
-        assert server.poll() is None, log.read_text()[-3000:]
-        with contextlib.suppress(OSError):
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-            connection.request("GET", "/health")
-            assert connection.getresponse().status == 200
-            return
-        time.sleep(1)
-    raise AssertionError(log.read_text()[-3000:])
 
 
 def test_answers_that_end_in_one_token_are_asked_for_their_probability(

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import hmac
 import json
 import socket
 import sys
@@ -22,7 +23,6 @@ from radquant.errors import UserError
 from radquant.failures import is_panic, sentence_of
 from radquant.serving import answering, forms
 from radquant.serving.answering import Served
-from radquant.serving.beside_vllm.radquant_key import KeyRequired
 from radquant.serving.parts import Answer, Part
 from radquant.serving.requests import (
     Asked,
@@ -376,6 +376,8 @@ async def wrong(request: Request, error: Exception) -> Response:
 
 def refused(error: BadRequest) -> Response:
     headers = {"Retry-After": "5"} if error.status in (429, 503) else {}
+    if error.status == 401:
+        headers = {"WWW-Authenticate": "Bearer"}
     if error.status == 504:
         headers = {"X-Should-Retry": "false"}  # OpenAI's client would ask for the same twice more
     return JSONResponse(error_body(error.message, error.status), error.status, headers)

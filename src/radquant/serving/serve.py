@@ -7,16 +7,14 @@ import shlex
 import signal
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import cast
 
 from radquant import registry
 from radquant.errors import UserError
-from radquant.generation.engines.kind import Address, Command, Engine, Wanted
-from radquant.serving.beside_vllm.radquant_key import VLLM_KEY, KeyRequired
+from radquant.generation.engines.kind import Address, Engine, Wanted
 from radquant.settings import engines
 
-GUARD = Path(__file__).with_name("beside_vllm")
+VLLM_KEY = "VLLM_API_KEY"  # the variable from which vLLM's server reads its key
 
 
 def serve(
@@ -48,22 +46,10 @@ def serve(
     if command is None:
         serve_here(engine_name, wanted, address, max_new_tokens, batch_size, key, deadline)
         return
-    if key is not None:
-        command = guarded(command)
     print(shown(command.variables, command.words), flush=True)
     secret = {} if key is None else {VLLM_KEY: key}  # which is not printed
     if not dry_run:
         os.execve(command.words[0], command.words, {**os.environ, **command.variables, **secret})
-
-
-def guarded(command: Command) -> Command:
-    """vLLM's command with our own check of the key, which leaves out no path but /health."""
-    path = os.pathsep.join(filter(None, [str(GUARD), os.environ.get("PYTHONPATH")]))
-    name = f"radquant_key.{KeyRequired.__name__}"
-    return Command(
-        words=[*command.words, "--middleware", name],
-        variables={**command.variables, "PYTHONPATH": path},
-    )
 
 
 def check_key(key: str | None) -> None:
