@@ -18,15 +18,17 @@ from radquant.errors import UserError
 class Units:
     """What is averaged, by patient: the estimate is the sum of `totals` ÷ the sum of `weights`.
 
-    totals, weights: float64 [patients]. reports: how many there are in all. plain: each patient has
-    one report of weight 1. alike: the share of the spread that a patient's reports have in common.
-    spread: the standard deviation of the reports, as if each were of another patient. drawn: the
-    resampled means, and the generator that draws more of them, from `intervals.drawn_together`.
+    totals, weights: float64 [patients]. reports: how many there are in all. changed: in how many of
+    them the value is not 0. plain: each patient has one report of weight 1. alike: the share of the
+    spread that a patient's reports have in common. spread: the standard deviation of the reports,
+    as if each were of another patient. drawn: the resampled means, and the generator that draws
+    more of them, from `intervals.drawn_together`.
     """
 
     totals: np.ndarray
     weights: np.ndarray
     reports: int
+    changed: int
     plain: bool
     alike: float
     spread: float
@@ -66,12 +68,13 @@ def units(
         raise UserError("a report has no weight above 0; delete results/likelihood and run again")
     codes = patient_codes(patients, len(x))
     count = int(codes.max()) + 1
-    spread = _spread(x, w)
+    spread, changed = _spread(x, w), int(np.count_nonzero(x))
     if count == len(x):
-        return Units(x, w, len(x), weights is None, 0.0 if weights is None else 1.0, spread)
+        alike = 0.0 if weights is None else 1.0
+        return Units(x, w, len(x), changed, weights is None, alike, spread)
     totals, sums = (np.bincount(codes, each, count) for each in (x, w))
     alike = _intraclass(x, codes) if weights is None else 1.0
-    return Units(totals, sums, len(x), False, alike, spread)
+    return Units(totals, sums, len(x), changed, False, alike, spread)
 
 
 def checked(values: Sequence[float] | np.ndarray) -> np.ndarray:
