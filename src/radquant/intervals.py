@@ -11,7 +11,14 @@ from scipy import special, stats
 from radquant.bounded_means import guarded_ends
 from radquant.draws import sums_of_draws
 from radquant.errors import UserError
-from radquant.patient_units import Units, constant, standard_error, units, usual_and_different
+from radquant.patient_units import (
+    Patients,
+    Units,
+    constant,
+    standard_error,
+    units,
+    usual_and_different,
+)
 
 MOST = 100_000  # resamples, where the ends still move in the third decimal
 DECIMAL = 0.0005  # half a unit of the third decimal
@@ -42,7 +49,7 @@ def bootstrap_interval(
     resamples: int,
     confidence: float,
     seed: int,
-    patients: Sequence[str] | None = None,
+    patients: Patients | None = None,
     *,
     bounds: tuple[float, float] | None = None,
     most: int | None = None,
@@ -79,7 +86,7 @@ def bootstrap_intervals(
     resamples: int,
     confidence: float,
     seed: int,
-    patients: Sequence[str] | None = None,
+    patients: Patients | None = None,
     *,
     bounds: tuple[float, float] | None = None,
     most: int | None = None,
@@ -307,7 +314,7 @@ def spread_interval(of: Units, sd: float, confidence: float, high: float | None)
 
 
 def proportion_interval(
-    hits: Sequence[bool] | np.ndarray, confidence: float, patients: Sequence[str] | None = None
+    hits: Sequence[bool] | np.ndarray, confidence: float, patients: Patients | None = None
 ) -> Interval:
     """Return Wilson's score interval (1927) of the share of `hits`, one a report.
 
@@ -328,7 +335,7 @@ def proportion_interval(
     return Interval(low, 1.0 if share == 1 else min(1.0, float(middle + half)), "Wilson")
 
 
-def _effective_number(x: np.ndarray, confidence: float, patients: Sequence[str] | None) -> float:
+def _effective_number(x: np.ndarray, confidence: float, patients: Patients | None) -> float:
     if len(x) == 1:
         return 1.0
     of = units(x, patients)

@@ -13,6 +13,8 @@ import pandas as pd
 
 from radquant.errors import UserError
 
+Patients = Sequence[str] | np.ndarray  # of each report a label, or a whole number
+
 
 @dataclass(frozen=True)
 class Units:
@@ -52,13 +54,14 @@ class Units:
 
 def units(
     values: Sequence[float] | np.ndarray,
-    patients: Sequence[str] | None = None,
+    patients: Patients | None = None,
     weights: Sequence[float] | np.ndarray | None = None,
 ) -> Units:
     """Add up `values`, one a report, by patient.
 
-    patients: one label a report; a report without one ("" or None) stands for itself. weights: what
-    the estimate is divided by, one number above 0 a report; 1 each where left out.
+    patients: one label a report; a report without one ("" or None) stands for itself. Or one number
+    a report, as `patient_codes` gives them. weights: what the estimate is divided by, one number
+    above 0 a report; 1 each where left out.
 
     Raises UserError for fewer than two reports, and for a value or a weight that is no number.
     """
@@ -146,12 +149,14 @@ def _moments(of: Units) -> tuple[float, float]:
     return float(s / trace), float(min(trace**2 / square, len(q) - 1))
 
 
-def patient_codes(patients: Sequence[str] | None, reports: int) -> np.ndarray:
+def patient_codes(patients: Patients | None, reports: int) -> np.ndarray:
     """Return each report's patient as a number, in the order in which they come."""
     if patients is None:
         return np.arange(reports)
     if len(patients) != reports:
         raise ValueError(f"{len(patients)} patients of {reports} reports")
+    if isinstance(patients, np.ndarray) and patients.dtype.kind == "i":
+        return pd.factorize(patients)[0]
     return _codes(tuple(patients))
 
 

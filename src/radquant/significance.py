@@ -18,6 +18,7 @@ from radquant.intervals import (
     unseen_size,
 )
 from radquant.patient_units import (
+    Patients,
     Units,
     checked,
     constant,
@@ -35,7 +36,7 @@ def sign_flip_p(
     differences: Sequence[float] | np.ndarray,
     resamples: int,
     seed: int,
-    patients: Sequence[str] | None = None,
+    patients: Patients | None = None,
 ) -> float:
     """Return the two-sided p of the mean being 0 when each patient's sign is exchangeable.
 
@@ -104,7 +105,7 @@ def noninferiority_p(
     worst: float,
     resamples: int,
     seed: int,
-    patients: Sequence[str] | None = None,
+    patients: Patients | None = None,
     *,
     most: int | None = None,
 ) -> float:
@@ -129,7 +130,7 @@ def noninferiority_ps(
     worst: float,
     resamples: int,
     seed: int,
-    patients: Sequence[str] | None = None,
+    patients: Patients | None = None,
     *,
     most: int | None = None,
 ) -> list[float]:
@@ -151,7 +152,7 @@ def equivalence_p(
     worst: float,
     resamples: int,
     seed: int,
-    patients: Sequence[str] | None = None,
+    patients: Patients | None = None,
     *,
     most: int | None = None,
 ) -> float:
@@ -224,7 +225,7 @@ def interaction_p(
     groups: Sequence[str],
     resamples: int,
     seed: int,
-    patients: Sequence[str] | None = None,
+    patients: Patients | None = None,
 ) -> float:
     """Return the p of the mean difference being equal in all subgroups.
 

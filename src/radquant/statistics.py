@@ -25,6 +25,7 @@ from radquant.intervals import (
     unseen_size,
 )
 from radquant.patient_units import (
+    Patients,
     Units,
     checked,
     constant,
@@ -115,7 +116,7 @@ def compare(
     resamples: int,
     confidence: float,
     seed: int,
-    patients: Sequence[str] | None = None,
+    patients: Patients | None = None,
     *,
     bounds: tuple[float, float] | None = None,
     most: int | None = MOST,
@@ -140,7 +141,7 @@ def compare_all(
     resamples: int,
     confidence: float,
     seed: int,
-    patients: Sequence[str] | None = None,
+    patients: Patients | None = None,
     *,
     weights: Sequence[float] | np.ndarray | None = None,
     bounds: tuple[float, float] | None = None,
@@ -178,7 +179,7 @@ def compare_pooled(
     resamples: int,
     confidence: float,
     seed: int,
-    patients: Sequence[str] | None = None,
+    patients: Patients | None = None,
     *,
     bounds: tuple[float, float] | None = None,
     most: int | None = MOST,
@@ -250,7 +251,7 @@ def loss_bound(
     differences: Sequence[float] | np.ndarray,
     worst: float,
     confidence: float,
-    patients: Sequence[str] | None = None,
+    patients: Patients | None = None,
 ) -> float:
     """Return Clopper & Pearson's upper bound of the share that changes × the largest loss, `worst`.
 

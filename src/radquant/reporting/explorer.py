@@ -22,8 +22,10 @@ same text.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
+
+import pandas as pd
 
 from radquant.image_files import COLUMN
 from radquant.instructions import Row
@@ -58,10 +60,10 @@ def payload_pieces(run: Run, ruined: Mapping[str, str]) -> Iterator[str]:
 
     ruined: what `ruined.ruined` returns.
     """
-    texts = _Texts(run)
-    examples = _Examples(run, texts)
-    yield dump(_head(run, ruined)).removesuffix("}") + ',"reports":['
-    yield from _joined(_reports(run, texts, examples))
+    texts, inputs = _Texts(run), read_inputs(run)
+    examples = _Examples(run, texts, text_columns(inputs))
+    yield dump(_head(run, ruined, inputs)).removesuffix("}") + ',"reports":['
+    yield from _joined(_reports(run, inputs, texts, examples))
     yield '],"examples":['
     yield from _joined(examples.shown)
     yield '],"texts":['
@@ -78,8 +80,8 @@ def _joined(values: Iterable[Any]) -> Iterator[str]:
         yield ("," if number else "") + dump(value)
 
 
-def _head(run: Run, ruined: Mapping[str, str]) -> dict[str, Any]:
-    inputs, name = read_inputs(run), run_id(run)
+def _head(run: Run, ruined: Mapping[str, str], inputs: pd.DataFrame) -> dict[str, Any]:
+    name = run_id(run)
     return {
         "systems": run.precisions,
         "measure": run.measure,
@@ -98,11 +100,12 @@ def _head(run: Run, ruined: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def _reports(run: Run, texts: "_Texts", examples: "_Examples") -> Iterator[dict[str, Any]]:
+def _reports(
+    run: Run, inputs: pd.DataFrame, texts: "_Texts", examples: "_Examples"
+) -> Iterator[dict[str, Any]]:
     columns = {name: _columns(run, name) for name in run.precisions}
-    inputs = read_inputs(run)
     numbers = image_numbers(inputs)
-    given = [inputs[column].tolist() for column in text_columns(inputs)]
+    given = [values(inputs[column]) for column in text_columns(inputs)]
     pictured = inputs[COLUMN].tolist() if numbers else [""] * len(inputs)
     shortened = (run.generations[ORIGINAL]["truncated_tokens"] > 0).tolist()
     for row, (name, reference) in enumerate(
@@ -123,7 +126,7 @@ def _reports(run: Run, texts: "_Texts", examples: "_Examples") -> Iterator[dict[
             )
         yield {
             "id": name,
-            "inputs": [texts.number(column[row], INPUT, row) for column in given],
+            "inputs": [texts.number(next(column), INPUT, row) for column in given],
             "images": numbers_of(pictured[row], numbers),
             "cut": shortened[row],
             "examples": examples.numbers(row),
@@ -142,8 +145,10 @@ def marks(text: str, note: Record) -> list[list[Any]]:
     return found
 
 
-def _units(text: str) -> list[int]:
+def _units(text: str) -> Sequence[int]:
     """Return how many UTF-16 units stand before each character, and before the end."""
+    if text.isascii():
+        return range(len(text) + 1)
     units = [0]
     for character in text:
         units.append(units[-1] + (2 if ord(character) > 0xFFFF else 1))
@@ -209,9 +214,9 @@ class _Texts:
 class _Examples:
     """The solved examples of the prompts, each once, numbered as they come."""
 
-    def __init__(self, run: Run, texts: _Texts) -> None:
+    def __init__(self, run: Run, texts: _Texts, columns: list[str]) -> None:
         self._of_reports = read_examples(run)
-        self._columns, self._target = text_columns(read_inputs(run)), run.config["task"]["target"]
+        self._columns, self._target = columns, run.config["task"]["target"]
         self._texts = texts
         self._numbers: dict[str, int] = {}
         self.shown: list[dict[str, Any]] = []

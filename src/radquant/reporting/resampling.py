@@ -11,6 +11,7 @@ import numpy as np
 from scipy import stats
 
 from radquant.draws import sums_of_draws
+from radquant.patient_units import Patients
 from radquant.statistics import Interval
 
 TIE = 1e-12  # how far apart two numbers are that only rounding separates
@@ -20,7 +21,7 @@ Statistic = Callable[[np.ndarray], np.ndarray]  # sums [..., counts] to [...]
 def intervals(
     counts: np.ndarray,
     statistics: Sequence[Statistic],
-    patients: Sequence[str] | None,
+    patients: Patients | None,
     resamples: int,
     confidence: float,
     seed: int,
@@ -30,20 +31,19 @@ def intervals(
     counts: [reports, counts]; patients: one label a report, None where each is its own. An interval
     is None where there is no such number, and for fewer than two patients.
     """
-    of_patient = _by_patient(np.asarray(counts, dtype=np.float64), patients)
+    of_patient = by_patient(np.asarray(counts, dtype=np.float64), patients)
     total = of_patient.sum(axis=0)
     sums = sums_of_draws(of_patient, resamples, np.random.default_rng(seed))
     without = total - of_patient
     return [_interval(float(of(total)), of(sums), of(without), confidence) for of in statistics]
 
 
-def _by_patient(counts: np.ndarray, patients: Sequence[str] | None) -> np.ndarray:
+def by_patient(counts: np.ndarray, patients: Patients | None) -> np.ndarray:
+    """Return the sums of `counts` over each patient's reports, in the order of their labels."""
     if patients is None:
         return counts
-    labels, place = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
-    sums = np.zeros((len(labels), counts.shape[1]))
-    np.add.at(sums, place, counts)
-    return sums
+    labels, place = np.unique(np.asarray(patients), return_inverse=True)
+    return np.stack([np.bincount(place, column, len(labels)) for column in counts.T], axis=1)
 
 
 def _interval(
