@@ -15,23 +15,32 @@ def sums_of_draws(columns: np.ndarray, resamples: int, rng: np.random.Generator)
     columns stand beside it and in whatever order a processor adds, because no step of it rounds
     before the last.
     """
-    count = len(columns)
-    coarse = _rounded(columns)
-    fine = _rounded(columns - coarse)
-    two = fine.any(axis=0)  # whole numbers need no second part
-    parts = np.concatenate([coarse, fine[:, two]], axis=1)
-    sums = np.empty((resamples, columns.shape[1]))
+    count, width = columns.shape
+    counted = _are_counts(columns)
+    counts = columns[:, counted].astype(np.float32)
+    coarse = _rounded(columns[:, ~counted])
+    fine = _rounded(columns[:, ~counted] - coarse)
+    sums = np.empty((resamples, width))
     rows = max(1, CHUNK // count)
     block = rows * -(-ROWS // rows)
     for start in range(0, resamples, block):
-        times = np.empty((min(block, resamples - start), count))
+        times = np.empty((min(block, resamples - start), count), dtype=np.float32)
         for first in range(0, len(times), rows):
             some = times[first : first + rows]
             some[:] = _times_drawn(rng, len(some), count)
-        found = times @ parts
-        sums[start : start + block] = found[:, : columns.shape[1]]
-        sums[start : start + block, two] += found[:, columns.shape[1] :]
+        found = sums[start : start + block]
+        found[:, counted] = times @ counts
+        if counted.all():
+            continue
+        times = times.astype(np.float64)
+        found[:, ~counted] = times @ coarse + times @ fine
     return sums
+
+
+def _are_counts(columns: np.ndarray) -> np.ndarray:
+    """Tell of which columns every sum of draws is a whole number that float32 holds exactly."""
+    small = len(columns) * np.maximum(columns.max(axis=0), -columns.min(axis=0)) <= 2**24
+    return np.array([fits and not (x % 1).any() for fits, x in zip(small, columns.T, strict=True)])
 
 
 def _times_drawn(rng: np.random.Generator, rows: int, count: int) -> np.ndarray:
@@ -49,4 +58,4 @@ def _rounded(columns: np.ndarray) -> np.ndarray:
     """
     largest = len(columns) * np.abs(columns).max(axis=0)
     unit = np.ldexp(1.0, np.maximum(np.frexp(largest)[1] - 52, -1000))
-    return np.round(columns / unit) * unit
+    return np.asarray(np.round(columns / unit) * unit)

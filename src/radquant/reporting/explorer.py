@@ -49,6 +49,7 @@ from radquant.settings.run import ORIGINAL
 
 REFERENCE = "reference"
 INPUT = ""  # no system has this name
+_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 STATUSES = {
     **{"definitely present": "present", "definitely absent": "absent", "uncertain": "uncertain"},
     **{"DP": "present", "DA": "absent", "U": "uncertain"},  # as RadGraph 1 writes them
@@ -61,7 +62,7 @@ def payload_pieces(run: Run, ruined: Mapping[str, str]) -> Iterator[str]:
     ruined: what `ruined.ruined` returns.
     """
     texts, inputs = _Texts(run), read_inputs(run)
-    examples = _Examples(run, texts, text_columns(inputs))
+    examples = _Examples(run, texts, inputs)
     yield dump(_head(run, ruined, inputs)).removesuffix("}") + ',"reports":['
     yield from _joined(_reports(run, inputs, texts, examples))
     yield '],"examples":['
@@ -72,7 +73,7 @@ def payload_pieces(run: Run, ruined: Mapping[str, str]) -> Iterator[str]:
 
 
 def dump(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return _JSON.encode(value)
 
 
 def _joined(values: Iterable[Any]) -> Iterator[str]:
@@ -214,9 +215,9 @@ class _Texts:
 class _Examples:
     """The solved examples of the prompts, each once, numbered as they come."""
 
-    def __init__(self, run: Run, texts: _Texts, columns: list[str]) -> None:
-        self._of_reports = read_examples(run)
-        self._columns, self._target = columns, run.config["task"]["target"]
+    def __init__(self, run: Run, texts: _Texts, inputs: pd.DataFrame) -> None:
+        self._of_reports = read_examples(run, inputs)
+        self._columns, self._target = text_columns(inputs), run.config["task"]["target"]
         self._texts = texts
         self._numbers: dict[str, int] = {}
         self.shown: list[dict[str, Any]] = []

@@ -26,7 +26,7 @@ from radquant.settings.run import ORIGINAL
 
 # Written as JSON: what `radquant.scoring.changes` and `findings` say of a report.
 CLINICAL = ("statuses", "reference_statuses", "changes", "unsupported", "flags")
-ROWS = 1000  # of a column, as Python's objects at a time
+ROWS = 10_000  # of a column, as Python's objects at a time
 REFERENCES = "reference_statuses"  # the same in every system's scores
 
 

@@ -69,7 +69,8 @@ def _baseline(results: Path, system: str, ids: list[str]) -> dict[str, str]:
 def _baseline_notes(results: Path, system: str, names: Sequence[str]) -> dict[str, records.Record]:
     """The annotations of the outputs of `names`; they stand in the order of the outputs."""
     outputs = results / "generations" / system / "all.parquet"
-    place = {name: row for row, name in enumerate(read_table(outputs, ["id"])["id"].tolist())}
+    ids = read_table(outputs, ["id"], columns=["id"])["id"].tolist()
+    place = {name: row for row, name in enumerate(ids)}
     path = results / "annotations" / system / "all.jsonl"
     wanted = sorted(names, key=place.__getitem__)
     found = records.read_rows(path, map(place.__getitem__, wanted))

@@ -113,6 +113,7 @@ def _compared(chosen: list[Ruler], run: Run) -> dict[str, dict[str, Any]]:
     if not asked:
         return {ruler.of.name: {} for ruler in chosen}
     settings, stacked = run.config["statistics"], np.concatenate(counts, axis=1)
+    counts.clear()
     of = [statistic for _, _, statistic in asked]
     chances = (settings["resamples"], settings["confidence"], run.config["seed"])
     found: dict[str, dict[str, Any]] = {}
