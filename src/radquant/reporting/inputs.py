@@ -64,7 +64,7 @@ def read_examples(run: Run, inputs: pd.DataFrame) -> list[list[Row]]:
     template, target = template_of(run), run.config["task"]["target"]
     names = ["id", *columns_of(template)]
     train = read_table(run.folder / "data" / "train.csv", require=[*names, target])
-    reports = inputs[columns_of(template)].reset_index()
+    reports = inputs[columns_of(template)].assign(id=inputs.index)
     how = (template, target, wanted, run.config["seed"])
     return examples_of(rows_of(train), rows_of(reports), *how)
 
