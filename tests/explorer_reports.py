@@ -202,11 +202,8 @@ def make_run(
 
 def payload(run: Run, broken: Mapping[str, str] | None = None) -> dict[str, Any]:
     """What the explorer shows of `run`, whole; `broken`: its ruined precisions."""
-    texts = explorer._Texts(run)
-    examples = explorer._Examples(run, texts)
-    reports = list(explorer._reports(run, texts, examples))
-    listed = {"reports": reports, "examples": examples.shown, "texts": list(texts.shown())}
-    return {**explorer._head(run, broken or {}), **listed}
+    whole: dict[str, Any] = json.loads("".join(explorer.payload_pieces(run, broken or {})))
+    return whole
 
 
 def made_payload(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from statistics_simulation import PATIENTS, by_report, coverage, false_alarms, reported
 
-from radquant import intervals, significance, statistics
+from radquant import draws, significance, statistics
 from radquant.errors import UserError
 from radquant.patient_units import patient_codes, standard_error, units
 
@@ -198,8 +198,9 @@ def test_several_systems_together_get_what_each_gets_alone(known: bool) -> None:
 def test_no_number_depends_on_how_much_is_held_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     differences, patients = some_differences(1)
     before = statistics.compare(differences[0], 500, 0.95, 3, patients)
-    for module in (intervals, significance):
+    for module in (draws, significance):
         monkeypatch.setattr(module, "CHUNK", 70)
+        monkeypatch.setattr(module, "ROWS", 3)
     assert statistics.compare(differences[0], 500, 0.95, 3, patients) == before
 
 

@@ -111,7 +111,7 @@ PLACES = [
     ("src/radquant/scoring/changes.py", "    before, after = describe(", "original_text"),
     (
         "src/radquant/reporting/explorer.py",
-        "    yield dump(_head(run, ruined))",
+        "    yield dump(_head(run, ruined, inputs))",
         "run.reports.to_dict()",
     ),
 ]

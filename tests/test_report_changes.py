@@ -3,6 +3,7 @@
 import json
 import re
 import types
+from functools import partial
 
 import pandas as pd
 import pytest
@@ -10,7 +11,7 @@ from scipy.stats import norm
 
 from radquant.reporting import against_radiologist, clinical_changes
 from radquant.reporting.changes_section import changes_section, example_texts, examples_section
-from radquant.reporting.finished_run import CLINICAL
+from radquant.reporting.finished_run import CLINICAL, Run
 from radquant.scoring import lexicon
 from radquant.scoring.changes import KINDS
 from radquant.scoring.changes import changes as compare
@@ -59,16 +60,19 @@ def make_run(outputs):
         generations[name] = pd.DataFrame(
             {"id": ids, "output": texts, "truncated_tokens": 0, "output_tokens": 3}
         )
-    return types.SimpleNamespace(
+    run = types.SimpleNamespace(
         config={"statistics": {"resamples": 2000, "confidence": 0.95}, "seed": 3},
         precisions=list(outputs),
         quantized=list(outputs)[1:],
         patients=None,
+        patient_numbers=None,
         reports=pd.DataFrame({"id": ids, "reference": REFERENCES}),
         scores=scores,
         generations=generations,
-        clinical=lambda name, column: map(json.loads, scores[name][column]),
     )
+    for method in (Run.clinical, Run.different, Run.has):
+        setattr(run, method.__name__, partial(method, run))
+    return run
 
 
 @pytest.fixture(scope="module")

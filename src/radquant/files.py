@@ -14,7 +14,7 @@ import re
 import secrets
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -342,8 +342,15 @@ def write_table(path: str | Path, table: "pd.DataFrame") -> None:
             table.to_parquet(part, index=False)
 
 
-def read_table(path: str | Path, require: Sequence[str] = (), advice: str = "") -> "pd.DataFrame":
+def read_table(
+    path: str | Path,
+    require: Sequence[str] = (),
+    advice: str = "",
+    columns: Collection[str] | None = None,
+) -> "pd.DataFrame":
     """Read a table that this program wrote; .csv columns are all text, '' where empty.
+
+    columns: which are read, of those that are there; all for None.
 
     Raises UserError when the file is missing, was changed or lacks a column in `require`; then it
     gives this advice.
@@ -353,9 +360,11 @@ def read_table(path: str | Path, require: Sequence[str] = (), advice: str = "") 
 
     try:
         if Path(path).suffix == ".csv":
-            table = pd.read_csv(path, dtype=str, keep_default_na=False).map(as_written)
+            chosen = None if columns is None else columns.__contains__
+            table = pd.read_csv(path, dtype=str, keep_default_na=False, usecols=chosen)
+            table = table.map(as_written)
         else:
-            table = pd.read_parquet(path)
+            table = pd.read_parquet(path, columns=_there(path, columns))
     except Exception as error:
         if is_out_of_memory(error):  # the file is not at fault
             raise
@@ -370,6 +379,14 @@ def read_table(path: str | Path, require: Sequence[str] = (), advice: str = "") 
             f"its columns are {', '.join(map(str, table.columns))}" + f"; {advice}" * bool(advice)
         )
     return table
+
+
+def _there(path: str | Path, columns: Collection[str] | None) -> list[str] | None:
+    if columns is None:
+        return None
+    from pyarrow import parquet
+
+    return [name for name in parquet.read_schema(path).names if name in columns]
 
 
 def require_file(path: str | Path) -> None:

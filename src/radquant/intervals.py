@@ -9,13 +9,20 @@ import numpy as np
 from scipy import special, stats
 
 from radquant.bounded_means import guarded_ends
+from radquant.draws import sums_of_draws
 from radquant.errors import UserError
-from radquant.patient_units import Units, constant, standard_error, units, usual_and_different
+from radquant.patient_units import (
+    Patients,
+    Units,
+    constant,
+    standard_error,
+    units,
+    usual_and_different,
+)
 
-# Resampled patients held in memory at a time, as patients × resamples: what a core's cache holds.
-CHUNK = 100_000
 MOST = 100_000  # resamples, where the ends still move in the third decimal
 DECIMAL = 0.0005  # half a unit of the third decimal
+TIE = 1e-12  # how far apart, beside the largest total, two means are that only rounding separates
 # Where a sample says too little about large losses: fewer patients differ from the others, or what
 # can be lost unseen counts too much. It does if it would move the mean by more than so many half
 # widths of Student's interval. The first number is for one report, the second for the largest
@@ -43,7 +50,7 @@ def bootstrap_interval(
     resamples: int,
     confidence: float,
     seed: int,
-    patients: Sequence[str] | None = None,
+    patients: Patients | None = None,
     *,
     bounds: tuple[float, float] | None = None,
     most: int | None = None,
@@ -79,13 +86,14 @@ def bootstrap_intervals(
     resamples: int,
     confidence: float,
     seed: int,
-    patients: Sequence[str] | None = None,
+    patients: Patients | None = None,
     *,
     bounds: tuple[float, float] | None = None,
     most: int | None = None,
 ) -> list[Interval]:
     """Return the `bootstrap_interval` of each of several `values` of the same reports."""
     many = drawn_together([units(each, patients) for each in values], resamples, seed)
+    many = drawn_on(many, confidence, most)
     return [interval_of(of, resamples, confidence, seed, bounds, most) for of in many]
 
 
@@ -102,6 +110,28 @@ def drawn_together(many: Sequence[Units], resamples: int, seed: int) -> list[Uni
         replace(of, drawn=next(drawn)) if need else of
         for of, need in zip(many, needed, strict=True)
     ]
+
+
+def drawn_on(many: Sequence[Units], confidence: float, most: int | None) -> list[Units]:
+    """Return `many` from `drawn_together`, with `most` resamples where the ends still move.
+
+    They go on from the same resamples, so these draws as well are made once for all.
+    """
+    moving = [
+        (of, *of.drawn)
+        for of in many
+        if of.drawn is not None and _too_few(of, of.drawn[0], confidence, most)
+    ]
+    if not moving or most is None:
+        return list(many)
+    _, means, rng = moving[0]
+    rng = deepcopy(rng)
+    more = _resampled_means([of for of, _, _ in moving], most - len(means), rng)
+    longer = {
+        id(of): replace(of, drawn=(np.append(means, added), rng))
+        for (of, means, _), added in zip(moving, more, strict=True)
+    }
+    return [longer.get(id(of), of) for of in many]
 
 
 def interval_of(
@@ -171,14 +201,11 @@ def resampled(
     of: Units, resamples: int, confidence: float, seed: int, most: int | None
 ) -> tuple[np.ndarray, np.ndarray, str]:
     """Return the resampled means, which of their quantiles are the ends, and the method's name."""
-    tail = (1 - _expanded(confidence, of)) / 2
-    means, rng = of.drawn or _drawn([of], resamples, seed)[0]
-    tails, method = _tails(of, means, tail)
-    if most is not None and most > resamples and _moves(means, tails):
-        more = _resampled_means([of], most - resamples, deepcopy(rng))
-        means = np.append(means, more)
-        tails, method = _tails(of, means, tail)
-    return means, tails, method
+    drawn = of if of.drawn is not None else replace(of, drawn=_drawn([of], resamples, seed)[0])
+    (drawn,) = drawn_on([drawn], confidence, most)
+    assert drawn.drawn is not None
+    means = drawn.drawn[0]
+    return means, *_tails(of, means, confidence)
 
 
 def _drawn(
@@ -190,32 +217,32 @@ def _drawn(
 
 def _resampled_means(many: Sequence[Units], resamples: int, rng: np.random.Generator) -> np.ndarray:
     """Return the means of as many draws of as many patients, with replacement: [many, resamples]"""
-    count, weights = many[0].count, many[0].weights
-    same = [np.array_equal(of.weights, weights) for of in many]
-    means = np.empty((len(many), resamples))
-    rows = max(1, CHUNK // count)
-    for start in range(0, resamples, rows):
-        drawn = rng.integers(0, count, (min(rows, resamples - start), count))
-        shared = count if many[0].plain else weights[drawn].sum(axis=-1)
-        for of, is_same, found in zip(many, same, means, strict=True):
-            size = shared if is_same else of.weights[drawn].sum(axis=-1)
-            found[start : start + rows] = of.totals[drawn].sum(axis=-1) / size
-    return means
+    weights: dict[bytes, np.ndarray] = {}  # mostly the same for all
+    keys = [of.weights.tobytes() for of in many]
+    weights.update(zip(keys, (of.weights for of in many), strict=True))
+    place = {key: len(many) + number for number, key in enumerate(weights)}
+    columns = np.column_stack([*(of.totals for of in many), *weights.values()])
+    sums = sums_of_draws(columns, resamples, rng).T
+    return np.array([sums[number] / sums[place[key]] for number, key in enumerate(keys)])
 
 
-def _tails(of: Units, means: np.ndarray, tail: float) -> tuple[np.ndarray, str]:
+def _tails(of: Units, means: np.ndarray, confidence: float) -> tuple[np.ndarray, str]:
+    tail = (1 - _expanded(confidence, of)) / 2
     tails = _bca_tails(of, means, tail)
     if np.isnan(tails).any():
         return np.array([tail, 1 - tail]), "percentile"
     return tails, "BCa"
 
 
-def _moves(means: np.ndarray, tails: np.ndarray) -> bool:
+def _too_few(of: Units, means: np.ndarray, confidence: float, most: int | None) -> bool:
     """Tell whether two standard errors of an end, as a quantile of draws, reach the third decimal.
 
     As many draws fall below a quantile as of a binomial distribution, whose standard deviation on
-    either side spans two standard errors of it.
+    either side spans two standard errors of it. `most` are never too few.
     """
+    if most is None or len(means) >= most:
+        return False
+    tails, _ = _tails(of, means, confidence)
     spread = np.sqrt(tails * (1 - tails) / len(means))
     wide = np.quantile(means, np.clip([tails - spread, tails + spread], 0, 1))
     return bool(np.max(wide[1] - wide[0]) >= DECIMAL)
@@ -233,8 +260,14 @@ def bias_and_acceleration(of: Units, means: np.ndarray) -> tuple[float, float]:
     distances = of.totals - mean if of.plain else of.residuals
     acceleration = (distances**3).sum() / (6 * (distances**2).sum() ** 1.5)
     # A resample whose mean is the sample's counts as half below it.
-    below = (np.count_nonzero(means < mean) + np.count_nonzero(means <= mean)) / 2
+    near = tie(of)
+    below = (np.count_nonzero(means < mean - near) + np.count_nonzero(means <= mean + near)) / 2
     return float(stats.norm.ppf(below / len(means))), float(acceleration)
+
+
+def tie(of: Units) -> float:
+    """Return how far apart means can be that are equal but for rounding."""
+    return float(TIE * np.abs(of.totals).max() / of.weights.mean())
 
 
 def _bca_tails(of: Units, means: np.ndarray, tail: float) -> np.ndarray:
@@ -281,7 +314,7 @@ def spread_interval(of: Units, sd: float, confidence: float, high: float | None)
 
 
 def proportion_interval(
-    hits: Sequence[bool] | np.ndarray, confidence: float, patients: Sequence[str] | None = None
+    hits: Sequence[bool] | np.ndarray, confidence: float, patients: Patients | None = None
 ) -> Interval:
     """Return Wilson's score interval (1927) of the share of `hits`, one a report.
 
@@ -303,7 +336,7 @@ def proportion_interval(
     return Interval(low, 1.0 if share == 1 else min(1.0, float(middle + half)), "Wilson")
 
 
-def _effective_number(x: np.ndarray, confidence: float, patients: Sequence[str] | None) -> float:
+def _effective_number(x: np.ndarray, confidence: float, patients: Patients | None) -> float:
     if len(x) == 1:
         return 1.0
     of = units(x, patients)

@@ -13,20 +13,24 @@ import pandas as pd
 
 from radquant.errors import UserError
 
+Patients = Sequence[str] | np.ndarray  # of each report a label, or a whole number
+
 
 @dataclass(frozen=True)
 class Units:
     """What is averaged, by patient: the estimate is the sum of `totals` ÷ the sum of `weights`.
 
-    totals, weights: float64 [patients]. reports: how many there are in all. plain: each patient has
-    one report of weight 1. alike: the share of the spread that a patient's reports have in common.
-    spread: the standard deviation of the reports, as if each were of another patient. drawn: the
-    resampled means, and the generator that draws more of them, from `intervals.drawn_together`.
+    totals, weights: float64 [patients]. reports: how many there are in all. changed: in how many of
+    them the value is not 0. plain: each patient has one report of weight 1. alike: the share of the
+    spread that a patient's reports have in common. spread: the standard deviation of the reports,
+    as if each were of another patient. drawn: the resampled means, and the generator that draws
+    more of them, from `intervals.drawn_together`.
     """
 
     totals: np.ndarray
     weights: np.ndarray
     reports: int
+    changed: int
     plain: bool
     alike: float
     spread: float
@@ -50,13 +54,14 @@ class Units:
 
 def units(
     values: Sequence[float] | np.ndarray,
-    patients: Sequence[str] | None = None,
+    patients: Patients | None = None,
     weights: Sequence[float] | np.ndarray | None = None,
 ) -> Units:
     """Add up `values`, one a report, by patient.
 
-    patients: one label a report; a report without one ("" or None) stands for itself. weights: what
-    the estimate is divided by, one number above 0 a report; 1 each where left out.
+    patients: one label a report; a report without one ("" or None) stands for itself. Or one number
+    a report, as `patient_codes` gives them. weights: what the estimate is divided by, one number
+    above 0 a report; 1 each where left out.
 
     Raises UserError for fewer than two reports, and for a value or a weight that is no number.
     """
@@ -66,12 +71,13 @@ def units(
         raise UserError("a report has no weight above 0; delete results/likelihood and run again")
     codes = patient_codes(patients, len(x))
     count = int(codes.max()) + 1
-    spread = _spread(x, w)
+    spread, changed = _spread(x, w), int(np.count_nonzero(x))
     if count == len(x):
-        return Units(x, w, len(x), weights is None, 0.0 if weights is None else 1.0, spread)
+        alike = 0.0 if weights is None else 1.0
+        return Units(x, w, len(x), changed, weights is None, alike, spread)
     totals, sums = (np.bincount(codes, each, count) for each in (x, w))
     alike = _intraclass(x, codes) if weights is None else 1.0
-    return Units(totals, sums, len(x), False, alike, spread)
+    return Units(totals, sums, len(x), changed, False, alike, spread)
 
 
 def checked(values: Sequence[float] | np.ndarray) -> np.ndarray:
@@ -143,12 +149,14 @@ def _moments(of: Units) -> tuple[float, float]:
     return float(s / trace), float(min(trace**2 / square, len(q) - 1))
 
 
-def patient_codes(patients: Sequence[str] | None, reports: int) -> np.ndarray:
+def patient_codes(patients: Patients | None, reports: int) -> np.ndarray:
     """Return each report's patient as a number, in the order in which they come."""
     if patients is None:
         return np.arange(reports)
     if len(patients) != reports:
         raise ValueError(f"{len(patients)} patients of {reports} reports")
+    if isinstance(patients, np.ndarray) and patients.dtype.kind == "i":
+        return pd.factorize(patients)[0]
     return _codes(tuple(patients))
 
 

@@ -6,17 +6,19 @@ import numpy as np
 from scipy import stats
 
 from radquant.bounded_means import guarded_p, share_p
+from radquant.draws import CHUNK, ROWS
 from radquant.errors import UserError
 from radquant.intervals import (
-    CHUNK,
     FEW,
     bias_and_acceleration,
     drawn_together,
     few_differ,
     resampled,
+    tie,
     unseen_size,
 )
 from radquant.patient_units import (
+    Patients,
     Units,
     checked,
     constant,
@@ -34,7 +36,7 @@ def sign_flip_p(
     differences: Sequence[float] | np.ndarray,
     resamples: int,
     seed: int,
-    patients: Sequence[str] | None = None,
+    patients: Patients | None = None,
 ) -> float:
     """Return the two-sided p of the mean being 0 when each patient's sign is exchangeable.
 
@@ -44,25 +46,28 @@ def sign_flip_p(
     exact. `scipy.stats.permutation_test` gives the same numbers but is ten times slower at 3,000
     reports.
     """
-    return flipped_p(units(differences, patients), resamples, seed)
+    return flipped_ps([units(differences, patients)], resamples, seed)[0]
 
 
-def flipped_p(of: Units, resamples: int, seed: int) -> float:
-    """Return the p of `sign_flip_p` for differences that are added up already."""
-    d = of.totals
-    scale = float(np.abs(d).sum())
-    if scale == 0:
-        return 1.0
-    d = d / scale
+def flipped_ps(many: Sequence[Units], resamples: int, seed: int) -> list[float]:
+    """Return the p of `sign_flip_p` of each of several differences of the same patients.
+
+    They are added up already, and all get the same sign assignments.
+    """
+    if not many:
+        return []
+    totals = np.column_stack([of.totals for of in many])
+    scale = np.abs(totals).sum(axis=0)
+    totals = totals / np.where(scale > 0, scale, 1)
     # Rounded, so that assignments that tie in exact arithmetic tie here as well.
-    observed = abs(round(float(d.sum()), 12))
-    exact = _exact(len(d), resamples)
-    extreme = count = 0
-    for flips in _flips(len(d), resamples, seed):
-        sums = d.sum() - 2 * (flips @ d)
-        extreme += int(np.count_nonzero(np.abs(np.round(sums, 12)) >= observed))
+    observed = np.abs(np.round(totals.sum(axis=0), 12))
+    exact = _exact(len(totals), resamples)
+    extreme, count = np.zeros(len(many), dtype=np.int64), 0
+    for flips in _flips(len(totals), resamples, seed):
+        sums = totals.sum(axis=0) - 2 * (flips @ totals)
+        extreme += np.count_nonzero(np.abs(np.round(sums, 12)) >= observed, axis=0)
         count += len(flips)
-    return extreme / count if exact else (extreme + 1) / (count + 1)
+    return ((extreme + (not exact)) / (count + (not exact))).tolist()
 
 
 def _exact(count: int, resamples: int) -> bool:
@@ -73,7 +78,7 @@ def _flips(columns: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
     """Yield sign flips as 0 and 1, float64 [rows, columns]: all there are, or random ones."""
     exact = _exact(columns, resamples)
     count = 2**columns if exact else resamples
-    chunk = max(1, CHUNK // columns)
+    chunk = max(ROWS, CHUNK // columns)
     if exact:
         for start in range(0, count, chunk):
             yield _all_bits(np.arange(start, min(start + chunk, count)), columns)
@@ -101,7 +106,7 @@ def noninferiority_p(
     worst: float,
     resamples: int,
     seed: int,
-    patients: Sequence[str] | None = None,
+    patients: Patients | None = None,
     *,
     most: int | None = None,
 ) -> float:
@@ -126,18 +131,20 @@ def noninferiority_ps(
     worst: float,
     resamples: int,
     seed: int,
-    patients: Sequence[str] | None = None,
+    patients: Patients | None = None,
     *,
     most: int | None = None,
 ) -> list[float]:
     """Return the `noninferiority_p` of each of several `gains` of the same reports."""
-    many = [units(each, patients) for each in gains]
+    many = drawn_together([units(each, patients) for each in gains], resamples, seed)
+    return [gain_p(of, worst, resamples, seed, most) for of in many]
+
+
+def gain_p(of: Units, worst: float, resamples: int, seed: int, most: int | None = None) -> float:
+    """Return the `noninferiority_p` of gains that are added up already."""
     if not np.isfinite(worst):
         raise UserError("what a report can lose has no bound here, so no margin can be kept")
-    return [
-        _gain_p(of, worst, _means(of, resamples, seed, most))
-        for of in drawn_together(many, resamples, seed)
-    ]
+    return _gain_p(of, worst, _means(of, resamples, seed, most))
 
 
 def equivalence_p(
@@ -146,7 +153,7 @@ def equivalence_p(
     worst: float,
     resamples: int,
     seed: int,
-    patients: Sequence[str] | None = None,
+    patients: Patients | None = None,
     *,
     most: int | None = None,
 ) -> float:
@@ -203,7 +210,7 @@ def _bootstrap_p(of: Units, means: np.ndarray) -> float:
     if not len(means):
         return 0.0  # the others decide
     least = 1 / (len(means) + 1)
-    share = (np.count_nonzero(means <= 0) + 1) * least
+    share = (np.count_nonzero(means <= tie(of)) + 1) * least
     z = stats.norm.ppf(min(share, 1 - least))
     bias, acceleration = bias_and_acceleration(of, means)
     if np.isfinite(bias):
@@ -219,7 +226,7 @@ def interaction_p(
     groups: Sequence[str],
     resamples: int,
     seed: int,
-    patients: Sequence[str] | None = None,
+    patients: Patients | None = None,
 ) -> float:
     """Return the p of the mean difference being equal in all subgroups.
 

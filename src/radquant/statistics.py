@@ -17,6 +17,7 @@ from radquant.intervals import (
     Interval,
     bootstrap_interval,
     bootstrap_intervals,
+    drawn_on,
     drawn_together,
     interval_of,
     proportion_interval,
@@ -24,6 +25,7 @@ from radquant.intervals import (
     unseen_size,
 )
 from radquant.patient_units import (
+    Patients,
     Units,
     checked,
     constant,
@@ -43,7 +45,8 @@ from radquant.sample_sizes import (
 )
 from radquant.significance import (
     equivalence_p,
-    flipped_p,
+    flipped_ps,
+    gain_p,
     holm,
     interaction_p,
     noninferiority_p,
@@ -60,11 +63,15 @@ __all__ = [
     "compare",
     "compare_all",
     "compare_pooled",
+    "compare_units",
     "detectable_difference",
+    "drawn_together",
     "equivalence_p",
+    "gain_p",
     "holm",
     "implied_sd",
     "interaction_p",
+    "interval_of",
     "loss_bound",
     "noninferiority_p",
     "noninferiority_ps",
@@ -75,6 +82,7 @@ __all__ = [
     "sd_interval",
     "settle_range",
     "sign_flip_p",
+    "units",
 ]
 
 
@@ -108,7 +116,7 @@ def compare(
     resamples: int,
     confidence: float,
     seed: int,
-    patients: Sequence[str] | None = None,
+    patients: Patients | None = None,
     *,
     bounds: tuple[float, float] | None = None,
     most: int | None = MOST,
@@ -133,7 +141,7 @@ def compare_all(
     resamples: int,
     confidence: float,
     seed: int,
-    patients: Sequence[str] | None = None,
+    patients: Patients | None = None,
     *,
     weights: Sequence[float] | np.ndarray | None = None,
     bounds: tuple[float, float] | None = None,
@@ -143,11 +151,25 @@ def compare_all(
 
     With `weights`, `compare_pooled`. Much quicker than one by one, as all have the same resamples.
     """
-    values = [checked(each) for each in differences]
-    many = drawn_together([units(d, patients, weights) for d in values], resamples, seed)
+    many = drawn_together([units(d, patients, weights) for d in differences], resamples, seed)
+    return compare_units(many, resamples, confidence, seed, bounds=bounds, most=most)
+
+
+def compare_units(
+    many: Sequence[Units],
+    resamples: int,
+    confidence: float,
+    seed: int,
+    *,
+    bounds: tuple[float, float] | None = None,
+    most: int | None = MOST,
+) -> list[Comparison]:
+    """Return `compare_all` of differences that are added up and, by `drawn_together`, drawn."""
+    many = drawn_on(many, confidence, most)
+    tests = flipped_ps(many, resamples, seed)
     return [
-        _compared(of, d, resamples, confidence, seed, bounds, most)
-        for of, d in zip(many, values, strict=True)
+        _compared(of, p, resamples, confidence, seed, bounds, most)
+        for of, p in zip(many, tests, strict=True)
     ]
 
 
@@ -157,7 +179,7 @@ def compare_pooled(
     resamples: int,
     confidence: float,
     seed: int,
-    patients: Sequence[str] | None = None,
+    patients: Patients | None = None,
     *,
     bounds: tuple[float, float] | None = None,
     most: int | None = MOST,
@@ -177,14 +199,14 @@ def compare_pooled(
 
 def _compared(
     of: Units,
-    d: np.ndarray,
+    p: float,
     resamples: int,
     confidence: float,
     seed: int,
     bounds: tuple[float, float] | None,
     most: int | None,
 ) -> Comparison:
-    n = len(d)
+    n = of.reports
     interval = interval_of(of, resamples, confidence, seed, bounds, most)
     if of.count == 1:
         sd, effect = float(of.spread * np.sqrt(n)), float(n)
@@ -199,11 +221,11 @@ def _compared(
     return Comparison(
         n=n,
         patients=of.count,
-        changed=int(np.count_nonzero(d)),
+        changed=of.changed,
         mean=of.mean,
         sd=sd,
         interval=interval,
-        p=flipped_p(of, resamples, seed),
+        p=p,
         detectable=detectable_difference(n, sd, alpha=1 - confidence),
         design_effect=effect,
         spread=spread_interval(of, sd, confidence, high),
@@ -229,7 +251,7 @@ def loss_bound(
     differences: Sequence[float] | np.ndarray,
     worst: float,
     confidence: float,
-    patients: Sequence[str] | None = None,
+    patients: Patients | None = None,
 ) -> float:
     """Return Clopper & Pearson's upper bound of the share that changes × the largest loss, `worst`.
 

@@ -5,7 +5,6 @@ neither there nor not, and is left out of both shares.
 """
 
 from collections.abc import Sequence
-from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -49,14 +48,15 @@ def _matrix(run: Run, system: str, column: str, wanted: Sequence[str]) -> np.nda
     return np.stack([by_finding[name] for name in CANONICAL], axis=1)
 
 
-def _patients(run: Run) -> list[str]:
-    return run.patients or run.reports["id"].tolist()
+def _patients(run: Run) -> np.ndarray:
+    """Each report's patient as a number; where none is known, each report is its own."""
+    numbers = run.patient_numbers
+    return np.arange(len(run.reports)) if numbers is None else numbers
 
 
 def _share(run: Run, right: np.ndarray, units: np.ndarray) -> dict[str, Any]:
-    rows = np.nonzero(units)[0]
-    labels = np.array(_patients(run), dtype=object)[rows].tolist()
-    return proportion(right[units], run.config["statistics"]["confidence"], labels)
+    patients = _patients(run)[np.nonzero(units)[0]]
+    return proportion(right[units], run.config["statistics"]["confidence"], patients)
 
 
 def _differences(
@@ -71,7 +71,7 @@ def _differences(
     compared = statistics.compare_all(
         [(each * units).sum(axis=1)[kept].astype(np.float64) for each in gained],
         *(settings["resamples"], settings["confidence"], run.config["seed"]),
-        patients=list(compress(_patients(run), kept)),
+        patients=_patients(run)[kept],
         weights=weights[kept].astype(np.float64),
         bounds=(-1, 1),
     )

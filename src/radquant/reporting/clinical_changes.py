@@ -4,17 +4,18 @@ A finding that no list of ours knows is named by words of a report: here it is o
 """
 
 import heapq
-import sys
+import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import compress
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from radquant import statistics
+from radquant.patient_units import Patients
 from radquant.reporting.finished_run import REFERENCES, Run, values
-from radquant.scoring.changes import FLAGS, KINDS, Change, harm
+from radquant.scoring.changes import FLAGS, KINDS, harm
 from radquant.scoring.finding_terms import CANONICAL
 from radquant.scoring.findings import PRESENT, UNCERTAIN
 from radquant.settings.run import ORIGINAL
@@ -35,20 +36,19 @@ OF_STATED = (*LOSING, "hedged")
 
 def changes(run: Run, precision: str) -> dict[str, Any]:
     """Return how many changes of each kind a precision has, and in how many reports."""
-    found = [_kinds(row) for row in run.clinical(precision, "changes")]
+    found = _kinds(run, precision)
     stated = {
         "original": _stated(run, "statuses"),
         "reference": _stated(run, REFERENCES),
     }
     kinds = {}
-    for kind in KINDS:
-        counts = [row.count(kind) for row in found]
+    for place, kind in enumerate(KINDS):
         among = stated["original"] if kind in OF_STATED else None
-        hits = [count > 0 for count in counts]
-        kinds[kind] = {"changes": sum(counts), **_share(run, hits, among)}
+        hits = _share(run, found[:, place] > 0, among)
+        kinds[kind] = {"changes": int(found[:, place].sum()), **hits}
     losing = _with_any(found, LOSING)
     return {
-        "changed": _share(run, _changed(run, precision)),
+        "changed": _share(run, np.fromiter(_changed(run, precision), dtype=bool)),
         "kinds": kinds,
         # The harms that a verdict speaks of, each report counted once. A finding can be lost only
         # where the original states one. A second share is of the reports where the radiologist
@@ -62,8 +62,7 @@ def changes(run: Run, precision: str) -> dict[str, Any]:
 
 def _stated(run: Run, column: str) -> np.ndarray:
     """Say of each report if the original's output, or the reference, has a definite finding."""
-    rows = (PRESENT in statuses.values() for statuses in run.clinical(ORIGINAL, column))
-    return np.fromiter(rows, dtype=bool, count=len(run.reports))
+    return run.has(ORIGINAL, column, lambda statuses: PRESENT in statuses.values())
 
 
 def _changed(run: Run, precision: str) -> Iterator[bool]:
@@ -71,13 +70,20 @@ def _changed(run: Run, precision: str) -> Iterator[bool]:
     return (one != other for one, other in zip(written, originals, strict=True))
 
 
-def _kinds(row: Sequence[Change]) -> tuple[str, ...]:
-    """The kinds of a report's changes; equal strings are one."""
-    return tuple(sys.intern(change["kind"]) for change in row)
+def _kinds(run: Run, precision: str) -> np.ndarray:
+    """Return how many changes of each of KINDS each report has: int64 [reports, kinds]."""
+    place = {kind: number for number, kind in enumerate(KINDS)}
+    codes, found = run.different(precision, "changes")
+    counts = np.zeros((codes.max() + 1, len(KINDS)), dtype=np.int64)
+    for row, several in zip(counts, found, strict=True):
+        for change in several:
+            row[place[change["kind"]]] += 1
+    return counts[codes]
 
 
-def _with_any(found: Sequence[Sequence[str]], kinds: Sequence[str]) -> list[bool]:
-    return [any(kind in kinds for kind in row) for row in found]
+def _with_any(found: np.ndarray, kinds: Sequence[str]) -> np.ndarray:
+    chosen = [kind in kinds for kind in KINDS]
+    return np.asarray(found[:, chosen].any(axis=1))
 
 
 def _in_reference(run: Run, precision: str) -> dict[str, int]:
@@ -97,14 +103,17 @@ def outputs(run: Run, precision: str) -> dict[str, Any]:
     table = run.generations[precision]
     return {
         "flags": {
-            flag: _share(run, [flag in row for row in run.clinical(precision, "flags")])
-            for flag in FLAGS
+            flag: _share(run, run.has(precision, "flags", partial(_holds, flag))) for flag in FLAGS
         },
-        "unsupported": _share(run, map(bool, run.clinical(precision, "unsupported"))),
+        "unsupported": _share(run, run.has(precision, "unsupported", bool)),
         "truncated_prompts": int((table["truncated_tokens"] > 0).sum()),
         "mean_tokens": float(table["output_tokens"].mean()),
         "mean_words": sum(len(text.split()) for text in values(table["output"])) / len(table),
     }
+
+
+def _holds(flag: str, flags: Sequence[str]) -> bool:
+    return flag in flags
 
 
 def findings(run: Run) -> dict[str, Any]:
@@ -134,10 +143,11 @@ def findings(run: Run) -> dict[str, Any]:
 
 def _flips(run: Run, precision: str) -> dict[str, Counter[str]]:
     counts: dict[str, Counter[str]] = {name: Counter() for name in (*CANONICAL, OTHER)}
-    for row in run.clinical(precision, "changes"):
+    codes, found = run.different(precision, "changes")
+    for row, reports in zip(found, np.bincount(codes).tolist(), strict=True):
         for change in row:
             finding = change["finding"]
-            counts[finding if finding in counts else OTHER][change["kind"]] += 1
+            counts[finding if finding in counts else OTHER][change["kind"]] += reports
     return counts
 
 
@@ -155,7 +165,7 @@ def _sensitivities(
     if has.sum() < FEWEST_REFERENCES:
         return {}
     settings = run.config["statistics"]
-    patients = run.patients and list(compress(run.patients, has))
+    patients = None if run.patient_numbers is None else run.patient_numbers[has]
     found = {name: values[has] for name, values in mentioned.items()}
     result = {
         name: proportion(values, settings["confidence"], patients) for name, values in found.items()
@@ -176,33 +186,30 @@ def findings_of(
     run: Run, precision: str, column: str, wanted: Sequence[str]
 ) -> dict[str, np.ndarray]:
     """Say of each finding and report whether it has one of the `wanted` statuses there."""
-    found = {name: np.zeros(len(run.reports), dtype=bool) for name in CANONICAL}
-    for row, statuses in enumerate(run.clinical(precision, column)):
+    place = {name: number for number, name in enumerate(CANONICAL)}
+    codes, different = run.different(precision, column)
+    found = np.zeros((len(CANONICAL), codes.max() + 1), dtype=bool)
+    for row, statuses in enumerate(different):
         for name, status in statuses.items():
-            if status in wanted and name in found:
-                found[name][row] = True
-    return found
+            if status in wanted and name in place:
+                found[place[name], row] = True
+    return {name: found[number][codes] for name, number in place.items()}
 
 
-def _share(
-    run: Run, hits: Iterable[bool] | np.ndarray, among: np.ndarray | None = None
-) -> dict[str, Any]:
+def _share(run: Run, hits: np.ndarray, among: np.ndarray | None = None) -> dict[str, Any]:
     """Return how many reports, of how many, which share that is, and its interval.
 
-    among: which reports can be hit at all; every one for None.
+    hits: bool [reports]. among: which reports can be hit at all; every one for None.
     """
-    chosen = np.fromiter(map(bool, hits), dtype=bool, count=len(run.reports))
-    patients = run.patients
+    chosen, patients = hits, run.patient_numbers
     if among is not None:
         chosen = chosen[among]
-        patients = patients and list(compress(patients, among))
+        patients = None if patients is None else patients[among]
     found = proportion(chosen, run.config["statistics"]["confidence"], patients)
     return {"reports": found.pop("count"), **found}
 
 
-def proportion(
-    hits: np.ndarray, confidence: float, patients: Sequence[str] | None
-) -> dict[str, Any]:
+def proportion(hits: np.ndarray, confidence: float, patients: Patients | None) -> dict[str, Any]:
     """Return a share with its score interval, by patient where these are known; None of nothing."""
     total = len(hits)
     known = {"count": int(hits.sum()), "of": total}
@@ -226,28 +233,29 @@ def examples(run: Run, level: str) -> list[dict[str, Any]]:
 def _ranked(run: Run, precision: str, level: str) -> list[dict[str, Any]]:
     table, original = run.scores[precision], run.scores[ORIGINAL]
     columns = (
-        values(table["id"]),
         run.clinical(precision, "changes"),
         run.clinical(precision, "flags"),
         run.clinical(ORIGINAL, "flags"),
     )
-    scores = (table[level].tolist(), original[level].tolist())
-    rows = (
+    scores = (table[level].tolist(), original[level].tolist(), values(table["id"]))
+    # Among equals, first what lost most against the reference.
+    ranks = (
+        (-harm(found, flags), score - before, name, row)
+        for row, (found, flags, flags_before, score, before, name) in enumerate(
+            zip(*columns, *scores, strict=True)
+        )
+        if found or set(flags) - set(flags_before)
+    )
+    return [
         {
             "precision": precision,
             "id": name,
-            "harm": harm(found, flags),
+            "harm": -less_harm,
             "kinds": dict(Counter(change["kind"] for change in found)),
-            "flags": flags,
-            "score": float(score),
-            "score_original": float(before),
+            "flags": json.loads(table["flags"].iloc[row]),
+            "score": float(table[level].iloc[row]),
+            "score_original": float(original[level].iloc[row]),
         }
-        for name, found, flags, flags_before, score, before in zip(*columns, *scores, strict=True)
-        if found or set(flags) - set(flags_before)
-    )
-    # Among equals, first what lost most against the reference.
-    return heapq.nsmallest(
-        EXAMPLES,
-        rows,
-        key=lambda row: (-row["harm"], row["score"] - row["score_original"], row["id"]),
-    )
+        for less_harm, _, name, row in heapq.nsmallest(EXAMPLES, ranks)
+        for found in [json.loads(table["changes"].iloc[row])]
+    ]

@@ -156,7 +156,7 @@ def _ordered_precisions(config: Mapping[str, Any]) -> list[str]:
 
 
 def _read_reports(path: Path, target: str) -> pd.DataFrame:
-    table = read_table(path, require=["id", target])
+    table = read_table(path, require=["id", target], columns={"id", target, "group"})
     check_unique(table["id"], path)
     # A table without the column is of a corpus that knows no patients.
     group = table["group"] if "group" in table.columns else ""

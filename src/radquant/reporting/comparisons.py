@@ -2,13 +2,15 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from radquant import statistics
+from radquant.patient_units import Units
 from radquant.reporting.finished_run import Run
-from radquant.scoring.metrics.columns import PRIMARY, primary
+from radquant.scoring.metrics.columns import PRIMARY, primary, tested
 from radquant.scoring.metrics.kind import Column
 from radquant.settings.run import BASELINES, ORIGINAL
 from radquant.settings.scoring import OF_ORIGINAL
@@ -18,23 +20,45 @@ MOST_NATS = 709  # e to the power of more is more than a float holds
 # What a comparison says of the margin; None where there is none.
 OF_MARGIN = ("margin", "reports_to_settle", "noninferiority_p", "equivalence_p")
 
+# What is drawn of a column.
+DIFFERENCES, GAINS, OF_BASELINES, SYSTEMS = "differences", "gains", "baselines", "systems"
+
 Row = dict[str, Any]
+Drawn = Mapping[tuple[str, str], Sequence[Units]]  # by column, and what of it
 
 
-def score_differences(run: Run, column: Column) -> dict[str, Row]:
+def drawn(run: Run) -> Drawn:
+    """Return all means over the written reports that are tested, with their resamples.
+
+    They are of one draw: one seed for all means that adding a precision changes no other's numbers,
+    and to draw patients takes longer than to add up what they have.
+    """
+    asked: dict[tuple[str, str], list[np.ndarray]] = {}
+    for column in tested():
+        asked[column.name, DIFFERENCES] = _differences(run, column)
+        asked[column.name, GAINS] = _gains(run, column)
+    original, systems = score(run, ORIGINAL, PRIMARY), [*run.precisions, *BASELINES]
+    asked[PRIMARY, OF_BASELINES] = [original - score(run, name, PRIMARY) for name in BASELINES]
+    asked[PRIMARY, SYSTEMS] = [score(run, name, PRIMARY) for name in systems]
+    resamples, _, seed = bootstrap_settings(run.config)
+    of_all = [statistics.units(each, run.patients) for many in asked.values() for each in many]
+    found = iter(statistics.drawn_together(of_all, resamples, seed))
+    return {key: list(islice(found, len(many))) for key, many in asked.items()}
+
+
+def score_differences(run: Run, column: Column, found: Drawn) -> dict[str, Row]:
     """Return each quantized precision's comparison with the original, by name; without its word.
 
     The margin is in the column's unit: a share of its range, or of the original's mean. Without a
     finite one nothing is said of it, nor where the original's mean is no larger. A system that lost
-    everything would then be called no worse.
+    everything would then be called no worse. found: what `drawn` returns.
     """
     original = score(run, ORIGINAL, column.name)
-    margin, per_report = margin_of(run, column)
-    differences = [score(run, name, column.name) - original for name in run.quantized]
-    compared = _compared(run, differences, column)
+    margin, _ = margin_of(run, column)
+    compared = _compared(run, found[column.name, DIFFERENCES], column)
     rows: dict[str, Row] = {}
-    for name, found in zip(run.quantized, compared, strict=True):
-        row = rows[name] = _as_row(found)
+    for name, each in zip(run.quantized, compared, strict=True):
+        row = rows[name] = _as_row(each)
         row["original"] = float(original.mean())
         row["system"] = float(score(run, name, column.name).mean())
         row["detectable_share"] = (
@@ -43,16 +67,34 @@ def score_differences(run: Run, column: Column) -> dict[str, Row]:
             else None
         )
         row |= dict.fromkeys(OF_MARGIN)
-    if math.isfinite(margin):
-        for row in rows.values():
+        if math.isfinite(margin):
             row["margin"] = margin
-        if column.better == "less" or original.mean() - column.range[0] > margin:
-            of_margin = _of_margin(run, column, differences, per_report)
-            for row, found, tests in zip(rows.values(), compared, of_margin, strict=True):
-                row |= tests
-                row["reports_to_settle"] = _to_settle(run, column, margin, found)
+    gains = found[column.name, GAINS]
+    if gains:
+        of_margin = _of_margin(run, column, gains)
+        for row, each, tests in zip(rows.values(), compared, of_margin, strict=True):
+            row |= tests
+            row["reports_to_settle"] = _to_settle(run, column, margin, each)
     _correct(rows, "p", "noninferiority_p", "equivalence_p")
     return rows
+
+
+def _differences(run: Run, column: Column) -> list[np.ndarray]:
+    original = score(run, ORIGINAL, column.name)
+    return [score(run, name, column.name) - original for name in run.quantized]
+
+
+def _gains(run: Run, column: Column) -> list[np.ndarray]:
+    """Return each precision's margin + gain and margin − gain; none where there is no margin."""
+    original = score(run, ORIGINAL, column.name)
+    margin, margins = margin_of(run, column)
+    if not math.isfinite(margin):
+        return []
+    if column.better != "less" and original.mean() - column.range[0] <= margin:
+        return []
+    sign = -1 if column.better == "less" else 1
+    gains = [sign * each for each in _differences(run, column)]
+    return [values for each in gains for values in (each + margins, margins - each)]
 
 
 def margin_of(run: Run, column: Column) -> tuple[float, np.ndarray]:
@@ -66,19 +108,13 @@ def margin_of(run: Run, column: Column) -> tuple[float, np.ndarray]:
     return margin, np.full(len(original), margin)
 
 
-def _of_margin(
-    run: Run, column: Column, differences: Sequence[np.ndarray], margins: np.ndarray
-) -> list[dict[str, Any]]:
+def _of_margin(run: Run, column: Column, gains: Sequence[Units]) -> list[dict[str, Any]]:
     """Return the p-values of non-inferiority and of equivalence (two one-sided tests)."""
-    settings = run.config["statistics"]
+    resamples, _, seed = bootstrap_settings(run.config)
     low, high = column.range
-    gains = [-each if column.better == "less" else each for each in differences]
     # The most that a report can lose is the whole range, whatever it has here.
-    worst = low - high + float(margins.min())
-    tests = statistics.noninferiority_ps(
-        [values for each in gains for values in (each + margins, margins - each)],
-        *(worst, settings["resamples"], run.config["seed"], run.patients),
-    )
+    worst = low - high + float(margin_of(run, column)[1].min())
+    tests = [statistics.gain_p(each, worst, resamples, seed) for each in gains]
     return [
         {"noninferiority_p": no_loss, "equivalence_p": max(no_loss, no_gain)}
         for no_loss, no_gain in zip(tests[::2], tests[1::2], strict=True)
@@ -126,12 +162,20 @@ def likelihood_differences(run: Run) -> dict[str, Row]:
     return rows
 
 
-def baseline_differences(run: Run) -> dict[str, Row]:
+def baseline_differences(run: Run, found: Drawn) -> dict[str, Row]:
     """Return the original's comparison with each baseline: original minus baseline."""
-    original = score(run, ORIGINAL, PRIMARY)
-    differences = [original - score(run, name, PRIMARY) for name in BASELINES]
-    compared = _compared(run, differences, primary())
-    return {name: _as_row(found) for name, found in zip(BASELINES, compared, strict=True)}
+    compared = _compared(run, found[PRIMARY, OF_BASELINES], primary())
+    return {name: _as_row(each) for name, each in zip(BASELINES, compared, strict=True)}
+
+
+def system_intervals(run: Run, found: Drawn) -> dict[str, statistics.Interval]:
+    """Return the interval of each system's mean in the primary column."""
+    chances = bootstrap_settings(run.config)
+    bounds = primary().range
+    return {
+        name: statistics.interval_of(each, *chances, bounds, None)
+        for name, each in zip([*run.precisions, *BASELINES], found[PRIMARY, SYSTEMS], strict=True)
+    }
 
 
 def score(run: Run, system: str, column: str) -> np.ndarray:
@@ -143,15 +187,11 @@ def bootstrap_settings(config: Mapping[str, Any]) -> tuple[int, float, int]:
     return settings["resamples"], settings["confidence"], config["seed"]
 
 
-def _compared(
-    run: Run, differences: Sequence[np.ndarray], column: Column
-) -> list[statistics.Comparison]:
-    # One seed for all: precisions share their resamples, so adding one changes no other's numbers.
+def _compared(run: Run, many: Sequence[Units], column: Column) -> list[statistics.Comparison]:
     width = column.range[1] - column.range[0]
-    return statistics.compare_all(
-        differences,
+    return statistics.compare_units(
+        many,
         *bootstrap_settings(run.config),
-        patients=run.patients,
         bounds=(-width, width) if math.isfinite(width) else None,
     )
 

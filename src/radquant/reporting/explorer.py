@@ -24,8 +24,10 @@ same text.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
+
+import pandas as pd
 
 from radquant.image_files import COLUMN
 from radquant.instructions import Row
@@ -49,6 +51,7 @@ from radquant.settings.run import ORIGINAL
 
 REFERENCE = "reference"
 INPUT = ""  # no system has this name
+_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 STATUSES = {
     **{"definitely present": "present", "definitely absent": "absent", "uncertain": "uncertain"},
     **{"DP": "present", "DA": "absent", "U": "uncertain"},  # as RadGraph 1 writes them
@@ -60,10 +63,10 @@ def payload_pieces(run: Run, ruined: Mapping[str, str]) -> Iterator[str]:
 
     ruined: what `ruined.ruined` returns.
     """
-    texts = _Texts(run)
-    examples = _Examples(run, texts)
-    yield dump(_head(run, ruined)).removesuffix("}") + ',"reports":['
-    yield from _joined(_reports(run, texts, examples))
+    texts, inputs = _Texts(run), read_inputs(run)
+    examples = _Examples(run, texts, inputs)
+    yield dump(_head(run, ruined, inputs)).removesuffix("}") + ',"reports":['
+    yield from _joined(_reports(run, inputs, texts, examples))
     yield '],"examples":['
     yield from _joined(examples.shown)
     yield '],"texts":['
@@ -72,7 +75,7 @@ def payload_pieces(run: Run, ruined: Mapping[str, str]) -> Iterator[str]:
 
 
 def dump(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return _JSON.encode(value)
 
 
 def _joined(values: Iterable[Any]) -> Iterator[str]:
@@ -80,8 +83,8 @@ def _joined(values: Iterable[Any]) -> Iterator[str]:
         yield ("," if number else "") + dump(value)
 
 
-def _head(run: Run, ruined: Mapping[str, str]) -> dict[str, Any]:
-    inputs, name = read_inputs(run), run_id(run)
+def _head(run: Run, ruined: Mapping[str, str], inputs: pd.DataFrame) -> dict[str, Any]:
+    name = run_id(run)
     return {
         "systems": run.precisions,
         "measure": run.measure,
@@ -100,11 +103,12 @@ def _head(run: Run, ruined: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def _reports(run: Run, texts: "_Texts", examples: "_Examples") -> Iterator[dict[str, Any]]:
+def _reports(
+    run: Run, inputs: pd.DataFrame, texts: "_Texts", examples: "_Examples"
+) -> Iterator[dict[str, Any]]:
     columns = {name: _columns(run, name) for name in run.precisions}
-    inputs = read_inputs(run)
     numbers = image_numbers(inputs)
-    given = [inputs[column].tolist() for column in text_columns(inputs)]
+    given = [values(inputs[column]) for column in text_columns(inputs)]
     pictured = inputs[COLUMN].tolist() if numbers else [""] * len(inputs)
     shortened = (run.generations[ORIGINAL]["truncated_tokens"] > 0).tolist()
     for row, (name, reference) in enumerate(
@@ -125,7 +129,7 @@ def _reports(run: Run, texts: "_Texts", examples: "_Examples") -> Iterator[dict[
             )
         yield {
             "id": name,
-            "inputs": [texts.number(column[row], INPUT, row) for column in given],
+            "inputs": [texts.number(next(column), INPUT, row) for column in given],
             "images": numbers_of(pictured[row], numbers),
             "cut": shortened[row],
             "examples": examples.numbers(row),
@@ -144,8 +148,10 @@ def marks(text: str, note: Record) -> list[list[Any]]:
     return found
 
 
-def _units(text: str) -> list[int]:
+def _units(text: str) -> Sequence[int]:
     """Return how many UTF-16 units stand before each character, and before the end."""
+    if text.isascii():
+        return range(len(text) + 1)
     units = [0]
     for character in text:
         units.append(units[-1] + (2 if ord(character) > 0xFFFF else 1))
@@ -211,9 +217,9 @@ class _Texts:
 class _Examples:
     """The solved examples of the prompts, each once, numbered as they come."""
 
-    def __init__(self, run: Run, texts: _Texts) -> None:
-        self._of_reports = read_examples(run)
-        self._columns, self._target = text_columns(read_inputs(run)), run.config["task"]["target"]
+    def __init__(self, run: Run, texts: _Texts, inputs: pd.DataFrame) -> None:
+        self._of_reports = read_examples(run, inputs)
+        self._columns, self._target = text_columns(inputs), run.config["task"]["target"]
         self._texts = texts
         self._numbers: dict[str, int] = {}
         self.shown: list[dict[str, Any]] = []

@@ -1,15 +1,17 @@
 """A finished run, as `collect` has read it and as every part of the report takes it."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from radquant import registry
+from radquant.patient_units import patient_codes
 from radquant.scoring.annotators.kind import Annotator
 from radquant.scoring.records import Records
 from radquant.settings.precision import (
@@ -24,7 +26,7 @@ from radquant.settings.run import ORIGINAL
 
 # Written as JSON: what `radquant.scoring.changes` and `findings` say of a report.
 CLINICAL = ("statuses", "reference_statuses", "changes", "unsupported", "flags")
-ROWS = 1000  # of a column, as Python's objects at a time
+ROWS = 10_000  # of a column, as Python's objects at a time
 REFERENCES = "reference_statuses"  # the same in every system's scores
 
 
@@ -69,6 +71,11 @@ class Run:
         return [name for name in self.precisions if name != ORIGINAL]
 
     @property
+    def patient_numbers(self) -> np.ndarray | None:
+        """Each written report's patient as a number, where any is known: int64 [reports]."""
+        return None if self.patients is None else patient_codes(self.patients, len(self.reports))
+
+    @property
     def measure(self) -> str:
         """What F1 is called."""
         return annotator_of(self.config).MEASURE
@@ -79,6 +86,19 @@ class Run:
         As Python's objects, the values of 100,000 reports would take gigabytes.
         """
         return map(_parsed, values(self.scores[precision][column]))
+
+    def different(self, precision: str, column: str) -> tuple[np.ndarray, Iterator[Any]]:
+        """Return which of the different values of one of CLINICAL each report has, and the values.
+
+        int64 [reports]; the values come one by one. Of thousands of reports many have the same.
+        """
+        codes, texts = pd.factorize(self.scores[precision][column])
+        return codes, map(json.loads, texts)
+
+    def has(self, precision: str, column: str, wanted: Callable[[Any], bool]) -> np.ndarray:
+        """Say of each report whether its value of one of CLINICAL is `wanted`: bool [reports]."""
+        codes, found = self.different(precision, column)
+        return np.fromiter(map(wanted, found), dtype=bool)[codes]
 
     def checkpoint(self, precision: str) -> str:
         return str(self.config["precisions"][precision]["checkpoint"])

@@ -34,7 +34,7 @@ DEGENERATE, CUT_OFF, SAME = 0.25, 0.50, 0.80
 LOST, FEWEST_LOST = 0.50, 2
 UNREAD = ("language", "nothing seen in the references", "nothing seen in the outputs")
 BROKEN = "broken checkpoint"
-FAULTS = ("empty", "prompt echo", "repetition")
+FAULTS = frozenset({"empty", "prompt echo", "repetition"})
 # The text that each baseline hands in.
 HANDED_IN = dict(
     zip(
@@ -329,12 +329,11 @@ def _broken(run: Run, name: str) -> list[dict[str, Any]]:
 
 def _counts(run: Run, name: str) -> dict[str, Any]:
     outputs = run.generations[name]["output"].tolist()
-    flags = list(run.clinical(name, "flags"))
     return {
         "blind": _blind(run, name),
         "stated": _stating(run, name, "statuses"),
-        "faulty": sum(any(flag in row for flag in FAULTS) for row in flags),
-        "cut_off": sum("cut off" in row for row in flags),
+        "faulty": int(run.has(name, "flags", lambda row: not FAULTS.isdisjoint(row)).sum()),
+        "cut_off": int(run.has(name, "flags", lambda row: "cut off" in row).sum()),
         "same": _most_frequent(outputs),
         **_language(language_of(outputs)),
     }
@@ -347,8 +346,11 @@ def _blind(run: Run, name: str) -> int:
 
 
 def _stating(run: Run, name: str, column: str) -> int:
-    rows = run.clinical(name, column)
-    return sum(any(status in MENTIONED for status in statuses.values()) for statuses in rows)
+    return int(run.has(name, column, _states).sum())
+
+
+def _states(statuses: Mapping[str, str]) -> bool:
+    return any(status in MENTIONED for status in statuses.values())
 
 
 def _language(found: Language) -> dict[str, Any]:

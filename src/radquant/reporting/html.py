@@ -106,7 +106,10 @@ def read_figures(directory: Path, path: str) -> dict[str, str]:
 
 def escape_json(text: str) -> str:
     """Write what could end a script element by its number; in JSON it stands in strings alone."""
-    return re.sub("[<>&\u2028\u2029]", lambda match: f"\\u{ord(match[0]):04x}", text)
+    for character in "<>&\u2028\u2029":
+        if character in text:
+            text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
 
 
 def _asset(name: str) -> str:

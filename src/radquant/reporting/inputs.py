@@ -40,7 +40,8 @@ def read_inputs(run: Run) -> pd.DataFrame:
     names = columns_of(template_of(run))
     if run.config["task"].get("image_column"):
         names.append(COLUMN)
-    table = read_table(run.folder / "data" / "eval.csv", require=["id", *names])
+    needed = ["id", *names]
+    table = read_table(run.folder / "data" / "eval.csv", require=needed, columns=needed)
     return table.set_index("id", drop=False).loc[run.reports["id"], names]
 
 
@@ -49,10 +50,11 @@ def template_of(run: Run) -> str:
     return read_template(run.config["generation"]["prompt"], None)
 
 
-def read_examples(run: Run) -> list[list[Row]]:
+def read_examples(run: Run, inputs: pd.DataFrame) -> list[list[Row]]:
     """Return, for each report of the run, the training reports that stood before it as examples.
 
     They are chosen again as they were for writing; how many and which way is what writing recorded.
+    inputs: what `read_inputs` returns.
     """
     record = run.shards[ORIGINAL][0]
     chosen = {name: record[name] for name in ("examples", "examples_by")}
@@ -62,8 +64,7 @@ def read_examples(run: Run) -> list[list[Row]]:
     template, target = template_of(run), run.config["task"]["target"]
     names = ["id", *columns_of(template)]
     train = read_table(run.folder / "data" / "train.csv", require=[*names, target])
-    reports = read_table(run.folder / "data" / "eval.csv", require=names)
-    reports = reports.set_index("id", drop=False).loc[run.reports["id"]]
+    reports = inputs[columns_of(template)].assign(id=inputs.index)
     how = (template, target, wanted, run.config["seed"])
     return examples_of(rows_of(train), rows_of(reports), *how)
 

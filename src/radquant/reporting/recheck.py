@@ -4,11 +4,13 @@ A table of scores with two columns swapped, or of other outputs, looks like any 
 annotations are there, so a sample of every system's rows is computed anew.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from radquant.errors import UserError
+from radquant.files import read_table
 from radquant.reporting.finished_run import Run
 from radquant.scoring import records, rewards
 from radquant.scoring.metrics.columns import measure
@@ -30,11 +32,12 @@ def recheck(results: Path, run: Run) -> None:
     references = dict(zip(ids, run.reports["reference"].tolist(), strict=True))
     originals = _outputs(run, ORIGINAL)
     notes = run.annotations
+    rows = np.unique(np.linspace(0, len(ids) - 1, ROWS).round().astype(int)).tolist()
+    names = [ids[row] for row in rows]
     for system in [*run.precisions, *BASELINES]:
         outputs = _outputs(run, system) if system in notes else _baseline(results, system, ids)
-        own = notes[system] if system in notes else _baseline_notes(results, system)
-        for row in np.unique(np.linspace(0, len(ids) - 1, ROWS).round().astype(int)):
-            name = ids[row]
+        own = notes[system] if system in notes else _baseline_notes(results, system, names)
+        for row, name in zip(rows, names, strict=True):
             pair = Pair(
                 references[name],
                 outputs[name],
@@ -63,5 +66,16 @@ def _baseline(results: Path, system: str, ids: list[str]) -> dict[str, str]:
     return dict(table["output"])
 
 
-def _baseline_notes(results: Path, system: str) -> records.Records:
-    return records.read([results / "annotations" / system / "all.jsonl"])
+def _baseline_notes(results: Path, system: str, names: Sequence[str]) -> dict[str, records.Record]:
+    """The annotations of the outputs of `names`; they stand in the order of the outputs."""
+    outputs = results / "generations" / system / "all.parquet"
+    ids = read_table(outputs, ["id"], columns=["id"])["id"].tolist()
+    place = {name: row for row, name in enumerate(ids)}
+    path = results / "annotations" / system / "all.jsonl"
+    wanted = sorted(names, key=place.__getitem__)
+    found = records.read_rows(path, map(place.__getitem__, wanted))
+    if [record["id"] for record in found] != wanted:
+        raise UserError(
+            f"{path} does not hold the reports of {outputs} in their order; delete it and run again"
+        )
+    return dict(zip(wanted, found, strict=True))

@@ -10,17 +10,18 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from scipy import stats
 
+from radquant.draws import sums_of_draws
+from radquant.patient_units import Patients
 from radquant.statistics import Interval
 
-# Numbers held in memory at a time, patients or counts × resamples: what a core's cache holds.
-CHUNK = 100_000
+TIE = 1e-12  # how far apart two numbers are that only rounding separates
 Statistic = Callable[[np.ndarray], np.ndarray]  # sums [..., counts] to [...]
 
 
 def intervals(
     counts: np.ndarray,
     statistics: Sequence[Statistic],
-    patients: Sequence[str] | None,
+    patients: Patients | None,
     resamples: int,
     confidence: float,
     seed: int,
@@ -30,40 +31,19 @@ def intervals(
     counts: [reports, counts]; patients: one label a report, None where each is its own. An interval
     is None where there is no such number, and for fewer than two patients.
     """
-    of_patient = _by_patient(np.asarray(counts, dtype=np.float64), patients)
+    of_patient = by_patient(np.asarray(counts, dtype=np.float64), patients)
     total = of_patient.sum(axis=0)
-    drawn = _drawn(of_patient, statistics, resamples, seed)
+    sums = sums_of_draws(of_patient, resamples, np.random.default_rng(seed))
     without = total - of_patient
-    return [
-        _interval(float(of(total)), drawn[:, place], of(without), confidence)
-        for place, of in enumerate(statistics)
-    ]
+    return [_interval(float(of(total)), of(sums), of(without), confidence) for of in statistics]
 
 
-def _by_patient(counts: np.ndarray, patients: Sequence[str] | None) -> np.ndarray:
+def by_patient(counts: np.ndarray, patients: Patients | None) -> np.ndarray:
+    """Return the sums of `counts` over each patient's reports, in the order of their labels."""
     if patients is None:
         return counts
-    labels, place = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
-    sums = np.zeros((len(labels), counts.shape[1]))
-    np.add.at(sums, place, counts)
-    return sums
-
-
-def _drawn(
-    of_patient: np.ndarray, statistics: Sequence[Statistic], resamples: int, seed: int
-) -> np.ndarray:
-    """Return the statistics of each resample, [resamples, statistics]."""
-    count, rng = len(of_patient), np.random.default_rng(seed)
-    rows = max(1, CHUNK // max(of_patient.shape))
-    found = np.empty((resamples, len(statistics)))
-    for start in range(0, resamples, rows):
-        many = min(rows, resamples - start)
-        chosen = rng.integers(count, size=(many, count)) + np.arange(many)[:, None] * count
-        times = np.bincount(chosen.ravel(), minlength=many * count).reshape(many, count)
-        sums = times.astype(np.float64) @ of_patient
-        for place, of in enumerate(statistics):
-            found[start : start + many, place] = of(sums)
-    return found
+    labels, place = np.unique(np.asarray(patients), return_inverse=True)
+    return np.stack([np.bincount(place, column, len(labels)) for column in counts.T], axis=1)
 
 
 def _interval(
@@ -79,7 +59,7 @@ def _interval(
     count = len(without)
     if not np.isfinite(estimate) or not len(drawn) or count < 2:
         return None
-    if np.ptp([drawn.min(), drawn.max(), estimate]) <= 1e-12:
+    if np.ptp([drawn.min(), drawn.max(), estimate]) <= TIE:
         return Interval(estimate, estimate, "constant")
     distances = without.mean() - without
     squares = float((distances**2).sum())
@@ -97,7 +77,8 @@ def _interval(
 
 def _bca_tails(drawn: np.ndarray, estimate: float, acceleration: float, tail: float) -> np.ndarray:
     """Return which quantiles of `drawn` are BCa's ends (Efron 1987); nan where it is undefined."""
-    below = (np.count_nonzero(drawn < estimate) + np.count_nonzero(drawn <= estimate)) / 2
+    low, high = estimate - TIE, estimate + TIE
+    below = (np.count_nonzero(drawn < low) + np.count_nonzero(drawn <= high)) / 2
     bias = stats.norm.ppf(below / len(drawn))
     with np.errstate(divide="ignore", invalid="ignore"):
         z = bias + stats.norm.ppf(tail) * np.array([1, -1])

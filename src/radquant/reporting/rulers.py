@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from radquant.reporting.finished_run import Run
-from radquant.reporting.resampling import Statistic, intervals
+from radquant.reporting.resampling import Statistic, by_patient, intervals
 from radquant.scoring.measures.tables import kind
 from radquant.scoring.metrics.columns import PRIMARY, metrics
 from radquant.scoring.metrics.kind import GROUPS, About, Column, Pooled
@@ -44,7 +44,8 @@ def rulers(run: Run, differences: Mapping[str, Rows]) -> list[dict[str, Any]]:
     interval}).
     """
     known = list(_rulers(run))
-    found = [_systems(ruler, run) for ruler in known]
+    sums: dict[Any, np.ndarray] = {}  # of what several rulers count
+    found = [_systems(ruler, run, sums) for ruler in known]
     others = [ruler for ruler in known if ruler.of.name not in differences]
     compared = _compared(others, run) | {name: _short(rows) for name, rows in differences.items()}
     for row in found:
@@ -64,9 +65,14 @@ def _rulers(run: Run) -> Iterator[Ruler]:
             yield from (Ruler(about, each) for each in about.pooled)
 
 
-def _systems(ruler: Ruler, run: Run) -> dict[str, Any]:
+def _systems(ruler: Ruler, run: Run, known: dict[Any, np.ndarray]) -> dict[str, Any]:
     pooled = ruler.pooled
-    sums = {name: _counts(pooled, run.scores[name]).sum(axis=0) for name in _names(run)}
+    sums = {}
+    for name in _names(run):
+        key = (pooled.columns, pooled.count, name)
+        if key not in known:
+            known[key] = _counts(pooled, run.scores[name]).sum(axis=0)
+        sums[name] = known[key]
     return {
         "name": ruler.of.name,
         "label": ruler.of.label,
@@ -89,13 +95,16 @@ def _compared(chosen: list[Ruler], run: Run) -> dict[str, dict[str, Any]]:
     blocks: dict[Any, slice] = {}  # of what is counted once, its columns
     counts: list[np.ndarray] = []
     asked: list[tuple[str, str, Statistic]] = []
+    # In the order of the labels, which sets whom a resample draws.
+    patients = run.patients and np.unique(run.patients, return_inverse=True)[1]
     for ruler in chosen:
         pooled = ruler.pooled
         for name in run.precisions:
             key = (pooled.columns, pooled.count, name)
             if key not in blocks:
                 start = blocks[next(reversed(blocks))].stop if blocks else 0
-                counts.append(_counts(pooled, run.scores[name]))
+                # Added up at once: of all reports these are more than all else that is held.
+                counts.append(by_patient(_counts(pooled, run.scores[name]), patients))
                 blocks[key] = slice(start, start + counts[-1].shape[1])
         place = {name: blocks[pooled.columns, pooled.count, name] for name in run.precisions}
         asked += [
@@ -105,11 +114,12 @@ def _compared(chosen: list[Ruler], run: Run) -> dict[str, dict[str, Any]]:
     if not asked:
         return {ruler.of.name: {} for ruler in chosen}
     settings, stacked = run.config["statistics"], np.concatenate(counts, axis=1)
+    counts.clear()
     of = [statistic for _, _, statistic in asked]
     chances = (settings["resamples"], settings["confidence"], run.config["seed"])
     found: dict[str, dict[str, Any]] = {}
     for (ruler_name, name, statistic), each in zip(
-        asked, intervals(stacked, of, run.patients, *chances), strict=True
+        asked, intervals(stacked, of, None, *chances), strict=True
     ):
         written = each and {"low": each.low, "high": each.high, "method": each.method}
         row = {"mean": _number(statistic(stacked.sum(axis=0))), "interval": written}

@@ -18,9 +18,7 @@ from radquant.reporting import against_radiologist, clinical_changes, comparison
 from radquant.reporting.comparisons import (
     MOST_NATS,
     POWER,
-    bootstrap_settings,
     interval_record,
-    score,
 )
 from radquant.reporting.facts import facts
 from radquant.reporting.finished_run import Run
@@ -33,7 +31,7 @@ from radquant.reporting.subgroups import subgroups
 from radquant.reporting.verdict import verdict
 from radquant.scoring.agreement import agreement
 from radquant.scoring.metrics.columns import PRIMARY, averaged, primary, tested
-from radquant.settings.run import BASELINES, ORIGINAL
+from radquant.settings.run import ORIGINAL
 
 
 def summarize(run: Run) -> dict[str, Any]:
@@ -66,7 +64,10 @@ def _without_names(cleaning: dict[str, Any]) -> dict[str, Any]:
 def quality_of(run: Run) -> dict[str, Any]:
     """Return what depends on the scores alone: means, comparisons, changes, fitness and words."""
     settings = run.config["statistics"]
-    differences = {column.name: comparisons.score_differences(run, column) for column in tested()}
+    drawn = comparisons.drawn(run)
+    differences = {
+        column.name: comparisons.score_differences(run, column, drawn) for column in tested()
+    }
     quality: dict[str, Any] = {
         "annotator": run.annotator,
         "annotator_agreement": agreement(run.annotator),
@@ -78,10 +79,10 @@ def quality_of(run: Run) -> dict[str, Any]:
         "settings": {**settings, "seed": run.config["seed"], "power": POWER, "primary": PRIMARY},
         "margin": comparisons.margin_of(run, primary())[0],
         "precisions": run.precisions,
-        "systems": _systems(run),
+        "systems": _systems(run, drawn),
         "differences": differences,
         "likelihood_differences": comparisons.likelihood_differences(run),
-        "baseline_differences": comparisons.baseline_differences(run),
+        "baseline_differences": comparisons.baseline_differences(run, drawn),
         "changes": {name: clinical_changes.changes(run, name) for name in run.quantized},
         "outputs": {name: clinical_changes.outputs(run, name) for name in run.precisions},
         "findings": clinical_changes.findings(run),
@@ -108,15 +109,9 @@ def _judge(quality: dict[str, Any], confidence: float) -> None:
                 row["state"] = UNFIT
 
 
-def _systems(run: Run) -> dict[str, dict[str, Any]]:
-    names = [*run.precisions, *BASELINES]
-    found = statistics.bootstrap_intervals(
-        [score(run, name, PRIMARY) for name in names],
-        *bootstrap_settings(run.config),
-        patients=run.patients,
-        bounds=primary().range,
-    )
-    return {name: _means(run, name, each) for name, each in zip(names, found, strict=True)}
+def _systems(run: Run, drawn: comparisons.Drawn) -> dict[str, dict[str, Any]]:
+    intervals = comparisons.system_intervals(run, drawn)
+    return {name: _means(run, name, each) for name, each in intervals.items()}
 
 
 def _means(run: Run, system: str, interval: statistics.Interval) -> dict[str, Any]:
