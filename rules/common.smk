@@ -1,12 +1,16 @@
 """What all rule files share: the code that a rule depends on, quoting, and names."""
 
+import contextlib
 import fcntl
 import functools
 import json
 import os
 import re
 import shlex
+import signal
 from pathlib import Path
+
+import psutil
 
 import radquant.code
 from radquant import earlier_report
@@ -101,6 +105,18 @@ if workflow.is_main_process and workflow.output_settings.dryrun:
         print(f"warning: {sentence}; the run itself needs it", file=sys.stderr)
 
 
+def end_jobs(*_):
+    """End the jobs' programs, then their shells, and raise what Ctrl-C raises."""
+    shells = psutil.Process().children()
+    programs = psutil.Process().children(recursive=True)
+    for processes in ([each for each in programs if each not in shells], shells):
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.terminate()
+        psutil.wait_procs(processes, timeout=30)
+    raise KeyboardInterrupt
+
+
 onsuccess:
     earlier_report.settle(Path("results"))
 
@@ -132,6 +148,9 @@ onstart:
                 "jobs of a run that was killed are still at work in this directory; wait for "
                 "them, or stop them first"
             )
+    # On SIGTERM Snakemake itself waits until the running jobs are done, which may take hours. It shall
+    # stop as on Ctrl-C, which a terminal sends to the jobs as well.
+    signal.signal(signal.SIGTERM, end_jobs)
     for job in workflow.dag.needrun_jobs():
         # What jobs on other machines read may lie there alone.
         if workflow.is_local(job.rule):

@@ -279,7 +279,7 @@ def unchanged_and_changed_images(run: Path) -> None:
 
     def plan() -> str:
         batch = 'generation={"prompt": "prompts/own.txt", "batch_size": 3}'
-        found = snakemake(run, "-n", "--configfile", "own.yaml", "--config", batch)
+        found = snakemake(run, "-n", "-p", "--configfile", "own.yaml", "--config", batch)
         assert found.returncode == 0, found.stderr
         return found.stdout + found.stderr
 
