@@ -8,9 +8,11 @@ import os
 import re
 import shlex
 import signal
+import threading
 from pathlib import Path
 
 import psutil
+from snakemake.logging import logger
 
 import radquant.code
 from radquant import earlier_report
@@ -107,6 +109,8 @@ if workflow.is_main_process and workflow.output_settings.dryrun:
 
 def end_jobs(*_):
     """End the jobs' programs, then their shells, and raise what Ctrl-C raises."""
+    # First, as jobs that end now have not failed. Snakemake says the same of Ctrl-C.
+    logger.warning("Terminating processes on user request (SIGTERM).")
     shells = psutil.Process().children()
     programs = psutil.Process().children(recursive=True)
     for processes in ([each for each in programs if each not in shells], shells):
@@ -150,7 +154,8 @@ onstart:
             )
     # On SIGTERM Snakemake itself waits until the running jobs are done, which may take hours. It shall
     # stop as on Ctrl-C, which a terminal sends to the jobs as well.
-    signal.signal(signal.SIGTERM, end_jobs)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, end_jobs)
     for job in workflow.dag.needrun_jobs():
         # What jobs on other machines read may lie there alone.
         if workflow.is_local(job.rule):

@@ -33,6 +33,9 @@ from radquant.terminal.plan import Plan
 from radquant.terminal.screen import STOPPED, Screen, without_traceback
 from radquant.terminal.work import Kind, Size
 
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+import bar
+
 RULES = Path(__file__).parents[1] / "rules"
 
 
@@ -594,6 +597,41 @@ def test_a_plan_shows_one_table_and_the_reasons_in_words() -> None:
     assert lines[:3] == ["3 jobs to do:", "      2  score", "      1  write the report"]
     assert lines[5:8] == ["", "Why:", "- code has changed: write the report; score"]
     assert len(lines) == 10
+
+
+@given(st.floats(1, 1e6))
+def test_the_benchmark_reads_the_seconds_that_are_shown(seconds: float) -> None:
+    unit = 0.1 if seconds < 9.95 else 1 if seconds < 599.5 else 60
+    assert bar.in_seconds(duration(seconds)) == pytest.approx(seconds, abs=0.51 * unit)
+
+
+def test_the_benchmark_tells_the_worst_line_after_a_tenth() -> None:
+    kept = [
+        "1.0\t36 jobs to do",
+        "2.0\t 50%  fetch the corpus (1.0 s)",  # before a tenth
+        "20.0\t 30%  … fetch the model, 18 s; about 1 min 0 s left of the run",
+        "50.0\t 25%  clean the corpus (3.0 s)",
+        "100.0\tThe report: results/report.md",
+    ]
+    *_, worst = bar.told(*bar.lines_of(kept))
+    assert "share shown -50% to +50% of the true one" in worst
+    assert "passed and left together -20% to +0% of the true time; 2 steps back" in worst
+
+
+@given(st.floats(0.5, 9), st.floats(0, 1e-6), st.floats(0, 1e-9))
+def test_the_benchmark_finds_the_seconds_of_each_unit_of_work(
+    begin: float, weight: float, product: float
+) -> None:
+    """From runs of models of two sizes, with few and with many tokens."""
+    found = []
+    for weights, products in ((1e3, 1e6), (1e8, 1e10), (1e8, 1e11)):
+        amounts = {"weights": weights, "products": products}
+        seconds = begin + weight * weights + product * products
+        found.append(Took(rule="generate", how="token", name="", seconds=seconds, work=amounts))
+    (entry,) = bar.of_rule(found).values()
+    for took in found:
+        told = entry["start"] + sum(n * entry.get(unit, 0) for unit, n in took.work.items())
+        assert told == pytest.approx(took.seconds, rel=0.02)
 
 
 def test_a_traceback_is_one_sentence_that_names_the_file() -> None:

@@ -21,6 +21,8 @@ from radquant.terminal.work import Kind, Size, Work, kind_of, of_job, size_of
 # Written by benchmarks/bar.py, which says of which runs.
 USUAL = resources.files("radquant.terminal") / "usual.json"
 LAST = Path("results/logs/seconds.json")
+# What Snakemake did before the first job, which is the first to tell how fast the machine is.
+PLANNING = Kind("snakemake")
 UNKNOWN = 2.0  # seconds of a job of which nothing is known
 USUAL_SIZE = Size(134_515_008, 106_203_456)  # of SmolLM2 135M, for a model of unknown size
 # Rules of which `usual.json` knows nothing, and what their jobs are like.
@@ -109,9 +111,14 @@ class Expected:
         """Return the seconds that a job of a kind is expected to take."""
         return self._jobs([kind])[kind]
 
+    def planned(self, seconds: float) -> None:
+        """Take note of what Snakemake took before the first job."""
+        self.work[PLANNING] = {"items": float(self.left.total())}
+        self.took[PLANNING].append(seconds)
+
     def now_of(self, work: dict[Kind, Work]) -> None:
         """Take note of the work of each kind, which the model's files tell."""
-        self.work, self.by_kind = work, {}
+        self.work, self.by_kind = {**self.work, **work}, {}
 
     def remaining(self, running: Iterable[Running] = ()) -> float:
         """Return the seconds until the end. running: the jobs at work.

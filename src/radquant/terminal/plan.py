@@ -57,8 +57,8 @@ def table(stats: Mapping[str, int]) -> str:
     lines = [_row(rule, counts[rule], names[rule]) for rule in in_order]
     jobs = "1 job" if number == 1 else f"{number:,} jobs"
     beside = f", {run.at_once} side by side" if run.at_once > 1 else ""
-    guess = "from an earlier run here" if run.last.jobs else "from another machine"
-    time = f"About {duration(run.remaining())}{beside}: a guess {guess}."
+    where = "in an earlier run here" if run.last.jobs else "on another machine"
+    time = f"About {duration(run.remaining())}{beside}, by what such jobs took {where}."
     return "\n".join([f"{jobs} to do:", *lines, "", time])
 
 

@@ -68,6 +68,7 @@ class Screen:
         self.kinds: dict[int, Kind] = {}
         self.lost: list[int] = []  # those that failed
         self.told: dict[int, float] = {}  # when a line last told of it
+        self.begun_before = begun_before
         self.started = time.monotonic() - begun_before
         self.shown = 0.0  # the highest share so far: the bar never goes back
         self.kept = self.started
@@ -110,6 +111,8 @@ class Screen:
     def _begin(self, stats: Mapping[str, int]) -> None:
         counts = {rule: count for rule, count in stats.items() if rule not in ("total", "all")}
         self.expected = expected.begin(counts)
+        if self.begun_before:
+            self.expected.planned(time.monotonic() - self.started)
         number = sum(counts.values())
         self._line(f"{number} {'job' if number == 1 else 'jobs'} to do")
         if self.console.is_interactive:
@@ -146,7 +149,7 @@ class Screen:
         if self.expected:
             self.expected.took[self.kinds[number]].append(took)
             if job.rule == "fetch_model":
-                self.expected.now_of(expected.work_now(self.expected.work))
+                self.expected.now_of(expected.work_now(self.expected.left))
         left = self._remaining()
         self._line(f"{_percent(self._share(left), left)}  {jobs.phrase(job)} ({duration(took)})")
         if job.rule == "report":
