@@ -112,11 +112,13 @@ def end_jobs(*_):
     # First, as jobs that end now have not failed. Snakemake says the same of Ctrl-C.
     logger.warning("Terminating processes on user request (SIGTERM).")
     shells = psutil.Process().children()
-    programs = psutil.Process().children(recursive=True)
-    for processes in ([each for each in programs if each not in shells], shells):
+    below = psutil.Process().children(recursive=True)
+    for processes in ([each for each in below if each not in shells], shells):
         for process in processes:
             with contextlib.suppress(psutil.NoSuchProcess):
-                process.terminate()
+                # It ends with what it reads; of one that is ended, its shell would tell.
+                if process.name() != "tee":
+                    process.terminate()
         psutil.wait_procs(processes, timeout=30)
     raise KeyboardInterrupt
 

@@ -205,6 +205,17 @@ def test_a_running_job_that_tells_its_pace_speaks_for_those_like_it() -> None:
     assert run.remaining([Running(kinds[0], 50.0, 60.0)]) == 50 + 2 * 60
 
 
+def test_snakemake_s_own_start_tells_how_fast_the_machine_is(screen: Screen) -> None:
+    stats = {"clean": 4, "total": 4}
+    usually = expected.begin({"clean": 4}).remaining()
+    seconds = 10 * read_json(Path(str(expected.USUAL)))["snakemake"]["start"]
+    slow = Screen(console=Console(file=io.StringIO(), width=60), begun_before=seconds)
+    tell(slow, LogEvent.RUN_INFO, stats=stats)
+    slow.close()
+    assert slow.expected is not None
+    assert slow.expected.remaining() == pytest.approx(10 * usually, rel=0.2)
+
+
 def test_an_earlier_run_here_counts_more_than_the_usual_one(screen: Screen) -> None:
     known = [Took(rule=rule, how="", name="", seconds=s, work={}) for rule, s in (("score", 9.0),)]
     write_json(expected.LAST, Last(jobs=known).model_dump())
