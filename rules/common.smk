@@ -116,8 +116,8 @@ def end_jobs(*_):
     for processes in ([each for each in below if each not in shells], shells):
         for process in processes:
             with contextlib.suppress(psutil.NoSuchProcess):
-                # It ends with what it reads; of one that is ended, its shell would tell.
-                if process.name() != "tee":
+                # Those end with what they read. Of one that is ended, its shell would tell.
+                if process in shells or process.name() not in ("tee", "bash", "sh"):
                     process.terminate()
         psutil.wait_procs(processes, timeout=30)
     raise KeyboardInterrupt
