@@ -262,6 +262,26 @@ def test_a_finished_run_is_not_gone_on_with(screen: Screen) -> None:
     assert expected.begin({"clean": 1}).spent == 0
 
 
+@pytest.mark.parametrize(
+    ("rule", "line", "left"),
+    [
+        ("quantize", "quantize awq: 15/30 layers, 40 s", 40),
+        ("quantize", "quantize awq: 30/30 layers, 80 s", 0),
+        ("generate", "generate w4a8: 9/9 reports, 50 s", 400),  # the likelihood may follow
+        ("quantize", "", 400),
+    ],
+)
+def test_what_is_left_of_a_running_job(screen: Screen, rule: str, line: str, left: float) -> None:
+    tell(screen, LogEvent.RUN_INFO, stats={rule: 1, "total": 1})
+    assert screen.expected is not None
+    screen.expected.by_kind[Kind(rule)] = 500.0
+    Path("job.log").write_text(f"{line}\n")
+    start(screen, 1, rule, "job.log")
+    screen.running[1] -= 100.0
+    assert screen._at_work(1).left == pytest.approx(left, abs=2)
+    screen.close()
+
+
 def test_the_bar_never_goes_back(screen: Screen) -> None:
     screen.started -= 60.0
     run_until(screen, 0)

@@ -29,6 +29,7 @@ from radquant.terminal.work import Kind
 
 KEEP = 5.0  # seconds between two times that what jobs took is kept
 OVERTIME = 0.1  # of the seconds of a job that takes longer than expected: what is left at least
+COUNTED_TWICE = ("generate", "generate_only", "measure_speed")  # rules whose jobs count twice
 TRUSTED = 0.25  # share of a job from which its own count tells what is left
 FIRST, EVERY = 5.0, 60.0  # seconds of a job until a line tells of it, and between such lines
 NARROW = 60  # columns of a terminal that has no room for a bar beside words
@@ -206,13 +207,14 @@ class Screen:
     def _at_work(self, number: int) -> Running:
         """Return what is left of a running job, by what is expected and by what its log counts.
 
-        A count is trusted from a quarter on, and no longer once it is full: another may follow.
+        A count is trusted from a quarter on. Of some rules another follows one that is full.
         """
         assert self.expected is not None
         took, kind = time.monotonic() - self.running[number], self.kinds[number]
         likely = self.expected.job(kind)
         left, trust = max(likely - took, took * OVERTIME), 0.0
-        if (count := jobs.counted(self.seen[number])) and count.share < 1:
+        count = jobs.counted(self.seen[number])
+        if count and (count.share < 1 or kind.rule not in COUNTED_TWICE):
             trust = min(1.0, count.share / TRUSTED)
             left = trust * count.left + (1 - trust) * left
         known = trust == 1 or took > likely
