@@ -108,18 +108,17 @@ if workflow.is_main_process and workflow.output_settings.dryrun:
 
 
 def end_jobs(*_):
-    """End the jobs' programs, then their shells, and raise what Ctrl-C raises."""
+    """End the jobs' shells and programs, wait for them, and raise what Ctrl-C raises."""
     # First, as jobs that end now have not failed. Snakemake says the same of Ctrl-C.
     logger.warning("Terminating processes on user request (SIGTERM).")
-    shells = psutil.Process().children()
-    below = psutil.Process().children(recursive=True)
-    for processes in ([each for each in below if each not in shells], shells):
+    processes = psutil.Process().children(recursive=True)
+    # A shell would tell of a program that is ended before it. tee ends with what it reads.
+    for names in (("bash", "sh"), ("tee",)):
         for process in processes:
             with contextlib.suppress(psutil.NoSuchProcess):
-                # Those end with what they read. Of one that is ended, its shell would tell.
-                if process in shells or process.name() not in ("tee", "bash", "sh"):
+                if (process.name() in names) == ("sh" in names):
                     process.terminate()
-        psutil.wait_procs(processes, timeout=30)
+    psutil.wait_procs(processes, timeout=30)
     raise KeyboardInterrupt
 
 
