@@ -53,7 +53,15 @@ or_stop(check_subgroups, config["statistics"]["subgroups"])
 # What folders and headers tell takes no time; what is elsewhere is checked when it is fetched. Jobs
 # have no need of it.
 if workflow.is_main_process:
-    expected.tell(SETTINGS)
+    expected.tell(
+        SETTINGS,
+        lambda: (
+            (job.rule.name, job.wildcards_dict) for job in workflow.dag.needrun_jobs()
+        ),
+        at_once=(workflow.resource_settings.cores or 0) // SETTINGS.compute.threads
+        or workflow.resource_settings.nodes
+        or 1,
+    )
     or_stop(
         look,
         SETTINGS.corpus.format,

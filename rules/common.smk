@@ -1,12 +1,18 @@
 """What all rule files share: the code that a rule depends on, quoting, and names."""
 
+import contextlib
 import fcntl
 import functools
 import json
 import os
 import re
 import shlex
+import signal
+import threading
 from pathlib import Path
+
+import psutil
+from snakemake.logging import logger
 
 import radquant.code
 from radquant import earlier_report
@@ -101,6 +107,21 @@ if workflow.is_main_process and workflow.output_settings.dryrun:
         print(f"warning: {sentence}; the run itself needs it", file=sys.stderr)
 
 
+def end_jobs(*_):
+    """End the jobs' shells and programs, wait for them, and raise what Ctrl-C raises."""
+    # First, as jobs that end now have not failed. Snakemake says the same of Ctrl-C.
+    logger.warning("Terminating processes on user request (SIGTERM).")
+    processes = psutil.Process().children(recursive=True)
+    # A shell would tell of a program that is ended before it. tee ends with what it reads.
+    for names in (("bash", "sh"), ("tee",)):
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if (process.name() in names) == ("sh" in names):
+                    process.terminate()
+    psutil.wait_procs(processes, timeout=30)
+    raise KeyboardInterrupt
+
+
 onsuccess:
     earlier_report.settle(Path("results"))
 
@@ -132,6 +153,10 @@ onstart:
                 "jobs of a run that was killed are still at work in this directory; wait for "
                 "them, or stop them first"
             )
+    # On SIGTERM Snakemake itself waits until the running jobs are done, which may take hours. It shall
+    # stop as on Ctrl-C, which a terminal sends to the jobs as well.
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, end_jobs)
     for job in workflow.dag.needrun_jobs():
         # What jobs on other machines read may lie there alone.
         if workflow.is_local(job.rule):

@@ -148,7 +148,7 @@ def test_an_installed_wheel_plans_the_default_job_elsewhere(wheel: Path, tmp_pat
 
     assert "run" in call("radquant", "init", "run").stdout
     planned = call("snakemake", "--cores", "1", "-n", *SMOKE)
-    assert re.search(r"^report +1$", planned.stdout, re.M)
+    assert re.search(r"^ +1  write the report$", planned.stdout, re.M)
 
 
 def test_a_folder_with_one_workflow_file_is_enough_for_the_catalogue(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,19 @@ from safetensors.torch import load_file
 from snakemake_interface_logger_plugins.common import LogEvent
 from tiny_models import tiny_llama
 
+from radquant.cli import duration
 from radquant.files import read_json, write_json
 from radquant.settings.configuration import resolve
 from radquant.settings.run import Run
 from radquant.terminal import expected, jobs, work
-from radquant.terminal.expected import Expected, Past
+from radquant.terminal.expected import USUAL_SIZE, Expected, Last, Running, Took
 from radquant.terminal.jobs import PHRASES, Job, phrase
-from radquant.terminal.screen import STOPPED, Screen, _time, without_traceback
+from radquant.terminal.plan import Plan
+from radquant.terminal.screen import STOPPED, Screen, without_traceback
+from radquant.terminal.work import Kind, Size
+
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+import bar
 
 RULES = Path(__file__).parents[1] / "rules"
 
@@ -39,17 +46,17 @@ def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.fixture
 def screen(monkeypatch: pytest.MonkeyPatch) -> Screen:
-    monkeypatch.setattr(expected, "_settings", [])  # what a test before it told
+    monkeypatch.setattr(expected, "_told", [])  # what a test before it told
     return Screen(console=Console(file=io.StringIO(), width=60))
 
 
-def shown(screen: Screen) -> str:
+def shown(screen: Screen | Plan) -> str:
     file = screen.console.file
     assert isinstance(file, io.StringIO)
     return file.getvalue()
 
 
-def tell(screen: Screen, event: LogEvent | None = None, text: str = "", **told: Any) -> None:
+def tell(screen: Screen | Plan, event: LogEvent | None = None, text: str = "", **told: Any) -> None:
     level = told.pop("level", logging.INFO)
     record = logging.LogRecord("snakemake", level, "", 0, text, None, None)
     record.__dict__.update(told, event=event)
@@ -145,9 +152,21 @@ def test_noise_is_left_out_and_warnings_are_not(screen: Screen) -> None:
 def test_the_count_in_a_log_is_read() -> None:
     log = Path("quantize.log")
     job = Job("quantize", {}, (str(log),))
-    assert jobs.share_done(job) is None
+    assert jobs.counted(job) is None
     log.write_text("quantize awq: 8/32 layers, 543 s\nmore\n")
-    assert jobs.share_done(job) == ("8/32 layers", 0.25)
+    os.utime(log, (time.time() - 29,) * 2)
+    count = jobs.counted(job)
+    assert count is not None
+    assert count[:2] == ("8/32 layers", 0.25)
+    assert count.left == pytest.approx(3 * 543 - 29, abs=2)
+
+
+GENERATE, SCORE, CLEAN = Kind("generate"), Kind("score"), Kind("clean")
+
+
+def run_with(left: dict[Kind, int], usual: dict[str, float], **more: Any) -> Expected:
+    """A run whose jobs have no work beside their start."""
+    return Expected(Counter(left), {}, {rule: {"start": s} for rule, s in usual.items()}, **more)
 
 
 @given(
@@ -158,21 +177,117 @@ def test_another_machine_is_slower_by_what_finished_jobs_say(
     pace: float, usual: dict[str, float]
 ) -> None:
     """Where each job takes `pace` times as long as usual, the rest is known exactly."""
-    run = Expected({"generate": 3, "score": 2}, {}, Past(), Past(usual), Past())
-    run.took["clean"].append(pace * usual["clean"])
-    rest = pace * (3 * usual["generate"] + 2 * usual["score"])
-    assert run.remaining({}, 1) == pytest.approx(rest)
-    assert run.remaining({}, 2) == pytest.approx(rest / 2)
-    assert run.remaining({"a": 10 * rest}, 2) == pytest.approx(10 * rest)
+    run = run_with({GENERATE: 4, SCORE: 2}, usual)
+    run.took[CLEAN].append(pace * usual["clean"])
+    rest = pace * (4 * usual["generate"] + 2 * usual["score"])
+    assert run.remaining() == pytest.approx(rest)
+    run.at_once = 2
+    assert run.remaining() == pytest.approx(rest / 2)
+    assert run.remaining([Running(CLEAN, 10 * rest, None)]) == pytest.approx(10.5 * rest)
+
+
+def test_a_job_has_no_more_than_one_place() -> None:
+    run = run_with({GENERATE: 1, SCORE: 8}, {"generate": 30.0, "score": 1.0}, at_once=4)
+    assert run.remaining() == 30 + 2
+
+
+def test_one_job_that_is_far_slower_makes_no_slow_machine() -> None:
+    """Whoever computes first compiles the kernels."""
+    run = run_with({GENERATE: 1}, {"generate": 40.0, "clean": 10.0, "score": 10.0, "report": 9.0})
+    run.took = {CLEAN: [20.0], SCORE: [21.0], Kind("report"): [100.0]}
+    assert run.remaining() == pytest.approx(84)
+
+
+def test_a_running_job_that_tells_its_pace_speaks_for_those_like_it() -> None:
+    kinds = [Kind("generate", "token", name) for name in ("w4a8", "w8a8")]
+    run = run_with({kinds[1]: 2}, {"generate token": 10.0})
+    assert run.remaining([Running(kinds[0], 5.0, None)]) == 25
+    assert run.remaining([Running(kinds[0], 50.0, 60.0)]) == 50 + 2 * 60
+
+
+def test_snakemake_s_own_start_tells_how_fast_the_machine_is(screen: Screen) -> None:
+    stats = {"clean": 4, "total": 4}
+    usually = expected.begin({"clean": 4}).remaining()
+    seconds = 10 * read_json(Path(str(expected.USUAL)))["snakemake"]["start"]
+    slow = Screen(console=Console(file=io.StringIO(), width=60), begun_before=seconds)
+    tell(slow, LogEvent.RUN_INFO, stats=stats)
+    slow.close()
+    assert slow.expected is not None
+    assert slow.expected.remaining() == pytest.approx(10 * usually, rel=0.2)
 
 
 def test_an_earlier_run_here_counts_more_than_the_usual_one(screen: Screen) -> None:
-    write_json(expected.LAST, {"seconds": {"score": 9.0, "clean": 4.0}, "work": {}})
+    known = [Took(rule=rule, how="", name="", seconds=s, work={}) for rule, s in (("score", 9.0),)]
+    write_json(expected.LAST, Last(jobs=known).model_dump())
     run = expected.begin({"score": 2})
-    assert run.remaining({}, 1) == 18.0
-    run.took["score"].append(3.0)
-    expected.remember(run)
-    assert read_json(expected.LAST) == {"seconds": {"score": 3.0, "clean": 4.0}, "work": {}}
+    assert run.remaining() == pytest.approx(18.0)
+    run.took[SCORE].append(3.0)
+    run.took[CLEAN].append(4.0)
+    expected.remember(run, 7.0)
+    kept = Last.model_validate(read_json(expected.LAST))
+    assert {each.rule: each.seconds for each in kept.jobs} == {"score": 3.0, "clean": 4.0}
+
+
+def run_until(screen: Screen, number: int) -> None:
+    """Five jobs are to do, and the first ones end."""
+    tell(screen, LogEvent.RUN_INFO, stats={"clean": 5, "total": 5})
+    for job in range(number):
+        start(screen, job, "clean")
+        tell(screen, LogEvent.JOB_FINISHED, job_id=job)
+
+
+def test_a_run_that_was_stopped_goes_on_where_it_was(screen: Screen) -> None:
+    screen.started -= 60.0
+    run_until(screen, 4)
+    start(screen, 4, "clean")
+    screen.close()  # as on Ctrl-C
+    again = Screen(console=Console(file=io.StringIO(), width=60))
+    tell(again, LogEvent.RUN_INFO, stats={"clean": 1, "total": 1})
+    assert again.expected is not None
+    assert again.expected.spent == pytest.approx(60, abs=5)
+    assert again._share(10.0) == pytest.approx(60 / 70, abs=0.02)
+    again.close()
+    # What is to do once more was not stopped: all jobs, because a file was changed.
+    third = Screen(console=Console(file=io.StringIO(), width=60))
+    tell(third, LogEvent.RUN_INFO, stats={"clean": 5, "total": 5})
+    assert third.expected is not None
+    assert third.expected.spent == 0
+    third.close()
+
+
+def test_a_finished_run_is_not_gone_on_with(screen: Screen) -> None:
+    screen.started -= 60.0
+    run_until(screen, 5)
+    screen.close()
+    assert expected.begin({"clean": 1}).spent == 0
+
+
+@pytest.mark.parametrize(
+    ("rule", "line", "left"),
+    [
+        ("quantize", "quantize awq: 15/30 layers, 40 s", 40),
+        ("quantize", "quantize awq: 30/30 layers, 80 s", 0),
+        ("generate", "generate w4a8: 9/9 reports, 50 s", 400),  # the likelihood may follow
+        ("quantize", "", 400),
+    ],
+)
+def test_what_is_left_of_a_running_job(screen: Screen, rule: str, line: str, left: float) -> None:
+    tell(screen, LogEvent.RUN_INFO, stats={rule: 1, "total": 1})
+    assert screen.expected is not None
+    screen.expected.by_kind[Kind(rule)] = 500.0
+    Path("job.log").write_text(f"{line}\n")
+    start(screen, 1, rule, "job.log")
+    screen.running[1] -= 100.0
+    assert screen._at_work(1).left == pytest.approx(left, abs=2)
+    screen.close()
+
+
+def test_the_bar_never_goes_back(screen: Screen) -> None:
+    screen.started -= 60.0
+    run_until(screen, 0)
+    assert screen._share(60.0) == pytest.approx(0.5, abs=0.01)
+    assert screen._share(600.0) == pytest.approx(0.5, abs=0.01)
+    assert screen._share(20.0) == pytest.approx(0.75, abs=0.01)
 
 
 def test_what_jobs_took_is_kept_in_the_runs_folder(
@@ -187,7 +302,7 @@ def test_what_jobs_took_is_kept_in_the_runs_folder(
     tell(screen, LogEvent.JOB_FINISHED, job_id=1)
     monkeypatch.chdir(tmp_path)
     screen.close()
-    assert set(read_json(place / expected.LAST)["seconds"]) == {"clean"}
+    assert [job["rule"] for job in read_json(place / expected.LAST)["jobs"]] == ["clean"]
     assert not expected.LAST.exists()
 
 
@@ -220,50 +335,65 @@ def run_of(**changes: Any) -> Run:
         return resolve({**config, **changes})
 
 
-USUAL, LEAST = (Past(**each) for each in read_json(Path(str(expected.USUAL))))
+def job_of(settings: Run, size: Size, kind: Kind) -> float:
+    """Seconds on the usual machine."""
+    usual = read_json(Path(str(expected.USUAL)))
+    return Expected(Counter(), {kind: work.of_job(kind, settings, size)}, usual).job(kind)
 
 
-def test_the_usual_seconds_are_those_of_the_default_run() -> None:
-    amount = work.of_run(run_of(), USUAL.work["check_model"])
-    assert {rule: amount[rule] for rule in USUAL.work} == USUAL.work
-    default = Expected({}, amount, Past(), USUAL, LEAST)
-    for rule, seconds in USUAL.seconds.items():
-        assert default.job(rule) == pytest.approx(seconds)
+WRITING = Kind("generate", "original", "original")
 
 
-@given(st.floats(1, 100), st.integers(1, 50), st.floats(0.1, 50))
+@given(st.floats(1, 100), st.integers(1, 50))
 def test_a_larger_model_and_more_reports_take_longer_in_proportion(
-    size: float, reports: int, pace: float
+    times: float, reports: int
 ) -> None:
-    """Of the seconds beyond those that a job takes for nothing."""
-    weights = USUAL.work["check_model"]
+    """Of the seconds beyond those that a job takes to start and to load the model."""
     settings = run_of(evaluation={"reports": 150 * reports})
-    larger = Expected({}, work.of_run(settings, size * weights), Past(), USUAL, LEAST)
-    for rule, times in (("generate", size * reports), ("check_model", size), ("clean", 1)):
-        start, usual = LEAST.seconds.get(rule, 0), USUAL.seconds[rule]
-        if rule == "clean":
-            start = 0
-        assert larger.job(rule) == pytest.approx(start + times * (usual - start), rel=0.02)
-    larger.took["check_model"].append(pace * larger.job("check_model"))
-    before = Expected({}, larger.work, Past(), USUAL, LEAST).job("generate")
-    assert larger.job("generate") == pytest.approx(pace * before)
+    larger = Size(times * USUAL_SIZE.all, times * USUAL_SIZE.layers)
+    few, usual = run_of(evaluation={"reports": 1}), job_of(run_of(), USUAL_SIZE, WRITING)
+    start = job_of(few, Size(0, 0), WRITING)
+    load = job_of(few, USUAL_SIZE, WRITING) - start
+    expected_now = start + times * (load + reports * (usual - load - start))
+    assert job_of(settings, larger, WRITING) == pytest.approx(expected_now, rel=0.02)
 
 
-def test_an_earlier_run_of_fewer_reports_is_scaled() -> None:
-    weights = USUAL.work["check_model"]
-    few, many = (
-        work.of_run(run_of(evaluation={"reports": count}), weights) for count in (1500, 15000)
-    )
-    known = Expected({}, many, Past({"generate": 100.0}, few), USUAL, LEAST).job("generate")
-    assert known == pytest.approx(1000, rel=0.1)
+def test_what_a_search_takes_hardly_depends_on_the_number_of_texts() -> None:
+    """AWQ tries many scales for each weight; rounding alone is quick."""
+    awq, rtn = (Kind("quantize", how) for how in ("awq", "rtn"))
+    few = run_of(calibration={"prompt": "prompts/calibration.txt", "samples": 8, "max_tokens": 64})
+    assert job_of(few, USUAL_SIZE, awq) > job_of(run_of(), USUAL_SIZE, awq) / 3
+    assert job_of(run_of(), USUAL_SIZE, awq) > 3 * job_of(run_of(), USUAL_SIZE, rtn)
+
+
+def test_every_rule_of_the_default_run_has_usual_seconds() -> None:
+    usual = {name.split()[0] for name in read_json(Path(str(expected.USUAL)))}
+    assert {*("clean", "quantize", "generate", "report", "measure_speed", "score")} <= usual
+
+
+@pytest.mark.parametrize(
+    ("name", "weights"),
+    [
+        *(("SmolLM2-135M-Instruct", 135e6), ("Mistral-7B-Instruct-v0.2", 7e9)),
+        *(("MedGemma 1.5 4B", 4e9), ("Gemma 3 270M", 270e6), ("tiny", None), ("B2B 4Bit", None)),
+    ],
+)
+def test_a_name_tells_the_size_of_a_model_that_is_not_here(
+    name: str, weights: float | None
+) -> None:
+    model = {"name": name, "wheel": run_of().model.wheel.model_dump()}  # type: ignore[union-attr]
+    size = work.size_of(run_of(model=model))
+    assert size == (weights and Size(weights, weights))
 
 
 def test_a_models_weights_are_counted_once_it_is_here(tmp_path: Path) -> None:
     tiny_llama(tmp_path / "model", vocab_size=320)
     given = run_of(model={"name": "tiny", "path": str(tmp_path / "model")})
     state = load_file(tmp_path / "model" / "model.safetensors")
-    assert work.weights_of(given) == sum(each.numel() for each in state.values())
-    assert work.weights_of(run_of()) is None
+    tables = sum(each.numel() for name, each in state.items() if 320 in each.shape[:1])
+    everything = sum(each.numel() for each in state.values())
+    assert tables
+    assert work.size_of(given) == Size(everything, everything - tables)
 
 
 def test_a_missing_configuration_is_a_sentence(tmp_path: Path) -> None:
@@ -282,23 +412,23 @@ def test_a_missing_configuration_is_a_sentence(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        *("{", "[1]", '{"score": 3}', "", "\xff", '{"seconds": 1, "work": []}'),
+        *("{", "[1]", '{"score": 3}', "", "\xff", '{"jobs": 1, "unfinished": []}'),
         *(
-            f'{{"seconds": {{"score": {each}}}, "work": {{}}}}'
+            f'{{"jobs": [{{"rule": "", "how": "", "name": "", "work": {{}}, "seconds": {each}}}]}}'
             for each in ('"long"', "NaN", "Infinity", "-1", "true", "1" + "0" * 400)
         ),
-        '{"seconds": {}, "work": {"score": NaN}}',
+        '{"unfinished": {"seconds": 1, "left": {"score": "x"}}}',
     ],
 )
 def test_a_damaged_record_of_an_earlier_run_is_as_none(text: str) -> None:
     expected.LAST.parent.mkdir(parents=True)
     expected.LAST.write_text(text, encoding="latin-1")
-    assert expected.begin({"score": 1}).before == Past()
+    assert expected.begin({"score": 1}).last == Last()
 
 
 def test_a_record_that_cannot_be_read_is_as_none() -> None:
     expected.LAST.mkdir(parents=True)
-    assert expected.begin({"score": 1}).before == Past()
+    assert expected.begin({"score": 1}).last == Last()
 
 
 TEXT = "Mrs Miller has a granuloma in the left lung."
@@ -458,9 +588,81 @@ def test_an_answer_without_a_run_is_shown(screen: Screen) -> None:
     assert shown(screen) == "Deleting results/report.md\n"
 
 
-@pytest.mark.parametrize(("seconds", "words"), [(0.4, "0.4 s"), (59.7, "1 min 0 s"), (7199, "1 h")])
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        *((0.4, "0.4 s"), (9.97, "10 s"), (59.7, "1 min 0 s"), (200.4, "3 min 20 s")),
+        *((599.7, "10 min"), (3599, "1 h 0 min"), (7199, "2 h 0 min"), (90000, "25 h 0 min")),
+    ],
+)
 def test_seconds_in_words(seconds: float, words: str) -> None:
-    assert _time(seconds).startswith(words)
+    assert duration(seconds) == words
+
+
+def test_a_dry_run_tells_what_a_person_needs(tmp_path: Path) -> None:
+    repository = RULES.parent
+    words = ["--snakefile", str(repository / "Snakefile"), "--dry-run"]
+    words += ["--workflow-profile", str(repository / "profiles/default")]
+    words += ["--config", 'model={"path": "nowhere", "wheel": null}']
+    done = workflow_helpers.snakemake(tmp_path, *words)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout + done.stderr) < 4096
+    assert "warning: model.path is nowhere" in done.stderr
+    assert "      2  quantize: awq-w4, rtn-w4" in done.stdout.splitlines()
+    assert re.search(r"^About \d+ min", done.stdout, re.M)
+    assert "--dry-run -p shows every job" in done.stdout
+    full = workflow_helpers.snakemake(tmp_path, *words, "-p")
+    assert len(re.findall(r"^(?:local)?rule \w+:$", full.stdout, re.M)) == 45 + 1  # and `all`
+    assert full.stdout.count("scripts/quantize.py") >= 2
+
+
+def test_a_plan_shows_one_table_and_the_reasons_in_words() -> None:
+    plan = Plan(console=Console(file=io.StringIO(), width=60))
+    told = "Reasons:\n    (check individual jobs above for details)\n    code has changed:\n"
+    for _ in range(2):  # Snakemake tells of it before and after the jobs
+        tell(plan, LogEvent.RUN_INFO, stats={"report": 1, "score": 2, "all": 1, "total": 4})
+    tell(plan, LogEvent.JOB_INFO, "a long list of files")
+    tell(plan, None, f"{told}        all, report, score")
+    tell(plan, None, "This was a dry-run (flag -n).")
+    lines = shown(plan).splitlines()
+    assert lines[:3] == ["3 jobs to do:", "      2  score", "      1  write the report"]
+    assert lines[5:8] == ["", "Why:", "- code has changed: write the report; score"]
+    assert len(lines) == 10
+
+
+@given(st.floats(1, 1e6))
+def test_the_benchmark_reads_the_seconds_that_are_shown(seconds: float) -> None:
+    unit = 0.1 if seconds < 9.95 else 1 if seconds < 599.5 else 60
+    assert bar.in_seconds(duration(seconds)) == pytest.approx(seconds, abs=0.51 * unit)
+
+
+def test_the_benchmark_tells_the_worst_line_after_a_tenth() -> None:
+    kept = [
+        "1.0\t36 jobs to do",
+        "2.0\t 50%  fetch the corpus (1.0 s)",  # before a tenth
+        "20.0\t 30%  … fetch the model, 18 s; about 1 min 0 s left of the run",
+        "50.0\t 25%  clean the corpus (3.0 s)",
+        "100.0\tThe report: results/report.md",
+    ]
+    *_, worst = bar.told(*bar.lines_of(kept))
+    assert "share shown -50% to +50% of the true one" in worst
+    assert "passed and left together -20% to +0% of the true time; 2 steps back" in worst
+
+
+@given(st.floats(0.5, 9), st.floats(0, 1e-6), st.floats(0, 1e-9))
+def test_the_benchmark_finds_the_seconds_of_each_unit_of_work(
+    begin: float, weight: float, product: float
+) -> None:
+    """From runs of models of two sizes, with few and with many tokens."""
+    found = []
+    for weights, products in ((1e3, 1e6), (1e8, 1e10), (1e8, 1e11)):
+        amounts = {"weights": weights, "products": products}
+        seconds = begin + weight * weights + product * products
+        found.append(Took(rule="generate", how="token", name="", seconds=seconds, work=amounts))
+    (entry,) = bar.of_rule(found).values()
+    for took in found:
+        told = entry["start"] + sum(n * entry.get(unit, 0) for unit, n in took.work.items())
+        assert told == pytest.approx(took.seconds, rel=0.02)
 
 
 def test_a_traceback_is_one_sentence_that_names_the_file() -> None:

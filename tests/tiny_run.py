@@ -118,6 +118,8 @@ def interrupt(run: Path, stage: tuple[str, str, str], delay: float, way: str) ->
     time.sleep(delay)
     if way == "SIGKILL to Snakemake":
         process.kill()
+    elif way == "SIGTERM to Snakemake":
+        process.terminate()
     else:
         os.killpg(process.pid, signal.SIGINT if way == "Ctrl-C" else signal.SIGKILL)
     code = process.wait(timeout=120)

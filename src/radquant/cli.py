@@ -107,6 +107,18 @@ def size(count: float) -> str:
     return f"{count / 1e3:.3g} kB"
 
 
+def duration(seconds: float) -> str:
+    """Write seconds in words: 0.4 s, 12 s, 3 min 20 s, 36 min, 2 h 5 min."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    if seconds < 59.5:
+        return f"{seconds:.0f} s"
+    if seconds < 599.5:
+        return "{} min {} s".format(*divmod(round(seconds), 60))
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+
+
 def run(main: Callable[[], None]) -> None:
     """Call `main` and exit: 0 on success, 1 with one sentence on a `UserError`, 130 on Ctrl-C.
 

@@ -2,21 +2,24 @@
 
 import os
 import sys
+import time
 from logging import LogRecord
 
+import psutil
 from snakemake.logging import ColorizingTextHandler, DefaultFilter, DefaultFormatter
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 
+from radquant.terminal.plan import Plan
 from radquant.terminal.screen import Screen, without_traceback
 
 
 class LogHandler(LogHandlerBase):
-    """One line a job and a bar; Snakemake's own output where details are asked for."""
+    """One line a job and a bar, or a plan; Snakemake's own output where details are asked for."""
 
     def __post_init__(self) -> None:
         asked = self.common_settings
-        details = asked.dryrun or asked.verbose or asked.printshellcmds or asked.debug_dag
-        plain = bool(details or asked.quiet or asked.stdout)
+        details = asked.verbose or asked.printshellcmds or asked.debug_dag
+        plain = bool(details or asked.quiet)
         # Where a job is one line, it writes to its log alone (rules/common.smk).
         os.environ["RADQUANT_JOBS_ON_SCREEN"] = "yes" if plain else "no"
         self.plain: ColorizingTextHandler | None = None
@@ -34,7 +37,12 @@ class LogHandler(LogHandlerBase):
                 ),
             )
             return
-        self.screen = Screen(colour=not asked.nocolor)
+        since_the_command = max(0.0, time.time() - psutil.Process().create_time())
+        self.screen: Screen | Plan = (
+            Plan()
+            if asked.dryrun
+            else Screen(colour=not asked.nocolor, begun_before=since_the_command)
+        )
 
     def emit(self, record: LogRecord) -> None:
         try:

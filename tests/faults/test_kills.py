@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from tiny_run import STAGES, WAYS, copy, interrupt, make_run, moments, plain, scores
 
+from radquant.terminal.screen import STOPPED
+
 IN_ONE_RUN = 5
 
 
@@ -36,14 +38,18 @@ def test_a_run_killed_at_random_moments_ends_with_the_bytes_of_an_undisturbed_on
     ends.update((what, "the same scores") for what in done)
 
 
-def test_ctrl_c_leaves_no_process_and_the_next_call_goes_on(
-    undisturbed: Path, tmp_path: Path, ends: Counter[tuple[str, str]]
+@pytest.mark.parametrize("way", ["Ctrl-C", "SIGTERM to Snakemake"])
+def test_what_stops_a_run_leaves_no_process_and_the_next_call_goes_on(
+    undisturbed: Path, tmp_path: Path, ends: Counter[tuple[str, str]], way: str
 ) -> None:
     run = copy(undisturbed, tmp_path / "run")
     stage = next(stage for stage in STAGES if stage[0] == "generate")
-    assert interrupt(run, stage, 0.5, "Ctrl-C") != 0
+    assert interrupt(run, stage, 0.5, way) != 0
     assert not (run / "results" / stage[2]).exists()
+    said = (run / "said.txt").read_text().splitlines()
+    assert said[-1] == STOPPED
+    assert not [line for line in said if "failed" in line]
     done = plain(run)
     assert done.returncode == 0, done.stderr[-5000:]
     assert scores(run) == scores(undisturbed)
-    ends["Ctrl-C in generate", "no process left, then the same scores"] += 1
+    ends[f"{way} in generate", "no process left, then the same scores"] += 1

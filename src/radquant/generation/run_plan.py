@@ -11,6 +11,7 @@ from radquant import memory_plan
 from radquant.checkpoints.loading import DTYPES
 from radquant.checkpoints.model_sizes import Sizes
 from radquant.checkpoints.planned import NotKnown, stored_as
+from radquant.cli import duration
 from radquant.kernels.rounding import unfit
 from radquant.memory_plan import LEAN, Sight, Stored, Weights, in_gb
 from radquant.settings.checkpoint import OWN, Checkpoint
@@ -307,11 +308,3 @@ def line_of(row: Row) -> str:
     spent = UNKNOWN if row.seconds is None else duration(row.seconds) if row.batch else "–"
     cells = (row.precision, disk, quantizing, computing, batch, spent, row.source or UNKNOWN)
     return f"| {' | '.join(cells)} |"
-
-
-def duration(seconds: float) -> str:
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 3600:.1f} h" if seconds >= 7200 else f"{seconds / 60:.0f} min"

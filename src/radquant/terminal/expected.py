@@ -1,151 +1,290 @@
-"""How long the rest of a run will take, as far as its finished jobs and earlier runs tell."""
+"""How long the rest of a run will take, as far as its finished jobs and earlier runs tell.
 
-from collections import defaultdict
-from collections.abc import Mapping
+`usual.json` tells what a job takes on one machine: seconds for nothing, and for each unit of work.
+An earlier run here, and the finished jobs of this one, tell how many times longer it is here.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from radquant.errors import UserError
 from radquant.files import read_json, write_json
 from radquant.settings.run import Run
-from radquant.terminal.work import Work, of_run, weights_of
+from radquant.terminal.work import Kind, Size, Work, kind_of, of_job, size_of
 
-# What LAST held after two runs: the default one, and one of a model with next to no weights. The
-# latter tells how long jobs take for nothing. The second was on a busy machine: its seconds are
-# processor time, divided by how much more of it the default run's check_model took there.
+# Fitted by benchmarks/bar.py to what the jobs of three runs took: config/smoke.yaml and the default
+# run, on a core of an Intel Xeon each, and one of a model with next to no weights. That was on
+# another machine: its seconds count 1.4 times, as check_model took 1.4 times longer on this one.
 USUAL = resources.files("radquant.terminal") / "usual.json"
 LAST = Path("results/logs/seconds.json")
+# What Snakemake did before the first job, which is the first to tell how fast the machine is.
+PLANNING = Kind("snakemake")
 UNKNOWN = 2.0  # seconds of a job of which nothing is known
+USUAL_SIZE = Size(134_515_008, 106_203_456)  # of SmolLM2 135M, for a model of unknown size
+# Rules of which `usual.json` knows nothing, and what their jobs are like.
+ALIKE = {
+    "generate_only": ("generate", ""),
+    "likelihood_only": ("generate", "original"),
+    "quantize_to_gguf": ("quantize", "rtn"),
+    "quantize_with_tool": ("quantize", ""),
+}
+# What these take, a network decides: it says nothing of the machine.
+OF_THE_NETWORK = ("fetch_model", "fetch_corpus", "fetch_texts", "build_env")
 
-Seconds = Mapping[str, float]
+Amount = Annotated[float, Field(ge=0, le=1e18, allow_inf_nan=False)]
+Usual = Mapping[str, Work]  # {"rule how": seconds to start, and for a unit of each amount of work}
 
 
-@dataclass(frozen=True)
-class Past:
-    """A run of before: mean seconds of each rule's jobs, and how much work one was."""
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
 
-    seconds: Seconds = field(default_factory=dict)
-    work: Work = field(default_factory=dict)
+
+class Took(_Record):
+    """What the jobs of a kind took in an earlier run: seconds of one, and how much work it had."""
+
+    rule: str
+    how: str
+    name: str
+    seconds: Amount
+    work: dict[str, Amount]
+
+    @property
+    def kind(self) -> Kind:
+        return Kind(self.rule, self.how, self.name)
+
+
+class Unfinished(_Record):
+    """A run that was stopped: seconds that it took, and jobs that it left, by rule and name."""
+
+    seconds: Amount = 0.0
+    left: dict[str, int] = Field(default_factory=dict)
+
+
+class Last(_Record):
+    """What LAST holds."""
+
+    jobs: list[Took] = Field(default_factory=list)
+    unfinished: Unfinished = Field(default_factory=Unfinished)
+
+
+class Running(NamedTuple):
+    """A job at work. left: seconds that it still takes. total: all its seconds, where they are
+    known from its own pace."""
+
+    kind: Kind
+    left: float
+    total: float | None
 
 
 @dataclass
 class Expected:
-    """Seconds of one job of each rule.
+    """Seconds of the jobs of a run.
 
-    left: jobs of each rule that have not begun. work: of one job of each rule. before: an earlier
-    run here. usual: the default run, on another machine. least: the run with next to no weights,
-    there. took: seconds of the jobs that ended in this run. last: where they are kept, whole, as
-    Snakemake is in another folder at the end.
+    left: jobs of each kind that have not begun. work: of one job of each kind. usual: seconds by
+    work on another machine. last: an earlier run here. at_once: jobs side by side. spent: seconds
+    of the run before this process took it up. took: seconds of the jobs that ended in this run.
+    place: where they are kept, whole, as Snakemake is in another folder at the end.
     """
 
-    left: dict[str, int]
-    work: Work
-    before: Past
-    usual: Past
-    least: Past
-    last: Path = field(default_factory=LAST.absolute)
-    took: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    left: Counter[Kind]
+    work: dict[Kind, Work]
+    usual: Usual
+    last: Last = field(default_factory=Last)
+    at_once: int = 1
+    spent: float = 0.0
+    took: dict[Kind, list[float]] = field(default_factory=lambda: defaultdict(list))
+    place: Path = field(default_factory=LAST.absolute)
 
-    def job(self, rule: str) -> float:
-        """Return the seconds that a job of `rule` is expected to take."""
-        if took := self.took.get(rule):
-            return sum(took) / len(took)
-        return self._known(rule) * self._pace(rule in self.before.seconds)
+    def __post_init__(self) -> None:
+        self.earlier = {
+            each.kind: (each.seconds, self._usually(each.kind, each.work))
+            for each in self.last.jobs
+        }
+        self.drift = _middle(self.earlier)
+        self.by_kind: dict[Kind, float] = {}
 
-    def remaining(self, running: Mapping[str, float], at_once: int) -> float:
-        """Return the seconds until the end.
+    def job(self, kind: Kind) -> float:
+        """Return the seconds that a job of a kind is expected to take."""
+        return self._jobs([kind])[kind]
 
-        running: seconds that are left of each running job, by a name. at_once: jobs side by side.
+    def planned(self, seconds: float) -> None:
+        """Take note of what Snakemake took before the first job."""
+        self.work[PLANNING] = {"items": float(self.left.total())}
+        self.took[PLANNING].append(seconds)
+
+    def now_of(self, work: dict[Kind, Work]) -> None:
+        """Take note of the work of each kind, which the model's files tell."""
+        self.work, self.by_kind = {**self.work, **work}, {}
+
+    def remaining(self, running: Iterable[Running] = ()) -> float:
+        """Return the seconds until the end. running: the jobs at work.
+
+        Jobs of one rule are side by side as far as there is room; those of two rules are mostly
+        not, as one reads what the other writes.
         """
-        waiting = sum(count * self.job(rule) for rule, count in self.left.items())
-        alone = max(running.values(), default=0.0)
-        return max(alone, (waiting + sum(running.values())) / max(1, at_once))
+        running = list(running)
+        alone: dict[str, float] = defaultdict(float)
+        together: dict[str, float] = defaultdict(float)
+        waiting = self._jobs([kind for kind, count in self.left.items() if count], running)
+        parts = [(kind, self.left[kind], seconds) for kind, seconds in waiting.items()]
+        for kind, count, seconds in [*parts, *((each.kind, 1, each.left) for each in running)]:
+            alone[kind.rule] = max(alone[kind.rule], seconds)
+            together[kind.rule] += count * seconds
+        return sum(max(alone[rule], together[rule] / max(1, self.at_once)) for rule in together)
 
-    def _known(self, rule: str) -> float:
-        """Return what a job of so much work took in the earlier run, else in the default one."""
-        now = self._usual_now(rule)
-        if rule not in self.before.seconds:
-            return now
-        return self.before.seconds[rule] * now / self._usually(rule, self.before.work.get(rule))
+    def begin(self, kind: Kind) -> None:
+        """Take note that a job is no longer waiting; where settings are not known, by its rule."""
+        waiting = [each for each, count in self.left.items() if count and each.rule == kind.rule]
+        if waiting:
+            self.left[kind if kind in waiting else waiting[0]] -= 1
 
-    def _usual_now(self, rule: str) -> float:
-        return self._usually(rule, self.work.get(rule))
+    def _jobs(self, kinds: Iterable[Kind], running: Iterable[Running] = ()) -> dict[Kind, float]:
+        """Return the seconds of one job of each kind; the pace of running ones counts, too."""
+        took = {kind: (sum(all_of), len(all_of)) for kind, all_of in self.took.items() if all_of}
+        known = {
+            kind: (seconds, count * self._before(kind)) for kind, (seconds, count) in took.items()
+        }
+        pace = _middle(known)
+        for each in running:
+            if each.total is not None:
+                before = known.get(each.kind, (0.0, 0.0))
+                known[each.kind] = (before[0] + each.total, before[1] + self._before(each.kind))
+        return {kind: self._before(kind) * (_times(kind, known) or pace) for kind in kinds}
 
-    def _usually(self, rule: str, amount: float | None) -> float:
-        """Return the seconds of so much work on the default run's machine, on the straight line
-        through what is known of it."""
-        seconds = self.usual.seconds.get(rule, UNKNOWN)
-        most, none = self.usual.work.get(rule), self.least.work.get(rule, 0.0)
-        if amount is None or most is None or most <= none:
-            return seconds
-        start = min(seconds, self.least.seconds.get(rule, 0.0))
-        return max(0.1, start + (seconds - start) * (amount - none) / (most - none))
+    def _before(self, kind: Kind) -> float:
+        """Return what a job takes by the earlier run, or else on the usual machine."""
+        if kind not in self.by_kind:
+            usually = self._usually(kind, self.work.get(kind, {}))
+            self.by_kind[kind] = usually * (_times(kind, self.earlier) or self.drift)
+        return self.by_kind[kind]
 
-    def _pace(self, before: bool) -> float:
-        """Return how many times longer than in the earlier run, or the default one, jobs took."""
-        past = self.before if before else self.usual
-        both = [rule for rule in self.took if rule in past.seconds and rule != "fetch_model"]
-        known = self._known if before else self._usual_now
-        then = sum(known(rule) * len(self.took[rule]) for rule in both)
-        now = sum(sum(self.took[rule]) for rule in both)
-        return now / then if then > 0 else 1.0
+    def _usually(self, kind: Kind, work: Work) -> float:
+        entry = self._entry(kind)
+        return entry.get("start", 0.0) + sum(
+            amount * entry.get(unit, 0.0) for unit, amount in work.items()
+        )
 
-
-_settings: list[Run] = []
-
-
-def tell(settings: Run) -> None:
-    """Take note of what the run of this process is; Snakemake tells its screen only of jobs."""
-    _settings[:] = [settings]
+    def _entry(self, kind: Kind) -> Work:
+        rule, how = ALIKE.get(kind.rule, (kind.rule, kind.how))
+        for name in (f"{rule} {how or kind.how}".strip(), rule):
+            if name in self.usual:
+                return self.usual[name]
+        alike = [entry for name, entry in self.usual.items() if name.split(" ")[0] == rule]
+        return max(alike, key=lambda entry: entry.get("weights", 0.0), default={"start": UNKNOWN})
 
 
-def work_now(usual: Past) -> Work:
-    """Return the work of this run's jobs; of a model that is not here, as if it were the usual."""
-    if not _settings:
+def _times(kind: Kind, known: Mapping[Kind, tuple[float, float]]) -> float | None:
+    """Return how many times longer jobs like those of `kind` took; None where there were none.
+
+    known: {kind: (what its jobs took, what was expected)}. The more alike the better: of the same
+    name, else done in the same way, else of the same rule.
+    """
+    for depth in (3, 2, 1):
+        alike = [pair for each, pair in known.items() if each[:depth] == kind[:depth] and pair[1]]
+        if alike:
+            return sum(took for took, _ in alike) / sum(expected for _, expected in alike)
+    return None
+
+
+def _middle(known: Mapping[Kind, tuple[float, float]]) -> float:
+    """Return how many times longer a second of work took in the median; 1 where there is none.
+
+    A mean would take one job that compiled something for a slow machine.
+    """
+    pairs = [pair for kind, pair in known.items() if kind.rule not in OF_THE_NETWORK and pair[1]]
+    half = sum(expected for _, expected in pairs) / 2
+    for took, expected in sorted(pairs, key=lambda pair: pair[0] / pair[1]):
+        half -= expected
+        if half <= 0:
+            return took / expected
+    return 1.0
+
+
+class _Told(NamedTuple):
+    settings: Run
+    jobs: Callable[[], Iterable[tuple[str, Mapping[str, Any]]]]
+    at_once: int
+
+
+_told: list[_Told] = []
+
+
+def tell(
+    settings: Run, jobs: Callable[[], Iterable[tuple[str, Mapping[str, Any]]]], at_once: int
+) -> None:
+    """Take note of what the run of this process is; Snakemake tells its screen only of counts.
+
+    jobs: returns the rule and the wildcards of each job that is to do. at_once: most jobs side by
+    side.
+    """
+    _told[:] = [_Told(settings, jobs, at_once)]
+
+
+def kind(rule: str, wildcards: Mapping[str, Any]) -> Kind:
+    """Return what kind a job of this process's run is."""
+    return kind_of(rule, wildcards, _told[0].settings if _told else None)
+
+
+def work_now(kinds: Iterable[Kind]) -> dict[Kind, Work]:
+    """Return the work of a job of each kind; of a model of unknown size as if it were the usual."""
+    if not _told:
         return {}
-    weights = weights_of(_settings[0]) or usual.work["check_model"]
-    return of_run(_settings[0], weights)
+    settings = _told[0].settings
+    size = size_of(settings) or USUAL_SIZE
+    return {each: of_job(each, settings, size) for each in kinds}
 
 
 def begin(counts: Mapping[str, int]) -> Expected:
     """Return what is expected of a run with so many jobs of each rule."""
-    usual, least = (Past(**each) for each in read_json(Path(str(USUAL))))
-    return Expected(dict(counts), work_now(usual), _earlier(), usual, least)
+    left = Counter({Kind(rule): count for rule, count in counts.items()})
+    if _told:
+        left = Counter(kind(*job) for job in _told[0].jobs() if job[0] in counts)
+    last = _earlier()
+    run = Expected(left, work_now(left), read_json(Path(str(USUAL))), last)
+    if _told:
+        run.at_once = max(1, _told[0].at_once)
+    if goes_on(last.unfinished, _named(left)):
+        run.spent = last.unfinished.seconds
+    return run
 
 
-def _earlier() -> Past:
+def goes_on(stopped: Unfinished, to_do: Mapping[str, int]) -> bool:
+    """Whether a run is the rest of one that was stopped: it does nothing that that had done."""
+    return bool(to_do) and all(stopped.left.get(name, 0) >= n for name, n in to_do.items())
+
+
+def _named(kinds: Mapping[Kind, int]) -> dict[str, int]:
+    return {" ".join(filter(None, kind)): count for kind, count in kinds.items() if count}
+
+
+def _earlier() -> Last:
     """Return what an earlier run here took; nothing of a file that does not say so.
 
     It only begins a guess, which finished jobs correct: a damaged file stops no run.
     """
     try:
-        found = read_json(LAST)
-    except (UserError, OSError):
-        return Past()
-    if not isinstance(found, dict):
-        return Past()
-    seconds, amounts = found.get("seconds"), found.get("work")
-    return Past(seconds, amounts) if _numbers(seconds) and _numbers(amounts) else Past()
+        return Last.model_validate(read_json(LAST))
+    except (UserError, OSError, ValidationError):
+        return Last()
 
 
-def _numbers(part: Any) -> TypeGuard[dict[str, float]]:
-    return isinstance(part, dict) and all(map(_is_amount, part.values()))
+def remember(expected: Expected, seconds: float, running: Iterable[Kind] = ()) -> None:
+    """Keep the means of this run's jobs, and of an earlier one's where none ran now.
 
-
-def _is_amount(found: Any) -> bool:
-    """Whether this is what a job can take or do: a number that is neither negative nor endless."""
-    return type(found) in (int, float) and 0 <= found <= 1e18
-
-
-def remember(expected: Expected) -> None:
-    """Keep the means of this run's jobs, and of an earlier one's where none ran now."""
-    means = {rule: sum(took) / len(took) for rule, took in expected.took.items()}
-    seconds = {rule: round(mean, 1) for rule, mean in means.items()}
-    amounts = {rule: amount for rule, amount in expected.work.items() if rule in means}
-    kept = {
-        "seconds": {**expected.before.seconds, **seconds},
-        "work": {**expected.before.work, **amounts},
-    }
-    write_json(expected.last, kept)
+    seconds: what the run has taken. running: the jobs that have begun and not ended.
+    """
+    kept = {each.kind: each for each in expected.last.jobs}
+    for kind, took in expected.took.items():
+        if took:
+            mean, work = round(sum(took) / len(took), 2), dict(expected.work.get(kind, {}))
+            kept[kind] = Took(**kind._asdict(), seconds=mean, work=work)
+    left = _named(expected.left + Counter(running))
+    stopped = Unfinished(seconds=round(seconds, 2), left=left) if left else Unfinished()
+    record = Last(jobs=[kept[kind] for kind in sorted(kept)], unfinished=stopped)
+    write_json(expected.place, record.model_dump())

@@ -1,6 +1,7 @@
 """What a job is called on the terminal, and what its log says of it."""
 
 import re
+import time
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,7 +38,7 @@ PHRASES = {
     "report": "write the report",
     "all": "",
 }
-COUNTED = re.compile(r": (\d+)/(\d+) [a-z]+, \d+ s$")  # what radquant.cli.progress writes
+COUNTED = re.compile(r": ((\d+)/(\d+) [a-z]+), (\d+) s$")  # what radquant.cli.progress writes
 ENDING = re.compile(r", (?:1-of-1|shard-1-of-1|all)$")  # of a rule's words: there is no other part
 # Their jobs see no report, so what another program says in their logs may be shown.
 WITHOUT_REPORTS = ("write_config", "build_env", "fetch_model")
@@ -73,13 +74,29 @@ def last_lines(job: Job) -> list[str]:
     return []
 
 
-def share_done(job: Job) -> tuple[str, float] | None:
-    """Return the last count in a job's log, as "5/32 layers", and that share; None without one."""
+class Count(NamedTuple):
+    """What a job's log last counted. words: "5/32 layers"; share: of all; left: seconds of the
+    others, at the same pace."""
+
+    words: str
+    share: float
+    left: float
+
+
+def counted(job: Job) -> Count | None:
+    """Return the last count in a job's log; None without one."""
     for line in reversed(last_lines(job)):
         if found := COUNTED.search(line):
-            done, total = int(found[1]), int(found[2])
-            return line[found.start(1) : line.rindex(",")], done / max(1, total)
+            share, seconds = int(found[2]) / max(1, int(found[3])), int(found[4])
+            left = seconds * max(0.0, 1 - share) / max(share, 1e-3)
+            return Count(found[1], share, max(0.0, left - _age(job)))
     return None
+
+
+def _age(job: Job) -> float:
+    """Return the seconds since a job last wrote to its log."""
+    log = existing_log(job)
+    return max(0.0, time.time() - Path(log).stat().st_mtime) if log else 0.0
 
 
 def sentence(job: Job) -> str:

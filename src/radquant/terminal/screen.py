@@ -21,10 +21,16 @@ from rich.table import Table
 from rich.text import Text
 from snakemake_interface_logger_plugins.common import LogEvent
 
-from radquant.cli import AT_WORK
+from radquant.cli import AT_WORK, duration
 from radquant.terminal import expected, jobs
+from radquant.terminal.expected import Running
 from radquant.terminal.jobs import Job
+from radquant.terminal.work import Kind
 
+KEEP = 5.0  # seconds between two times that what jobs took is kept
+OVERTIME = 0.1  # of the seconds of a job that takes longer than expected: what is left at least
+COUNTED_TWICE = ("generate", "generate_only", "measure_speed")  # rules whose jobs count twice
+TRUSTED = 0.25  # share of a job from which its own count tells what is left
 FIRST, EVERY = 5.0, 60.0  # seconds of a job until a line tells of it, and between such lines
 NARROW = 60  # columns of a terminal that has no room for a bar beside words
 STOPPED = "stopped; run the same command to go on"
@@ -44,7 +50,10 @@ CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 class Screen:
     """What Snakemake's records let the terminal show. One thread hands records in."""
 
-    def __init__(self, colour: bool = True, console: Console | None = None) -> None:
+    def __init__(
+        self, colour: bool = True, console: Console | None = None, begun_before: float = 0.0
+    ) -> None:
+        """begun_before: seconds since the user's command, which count as a part of the run."""
         self.home = Path.cwd()  # where the user stands; the run may be elsewhere
         # FORCE_COLOR asks for colours in a file, and for no bar there.
         self.console = console or Console(
@@ -57,9 +66,13 @@ class Screen:
         self.expected: expected.Expected | None = None
         self.seen: dict[int, Job] = {}
         self.running: dict[int, float] = {}  # when each began
+        self.kinds: dict[int, Kind] = {}
+        self.lost: list[int] = []  # those that failed
         self.told: dict[int, float] = {}  # when a line last told of it
-        self.at_once = 1
-        self.started = time.monotonic()
+        self.begun_before = begun_before
+        self.started = time.monotonic() - begun_before
+        self.shown = 0.0  # the highest share so far: the bar never goes back
+        self.kept = self.started
         self.begun = False
         self.failed = self.stopped = False
         self.live: Live | None = None
@@ -89,7 +102,7 @@ class Screen:
             if self.live:
                 self.live.stop()
             if self.expected and self.expected.took:
-                expected.remember(self.expected)
+                self._keep()
 
     def __rich__(self) -> Table:
         """Return the bar, and a line for each running job."""
@@ -99,6 +112,8 @@ class Screen:
     def _begin(self, stats: Mapping[str, int]) -> None:
         counts = {rule: count for rule, count in stats.items() if rule not in ("total", "all")}
         self.expected = expected.begin(counts)
+        if self.begun_before:
+            self.expected.planned(time.monotonic() - self.started)
         number = sum(counts.values())
         self._line(f"{number} {'job' if number == 1 else 'jobs'} to do")
         if self.console.is_interactive:
@@ -117,10 +132,14 @@ class Screen:
         wildcards = {name: str(value) for name, value in (told["wildcards"] or {}).items()}
         job = Job(told["rule_name"], wildcards, tuple(map(str, told["log"] or ())))
         self.seen[told["jobid"]] = job
+        self.kinds[told["jobid"]] = kind = expected.kind(job.rule, wildcards)
         self.running[told["jobid"]] = time.monotonic()
-        self.at_once = max(self.at_once, len(self.running))
+        if told["jobid"] in self.lost:  # tried again
+            self.lost.remove(told["jobid"])
+        elif self.expected:
+            self.expected.begin(kind)
         if self.expected:
-            self.expected.left[job.rule] = max(0, self.expected.left.get(job.rule, 0) - 1)
+            self.expected.at_once = max(self.expected.at_once, len(self.running))
 
     def _finish(self, number: int) -> None:
         if number not in self.running:
@@ -129,20 +148,24 @@ class Screen:
         if job.rule == "all":
             return
         if self.expected:
-            self.expected.took[job.rule].append(took)
+            self.expected.took[self.kinds[number]].append(took)
             if job.rule == "fetch_model":
-                self.expected.work = expected.work_now(self.expected.usual)
-        self._line(f"{self._share():4.0%}  {jobs.phrase(job)} ({_time(took)})")
+                self.expected.now_of(expected.work_now(self.expected.left))
+        left = self._remaining()
+        self._line(f"{_percent(self._share(left), left)}  {jobs.phrase(job)} ({duration(took)})")
         if job.rule == "report":
             told = [line for line in jobs.last_lines(job) if line != AT_WORK]
             from_home = self._from_home("results")
             told[-1:] = [line.replace("results/", f"{from_home}/") for line in told[-1:]]
             self._line("\n".join(["", *told]))
+        if time.monotonic() - self.kept >= KEEP:
+            self._keep()  # a run may be killed
 
     def _fail(self, told: Mapping[str, Any]) -> None:
         logs = tuple(map(str, told["log"] or ()))
         job = self.seen.get(told["jobid"]) or Job(told["rule_name"], {}, logs)
-        self.running.pop(told["jobid"], None)
+        if self.running.pop(told["jobid"], None):
+            self.lost.append(told["jobid"])
         if self.stopped:
             return
         self.failed = True
@@ -174,28 +197,50 @@ class Screen:
         """Return a path of the run as the user would write it."""
         return os.path.relpath(Path(path).absolute(), self.home)
 
-    def _left(self, number: int) -> float:
-        """Return the seconds that a running job still takes."""
-        took, job = time.monotonic() - self.running[number], self.seen[number]
-        if found := jobs.share_done(job):
-            return took * max(0.0, 1 - found[1]) / max(found[1], 1e-3)
+    def _keep(self) -> None:
+        """Keep what jobs took, for the next run in this folder."""
         assert self.expected is not None
-        return max(0.0, self.expected.job(job.rule) - took)
+        self.kept = time.monotonic()
+        at_work = [self.kinds[number] for number in [*self.running, *self.lost]]
+        expected.remember(self.expected, self._done(), at_work)
+
+    def _at_work(self, number: int) -> Running:
+        """Return what is left of a running job, by what is expected and by what its log counts.
+
+        A count is trusted from a quarter on. Of some rules another follows one that is full.
+        """
+        assert self.expected is not None
+        took, kind = time.monotonic() - self.running[number], self.kinds[number]
+        likely = self.expected.job(kind)
+        left, trust = max(likely - took, took * OVERTIME), 0.0
+        count = jobs.counted(self.seen[number])
+        if count and (count.share < 1 or kind.rule not in COUNTED_TWICE):
+            trust = min(1.0, count.share / TRUSTED)
+            left = trust * count.left + (1 - trust) * left
+        known = trust == 1 or took > likely
+        return Running(kind, left, took + left if known else None)
 
     def _remaining(self) -> float:
         if not self.expected:
             return 0.0
-        running = {str(number): self._left(number) for number in self.running}
-        return self.expected.remaining(running, self.at_once)
+        at_work = [each for each in self.running if self.seen[each].rule != "all"]
+        return self.expected.remaining(map(self._at_work, at_work))
 
-    def _share(self) -> float:
-        done = time.monotonic() - self.started
-        return done / max(1e-9, done + self._remaining())
+    def _done(self) -> float:
+        """Return the seconds that the run has taken, those before it was taken up included."""
+        spent = self.expected.spent if self.expected else 0.0
+        return spent + time.monotonic() - self.started
+
+    def _share(self, left: float) -> float:
+        """Return the share of the run's seconds that has passed, never less than before."""
+        self.shown = max(self.shown, self._done() / max(1e-9, self._done() + left))
+        return self.shown
 
     def _bar(self) -> Table:
         table = Table.grid(padding=(0, 1))
-        share = self._share()
-        text = f"{share:4.0%}{_still(self._remaining())}"
+        left = self._remaining()
+        share = self._share(left)
+        text = f"{_percent(share, left)}{_still(left)}"
         told = [text, *(self._how_far(*each) for each in self.running.items())]
         bar = ProgressBar(total=1.0, completed=share, width=30)
         beside = self.console.width >= NARROW
@@ -207,9 +252,9 @@ class Screen:
         return table
 
     def _how_far(self, number: int, begun: float) -> str:
-        counted = jobs.share_done(self.seen[number])
-        words = f"{jobs.phrase(self.seen[number])}, {_time(time.monotonic() - begun)}"
-        return f"{words}, {counted[0]}" if counted else words
+        counted = jobs.counted(self.seen[number])
+        words = f"{jobs.phrase(self.seen[number])}, {duration(time.monotonic() - begun)}"
+        return f"{words}, {counted.words}" if counted else words
 
     def _tick(self) -> None:
         """Renew the bar, or tell of long jobs.
@@ -231,14 +276,20 @@ class Screen:
         for number, begun in self.running.items():
             last = self.told.get(number, begun + FIRST - EVERY)
             if self.seen[number].rule != "all" and now - last >= EVERY:
-                told = f"{self._share():4.0%}  … {self._how_far(number, begun)}"
-                self._line(f"{told}{_still(self._remaining())}")
+                left = self._remaining()
+                told = f"{_percent(self._share(left), left)}  … {self._how_far(number, begun)}"
+                self._line(f"{told}{_still(left)}")
                 self.told[number] = now
+
+
+def _percent(share: float, left: float) -> str:
+    """Return a share in four columns; 100 % only where nothing is left."""
+    return f"{min(share, 1 if left == 0 else 0.99):4.0%}"
 
 
 def _still(left: float) -> str:
     """Return what to say of the run's seconds that are left; nothing of less than one."""
-    return f"; about {_time(left)} left of the run" if left >= 1 else ""
+    return f"; about {duration(left)} left of the run" if left >= 1 else ""
 
 
 def without_traceback(text: str) -> str:
@@ -258,15 +309,3 @@ def without_traceback(text: str) -> str:
     if said.startswith("UnicodeDecodeError: "):
         return "error: a file that the command names is not UTF-8; save it as UTF-8"
     return f"error: {said}"
-
-
-def _time(seconds: float) -> str:
-    """Return seconds in words: 0.4 s, 12 s, 3 min 20 s, 2 h 5 min."""
-    if seconds < 1:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 1:
-        return f"{rest} s"
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    return f"{minutes // 60} h {minutes % 60} min"

@@ -1,71 +1,145 @@
-"""How much work one job of each rule is, as far as the settings and the model's files tell.
+"""How much work a job has, as far as the settings and the model's files tell.
 
-Only ratios count, so each rule has a unit of its own. What computes with a model multiplies each
-weight with each token.
+Three amounts decide: weights (numbers of the model that are read or written), products (of a weight
+with a token) and items (reports, texts or timings). `expected` has the seconds of each.
 """
 
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from radquant.errors import UserError
+from radquant.files import read_json
 from radquant.model_files import stored_tensors
 from radquant.settings.run import ORIGINAL, Run
 
 FETCHED = Path("results/models") / ORIGINAL
 # Tokens of a prompt without examples and of one example, taken as in `generation.run_plan`.
 PROMPT, EXAMPLE = 150, 120
-# Tokens that rounding alone takes as long as, beside the tokens that a layer is calibrated with.
-ROUNDING = 1000
+# What writing a token costs, in tokens of a prompt: its own part, and the part of the step that
+# all reports of a batch share (benchmarks/threads.py, one thread: 98, 439 and 480 tokens a second
+# by 1, 8 and 32 reports, 1,482 of prompts).
+OWN, STEP = 3, 12
+# Wildcards that name what a job is of; others tell shards of one work apart.
+NAMES = ("precision", "checkpoint", "system", "environment", "measure", "purpose")
+A_SIZE = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?) ?([MB])(?![a-z])", re.IGNORECASE)
+SIZES = {"M": 1e6, "B": 1e9}
 
 Work = Mapping[str, float]
 
 
-def of_run(settings: Run, weights: float) -> dict[str, float]:
-    """Return {rule: work of one job}; a rule that is not named has the same in every run.
+class Kind(NamedTuple):
+    """Jobs that take equally long.
 
-    weights: how many numbers the original model has.
+    how: what decides on the seconds for so much work, such as a method. name: of the precision,
+    checkpoint or system.
     """
+
+    rule: str
+    how: str = ""
+    name: str = ""
+
+
+class Size(NamedTuple):
+    """How many numbers a model has: all, and those of its layers, without tables of tokens."""
+
+    all: float
+    layers: float
+
+
+def kind_of(rule: str, wildcards: Mapping[str, Any], settings: Run | None) -> Kind:
+    """Return what kind a job of a rule is. settings: of the run; None where they are not known."""
+    name = next((str(wildcards[key]) for key in NAMES if key in wildcards), "")
+    return Kind(rule, "" if settings is None else _how(rule, name, settings), name)
+
+
+def _how(rule: str, name: str, settings: Run) -> str:
+    if rule == "fetch_model":
+        return next(place for place in ("wheel", "hub", "path") if getattr(settings.model, place))
+    if rule.startswith("quantize"):
+        # One that is given is read and written, as where weights are rounded alone.
+        return str(getattr(settings.checkpoints.get(name), "method", "rtn"))
+    if rule.startswith("generate") and name in settings.precisions:
+        precision = settings.precisions[name]
+        if precision.activations is not None:
+            return str(precision.activations.granularity)
+        return "original" if precision.checkpoint == ORIGINAL else "weights"
+    if rule.startswith("annotate"):
+        return settings.scoring.annotator
+    return ""
+
+
+def of_job(kind: Kind, settings: Run, model: Size) -> dict[str, float]:
+    """Return the amounts of work of one job; {} where every run has the same."""
     writing, drawn = settings.generation, settings.evaluation.reports
     written = min(writing.reports or drawn, drawn)
-    prompt = PROMPT + writing.examples * EXAMPLE
     speed, precisions = settings.speed, len(settings.precisions)
-    read_aloud = speed.prompts * (prompt + speed.tokens)
-    generate = weights * written / writing.shards * (prompt + writing.max_new_tokens)
-    return {
-        "check_model": weights,
-        "check_prompts": weights,
-        "verify_checkpoint": weights,
-        "fetch_model": weights,
-        "quantize": weights * _calibration(settings),
-        "quantize_to_gguf": weights * _calibration(settings),
-        "generate": generate,
-        "generate_only": generate,
-        "likelihood_only": weights * drawn * prompt,
-        "measure_speed": weights * precisions * speed.repeats * read_aloud,
+    prompt = PROMPT + writing.examples * EXAMPLE
+    if kind.rule in ("fetch_model", "check_model", "verify_checkpoint"):
+        return {"weights": model.all}
+    if kind.rule == "check_prompts":
+        return {"weights": model.all, "items": drawn}
+    if kind.rule.startswith("quantize"):
+        calibration = settings.calibration
+        each = calibration.max_tokens if calibration.pack else min(calibration.max_tokens, PROMPT)
+        tokens = 0 if kind.how == "rtn" else calibration.samples * each
+        return {"weights": model.layers, "products": model.layers * tokens}
+    if kind.rule in ("generate", "generate_only"):
+        reports = written / writing.shards
+        read, steps = model.layers * prompt, model.all * writing.max_new_tokens
+        return {
+            "weights": model.all,
+            "products": reports * (read + steps * (OWN + STEP / writing.batch_size)),
+        }
+    if kind.rule == "likelihood_only":
+        return {"weights": model.all, "products": drawn * model.layers * prompt}
+    if kind.rule == "measure_speed":
+        timings = precisions * speed.repeats
+        read = model.layers * speed.prompts * prompt
+        steps = model.all * speed.tokens * (OWN * speed.prompts + STEP)
+        return {
+            "weights": precisions * model.all,
+            "products": timings * (read + steps),
+            "items": timings * speed.seconds,
+        }
+    items = {
         "calibration_set": settings.calibration.samples,
         "annotate": written / writing.shards,
         "annotate_reference": drawn,
-        "baselines": written,
+        "baselines": drawn,
         "score": written,
         "report": written * precisions,
     }
+    return {"items": items[kind.rule]} if kind.rule in items else {}
 
 
-def _calibration(settings: Run) -> float:
-    """Tokens that a layer of a checkpoint is fitted to, in the mean of the checkpoints."""
-    used, fitted = len(settings.used_checkpoints), len(settings.calibrated_checkpoints)
-    tokens = settings.calibration.samples * settings.calibration.max_tokens
-    return ROUNDING + tokens * fitted / max(1, used)
+def size_of(settings: Run) -> Size | None:
+    """Return how large the original model is; before its files are here, what its name says.
 
-
-def weights_of(settings: Run) -> float | None:
-    """Return how many numbers the original model has; None before its files are here."""
+    None where that says nothing.
+    """
     for folder in (settings.model.path, FETCHED):
         if folder and Path(folder).is_dir():
             try:
-                tensors = stored_tensors(Path(folder)).values()
-            except UserError:  # which the rule that reads it tells of
+                return _stored(Path(folder))
+            except (UserError, OSError):  # which the rule that reads it tells of
                 continue
-            return float(sum(math.prod(tensor.shape) for tensor in tensors)) or None
+    hub = settings.model.hub
+    for name in (settings.model.name, hub.id if hub else ""):
+        if found := A_SIZE.search(name.replace("-", " ")):
+            weights = float(found[1]) * SIZES[found[2].upper()]
+            return Size(weights, weights)
     return None
+
+
+def _stored(folder: Path) -> Size | None:
+    config = read_json(folder / "config.json")
+    rows = {part.get("vocab_size") for part in (config, config.get("text_config") or {})}
+    everything = layers = 0
+    for tensor in stored_tensors(folder).values():
+        numbers = math.prod(tensor.shape)
+        everything += numbers
+        layers += 0 if tensor.shape and tensor.shape[0] in rows else numbers
+    return Size(everything, layers) if everything else None
