@@ -4,8 +4,8 @@
     python benchmarks/bar.py read lines.tsv
     python benchmarks/bar.py fit RUN ... > src/radquant/terminal/usual.json
 
-`run` starts Snakemake in a new folder, keeps each line of its terminal with the second at which it
-came, and then does what `read` does. That prints for each line the share that was shown and the
+`run` starts Snakemake in a new folder, and keeps each line of its terminal with the second at which
+it came. Then it does what `read` does. That prints for each line the share that was shown and the
 true one, and the time left that was shown and the true one. The last line has the worst of both
 after the first tenth of the run.
 
@@ -90,7 +90,7 @@ def told(lines: list[Line], end: float) -> Iterator[str]:
     back = sum(later.share < line.share for line, later in pairwise(lines))
     yield (
         f"after a tenth of {end:.0f} s: share shown {min(shares):+.0%} to {max(shares):+.0%} of "
-        f"the true one; passed and left together {min(whole):+.0%} to {max(whole):+.0%} of the "
+        f"the true one. Passed and left together {min(whole):+.0%} to {max(whole):+.0%} of the "
         f"true time; {back} steps back"
     )
 

@@ -12,8 +12,8 @@ def sums_of_draws(columns: np.ndarray, resamples: int, rng: np.random.Generator)
 
     columns: float64 [patients, columns]. All columns have the same draws: how often each patient is
     drawn is counted once, and one product adds up every column. A sum is the same whatever other
-    columns stand beside it and in whatever order a processor adds, because no step of it rounds
-    before the last.
+    columns stand beside it, and in whatever order a processor adds. No step of it rounds before the
+    last.
     """
     count, width = columns.shape
     counted = _are_counts(columns)

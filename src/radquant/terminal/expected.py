@@ -18,9 +18,9 @@ from radquant.files import read_json, write_json
 from radquant.settings.run import Run
 from radquant.terminal.work import Kind, Size, Work, kind_of, of_job, size_of
 
-# Fitted by benchmarks/bar.py to what the jobs of three runs took: config/smoke.yaml and the default
-# run, on a core of an Intel Xeon each, and one of a model with next to no weights. That was on
-# another machine: its seconds count 1.4 times, as check_model took 1.4 times longer on this one.
+# Fitted by benchmarks/bar.py to what the jobs of three runs took. Two are config/smoke.yaml and the
+# default run, on a core of an Intel Xeon each. The third is of a model with next to no weights, on
+# another machine. Its seconds count 1.4 times, as check_model took 1.4 times longer on the first.
 USUAL = resources.files("radquant.terminal") / "usual.json"
 LAST = Path("results/logs/seconds.json")
 # What Snakemake did before the first job, which is the first to tell how fast the machine is.
@@ -125,7 +125,7 @@ class Expected:
     def remaining(self, running: Iterable[Running] = ()) -> float:
         """Return the seconds until the end. running: the jobs at work.
 
-        Jobs of one rule are side by side as far as there is room; those of two rules are mostly
+        Jobs of one rule are side by side as far as there is room. Those of two rules are mostly
         not, as one reads what the other writes.
         """
         running = list(running)

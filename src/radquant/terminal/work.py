@@ -1,7 +1,7 @@
 """How much work a job has, as far as the settings and the model's files tell.
 
-Three amounts decide: weights (numbers of the model that are read or written), products (of a weight
-with a token) and items (reports, texts or timings). `expected` has the seconds of each.
+Three amounts decide. They are weights (numbers of the model that are read or written), products (of
+a weight with a token) and items (reports, texts or timings). `expected` has the seconds of each.
 """
 
 import math
@@ -18,9 +18,9 @@ from radquant.settings.run import ORIGINAL, Run
 FETCHED = Path("results/models") / ORIGINAL
 # Tokens of a prompt without examples and of one example, taken as in `generation.run_plan`.
 PROMPT, EXAMPLE = 150, 120
-# What writing a token costs, in tokens of a prompt: its own part, and the part of the step that
-# all reports of a batch share (benchmarks/threads.py, one thread: 98, 439 and 480 tokens a second
-# by 1, 8 and 32 reports, 1,482 of prompts).
+# What writing a token costs, in tokens of a prompt. It has its own part, and the part of the step
+# that all reports of a batch share. With one thread, 98, 439 and 480 tokens a second are written by
+# 1, 8 and 32 reports, and 1,482 of prompts read (benchmarks/threads.py).
 OWN, STEP = 3, 12
 # Wildcards that name what a job is of; others tell shards of one work apart.
 NAMES = ("precision", "checkpoint", "system", "environment", "measure", "purpose")
