@@ -30,8 +30,8 @@ Drawn = Mapping[tuple[str, str], Sequence[Units]]  # by column, and what of it
 def drawn(run: Run) -> Drawn:
     """Return all means over the written reports that are tested, with their resamples.
 
-    They are of one draw. One seed for all means that adding a precision changes no other's numbers.
-    To draw patients also takes longer than to add up what they have.
+    All are of one draw, because drawing patients takes longer than adding up what they have. With
+    one seed, another precision changes no number of these.
     """
     asked: dict[tuple[str, str], list[np.ndarray]] = {}
     for column in tested():
