@@ -117,7 +117,7 @@ def dry_run(directory: Path, *arguments: str) -> DryRun:
         contextlib.redirect_stderr(err),
     ):
         try:
-            main(["--dry-run", *arguments, "--quiet", "host"])
+            main(["--quiet", "host", "--dry-run", *arguments])
         except SystemExit as end:
             code = int(end.code or 0)
     return DryRun(code, out.getvalue(), err.getvalue())

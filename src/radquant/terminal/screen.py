@@ -101,7 +101,7 @@ class Screen:
         with self.lock:
             if self.live:
                 self.live.stop()
-            if self.expected and self.expected.took:
+            if self.expected and self.kinds:  # a job has begun
                 self._keep()
 
     def __rich__(self) -> Table:
