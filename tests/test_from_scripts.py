@@ -117,7 +117,7 @@ def test_the_configuration_of_the_page_is_planned(folder: Path, tmp_path: Path) 
     os.symlink(REPOSITORY / "prompts", tmp_path / "prompts")
     with local_hub(folder / "hub") as hub:
         done = subprocess.run(
-            [sys.executable, "-m", *words, "--snakefile", str(REPOSITORY / "Snakefile")],
+            [sys.executable, "-m", *words, "-p", "--snakefile", str(REPOSITORY / "Snakefile")],
             cwd=tmp_path,
             env={**os.environ, **hub.environment(tmp_path / "home")},
             capture_output=True,
