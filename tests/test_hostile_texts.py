@@ -17,7 +17,7 @@ from markdown_it import MarkdownIt
 from radquant import prompts
 from radquant.corpus.cleaning import clean_text, is_cut, normalise, refers_elsewhere
 from radquant.corpus.sections import find_sections, is_boilerplate, split_readings
-from radquant.reporting.changes_section import _block
+from radquant.reporting.changes_section import labelled
 from radquant.reporting.explorer import marks
 from radquant.reporting.formatting import escape
 from radquant.scoring import changes, findings, lexicon
@@ -101,7 +101,7 @@ def read_everywhere(text: str) -> None:
     payload = embed({"text": text})
     assert json.loads(payload) == {"text": text}
     assert not set(payload) & set("<>&\u2028\u2029")
-    fence = MarkdownIt("commonmark").parse(_block({"reference": text, "original": answer}))
+    fence = MarkdownIt("commonmark").parse(labelled({"reference": text, "original": answer}))
     assert [token.type for token in fence] == ["fence"]
     assert not MarkdownIt("commonmark").parseInline(escape(text))[0].content.count("\n\n")
     places = sentences(text)

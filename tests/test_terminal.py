@@ -646,7 +646,7 @@ def test_the_benchmark_tells_the_worst_line_after_a_tenth() -> None:
     ]
     *_, worst = bar.told(*bar.lines_of(kept))
     assert "share shown -50% to +50% of the true one" in worst
-    assert "passed and left together -20% to +0% of the true time; 2 steps back" in worst
+    assert "Passed and left together -20% to +0% of the true time; 2 steps back" in worst
 
 
 @given(st.floats(0.5, 9), st.floats(0, 1e-6), st.floats(0, 1e-9))
