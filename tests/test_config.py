@@ -179,7 +179,7 @@ MISTAKES = [
     ("seeds", 3, "seeds is not a known key; did you mean seed?"),
     ("generation/shards", 0, "generation.shards is 0 and must be at least 1"),
     ("generation/shards", 1.5, "generation.shards must be of type integer, not 1.5"),
-    ("generation", None, "generation must be of type object, not None"),
+    ("generation", None, "generation has no value; write one of type object, or take its line out"),
     ("corpus/format", "open-i", "'open-i', which is not allowed; did you mean openi?"),
     ("checkpoints/awq-w4/bits", 5, "type int has no 5 bits; use one of 2, 3, 4, 8"),
     ("checkpoints/awq-w4/bits", 2, "checkpoints.awq-w4: method awq cannot do 2 bits"),

@@ -232,6 +232,6 @@ def test_nothing_left_says_what_took_most_and_keeps_the_reasons(tmp_path: Path) 
 def test_the_message_names_three_reports() -> None:
     settings = Settings(["findings"], "impression", eval_reports=1)
     with pytest.raises(
-        TooFewError, match=r"'refers elsewhere' took 5 of 5, such as 'r0', 'r1', 'r2'$"
+        TooFewError, match=r"5 of 5 were dropped as 'refers elsewhere', such as 'r0', 'r1', 'r2'$"
     ):
         clean_corpus(reports(5, "As above."), settings)

@@ -282,7 +282,7 @@ def test_given_checkpoints_are_planned_without_a_download(
     assert rows["original"][1:] == ["?", "–", "?", "?", "?", "?"]
     assert rows["gguf"][1] == "2.0 GB"
     assert rows["gguf"][3] == "?"
-    assert "not-there==1.0, which is not there yet; snakemake" in " ".join(notes)
+    assert "not-there==1.0, which is not there yet; run snakemake" in " ".join(notes)
 
 
 def test_encoding_images_is_planned(

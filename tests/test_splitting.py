@@ -267,7 +267,7 @@ def test_too_few_says_how_many_and_shows_the_funnel():
     with pytest.raises(
         TooFewError,
         match=r"99 .* were asked for and \d+ are there \(raw 20, .*train.*raise "
-        r"cleaning.eval_fraction; 'refers elsewhere' took 1 of 1, such as 'r3'",
+        r"cleaning.eval_fraction; 1 of 1 were dropped as 'refers elsewhere', such as 'r3'",
     ):
         clean_corpus(reports, replace(TASK, eval_reports=99))
 

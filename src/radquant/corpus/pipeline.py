@@ -313,13 +313,13 @@ def _examples(result: Cleaned) -> dict[str, list[str]]:
 
 
 def _most_frequent(result: Cleaned) -> str:
-    """What took most reports, with three of them by id."""
+    """Why most reports were dropped, with three of them by id."""
     counts = Counter(reason for _, reason, _ in result.rejected)
     if not counts:
         return "no report was rejected"
     reason, count = counts.most_common(1)[0]
     shown = ", ".join(map(shown_id, _examples(result)[reason]))
-    return f"{reason!r} took {count} of {len(result.rejected)}, such as {shown}"
+    return f"{count} of {len(result.rejected)} were dropped as {reason!r}, such as {shown}"
 
 
 def show_funnel(funnel: dict[str, Any]) -> str:

@@ -112,6 +112,8 @@ def _sentence(error: ErrorDetails, kind: type[Section], at: str, names: Mapping[
     if what in TYPES:
         # YAML makes numbers, dates and truth values of what looks like one.
         quotes = "; put it in quotes" * (what == "string_type" and not hasattr(found, "__len__"))
+        if found is None:
+            return f"{named} has no value; write one of type {TYPES[what]}, or take its line out"
         return f"{named} must be of type {TYPES[what]}, not {cut(found)}{quotes}"
     if what in BOUNDS:
         name, words = BOUNDS[what]

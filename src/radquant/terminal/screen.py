@@ -30,6 +30,7 @@ from radquant.terminal.work import Kind
 KEEP = 5.0  # seconds between two times that what jobs took is kept
 OVERTIME = 0.1  # of the seconds of a job that takes longer than expected: what is left at least
 COUNTED_TWICE = ("generate", "generate_only", "measure_speed")  # rules whose jobs count twice
+COUNTED_LATE = ("generate", "generate_only")
 TRUSTED = 0.25  # share of a job from which its own count tells what is left
 FIRST, EVERY = 5.0, 60.0  # seconds of a job until a line tells of it, and between such lines
 NARROW = 60  # columns of a terminal that has no room for a bar beside words
@@ -38,6 +39,8 @@ NO_LOG = "none was written"
 # What Snakemake says of a Ctrl-C and of a failed job that was told of already, and what is shown.
 INTERRUPTED = ("Terminating processes on user request", "Cancelling snakemake on user request")
 TOLD_ALREADY = ("At least one job did not complete", "Exiting because a job execution failed")
+# What it says of a failed program, before it says which job failed: the whole command.
+A_COMMAND = re.compile(r"RuleException:\s+CalledProcessError in file ")
 TOLD_PLAINLY = ("Nothing to be done", "Trying to restart job")
 # What it says before a run begins and is no answer to what was asked of it.
 BEFORE_A_RUN = ("Building DAG of jobs", "Assuming unrestricted shared filesystem usage", "host: ")
@@ -185,7 +188,10 @@ class Screen:
             if not text.startswith(BEFORE_A_RUN):  # --unlock, --delete-all-output, --lint
                 self._line(text)
         elif record.levelno >= logging.ERROR:
-            if not (self.stopped or (self.failed and text.startswith(TOLD_ALREADY))):
+            again = self.failed and text.removeprefix("WorkflowError:").lstrip().startswith(
+                TOLD_ALREADY
+            )
+            if not (self.stopped or again or A_COMMAND.match(text)):
                 self._line(text, "red")
         elif record.levelno >= logging.WARNING:
             self._line(text, "yellow")
@@ -216,7 +222,10 @@ class Screen:
         count = jobs.counted(self.seen[number])
         if count and (count.share < 1 or kind.rule not in COUNTED_TWICE):
             trust = min(1.0, count.share / TRUSTED)
-            left = trust * count.left + (1 - trust) * left
+            by_count = trust * count.left + (1 - trust) * left
+            # A batch counts when its last report is written, so the count lags behind the work.
+            lags = kind.rule in COUNTED_LATE and took < likely
+            left = min(left, by_count) if lags else by_count
         known = trust == 1 or took > likely
         return Running(kind, left, took + left if known else None)
 
