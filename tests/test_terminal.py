@@ -271,6 +271,8 @@ def test_a_finished_run_is_not_gone_on_with(screen: Screen) -> None:
         ("quantize", "quantize awq: 15/30 layers, 40 s", 40),
         ("quantize", "quantize awq: 30/30 layers, 80 s", 0),
         ("generate", "generate w4a8: 9/9 reports, 50 s", 400),  # the likelihood may follow
+        ("generate", "generate w4a8: 3/9 reports, 500 s", 400),  # a batch counts when it is done
+        ("generate", "generate w4a8: 8/9 reports, 400 s", 50),
         ("quantize", "", 400),
     ],
 )
