@@ -284,6 +284,30 @@ def test_a_gguf_in_a_wheel_becomes_float16_safetensors(
     assert AutoTokenizer.from_pretrained(output, local_files_only=True)("AB")["input_ids"]
 
 
+def test_a_gguf_is_read_once_and_gguf_is_left_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether it can be converted or not."""
+    read: list[Path] = []
+
+    class Counted(gguf.GGUFReader):
+        def __init__(self, path: Path) -> None:
+            read.append(path)
+            super().__init__(path)
+
+    monkeypatch.setattr(gguf, "GGUFReader", Counted)
+    names = gguf.get_tensor_name_map
+    path = tmp_path / "tiny.gguf"
+    write_tiny_gguf(path)
+    gguf_models.convert_gguf(path, tmp_path / "out")
+    assert len(read) == 1
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(UserError):
+        gguf_models.convert_gguf(path, tmp_path / "none")
+    assert gguf.GGUFReader is Counted
+    assert gguf.get_tensor_name_map is names
+
+
 def test_a_file_that_is_no_gguf_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "broken.gguf").write_bytes(b"no such format")
     with pytest.raises(UserError, match=r"broken\.gguf cannot be read as a GGUF"):

@@ -30,7 +30,7 @@ from radquant.terminal.work import Kind
 KEEP = 5.0  # seconds between two times that what jobs took is kept
 OVERTIME = 0.1  # of the seconds of a job that takes longer than expected: what is left at least
 COUNTED_TWICE = ("generate", "generate_only", "measure_speed")  # rules whose jobs count twice
-COUNTED_LATE = ("generate", "generate_only")
+COUNTED_LATE = ("generate", "generate_only")  # whose jobs count a batch when it is done
 TRUSTED = 0.25  # share of a job from which its own count tells what is left
 FIRST, EVERY = 5.0, 60.0  # seconds of a job until a line tells of it, and between such lines
 NARROW = 60  # columns of a terminal that has no room for a bar beside words
@@ -223,7 +223,7 @@ class Screen:
         if count and (count.share < 1 or kind.rule not in COUNTED_TWICE):
             trust = min(1.0, count.share / TRUSTED)
             by_count = trust * count.left + (1 - trust) * left
-            # A batch counts when its last report is written, so the count lags behind the work.
+            # Their count lags behind the work, so it may only shorten what is expected.
             lags = kind.rule in COUNTED_LATE and took < likely
             left = min(left, by_count) if lags else by_count
         known = trust == 1 or took > likely
