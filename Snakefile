@@ -30,7 +30,9 @@ def or_stop(function, *arguments):
     try:
         return function(*arguments)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        sys.stderr.write(
+            f"error: {error}\n"
+        )  # in one piece, as a thread writes as well
         sys.exit(1)
 
 

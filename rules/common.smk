@@ -80,7 +80,8 @@ shell.prefix(
 
 def stop(message):
     """End Snakemake with one sentence and exit code 1."""
-    print(f"error: {message}", file=sys.stderr)
+    # In one piece: Snakemake's logger writes from a thread of its own.
+    sys.stderr.write(f"error: {message}\n")
     sys.exit(1)
 
 
@@ -104,7 +105,7 @@ def report_jobs():
 # A file may be on the machine that runs what is planned here.
 if workflow.is_main_process and workflow.output_settings.dryrun:
     for sentence in missing(SETTINGS, PLACES).values():
-        print(f"warning: {sentence}; the run itself needs it", file=sys.stderr)
+        sys.stderr.write(f"warning: {sentence}; the run itself needs it\n")
 
 
 def end_jobs(*_):

@@ -49,7 +49,8 @@ PLACES = {name: place for place, files in enumerate(TOGETHER) for name in files}
 
 # Tests of minutes are marked `slow` here. Those with a whole run, an environment or a wheel of
 # their own are marked by the fixture that makes it. Files that are slow as a whole are marked by
-# their names. A slow test of a fast file has the mark itself.
+# their names. A slow test of a fast file has the mark itself. So has each `long` one, which runs
+# before a release.
 SLOW_FIXTURES = {"finished_run", "downloads", "radgraph_python", "tool_pythons"}
 SLOW_FILES = {
     *("test_slurm", "test_kills", "test_damage"),  # a cluster; runs that are killed or damaged
@@ -61,6 +62,7 @@ SLOW_FILES = {
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="run the tests that are marked long, too")
     help_text = "how many generated texts test_hostile_texts.py tries (default: %(default)s)"
     parser.addoption("--texts", type=int, default=10_000, metavar="N", help=help_text)
     help_text = "how often faults/test_kills.py kills a run (default: %(default)s)"
@@ -69,12 +71,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all-damages", action="store_true", help=help_text)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark the slow ones, and put the longest first: workers take tests in this order."""
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
         if item.path.stem in SLOW_FILES or fixtures & SLOW_FIXTURES:
             item.add_marker(pytest.mark.slow)
+        if item.get_closest_marker("long"):
+            item.add_marker(pytest.mark.slow)
+            if not config.getoption("--long"):
+                item.add_marker(pytest.mark.skip("it takes minutes; --long runs it"))
     items.sort(key=lambda item: PLACES.get(item.path.stem, len(TOGETHER)))
 
 

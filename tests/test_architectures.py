@@ -182,7 +182,7 @@ def real_gemma(downloads: Path, tmp_path_factory: pytest.TempPathFactory) -> Any
     return model.float().eval().requires_grad_(False)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_folding_leaves_a_real_gemma_unchanged(real_gemma: Any) -> None:
     architecture = architecture_of(real_gemma.config, real_gemma)
     assert len(decoder_layers(real_gemma, architecture)) == 18

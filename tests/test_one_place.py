@@ -104,7 +104,7 @@ def toy_model(folder: Path, texts: Iterable[str]) -> None:
     (folder / "config.json").write_text(json.dumps(config))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_with_six_toys_ends_in_a_report_that_shows_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -403,21 +403,11 @@ def shape(text: str) -> list[str]:
     return [" ".join(re.sub(r"-{2,}:?", "-", line).split()) for line in lines if line.strip()]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_tutorial_leads_to_its_verdict(tmp_path: Path, downloads: Path) -> None:
-    """By its own commands, in order; what it shows is what they print, figures aside.
-
-    For time its outputs have 8 tokens instead of 40, and the run with another prompt is planned
-    alone, unless RADQUANT_TEST_TUTORIAL is `whole`.
-    """
-    whole = os.environ.get("RADQUANT_TEST_TUTORIAL") == "whole"
+    """By its own commands, in order; what it shows is what they print, figures aside."""
     place = copy_repository(tmp_path / "radquant")
     shutil.copytree(REPOSITORY / "examples", place / "examples")
-    config = place / "examples" / "config-de.yaml"
-    if not whole:
-        text = config.read_text(encoding="utf-8")
-        assert text.count("max_new_tokens: 40\n") == 1
-        config.write_text(text.replace("max_new_tokens: 40\n", "max_new_tokens: 8\n"))
     (place / "runs" / "german" / "results").mkdir(parents=True)
     (place / "runs" / "german" / "results" / "downloads").symlink_to(downloads.resolve())
     found = blocks(DOCS / "tutorial.md", "sh", "text")
@@ -429,8 +419,6 @@ def test_the_tutorial_leads_to_its_verdict(tmp_path: Path, downloads: Path) -> N
         elif "pip install" not in block.text:
             # The folder is there already, with what spares the downloads.
             text = block.text.replace("cp -r examples runs/german", "cp -r examples/. runs/german")
-            if "my-prompt.txt" in text and not whole:
-                text = f"{text.rstrip()} --dry-run\n"
             said = run_blocks(place, text)
     report = (place / "runs" / "german" / "results" / "report.md").read_text(encoding="utf-8")
     assert "**Unfit to answer: " in report

@@ -285,7 +285,7 @@ def everything_of(finished: Path) -> dict[str, float]:
     return {str(path): path.stat().st_mtime for path in results.rglob("*") if path.is_file()}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_failed_run_leaves_the_report_before_and_the_next_one_replaces_it(
     finished: Path,
 ) -> None:

@@ -75,7 +75,7 @@ def assert_second_run_is_refused(run: Path) -> None:
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_killed_twice_ends_with_the_bytes_of_an_undisturbed_one(
     finished_run: Path, run: Path
 ) -> None:
@@ -101,7 +101,7 @@ def test_a_run_killed_twice_ends_with_the_bytes_of_an_undisturbed_one(
     assert not [path for path in results.rglob("*.part") if "downloads" not in path.parts]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_four_shards_give_the_outputs_of_two(run: Path) -> None:
     """Three batches in four shards: one shard is empty."""
     before = contents(run, ["results/scores/w4a8.parquet"])

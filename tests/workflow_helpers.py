@@ -72,8 +72,11 @@ def local_modules(script: Path, chosen: Mapping[str, Sequence[str]] | None = Non
 
 
 def copy_repository(directory: Path) -> Path:
-    """Copy what the workflow consists of into `directory`, with the files' times."""
-    ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
+    """Copy what the workflow consists of into `directory`, with the files' times.
+
+    Also what Python has compiled, which spares each run that work; not what it is just writing.
+    """
+    ignore = shutil.ignore_patterns("*.pyc.*", "*.egg-info")
     for name in [*SOURCES, "profiles"]:
         source = REPOSITORY / name
         if source.is_dir():

@@ -18,6 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from radquant.collecting import without_collecting
 from radquant.errors import UserError
 from radquant.files import sha256_file
 
@@ -267,6 +268,7 @@ def _sha256(path: Path, stamp: Stamp) -> str:
     return sha256_file(path)
 
 
+@without_collecting()
 def _tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), str(path))
 

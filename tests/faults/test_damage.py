@@ -174,6 +174,7 @@ def resize(run: Path, size: str) -> None:
     subprocess.run(words, check=True)
 
 
+@pytest.mark.long
 def test_a_full_disk(undisturbed: Path, small: Path, ends: Counter[tuple[str, str]]) -> None:
     """One that gets room little by little, so that one stage after another finds it full."""
     stops = 0

@@ -21,6 +21,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("seed", range(metafunc.config.getoption("--kills") // IN_ONE_RUN))
 
 
+@pytest.mark.long
 def test_a_run_killed_at_random_moments_ends_with_the_bytes_of_an_undisturbed_one(
     undisturbed: Path, tmp_path: Path, seed: int, ends: Counter[tuple[str, str]]
 ) -> None:
