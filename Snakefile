@@ -30,9 +30,8 @@ def or_stop(function, *arguments):
     try:
         return function(*arguments)
     except UserError as error:
-        sys.stderr.write(
-            f"error: {error}\n"
-        )  # in one piece, as a thread writes as well
+        # In one piece: Snakemake's logger writes from a thread of its own.
+        sys.stderr.write(f"error: {error}\n")
         sys.exit(1)
 
 
