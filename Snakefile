@@ -57,7 +57,15 @@ if workflow.is_main_process:
     expected.tell(
         SETTINGS,
         lambda: (
-            (job.rule.name, job.wildcards_dict) for job in workflow.dag.needrun_jobs()
+            expected.Planned(
+                job.rule.name,
+                job.wildcards_dict,
+                [
+                    (each.rule.name, each.wildcards_dict)
+                    for each in workflow.dag.dependencies[job]
+                ],
+            )
+            for job in workflow.dag.needrun_jobs()
         ),
         at_once=(workflow.resource_settings.cores or 0) // SETTINGS.compute.threads
         or workflow.resource_settings.nodes

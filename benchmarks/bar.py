@@ -2,12 +2,16 @@
 
     python benchmarks/bar.py run lines.tsv --configfile config/smoke.yaml --directory NEW --cores 1
     python benchmarks/bar.py read lines.tsv
+    python benchmarks/bar.py tiny NEW
     python benchmarks/bar.py fit RUN ... > src/radquant/terminal/usual.json
 
 `run` starts Snakemake in a new folder, and keeps each line of its terminal with the second at which
 it came. Then it does what `read` does. That prints for each line the share that was shown and the
 true one, and the time left that was shown and the true one. The last line has the worst of both
 after the first tenth of the run.
+
+`tiny` writes the configuration of a run whose model has next to no weights, with that model, into a
+new folder. Its jobs show what they take to start.
 
 `fit` reads the results/logs/seconds.json of finished runs: what their jobs took, and how much work
 they had. It fits the seconds of each unit of work, none of them negative, so that the relative
@@ -27,6 +31,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import yaml
 from measuring import REPOSITORY
 from scipy.optimize import nnls
 
@@ -37,6 +42,18 @@ from radquant.terminal.expected import LAST, Last, Took
 SHOWN = re.compile(r" *(\d+)%  (.*)")
 LEFT = re.compile(r"; about (.*) left of the run$")
 UNITS = {"s": 1, "min": 60, "h": 3600}
+# What fits are made of beside a model of 135 million weights: each way of doing a job once.
+TINY = {
+    "checkpoints": {name: {"method": name, "bits": 4, "group_size": 32} for name in ("awq", "rtn")},
+    "precisions": {
+        "original": {"checkpoint": "original"},
+        "w4a16": {"checkpoint": "awq"},
+        "w4a16-rtn": {"checkpoint": "rtn"},
+        "w4a8": {"checkpoint": "awq", "activations": {"bits": 8}},
+        "w4a8-naive": {"checkpoint": "awq", "activations": {"bits": 8, "granularity": "tensor"}},
+    },
+    "speed": {"repeats": 3, "prompts": 2, "tokens": 4, "seconds": 0.1},
+}
 LEAST = 0.05  # seconds that a job is taken to have lasted
 
 
@@ -113,6 +130,16 @@ def run(file: Path, words: list[str]) -> None:
         raise UserError(f"the run failed; {file} holds what it said")
 
 
+def tiny(folder: Path) -> None:
+    """Write config.yaml, model/ and corpus.csv into a new folder."""
+    sys.path.insert(0, str(REPOSITORY / "tests"))
+    from tiny_run import CONFIG, write_inputs
+
+    folder.mkdir(parents=True)
+    write_inputs(folder)
+    (folder / "config.yaml").write_text(yaml.safe_dump({**CONFIG, **TINY}))
+
+
 def fit(runs: list[Path]) -> dict[str, dict[str, float]]:
     """Return {"rule how": {unit: seconds}} of the jobs of finished runs."""
     by_rule = defaultdict(list)
@@ -155,12 +182,16 @@ def main() -> None:
     for name in ("run", "read"):
         part = parts.add_parser(name, help="see above; further words are Snakemake's")
         part.add_argument("file", type=Path, help="of the lines, with their seconds")
+    parts.add_parser("tiny", help="see above").add_argument("folder", type=Path)
     parts.add_parser("fit", help="see above").add_argument("runs", nargs="+", type=Path)
     args, words = parser.parse_known_args()
     if words and args.what != "run":
         parser.error(f"unknown words: {' '.join(words)}")
     if args.what == "fit":
         print(json.dumps(fit(args.runs), indent=1))
+        return
+    if args.what == "tiny":
+        tiny(args.folder)
         return
     if args.what == "run":
         run(args.file, words)

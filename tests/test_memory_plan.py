@@ -76,15 +76,16 @@ def test_one_sequence_is_always_tried_and_no_more_than_fit(free: int, each: int)
 @pytest.mark.parametrize("version", [1, 2])
 def test_the_limits_of_control_groups_count(version: int, tmp_path: Path) -> None:
     names = {
-        1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
-        2: ("memory.max", "memory.current", "inactive_file"),
+        1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
+        2: ("memory.max", "memory.current", ""),
     }[version]
     top = tmp_path / "memory" if version == 1 else tmp_path
     for folder, limit, used, cached in (("job", "5000", 4000, 1500), ("job/step", "max", 10, 5)):
         (top / folder).mkdir(parents=True)
         (top / folder / names[0]).write_text(f"{limit}\n")
         (top / folder / names[1]).write_text(f"{used}\n")
-        (top / folder / "memory.stat").write_text(f"anon 7\n{names[2]} {cached}\n")
+        files = f"{names[2]}inactive_file {cached - 400}\n{names[2]}active_file 400\n"
+        (top / folder / "memory.stat").write_text(f"anon 7\n{files}")
     groups = tmp_path / "cgroup"
     kinds = "3:cpu,memory:" if version == 1 else "0::"
     groups.write_text(f"{kinds}/job/step\n1:name=systemd:/\n")
@@ -177,6 +178,11 @@ def test_the_script_plans_a_configuration(
     assert {row[4] for row in rows.values()} == {"does not fit"}
     assert notes[-1].startswith("Does not fit: original, ")
     assert "compute: {device: cpu}" in notes[-1]
+    # A model of float32 in float32: the CPU's own engine keeps what does not fit on the disk.
+    rows, notes = planned(file, tmp_path, capsys)
+    assert {row[4] for row in rows.values()} == {"2, from the disk"}
+    assert {row[5] for row in rows.values()} == {"?"}  # nobody knows the disk
+    assert notes[-1].startswith("From the disk: original, ")
 
 
 def test_a_checkpoint_of_two_precisions_is_quantized_once() -> None:

@@ -165,6 +165,7 @@ def test_the_count_in_a_log_is_read() -> None:
 
 
 GENERATE, SCORE, CLEAN = Kind("generate"), Kind("score"), Kind("clean")
+CHAIN = {GENERATE: frozenset([CLEAN]), SCORE: frozenset([GENERATE])}
 
 
 def run_with(left: dict[Kind, int], usual: dict[str, float], **more: Any) -> Expected:
@@ -186,12 +187,50 @@ def test_another_machine_is_slower_by_what_finished_jobs_say(
     assert run.remaining() == pytest.approx(rest)
     run.at_once = 2
     assert run.remaining() == pytest.approx(rest / 2)
+    assert run.remaining([Running(CLEAN, 10 * rest, None)]) == pytest.approx(10 * rest)
+    run.after = CHAIN
     assert run.remaining([Running(CLEAN, 10 * rest, None)]) == pytest.approx(10.5 * rest)
 
 
 def test_a_job_has_no_more_than_one_place() -> None:
     run = run_with({GENERATE: 1, SCORE: 8}, {"generate": 30.0, "score": 1.0}, at_once=4)
+    assert run.remaining() == 30
+    run.after = CHAIN
     assert run.remaining() == 30 + 2
+
+
+@given(
+    st.lists(st.tuples(st.floats(0.1, 9), st.sets(st.integers(0, 7))), min_size=1, max_size=8),
+    st.integers(1, 4),
+)
+def test_a_run_is_no_shorter_than_expected_and_no_longer_than_both_bounds(
+    drawn: list[tuple[float, set[int]]], places: int
+) -> None:
+    """A run starts whichever job is ready as soon as a place is free."""
+    kinds = [Kind(f"rule{number}") for number in range(len(drawn))]
+    seconds = {kind: length for kind, (length, _) in zip(kinds, drawn, strict=True)}
+    after = {
+        kind: frozenset(kinds[each] for each in before if each < number)
+        for number, (kind, (_, before)) in enumerate(zip(kinds, drawn, strict=True))
+    }
+    now, ended, running = 0.0, set[Kind](), dict[Kind, float]()
+    while len(ended) < len(kinds):
+        for kind in kinds:
+            if kind not in {*ended, *running} and after[kind] <= ended and len(running) < places:
+                running[kind] = now + seconds[kind]
+        now = min(running.values())
+        ended |= {kind for kind, end in running.items() if end <= now}
+        running = {kind: end for kind, end in running.items() if end > now}
+    usual = {kind.rule: length for kind, length in seconds.items()}
+    run = run_with(dict.fromkeys(kinds, 1), usual, at_once=places, after=after)
+    chain = expected.longest(seconds, after)
+    assert run.remaining() <= now * (1 + 1e-9)
+    assert now <= (sum(seconds.values()) / places + chain) * (1 + 1e-9)
+
+
+def test_kinds_that_wait_for_each_other_in_a_ring_have_an_end() -> None:
+    ring = {GENERATE: frozenset([SCORE]), SCORE: frozenset([GENERATE])}
+    assert 2.0 <= expected.longest({GENERATE: 1.0, SCORE: 2.0}, ring) <= 3.0
 
 
 def test_one_job_that_is_far_slower_makes_no_slow_machine() -> None:

@@ -48,14 +48,19 @@ ORPHANS = (
 def make_run(folder: Path) -> Path:
     """A copy of the repository in which the plain command is a tiny run; nothing has run yet."""
     run = copy_repository(folder)
+    write_inputs(run)
+    (run / "config.yaml").write_text(yaml.safe_dump(CONFIG))
+    return run
+
+
+def write_inputs(folder: Path) -> None:
+    """A tiny model and 12 reports, which CONFIG names."""
     rows = [
         f"r{n},The lungs are clear and the heart size is normal {n}.,No acute effusion {n}."
         for n in range(12)
     ]
-    tiny_llama(run / "model", texts=rows, max_position_embeddings=512)
-    (run / "corpus.csv").write_text("\n".join(["id,findings,impression", *rows]) + "\n")
-    (run / "config.yaml").write_text(yaml.safe_dump(CONFIG))
-    return run
+    tiny_llama(folder / "model", texts=rows, max_position_embeddings=512)
+    (folder / "corpus.csv").write_text("\n".join(["id,findings,impression", *rows]) + "\n")
 
 
 def copy(run: Path, folder: Path) -> Path:

@@ -16,7 +16,7 @@ import itertools
 from collections.abc import Callable, Iterator
 
 import numpy as np
-from scipy import optimize, special, stats
+from scipy import optimize, special
 
 NODES = 4_000_000  # complex numbers in memory at a time
 STEP = 0.1
@@ -158,4 +158,4 @@ def upper_share(hits: int, units: int, tail: float) -> float:
 
 def share_p(hits: int, units: int, share: float) -> float:
     """Return the p of a share being `share` or more, when `hits` of `units` were seen."""
-    return float(stats.binom.cdf(hits, units, min(1.0, share)))
+    return float(special.bdtr(hits, units, min(1.0, share)))

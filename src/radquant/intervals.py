@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from itertools import compress
 
 import numpy as np
-from scipy import special, stats
+from scipy import special
 
 from radquant.bounded_means import guarded_ends
 from radquant.draws import sums_of_draws
@@ -182,11 +182,11 @@ def _hardly_varies(of: Units, bounds: tuple[float, float], confidence: float) ->
     """
     tail = (1 - confidence) / 2
     unseen = -np.log(tail) / of.reports * (bounds[1] - bounds[0]) / 2
-    alone = BEYOND * stats.norm.isf(tail) * of.spread / np.sqrt(of.reports)
+    alone = BEYOND * -special.ndtri(tail) * of.spread / np.sqrt(of.reports)
     if unseen > alone or of.plain:
         return bool(unseen > alone)
     of_patient = unseen * unseen_size(of) * of.reports / of.weights.sum()
-    return bool(of_patient > BEYOND_PATIENT * stats.norm.isf(tail) * standard_error(of)[0])
+    return bool(of_patient > BEYOND_PATIENT * -special.ndtri(tail) * standard_error(of)[0])
 
 
 def unseen_size(of: Units) -> float:
@@ -262,7 +262,7 @@ def bias_and_acceleration(of: Units, means: np.ndarray) -> tuple[float, float]:
     # A resample whose mean is the sample's counts as half below it.
     near = tie(of)
     below = (np.count_nonzero(means < mean - near) + np.count_nonzero(means <= mean + near)) / 2
-    return float(stats.norm.ppf(below / len(means))), float(acceleration)
+    return float(special.ndtri(below / len(means))), float(acceleration)
 
 
 def tie(of: Units) -> float:
@@ -275,20 +275,20 @@ def _bca_tails(of: Units, means: np.ndarray, tail: float) -> np.ndarray:
     bias, acceleration = bias_and_acceleration(of, means)
     # ∞ − ∞ or ∞ ÷ ∞ where it is undefined.
     with np.errstate(divide="ignore", invalid="ignore"):
-        z = bias + stats.norm.ppf(tail) * np.array([1, -1])
-        return np.asarray(stats.norm.cdf(bias + z / (1 - acceleration * z)))
+        z = bias + special.ndtri(tail) * np.array([1, -1])
+        return np.asarray(special.ndtr(bias + z / (1 - acceleration * z)))
 
 
 def _expanded(confidence: float, of: Units) -> float:
     """Return the level whose normal quantile is √(G / (G − 1)) times t's at `confidence`."""
     count, freedom = of.count, standard_error(of)[1]
-    quantile = stats.t.ppf((1 + confidence) / 2, freedom) * np.sqrt(count / (count - 1))
-    return float(2 * stats.norm.cdf(quantile) - 1)
+    quantile = special.stdtrit(freedom, (1 + confidence) / 2) * np.sqrt(count / (count - 1))
+    return float(2 * special.ndtr(quantile) - 1)
 
 
 def _t_half_width(of: Units, confidence: float) -> float:
     error, freedom = standard_error(of)
-    quantile = stats.t.ppf((1 + confidence) / 2, freedom)
+    quantile = special.stdtrit(freedom, (1 + confidence) / 2)
     if of.plain:  # the same in floating point as Student's formula
         return float(quantile * of.spread / np.sqrt(of.count))
     return float(quantile * error)
@@ -305,7 +305,7 @@ def spread_interval(of: Units, sd: float, confidence: float, high: float | None)
     if of.count < 2 or sd <= 0 or constant(squares):
         return Interval(sd, sd if high is None else high, "log-normal")
     relative = squares.std(ddof=1) / squares.mean() / np.sqrt(of.count) * (1 + 3 / of.count)
-    reach = float(stats.t.ppf((1 + confidence) / 2, of.count - 1) * relative / 2)
+    reach = float(special.stdtrit(of.count - 1, (1 + confidence) / 2) * relative / 2)
     return Interval(
         float(sd * np.exp(-reach)),
         float(sd * np.exp(min(reach, 50)) if high is None else max(high, sd)),
@@ -329,7 +329,7 @@ def proportion_interval(
     if x.size < 1:
         raise UserError("a share of no reports has no interval; evaluate at least 1")
     count = _effective_number(x, confidence, patients)
-    z, share = stats.norm.ppf((1 + confidence) / 2), float(x.mean())
+    z, share = special.ndtri((1 + confidence) / 2), float(x.mean())
     middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
     half = z / (1 + z**2 / count) * np.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
     low = 0.0 if share == 0 else max(0.0, float(middle - half))

@@ -128,18 +128,19 @@ def group_limits(
 ) -> list[tuple[int, int]]:
     """(limit, used) in bytes of each control group of memory above this process.
 
-    What files take of the cache can be had back, and is not used. A container sees its own group at
-    the top. See Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst of Linux.
+    What files take of the cache can be had back, mapped ones too, and is not used. A container sees
+    its own group at the top. See Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst
+    of Linux.
     """
     found = []
     with suppress(OSError):
         for line in groups.read_text().splitlines():
             _, kinds, path = line.split(":", 2)
             if kinds == "":  # version 2
-                names = ("memory.max", "memory.current", "inactive_file")
+                names = ("memory.max", "memory.current", "(in)?active_file")
                 top = mounts
             elif "memory" in kinds.split(","):
-                names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+                names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_(in)?active_file")
                 top = mounts / "memory"
             else:
                 continue
@@ -155,8 +156,8 @@ def group_limit(folder: Path, limit: str, used: str, cached: str) -> tuple[int, 
         most = int((folder / limit).read_text())  # "max" is no number: there is none
         spent = int((folder / used).read_text())
         said = (folder / "memory.stat").read_text()
-        found = re.search(rf"^{cached} (\d+)$", said, re.M)
-        return (most, spent - (int(found[1]) if found else 0)) if most < UNLIMITED else None
+        files = sum(int(each[2]) for each in re.finditer(rf"^{cached} (\d+)$", said, re.M))
+        return (most, spent - files) if most < UNLIMITED else None
     return None
 
 
@@ -261,9 +262,28 @@ def held_bytes(
     if engine != LEAN:
         return Held(loaded + reading, loaded)
     own = min(item, weights.stored)
-    share = (own * plain + quantized) / max(weights.language, 1)  # bytes of a weight
-    copied = weights.table * own + int(2 * weights.layer * share)
+    copied = copied_bytes(weights, own * plain + quantized, own)
     return Held(loaded + max(reading, copied), BASE + plain * own + quantized)
+
+
+def copied_bytes(weights: Weights, size: int, own: int) -> int:
+    """What the lean engine holds twice at a time: a layer, and the table of the vocabulary.
+
+    size: bytes of the language model in its form. own: of a number that is not quantized.
+    """
+    return weights.table * own + int(2 * weights.layer * size / max(weights.language, 1))
+
+
+def from_disk_bytes(weights: Weights, stored: Stored, item: int) -> int | None:
+    """What the lean engine takes of a model that does not fit, whose weights it keeps on the disk.
+
+    None where that is no way out, because weights are converted while they are loaded.
+    """
+    if item != weights.stored or stored.values:
+        return None
+    plain = weights.language if stored.linear is None else weights.other
+    size = item * plain + (stored.linear or 0)
+    return BASE + copied_bytes(weights, size, item)
 
 
 def quantizing_bytes(weights: Weights, calibrated: bool) -> int:

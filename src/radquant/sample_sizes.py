@@ -3,7 +3,7 @@
 import math
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from radquant.errors import UserError
 
@@ -97,11 +97,11 @@ def _guard_p(n: int, mean: float, sd: float, size: float, loss: float) -> float:
     """Return Gaffke's p of `n` gains of that mean and spread: P(normal sum ≤ exponential loss)."""
     center, rate = n * mean, loss * size
     spread = math.sqrt(n) * math.hypot(sd, math.sqrt(size) * mean)
-    below = stats.norm.logcdf(-center / spread)
+    below = special.log_ndtr(-center / spread)
     beyond = (
         -center / rate
         + (spread / rate) ** 2 / 2
-        + stats.norm.logcdf(center / spread - spread / rate)
+        + special.log_ndtr(center / spread - spread / rate)
     )
     return float(np.exp(min(0.0, np.logaddexp(below, beyond))))
 
@@ -110,13 +110,13 @@ def implied_sd(low: float, high: float, n: int, confidence: float) -> float:
     """Return the standard deviation of `n` values whose mean has the t interval `low` to `high`."""
     if not low < high:
         raise UserError(f"an interval from {low} to {high} is none; give the lower end first")
-    return float((high - low) / 2 * np.sqrt(n) / stats.t.ppf((1 + confidence) / 2, n - 1))
+    return float((high - low) / 2 * np.sqrt(n) / special.stdtrit(n - 1, (1 + confidence) / 2))
 
 
 def sd_interval(sd: float, n: int, confidence: float) -> tuple[float, float]:
     """Return the χ² interval of a standard deviation of `n` values, which takes them for normal."""
     tails = np.array([(1 + confidence) / 2, (1 - confidence) / 2])
-    low, high = sd * np.sqrt((n - 1) / stats.chi2.ppf(tails, n - 1))
+    low, high = sd * np.sqrt((n - 1) / (2 * special.gammaincinv((n - 1) / 2, tails)))
     return float(low), float(high)
 
 
@@ -125,7 +125,7 @@ def chance_difference(difference: float, sd: float, n: int) -> float:
 
     In either direction, in the mean, by the normal approximation.
     """
-    return float(2 * stats.norm.sf(difference * np.sqrt(n) / sd))
+    return float(2 * special.ndtr(-difference * np.sqrt(n) / sd))
 
 
 def _whole(root: float) -> int:
@@ -139,7 +139,7 @@ def _whole(root: float) -> int:
 
 
 def _z(level: float) -> float:
-    return float(stats.norm.ppf(level))
+    return float(special.ndtri(level))
 
 
 def _z_sum(alpha: float, power: float) -> float:

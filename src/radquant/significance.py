@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from radquant.bounded_means import guarded_p, share_p
 from radquant.draws import CHUNK, ROWS
@@ -202,7 +202,7 @@ def _t_p(of: Units) -> float:
     if constant(of.residuals):
         return 0.0 if of.mean > 0 else 1.0
     error, freedom = standard_error(of)
-    return float(stats.t.sf(of.mean / error, freedom))
+    return float(special.stdtr(freedom, -of.mean / error))
 
 
 def _bootstrap_p(of: Units, means: np.ndarray) -> float:
@@ -211,14 +211,14 @@ def _bootstrap_p(of: Units, means: np.ndarray) -> float:
         return 0.0  # the others decide
     least = 1 / (len(means) + 1)
     share = (np.count_nonzero(means <= tie(of)) + 1) * least
-    z = stats.norm.ppf(min(share, 1 - least))
+    z = special.ndtri(min(share, 1 - least))
     bias, acceleration = bias_and_acceleration(of, means)
     if np.isfinite(bias):
         if 1 + acceleration * (z - bias) <= 0:
             return float(least) if z < bias else 1.0
         z = (z - bias) / (1 + acceleration * (z - bias)) - bias
     count = of.count
-    return float(max(least, stats.t.cdf(z * np.sqrt(1 - 1 / count), standard_error(of)[1])))
+    return float(max(least, special.stdtr(standard_error(of)[1], z * np.sqrt(1 - 1 / count))))
 
 
 def interaction_p(
@@ -273,7 +273,7 @@ def _welch_p(totals: np.ndarray, has: np.ndarray) -> float:
     k = len(means)
     statistic = apart @ np.linalg.solve(within, apart) / (k - 1)
     statistic /= 1 + 2 * (k - 2) / (k**2 - 1) * unsure
-    return float(stats.f.sf(statistic, k - 1, (k**2 - 1) / (3 * unsure)))
+    return float(special.fdtrc(k - 1, (k**2 - 1) / (3 * unsure), statistic))
 
 
 def _wild_p(totals: np.ndarray, sizes: np.ndarray, resamples: int, seed: int) -> float:

@@ -5,16 +5,18 @@ models of Llama's kind: those whose family (`radquant.families`) says so. Of a m
 is the text model inside, and its family says so, too.
 """
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from radquant.checkpoints.loading import Loaded
+from radquant.checkpoints.loading import Loaded, weight_bytes
 from radquant.checkpoints.parts import without_vision
 from radquant.errors import UserError
 from radquant.families.lookup import family_of
 from radquant.finite import norm, relative
+from radquant.generation.lean_files import in_memory, place_of_weights
 from radquant.generation.lean_rounding import Inputs, inputs_of, layers_name, unfit_input
 from radquant.generation.lean_rows import LeanDecoder, Read
 from radquant.generation.lean_weights import PRODUCTS, Part, packed, parts_of
@@ -123,15 +125,16 @@ def unfit_layers(model: Any, inputs: Inputs, cache: KVCache | None) -> str | Non
 
 
 @torch.inference_mode()
-def take_over(loaded: Loaded, rounding: Activations | None) -> LeanDecoder:
+def take_over(loaded: Loaded, rounding: Activations | None, folder: Path = Path()) -> LeanDecoder:
     """The model of `loaded` in the decoder; `loaded.model` loses its layers, embeddings and head.
 
     `loaded` says afterwards what multiplies, how activations enter, and what the weights take.
 
     Activations enter products as float32, or in bfloat16 if that is the model's dtype; those of
     packed layers as integers if `rounding` asks for it. Weights of dense layers stay in bfloat16
-    where that holds them exactly. Raises UserError if the decoder cannot run it, or if, in float32,
-    what it computes is not what `loaded.model` does.
+    where that holds them exactly. Weights that do not fit into memory are kept in files in `folder`
+    (`lean_files`), which `loaded` says, too. Raises UserError if the decoder cannot run it, or if,
+    in float32, what it computes is not what `loaded.model` does.
     """
     reason = unsupported(loaded, rounding)
     if reason is not None:
@@ -153,6 +156,7 @@ def take_over(loaded: Loaded, rounding: Activations | None) -> LeanDecoder:
     plain = cpu.BFLOATS if model.dtype == torch.bfloat16 else cpu.FLOATS
     inputs, cache = inputs_of(loaded, rounding), cache_numbers(loaded)
     decoder = empty_decoder(model, plain)
+    place = place_of_weights(weight_bytes(model), folder)
     head = model.get_output_embeddings()
     model.set_input_embeddings(nn.Identity())  # frees them, unless they are the head, too
     text = text_model(model)
@@ -161,13 +165,15 @@ def take_over(loaded: Loaded, rounding: Activations | None) -> LeanDecoder:
     for number in range(len(text.layers)):
         layer = text.layers[number]
         parts = parts_of(layer, f"{begin}.{number}", inputs, plain)
+        for part in (part for of_product in parts for part in of_product):
+            part.data = place(part.data)
         add_layer(decoder, layer, parts, offset, *place_of(config, number, kinds))
         text.layers[number] = nn.Identity()  # frees its weights
         del layer
         give_back()
     part = packed(loaded.lm_head or head, None, plain)
     shape = [part.kind, head.out_features, part.group]  # a packed one may be filled up
-    decoder.set_head(text.norm.weight.float() + offset, part.data, shape)
+    decoder.set_head(text.norm.weight.float() + offset, place(part.data), shape)
     loaded.lm_head = None  # no longer simulated
     model.set_output_embeddings(nn.Identity())
     del head
@@ -176,6 +182,8 @@ def take_over(loaded: Loaded, rounding: Activations | None) -> LeanDecoder:
     loaded.simulation = loaded.kv_cache = None  # of what is no longer there
     loaded.weight_bytes = decoder.weight_bytes()
     loaded.kernel = f"{cpu.level()}, {entering(rounding, plain)}"
+    if place is not in_memory:
+        loaded.kernel += ", weights on disk"
     lean = LeanDecoder(
         decoder=decoder,
         rotary=text.rotary_emb,

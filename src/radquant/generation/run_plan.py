@@ -56,6 +56,7 @@ class Row:
     making: float = 0  # of these, the quantization's, which precisions of a checkpoint share
     source: str = ""  # what the checkpoint's size is known from
     note: str = ""  # why something is not known
+    on_disk: bool = False  # whether its weights are read from the disk at every step
 
 
 def this_machine(threads: int, dtype: torch.dtype) -> Machine:
@@ -109,7 +110,7 @@ def row_of(run: Run, name: str, sizes: Sizes | None, results: Path, machine: Mac
     if sizes is None:
         return Row(name, checkpoint, stored.disk, None, made, None, 0, None, source=stored.source)
     weights = sizes.weights
-    peak, batch = computing_bytes(run, name, sizes, stored, machine)
+    peak, batch, on_disk = computing_bytes(run, name, sizes, stored, machine)
     lean = engine_of(run, name, sizes.lean, machine) == LEAN
     seconds = computing_seconds(run, weights, max(batch, 1), stored, machine, lean)
     quantizing, making, note = None, 0.0, ""
@@ -119,14 +120,16 @@ def row_of(run: Run, name: str, sizes: Sizes | None, results: Path, machine: Mac
         calibrated = needs_calibration(asked)
         quantizing = memory_plan.quantizing_bytes(weights, calibrated)
         making = SECONDS_A_MILLION[calibrated] * weights.linear / 1e6
-    taken = (stored.disk, quantizing, made, peak, batch, seconds + making, making)
-    return Row(name, checkpoint, *taken, stored.source, note)
+    whole = None if on_disk else seconds + making
+    taken = (stored.disk, quantizing, made, peak, batch, whole, making)
+    return Row(name, checkpoint, *taken, stored.source, note, on_disk)
 
 
 def computing_bytes(
     run: Run, name: str, sizes: Sizes, stored: Stored, machine: Machine
-) -> tuple[int, int]:
-    """Bytes at the peak of writing and scoring, and how many reports at once."""
+) -> tuple[int, int, bool]:
+    """Bytes at the peak of writing and scoring, how many reports at once, and whether weights are
+    kept on the disk."""
     widths, item = sizes.widths, item_bytes(run, machine.gpu)
     engine = engine_of(run, name, sizes.lean, machine)
     seeing = run.task.image_column is None  # else features are read, and what sees is left out
@@ -139,12 +142,16 @@ def computing_bytes(
     elif widths is not None:
         each = memory_plan.row_bytes(widths, length, ANSWER_TOKENS, item)
         once = memory_plan.batch_bytes(widths, ANSWER_TOKENS)
+    least = None
+    if engine == LEAN and held.peak > machine.memory:
+        least = memory_plan.from_disk_bytes(sizes.weights, stored, item)
+        held = held if least is None else memory_plan.Held(least, least)
     free = machine.memory - held.kept - once
     most = memory_plan.batch_for(free, each) if each and free > each else int(free > each)
     batch = min(run.generation.batch_size, most) if each else run.generation.batch_size
     if held.peak > machine.memory:
         batch = 0
-    return max(held.peak, held.kept + once + batch * each), batch
+    return max(held.peak, held.kept + once + batch * each), batch, least is not None and batch > 0
 
 
 def engine_of(run: Run, name: str, lean: bool, machine: Machine) -> str:
@@ -242,14 +249,25 @@ def misfits_told(rows: list[Row], run: Run, machine: Machine) -> str:
     """What can be done about precisions that do not fit; empty where all do."""
     names = [row.precision for row in rows if row.computing is not None and not row.batch]
     if not names:
-        return ""
+        return disk_told(rows)
     if item_bytes(run, machine.gpu) == 4:
         remedy = "compute: {dtype: bfloat16} takes half of the memory"
     elif machine.gpu:
         remedy = "compute: {device: cpu} takes the machine's own memory, and far longer"
     else:
         remedy = "take a machine with more memory, or a smaller model"
-    return f"Does not fit: {', '.join(names)}; {remedy}."
+    return " ".join(filter(None, [f"Does not fit: {', '.join(names)}; {remedy}.", disk_told(rows)]))
+
+
+def disk_told(rows: list[Row]) -> str:
+    """Which precisions are read from the disk; empty where none is."""
+    names = [row.precision for row in rows if row.on_disk]
+    if not names:
+        return ""
+    return (
+        f"From the disk: {', '.join(names)}. The weights do not fit into memory, so every step "
+        "reads them anew. The disk decides how long that takes."
+    )
 
 
 def told(
@@ -305,6 +323,7 @@ def line_of(row: Row) -> str:
         quantizing = in_gb(row.quantizing)
     computing = UNKNOWN if row.computing is None else in_gb(row.computing)
     batch = str(row.batch) if row.batch else "does not fit" if known else UNKNOWN
+    batch += ", from the disk" * row.on_disk
     spent = UNKNOWN if row.seconds is None else duration(row.seconds) if row.batch else "–"
     cells = (row.precision, disk, quantizing, computing, batch, spent, row.source or UNKNOWN)
     return f"| {' | '.join(cells)} |"

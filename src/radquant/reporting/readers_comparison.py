@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from radquant import statistics
 from radquant.reporting.readers_files import HARM, REFERENCE, Rating, Reading
@@ -118,7 +118,7 @@ def mcnemar(pairs: Sequence[tuple[bool, bool]]) -> dict[str, Any]:
     """
     first = sum(one and not other for one, other in pairs)
     second = sum(other and not one for one, other in pairs)
-    p = stats.binomtest(first, first + second).pvalue if first + second else 1.0
+    p = min(1.0, 2 * float(special.bdtr(min(first, second), first + second, 0.5)))
     return {
         "n": len(pairs),
         "original": _share([one for one, _ in pairs]),

@@ -8,7 +8,7 @@ system counts on them. So the original's number and a precision's are of the sam
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from radquant.draws import sums_of_draws
 from radquant.patient_units import Patients
@@ -63,9 +63,9 @@ def _interval(
         return Interval(estimate, estimate, "constant")
     distances = without.mean() - without
     squares = float((distances**2).sum())
-    quantile = float(stats.t.ppf((1 + confidence) / 2, count - 1))
+    quantile = float(special.stdtrit(count - 1, (1 + confidence) / 2))
     half = quantile * np.sqrt((count - 1) / count * squares)
-    tail = float(stats.norm.sf(quantile * np.sqrt(count / (count - 1))))
+    tail = float(special.ndtr(-quantile * np.sqrt(count / (count - 1))))
     tails, method = np.array([tail, 1 - tail]), "percentile"
     if squares:
         bca = _bca_tails(drawn, estimate, (distances**3).sum() / (6 * squares**1.5), tail)
@@ -79,7 +79,7 @@ def _bca_tails(drawn: np.ndarray, estimate: float, acceleration: float, tail: fl
     """Return which quantiles of `drawn` are BCa's ends (Efron 1987); nan where it is undefined."""
     low, high = estimate - TIE, estimate + TIE
     below = (np.count_nonzero(drawn < low) + np.count_nonzero(drawn <= high)) / 2
-    bias = stats.norm.ppf(below / len(drawn))
+    bias = special.ndtri(below / len(drawn))
     with np.errstate(divide="ignore", invalid="ignore"):
-        z = bias + stats.norm.ppf(tail) * np.array([1, -1])
-        return np.asarray(stats.norm.cdf(bias + z / (1 - acceleration * z)))
+        z = bias + special.ndtri(tail) * np.array([1, -1])
+        return np.asarray(special.ndtr(bias + z / (1 - acceleration * z)))

@@ -87,9 +87,10 @@ class Expected:
     """Seconds of the jobs of a run.
 
     left: jobs of each kind that have not begun. work: of one job of each kind. usual: seconds by
-    work on another machine. last: an earlier run here. at_once: jobs side by side. spent: seconds
-    of the run before this process took it up. took: seconds of the jobs that ended in this run.
-    place: where they are kept, whole, as Snakemake is in another folder at the end.
+    work on another machine. last: an earlier run here. at_once: jobs side by side. after: the kinds
+    that a kind waits for. spent: seconds of the run before this process took it up. took: seconds
+    of the jobs that ended in this run. place: where they are kept, whole, as Snakemake is in
+    another folder at the end.
     """
 
     left: Counter[Kind]
@@ -97,6 +98,7 @@ class Expected:
     usual: Usual
     last: Last = field(default_factory=Last)
     at_once: int = 1
+    after: Mapping[Kind, frozenset[Kind]] = field(default_factory=dict)
     spent: float = 0.0
     took: dict[Kind, list[float]] = field(default_factory=lambda: defaultdict(list))
     place: Path = field(default_factory=LAST.absolute)
@@ -125,18 +127,20 @@ class Expected:
     def remaining(self, running: Iterable[Running] = ()) -> float:
         """Return the seconds until the end. running: the jobs at work.
 
-        Jobs of one rule are side by side as far as there is room. Those of two rules are mostly
-        not, as one reads what the other writes.
+        That is the larger of two bounds. One is of jobs of which none waits for another. The other
+        is of the longest chain of jobs that wait for each other. A run takes at least either, and
+        at most both together (Graham 1969, doi:10.1137/0117039).
         """
-        running = list(running)
-        alone: dict[str, float] = defaultdict(float)
-        together: dict[str, float] = defaultdict(float)
+        running, beside = list(running), max(1, self.at_once)
+        alone: dict[Kind, float] = defaultdict(float)
+        together: dict[Kind, float] = defaultdict(float)
         waiting = self._jobs([kind for kind, count in self.left.items() if count], running)
         parts = [(kind, self.left[kind], seconds) for kind, seconds in waiting.items()]
         for kind, count, seconds in [*parts, *((each.kind, 1, each.left) for each in running)]:
-            alone[kind.rule] = max(alone[kind.rule], seconds)
-            together[kind.rule] += count * seconds
-        return sum(max(alone[rule], together[rule] / max(1, self.at_once)) for rule in together)
+            alone[kind] = max(alone[kind], seconds)
+            together[kind] += count * seconds
+        own = {kind: max(alone[kind], together[kind] / beside) for kind in together}
+        return max(sum(together.values()) / beside, longest(own, self.after))
 
     def begin(self, kind: Kind) -> None:
         """Take note that a job is no longer waiting; where settings are not known, by its rule."""
@@ -179,6 +183,23 @@ class Expected:
         return max(alike, key=lambda entry: entry.get("weights", 0.0), default={"start": UNKNOWN})
 
 
+def longest(seconds: Mapping[Kind, float], after: Mapping[Kind, frozenset[Kind]]) -> float:
+    """Return the seconds of the longest chain of kinds that wait for each other.
+
+    seconds: of each kind; none of the others. after: the kinds that a kind waits for, in any order.
+    """
+    until: dict[Kind, float] = {}
+
+    def end(kind: Kind) -> float:
+        if kind not in until:
+            until[kind] = 0.0  # should kinds wait for each other in a ring
+            before = max(map(end, after.get(kind, ())), default=0.0)
+            until[kind] = before + seconds.get(kind, 0.0)
+        return until[kind]
+
+    return max(map(end, seconds), default=0.0)
+
+
 def _times(kind: Kind, known: Mapping[Kind, tuple[float, float]]) -> float | None:
     """Return how many times longer jobs like those of `kind` took; None where there were none.
 
@@ -206,22 +227,27 @@ def _middle(known: Mapping[Kind, tuple[float, float]]) -> float:
     return 1.0
 
 
+class Planned(NamedTuple):
+    """A job that is to do: its rule and wildcards, and those of the jobs that it waits for."""
+
+    rule: str
+    wildcards: Mapping[str, Any]
+    after: Iterable[tuple[str, Mapping[str, Any]]] = ()
+
+
 class _Told(NamedTuple):
     settings: Run
-    jobs: Callable[[], Iterable[tuple[str, Mapping[str, Any]]]]
+    jobs: Callable[[], Iterable[Planned]]
     at_once: int
 
 
 _told: list[_Told] = []
 
 
-def tell(
-    settings: Run, jobs: Callable[[], Iterable[tuple[str, Mapping[str, Any]]]], at_once: int
-) -> None:
+def tell(settings: Run, jobs: Callable[[], Iterable[Planned]], at_once: int) -> None:
     """Take note of what the run of this process is; Snakemake tells its screen only of counts.
 
-    jobs: returns the rule and the wildcards of each job that is to do. at_once: most jobs side by
-    side.
+    jobs: returns each job that is to do. at_once: most jobs side by side.
     """
     _told[:] = [_Told(settings, jobs, at_once)]
 
@@ -243,15 +269,27 @@ def work_now(kinds: Iterable[Kind]) -> dict[Kind, Work]:
 def begin(counts: Mapping[str, int]) -> Expected:
     """Return what is expected of a run with so many jobs of each rule."""
     left = Counter({Kind(rule): count for rule, count in counts.items()})
+    after: dict[Kind, frozenset[Kind]] = {}
     if _told:
-        left = Counter(kind(*job) for job in _told[0].jobs() if job[0] in counts)
+        left, after = kinds_of(each for each in _told[0].jobs() if each.rule in counts)
     last = _earlier()
-    run = Expected(left, work_now(left), read_json(Path(str(USUAL))), last)
+    run = Expected(left, work_now(left), read_json(Path(str(USUAL))), last, after=after)
     if _told:
         run.at_once = max(1, _told[0].at_once)
     if goes_on(last.unfinished, _named(left)):
         run.spent = last.unfinished.seconds
     return run
+
+
+def kinds_of(jobs: Iterable[Planned]) -> tuple[Counter[Kind], dict[Kind, frozenset[Kind]]]:
+    """Return how many jobs of each kind there are, and the kinds that each kind waits for."""
+    left: Counter[Kind] = Counter()
+    after: dict[Kind, set[Kind]] = defaultdict(set)
+    for job in jobs:
+        own = kind(job.rule, job.wildcards)
+        left[own] += 1
+        after[own].update(kind(*each) for each in job.after)
+    return left, {each: frozenset(before - {each}) for each, before in after.items()}
 
 
 def goes_on(stopped: Unfinished, to_do: Mapping[str, int]) -> bool:

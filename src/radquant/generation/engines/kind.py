@@ -38,7 +38,8 @@ class Wanted:
     date: str = DATE  # that a chat template is told which asks for it, as YYYY-MM-DD
     python: Path | None = None  # of the environment, for an engine that has its own
     engine: str | None = None  # the precision's own, in the place of the run's
-    # Where such an engine may put files, which hold prompts; it removes them.
+    # Where an engine may put files, which it removes. One with an environment of its own is handed
+    # prompts in them, and weights that do not fit into memory lie there.
     folder: Path = Path()
 
     @cached_property

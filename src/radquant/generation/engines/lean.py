@@ -46,7 +46,8 @@ def load(wanted: Wanted) -> Opened:
 
     loaded = wanted.loaded
     processor = load_processor(wanted.model, loaded.tokenizer) if wanted.images else None
-    return opened_here(wanted, processor=processor, held=take_over(loaded, rounding(wanted)))
+    held = take_over(loaded, rounding(wanted), wanted.folder)
+    return opened_here(wanted, processor=processor, held=held)
 
 
 def write(opened: Opened, task: Task) -> Done:
