@@ -1,12 +1,15 @@
 """Weights that do not fit into memory, kept on the disk."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from test_lean_engine import as_loaded, lean_model, make_model, random_ids, run
+from tiny_models import tiny_llama
 
 from radquant import memory_plan
+from radquant.checkpoints.loading import load
 from radquant.errors import UserError
 from radquant.generation import lean_files
 from radquant.generation.lean_decoder import take_over
@@ -30,6 +33,7 @@ def test_weights_on_the_disk_give_the_same_bits(
     expected = run(lean_model("llama", bits), ids)
     before = mapped_bytes()
     loaded = as_loaded(make_model("llama", bits))
+    loaded.mapped = 2000
     said: list[str] = []
     monkeypatch.setattr(memory_plan, "free_bytes", lambda: 1000)
     monkeypatch.setattr(lean_files, "say_once", said.append)
@@ -49,4 +53,12 @@ def test_a_disk_without_room_for_weights_is_one_sentence(
     monkeypatch.setattr(memory_plan, "free_bytes", lambda: 1000)
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="the weights do not fit into memory, and no file"):
-        take_over(as_loaded(make_model("llama")), None, tmp_path / "file")
+        take_over(replace(as_loaded(make_model("llama")), mapped=2000), None, tmp_path / "file")
+
+
+@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16])
+def test_what_is_mapped_is_what_stays_as_it_is_stored(stored: torch.dtype, tmp_path: Path) -> None:
+    tiny_llama(tmp_path, dtype=stored)
+    loaded = load(tmp_path, dtype=torch.bfloat16)
+    sizes = [each.numel() * each.element_size() for each in loaded.model.parameters()]
+    assert loaded.mapped == (sum(sizes) if stored == torch.bfloat16 else 0)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from radquant.checkpoints.loading import Loaded, weight_bytes
+from radquant.checkpoints.loading import Loaded
 from radquant.checkpoints.parts import without_vision
 from radquant.errors import UserError
 from radquant.families.lookup import family_of
@@ -156,7 +156,7 @@ def take_over(loaded: Loaded, rounding: Activations | None, folder: Path = Path(
     plain = cpu.BFLOATS if model.dtype == torch.bfloat16 else cpu.FLOATS
     inputs, cache = inputs_of(loaded, rounding), cache_numbers(loaded)
     decoder = empty_decoder(model, plain)
-    place = place_of_weights(weight_bytes(model), folder)
+    place = place_of_weights(loaded.mapped, folder)
     head = model.get_output_embeddings()
     model.set_input_embeddings(nn.Identity())  # frees them, unless they are the head, too
     text = text_model(model)

@@ -24,7 +24,10 @@ def in_memory(data: Tensor) -> Tensor:
 
 
 def place_of_weights(size: int, folder: Path) -> Place:
-    """Where weights of so many bytes are kept: in memory if they fit, else in files in `folder`."""
+    """Where weights of so many bytes are kept: in memory if they fit, else in files in `folder`.
+
+    Those that are in memory already do not count, as they are freed when they have been copied.
+    """
     free = memory_plan.free_bytes()
     if size <= (1 - memory_plan.KEPT_FREE) * free:
         return in_memory
