@@ -18,8 +18,8 @@ from radquant.files import read_json, write_json
 from radquant.settings.run import Run
 from radquant.terminal.work import Kind, Size, Work, kind_of, of_job, size_of
 
-# Fitted by benchmarks/bar.py to three runs on an idle core of an Intel Xeon: the default run,
-# config/smoke.yaml, and one whose model has next to no weights.
+# Fitted by benchmarks/bar.py to three runs on an idle core of an Intel Xeon. They are the default
+# run, config/smoke.yaml, and one whose model has next to no weights.
 USUAL = resources.files("radquant.terminal") / "usual.json"
 LAST = Path("results/logs/seconds.json")
 # What Snakemake did before the first job, which is the first to tell how fast the machine is.
