@@ -297,7 +297,7 @@ def unchanged_and_changed_images(run: Path) -> None:
     prompt.write_text(PROMPT)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_the_workflow_shows_images(tmp_path: Path) -> None:
     run = copy_repository(tmp_path / "run")
     write_corpus(run)

@@ -1,64 +1,107 @@
 """Weights that do not fit into memory, kept on the disk."""
 
-from dataclasses import replace
+import errno
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from test_lean_engine import as_loaded, lean_model, make_model, random_ids, run
-from tiny_models import tiny_llama
+from test_lean_engine import random_ids, run
+from tiny_models import store, tiny_llama
 
 from radquant import memory_plan
-from radquant.checkpoints.loading import load
+from radquant.checkpoints.loading import Loaded, load
 from radquant.errors import UserError
 from radquant.generation import lean_files
-from radquant.generation.lean_decoder import take_over
+from radquant.generation.lean_decoder import LeanDecoder, take_over
+from radquant.generation.lean_files import mapped_bytes
 from radquant.kernels import cpu
 
 pytestmark = pytest.mark.skipif(cpu.unavailable() is not None, reason=str(cpu.unavailable()))
 
 
-def mapped_bytes() -> int:
-    """Bytes of files without a name that this process has mapped."""
-    lines = Path("/proc/self/maps").read_text().splitlines()
-    spans = [line.split()[0].split("-") for line in lines if line.endswith("(deleted)")]
-    return sum(int(end, 16) - int(begin, 16) for begin, end in spans)
+@pytest.fixture
+def bfloats(tmp_path: Path) -> Path:
+    return tiny_llama(tmp_path / "model", dtype=torch.bfloat16)
 
 
-@pytest.mark.parametrize("bits", [None, 4])
-def test_weights_on_the_disk_give_the_same_bits(
-    bits: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ids = [random_ids(length, length) for length in (1, 70)]
-    expected = run(lean_model("llama", bits), ids)
-    before = mapped_bytes()
-    loaded = as_loaded(make_model("llama", bits))
-    loaded.mapped = 2000
-    said: list[str] = []
-    monkeypatch.setattr(memory_plan, "free_bytes", lambda: 1000)
-    monkeypatch.setattr(lean_files, "say_once", said.append)
-    lean = take_over(loaded, None, tmp_path / "new")
-    monkeypatch.undo()
+@pytest.fixture
+def _no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_plan, "free_bytes", lambda mapped=False: 1000)
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+
+
+def taken(model: Path, folder: Path = Path()) -> tuple[Loaded, LeanDecoder]:
+    loaded = load(model, dtype=torch.bfloat16)
+    lean = take_over(loaded, None, folder)
     lean.reach(128)
-    assert all(map(torch.equal, run(lean, ids), expected))
-    assert loaded.kernel.endswith(", weights on disk")
-    assert mapped_bytes() - before >= 0.9 * lean.decoder.weight_bytes()
-    assert not list((tmp_path / "new").iterdir())
-    assert ["they are kept on the disk" in each for each in said] == [True]
+    return loaded, lean
 
 
-def test_a_disk_without_room_for_weights_is_one_sentence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def nameless() -> list[str]:
+    """The files without a name that this process has mapped."""
+    return [line for line in lean_files.MAPS.read_text().splitlines() if "(deleted)" in line]
+
+
+def test_weights_on_the_disk_give_the_same_bits(
+    bfloats: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: Any
 ) -> None:
-    monkeypatch.setattr(memory_plan, "free_bytes", lambda: 1000)
+    ids = [[3 + each % 8 for each in random_ids(length, length)] for length in (1, 70)]
+    in_memory, lean = taken(bfloats)
+    expected, before = run(lean, ids), len(nameless())
+    assert not in_memory.on_disk
+    said: list[str] = []
+    monkeypatch.setattr(lean_files, "say_once", said.append)
+    request.getfixturevalue("_no_room")
+    loaded, lean = taken(bfloats, tmp_path / "new")
+    assert all(map(torch.equal, run(lean, ids), expected))
+    assert loaded.on_disk
+    assert loaded.kernel == f"{in_memory.kernel}, weights on disk"
+    assert [str(tmp_path / "new") in each for each in said] == [True]
+    assert not list((tmp_path / "new").iterdir())
+    # Of each of two layers four products, of one or more parts, and the head.
+    assert len(nameless()) - before >= 2 * 4 + 1
+
+
+@pytest.mark.usefixtures("_no_room")
+def test_a_job_of_slurm_is_submitted_again_with_more_memory_instead(
+    bfloats: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    assert not taken(bfloats)[0].on_disk
+
+
+@pytest.mark.usefixtures("_no_room")
+def test_weights_that_no_file_can_hold_are_one_sentence(
+    bfloats: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="the weights do not fit into memory, and no file"):
-        take_over(replace(as_loaded(make_model("llama")), mapped=2000), None, tmp_path / "file")
+    with pytest.raises(UserError, match=r"cannot lie in .*File exists.*name another folder"):
+        taken(bfloats, tmp_path / "file")
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(UserError, match=r"cannot lie in .*No space left on device"):
+        taken(bfloats, tmp_path)
+    usage = lean_files.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(lean_files.shutil, "disk_usage", lambda _: usage._replace(free=7))
+    with pytest.raises(UserError, match=r"where 0\.0 GB are free; make room there"):
+        taken(bfloats, tmp_path)
 
 
-@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16])
-def test_what_is_mapped_is_what_stays_as_it_is_stored(stored: torch.dtype, tmp_path: Path) -> None:
-    tiny_llama(tmp_path, dtype=stored)
-    loaded = load(tmp_path, dtype=torch.bfloat16)
-    sizes = [each.numel() * each.element_size() for each in loaded.model.parameters()]
-    assert loaded.mapped == (sum(sizes) if stored == torch.bfloat16 else 0)
+@pytest.mark.parametrize("format", ["gemm", "gptq"])
+def test_only_what_is_mapped_is_copied_on_top(format: str, bfloats: Path, tmp_path: Path) -> None:
+    """What is converted or unpacked when it is loaded is not."""
+    layers = load(bfloats, dtype=torch.bfloat16).model.model.layers
+    kept = sum(each.numel() * 2 for each in layers.parameters())
+    assert mapped_bytes([layers]) == kept
+    assert mapped_bytes([load(bfloats, dtype=torch.float32).model.model.layers]) == 0
+    packed = load(
+        store(bfloats, tmp_path / format, "--method", "rtn", "--format", format),
+        dtype=torch.bfloat16,
+    )
+    size = sum(each.numel() * each.element_size() for each in packed.model.model.layers.buffers())
+    found = mapped_bytes([packed.model.model.layers])
+    assert found >= 0.8 * size if format == "gemm" else found < 0.5 * size

@@ -89,7 +89,8 @@ def test_the_limits_of_control_groups_count(version: int, tmp_path: Path) -> Non
     groups = tmp_path / "cgroup"
     kinds = "3:cpu,memory:" if version == 1 else "0::"
     groups.write_text(f"{kinds}/job/step\n1:name=systemd:/\n")
-    assert memory_plan.group_limits(tmp_path, groups) == [(5000, 2500)]
+    assert memory_plan.group_limits(tmp_path, groups) == [(5000, 2900)]
+    assert memory_plan.group_limits(tmp_path, groups, mapped=True) == [(5000, 2500)]
     groups.write_text(f"{kinds}/elsewhere\n")  # a container sees another path than the machine
     assert memory_plan.group_limits(tmp_path, groups) == []
 
@@ -131,6 +132,22 @@ def test_sizes_of_7_billion_weights_in_4_bits_are_those_of_the_benchmark() -> No
     assert memory_plan.stored_bytes(weights, 4, 128) == pytest.approx(4.16e9, rel=0.02)
     factor = memory_plan.quantizing_bytes(weights, calibrated=True) / 3.99e9
     assert 1 / memory_plan.FACTOR < factor < memory_plan.FACTOR
+
+
+def test_originals_go_to_the_disk_only_where_that_helps() -> None:
+    width, layer = 4096, 218_103_808  # of Mistral 7B, as above
+    table = 32768 * width
+    weights = Weights(32 * layer, 2 * table, 0, layer, width * 14336, 0, table)
+    original = memory_plan.Stored(weights.total * 2)
+
+    def needed(gigabytes: int, dtype: str = "bfloat16", stored: Any = original) -> int | None:
+        return memory_plan.from_disk_bytes(weights, stored, dtype, gigabytes * 10**9)
+
+    assert needed(24) is None  # it fits
+    assert needed(18) == needed(8) == pytest.approx(1.7e9, rel=0.05)
+    assert needed(8, "float32") is None  # loading converts it first
+    assert needed(8, "float16") is None
+    assert needed(8, stored=memory_plan.Stored(4 * 10**9, linear=3 * 10**9)) is None
 
 
 def planned(file: Path, results: Path, capsys: Any, *options: str) -> tuple[Any, list[str]]:
@@ -179,10 +196,11 @@ def test_the_script_plans_a_configuration(
     assert notes[-1].startswith("Does not fit: original, ")
     assert "compute: {device: cpu}" in notes[-1]
     # A model of float32 in float32: the CPU's own engine keeps what does not fit on the disk.
+    monkeypatch.setattr(memory_plan, "weights_fit", lambda *_: False)
     rows, notes = planned(file, tmp_path, capsys)
-    assert {row[4] for row in rows.values()} == {"2, from the disk"}
-    assert {row[5] for row in rows.values()} == {"?"}  # nobody knows the disk
-    assert notes[-1].startswith("From the disk: original, ")
+    assert rows["original"][4:6] == ["2, from the disk", "?"]  # nobody knows the disk
+    assert rows["w4a16"][4] == "does not fit"
+    assert "From the disk: original. " in notes[-1]
 
 
 def test_a_checkpoint_of_two_precisions_is_quantized_once() -> None:

@@ -1,5 +1,6 @@
 """Whole runs of the workflow: the same again, killed, in other shards, refused."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -11,7 +12,9 @@ from typing import Any
 
 import pytest
 import yaml
+from tiny_run import ORPHANS
 from workflow_helpers import (
+    REPOSITORY,
     SMOKE,
     command,
     contents,
@@ -60,15 +63,15 @@ def kill_in(run: Path, rule: str, log: str, output: str) -> None:
             time.sleep(0.02)
         os.killpg(process.pid, signal.SIGSTOP)  # so that it cannot end meanwhile
         if rule == "generate":
-            assert_second_run_is_refused(run)
+            assert_second_run_is_refused(run, *SMOKE)
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     assert not (run / "results" / output).exists(), f"{rule} was not killed in the middle"
 
 
-def assert_second_run_is_refused(run: Path) -> None:
-    second = snakemake(run, *SMOKE)
+def assert_second_run_is_refused(run: Path, *words: str) -> None:
+    second = snakemake(run, *words)
     assert second.returncode == 1
     assert errors(second.stderr) == [
         "error: another run is at work in this directory; wait for it, or stop it first"
@@ -209,6 +212,26 @@ def test_fewer_reports_than_asked_for(tmp_path: Path) -> None:
     table_config(run, "own.csv", reports=100)
     assert_refused(run, "100", "results/data/eval.csv", "--configfile", "own.yaml")
     assert not list((run / "results" / "data").glob("*.csv"))
+
+
+def test_a_second_run_is_refused_in_one_line(tmp_path: Path) -> None:
+    run = copy_repository(tmp_path / "run")
+    (run / "results").mkdir()
+    words = ["results/data/eval.csv", "--configfile", table_config(run, "own.csv")]
+    write_reports(run / "own.csv")
+    with open(run / "results" / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert_second_run_is_refused(run, *words)
+    with open(run / "results" / ".jobs.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        assert errors(snakemake(run, *words).stderr) == [ORPHANS]
+    assert not (run / "results" / "data").exists()
+
+
+def test_sentences_of_rules_are_written_in_one_piece() -> None:
+    """`print` writes the end of a line by itself. Snakemake's logger writes from another thread."""
+    for file in [REPOSITORY / "Snakefile", *(REPOSITORY / "rules").glob("*.smk")]:
+        assert "print(" not in file.read_text(encoding="utf-8")
 
 
 def test_an_edited_corpus_is_read_again(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ FACTOR = 1.5  # between an estimate and the measured peak, either way
 BASE = 500_000_000  # bytes of Python, PyTorch, a tokenizer and tables, on a CPU
 SEARCHING = 250_000_000  # and of what a calibrated quantization holds beside weights and statistics
 KEPT_FREE = 0.1  # share of what is free that a plan leaves alone
+FOR_WEIGHTS = 0.8  # share of what is free that weights may take; batches need the rest
 SCALE_BYTES = 2.5  # of a group of packed weights: a scale in 16 bits and a zero point
 FLOAT32 = 4
 LAYER_VALUES = 8  # of a patch, of the hidden width: residual, norm, queries, keys, values, outputs
@@ -103,13 +104,22 @@ def batch_for(free: int, each: int) -> int:
     return max(1, int((1 - KEPT_FREE) * free / each))
 
 
-def free_bytes() -> int:
-    """Memory that a process may still take: of the machine, and of its control groups."""
+def weights_fit(size: int, free: int) -> bool:
+    """Whether copies of weights fit, with room for a batch beside them."""
+    return size <= FOR_WEIGHTS * free
+
+
+def free_bytes(mapped: bool = False) -> int:
+    """Memory that a process may still take: of the machine, and of its control groups.
+
+    mapped: whether what is read again and again from files counts as free in a control group. For
+    weights in use that would be wrong, as they would have to be read from the disk again.
+    """
     with suppress(OSError, AttributeError, ValueError):
         said = Path("/proc/meminfo").read_text()
         found = re.search(r"^MemAvailable:\s+(\d+) kB", said, re.M)
         if found:
-            return min(int(found[1]) * 1024, group_free_bytes())
+            return min(int(found[1]) * 1024, group_free_bytes(mapped))
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
@@ -119,44 +129,47 @@ def all_bytes() -> int:
     return min([machine, *(limit for limit, _ in group_limits())])
 
 
-def group_free_bytes() -> int:
-    return min([UNLIMITED, *(limit - used for limit, used in group_limits())])
+def group_free_bytes(mapped: bool = False) -> int:
+    return min([UNLIMITED, *(limit - used for limit, used in group_limits(mapped=mapped))])
 
 
 def group_limits(
-    mounts: Path = MOUNTS, groups: Path = Path("/proc/self/cgroup")
+    mounts: Path = MOUNTS, groups: Path = Path("/proc/self/cgroup"), mapped: bool = False
 ) -> list[tuple[int, int]]:
     """(limit, used) in bytes of each control group of memory above this process.
 
-    What files take of the cache can be had back, mapped ones too, and is not used. A container sees
-    its own group at the top. See Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst
-    of Linux.
+    What files take of the cache can be had back, and is not used. So is what is read from them
+    again and again, if `mapped`. A container sees its own group at the top. See
+    Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst of Linux.
     """
     found = []
     with suppress(OSError):
         for line in groups.read_text().splitlines():
             _, kinds, path = line.split(":", 2)
             if kinds == "":  # version 2
-                names = ("memory.max", "memory.current", "(in)?active_file")
+                names = ("memory.max", "memory.current", "")
                 top = mounts
             elif "memory" in kinds.split(","):
-                names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_(in)?active_file")
+                names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_")
                 top = mounts / "memory"
             else:
                 continue
             folder = top / path.strip("/")
             for each in dict.fromkeys([folder, *folder.parents]):
-                if each.is_relative_to(top) and (pair := group_limit(each, *names)):
+                if each.is_relative_to(top) and (pair := group_limit(each, *names, mapped)):
                     found.append(pair)
     return found
 
 
-def group_limit(folder: Path, limit: str, used: str, cached: str) -> tuple[int, int] | None:
+def group_limit(
+    folder: Path, limit: str, used: str, total: str, mapped: bool
+) -> tuple[int, int] | None:
     with suppress(OSError, ValueError, IndexError):
         most = int((folder / limit).read_text())  # "max" is no number: there is none
         spent = int((folder / used).read_text())
         said = (folder / "memory.stat").read_text()
-        files = sum(int(each[2]) for each in re.finditer(rf"^{cached} (\d+)$", said, re.M))
+        cached = "(?:in)?active_file" if mapped else "inactive_file"
+        files = sum(map(int, re.findall(rf"^{total}{cached} (\d+)$", said, re.M)))
         return (most, spent - files) if most < UNLIMITED else None
     return None
 
@@ -173,6 +186,7 @@ class Weights:
     grams: int  # values of the Gram matrices of one layer's inputs
     table: int  # of the embeddings
     stored: int = 2  # bytes of each in the original's files
+    dtype: str = "bfloat16"  # in which they are stored there
 
     @property
     def language(self) -> int:
@@ -274,16 +288,18 @@ def copied_bytes(weights: Weights, size: int, own: int) -> int:
     return weights.table * own + int(2 * weights.layer * size / max(weights.language, 1))
 
 
-def from_disk_bytes(weights: Weights, stored: Stored, item: int) -> int | None:
-    """What the lean engine takes of a model that does not fit, whose weights it keeps on the disk.
+def from_disk_bytes(weights: Weights, stored: Stored, dtype: str, memory: int) -> int | None:
+    """What the lean engine takes of an original that it keeps on the disk.
 
-    None where that is no way out, because weights are converted while they are loaded.
+    None where it does not, because the weights fit, or are converted while they are loaded.
+    dtype: of the computation. memory: all that a job may take.
     """
-    if item != weights.stored or stored.values:
+    if stored.linear is not None or weights.dtype != dtype:
         return None
-    plain = weights.language if stored.linear is None else weights.other
-    size = item * plain + (stored.linear or 0)
-    return BASE + copied_bytes(weights, size, item)
+    size = weights.stored * weights.language
+    if weights_fit(size, memory - BASE):
+        return None
+    return BASE + copied_bytes(weights, size, weights.stored)
 
 
 def quantizing_bytes(weights: Weights, calibrated: bool) -> int:

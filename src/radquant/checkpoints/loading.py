@@ -41,7 +41,6 @@ from radquant.settings.precision import INT, STATIC, Activations, KVCache, LMHea
 from radquant.tokenizer_files import read_tokenizer
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-STORED = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}  # by safetensors
 
 
 @dataclass
@@ -59,8 +58,7 @@ class Loaded:
     simulation: activations.ActivationQuantization | None = None  # what rounds activations
     lm_head: PackedLinear | None = None  # the rounded head; `model` holds its values unpacked
     values: int = 0  # quantized layers that lie in memory as values, not packed
-    # Bytes of weights that are mapped parts of files: to free them gives no memory back.
-    mapped: int = 0
+    on_disk: bool = False  # whether every step reads the weights from there
     widened: bool = False  # whether activations of 4 bits are multiplied, or kept, as 8
 
 
@@ -180,18 +178,7 @@ def load(
         kv_cache=kv_cache,
         lm_head=None if lm_head is None else round_head(model, lm_head),
         values=sum(isinstance(each, ValueLinear) for each in packed.values()),
-        mapped=0 if is_gguf(quantization) else mapped_bytes(stored, dtype, model),
     )
-
-
-def mapped_bytes(stored: Mapping[str, StoredTensor], dtype: torch.dtype, model: nn.Module) -> int:
-    """Bytes of the tensors that stay as they are stored; floats of another dtype are converted.
-
-    No more than `model` has, which may be without what makes features of images.
-    """
-    converted = {name for name, each in STORED.items() if each != dtype}
-    kept = (each.end - each.begin for each in stored.values() if each.dtype not in converted)
-    return min(sum(kept), weight_bytes(model))
 
 
 def is_as_stored(model: Any, stored: Mapping[str, StoredTensor], directory: Path) -> bool:

@@ -16,7 +16,7 @@ from radquant.checkpoints.parts import without_vision
 from radquant.errors import UserError
 from radquant.families.lookup import family_of
 from radquant.finite import norm, relative
-from radquant.generation.lean_files import in_memory, place_of_weights
+from radquant.generation.lean_files import in_memory, mapped_bytes, place_of_weights
 from radquant.generation.lean_rounding import Inputs, inputs_of, layers_name, unfit_input
 from radquant.generation.lean_rows import LeanDecoder, Read
 from radquant.generation.lean_weights import PRODUCTS, Part, packed, parts_of
@@ -156,10 +156,10 @@ def take_over(loaded: Loaded, rounding: Activations | None, folder: Path = Path(
     plain = cpu.BFLOATS if model.dtype == torch.bfloat16 else cpu.FLOATS
     inputs, cache = inputs_of(loaded, rounding), cache_numbers(loaded)
     decoder = empty_decoder(model, plain)
-    place = place_of_weights(loaded.mapped, folder)
     head = model.get_output_embeddings()
     model.set_input_embeddings(nn.Identity())  # frees them, unless they are the head, too
     text = text_model(model)
+    place = place_of_weights(mapped_bytes([text.layers, head]), folder)
     begin = layers_name(model, text.layers)
     kinds = rope_kinds(config)
     for number in range(len(text.layers)):
@@ -182,7 +182,8 @@ def take_over(loaded: Loaded, rounding: Activations | None, folder: Path = Path(
     loaded.simulation = loaded.kv_cache = None  # of what is no longer there
     loaded.weight_bytes = decoder.weight_bytes()
     loaded.kernel = f"{cpu.level()}, {entering(rounding, plain)}"
-    if place is not in_memory:
+    loaded.on_disk = place is not in_memory
+    if loaded.on_disk:
         loaded.kernel += ", weights on disk"
     lean = LeanDecoder(
         decoder=decoder,

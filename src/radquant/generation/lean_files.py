@@ -5,16 +5,20 @@ Every step reads all weights once more, as fast as the disk can.
 """
 
 import os
+import shutil
 import tempfile
-from collections.abc import Callable
+from bisect import bisect_right
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from radquant import memory_plan
 from radquant.errors import UserError
 from radquant.generation.memory import say_once
+
+MAPS = Path("/proc/self/maps")
 
 Place = Callable[[Tensor], Tensor]  # the same bytes, where they are kept
 
@@ -26,38 +30,69 @@ def in_memory(data: Tensor) -> Tensor:
 def place_of_weights(size: int, folder: Path) -> Place:
     """Where weights of so many bytes are kept: in memory if they fit, else in files in `folder`.
 
-    Those that are in memory already do not count, as they are freed when they have been copied.
+    size: of those whose copies come on top (`mapped_bytes`). A job of Slurm keeps them in memory
+    in any case: one that runs out of it is submitted again with more. Raises UserError if the disk
+    has no room.
     """
-    free = memory_plan.free_bytes()
-    if size <= (1 - memory_plan.KEPT_FREE) * free:
+    free = memory_plan.free_bytes(mapped=True)
+    if memory_plan.weights_fit(size, free) or "SLURM_JOB_ID" in os.environ:
         return in_memory
-    say_once(
-        f"the weights take {memory_plan.in_gb(size)} and {memory_plan.in_gb(free)} of memory are "
-        f"free; they are kept on the disk, which is slow"
-    )
-    return lambda data: in_file(data, folder)
+    said = f"the weights take {memory_plan.in_gb(size)}, and {memory_plan.in_gb(free)} of memory "
+    where = f"{said}are free; they do not fit, and cannot lie in {folder.resolve()}"
+    remedy = "make room there, or take a smaller model"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        room = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise UserError(f"{where} ({error.strerror}); name another folder") from None
+    if room < size:
+        raise UserError(f"{where}, where {memory_plan.in_gb(room)} are free; {remedy}")
+    say_once(f"{said}are free; they lie in {folder.resolve()} meanwhile, which is slow")
+
+    def place(data: Tensor) -> Tensor:
+        try:
+            return in_file(data, folder)
+        except (OSError, RuntimeError) as error:  # PyTorch's own, where nothing can be mapped
+            raise UserError(f"{where} ({error}); {remedy}") from None
+
+    return place
 
 
 def in_file(data: Tensor, folder: Path) -> Tensor:
     """The same bytes, [bytes] uint8, as a mapped file.
 
-    It lies in `folder` and has no name: it ends with the process, however that ends. Raises
-    UserError where it cannot be made, as on a full disk.
+    It lies in `folder` and has no name: it ends with the process, however that ends.
     """
     size = data.numel()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as file:
-            # Else the process would be killed when it writes to what the disk has no room for.
-            os.posix_fallocate(file.fileno(), 0, size)
-            name = f"/proc/self/fd/{file.fileno()}"
-            mapped = torch.from_file(name, shared=True, size=size, dtype=torch.uint8)
-            mapped.copy_(data)
-            os.fdatasync(file.fileno())  # what the disk has, the system can drop at once
-    except OSError as error:
-        raise UserError(
-            "the weights do not fit into memory, and no file can hold them: "
-            f"{memory_plan.in_gb(size)} in {folder}: {error.strerror}; make room there, or take a "
-            "smaller model"
-        ) from None
+    with tempfile.TemporaryFile(dir=folder) as file:
+        # Else the process would be killed when it writes to what the disk has no room for.
+        os.posix_fallocate(file.fileno(), 0, size)
+        name = f"/proc/self/fd/{file.fileno()}"
+        mapped = torch.from_file(name, shared=True, size=size, dtype=torch.uint8)
+        mapped.copy_(data)
+        os.fdatasync(file.fileno())  # what the disk has, the system can drop at once
     return mapped
+
+
+def mapped_bytes(modules: Iterable[nn.Module]) -> int:
+    """Bytes of the modules' weights that are parts of mapped files.
+
+    To free them gives no memory back: their copies come on top. Others were converted or unpacked
+    when they were loaded, and are freed one after another.
+    """
+    if not MAPS.exists():  # not Linux
+        return 0
+    lines = (line.split(maxsplit=5) for line in MAPS.read_text().splitlines())
+    spans = [line[0].split("-") for line in lines if len(line) == 6 and line[5].startswith("/")]
+    begins, ends = ([int(span[side], 16) for span in spans] for side in (0, 1))
+
+    def is_mapped(place: int) -> bool:
+        before = bisect_right(begins, place) - 1
+        return before >= 0 and place < ends[before]
+
+    sizes = {
+        each.data_ptr(): each.numel() * each.element_size()
+        for module in modules
+        for each in (*module.parameters(), *module.buffers())
+    }
+    return sum(size for place, size in sizes.items() if is_mapped(place))

@@ -37,6 +37,7 @@ def opened_here(wanted: Wanted, processor: Any = None, held: Any = None) -> Open
         vocabulary=vocabulary,
         stop=stop,
         kernel=loaded.kernel,
+        on_disk=loaded.on_disk,
         held=held,
     )
 

@@ -86,9 +86,13 @@ def a_gpu(gigabytes: float) -> Machine:
 
 def item_bytes(run: Run, gpu: bool) -> int:
     """Of a number of the computation."""
-    name = run.compute.dtype
-    auto = torch.bfloat16 if gpu else torch.float32
-    return DTYPES[name].itemsize if name in DTYPES else auto.itemsize
+    return DTYPES[dtype_name(run, gpu)].itemsize
+
+
+def dtype_name(run: Run, gpu: bool) -> str:
+    """Of the computation."""
+    auto = "bfloat16" if gpu else "float32"
+    return run.compute.dtype if run.compute.dtype in DTYPES else auto
 
 
 def plan(run: Run, sizes: Sizes | None, results: Path, machine: Machine) -> list[Row]:
@@ -143,8 +147,9 @@ def computing_bytes(
         each = memory_plan.row_bytes(widths, length, ANSWER_TOKENS, item)
         once = memory_plan.batch_bytes(widths, ANSWER_TOKENS)
     least = None
-    if engine == LEAN and held.peak > machine.memory:
-        least = memory_plan.from_disk_bytes(sizes.weights, stored, item)
+    if engine == LEAN:
+        dtype = dtype_name(run, machine.gpu)
+        least = memory_plan.from_disk_bytes(sizes.weights, stored, dtype, machine.memory)
         held = held if least is None else memory_plan.Held(least, least)
     free = machine.memory - held.kept - once
     most = memory_plan.batch_for(free, each) if each and free > each else int(free > each)
@@ -261,12 +266,14 @@ def misfits_told(rows: list[Row], run: Run, machine: Machine) -> str:
 
 def disk_told(rows: list[Row]) -> str:
     """Which precisions are read from the disk; empty where none is."""
-    names = [row.precision for row in rows if row.on_disk]
-    if not names:
+    on_disk = [row for row in rows if row.on_disk]
+    if not on_disk:
         return ""
+    size = max(row.disk or 0 for row in on_disk)
     return (
-        f"From the disk: {', '.join(names)}. The weights do not fit into memory, so every step "
-        "reads them anew. The disk decides how long that takes."
+        f"From the disk: {', '.join(row.precision for row in on_disk)}. The weights do not fit "
+        f"into memory, so every step reads them anew. Each job takes up to {in_gb(size)} more of "
+        "the disk meanwhile, whose speed decides how long it takes."
     )
 
 

@@ -35,6 +35,7 @@ from radquant.settings.speed import Speed
 # each timing.
 HELD_BYTES = 2_000_000_000
 SIMULATED = "simulated"
+ON_DISK = "its weights do not fit into memory and are read from the disk"
 OTHER_LENGTH = "its engine writes another number of tokens than it is asked for"
 FIRST_TOKENS = 2
 
@@ -179,6 +180,8 @@ def get_ready(
     task = with_features(opened, replace(written, label="", end_ids=None, stop=()))
     done = engine.write(opened, first_tokens(task))
     why_not = SIMULATED if done.computed.simulated else None
+    if opened.on_disk:  # how fast that is, says nothing of the precision
+        why_not = ON_DISK
     if why_not is None and not of_length(done, FIRST_TOKENS):
         why_not = OTHER_LENGTH
     return Ready(engine, opened, task, done, why_not)

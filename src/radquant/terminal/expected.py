@@ -128,7 +128,8 @@ class Expected:
 
         That is the larger of two bounds. One is of jobs of which none waits for another. The other
         is of the longest chain of jobs that wait for each other. A run takes at least either, and
-        at most both together (Graham 1969, doi:10.1137/0117039).
+        at most both together (Graham 1969, doi:10.1137/0117039). All jobs of a kind are taken to
+        wait for all of another.
         """
         running, beside = list(running), max(1, self.at_once)
         alone: dict[Kind, float] = defaultdict(float)

@@ -38,8 +38,8 @@ class Wanted:
     date: str = DATE  # that a chat template is told which asks for it, as YYYY-MM-DD
     python: Path | None = None  # of the environment, for an engine that has its own
     engine: str | None = None  # the precision's own, in the place of the run's
-    # Where an engine may put files, which it removes. One with an environment of its own is handed
-    # prompts in them, and weights that do not fit into memory lie there.
+    # Where files may lie meanwhile. These are prompts for an engine with an environment of its own,
+    # and weights of engine lean that do not fit into memory.
     folder: Path = Path()
 
     @cached_property
@@ -77,6 +77,7 @@ class Opened:
     vocabulary: int | None = None  # tokens that the model knows; None: it does not say
     stop: tuple[str, ...] = ()  # texts that end an answer where the template has no token for it
     kernel: str | None = None  # what multiplies by packed weights; None: not known yet
+    on_disk: bool = False  # whether every step reads the weights from there
     held: Any = None  # the engine's own
     # What `opening.open_precision` adds.
     engine: str = ""
