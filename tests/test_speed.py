@@ -22,7 +22,7 @@ from tiny_models import SCRIPTS
 from tiny_reports import model_and_splits
 from workflow_helpers import DryRun, copy_repository, dry_run
 
-from radquant import registry
+from radquant import memory_plan, registry
 from radquant.errors import UserError
 from radquant.files import read_json, write_json
 from radquant.generation import speed as timing
@@ -106,6 +106,15 @@ def test_all_write_as_many_tokens_of_the_same_prompts(
     again = [0] if record["passes"] > 1 else []
     assert original == [*again, 0, count - 1, count - 2]
     assert (timed["w4a4"]["rounds"], timed["kv"]["rounds"]) == ([], [])
+
+
+def test_weights_on_the_disk_are_not_timed(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory_plan, "weights_fit", lambda *_: False)
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    timed = run_script(data, tmp_path / "speed.json")["precisions"]
+    assert {each["why_not"] for each in timed.values()} == {timing.ON_DISK}
 
 
 def test_a_round_is_as_long_as_asked_for_by_all(data: Path, tmp_path: Path) -> None:
