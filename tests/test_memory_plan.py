@@ -138,16 +138,16 @@ def test_originals_go_to_the_disk_only_where_that_helps() -> None:
     width, layer = 4096, 218_103_808  # of Mistral 7B, as above
     table = 32768 * width
     weights = Weights(32 * layer, 2 * table, 0, layer, width * 14336, 0, table)
-    original = memory_plan.Stored(weights.total * 2)
 
-    def needed(gigabytes: int, dtype: str = "bfloat16", stored: Any = original) -> int | None:
-        return memory_plan.from_disk_bytes(weights, stored, dtype, gigabytes * 10**9)
+    def needed(gigabytes: int, dtype: str = "bfloat16", peak: float = 16.1e9) -> int | None:
+        item = 4 if dtype == "float32" else 2
+        return memory_plan.from_disk_bytes(weights, item, dtype, int(peak), gigabytes * 10**9)
 
     assert needed(24) is None  # it fits
     assert needed(18) == needed(8) == pytest.approx(1.7e9, rel=0.05)
+    assert needed(24, peak=25e9) == needed(8)  # no amount of memory is too little and too much
     assert needed(8, "float32") is None  # loading converts it first
     assert needed(8, "float16") is None
-    assert needed(8, stored=memory_plan.Stored(4 * 10**9, linear=3 * 10**9)) is None
 
 
 def planned(file: Path, results: Path, capsys: Any, *options: str) -> tuple[Any, list[str]]:

@@ -115,6 +115,13 @@ def test_weights_on_the_disk_are_not_timed(
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     timed = run_script(data, tmp_path / "speed.json")["precisions"]
     assert {each["why_not"] for each in timed.values()} == {timing.ON_DISK}
+    # They fit when all are loaded for the first time, and not later.
+    fit = [True, True, *[False] * 20]
+    monkeypatch.setattr(memory_plan, "weights_fit", lambda *_: fit.pop(0))
+    monkeypatch.setattr(timing, "HELD_BYTES", 0)
+    timed = run_script(data, tmp_path / "again.json")["precisions"]
+    assert {each["why_not"] for each in timed.values()} == {timing.ON_DISK}
+    assert [each["rounds"] for each in timed.values()] == [[], []]
 
 
 def test_a_round_is_as_long_as_asked_for_by_all(data: Path, tmp_path: Path) -> None:

@@ -288,16 +288,18 @@ def copied_bytes(weights: Weights, size: int, own: int) -> int:
     return weights.table * own + int(2 * weights.layer * size / max(weights.language, 1))
 
 
-def from_disk_bytes(weights: Weights, stored: Stored, dtype: str, memory: int) -> int | None:
-    """What the lean engine takes of an original that it keeps on the disk.
+def from_disk_bytes(weights: Weights, item: int, dtype: str, peak: int, memory: int) -> int | None:
+    """What the lean engine takes of an original that it keeps on the disk, outside of Slurm.
 
-    None where it does not, because the weights fit, or are converted while they are loaded.
-    dtype: of the computation. memory: all that a job may take.
+    None where it does not, because the weights fit, or are converted while they are loaded. An
+    embedding that is not the head counts, although its file is read in place.
+    item, dtype: of a number of the computation. peak: with the weights in memory. memory: all that
+    a job may take.
     """
-    if stored.linear is not None or weights.dtype != dtype:
+    if (weights.stored, weights.dtype) != (item, dtype):
         return None
     size = weights.stored * weights.language
-    if weights_fit(size, memory - BASE):
+    if weights_fit(size, memory - BASE) and peak <= memory:
         return None
     return BASE + copied_bytes(weights, size, weights.stored)
 

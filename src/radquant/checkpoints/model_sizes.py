@@ -58,7 +58,7 @@ def sizes_of(directory: Path, trust_remote_code: bool = False) -> Sizes:
         grams=3 * hidden**2 + max(sum(width**2 for width in layer) for layer in widths),
         table=model.get_input_embeddings().weight.numel(),  # type: ignore[operator]
         stored=stored_item(directory, config, total),
-        dtype=str(getattr(config, "dtype", None)).removeprefix("torch."),
+        dtype=str(getattr(config, "dtype", None) or torch.bfloat16).removeprefix("torch."),
     )
     kinds = (config.model_type, config.get_text_config().model_type)
     lean = all(family_of(kind).lean is not None for kind in kinds)

@@ -16,7 +16,7 @@ from radquant.checkpoints.parts import without_vision
 from radquant.errors import UserError
 from radquant.families.lookup import family_of
 from radquant.finite import norm, relative
-from radquant.generation.lean_files import in_memory, mapped_bytes, place_of_weights
+from radquant.generation.lean_files import in_memory, place_of_weights
 from radquant.generation.lean_rounding import Inputs, inputs_of, layers_name, unfit_input
 from radquant.generation.lean_rows import LeanDecoder, Read
 from radquant.generation.lean_weights import PRODUCTS, Part, packed, parts_of
@@ -159,7 +159,7 @@ def take_over(loaded: Loaded, rounding: Activations | None, folder: Path = Path(
     head = model.get_output_embeddings()
     model.set_input_embeddings(nn.Identity())  # frees them, unless they are the head, too
     text = text_model(model)
-    place = place_of_weights(mapped_bytes([text.layers, head]), folder)
+    place = place_of_weights([text.layers, head], folder)
     begin = layers_name(model, text.layers)
     kinds = rope_kinds(config)
     for number in range(len(text.layers)):

@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from bisect import bisect_right
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -27,33 +27,35 @@ def in_memory(data: Tensor) -> Tensor:
     return data
 
 
-def place_of_weights(size: int, folder: Path) -> Place:
-    """Where weights of so many bytes are kept: in memory if they fit, else in files in `folder`.
+def place_of_weights(modules: Sequence[nn.Module], folder: Path) -> Place:
+    """Where the modules' weights are kept: in memory if they fit, else in files in `folder`.
 
-    size: of those whose copies come on top (`mapped_bytes`). A job of Slurm keeps them in memory
-    in any case: one that runs out of it is submitted again with more. Raises UserError if the disk
-    has no room.
+    A job of Slurm keeps them in memory in any case. `profiles/slurm` submits those that run out of
+    it again, with more. Raises UserError if they can lie nowhere.
     """
-    free = memory_plan.free_bytes(mapped=True)
+    size, free = mapped_bytes(modules), memory_plan.free_bytes(mapped=True)
     if memory_plan.weights_fit(size, free) or "SLURM_JOB_ID" in os.environ:
         return in_memory
-    said = f"the weights take {memory_plan.in_gb(size)}, and {memory_plan.in_gb(free)} of memory "
-    where = f"{said}are free; they do not fit, and cannot lie in {folder.resolve()}"
-    remedy = "make room there, or take a smaller model"
+    said = f"the weights need {memory_plan.in_gb(size)} more, and {memory_plan.in_gb(free)} of "
+    said += "memory are free; they "
+    where = f"{said}do not fit, and cannot lie in {folder.resolve()}"
+    whole = sum(sizes_of(modules).values())
     try:
         folder.mkdir(parents=True, exist_ok=True)
         room = shutil.disk_usage(folder).free
-    except OSError as error:
-        raise UserError(f"{where} ({error.strerror}); name another folder") from None
-    if room < size:
-        raise UserError(f"{where}, where {memory_plan.in_gb(room)} are free; {remedy}")
-    say_once(f"{said}are free; they lie in {folder.resolve()} meanwhile, which is slow")
+        in_file(torch.zeros(1, dtype=torch.uint8), folder)
+    except (OSError, RuntimeError) as error:  # PyTorch's own, where nothing can be mapped
+        raise UserError(f"{where} ({error}); make it a folder that can be written to") from None
+    if room < whole:
+        sizes = f"{memory_plan.in_gb(whole)}, as {memory_plan.in_gb(room)} are free there"
+        raise UserError(f"{where} with {sizes}; make room, or take a smaller model")
+    say_once(f"{said}lie in {folder.resolve()} meanwhile, which is slow")
 
     def place(data: Tensor) -> Tensor:
         try:
             return in_file(data, folder)
-        except (OSError, RuntimeError) as error:  # PyTorch's own, where nothing can be mapped
-            raise UserError(f"{where} ({error}); {remedy}") from None
+        except OSError as error:
+            raise UserError(f"{where} ({error}); make room, or take a smaller model") from None
 
     return place
 
@@ -74,6 +76,15 @@ def in_file(data: Tensor, folder: Path) -> Tensor:
     return mapped
 
 
+def sizes_of(modules: Iterable[nn.Module]) -> dict[int, int]:
+    """{place in memory: bytes} of the modules' weights."""
+    return {
+        each.data_ptr(): each.numel() * each.element_size()
+        for module in modules
+        for each in (*module.parameters(), *module.buffers())
+    }
+
+
 def mapped_bytes(modules: Iterable[nn.Module]) -> int:
     """Bytes of the modules' weights that are parts of mapped files.
 
@@ -82,7 +93,7 @@ def mapped_bytes(modules: Iterable[nn.Module]) -> int:
     """
     if not MAPS.exists():  # not Linux
         return 0
-    lines = (line.split(maxsplit=5) for line in MAPS.read_text().splitlines())
+    lines = (line.split(maxsplit=5) for line in MAPS.read_text(errors="replace").splitlines())
     spans = [line[0].split("-") for line in lines if len(line) == 6 and line[5].startswith("/")]
     begins, ends = ([int(span[side], 16) for span in spans] for side in (0, 1))
 
@@ -90,9 +101,4 @@ def mapped_bytes(modules: Iterable[nn.Module]) -> int:
         before = bisect_right(begins, place) - 1
         return before >= 0 and place < ends[before]
 
-    sizes = {
-        each.data_ptr(): each.numel() * each.element_size()
-        for module in modules
-        for each in (*module.parameters(), *module.buffers())
-    }
-    return sum(size for place, size in sizes.items() if is_mapped(place))
+    return sum(size for place, size in sizes_of(modules).items() if is_mapped(place))

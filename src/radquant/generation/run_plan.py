@@ -147,9 +147,10 @@ def computing_bytes(
         each = memory_plan.row_bytes(widths, length, ANSWER_TOKENS, item)
         once = memory_plan.batch_bytes(widths, ANSWER_TOKENS)
     least = None
-    if engine == LEAN:
-        dtype = dtype_name(run, machine.gpu)
-        least = memory_plan.from_disk_bytes(sizes.weights, stored, dtype, machine.memory)
+    if engine == LEAN and stored.linear is None and not machine.gpu:
+        least = memory_plan.from_disk_bytes(
+            sizes.weights, item, dtype_name(run, False), held.peak, machine.memory
+        )
         held = held if least is None else memory_plan.Held(least, least)
     free = machine.memory - held.kept - once
     most = memory_plan.batch_for(free, each) if each and free > each else int(free > each)
@@ -273,7 +274,8 @@ def disk_told(rows: list[Row]) -> str:
     return (
         f"From the disk: {', '.join(row.precision for row in on_disk)}. The weights do not fit "
         f"into memory, so every step reads them anew. Each job takes up to {in_gb(size)} more of "
-        "the disk meanwhile, whose speed decides how long it takes."
+        "the disk meanwhile, whose speed decides how long it takes. Under Slurm it is ended "
+        "instead."
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from radquant import memory_plan
 from radquant.cli import progress
 from radquant.code import processor
 from radquant.errors import UserError
@@ -62,7 +63,8 @@ def measure(
 ) -> dict[str, Any]:
     """The record of all timings of the precisions in `wanted`.
 
-    Loading is part of none. A precision that is simulated is not timed, and the record says so.
+    Loading is part of none. A precision that is simulated is not timed, nor is one whose weights
+    lie on the disk in any round, and the record says so.
     """
     first = next(iter(wanted.values()))
     for precision in wanted.values():
@@ -73,7 +75,9 @@ def measure(
         name: SIMULATED if surely_simulated(each) else None for name, each in wanted.items()
     }
     names = [name for name in wanted if reasons[name] is None]
-    keep = sum(file_bytes(wanted[name]) for name in names) <= HELD_BYTES
+    size = sum(file_bytes(wanted[name]) for name in names)
+    free = memory_plan.free_bytes(mapped=True)
+    keep = size <= HELD_BYTES and memory_plan.weights_fit(size, free)
     held: dict[str, Ready] = {}
     known: dict[str, dict[str, Any]] = {}
     rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in wanted}
@@ -93,6 +97,7 @@ def measure(
         reasons[name] = held[name].why_not
         if reasons[name] is not None:
             del held[name]
+            rounds[name].clear()  # in an earlier round there may have been more memory
         else:
             rounds[name].append({"round": number, **timed(held[name], passes)})
 

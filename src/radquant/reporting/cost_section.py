@@ -112,9 +112,9 @@ def speed_notes(performance: Mapping[str, Any]) -> list[str]:
     settings, rows = speed["settings"], speed["systems"]
     timed = {name: row for name, row in rows.items() if row["why_not"] is None}
     notes = [
-        f"Every precision read the prompts of the same {settings['reports']} reports and wrote "
-        f"exactly {settings['tokens']} tokens for each, in batches of {settings['batch_size']}. An "
-        "end token ended nothing, and loading is not timed.",
+        f"Every precision that was timed read the prompts of the same {settings['reports']} "
+        f"reports and wrote exactly {settings['tokens']} tokens for each, in batches of "
+        f"{settings['batch_size']}. An end token ended nothing, and loading is not timed.",
         f"All were timed in turn, {settings['repeats']} rounds, in an order that was rotated. A "
         "cell is the median of the rounds, with the least and the most in brackets.",
         "A ratio compares two timings of one round; below 1.00× is slower. If the range of all "

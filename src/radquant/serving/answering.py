@@ -41,7 +41,7 @@ def served(engine: Engine, opened: Opened, name: str, max_tokens: int, most: int
     """
     check_ends(max_tokens, opened.end_ids)
     room = None if opened.context is None else opened.context - len(opened.stored)
-    cache = int(CACHE_SHARE * memory_plan.free_bytes())
+    cache = int(CACHE_SHARE * memory_plan.free_bytes(mapped=opened.on_disk))
     desk = Desk(engine, opened, most, cache)
     reader = Reader(opened.tokenizer, opened.wanted.date)
     return Served(name, opened, desk, room, max_tokens, int(time.time()), reader)
