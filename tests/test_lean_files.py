@@ -83,12 +83,13 @@ def test_weights_that_no_file_can_hold_are_one_sentence(
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"cannot lie in .*File exists.*can be written to"):
         taken(bfloats, tmp_path / "file")
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(UserError, match=r"cannot lie in .*No space left on device"):
+        taken(bfloats, tmp_path)
+    # A disk that is full is told as such, not as one that cannot be written to.
     usage = lean_files.shutil.disk_usage(tmp_path)
     monkeypatch.setattr(lean_files.shutil, "disk_usage", lambda _: usage._replace(free=7))
     with pytest.raises(UserError, match=r"as 0\.0 GB are free there; make room"):
-        taken(bfloats, tmp_path)
-    monkeypatch.setattr(os, "posix_fallocate", full)
-    with pytest.raises(UserError, match=r"cannot lie in .*No space left on device"):
         taken(bfloats, tmp_path)
 
 

@@ -43,7 +43,8 @@ def place_of_weights(modules: Sequence[nn.Module], folder: Path) -> Place:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         room = shutil.disk_usage(folder).free
-        in_file(torch.zeros(1, dtype=torch.uint8), folder)
+        if room >= whole:
+            in_file(torch.zeros(1, dtype=torch.uint8), folder)
     except (OSError, RuntimeError) as error:  # PyTorch's own, where nothing can be mapped
         raise UserError(f"{where} ({error}); make it a folder that can be written to") from None
     if room < whole:
