@@ -54,8 +54,15 @@ def first_not_finite(tensor: Tensor) -> str:
     return f"{float(tensor[tuple(place)])} at {place}"
 
 
+SQUARES = (1e-10, 1e15)  # lengths of rows whose squares float32 holds
+
+
 def norm(x: Tensor) -> float:
-    """The length of all values, in float64: squares of float32 may overflow, or vanish."""
+    """The length of all values, in float64 where squares of float32 may overflow, or vanish."""
+    if x.dtype == torch.float32 and x.numel():
+        rows = torch.linalg.vector_norm(x, dim=-1)
+        if SQUARES[0] < float(rows.max()) < SQUARES[1]:
+            return float(torch.linalg.vector_norm(rows, dtype=torch.float64))
     return float(torch.linalg.vector_norm(x, dtype=torch.float64))
 
 

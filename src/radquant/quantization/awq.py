@@ -29,6 +29,7 @@ from radquant.quantization.calibration_statistics import (
     search_range,
 )
 from radquant.quantization.gptq import factorize, processing_order, round_scaled
+from radquant.quantization.onednn import rounded_products
 from radquant.quantization.smoothing import smooth_scale
 from radquant.quantization.threads import side_by_side
 from radquant.runtime.activations import quantize_activations
@@ -345,7 +346,11 @@ def scale_group(
         return
     width = linear_of(layer, group.linears[0]).in_features
     recipe = recipe_for_width(recipe, width)
-    scale, channels = group_scale(layer, group, statistics, recipe, head_dim)
+    # Where errors of rounding are compared with each other. The products that GPTQ's rounding makes
+    # up for an error with, and differences of outputs, must be those of float32.
+    rough = storage == torch.bfloat16 and not uses_gptq_rounding(recipe)
+    with rounded_products(rough and recipe.activations is None):
+        scale, channels = group_scale(layer, group, statistics, recipe, head_dim)
     if isinstance(group.source, Norm):
         norm = layer.get_submodule(group.source.name)
         scale = fold_into_norm(norm, scale, storage, group.source.offset)

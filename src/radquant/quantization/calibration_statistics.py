@@ -12,6 +12,7 @@ from radquant.errors import UserError
 from radquant.families.architectures import Architecture, Group
 from radquant.families.inspection import linear_of
 from radquant.quantization.hidden_states import Hidden, append, run_layer
+from radquant.quantization.onednn import rounded_products
 from radquant.runtime.activations import (
     Grid,
     by_channel_group,
@@ -32,18 +33,21 @@ RANGE_STEPS, RANGE_STEP = 31, 0.9
 GRAM_ROWS = 256  # of a Gram matrix that are added to at a time
 # Tokens that are added to a Gram matrix together. With fewer, reading the matrix takes longer than
 # adding.
-GRAM_TOKENS = 512
+GRAM_TOKENS = 1024
 
 
 def add_products(gram: Tensor, left: Tensor, right: Tensor) -> None:
     """Add leftᵀ·right, [in, in], of two [tokens, in] whose product is symmetric, to `gram`.
 
     Blocks of rows are added as far as the diagonal alone, which takes little more than half the
-    time. `complete` does the rest, once for all tokens.
+    time. `complete` does the rest, once for all tokens. A channel's tokens are laid side by side
+    first: products are faster so.
     """
+    rows = left.T.contiguous()
+    columns = rows if right is left else right.T.contiguous()
     for start in range(0, len(gram), GRAM_ROWS):
         end = min(start + GRAM_ROWS, len(gram))
-        gram[start:end, :end].addmm_(left[:, start:end].T, right[:, :end])
+        gram[start:end, :end] += nn.functional.linear(rows[start:end], columns[:end])
 
 
 def complete(gram: Tensor) -> None:
@@ -185,11 +189,17 @@ def activations_for(group: Group, settings: Activations | None) -> Activations |
 
 
 def collect_statistics(
-    layer: nn.Module, architecture: Architecture, inputs: Inputs, outputs: Hidden, keep: bool
+    layer: nn.Module,
+    architecture: Architecture,
+    inputs: Inputs,
+    outputs: Hidden,
+    keep: bool,
+    exact: int | None = None,
 ) -> list[InputStatistics]:
     """Run every sequence through `layer`: the statistics of each group's input, outputs to disk.
 
-    keep: whether some sequences' inputs are kept whole.
+    keep: whether some sequences' inputs are kept whole. exact: how many sequences come first whose
+    products must be those of float32; the others' may be `rounded_products`. None: all.
     """
     groups: list[Waiting] = []
     sampled = inputs.sampled() if keep else set()
@@ -208,7 +218,8 @@ def collect_statistics(
         with outputs.writing() as file:
             for index in range(len(inputs.arguments)):
                 kept, weights = index in sampled, inputs.counted(index)
-                append(file, inputs.run(layer, index))
+                with rounded_products(exact is not None and index >= exact):
+                    append(file, inputs.run(layer, index))
     for waiting in groups:
         waiting.add()
         complete(waiting.statistics.gram)

@@ -160,6 +160,7 @@ def quantize_layer(
         fitted.statistics,
         fitted.rounded_inputs,
         work.recipes,
+        rough(narrowest(source.stored[stored].dtype for stored in places.values())),
     )
     named = {}
     for own, tensor in (tensors | fitted.beside).items():
@@ -178,6 +179,15 @@ def quantize_layer(
                 )
     decoder_layers(source.model, source.architecture)[number] = nn.Identity()  # frees its memory
     return named, fitted.runtime, {"layers": records, "change": fitted.change}
+
+
+def rough(storage: torch.dtype) -> bool:
+    """Whether what calibration looks at may be computed with factors in bfloat16.
+
+    Of models that are stored so, and compute so where they write. What is checked and what is
+    stored comes of float32 products all the same.
+    """
+    return storage == torch.bfloat16
 
 
 @dataclass
@@ -216,8 +226,9 @@ def fit_layer(
         refuse_broken(change, layer, architecture, inputs, name)
         check_change(change, name, "dividing the keys", "leave smooth_attention out")
         fitted.change = max(fitted.change, change)
+    exact = CHECKED_SEQUENCES if rough(storage) else None
     fitted.statistics = collect_statistics(
-        layer, architecture, inputs, outputs, keep=recipe.activations is not None
+        layer, architecture, inputs, outputs, recipe.activations is not None, exact
     )
     for group, of_group in zip(architecture.groups, fitted.statistics, strict=True):
         first = group.linears[0]

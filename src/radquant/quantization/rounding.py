@@ -29,6 +29,7 @@ from radquant.quantization.calibration_statistics import (
 )
 from radquant.quantization.clipping import search_clip
 from radquant.quantization.gptq import quantize_gptq
+from radquant.quantization.onednn import rounded_products
 from radquant.settings.precision import INT
 from radquant.settings.recipe import Recipe, uses_gptq_rounding
 
@@ -51,12 +52,16 @@ def round_layer(
     statistics: Sequence[InputStatistics],
     rounded_inputs: Sequence[RoundedStatistics | None],
     recipes: Mapping[str, Recipe] | None = None,
+    rough: bool = False,
 ) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
     """Round and pack one layer's linears, checking that unpacking gives them back.
 
+    Their weights and Gram matrices are freed, each group's behind it.
+
     statistics: of each group's input; empty without calibration. rounded_inputs: of those that are
     rounded; empty if none is, or if the method does not look at them. recipes: of each linear
-    layer, by its whole name, where they differ; the layers of a group have the same.
+    layer, by its whole name, where they differ; the layers of a group have the same. rough: whether
+    ranges are searched with `rounded_products`.
     Returns the tensors by the names inside the layer, and a record of each linear.
     """
     tensors: dict[str, Tensor] = {}
@@ -81,7 +86,7 @@ def round_layer(
                 }
         width = next(iter(weights.values())).shape[1]
         own = recipe_for_width(recipe, width)
-        for linear_name, rounded in round_group(aims, name, gram, own):
+        for linear_name, rounded in round_group(aims, name, gram, own, rough):
             weight, full_name = weights[linear_name], f"{name}.{linear_name}"
             packed = form.pack(rounded, own)
             packed = {key: value.cpu().contiguous() for key, value in packed.items()}
@@ -95,21 +100,33 @@ def round_layer(
                 record |= {"bits": recipe.bits, "group_size": recipe.group_size}
             records.append(record)
             tensors |= {f"{linear_name}.{key}": value for key, value in packed.items()}
+            del rounded, packed, evaluated, weight
+        # Most of the memory is the last group's, and no longer needs that of those before.
+        del weights, aims, gram, exact, inputs
+        for linear_name in group.linears:
+            layer.get_parameter(f"{linear_name}.weight").data = torch.empty(0)
+        if statistics:
+            statistics[place].gram = torch.empty(0)
     return tensors, records
 
 
 def round_group(
-    weights: Mapping[str, Tensor], layer: str, gram: Tensor | None, recipe: Recipe
+    weights: Mapping[str, Tensor],
+    layer: str,
+    gram: Tensor | None,
+    recipe: Recipe,
+    rough: bool = False,
 ) -> Iterator[tuple[str, QuantizedWeight]]:
     """Round the linear layers that share an input, [out, in] float32 each, by name.
 
-    layer: their decoder layer, for messages.
+    layer: their decoder layer, for messages. rough: as of `round_layer`.
     """
 
     def kept(weight: Tensor, outer: Tensor | None = None) -> Tensor | None:
         if gram is None or not recipe.clip or recipe.desc_act:  # whose groups are not known yet
             return None
-        return search_clip(weight, gram, recipe, outer)
+        with rounded_products(rough):
+            return search_clip(weight, gram, recipe, outer)
 
     if gram is None or not uses_gptq_rounding(recipe):
         shared = shared_by_layers(weights, recipe)
