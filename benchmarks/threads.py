@@ -5,6 +5,8 @@
 after the README's first command. Each variant has a process of its own; they take turns in each
 round, with new random tokens. Tokens a second by the clock, the median of the rounds; a batch's
 decoding behind prompts of 32 tokens, and prompts alone. Two threads need two idle cores.
+
+Two processes at once, which wait for nothing of each other, tell what the machine gives two cores.
 """
 
 import argparse
@@ -15,7 +17,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
 
 from measuring import REPOSITORY
@@ -29,6 +32,7 @@ VARIANTS = {
     "2 threads, asleep at once": (2, ASLEEP),
     "2 threads, as the workflow": (2, AS_THE_WORKFLOW),
 }
+TOGETHER = "2 processes at once, 1 thread each"
 BATCHES, PROMPTS, NEW = (1, 8, 32), (128, 1024), 48
 
 
@@ -86,14 +90,15 @@ def start(
     return subprocess.Popen(words, stdin=pipe, stdout=pipe, text=True, env=environment)
 
 
-def ask(process: subprocess.Popen[str], seed: int) -> dict[str, float]:
-    assert process.stdin
-    assert process.stdout
-    print(seed, file=process.stdin, flush=True)
-    answer = process.stdout.readline()
-    if not answer:
+def ask(processes: Sequence[subprocess.Popen[str]], seed: int) -> dict[str, float]:
+    """What the processes do together, all at once."""
+    for process in processes:
+        print(seed, file=process.stdin, flush=True)
+    answers = [process.stdout.readline() for process in processes if process.stdout]
+    if not all(answers):
         sys.exit("error: a worker ended before it answered; its message is above")
-    return dict(json.loads(answer))
+    speeds = list(map(json.loads, answers))
+    return {column: sum(each[column] for each in speeds) for column in speeds[0]}
 
 
 def main() -> None:
@@ -101,11 +106,12 @@ def main() -> None:
     if arguments.worker:
         work(arguments)
         return
-    running = {name: start(arguments, *variant) for name, variant in VARIANTS.items()}
+    running = {name: [start(arguments, *variant)] for name, variant in VARIANTS.items()}
+    running[TOGETHER] = [start(arguments, *VARIANTS["1 thread"]) for _ in range(2)]
     found: dict[str, list[dict[str, float]]] = {name: [] for name in running}
     for turn in range(arguments.rounds + 1):  # the first warms up
-        for name, process in running.items():
-            speeds = ask(process, turn)
+        for name, processes in running.items():
+            speeds = ask(processes, turn)
             found[name] += [speeds] if turn else []
     columns = list(speeds)
     print(f"| variant | {' | '.join(columns)} |")
@@ -113,7 +119,7 @@ def main() -> None:
     for name, rounds in found.items():
         medians = [statistics.median(each[column] for each in rounds) for column in columns]
         print(f"| {name} | {' | '.join(f'{value:,.0f}' for value in medians)} |")
-    for process in running.values():
+    for process in chain(*running.values()):
         process.communicate()
 
 

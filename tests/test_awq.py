@@ -116,6 +116,21 @@ def test_rows_are_clipped_alike_in_blocks_and_at_once(monkeypatch: pytest.Monkey
     assert len(at_once.unique()) > 2
 
 
+@pytest.mark.parametrize("columns", [96, 1024])
+def test_groups_are_clipped_alike_one_by_one_and_several_at_once(
+    columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(4)
+    x = 3 * torch.randn(400, 1) * torch.randn(7 * 32) + torch.randn(400, 7 * 32)
+    x, weight = x.double(), torch.randn(40, 7 * 32).double()
+    found = []
+    for each in (32, columns):
+        monkeypatch.setattr(clipping, "CLIP_COLUMNS", each)
+        found.append(clipping.search_clip(weight, x.T @ x, RECIPE))
+    assert torch.equal(*found)
+    assert len(found[0].unique()) > 2
+
+
 def outputs_error(weight: torch.Tensor, keep: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """Of each row, rounded with these shares of its groups' ranges, [out]."""
     delta = quantize(weight, RECIPE, keep).dequantize() - weight

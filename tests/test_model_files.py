@@ -16,6 +16,7 @@ from radquant.checkpoints.original import check_original
 from radquant.errors import UserError
 from radquant.fetching import model_from_directory
 from radquant.model_checks import check_folder
+from radquant.model_files import SMALL, read_header
 from radquant.quantization.original_model import open_original
 
 INDEX = "model.safetensors.index.json"
@@ -281,3 +282,28 @@ def test_the_settings_name_all_files_of_the_model(model: Path, named: list[str])
         check_folder(model, named)
     check_folder(model, [INDEX, *(f"model-0000{n}-of-00002.safetensors" for n in (1, 2))])
     check_folder(model / "nowhere", named)
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        *(torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.float8_e4m3fn),
+        *(torch.int64, torch.int32, torch.int8, torch.uint8, torch.bool),
+    ],
+)
+def test_small_tensors_are_read_and_large_ones_mapped(dtype: torch.dtype, tmp_path: Path) -> None:
+    many = SMALL // dtype.itemsize
+    values = torch.randint(0, 2, (many + 1,), dtype=torch.int64).to(dtype)
+    stored = {"a large one": values, "small": values[:-1], "matrix": values[:6].reshape(2, 3)}
+    stored |= {"none": values[:0].reshape(0, 4), "one": values[1].reshape(())}
+    stored = {name: tensor.clone() for name, tensor in stored.items()}
+    save_file(stored, file := tmp_path / "stored.safetensors")
+    found = {}
+    for name, tensor in sorted(read_header(file).items(), reverse=True):  # the large one last
+        found[name] = tensor.load()
+        assert (str(file) in Path("/proc/self/maps").read_text()) == ("a large one" in found), name
+    assert found.keys() == stored.keys()
+    for name, tensor in stored.items():
+        assert found[name].dtype == dtype
+        assert found[name].shape == tensor.shape
+        assert torch.equal(found[name].float(), tensor.float())

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from tiny_models import tiny_llama, token_samples, token_sequences
 
 from radquant.errors import UserError
-from radquant.finite import largest_of
+from radquant.finite import largest_of, norm
 from radquant.packed.formats import format_for
 from radquant.quantization import awq, invariance, layerwise, onednn, outliers
 from radquant.quantization.calibration_statistics import Inputs, InputStatistics
@@ -124,6 +126,29 @@ def test_the_largest_of_values_with_a_nan_is_nan(place: int) -> None:
     assert largest_of(values) == 0.5
     values[place] = math.nan
     assert math.isnan(largest_of(values))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.integers(1, 5), max_size=3),
+    st.floats(-44, 38),
+    st.sampled_from([torch.float32, torch.float64, torch.bfloat16]),
+    st.integers(0, 99),
+)
+def test_a_length_is_that_of_float64(
+    shape: list[int], power: float, dtype: torch.dtype, seed: int
+) -> None:
+    values = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).double() * 10**power
+    x = values.to(dtype)
+    expected = math.sqrt(sum(float(value) ** 2 for value in x.flatten()))
+    assert norm(x) == pytest.approx(expected, rel=1e-5, abs=0)
+
+
+def test_a_length_of_what_is_no_number_is_none() -> None:
+    assert norm(torch.tensor([[1, math.inf], [2, 3]])) == math.inf
+    for other in (1.0, math.inf, 1e20):
+        assert math.isnan(norm(torch.tensor([[math.nan, 1], [other, 2]])))
+    assert norm(torch.zeros(3, 0)) == norm(torch.zeros(0)) == norm(torch.zeros(2, 2)) == 0
 
 
 def test_a_change_that_is_nan_in_one_sequence_passes_no_bound(tmp_path: Path) -> None:

@@ -42,6 +42,7 @@ from radquant.quantization.calibration_statistics import (
     static_ranges,
 )
 from radquant.quantization.hidden_states import Hidden, embed
+from radquant.quantization.onednn import onednn_products
 from radquant.quantization.original_model import Original, open_original
 from radquant.quantization.rounding import round_layer
 from radquant.runtime.activations import quantize_activations
@@ -113,6 +114,24 @@ def test_statistics_are_those_of_the_text(source: Original, tmp_path: Path, pref
         assert torch.equal(outputs.read(index, CPU), inputs.run(layer, index))
     unkept = collect_statistics(layer, source.architecture, inputs, outputs, keep=False)
     assert not any(of_group.sample for of_group in unkept)
+
+
+@torch.inference_mode()
+def test_products_behind_the_checked_sequences_may_be_rounded(
+    source: Original, tmp_path: Path
+) -> None:
+    layer, inputs, outputs = first_layer(source, tmp_path, token_sequences(6, 40), 0)
+    table = source.architecture
+    with onednn_products():
+        exact = collect_statistics(layer, table, inputs, outputs, keep=False)
+        expected = [outputs.read(index, CPU) for index in range(6)]
+        rounded = collect_statistics(layer, table, inputs, outputs, keep=False, exact=2)
+        found = [outputs.read(index, CPU) for index in range(6)]
+    assert all(map(torch.equal, found[:2], expected[:2]))
+    for one, other in zip(found, expected, strict=True):
+        assert float((one - other).norm() / other.norm()) < 2**-5  # bfloat16 has 8 bits
+    for one, other in zip(rounded, exact, strict=True):
+        assert float((one.gram - other.gram).norm() / other.gram.norm()) < 2**-5
 
 
 @pytest.mark.parametrize("prefix", [0, 2])
@@ -290,9 +309,11 @@ def test_fitted_weights_lose_less_to_rounded_inputs(
     form = format_for(recipe)
     errors: list[dict[str, float]] = []
     for known in (rounded, []):
-        tensors, records = round_layer(
-            deepcopy(layer), "layer", table, recipe, form, statistics, known
-        )
+        own, of_groups = deepcopy(layer), deepcopy(statistics)
+        tensors, records = round_layer(own, "layer", table, recipe, form, of_groups, known)
+        for group, freed in zip(table.groups, of_groups, strict=True):
+            assert not freed.gram.numel()
+            assert not any(own.get_parameter(f"{name}.weight").numel() for name in group.linears)
         errors.append({})
         for group, of_exact, of_rounded in zip(table.groups, exact, seen, strict=True):
             x, y = torch.cat(of_exact), torch.cat(of_rounded)

@@ -665,13 +665,20 @@ def test_a_plan_shows_one_table_and_the_reasons_in_words() -> None:
     told = "Reasons:\n    (check individual jobs above for details)\n    code has changed:\n"
     for _ in range(2):  # Snakemake tells of it before and after the jobs
         tell(plan, LogEvent.RUN_INFO, stats={"report": 1, "score": 2, "all": 1, "total": 4})
-    tell(plan, LogEvent.JOB_INFO, "a long list of files")
-    tell(plan, None, f"{told}        all, report, score")
+    tell(plan, LogEvent.JOB_INFO, "a long list of files", reason="Forced execution")
+    for reason in (
+        "Missing output files: d; Updated input files: a, b",
+        "Updated input files: b",
+    ):
+        tell(plan, LogEvent.JOB_INFO, "a long list of files", reason=reason)
+    told += "        all, report, score\n    updated input files:\n"
+    tell(plan, None, f"{told}        score")
     tell(plan, None, "This was a dry-run (flag -n).")
     lines = shown(plan).splitlines()
     assert lines[:3] == ["3 jobs to do:", "      2  score", "      1  write the report"]
     assert lines[5:8] == ["", "Why:", "- code has changed: write the report; score"]
-    assert len(lines) == 10
+    assert lines[8] == "- updated input files (a, b): score"
+    assert len(lines) == 11
 
 
 @given(st.floats(1, 1e6))

@@ -32,6 +32,9 @@ ADAPTERS = (
 CACHE_KEYS = ("kv_cache_scheme", "kv_cache_dtype", "kv_cache_quant_algo", "kv_cache_quantization")
 MODELOPT = "hf_quant_config.json"
 GGUF = "gguf"  # quant_method of a directory whose weights are a GGUF file, and that file's suffix
+# Bytes of a tensor up to which it is read. A mapping of it would hold the file's header as well,
+# and what lies around the tensor. Of a model of many small ones that is several times their size.
+SMALL = 2**20
 PICKLED_FILES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
 # What goes with the weights. Other text stays where it is: what a training program left beside
 # them (predictions, logs) may be of patients.
@@ -57,11 +60,25 @@ class StoredTensor:
     end: int
 
     def load(self) -> "Tensor":
+        """The tensor: a small one read, a large one mapped, which the system can have back."""
         from safetensors import safe_open
 
+        if self.end - self.begin <= SMALL:
+            return self.read()
         with safe_open(self.file, framework="pt") as opened:
             tensor: Tensor = opened.get_tensor(self.key)
         return tensor
+
+    def read(self) -> "Tensor":
+        """The tensor in memory of its own. What lies around it in the file is not touched."""
+        from safetensors.torch import load
+
+        with open(self.file, "rb") as stream:
+            stream.seek(self.begin)
+            data = stream.read(self.end - self.begin)
+        about = {"dtype": self.dtype, "shape": self.shape, "data_offsets": [0, len(data)]}
+        header = json.dumps({self.key: about}).encode()
+        return load(len(header).to_bytes(8, "little") + header + data)[self.key]
 
     def load_rows(self, rows: slice) -> "Tensor":
         """Some rows of a matrix; nothing else of it is read."""

@@ -337,19 +337,17 @@ def scale_group(
     recipe: Recipe,
     head_dim: int,
     storage: torch.dtype,
+    rough: bool = False,
 ) -> None:
     """Choose the group's scale and fold it into the layer; the layer's function does not change.
 
-    A group without a source is left as it is.
+    A group without a source is left as it is. rough: whether `rounded_products` find the scale.
     """
     if group.source is None:
         return
     width = linear_of(layer, group.linears[0]).in_features
     recipe = recipe_for_width(recipe, width)
-    # Where errors of rounding are compared with each other. The products that GPTQ's rounding makes
-    # up for an error with, and differences of outputs, must be those of float32.
-    rough = storage == torch.bfloat16 and not uses_gptq_rounding(recipe)
-    with rounded_products(rough and recipe.activations is None):
+    with rounded_products(rough):
         scale, channels = group_scale(layer, group, statistics, recipe, head_dim)
     if isinstance(group.source, Norm):
         norm = layer.get_submodule(group.source.name)

@@ -32,22 +32,21 @@ SAMPLE_TOKENS = 1024
 RANGE_STEPS, RANGE_STEP = 31, 0.9
 GRAM_ROWS = 256  # of a Gram matrix that are added to at a time
 # Tokens that are added to a Gram matrix together. With fewer, reading the matrix takes longer than
-# adding.
-GRAM_TOKENS = 1024
+# adding, and the longer the wider it is. Inputs of many experts wait at once, and are not wide.
+GRAM_TOKENS, WIDE = 512, 8192
 
 
-def add_products(gram: Tensor, left: Tensor, right: Tensor) -> None:
-    """Add leftᵀ·right, [in, in], of two [tokens, in] whose product is symmetric, to `gram`.
+def add_products(gram: Tensor, x: Tensor) -> None:
+    """Add xᵀ·x, [in, in], of x, [tokens, in], to `gram`.
 
     Blocks of rows are added as far as the diagonal alone, which takes little more than half the
     time. `complete` does the rest, once for all tokens. A channel's tokens are laid side by side
     first: products are faster so.
     """
-    rows = left.T.contiguous()
-    columns = rows if right is left else right.T.contiguous()
+    rows = x.T.contiguous()
     for start in range(0, len(gram), GRAM_ROWS):
         end = min(start + GRAM_ROWS, len(gram))
-        gram[start:end, :end] += nn.functional.linear(rows[start:end], columns[:end])
+        gram[start:end, :end] += nn.functional.linear(rows[start:end], rows[:end])
 
 
 def complete(gram: Tensor) -> None:
@@ -78,9 +77,10 @@ class InputStatistics:
     def add(self, x: Tensor, keep: bool = False, weights: Tensor | None = None) -> None:
         """Accumulate x, [1, tokens, in]; `keep` it whole as well. weights: of tokens, [tokens]."""
         x = x.flatten(0, -2).float()
-        weighted = x if weights is None else x * weights[:, None]
-        add_products(self.gram, weighted, x)
-        self.magnitude += weighted.abs().sum(0)
+        # Both factors get the root of a weight: however they are rounded, they stay the same.
+        add_products(self.gram, x if weights is None else x * weights.sqrt()[:, None])
+        magnitude = x.abs() if weights is None else x.abs() * weights[:, None]
+        self.magnitude += magnitude.sum(0)
         if len(x):
             self.largest = torch.maximum(self.largest, x.abs().amax(0))
         self.tokens += len(x) if weights is None else float(weights.sum())
@@ -118,7 +118,7 @@ class Waiting:
         self.weights.append(weights)
         if keep:
             self.statistics.sample.append(own)
-        if sum(map(len, self.inputs)) >= GRAM_TOKENS:
+        if sum(map(len, self.inputs)) >= GRAM_TOKENS * (2 if own.shape[1] >= WIDE else 1):
             self.add()
 
     def add(self) -> None:
@@ -129,8 +129,8 @@ class Waiting:
         if any(each is not None for each in self.weights):
             pairs = zip(self.inputs, self.weights, strict=True)
             weights = torch.cat([x.new_ones(len(x)) if w is None else w for x, w in pairs])
-        self.statistics.add(torch.cat(self.inputs)[None], weights=weights)
-        self.inputs, self.weights = [], []
+        joined, self.inputs, self.weights = torch.cat(self.inputs), [], []
+        self.statistics.add(joined[None], weights=weights)
 
 
 @dataclass
@@ -282,9 +282,9 @@ def collect_rounded(
                 if not x.shape[1]:
                     return
                 rounded = quantize_activations(x, settings, static=grid).flatten(0, -2)
-                weighted = rounded if weights is None else rounded * weights[:, None]
-                add_products(s.gram, rounded, weighted)
-                s.cross.addmm_(x.flatten(0, -2).T, weighted)
+                root = rounded.new_ones(1) if weights is None else weights.sqrt()[:, None]
+                add_products(s.gram, rounded * root)
+                s.cross.addmm_((x.flatten(0, -2) * root).T, rounded * root)
 
             handle = linear.register_forward_pre_hook(observe)
             stack.callback(handle.remove)

@@ -15,9 +15,9 @@ from radquant.settings.recipe import Recipe
 
 SHARES = [1 - step * 0.05 for step in range(10)]  # of the range: 1.00, 0.95 … 0.55, as in AutoAWQ
 # Output channels that are searched at a time. They are few enough that a group's values stay in the
-# cache. The weight errors of all shares and groups take no more than so many bytes.
+# cache. The weight errors of all shares and groups take no more than so many bytes a thread.
 CLIP_ROWS = 256
-CLIP_BYTES = 2**28
+CLIP_BYTES = 2**27
 # Input channels that are multiplied with H together, which takes less time than group by group.
 CLIP_COLUMNS = 1024
 
@@ -29,8 +29,8 @@ def search_clip(
 
     At first each group's error is looked at by itself, as in AutoAWQ. Then the groups are gone
     through once more, each with the errors of the row's others as they then are. Errors of groups
-    whose inputs go together can cancel. No row's tr(δ·H·δᵀ) grows by it. outer: as in
-    `grid.quantize`.
+    whose inputs go together can cancel. No row's tr(δ·H·δᵀ) grows by it, but for rounding. outer:
+    as in `grid.quantize`.
     """
     if outer is None:
         outer = shared_by_rows(by_group(weight, recipe.group_size), recipe)

@@ -11,7 +11,7 @@ from radquant.quantization.calibration_statistics import Inputs, place_of_broken
 from radquant.quantization.hidden_states import Hidden, run_layer
 from radquant.quantization.rotation import Rotation, change_by_rotation, rotate_residual
 
-CHECKED_SEQUENCES = 4
+CHECKED_SEQUENCES = 4  # behind the stored prefix, which may be the first
 # Largest relative change of a layer's output through folding; layers are held in float32.
 INVARIANCE_BOUND = 1e-4
 
@@ -38,10 +38,15 @@ def refuse_broken(
     raise UserError(f"{name}, its output: {NOT_FINITE.format('')}")
 
 
+def checked_sequences(inputs: Inputs) -> int:
+    """How many sequences, the first ones, a layer's outputs are compared by."""
+    return min(CHECKED_SEQUENCES + (inputs.prefix > 0), len(inputs.arguments))
+
+
 def change_by_folding(layer: nn.Module, inputs: Inputs, outputs: Hidden) -> float:
     """The largest relative difference between `layer`'s outputs now and `outputs`."""
     changes = []
-    for index in range(min(CHECKED_SEQUENCES, len(inputs.arguments))):
+    for index in range(checked_sequences(inputs)):
         output = outputs.read(index, inputs.device)
         now = inputs.run(layer, index)
         changes.append(relative_change(now, output))
@@ -53,7 +58,7 @@ def rotation_change(
 ) -> float:
     """The largest relative difference that rotating a layer makes to its outputs."""
     changes = []
-    for index in range(min(CHECKED_SEQUENCES, len(inputs.arguments))):
+    for index in range(checked_sequences(inputs)):
         hidden = inputs.hidden.read(index, inputs.device)
         straight = rotate_residual(hidden, rotation, inverse=True)
         expected = run_layer(original, straight, inputs.arguments[index])

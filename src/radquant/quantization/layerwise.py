@@ -8,7 +8,7 @@ which a run that was killed goes on.
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -47,9 +47,9 @@ from radquant.quantization.calibration_statistics import (
 )
 from radquant.quantization.hidden_states import Hidden, LayerArguments, embed, run_layer
 from radquant.quantization.invariance import (
-    CHECKED_SEQUENCES,
     change_by_folding,
     check_change,
+    checked_sequences,
     refuse_broken,
     rotation_change,
 )
@@ -66,7 +66,7 @@ from radquant.quantization.rounding import naming, round_layer
 from radquant.quantization.samples import Sample, read_samples
 from radquant.runtime import runtime_file
 from radquant.settings.precision import FP8, NVFP4
-from radquant.settings.recipe import HADAMARD, SMOOTH, Recipe, needs_calibration
+from radquant.settings.recipe import HADAMARD, SMOOTH, Recipe, needs_calibration, uses_gptq_rounding
 
 STATIC_SCALES = {FP8: "input_scale", NVFP4: "input_global_scale"}
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -144,13 +144,15 @@ def quantize_layer(
     places = source.layer_tensors(number)
     fill(layer, {own: source.stored[stored] for own, stored in places.items()}, work.device)
     layer.to(work.device)
-    fitted = Fitted()
+    fitted, rough = Fitted(), False
     if states:
         inputs, outputs = states
         given = [each[number] for each in arguments]
         seen = Inputs(inputs, given, work.prefix, work.device, work.weights)
         storage = narrowest(source.stored[stored].dtype for stored in places.values())
-        fitted = fit_layer(work, layer, number, seen, outputs, storage)
+        linears = [places[f"{linear}.weight"] for linear in layer_linears(layer, architecture)]
+        rough = may_be_rough(work.recipe, {source.stored[linear].dtype for linear in linears})
+        fitted = fit_layer(work, layer, number, seen, outputs, storage, rough)
     tensors, records = round_layer(
         layer,
         name,
@@ -160,7 +162,7 @@ def quantize_layer(
         fitted.statistics,
         fitted.rounded_inputs,
         work.recipes,
-        rough(narrowest(source.stored[stored].dtype for stored in places.values())),
+        rough,
     )
     named = {}
     for own, tensor in (tensors | fitted.beside).items():
@@ -181,13 +183,14 @@ def quantize_layer(
     return named, fitted.runtime, {"layers": records, "change": fitted.change}
 
 
-def rough(storage: torch.dtype) -> bool:
-    """Whether what calibration looks at may be computed with factors in bfloat16.
+def may_be_rough(recipe: Recipe, stored: Collection[str]) -> bool:
+    """Whether AWQ may look at a layer by `rounded_products`. stored: dtypes of its linear weights.
 
-    Of models that are stored so, and compute so where they write. What is checked and what is
-    stored comes of float32 products all the same.
+    A model of bfloat16 weights computes so where it writes. Rounded activations are told by the
+    difference of nearly equal sums, and GPTQ makes up for each error: these are of float32.
     """
-    return storage == torch.bfloat16
+    exact = recipe.method != "awq" or uses_gptq_rounding(recipe) or recipe.activations is not None
+    return not exact and set(stored) == {"BF16"}
 
 
 @dataclass
@@ -209,8 +212,12 @@ def fit_layer(
     inputs: Inputs,
     outputs: Hidden,
     storage: torch.dtype,
+    rough: bool,
 ) -> Fitted:
-    """Transform and scale a layer in place, and look at its inputs as they then are."""
+    """Transform and scale a layer in place, and look at its inputs as they then are.
+
+    rough: whether `rounded_products` do, but for the sequences by which folding is checked.
+    """
     recipe, name = work.recipe, work.layer_name(number)
     architecture = of_layer(layer, work.source.architecture)
     fitted = Fitted()
@@ -226,7 +233,7 @@ def fit_layer(
         refuse_broken(change, layer, architecture, inputs, name)
         check_change(change, name, "dividing the keys", "leave smooth_attention out")
         fitted.change = max(fitted.change, change)
-    exact = CHECKED_SEQUENCES if rough(storage) else None
+    exact = checked_sequences(inputs) if rough else None
     fitted.statistics = collect_statistics(
         layer, architecture, inputs, outputs, recipe.activations is not None, exact
     )
@@ -239,7 +246,7 @@ def fit_layer(
         for group, of_group in zip(architecture.groups, fitted.statistics, strict=True):
             with naming(" or ".join(f"{name}.{each}" for each in group.linears)):
                 own = work.recipe_of(f"{name}.{group.linears[0]}")
-                scale_group(layer, group, of_group, own, head_dim, storage)
+                scale_group(layer, group, of_group, own, head_dim, storage, rough)
         change = change_by_folding(layer, inputs, outputs)
         refuse_broken(change, layer, architecture, inputs, name)
         check_change(change, name, "folding scales")
@@ -285,7 +292,7 @@ def divide_keys(work: Work, layer: nn.Module, number: int, inputs: Inputs) -> fl
     outputs = []
     for index in range(len(inputs.arguments)):
         output = inputs.run(layer, index)
-        if index < CHECKED_SEQUENCES:
+        if index < checked_sequences(inputs):
             outputs.append(output)
     handle.remove()
     require_finite(f"{work.layer_name(number)}.{K}", largest)

@@ -41,7 +41,8 @@ def rounded_products(allowed: bool = True) -> Iterator[None]:
     """Round the factors of float32 products to bfloat16 meanwhile, where that is much faster.
 
     It is on processors with AMX, through oneDNN; sums stay in float32. Elsewhere nothing changes.
-    allowed: or nothing changes anywhere. For all threads, and within `onednn_products` alone.
+    allowed: or nothing changes anywhere. To be used within `onednn_products`. It holds for all
+    threads of the process.
     """
     settings = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
     before = settings.fp32_precision

@@ -56,7 +56,7 @@ def round_layer(
 ) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
     """Round and pack one layer's linears, checking that unpacking gives them back.
 
-    Their weights and Gram matrices are freed, each group's behind it.
+    Their weights and statistics are freed, each group's behind it.
 
     statistics: of each group's input; empty without calibration. rounded_inputs: of those that are
     rounded; empty if none is, or if the method does not look at them. recipes: of each linear
@@ -106,7 +106,9 @@ def round_layer(
         for linear_name in group.linears:
             layer.get_parameter(f"{linear_name}.weight").data = torch.empty(0)
         if statistics:
-            statistics[place].gram = torch.empty(0)
+            statistics[place].gram, statistics[place].sample = torch.empty(0), []
+        if held := rounded_inputs[place] if rounded_inputs else None:
+            held.gram = held.cross = torch.empty(0)
     return tensors, records
 
 

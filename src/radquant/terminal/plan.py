@@ -1,7 +1,8 @@
 """What a dry run shows: the jobs, how long they will take, and why they run."""
 
+import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from logging import WARNING, LogRecord
 
 from rich.console import Console
@@ -14,6 +15,8 @@ from radquant.terminal.jobs import PHRASES
 
 LONGEST = 100  # columns of a line
 SHOWN_PLAINLY = ("Nothing to be done", "Would delete")
+FILES = 3  # changed ones that are named
+UPDATED = re.compile(r"Updated input files: ([^;]+)")
 REASONS, THE_END = "Reasons:", "This was a dry-run"
 MORE = "Nothing was run. --dry-run -p shows every job with its files, its command and its reason."
 
@@ -24,6 +27,7 @@ class Plan:
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(highlight=False)
         self.told = False
+        self.updated: dict[str, None] = {}  # files that changed, in the order of the jobs
 
     def handle(self, record: LogRecord) -> None:
         """Show what a record means for the user."""
@@ -31,8 +35,11 @@ class Plan:
         if event == LogEvent.RUN_INFO and not self.told:  # which comes again after the jobs
             self.told = True
             self._line(table(record.__dict__["stats"]))
+        elif event == LogEvent.JOB_INFO:
+            if found := UPDATED.search(record.__dict__.get("reason") or ""):
+                self.updated |= dict.fromkeys(found[1].split(", "))
         elif event is None and text.startswith(REASONS):
-            self._line(f"\n{reasons(text)}")
+            self._line(f"\n{reasons(text, list(self.updated))}")
         elif event is None and text.startswith(THE_END):
             self._line(f"\n{MORE}")
         elif record.levelno >= WARNING or (event is None and text.startswith(SHOWN_PLAINLY)):
@@ -73,11 +80,16 @@ def _words(rule: str) -> str:
     return PHRASES.get(rule, rule.replace("_", " ")).partition(":")[0].partition(" {")[0]
 
 
-def reasons(text: str) -> str:
-    """Return why jobs run, as Snakemake says it, with the words of the table."""
+def reasons(text: str, updated: Sequence[str] = ()) -> str:
+    """Return why jobs run, as Snakemake says it, with the words of the table.
+
+    updated: the input files that changed, some of which are named.
+    """
+    more = f" and {len(updated) - FILES} more" if len(updated) > FILES else ""
+    files = f"updated input files ({', '.join(updated[:FILES])}{more}):"
     lines = [line.strip() for line in text.splitlines()[1:] if "check individual" not in line]
     said = ["Why:"]
     for reason, rules in zip(lines[::2], lines[1::2], strict=False):
         jobs = "; ".join(_words(rule) for rule in rules.split(", ") if rule != "all")
-        said.append(f"- {reason} {jobs}")
+        said.append(f"- {files if updated and reason == 'updated input files:' else reason} {jobs}")
     return "\n".join(said)
