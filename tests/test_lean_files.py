@@ -10,7 +10,7 @@ import torch
 from test_lean_engine import random_ids, run
 from tiny_models import store, tiny_llama
 
-from radquant import memory_plan
+from radquant import memory_plan, model_files
 from radquant.checkpoints.loading import Loaded, load
 from radquant.errors import UserError
 from radquant.generation import lean_files
@@ -19,6 +19,12 @@ from radquant.generation.lean_files import mapped_bytes
 from radquant.kernels import cpu
 
 pytestmark = pytest.mark.skipif(cpu.unavailable() is not None, reason=str(cpu.unavailable()))
+
+
+@pytest.fixture(autouse=True)
+def _all_are_mapped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the tensors of a model are that does not fit: small ones are read."""
+    monkeypatch.setattr(model_files, "SMALL", -1)
 
 
 @pytest.fixture
