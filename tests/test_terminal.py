@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 from safetensors.torch import load_file
+from snakemake.settings.types import OutputSettings
 from snakemake_interface_logger_plugins.common import LogEvent
 from tiny_models import tiny_llama
 
@@ -32,6 +33,7 @@ from radquant.terminal.jobs import PHRASES, Job, phrase
 from radquant.terminal.plan import Plan
 from radquant.terminal.screen import STOPPED, Screen, without_traceback
 from radquant.terminal.work import Kind, Size
+from snakemake_logger_plugin_radquant import LogHandler
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 import bar
@@ -348,6 +350,22 @@ def test_what_jobs_took_is_kept_in_the_runs_folder(
     screen.close()
     assert [job["rule"] for job in read_json(place / expected.LAST)["jobs"]] == ["clean"]
     assert not expected.LAST.exists()
+
+
+def test_jobs_that_are_only_touched_are_not_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RADQUANT_JOBS_ON_SCREEN", "")  # which a handler sets, for what it starts
+    for option in ("--touch", "--forceall"):
+        monkeypatch.setattr(sys, "argv", ["snakemake", option])
+        handler = LogHandler(OutputSettings(), None)
+        assert isinstance(handler.screen, Screen)
+        tell(handler.screen, LogEvent.RUN_INFO, stats={"clean": 1, "total": 1})
+        start(handler.screen, 1, "clean")
+        tell(handler.screen, LogEvent.JOB_FINISHED, job_id=1)
+        handler.close()
+        assert expected.LAST.exists() == (option != "--touch")
 
 
 def test_paths_are_shown_from_where_the_user_stands(
@@ -667,7 +685,7 @@ def test_a_plan_shows_one_table_and_the_reasons_in_words() -> None:
         tell(plan, LogEvent.RUN_INFO, stats={"report": 1, "score": 2, "all": 1, "total": 4})
     tell(plan, LogEvent.JOB_INFO, "a long list of files", reason="Forced execution")
     for reason in (
-        "Missing output files: d; Updated input files: a, b",
+        "Missing output files: d; Updated input files: src/a.py, b",
         "Updated input files: b",
     ):
         tell(plan, LogEvent.JOB_INFO, "a long list of files", reason=reason)
@@ -677,7 +695,7 @@ def test_a_plan_shows_one_table_and_the_reasons_in_words() -> None:
     lines = shown(plan).splitlines()
     assert lines[:3] == ["3 jobs to do:", "      2  score", "      1  write the report"]
     assert lines[5:8] == ["", "Why:", "- code has changed: write the report; score"]
-    assert lines[8] == "- updated input files (a, b): score"
+    assert lines[8] == "- updated input files (b, src/a.py): score"
     assert len(lines) == 11
 
 

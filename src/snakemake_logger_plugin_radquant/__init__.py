@@ -12,6 +12,8 @@ from snakemake_interface_logger_plugins.base import LogHandlerBase
 from radquant.terminal.plan import Plan
 from radquant.terminal.screen import Screen, without_traceback
 
+TOUCH = {"--touch", "-t"}
+
 
 class LogHandler(LogHandlerBase):
     """One line a job and a bar, or a plan; Snakemake's own output where details are asked for."""
@@ -41,7 +43,11 @@ class LogHandler(LogHandlerBase):
         self.screen: Screen | Plan = (
             Plan()
             if asked.dryrun
-            else Screen(colour=not asked.nocolor, begun_before=since_the_command)
+            else Screen(
+                colour=not asked.nocolor,
+                begun_before=since_the_command,
+                keeps=not TOUCH.intersection(sys.argv),  # which passes over jobs in no time
+            )
         )
 
     def emit(self, record: LogRecord) -> None:

@@ -85,6 +85,7 @@ def reasons(text: str, updated: Sequence[str] = ()) -> str:
 
     updated: the input files that changed, some of which are named.
     """
+    updated = sorted(updated, key=lambda name: name.endswith(".py"))  # the program's own last
     more = f" and {len(updated) - FILES} more" if len(updated) > FILES else ""
     files = f"updated input files ({', '.join(updated[:FILES])}{more}):"
     lines = [line.strip() for line in text.splitlines()[1:] if "check individual" not in line]

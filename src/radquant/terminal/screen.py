@@ -54,9 +54,17 @@ class Screen:
     """What Snakemake's records let the terminal show. One thread hands records in."""
 
     def __init__(
-        self, colour: bool = True, console: Console | None = None, begun_before: float = 0.0
+        self,
+        colour: bool = True,
+        console: Console | None = None,
+        begun_before: float = 0.0,
+        keeps: bool = True,
     ) -> None:
-        """begun_before: seconds since the user's command, which count as a part of the run."""
+        """begun_before: seconds since the user's command, which count as a part of the run.
+
+        keeps: whether the next run is told what this one's jobs took.
+        """
+        self.keeps = keeps
         self.home = Path.cwd()  # where the user stands; the run may be elsewhere
         # FORCE_COLOR asks for colours in a file, and for no bar there.
         self.console = console or Console(
@@ -207,6 +215,8 @@ class Screen:
         """Keep what jobs took, for the next run in this folder."""
         assert self.expected is not None
         self.kept = time.monotonic()
+        if not self.keeps:
+            return
         at_work = [self.kinds[number] for number in [*self.running, *self.lost]]
         expected.remember(self.expected, self._done(), at_work)
 
