@@ -171,7 +171,9 @@ def require_fine_enough(weight: Tensor, rounded: Tensor, recipe: Recipe) -> None
     groups = by_group(weight, recipe.group_size)
     wide = (groups.amax(-1).clamp(min=0) - groups.amin(-1).clamp(max=0)) / (2**recipe.bits - 1)
     small = wide < least
-    lost = by_group(rounded - weight, recipe.group_size)[small]
+    if not small.any():
+        return
+    lost = by_group(rounded, recipe.group_size)[small] - groups[small]
     if norm(lost) > MOST_LOST * norm(weight):
         raise UserError(
             f"its weights (at most {float(weight.abs().max()):.3g}) are too small for "

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from radquant.errors import UserError
 from radquant.families.architectures import Architecture
-from radquant.finite import OVERFLOWING, relative, relative_change
+from radquant.finite import OVERFLOWING, norm, relative
 from radquant.packed.formats import StoredFormat, settings_for, unpack
 from radquant.packed.gguf_blocks import recipe_for_width
 from radquant.packed.grid import (
@@ -176,6 +176,13 @@ def stands_for(unpacked: QuantizedWeight | StoredValues, evaluated: Tensor) -> b
     return all(torch.equal(unpacked.rows(p).dequantize(), evaluated[p].cpu()) for p in parts)
 
 
+def distance(one: Tensor, other: Tensor) -> float:
+    """The length of the difference of two matrices, which is never in memory as a whole."""
+    parts = zip(one.split(COMPARED_ROWS), other.split(COMPARED_ROWS), strict=True)
+    lengths = [norm(part - beside) for part, beside in parts]
+    return math.sqrt(sum(length * length for length in lengths))
+
+
 def linear_record(
     name: str,
     weight: Tensor,
@@ -193,12 +200,12 @@ def linear_record(
         "name": name,
         "in_features": weight.shape[1],
         "out_features": weight.shape[0],
-        "weight_error": relative_change(evaluated, weight),
+        "weight_error": relative(distance(evaluated, weight), norm(weight)),
     }
     if gram is not None:
         whole = output_error(rows_for_loss(weight)[0], gram)
         if inputs is None:
-            error = output_error(rows_for_loss(evaluated - weight)[0], gram)
+            error = output_error(rows_for_loss(evaluated)[0] - rows_for_loss(weight)[0], gram)
         else:
             sampled = rows_for_loss(weight)[0], rows_for_loss(evaluated)[0]
             error = rounded_error(*sampled, gram, inputs)
