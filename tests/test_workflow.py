@@ -4,11 +4,6 @@ import json
 import os
 import re
 import shlex
-import statistics
-import subprocess
-import sys
-from collections.abc import Callable
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -58,26 +53,15 @@ def test_a_finished_run_has_nothing_to_do(run: Path) -> None:
     assert jobs(run) == {}
 
 
-def cpu_seconds(do: Callable[[], object]) -> float:
-    """Of the processes that `do` starts and waits for."""
-    before = os.times()
-    do()
-    after = os.times()
-    return sum(after[2:4]) - sum(before[2:4])
-
-
 @pytest.mark.slow
 def test_a_second_call_does_nothing_and_ends_soon(run: Path) -> None:
-    """By what importing Snakemake costs: the same machine takes half as long again when busy."""
-    words = [sys.executable, "-c", "import snakemake.cli, snakemake.workflow, pandas"]
-    yardstick = partial(subprocess.run, words, check=True)
-    around = [cpu_seconds(yardstick) for _ in range(2)]
-    done: list[Any] = []
-    seconds = cpu_seconds(lambda: done.append(snakemake(run, *SMOKE)))
-    around += [cpu_seconds(yardstick) for _ in range(2)]
-    assert done[0].returncode == 0
-    assert "Nothing to be done" in done[0].stderr
-    assert seconds < 3.5 * statistics.mean(around)  # 2.5 on an idle machine
+    before = os.times()
+    done = snakemake(run, *SMOKE)
+    after = os.times()
+    seconds = sum(after[2:4]) - sum(before[2:4])  # CPU time: others may be busy on the machine
+    assert done.returncode == 0
+    assert "Nothing to be done" in done.stderr
+    assert seconds < 5
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from radquant.quantization.calibration_statistics import Inputs, place_of_broken
 from radquant.quantization.hidden_states import Hidden, run_layer
 from radquant.quantization.rotation import Rotation, change_by_rotation, rotate_residual
 
-CHECKED_SEQUENCES = 4  # behind the stored prefix, which may be the first
+CHECKED_SEQUENCES = 8  # behind the stored prefix, which may be the first
 # Largest relative change of a layer's output through folding; layers are held in float32.
 INVARIANCE_BOUND = 1e-4
 
