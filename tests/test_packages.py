@@ -175,7 +175,8 @@ def local(modules: set[str]) -> set[Path]:
 
 
 FOLDERS = ("scripts", "benchmarks", "tests")
-LOCAL = {"radquant"} | {path.stem for folder in FOLDERS for path in ROOT.glob(f"{folder}/**/*.py")}
+PACKAGES = {path.parent.name for path in ROOT.glob("src/*/__init__.py")}
+LOCAL = PACKAGES | {path.stem for folder in FOLDERS for path in ROOT.glob(f"{folder}/**/*.py")}
 
 
 def rule_imports() -> set[str]:
