@@ -471,6 +471,21 @@ def test_a_missing_configuration_is_a_sentence(tmp_path: Path) -> None:
         assert "Traceback" not in done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("option", ["--configfile", "--configfiles"])
+def test_what_is_to_be_made_is_no_configuration(tmp_path: Path, option: str) -> None:
+    """Snakemake reads a name behind --configfile's own as one more configuration."""
+    repository = RULES.parent
+    words = ["--snakefile", str(repository / "Snakefile"), "--cores", "1"]
+    words += ["--workflow-profile", str(repository / "profiles/default")]
+    words += [option, str(repository / "config.yaml"), "results/data/eval.csv"]
+    done = workflow_helpers.snakemake(tmp_path, *words)
+    assert done.returncode == 1
+    assert (
+        "error: results/data/eval.csv does not exist; check its name and folder "
+        f"({option} takes every name behind it: write what is to be made before it)"
+    ) in (done.stdout + done.stderr).splitlines()
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -52,7 +52,7 @@ class LogHandler(LogHandlerBase):
 
     def emit(self, record: LogRecord) -> None:
         try:
-            record.msg = without_traceback(record.msg or "")
+            record.msg = without_traceback(record.msg or "", sys.argv)
             if self.plain is None:
                 self.screen.handle(record)
             elif self.plain.filter(record):

@@ -10,7 +10,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,7 @@ TOLD_PLAINLY = ("Nothing to be done", "Trying to restart job")
 # What it says before a run begins and is no answer to what was asked of it.
 BEFORE_A_RUN = ("Building DAG of jobs", "Assuming unrestricted shared filesystem usage", "host: ")
 MISSING = re.compile(r"FileNotFoundError: \[Errno 2\] No such file or directory: '(.*)'")
+CONFIGURED = ("--configfile", "--configfiles")
 UNREADABLE = re.compile(r"\w+Error: \[Errno \d+\] (.*): '(.*)'")
 # A log may hold a terminal's commands.
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -311,10 +312,19 @@ def _still(left: float) -> str:
     return f"; about {duration(left)} left of the run" if left >= 1 else ""
 
 
-def without_traceback(text: str) -> str:
+def _taken(name: str, words: Sequence[str]) -> str:
+    """Return what to say of a name that was meant to be made, and was taken as a configuration."""
+    option = next((n for n, word in enumerate(words) if word in CONFIGURED), len(words))
+    if name not in words[option + 2 :]:
+        return ""
+    return f" ({words[option]} takes every name behind it: write what is to be made before it)"
+
+
+def without_traceback(text: str, words: Sequence[str] = ()) -> str:
     """Return what Snakemake says of an error, in one sentence where it has a traceback.
 
     That is where a file of its command line cannot be read; --verbose shows the traceback, too.
+    words: that command line.
     """
     if not text.startswith("Traceback (most recent call last)"):
         return text
@@ -322,7 +332,9 @@ def without_traceback(text: str) -> str:
     last = max((n for n, line in enumerate(lines) if line.startswith("  File ")), default=0)
     said = next((x for x in lines[last + 1 :] if x.strip() and not x.startswith(" ")), lines[-1])
     if found := MISSING.fullmatch(said):
-        return f"error: {found[1]} does not exist; check its name and folder"
+        return (
+            f"error: {found[1]} does not exist; check its name and folder{_taken(found[1], words)}"
+        )
     if found := UNREADABLE.fullmatch(said):
         return f"error: {found[2]} cannot be read ({found[1]}); check its name and who may read it"
     if said.startswith("UnicodeDecodeError: "):
