@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -299,19 +299,43 @@ def test_dense_weights(
 
 
 @pytest.mark.parametrize("entering", [cpu.FLOATS, cpu.BFLOATS, cpu.INTEGERS])
+@pytest.mark.parametrize("group", [8, 32, 64, 96])
 @pytest.mark.parametrize("bits", [4, 8])
-def test_a_row_does_not_depend_on_the_others_nor_on_threads(bits: int, entering: int) -> None:
-    layer = cpu.KernelLinear(random_layer(256, 200, 64, bits), entering)
-    x = torch.randn(150, 256)
-    alone = torch.cat([layer(row[None]) for row in x])
+def test_a_row_does_not_depend_on_the_others_nor_on_threads(
+    bits: int, group: int, entering: int
+) -> None:
+    """AMX takes five rows or more of bfloat16, and others compute in its order."""
+    layer = cpu.KernelLinear(random_layer(192, 200, group, bits), entering)
+    x = torch.randn(150, 192) * torch.randn(150, 192).exp()
+    x[::3] *= 2**-120  # products without a float's full precision
+    x[::5] *= 2**-128
+    assert_rows_are_alone(layer, x)
+
+
+def assert_rows_are_alone(product: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> None:
+    alone = torch.cat([product(row[None]) for row in x])
     before = torch.get_num_threads()
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            for count in (2, 3, 7, 12, 13, 25, 150):
-                assert torch.equal(layer(x[:count]), alone[:count])
+            for count in (2, 3, 4, 5, 12, 15, 16, 17, 31, 32, 33, 47, 49, 150):
+                assert torch.equal(product(x[:count]), alone[:count])
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("inputs", [32, 40, 96, 640])
+@pytest.mark.parametrize("outputs", [8, 16, 40, 200])
+def test_a_dense_row_does_not_depend_on_the_others_nor_on_threads(
+    inputs: int, outputs: int
+) -> None:
+    """AMX adds up bfloat16 in its own order, for any number of rows."""
+    data, kind = cpu.repack_dense(torch.randn(outputs, inputs).bfloat16().float())
+    x = torch.randn(150, inputs)
+    x[::3] *= 2**-120
+    x[::5] *= 2**-128
+    given = (data, kind, outputs, inputs, cpu.BFLOATS, None)
+    assert_rows_are_alone(lambda rows: torch.ops.radquant.linear(rows, *given), x)
 
 
 def test_rows_in_order_of_activation() -> None:

@@ -32,12 +32,13 @@ def main() -> None:
         ranges = torch.ones(2, 6 if shared == 2 else 1) if static else None
         more = (numbers, 1.0, ranges, torch.arange(rows) // 2)
         call.linear(torch.randn(rows, 192), data, 0, 24, 16, 2, None, *more)
-    for dtype, rows, outputs, entering in itertools.product(
-        (torch.bfloat16, torch.float32, torch.float16), (1, 2, 5, 12, 25), (1, 17, 64), range(2)
+    for dtype, rows, inputs, outputs, entering in itertools.product(
+        (torch.bfloat16, torch.float32, torch.float16),
+        *((1, 2, 5, 12, 16, 25, 40), (72, 96), (1, 17, 64), range(2)),
     ):
-        data = call.repack_dense(torch.randn(outputs, 72).to(dtype))
+        data = call.repack_dense(torch.randn(outputs, inputs).to(dtype))
         kind = {torch.bfloat16: 2, torch.float32: 3, torch.float16: 4}[dtype]
-        call.linear(torch.randn(rows, 72), data, kind, outputs, 72, entering, None)
+        call.linear(torch.randn(rows, inputs), data, kind, outputs, inputs, entering, None)
     print("all products done")
 
 

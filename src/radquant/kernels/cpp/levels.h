@@ -8,6 +8,12 @@ namespace radquant {
 // Bytes that weights are fetched ahead of their use.
 constexpr int64_t AHEAD = 3072;
 
+// 0 … 15 as bfloat16, twice, for vpermw, which looks at the low five bits of an index alone.
+alignas(64) constexpr uint16_t BFLOAT_NIBBLES[32] = {
+    0x0000, 0x3f80, 0x4000, 0x4040, 0x4080, 0x40a0, 0x40c0, 0x40e0, 0x4100, 0x4110, 0x4120,
+    0x4130, 0x4140, 0x4150, 0x4160, 0x4170, 0x0000, 0x3f80, 0x4000, 0x4040, 0x4080, 0x40a0,
+    0x40c0, 0x40e0, 0x4100, 0x4110, 0x4120, 0x4130, 0x4140, 0x4150, 0x4160, 0x4170};
+
 constexpr int64_t bytes_of(Input format) {
   return format == Input::F32 ? 4 : format == Input::FIXED ? 3 : format == Input::BF16 ? 2 : 1;
 }

@@ -42,12 +42,6 @@ inline __m512bh two_values(const uint16_t* x) {
   return reinterpret_cast<__m512bh>(_mm512_set1_epi32(word));
 }
 
-// 0 … 15 as bfloat16, twice, for vpermw, which looks at the low five bits of an index alone.
-alignas(64) constexpr uint16_t BFLOAT_NIBBLES[32] = {
-    0x0000, 0x3f80, 0x4000, 0x4040, 0x4080, 0x40a0, 0x40c0, 0x40e0, 0x4100, 0x4110, 0x4120,
-    0x4130, 0x4140, 0x4150, 0x4160, 0x4170, 0x0000, 0x3f80, 0x4000, 0x4040, 0x4080, 0x40a0,
-    0x40c0, 0x40e0, 0x4100, 0x4110, 0x4120, 0x4130, 0x4140, 0x4150, 0x4160, 0x4170};
-
 // What the sums of three digits, the lowest first, stand for.
 inline __m512 number_of(__m512i first, __m512i second, __m512i third) {
   const __m512 two = _mm512_fmadd_ps(_mm512_cvtepi32_ps(second), _mm512_set1_ps(256.0f),
