@@ -1,15 +1,18 @@
 """A folder for engines.py's --results, with a model of 1 or 4 billion random weights.
 
     python benchmarks/engines_shapes.py --shape 1b --output shapes/1b
-    python benchmarks/engines.py --results shapes/1b --work shapes/engines-1b --threads 1 --rounds 2
+    python benchmarks/engines.py --results shapes/1b --work shapes/engines-1b --quick
 
 after the README's first command, whose reports and tokenizer it takes. Random weights cost what
 real ones do. Their perplexity means nothing, but that engines which compute the same agree on it.
+The checkpoint's weights are rounded to the nearest, in AWQ's layout, and it has the name awq-w4.
+All engines are in memory at once: of 4 billion weights, name some by --engines, and then others.
 """
 
 import argparse
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,7 @@ from rehearsal_models import Shape, make_model
 from radquant.cli import run
 from radquant.errors import UserError
 
-# As the config.json files of Llama 3.2 1B and Qwen3 4B have them.
+# The sizes that the config.json files of Llama 3.2 1B and Qwen3 4B state.
 LLAMA = {
     **{"hidden_size": 2048, "num_hidden_layers": 16, "intermediate_size": 8192},
     **{"num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 64},
@@ -71,14 +74,16 @@ def main() -> None:
             for file in original.glob(name):
                 shutil.copy(file, directory)
 
-    shutil.copytree(args.results / "data", args.output / "data", dirs_exist_ok=True)
+    (args.output / "data").mkdir(parents=True, exist_ok=True)
+    shutil.copy(args.results / "data" / "eval.csv", args.output / "data")
     made = args.output / "models" / "original"
     if not made.is_dir():
         make_model(Shape(CONFIGS[args.shape], (), beside, 1, 1.0, ""), made)
-    options = ["--model", made, "--calibration", args.results / "calibration" / "samples.parquet"]
-    options += ["--method", "rtn", "--bits", 4, "--group-size", 64]
     checkpoint = args.output / "checkpoints" / "awq-w4"
-    subprocess.run(script("quantize.py", *options, "--output", checkpoint), check=True)
+    if checkpoint.is_dir():
+        return
+    options = ["--model", made, "--method", "rtn", "--bits", 4, "--group-size", 64]
+    sys.exit(subprocess.run(script("quantize.py", *options, "--output", checkpoint)).returncode)
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ void digits(const float* x, int64_t in, int64_t group, bool bfloats, int32_t* ou
 namespace amx {
 bool allowed();  // whether this process may use AMX; asks the system for it
 bool fits(const Prepared& x, const Weight& weight);
-// As avx512::multiply_blocks, to the bit, of what fits.
+// As avx512::multiply_blocks, of what fits: integers to the bit, bfloat16 in AMX's own order.
 void multiply_blocks(const Prepared& x, const Weight& weight, int64_t begin, int64_t end, float* y,
                      int64_t stride);
 }  // namespace amx

@@ -158,6 +158,7 @@ Prepared prepare(const float* x, int64_t rows, int64_t in, int64_t stride, int64
 }
 
 void multiply(const Prepared& x, const Weight& weight, float* y, int64_t stride) {
+  if (x.rows == 0) return;
   const auto widest = processor().avx512 ? avx512::multiply_blocks : avx2::multiply_blocks;
   const auto blocks = processor().amx && amx::fits(x, weight) ? amx::multiply_blocks : widest;
   // Of a product that takes less than some ten microseconds, a thread's start would cost more.

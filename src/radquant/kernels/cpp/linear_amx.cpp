@@ -118,10 +118,10 @@ constexpr int64_t PAIRS = 16;  // of bfloat16 inputs in a tile, a line of weight
 constexpr int64_t FEW = 4;     // rows that no tile pays for
 
 // _tile_dpbf16ps takes and makes no numbers that are too small for a float's full precision: 0
-// instead. So does what computes the same meanwhile.
+// instead. It rounds to the nearest. So does what computes the same meanwhile.
 class Flushing {
  public:
-  Flushing() { _mm_setcsr(before_ | 0x8040); }
+  Flushing() { _mm_setcsr((before_ & ~0x6000u) | 0x8040u); }
   ~Flushing() { _mm_setcsr(before_); }
 
  private:
