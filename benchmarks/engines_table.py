@@ -18,12 +18,18 @@ def cost(tokens: int, whole: Cost, first: Cost | None = None) -> dict[str, float
 
 
 def rates(rounds: Sequence[Mapping[str, Cost]], task: str, unit: str) -> list[float]:
-    """Tokens a second, of each round."""
-    return [one[task]["tokens"] / one[task][unit] for one in rounds]
+    """Tokens a second, of each round; 0 where they took no time to speak of."""
+    taken = [(one[task]["tokens"], one[task][unit]) for one in rounds]
+    return [tokens / spent if spent > 0 else 0.0 for tokens, spent in taken]
 
 
 def with_range(values: Sequence[float]) -> str:
-    """The median, and the least and most behind it."""
+    """The median, and the least and most behind it.
+
+    "too short" where a round's tokens took no longer than their first ones: no speed is known.
+    """
+    if min(values) <= 0:
+        return "too short"
     return f"{statistics.median(values):.0f} ({min(values):.0f}–{max(values):.0f})"
 
 

@@ -182,3 +182,11 @@ def test_our_own_worker_writes_what_transformers_writes(
     lean = worker.load_model({"model": str(path), "threads": 1})
     worker.make_room(lean, prompts, 6)
     assert worker.write(lean, prompts, 6) == expected[:, 4:].tolist()
+
+
+def test_tokens_that_took_no_longer_than_their_first_have_no_speed() -> None:
+    spent = ({"cpu_seconds": 2.0, "seconds": 2.0}, {"cpu_seconds": 2.5, "seconds": 2.0})
+    rounds = [{"decode-8": table.cost(16, spent[0], one)} for one in (spent[1], {**spent[0]})]
+    assert table.with_range(table.rates(rounds, "decode-8", table.CPU)) == "too short"
+    whole = [{"decode-8": table.cost(16, spent[0])}]
+    assert table.with_range(table.rates(whole, "decode-8", table.CPU)) == "8 (8–8)"
