@@ -87,6 +87,13 @@ void separate(const int32_t* words, int64_t in, int8_t* to) {
 
 using Sums = int32_t[2][2][ROWS][BLOCK];  // of each tile of rows, of each block; floats of bfloat16
 
+inline void zero_sums() {
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  _tile_zero(3);
+}
+
 inline void store_sums(Sums& sums) {
   _tile_stored(0, sums[0][0], LINE);
   _tile_stored(1, sums[0][1], LINE);
@@ -98,10 +105,7 @@ inline void store_sums(Sums& sums) {
 inline void multiply_integers(const int8_t* const* values, int64_t stride,
                               const uint8_t* const* weights, int64_t group, int64_t depth) {
   write_out(weights[0]);
-  _tile_zero(0);
-  _tile_zero(1);
-  _tile_zero(2);
-  _tile_zero(3);
+  zero_sums();
   for (int64_t k = 0; k < group; k += depth) {
     _tile_loadd(6, weights[0] + k / 4 * LINE, LINE);
     _tile_loadd(4, values[0] + k, stride);
@@ -128,6 +132,12 @@ class Flushing {
   const unsigned before_ = _mm_getcsr();
 };
 
+// Which of a block's channels, from `channel` on, there are.
+inline __mmask16 channels_from(int64_t channel, const Weight& weight) {
+  const int64_t left = weight.out - channel;
+  return left >= BLOCK ? 0xffff : (1u << left) - 1;
+}
+
 struct Header {
   __m512 scales, zeros;
 };
@@ -148,10 +158,7 @@ template <bool FETCH>
 inline void multiply_bfloats(const int8_t* const* values, int64_t stride,
                              const uint8_t* const* weights, int64_t in, bool two) {
   write_out(weights[0]);
-  _tile_zero(0);
-  _tile_zero(1);
-  _tile_zero(2);
-  _tile_zero(3);
+  zero_sums();
   for (int64_t k = 0; k < in / 2; k += PAIRS) {
     const int64_t line = k * LINE, pair = k * 4;
     if constexpr (FETCH) fetch_ahead(weights[0] + line);
@@ -271,8 +278,8 @@ void multiply_blocks_by(const Prepared& x, const Weight& weight, const Rows& row
   }
   for (int64_t row = 0; row < rows.count; ++row)
     for (int i = 0; i < 2; ++i) {
-      const int64_t channel = blocks[i] * BLOCK, left = weight.out - channel;
-      const __mmask16 mask = left >= BLOCK ? 0xffff : (1u << left) - 1;
+      const int64_t channel = blocks[i] * BLOCK;
+      const __mmask16 mask = channels_from(channel, weight);
       __m512 total = _mm512_load_ps(totals + (2 * row + i) * BLOCK);
       if constexpr (DIGITS == 1)
         total = _mm512_mul_ps(total, _mm512_set1_ps(x.scales[rows.first + row]));
@@ -358,8 +365,8 @@ void multiply_rows(const Prepared& x, const float* values, const Weight& weight,
       totals[r] = _mm512_fmadd_ps(sum, header.scales, totals[r]);
     }
   }
-  const int64_t channel = block * BLOCK, left = weight.out - channel;
-  const __mmask16 mask = left >= BLOCK ? 0xffff : (1u << left) - 1;
+  const int64_t channel = block * BLOCK;
+  const __mmask16 mask = channels_from(channel, weight);
   for (int r = 0; r < N; ++r) _mm512_mask_storeu_ps(y + r * stride + channel, mask, totals[r]);
 }
 
@@ -399,8 +406,8 @@ void multiply_plain(const Prepared& x, const Weight& weight, int64_t begin, int6
         for (int tile = 0; tile < (two ? 2 : 1); ++tile)
           for (int64_t r = 0; r < height; ++r)
             for (int i = 0; i < 2; ++i) {
-              const int64_t channel = blocks[i] * BLOCK, left = weight.out - channel;
-              const __mmask16 mask = left >= BLOCK ? 0xffff : (1u << left) - 1;
+              const int64_t channel = blocks[i] * BLOCK;
+              const __mmask16 mask = channels_from(channel, weight);
               _mm512_mask_storeu_epi32(y + (starts[tile] + r) * stride + channel, mask,
                                        _mm512_load_si512(sums[tile][i][r]));
             }
