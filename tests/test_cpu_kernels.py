@@ -312,9 +312,26 @@ def test_a_row_does_not_depend_on_the_others_nor_on_threads(
     assert_rows_are_alone(layer, x)
 
 
-def test_a_row_does_not_depend_on_stretches_of_rows() -> None:
-    layer = cpu.KernelLinear(random_layer(3072, 40, 64), cpu.BFLOATS)
-    assert_rows_are_alone(layer, torch.randn(150, 3072))
+@pytest.mark.parametrize(
+    ("entering", "inputs"),
+    [(cpu.FLOATS, 3072), (cpu.BFLOATS, 3072), (cpu.BFLOATS, 4672), (cpu.INTEGERS, 8512)],
+)
+def test_a_row_does_not_depend_on_stretches_of_rows_or_inputs(entering: int, inputs: int) -> None:
+    """With AMX, 128 rows and 8,192 bytes of each are multiplied at once."""
+    layer = cpu.KernelLinear(random_layer(inputs, 40, 64), entering)
+    assert_rows_are_alone(layer, torch.randn(150, inputs))
+
+
+@pytest.mark.parametrize("outputs", [32, 40, 48, 200])
+def test_a_dense_row_does_not_depend_on_stretches_of_inputs(outputs: int) -> None:
+    """With AMX, 256 rows and 2,048 inputs are multiplied at once, 512 inputs behind each other."""
+    weight, x = torch.randn(outputs, 4704).bfloat16(), torch.randn(300, 4704).bfloat16()
+    data, kind = cpu.repack_dense(weight.float())
+    given = (data, kind, outputs, 4704, cpu.BFLOATS, None)
+    assert_rows_are_alone(lambda rows: torch.ops.radquant.linear(rows, *given), x.float())
+    y = torch.ops.radquant.linear(x.float(), *given)
+    exact, terms = products(x.float(), weight.T.float())
+    assert relative_error(y, exact, terms) < 2e-6
 
 
 def assert_rows_are_alone(product: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> None:
@@ -323,13 +340,13 @@ def assert_rows_are_alone(product: Callable[[torch.Tensor], torch.Tensor], x: to
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            for count in (2, 3, 4, 5, 12, 15, 16, 17, 31, 32, 33, 47, 49, 150):
+            for count in (2, 3, 4, 5, 12, 15, 16, 17, 31, 32, 33, 47, 49, 130, len(x)):
                 assert torch.equal(product(x[:count]), alone[:count])
     finally:
         torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("inputs", [32, 40, 96, 3200])  # of the last, rows come in three stretches
+@pytest.mark.parametrize("inputs", [32, 40, 96, 3200])
 @pytest.mark.parametrize("outputs", [8, 16, 40, 200])
 def test_a_dense_row_does_not_depend_on_the_others_nor_on_threads(
     inputs: int, outputs: int
@@ -452,6 +469,10 @@ for bits in (4, 8):
                 for rows in (1, 15, 16, 17, 31, 32, 33, 70, 1100):
                     x = torch.randn(rows, 384) * torch.randn(rows, 1).exp()
                     made[bits, group, outputs, entering, rows] = layer(x)
+for bits, entering in ((4, cpu.FLOATS), (4, cpu.INTEGERS), (8, cpu.INTEGERS)):
+    layer = cpu.KernelLinear(random_layer(8576, 40, 64, bits), entering)
+    x = torch.randn(300, 8576)
+    made[bits, entering, "in stretches"] = layer(x)
 torch.save([cpu.level(), made], sys.argv[1])
 """
 

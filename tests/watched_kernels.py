@@ -39,6 +39,16 @@ def main() -> None:
         data = call.repack_dense(torch.randn(outputs, inputs).to(dtype))
         kind = {torch.bfloat16: 2, torch.float32: 3, torch.float16: 4}[dtype]
         call.linear(torch.randn(rows, inputs), data, kind, outputs, inputs, entering, None)
+    # Stretches of rows and of inputs.
+    for bits, entering in itertools.product((4, 8), range(3)):
+        words = 40 * bits // 32
+        qweight = torch.randint(-(2**31), 2**31, (8576, words), dtype=torch.int32)
+        qzeros = torch.randint(-(2**31), 2**31, (134, words), dtype=torch.int32)
+        data = call.repack(qweight, qzeros, torch.rand(134, 40).half(), bits)
+        call.linear(torch.randn(145, 8576), data, 0 if bits == 4 else 1, 40, 64, entering, None)
+    for outputs in (24, 48):
+        data = call.repack_dense(torch.randn(outputs, 4704).bfloat16())
+        call.linear(torch.randn(273, 4704), data, 2, outputs, 4704, 1, None)
     print("all products done")
 
 

@@ -15,44 +15,16 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstring>
 #include <vector>
 
 namespace radquant {
 namespace {
 
 #include "tiles.h"
+#include "amx_tiles.h"
 
-constexpr int64_t ROWS = 16;     // of a tile
-constexpr int64_t DEEPEST = 64;  // inputs of a tile
-constexpr int64_t FEWEST = 64;   // rows that share weights that are unpacked, if there are as many
-
-// Two tiles of rows times two blocks of channels: four sums at once, lest one wait for another. Tiles
-// 0 to 3 hold the sums, 4 and 5 the rows, 6 and 7 the weights. Intrinsics take literal numbers alone.
-constexpr int SUMS = 4, WEIGHTS = 6, TILES = 8;
-
-// GCC's intrinsics do not say what memory they read: it must be written before them.
-inline void write_out(const void* place) { asm volatile("" : : "r"(place) : "memory"); }
-
-struct Configuration {
-  uint8_t palette = 1, start = 0, reserved[14] = {};
-  uint16_t row_bytes[16] = {};
-  uint8_t rows[16] = {};
-};
-
-// A tile of weights holds four bytes of each channel in a row, as lines of W8 and BF16 do. bytes: of
-// the inputs of a row that a tile takes.
-void configure(int64_t bytes, int64_t rows = ROWS) {
-  Configuration tiles;
-  for (int tile = 0; tile < TILES; ++tile) {
-    const bool values = SUMS <= tile && tile < WEIGHTS;
-    tiles.row_bytes[tile] = static_cast<uint16_t>(values ? bytes : LINE);
-    tiles.rows[tile] = static_cast<uint8_t>(tile < WEIGHTS ? rows : bytes / 4);
-  }
-  write_out(&tiles);
-  _tile_loadconfig(&tiles);
-}
-
-int64_t depth_of(int64_t group) { return group % DEEPEST == 0 ? DEEPEST : group; }
+int64_t depth_of(int64_t group) { return group % LINE == 0 ? LINE : group; }
 
 // The lines of a group of W4 as those of W8.
 void unpack(const uint8_t* from, int64_t group, uint8_t* to) {
@@ -85,41 +57,12 @@ void separate(const int32_t* words, int64_t in, int8_t* to) {
     for (int d = 0; d < 3; ++d) digits[d * (in / 4) + k] = words[3 * k + d];
 }
 
-using Sums = int32_t[2][2][ROWS][BLOCK];  // of each tile of rows, of each block; floats of bfloat16
+using Sums = int32_t[2][2 * ROWS][BLOCK];  // of two blocks, of two tiles of rows; floats of bfloat16
 
-inline void zero_sums() {
-  _tile_zero(0);
-  _tile_zero(1);
-  _tile_zero(2);
-  _tile_zero(3);
-}
-
-inline void store_sums(Sums& sums) {
-  _tile_stored(0, sums[0][0], LINE);
-  _tile_stored(1, sums[0][1], LINE);
-  _tile_stored(2, sums[1][0], LINE);
-  _tile_stored(3, sums[1][1], LINE);
-}
-
-// values: of two tiles of rows, `stride` bytes apart. weights: a group of two blocks, as of W8.
-inline void multiply_integers(const int8_t* const* values, int64_t stride,
-                              const uint8_t* const* weights, int64_t group, int64_t depth) {
-  write_out(weights[0]);
-  zero_sums();
-  for (int64_t k = 0; k < group; k += depth) {
-    _tile_loadd(6, weights[0] + k / 4 * LINE, LINE);
-    _tile_loadd(4, values[0] + k, stride);
-    _tile_dpbsud(0, 4, 6);
-    _tile_loadd(7, weights[1] + k / 4 * LINE, LINE);
-    _tile_dpbsud(1, 4, 7);
-    _tile_loadd(5, values[1] + k, stride);
-    _tile_dpbsud(2, 5, 6);
-    _tile_dpbsud(3, 5, 7);
-  }
-}
-
-constexpr int64_t PAIRS = 16;  // of bfloat16 inputs in a tile, a line of weights each
-constexpr int64_t FEW = 4;     // rows that no tile pays for
+// Rows that are multiplied at once by all channels, and bytes of inputs of each. They stay in the L2
+// cache, and their totals of two blocks beside a group's weights in the L1 cache.
+constexpr int64_t MOST_GROUPED = 128, DEEPEST = 8192;
+constexpr int64_t FEW = 4;  // rows that no tile pays for
 
 // _tile_dpbf16ps takes and makes no numbers that are too small for a float's full precision: 0
 // instead. It rounds to the nearest. So does what computes the same meanwhile.
@@ -132,12 +75,6 @@ class Flushing {
   const unsigned before_ = _mm_getcsr();
 };
 
-// Which of a block's channels, from `channel` on, there are.
-inline __mmask16 channels_from(int64_t channel, const Weight& weight) {
-  const int64_t left = weight.out - channel;
-  return left >= BLOCK ? 0xffff : (1u << left) - 1;
-}
-
 struct Header {
   __m512 scales, zeros;
 };
@@ -149,32 +86,6 @@ inline Header header_of(const uint8_t* data) {
           _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(zeros))};
 }
 
-inline void fetch_ahead(const uint8_t* lines) {
-  for (int64_t i = 0; i < PAIRS; ++i) _mm_prefetch(lines + AHEAD + i * LINE, _MM_HINT_T0);
-}
-
-// As multiply_integers, of bfloat16; one tile of rows unless `two`. FETCH: weights from memory.
-template <bool FETCH>
-inline void multiply_bfloats(const int8_t* const* values, int64_t stride,
-                             const uint8_t* const* weights, int64_t in, bool two) {
-  write_out(weights[0]);
-  zero_sums();
-  for (int64_t k = 0; k < in / 2; k += PAIRS) {
-    const int64_t line = k * LINE, pair = k * 4;
-    if constexpr (FETCH) fetch_ahead(weights[0] + line);
-    _tile_loadd(6, weights[0] + line, LINE);
-    _tile_loadd(4, values[0] + pair, stride);
-    _tile_dpbf16ps(0, 4, 6);
-    if constexpr (FETCH) fetch_ahead(weights[1] + line);
-    _tile_loadd(7, weights[1] + line, LINE);
-    _tile_dpbf16ps(1, 4, 7);
-    if (!two) continue;
-    _tile_loadd(5, values[1] + pair, stride);
-    _tile_dpbf16ps(2, 5, 6);
-    _tile_dpbf16ps(3, 5, 7);
-  }
-}
-
 // What follows is for integers of DIGITS digits, or for bfloat16 where there are none.
 constexpr int parts_of(int digits) { return digits == 0 ? 1 : digits; }
 
@@ -184,88 +95,129 @@ inline __m512 floats_of(const int32_t* sums) {
 
 // As number_of in linear_avx512.cpp.
 template <int DIGITS>
-inline __m512 number_of(const Sums* sums, int tile, int block, int row) {
-  if constexpr (DIGITS == 0) return _mm512_load_ps(sums[0][tile][block][row]);
-  const __m512 first = floats_of(sums[0][tile][block][row]);
+inline __m512 number_of(const Sums* sums, int block, int64_t row) {
+  if constexpr (DIGITS == 0) return _mm512_load_ps(sums[0][block][row]);
+  const __m512 first = floats_of(sums[0][block][row]);
   if constexpr (DIGITS == 1) return first;
-  const __m512 two = _mm512_fmadd_ps(floats_of(sums[1 % DIGITS][tile][block][row]),
+  const __m512 two = _mm512_fmadd_ps(floats_of(sums[1 % DIGITS][block][row]),
                                      _mm512_set1_ps(256.0f), first);
-  return _mm512_fmadd_ps(floats_of(sums[2 % DIGITS][tile][block][row]), _mm512_set1_ps(65536.0f),
-                         two);
+  return _mm512_fmadd_ps(floats_of(sums[2 % DIGITS][block][row]), _mm512_set1_ps(65536.0f), two);
 }
 
-// A stretch of rows with their digits, each digit's bytes `apart` from the last one's.
+// A stretch of rows, packed as pack_row does, each digit's bytes apart.
 struct Rows {
-  int64_t first, count, height;  // of a tile: ROWS, or all rows if they are fewer
-  const int8_t* values;
-  int64_t stride, apart;
+  int64_t first, count;
+  const uint8_t* values;
+  int64_t tile, part, depth;   // bytes: from one to the next, and a tile's of a row
+  const float *sums, *scales;  // [groups][count], as of Prepared
 };
 
-// One group of two blocks times all rows. totals: [rows.count][2][BLOCK].
-template <int DIGITS>
-void add_group(const Prepared& x, const Rows& rows, int64_t g, const uint8_t* const* headers,
-               const uint8_t* const* weights, int64_t depth, float* totals) {
-  const int64_t groups = x.in / x.group;
-  const Header of_blocks[2] = {header_of(headers[0]), header_of(headers[1])};
-  constexpr int PARTS = parts_of(DIGITS), BYTES = DIGITS == 0 ? 2 : 1;
-  alignas(64) Sums sums[2][PARTS];  // by turns, lest a product wait until the last one is read
-  int64_t done = 0;
-  for (int turn = 0; done < rows.count; turn ^= 1) {
-    // The last tiles begin early enough to be whole: rows of both are added by one of them alone.
-    const int64_t left = rows.count - done;
-    const int64_t first = left < ROWS ? rows.count - rows.height : done;
-    const int64_t second = left < 2 * ROWS ? rows.count - rows.height : done + ROWS;
-    const int64_t starts[2] = {first, second};
-    const int64_t fresh[2] = {done, left < ROWS ? rows.count : done + ROWS};
-    for (int part = 0; part < PARTS; ++part) {
-      const int8_t* from = rows.values + part * rows.apart + g * x.group * BYTES;
-      const int8_t* values[2] = {from + first * rows.stride, from + second * rows.stride};
-      if constexpr (DIGITS == 0)
-        multiply_bfloats<false>(values, rows.stride, weights, x.group, left > ROWS);
-      else
-        multiply_integers(values, rows.stride, weights, x.group, depth);
-      store_sums(sums[turn][part]);
-    }
-    for (int tile = 0; tile < 2; ++tile) {
-      const int64_t end = starts[tile] + rows.height;
-      for (int64_t row = fresh[tile]; row < end; ++row) {
-        const int64_t place = (rows.first + row) * groups + g;
-        const __m512 of_zero = _mm512_set1_ps(x.sums[place]);
-        float* total = totals + row * 2 * BLOCK;
-        for (int block = 0; block < 2; ++block, total += BLOCK) {
-          const __m512 number =
-              number_of<DIGITS>(sums[turn], tile, block, static_cast<int>(row - starts[tile]));
-          const __m512 sum = _mm512_fnmadd_ps(of_blocks[block].zeros, of_zero, number);
-          __m512 step = of_blocks[block].scales;
-          if constexpr (DIGITS == 3) step = _mm512_mul_ps(step, _mm512_set1_ps(x.scales[place]));
-          _mm512_store_ps(total, _mm512_fmadd_ps(sum, step, _mm512_load_ps(total)));
+// Products of a group of two blocks with two tiles of rows, in `steps` tiles of inputs of each digit.
+// After each of them the processor is given something else to do that does not wait for it.
+template <int DIGITS, typename Work>
+inline void multiply_tiles(const uint8_t* values, const Rows& rows, const uint8_t* const* weights,
+                           int64_t steps, bool two, Sums* sums, Work meanwhile) {
+  write_out(weights[0]);
+  for (int part = 0; part < parts_of(DIGITS); ++part, values += rows.part) {
+    zero_sums();
+    for (int64_t at = 0; at < steps * ROWS * rows.depth; at += ROWS * rows.depth) {
+      _tile_loadd(6, weights[0] + at, LINE);
+      _tile_loadd(4, values + at, rows.depth);
+      _tile_loadd(7, weights[1] + at, LINE);
+      if constexpr (DIGITS == 0) {
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_dpbf16ps(1, 4, 7);
+      } else {
+        _tile_dpbsud(0, 4, 6);
+        _tile_dpbsud(1, 4, 7);
+      }
+      if (two) {
+        _tile_loadd(5, values + rows.tile + at, rows.depth);
+        if constexpr (DIGITS == 0) {
+          _tile_dpbf16ps(2, 5, 6);
+          _tile_dpbf16ps(3, 5, 7);
+        } else {
+          _tile_dpbsud(2, 5, 6);
+          _tile_dpbsud(3, 5, 7);
         }
       }
+      meanwhile();
     }
-    done += 2 * ROWS;
+    _tile_stored(0, sums[part][0][0], LINE);
+    _tile_stored(1, sums[part][1][0], LINE);
+    if (!two) continue;
+    _tile_stored(2, sums[part][0][ROWS], LINE);
+    _tile_stored(3, sums[part][1][ROWS], LINE);
   }
 }
 
-// `size` values that begin at a line; room for them is kept from call to call.
-template <typename Value>
-Value* room(std::vector<uint8_t>& bytes, int64_t size) {
-  bytes.resize(std::max<size_t>(bytes.size(), size * sizeof(Value) + LINE));
-  const auto place = reinterpret_cast<uintptr_t>(bytes.data());
-  return reinterpret_cast<Value*>(bytes.data() + (LINE - place % LINE) % LINE);
+// Sums of two tiles' rows that are not yet in the totals.
+struct Pending {
+  const Sums* sums;
+  Header of_blocks[2];
+  const float *of_zeros, *scales;  // [count], as of Rows
+  float* totals;                   // [count][2][BLOCK]
+  int64_t count;
+};
+
+template <int DIGITS>
+inline void add_pending(const Pending& pending, int64_t begin, int64_t end) {
+#pragma GCC unroll 4
+  for (int64_t row = begin; row < end; ++row) {
+    const __m512 of_zero = _mm512_set1_ps(pending.of_zeros[row]);
+    for (int block = 0; block < 2; ++block) {
+      float* total = pending.totals + (2 * row + block) * BLOCK;
+      const Header& header = pending.of_blocks[block];
+      const __m512 number = number_of<DIGITS>(pending.sums, block, row);
+      const __m512 sum = _mm512_fnmadd_ps(header.zeros, of_zero, number);
+      __m512 step = header.scales;
+      if constexpr (DIGITS == 3) step = _mm512_mul_ps(step, _mm512_set1_ps(pending.scales[row]));
+      _mm512_store_ps(total, _mm512_fmadd_ps(sum, step, _mm512_load_ps(total)));
+    }
+  }
 }
 
-// Two blocks times a stretch of rows.
+// Between totals and two blocks' channels of y.
+template <int DIGITS, bool READ>
+void copy_totals(const Prepared& x, const Weight& weight, const Rows& rows, const int64_t* blocks,
+                 bool scaled, float* totals, float* y, int64_t stride) {
+  for (int64_t row = 0; row < rows.count; ++row)
+    for (int i = 0; i < 2; ++i) {
+      const __mmask16 mask = channels_from(blocks[i] * BLOCK, weight);
+      float* out = y + (rows.first + row) * stride + blocks[i] * BLOCK;
+      float* total = totals + (2 * row + i) * BLOCK;
+      if constexpr (READ) {
+        _mm512_store_ps(total, _mm512_maskz_loadu_ps(mask, out));
+        continue;
+      }
+      __m512 value = _mm512_load_ps(total);
+      if (scaled) value = _mm512_mul_ps(value, _mm512_set1_ps(x.scales[rows.first + row]));
+      _mm512_mask_storeu_ps(out, mask, value);
+    }
+}
+
+// Two blocks' groups from `first_group` to `last_group` times a stretch of rows.
 template <int DIGITS>
-void multiply_blocks_by(const Prepared& x, const Weight& weight, const Rows& rows,
-                        const int64_t* blocks, int64_t depth, float* y, int64_t stride) {
+void multiply_two_blocks_by(const Prepared& x, const Weight& weight, const Rows& rows,
+                            int64_t first_group, int64_t last_group, const int64_t* blocks,
+                            float* y, int64_t stride) {
   static thread_local std::vector<uint8_t> of_totals, of_weights;
+  constexpr int PARTS = parts_of(DIGITS), BYTES = DIGITS == 0 ? 2 : 1;
   const bool packed = weight.kind == Kind::W4;
   float* totals = room<float>(of_totals, rows.count * 2 * BLOCK);
-  std::fill(totals, totals + rows.count * 2 * BLOCK, 0.0f);
-  const int64_t unpacked_bytes = x.group * BLOCK * (DIGITS == 0 ? 2 : 1);  // of a block
+  if (first_group == 0)
+    std::fill(totals, totals + rows.count * 2 * BLOCK, 0.0f);
+  else
+    copy_totals<DIGITS, true>(x, weight, rows, blocks, false, totals, y, stride);
+  const int64_t row_bytes = x.group * BYTES, unpacked_bytes = row_bytes * BLOCK;
   uint8_t* unpacked = room<uint8_t>(of_weights, packed ? 2 * unpacked_bytes : 0);
   const int64_t group_bytes = LINE + x.group * BLOCK / (packed ? 2 : 1);
-  for (int64_t g = 0; g < x.in / x.group; ++g) {
+  const int64_t steps = row_bytes / rows.depth;
+  const int64_t share = (2 * ROWS + PARTS * steps - 1) / (PARTS * steps);
+  alignas(64) Sums sums[2][PARTS];  // by turns: one is added to the totals, the other computed
+  Pending pending = {};
+  int turn = 0;
+  for (int64_t g = first_group; g < last_group; ++g) {
     const uint8_t *headers[2], *weights[2];
     for (int i = 0; i < 2; ++i) {
       headers[i] = weight.data + blocks[i] * weight.block_bytes() + g * group_bytes;
@@ -274,50 +226,78 @@ void multiply_blocks_by(const Prepared& x, const Weight& weight, const Rows& row
         (DIGITS == 0 ? unpack_bfloats : unpack)(headers[i] + LINE, x.group,
                                                 unpacked + i * unpacked_bytes);
     }
-    add_group<DIGITS>(x, rows, g, headers, weights, depth, totals);
-  }
-  for (int64_t row = 0; row < rows.count; ++row)
-    for (int i = 0; i < 2; ++i) {
-      const int64_t channel = blocks[i] * BLOCK;
-      const __mmask16 mask = channels_from(channel, weight);
-      __m512 total = _mm512_load_ps(totals + (2 * row + i) * BLOCK);
-      if constexpr (DIGITS == 1)
-        total = _mm512_mul_ps(total, _mm512_set1_ps(x.scales[rows.first + row]));
-      _mm512_mask_storeu_ps(y + (rows.first + row) * stride + channel, mask, total);
+    const uint8_t* values = rows.values + (g - first_group) * row_bytes * ROWS;
+    for (int64_t first = 0; first < rows.count; first += 2 * ROWS, values += 2 * rows.tile) {
+      int64_t done = 0;
+      const auto add_share = [&] {
+        const int64_t end = std::min(done + share, pending.count);
+        add_pending<DIGITS>(pending, done, end);
+        done = end;
+      };
+      const bool two = first + ROWS < rows.count;
+      multiply_tiles<DIGITS>(values, rows, weights, steps, two, sums[turn], add_share);
+      const int64_t place = (g - first_group) * rows.count + first;
+      pending = {sums[turn], {header_of(headers[0]), header_of(headers[1])}, rows.sums + place,
+                 rows.scales ? rows.scales + place : nullptr, totals + first * 2 * BLOCK,
+                 std::min(2 * ROWS, rows.count - first)};
+      turn ^= 1;
     }
+  }
+  add_pending<DIGITS>(pending, 0, pending.count);
+  const bool scaled = DIGITS == 1 && last_group == x.in / x.group;
+  copy_totals<DIGITS, false>(x, weight, rows, blocks, scaled, totals, y, stride);
 }
 
+// Rows from `first` on, packed: their inputs of the groups from `first_group` to `last_group`.
 template <int DIGITS>
-Rows rows_from(const Prepared& x, int64_t first, int64_t count, int64_t height) {
-  if constexpr (DIGITS < 2) {
-    const int64_t bytes = DIGITS == 0 ? 2 * x.in : x.in;
-    return {first, count, height, static_cast<const int8_t*>(x.values) + first * bytes, bytes, 0};
+Rows rows_from(const Prepared& x, int64_t first, int64_t count, int64_t first_group,
+               int64_t last_group, int64_t depth) {
+  static thread_local std::vector<uint8_t> of_values, of_digits, of_sums, of_scales;
+  constexpr int64_t PARTS = parts_of(DIGITS), BYTES = DIGITS == 0 ? 2 : 1;
+  const int64_t inputs = (last_group - first_group) * x.group, begin = first_group * x.group;
+  const int64_t tile = inputs * BYTES * ROWS, part = (count + ROWS) / ROWS * tile;
+  auto* to = room<uint8_t>(of_values, PARTS * part);
+  auto* digits = room<int8_t>(of_digits, DIGITS == 3 ? 3 * inputs : 0);
+  const int64_t groups = last_group - first_group;
+  auto* sums = room<float>(of_sums, groups * count);
+  auto* scales = DIGITS == 3 ? room<float>(of_scales, groups * count) : nullptr;
+  for (int64_t row = 0; row < count; ++row) {
+    for (int64_t g = 0; g < groups; ++g) {
+      const int64_t place = (first + row) * (x.in / x.group) + first_group + g;
+      sums[g * count + row] = x.sums[place];
+      if constexpr (DIGITS == 3) scales[g * count + row] = x.scales[place];
+    }
+    if constexpr (DIGITS == 3) {
+      const auto* words = static_cast<const int32_t*>(x.values);
+      separate(words + ((first + row) * x.in + begin) / 4 * 3, inputs, digits);
+      for (int64_t d = 0; d < 3; ++d)
+        pack_row(reinterpret_cast<const uint8_t*>(digits) + d * inputs, inputs, depth, row, tile,
+                 to + d * part);
+    } else {
+      const auto* bytes = static_cast<const uint8_t*>(x.values);
+      pack_row(bytes + ((first + row) * x.in + begin) * BYTES, inputs * BYTES, depth, row, tile, to);
+    }
   }
-  static thread_local std::vector<uint8_t> of_digits;
-  auto* digits = room<int8_t>(of_digits, count * 3 * x.in);
-  for (int64_t row = 0; row < count; ++row)
-    separate(static_cast<const int32_t*>(x.values) + (first + row) * (x.in / 4 * 3), x.in,
-             digits + row * 3 * x.in);
-  return {first, count, height, digits, 3 * x.in, x.in};
+  return {first, count, to, tile, part, depth, sums, scales};
 }
 
 template <int DIGITS>
 void multiply_with(const Prepared& x, const Weight& weight, int64_t begin, int64_t end, float* y,
                    int64_t stride) {
-  const int64_t depth = DIGITS == 0 ? LINE : depth_of(x.group), height = std::min(x.rows, ROWS);
-  const int64_t fitting = rows_at_once(x.in, DIGITS == 0 ? 2 : DIGITS) / ROWS * ROWS;
-  const int64_t step = fitting < FEWEST ? FEWEST : fitting;
-  configure(depth, height);
-  for (int64_t first = 0; first < x.rows;) {
-    // No stretch is left that is shorter than a tile.
-    const int64_t left = x.rows - first, count = left < step + ROWS ? left : step;
-    const Rows rows = rows_from<DIGITS>(x, first, count, height);
-    for (int64_t block = begin; block < end; block += 2) {
-      const int64_t blocks[2] = {block, block + 1 < end ? block + 1 : block};
-      multiply_blocks_by<DIGITS>(x, weight, rows, blocks, depth, y, stride);
+  constexpr int64_t BYTES = DIGITS == 0 ? 2 : parts_of(DIGITS);
+  const int64_t depth = DIGITS == 0 ? LINE : depth_of(x.group), groups = x.in / x.group;
+  const int64_t step = std::max(DEEPEST / (x.group * BYTES), int64_t{1});
+  configure(depth, std::min(x.rows, ROWS));
+  for (int64_t g = 0; g < groups; g += step)
+    for (int64_t first = 0; first < x.rows; first += MOST_GROUPED) {
+      const int64_t count = std::min(MOST_GROUPED, x.rows - first);
+      const int64_t last = std::min(groups, g + step);
+      const Rows rows = rows_from<DIGITS>(x, first, count, g, last, depth);
+      for (int64_t block = begin; block < end; block += 2) {
+        const int64_t blocks[2] = {block, block + 1 < end ? block + 1 : block};
+        multiply_two_blocks_by<DIGITS>(x, weight, rows, g, last, blocks, y, stride);
+      }
     }
-    first += count;
-  }
   _tile_release();
 }
 
@@ -382,39 +362,7 @@ void multiply_few(const Prepared& x, const Weight& weight, int64_t begin, int64_
     of_rows[x.rows - 1](x, values, weight, block, y, stride);
 }
 
-// Weights that are numbers of their own, in bfloat16.
-void multiply_plain(const Prepared& x, const Weight& weight, int64_t begin, int64_t end, float* y,
-                    int64_t stride) {
-  const int64_t height = std::min(x.rows, ROWS), row_bytes = x.in * 2;
-  const int64_t step = std::max(rows_at_once(x.in, 2) / (2 * ROWS), int64_t{2}) * 2 * ROWS;
-  const auto* values = static_cast<const int8_t*>(x.values);
-  alignas(64) Sums sums;
-  configure(LINE, height);
-  for (int64_t top = 0; top < x.rows; top += step)
-    for (int64_t block = begin; block < end; block += 2) {
-      const int64_t blocks[2] = {block, block + 1 < end ? block + 1 : block};
-      const uint8_t* weights[2] = {weight.data + blocks[0] * weight.block_bytes(),
-                                   weight.data + blocks[1] * weight.block_bytes()};
-      for (int64_t row = top; row < std::min(x.rows, top + step); row += 2 * ROWS) {
-        // The last tiles begin early enough to be whole, and write some rows once more.
-        const int64_t starts[2] = {std::min(row, x.rows - height),
-                                   std::min(row + ROWS, x.rows - height)};
-        const int8_t* tiles[2] = {values + starts[0] * row_bytes, values + starts[1] * row_bytes};
-        const bool two = row + ROWS < x.rows;
-        multiply_bfloats<true>(tiles, row_bytes, weights, x.in, two);
-        store_sums(sums);
-        for (int tile = 0; tile < (two ? 2 : 1); ++tile)
-          for (int64_t r = 0; r < height; ++r)
-            for (int i = 0; i < 2; ++i) {
-              const int64_t channel = blocks[i] * BLOCK;
-              const __mmask16 mask = channels_from(channel, weight);
-              _mm512_mask_storeu_epi32(y + (starts[tile] + r) * stride + channel, mask,
-                                       _mm512_load_si512(sums[tile][i][r]));
-            }
-      }
-    }
-  _tile_release();
-}
+#include "amx_plain.h"
 
 }  // namespace
 
@@ -433,7 +381,7 @@ bool fits(const Prepared& x, const Weight& weight) {
   if (x.format == Input::BF16)
     return (weight.kind == Kind::BF16 ? x.in : x.group) % (2 * PAIRS) == 0;
   if (x.rows < ROWS || (weight.kind != Kind::W4 && weight.kind != Kind::W8)) return false;
-  if (x.group % DEEPEST != 0 && x.group != 32) return false;
+  if (x.group % LINE != 0 && x.group != 32) return false;
   return x.format == Input::FIXED || (x.format == Input::I8 && !x.by_group && !x.zeros);
 }
 
