@@ -83,6 +83,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--work", type=Path, default=Path("benchmarks/engines"), help="default: %(default)s")
     add("--engines", nargs="+", choices=ENGINES, default=list(ENGINES), metavar="NAME")
     add("--rounds", type=int, help=f"default: {FULL.rounds}")
+    add("--threads", type=int, nargs="+", choices=FULL.threads, help="default: 1, then 2")
     add("--quick", action="store_true", help="a trial with few tokens, to a file of its own")
     add("--prepare", action="store_true", help="make environments and models, and measure nothing")
     add("--table", action="store_true", help="print what was measured, and measure nothing")
@@ -283,7 +284,8 @@ def printed(output: Path) -> str:
 def main() -> None:
     args = parse_arguments()
     settings = QUICK if args.quick else FULL
-    asked = {**vars(settings), **({"rounds": args.rounds} if args.rounds else {})}
+    chosen = {key: vars(args)[key] for key in ("rounds", "threads") if vars(args)[key]}
+    asked = {**vars(settings), **chosen}
     settings = Settings(**asked)
     output = args.work / ("engines-quick.json" if args.quick else "engines.json")
     if args.table:

@@ -2,8 +2,18 @@
 
 import itertools
 import sys
+from typing import Any
 
 import torch
+
+
+def compare(rows: int, inputs: int, *weight: Any) -> None:
+    x = torch.randn(rows, inputs)
+    together = torch.ops.radquant.linear(x, *weight, None)
+    for row in (0, 15, 16, 31, 32, 127, 128, rows - 2, rows - 1):
+        alone = torch.ops.radquant.linear(x[row : row + 1], *weight, None)
+        if not torch.equal(alone[0], together[row]):
+            raise SystemExit(f"row {row} of {rows} depends on the others")
 
 
 def main() -> None:
@@ -39,16 +49,17 @@ def main() -> None:
         data = call.repack_dense(torch.randn(outputs, inputs).to(dtype))
         kind = {torch.bfloat16: 2, torch.float32: 3, torch.float16: 4}[dtype]
         call.linear(torch.randn(rows, inputs), data, kind, outputs, inputs, entering, None)
-    # Stretches of rows and of inputs.
-    for bits, entering in itertools.product((4, 8), range(3)):
-        words = 40 * bits // 32
-        qweight = torch.randint(-(2**31), 2**31, (8576, words), dtype=torch.int32)
-        qzeros = torch.randint(-(2**31), 2**31, (134, words), dtype=torch.int32)
-        data = call.repack(qweight, qzeros, torch.rand(134, 40).half(), bits)
-        call.linear(torch.randn(145, 8576), data, 0 if bits == 4 else 1, 40, 64, entering, None)
+    # Stretches of rows and of inputs. Each row is the same by itself.
+    for bits, entering, group in itertools.product((4, 8), range(3), (32, 64, 2144)):
+        words, groups = 200 * bits // 32, 4288 // group
+        qweight = torch.randint(-(2**31), 2**31, (4288, words), dtype=torch.int32)
+        qzeros = torch.randint(-(2**31), 2**31, (groups, words), dtype=torch.int32)
+        data = call.repack(qweight, qzeros, torch.rand(groups, 200).half(), bits)
+        kind = 0 if bits == 4 else 1
+        compare(131, 4288, data, kind, 200, group, entering)
     for outputs in (24, 48):
         data = call.repack_dense(torch.randn(outputs, 4704).bfloat16())
-        call.linear(torch.randn(273, 4704), data, 2, outputs, 4704, 1, None)
+        compare(289, 4704, data, 2, outputs, 4704, 1)
     print("all products done")
 
 

@@ -2,11 +2,12 @@
 
 // Rows and inputs that are multiplied at once by all channels. They stay in the L2 cache, which has
 // 2 MB on processors with AMX.
-constexpr int64_t MOST_ROWS = 256, DEEP = 2048;
+constexpr int64_t PLAIN_ROWS = 256, PLAIN_INPUTS = 2048;
 // Inputs of two blocks of weights, which stay in the L1 cache until all those rows are multiplied.
 constexpr int64_t SHALLOW = 512;
 
-// Where the sums of two tiles of rows times two blocks are, in bytes from each other. None: they are 0.
+// Where the sums of two tiles of rows times two blocks are, and how many bytes from each other. `at`
+// is null where they are still 0.
 struct Place {
   uint8_t* at;
   int64_t row, tile, block;
@@ -25,7 +26,6 @@ struct Piece {
 template <bool ONCE>
 inline void add_piece(const Piece& piece, const Place& from, const Place& to) {
   write_out(piece.values[0]);
-  zero_sums();
   if (from.at) {
     _tile_loadd(0, from.at, from.row);
     _tile_loadd(1, from.at + from.block, from.row);
@@ -33,6 +33,8 @@ inline void add_piece(const Piece& piece, const Place& from, const Place& to) {
       _tile_loadd(2, from.at + from.tile, from.row);
       _tile_loadd(3, from.at + from.tile + from.block, from.row);
     }
+  } else {
+    zero_sums();
   }
   for (int64_t k = 0; k < piece.steps; ++k) {
     _tile_loadd(6, piece.weights[0] + k * TILE, LINE);
@@ -56,7 +58,8 @@ inline void add_piece(const Piece& piece, const Place& from, const Place& to) {
   _tile_stored(3, to.at + to.tile + to.block, to.row);
 }
 
-// A stretch of rows times `depth` inputs from `deep` on. They are added to y unless they are the first.
+// A stretch of rows times `depth` inputs from `deep` on. The products are added to y, or written to it
+// if `deep` is 0.
 struct Stretch {
   const Weight& weight;
   const uint8_t* values;  // as pack_row leaves them
@@ -65,7 +68,8 @@ struct Stretch {
   int64_t stride;
   uint8_t* sums;  // room for those of all rows
 
-  int64_t tiles() const { return (rows + ROWS - 1) / ROWS; }
+  // Pairs of tiles of rows. Each takes the same weights: those of one alone are used once.
+  int64_t pairs() const { return (rows + 2 * ROWS - 1) / (2 * ROWS); }
 };
 
 // Two tiles of rows from `first` on, of which some rows or channels do not exist: between y and sums.
@@ -86,34 +90,35 @@ void copy_sums(const Stretch& of, int64_t first, const int64_t* blocks, const Pl
 // Two tiles of rows, from `first` on, times inputs from `k` on.
 inline void multiply_pair(const Stretch& of, const int64_t* blocks, Piece piece, int64_t first,
                           int64_t k) {
-  const int64_t stride = of.stride * sizeof(float), width = of.depth / (2 * PAIRS) * TILE;
-  piece.values[0] = of.values + first / ROWS * width + k / (2 * PAIRS) * TILE;
+  const int64_t stride = of.stride * sizeof(float), width = of.depth / WIDTH * TILE;
+  piece.values[0] = of.values + first / ROWS * width + k / WIDTH * TILE;
   piece.values[1] = piece.values[0] + width;
   piece.two = first + ROWS < of.rows;
   const Place sums = {of.sums + first * 2 * LINE, LINE, ROWS * LINE, 2 * ROWS * LINE};
   const Place out = {reinterpret_cast<uint8_t*>(of.y + first * of.stride + blocks[0] * BLOCK),
                      stride, ROWS * stride, (blocks[1] - blocks[0]) * LINE};
-  const bool begun = k > 0, last = k + SHALLOW >= of.depth;
+  const bool first_piece = k == 0, last_piece = k + SHALLOW >= of.depth;
   const bool whole = first + 2 * ROWS <= of.rows && blocks[1] < of.weight.out / BLOCK;
-  if (!begun && of.deep > 0 && !whole) copy_sums<true>(of, first, blocks, sums);
+  if (first_piece && of.deep > 0 && !whole) copy_sums<true>(of, first, blocks, sums);
   const Place none = {};
-  const Place& before = begun || !whole ? sums : out;
-  const Place& from = !begun && of.deep == 0 ? none : before;
-  const Place& to = last && whole ? out : sums;
-  if (of.rows <= 2 * ROWS)
+  const Place& before = first_piece && whole ? out : sums;
+  const Place& from = first_piece && of.deep == 0 ? none : before;
+  const Place& to = last_piece && whole ? out : sums;
+  if (of.pairs() == 1)
     add_piece<true>(piece, from, to);
   else
     add_piece<false>(piece, from, to);
-  if (last && !whole) copy_sums<false>(of, first, blocks, sums);
+  if (last_piece && !whole) copy_sums<false>(of, first, blocks, sums);
 }
 
 inline void multiply_two_blocks(const Stretch& of, const int64_t* blocks) {
-  const int64_t pairs = (of.tiles() + 1) / 2, block_bytes = of.weight.block_bytes();
+  const int64_t pairs = of.pairs(), block_bytes = of.weight.block_bytes();
   for (int64_t k = 0; k < of.depth; k += SHALLOW) {
     Piece piece = {};
-    piece.steps = std::min(SHALLOW, of.depth - k) / (2 * PAIRS);
-    piece.lines = (PAIRS + pairs - 1) / pairs;
-    // What follows: the blocks' next inputs, or the first ones of the next two blocks.
+    piece.steps = std::min(SHALLOW, of.depth - k) / WIDTH;
+    piece.lines = (ROWS + pairs - 1) / pairs;
+    // What follows is fetched: the blocks' next inputs, or the first ones of the next two blocks. Weights
+    // that are used once come from memory, and are fetched a fixed distance ahead.
     int64_t ahead = piece.steps * TILE;
     if (k + SHALLOW >= of.depth) ahead = 2 * block_bytes - k / 2 * LINE;
     if (pairs == 1) ahead = AHEAD;
@@ -130,15 +135,16 @@ inline void multiply_two_blocks(const Stretch& of, const int64_t* blocks) {
 void multiply_plain(const Prepared& x, const Weight& weight, int64_t begin, int64_t end, float* y,
                     int64_t stride) {
   static thread_local std::vector<uint8_t> of_sums, of_values;
-  const int64_t pairs = (x.rows + 2 * ROWS - 1) / (2 * ROWS);
-  const int64_t most = std::min(pairs * 2 * ROWS, MOST_ROWS);
-  auto* sums = room<uint8_t>(of_sums, most * 2 * LINE);
-  auto* values = room<uint8_t>(of_values, most * std::min(x.in, DEEP) * 2);
+  const int64_t step = rows_of_a_stretch(x.rows, PLAIN_ROWS);
+  // Weights that are used once need no stretches of inputs.
+  const int64_t deepest = x.rows <= 2 * ROWS ? x.in : PLAIN_INPUTS;
+  auto* sums = room<uint8_t>(of_sums, step * 2 * LINE);
+  auto* values = room<uint8_t>(of_values, step * std::min(x.in, deepest) * 2);
   configure(LINE, std::min(x.rows, ROWS));
-  for (int64_t deep = 0; deep < x.in; deep += DEEP) {
-    const int64_t depth = std::min(DEEP, x.in - deep);
-    for (int64_t first = 0; first < x.rows; first += MOST_ROWS) {
-      const int64_t rows = std::min(MOST_ROWS, x.rows - first);
+  for (int64_t deep = 0; deep < x.in; deep += deepest) {
+    const int64_t depth = std::min(deepest, x.in - deep);
+    for (int64_t first = 0; first < x.rows; first += step) {
+      const int64_t rows = std::min(step, x.rows - first);
       for (int64_t row = 0; row < rows; ++row)
         pack_row(static_cast<const uint8_t*>(x.values) + ((first + row) * x.in + deep) * 2,
                  depth * 2, LINE, row, ROWS * depth * 2, values);

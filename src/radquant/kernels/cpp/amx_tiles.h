@@ -2,7 +2,7 @@
 
 constexpr int64_t ROWS = 16;           // of a tile
 constexpr int64_t TILE = ROWS * LINE;  // bytes
-constexpr int64_t PAIRS = 16;          // of bfloat16 inputs in a tile, a line of weights each
+constexpr int64_t WIDTH = 32;          // of bfloat16 inputs in a tile
 
 // GCC's intrinsics do not say what memory they read: it must be written before them.
 inline void write_out(const void* place) { asm volatile("" : : "r"(place) : "memory"); }
@@ -43,7 +43,8 @@ inline __mmask16 channels_from(int64_t channel, const Weight& weight) {
   return left >= BLOCK ? 0xffff : (1u << left) - 1;
 }
 
-// `size` values that begin at a line; room for them is kept from call to call.
+// Room for `size` values that begins at a line. It is kept from call to call, but not what was in it.
+// Pointers to it that were given out before are void.
 template <typename Value>
 Value* room(std::vector<uint8_t>& bytes, int64_t size) {
   bytes.resize(std::max<size_t>(bytes.size(), size * sizeof(Value) + LINE));
@@ -51,14 +52,23 @@ Value* room(std::vector<uint8_t>& bytes, int64_t size) {
   return reinterpret_cast<Value*>(bytes.data() + (LINE - place % LINE) % LINE);
 }
 
-// A row's `count` bytes to tiles, which take `depth` bytes of each row: [rows / 16][count / depth][16]
-// [depth]. So a tile's rows do not compete for places in the cache. Rows that fill the last tile up
-// hold anything. tile: bytes from 16 rows to the next ones.
+// A row's `count` bytes to tiles, which take `depth` (32 or 64) bytes of each row:
+// [rows / 16][count / depth][16][depth]. So a tile's rows do not compete for places in the cache. Rows
+// that fill the last tile up hold anything. tile: bytes from 16 rows to the next ones.
 inline void pack_row(const uint8_t* from, int64_t count, int64_t depth, int64_t row, int64_t tile,
                      uint8_t* to) {
   to += row / ROWS * tile + row % ROWS * depth;
-  if (depth == LINE)
-    for (int64_t k = 0; k < count; k += LINE, to += TILE) std::memcpy(to, from + k, LINE);
-  else
-    for (int64_t k = 0; k < count; k += depth, to += ROWS * depth) std::memcpy(to, from + k, depth);
+  for (int64_t k = 0; k < count; k += depth, to += ROWS * depth)
+    if (depth == LINE)
+      std::memcpy(to, from + k, LINE);
+    else
+      std::memcpy(to, from + k, LINE / 2);
+}
+
+// Of `rows`, those that are multiplied at once, at most `most`, a multiple of two tiles. Stretches are
+// of nearly equal height, lest a last row read all weights again.
+inline int64_t rows_of_a_stretch(int64_t rows, int64_t most) {
+  const int64_t pairs = (rows + 2 * ROWS - 1) / (2 * ROWS), fitting = most / (2 * ROWS);
+  const int64_t stretches = (pairs + fitting - 1) / fitting;
+  return (pairs + stretches - 1) / stretches * 2 * ROWS;
 }

@@ -1,6 +1,6 @@
 // Products on processors with AMX: 16 rows times 16 channels times up to 64 inputs in one instruction.
-// Sums of integers within a group are exact, and what follows is done in floats in the order of
-// linear_avx512.cpp, so that results are the same to the bit. Those of bfloat16 are added up in an
+// Sums of integers within a group are exact. What follows is done in floats, in the order of
+// linear_avx512.cpp, so that results are the same to the bit. Sums of bfloat16 are added up in an
 // order of AMX's own. So it computes them for any number of rows, lest a row depend on the others.
 
 #include "levels.h"
@@ -59,9 +59,10 @@ void separate(const int32_t* words, int64_t in, int8_t* to) {
 
 using Sums = int32_t[2][2 * ROWS][BLOCK];  // of two blocks, of two tiles of rows; floats of bfloat16
 
-// Rows that are multiplied at once by all channels, and bytes of inputs of each. They stay in the L2
-// cache, and their totals of two blocks beside a group's weights in the L1 cache.
-constexpr int64_t MOST_GROUPED = 128, DEEPEST = 8192;
+// Rows that are multiplied at once by all channels, and bytes of inputs of each, unless a single group
+// has more. They stay in the L2 cache. Their totals of two blocks, and a group's weights, stay in the
+// L1 cache.
+constexpr int64_t GROUPED_ROWS = 128, GROUPED_BYTES = 8192;
 constexpr int64_t FEW = 4;  // rows that no tile pays for
 
 // _tile_dpbf16ps takes and makes no numbers that are too small for a float's full precision: 0
@@ -104,12 +105,13 @@ inline __m512 number_of(const Sums* sums, int block, int64_t row) {
   return _mm512_fmadd_ps(floats_of(sums[2 % DIGITS][block][row]), _mm512_set1_ps(65536.0f), two);
 }
 
-// A stretch of rows, packed as pack_row does, each digit's bytes apart.
+// A stretch of rows, and of each the groups from `begin` to `end`.
 struct Rows {
-  int64_t first, count;
-  const uint8_t* values;
-  int64_t tile, part, depth;   // bytes: from one to the next, and a tile's of a row
-  const float *sums, *scales;  // [groups][count], as of Prepared
+  int64_t first, count, begin, end;
+  const uint8_t* values;       // as pack_row leaves them, each digit's bytes apart
+  int64_t tile, part;          // bytes from one tile of rows to the next, from one digit to the next
+  int64_t depth;               // bytes of a row in a tile
+  const float *sums, *scales;  // those of Prepared, by group first: [groups][count]
 };
 
 // Products of a group of two blocks with two tiles of rows, in `steps` tiles of inputs of each digit.
@@ -177,10 +179,10 @@ inline void add_pending(const Pending& pending, int64_t begin, int64_t end) {
   }
 }
 
-// Between totals and two blocks' channels of y.
-template <int DIGITS, bool READ>
-void copy_totals(const Prepared& x, const Weight& weight, const Rows& rows, const int64_t* blocks,
-                 bool scaled, float* totals, float* y, int64_t stride) {
+// Between totals and two blocks' channels of y. scales: of rows, of what is written; null: none.
+template <bool READ>
+void copy_totals(const Weight& weight, const Rows& rows, const int64_t* blocks, float* totals,
+                 const float* scales, float* y, int64_t stride) {
   for (int64_t row = 0; row < rows.count; ++row)
     for (int i = 0; i < 2; ++i) {
       const __mmask16 mask = channels_from(blocks[i] * BLOCK, weight);
@@ -191,24 +193,23 @@ void copy_totals(const Prepared& x, const Weight& weight, const Rows& rows, cons
         continue;
       }
       __m512 value = _mm512_load_ps(total);
-      if (scaled) value = _mm512_mul_ps(value, _mm512_set1_ps(x.scales[rows.first + row]));
+      if (scales) value = _mm512_mul_ps(value, _mm512_set1_ps(scales[rows.first + row]));
       _mm512_mask_storeu_ps(out, mask, value);
     }
 }
 
-// Two blocks' groups from `first_group` to `last_group` times a stretch of rows.
+// Two blocks times a stretch of rows, added to y unless its groups are the first.
 template <int DIGITS>
-void multiply_two_blocks_by(const Prepared& x, const Weight& weight, const Rows& rows,
-                            int64_t first_group, int64_t last_group, const int64_t* blocks,
-                            float* y, int64_t stride) {
+void multiply_groups(const Prepared& x, const Weight& weight, const Rows& rows,
+                     const int64_t* blocks, float* y, int64_t stride) {
   static thread_local std::vector<uint8_t> of_totals, of_weights;
   constexpr int PARTS = parts_of(DIGITS), BYTES = DIGITS == 0 ? 2 : 1;
   const bool packed = weight.kind == Kind::W4;
   float* totals = room<float>(of_totals, rows.count * 2 * BLOCK);
-  if (first_group == 0)
+  if (rows.begin == 0)
     std::fill(totals, totals + rows.count * 2 * BLOCK, 0.0f);
   else
-    copy_totals<DIGITS, true>(x, weight, rows, blocks, false, totals, y, stride);
+    copy_totals<true>(weight, rows, blocks, totals, nullptr, y, stride);
   const int64_t row_bytes = x.group * BYTES, unpacked_bytes = row_bytes * BLOCK;
   uint8_t* unpacked = room<uint8_t>(of_weights, packed ? 2 * unpacked_bytes : 0);
   const int64_t group_bytes = LINE + x.group * BLOCK / (packed ? 2 : 1);
@@ -217,7 +218,7 @@ void multiply_two_blocks_by(const Prepared& x, const Weight& weight, const Rows&
   alignas(64) Sums sums[2][PARTS];  // by turns: one is added to the totals, the other computed
   Pending pending = {};
   int turn = 0;
-  for (int64_t g = first_group; g < last_group; ++g) {
+  for (int64_t g = rows.begin; g < rows.end; ++g) {
     const uint8_t *headers[2], *weights[2];
     for (int i = 0; i < 2; ++i) {
       headers[i] = weight.data + blocks[i] * weight.block_bytes() + g * group_bytes;
@@ -226,7 +227,7 @@ void multiply_two_blocks_by(const Prepared& x, const Weight& weight, const Rows&
         (DIGITS == 0 ? unpack_bfloats : unpack)(headers[i] + LINE, x.group,
                                                 unpacked + i * unpacked_bytes);
     }
-    const uint8_t* values = rows.values + (g - first_group) * row_bytes * ROWS;
+    const uint8_t* values = rows.values + (g - rows.begin) * row_bytes * ROWS;
     for (int64_t first = 0; first < rows.count; first += 2 * ROWS, values += 2 * rows.tile) {
       int64_t done = 0;
       const auto add_share = [&] {
@@ -236,7 +237,7 @@ void multiply_two_blocks_by(const Prepared& x, const Weight& weight, const Rows&
       };
       const bool two = first + ROWS < rows.count;
       multiply_tiles<DIGITS>(values, rows, weights, steps, two, sums[turn], add_share);
-      const int64_t place = (g - first_group) * rows.count + first;
+      const int64_t place = (g - rows.begin) * rows.count + first;
       pending = {sums[turn], {header_of(headers[0]), header_of(headers[1])}, rows.sums + place,
                  rows.scales ? rows.scales + place : nullptr, totals + first * 2 * BLOCK,
                  std::min(2 * ROWS, rows.count - first)};
@@ -244,58 +245,58 @@ void multiply_two_blocks_by(const Prepared& x, const Weight& weight, const Rows&
     }
   }
   add_pending<DIGITS>(pending, 0, pending.count);
-  const bool scaled = DIGITS == 1 && last_group == x.in / x.group;
-  copy_totals<DIGITS, false>(x, weight, rows, blocks, scaled, totals, y, stride);
+  const bool scaled = DIGITS == 1 && rows.end == x.in / x.group;
+  copy_totals<false>(weight, rows, blocks, totals, scaled ? x.scales : nullptr, y, stride);
 }
 
-// Rows from `first` on, packed: their inputs of the groups from `first_group` to `last_group`.
+// Rows from `first` on, packed: their inputs of the groups from `begin` to `end`.
 template <int DIGITS>
-Rows rows_from(const Prepared& x, int64_t first, int64_t count, int64_t first_group,
-               int64_t last_group, int64_t depth) {
+Rows rows_from(const Prepared& x, int64_t first, int64_t count, int64_t begin, int64_t end,
+               int64_t depth) {
   static thread_local std::vector<uint8_t> of_values, of_digits, of_sums, of_scales;
   constexpr int64_t PARTS = parts_of(DIGITS), BYTES = DIGITS == 0 ? 2 : 1;
-  const int64_t inputs = (last_group - first_group) * x.group, begin = first_group * x.group;
-  const int64_t tile = inputs * BYTES * ROWS, part = (count + ROWS) / ROWS * tile;
+  const int64_t groups = end - begin, inputs = groups * x.group;
+  const int64_t tile = inputs * BYTES * ROWS, part = (count + ROWS - 1) / ROWS * tile;
   auto* to = room<uint8_t>(of_values, PARTS * part);
   auto* digits = room<int8_t>(of_digits, DIGITS == 3 ? 3 * inputs : 0);
-  const int64_t groups = last_group - first_group;
   auto* sums = room<float>(of_sums, groups * count);
   auto* scales = DIGITS == 3 ? room<float>(of_scales, groups * count) : nullptr;
   for (int64_t row = 0; row < count; ++row) {
     for (int64_t g = 0; g < groups; ++g) {
-      const int64_t place = (first + row) * (x.in / x.group) + first_group + g;
+      const int64_t place = (first + row) * (x.in / x.group) + begin + g;
       sums[g * count + row] = x.sums[place];
       if constexpr (DIGITS == 3) scales[g * count + row] = x.scales[place];
     }
     if constexpr (DIGITS == 3) {
       const auto* words = static_cast<const int32_t*>(x.values);
-      separate(words + ((first + row) * x.in + begin) / 4 * 3, inputs, digits);
+      separate(words + ((first + row) * x.in + begin * x.group) / 4 * 3, inputs, digits);
       for (int64_t d = 0; d < 3; ++d)
         pack_row(reinterpret_cast<const uint8_t*>(digits) + d * inputs, inputs, depth, row, tile,
                  to + d * part);
     } else {
       const auto* bytes = static_cast<const uint8_t*>(x.values);
-      pack_row(bytes + ((first + row) * x.in + begin) * BYTES, inputs * BYTES, depth, row, tile, to);
+      bytes += ((first + row) * x.in + begin * x.group) * BYTES;
+      pack_row(bytes, inputs * BYTES, depth, row, tile, to);
     }
   }
-  return {first, count, to, tile, part, depth, sums, scales};
+  return {first, count, begin, end, to, tile, part, depth, sums, scales};
 }
 
 template <int DIGITS>
-void multiply_with(const Prepared& x, const Weight& weight, int64_t begin, int64_t end, float* y,
-                   int64_t stride) {
+void multiply_grouped(const Prepared& x, const Weight& weight, int64_t begin, int64_t end,
+                      float* y, int64_t stride) {
   constexpr int64_t BYTES = DIGITS == 0 ? 2 : parts_of(DIGITS);
   const int64_t depth = DIGITS == 0 ? LINE : depth_of(x.group), groups = x.in / x.group;
-  const int64_t step = std::max(DEEPEST / (x.group * BYTES), int64_t{1});
+  const int64_t at_once = std::max(GROUPED_BYTES / (x.group * BYTES), int64_t{1});
+  const int64_t step = rows_of_a_stretch(x.rows, GROUPED_ROWS);
   configure(depth, std::min(x.rows, ROWS));
-  for (int64_t g = 0; g < groups; g += step)
-    for (int64_t first = 0; first < x.rows; first += MOST_GROUPED) {
-      const int64_t count = std::min(MOST_GROUPED, x.rows - first);
-      const int64_t last = std::min(groups, g + step);
+  for (int64_t g = 0; g < groups; g += at_once)
+    for (int64_t first = 0; first < x.rows; first += step) {
+      const int64_t count = std::min(step, x.rows - first), last = std::min(groups, g + at_once);
       const Rows rows = rows_from<DIGITS>(x, first, count, g, last, depth);
       for (int64_t block = begin; block < end; block += 2) {
         const int64_t blocks[2] = {block, block + 1 < end ? block + 1 : block};
-        multiply_two_blocks_by<DIGITS>(x, weight, rows, g, last, blocks, y, stride);
+        multiply_groups<DIGITS>(x, weight, rows, blocks, y, stride);
       }
     }
   _tile_release();
@@ -320,7 +321,7 @@ void multiply_rows(const Prepared& x, const float* values, const Weight& weight,
     for (const int64_t end = k + x.group; k < end;) {
       __m512 even[N], odd[N];
       for (int r = 0; r < N; ++r) even[r] = odd[r] = _mm512_setzero_ps();
-      for (const int64_t last = k + 2 * PAIRS; k < last; data += LINE) {
+      for (const int64_t last = k + WIDTH; k < last; data += LINE) {
         _mm_prefetch(data + AHEAD, _MM_HINT_T0);
         __m512i line = _mm512_load_si512(data);
 #pragma GCC unroll 4
@@ -370,6 +371,9 @@ namespace amx {
 
 // Whether the processor has the instructions and the system lets this process use them.
 bool allowed() {
+#ifdef RADQUANT_TILES_IN_SOFTWARE  // a test's, which need nothing of the processor
+  return true;
+#endif
   unsigned a, b, c, d;
   if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
   const bool tiles = d >> 24 & 1, integers = d >> 25 & 1, bfloats = d >> 22 & 1;
@@ -379,7 +383,7 @@ bool allowed() {
 
 bool fits(const Prepared& x, const Weight& weight) {
   if (x.format == Input::BF16)
-    return (weight.kind == Kind::BF16 ? x.in : x.group) % (2 * PAIRS) == 0;
+    return (weight.kind == Kind::BF16 ? x.in : x.group) % (WIDTH) == 0;
   if (x.rows < ROWS || (weight.kind != Kind::W4 && weight.kind != Kind::W8)) return false;
   if (x.group % LINE != 0 && x.group != 32) return false;
   return x.format == Input::FIXED || (x.format == Input::I8 && !x.by_group && !x.zeros);
@@ -387,10 +391,10 @@ bool fits(const Prepared& x, const Weight& weight) {
 
 void multiply_blocks(const Prepared& x, const Weight& weight, int64_t begin, int64_t end, float* y,
                      int64_t stride) {
-  if (x.format == Input::FIXED) return multiply_with<3>(x, weight, begin, end, y, stride);
-  if (x.format == Input::I8) return multiply_with<1>(x, weight, begin, end, y, stride);
+  if (x.format == Input::FIXED) return multiply_grouped<3>(x, weight, begin, end, y, stride);
+  if (x.format == Input::I8) return multiply_grouped<1>(x, weight, begin, end, y, stride);
   const Flushing flushing;
-  const auto packed = x.rows > FEW ? multiply_with<0> : multiply_few;
+  const auto packed = x.rows > FEW ? multiply_grouped<0> : multiply_few;
   (weight.kind == Kind::BF16 ? multiply_plain : packed)(x, weight, begin, end, y, stride);
 }
 
