@@ -524,7 +524,8 @@ def test_tiles_of_amx_give_the_same_bits(tmp_path: Path) -> None:
 def test_address_sanitizer_finds_nothing(tmp_path: Path) -> None:
     """Every kind, input and number of rows once, in a library compiled to watch its memory.
 
-    AMX's tiles are loops there, so they are watched, and other processors run that code, too.
+    AMX's tiles are loops there, so they are watched. Processors without AMX run that code, too,
+    if they have AVX-512's products of bfloat16.
     """
     cxx = cpu.compiler()
     assert cxx is not None
