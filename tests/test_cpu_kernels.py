@@ -298,6 +298,17 @@ def test_dense_weights(
     assert relative_error(y, exact, terms) < 2e-6
 
 
+DENSE = pytest.mark.parametrize(
+    ("dtype", "entering"),
+    [
+        (torch.bfloat16, cpu.BFLOATS),
+        (torch.bfloat16, cpu.FLOATS),
+        (torch.float16, cpu.FLOATS),
+        (torch.float16, cpu.BFLOATS),
+    ],
+)
+
+
 @pytest.mark.parametrize("entering", [cpu.FLOATS, cpu.BFLOATS, cpu.INTEGERS])
 @pytest.mark.parametrize("group", [8, 32, 64, 96])
 @pytest.mark.parametrize("bits", [4, 8])
@@ -328,15 +339,33 @@ def test_a_row_does_not_depend_on_stretches_of_rows_or_inputs(
 
 
 @pytest.mark.parametrize("outputs", [32, 40, 48, 200])
-def test_dense_weights_in_stretches_of_rows_and_inputs(outputs: int) -> None:
-    """With AMX, 256 rows and 2,048 inputs are multiplied at once, 512 inputs after 512."""
-    weight, x = torch.randn(outputs, 4704).bfloat16(), torch.randn(300, 4704).bfloat16()
+@DENSE
+def test_dense_weights_in_stretches_of_rows_and_inputs(
+    outputs: int, dtype: torch.dtype, entering: int
+) -> None:
+    """With AMX, 256 rows and 2,048 inputs are multiplied at once, 512 inputs after 512.
+
+    Of floats 768 inputs, and of float16 weights 256 after 256.
+    """
+    weight, x = torch.randn(outputs, 4704).to(dtype), torch.randn(300, 4704)
+    x = x.bfloat16().float() if entering == cpu.BFLOATS else x
     data, kind = cpu.repack_dense(weight.float())
-    given = (data, kind, outputs, 4704, cpu.BFLOATS, None)
-    assert_rows_are_alone(lambda rows: torch.ops.radquant.linear(rows, *given), x.float())
-    y = torch.ops.radquant.linear(x.float(), *given)
-    exact, terms = products(x.float(), weight.T.float())
-    assert relative_error(y, exact, terms) < 2e-6
+    given = (data, kind, outputs, 4704, entering, None)
+    assert_rows_are_alone(lambda rows: torch.ops.radquant.linear(rows, *given), x)
+    exact, terms = products(x, weight.T.float())
+    assert relative_error(torch.ops.radquant.linear(x, *given), exact, terms) < 2e-6
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("largest", [1, 2**-13])
+def test_floats_are_multiplied_in_full(dtype: torch.dtype, largest: float) -> None:
+    """With AMX floats are three bfloat16 each, and float16 weights two. None may be left out."""
+    weight = (torch.randn(48, 96) * largest).to(dtype)  # small ones lack float16's full precision
+    x = torch.diag(torch.randn(96) * torch.randn(96).exp())
+    data, kind = cpu.repack_dense(weight.float())
+    y = torch.ops.radquant.linear(x, data, kind, 48, 96, cpu.FLOATS, None)
+    exact = x.double() @ weight.T.double()
+    assert ((y.double() - exact).abs() <= 2**-22 * exact.abs()).all()
 
 
 def assert_rows_are_alone(product: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> None:
@@ -353,15 +382,16 @@ def assert_rows_are_alone(product: Callable[[torch.Tensor], torch.Tensor], x: to
 
 @pytest.mark.parametrize("inputs", [32, 40, 96, 3200])
 @pytest.mark.parametrize("outputs", [8, 16, 40, 200])
+@DENSE
 def test_a_dense_row_does_not_depend_on_the_others_nor_on_threads(
-    inputs: int, outputs: int
+    inputs: int, outputs: int, dtype: torch.dtype, entering: int
 ) -> None:
     """AMX adds up bfloat16 in its own order, for any number of rows."""
-    data, kind = cpu.repack_dense(torch.randn(outputs, inputs).bfloat16().float())
+    data, kind = cpu.repack_dense(torch.randn(outputs, inputs).to(dtype).float())
     x = torch.randn(150, inputs)
     x[::3] *= 2**-120
     x[::5] *= 2**-128
-    given = (data, kind, outputs, inputs, cpu.BFLOATS, None)
+    given = (data, kind, outputs, inputs, entering, None)
     assert_rows_are_alone(lambda rows: torch.ops.radquant.linear(rows, *given), x)
 
 
@@ -379,6 +409,20 @@ def test_a_value_that_is_not_finite_is_not_hidden(bad: float, entering: int, row
     x = torch.randn(rows, 64)
     x[0, 3] = bad
     y = cpu.KernelLinear(random_layer(64, 32, 32), entering)(x)
+    assert not y[0].isfinite().any()
+    assert y[1:].isfinite().all()
+
+
+@pytest.mark.parametrize("bad", [torch.inf, -torch.inf, torch.nan])
+@pytest.mark.parametrize("rows", [2, 20])
+@DENSE
+def test_a_value_that_is_not_finite_is_not_hidden_by_dense_weights(
+    bad: float, rows: int, dtype: torch.dtype, entering: int
+) -> None:
+    x = torch.randn(rows, 64)
+    x[0, 3] = bad
+    data, kind = cpu.repack_dense(torch.randn(32, 64).to(dtype).float())
+    y = torch.ops.radquant.linear(x, data, kind, 32, 64, entering, None)
     assert not y[0].isfinite().any()
     assert y[1:].isfinite().all()
 
@@ -447,14 +491,17 @@ def test_nothing_behind_weights_and_activations_is_read(bits: int, entering: int
 
 @pytest.mark.parametrize("inputs", [96, 2144])
 @pytest.mark.parametrize("outputs", [24, 40, 48])
-def test_nothing_behind_dense_weights_is_read(inputs: int, outputs: int) -> None:
-    data, kind = cpu.repack_dense(torch.randn(outputs, inputs).bfloat16().float())
+@DENSE
+def test_nothing_behind_dense_weights_is_read(
+    inputs: int, outputs: int, dtype: torch.dtype, entering: int
+) -> None:
+    data, kind = cpu.repack_dense(torch.randn(outputs, inputs).to(dtype).float())
     weights, _ = guarded(data.numel())
     weights.copy_(data)
     for rows in (1, 16, 17, 33):
         x = torch.randn(rows, inputs)
         expected, y = (
-            torch.ops.radquant.linear(x, given, kind, outputs, inputs, cpu.BFLOATS, None)
+            torch.ops.radquant.linear(x, given, kind, outputs, inputs, entering, None)
             for given in (data, weights)
         )
         assert torch.equal(y, expected)

@@ -42,6 +42,7 @@ from radquant.quantization.calibration_statistics import (
     static_ranges,
 )
 from radquant.quantization.hidden_states import Hidden, embed
+from radquant.quantization.layerwise import may_be_rough
 from radquant.quantization.onednn import onednn_products
 from radquant.quantization.original_model import Original, open_original
 from radquant.quantization.rounding import round_layer
@@ -132,6 +133,23 @@ def test_products_behind_the_checked_sequences_may_be_rounded(
         assert float((one - other).norm() / other.norm()) < 2**-5  # bfloat16 has 8 bits
     for one, other in zip(rounded, exact, strict=True):
         assert float((one.gram - other.gram).norm() / other.gram.norm()) < 2**-5
+
+
+@pytest.mark.parametrize(
+    ("stored", "allowed"),
+    [
+        ({"BF16"}, True),
+        ({"F16"}, True),
+        ({"BF16", "F16"}, True),
+        ({"F32"}, False),
+        ({"BF16", "F32"}, False),
+    ],
+)
+def test_where_factors_may_be_rounded(stored: set[str], allowed: bool) -> None:
+    awq = Recipe(method="awq", bits=4, group_size=32)
+    assert may_be_rough(awq, stored) == allowed
+    for changed in ({"rounding": "gptq"}, {"activations": Activations(bits=8)}, {"method": "gptq"}):
+        assert not may_be_rough(awq.model_copy(update=changed), stored)
 
 
 @pytest.mark.parametrize("prefix", [0, 2])

@@ -57,9 +57,11 @@ def main() -> None:
         data = call.repack(qweight, qzeros, torch.rand(groups, 200).half(), bits)
         kind = 0 if bits == 4 else 1
         compare(131, 4288, data, kind, 200, group, entering)
-    for outputs in (24, 48):
-        data = call.repack_dense(torch.randn(outputs, 4704).bfloat16())
-        compare(289, 4704, data, 2, outputs, 4704, 1)
+    for outputs, (dtype, kind, entering) in itertools.product(
+        (24, 48), ((torch.bfloat16, 2, 1), (torch.bfloat16, 2, 0), (torch.float16, 4, 0))
+    ):
+        data = call.repack_dense(torch.randn(outputs, 4704).to(dtype))
+        compare(289, 4704, data, kind, outputs, 4704, entering)
     print("all products done")
 
 

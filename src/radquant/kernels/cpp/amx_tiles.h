@@ -2,7 +2,7 @@
 
 constexpr int64_t ROWS = 16;           // of a tile
 constexpr int64_t TILE = ROWS * LINE;  // bytes
-constexpr int64_t WIDTH = 32;          // of bfloat16 inputs in a tile
+using amx::WIDTH;
 
 // GCC's intrinsics do not say what memory they read: it must be written before them.
 inline void write_out(const void* place) { asm volatile("" : : "r"(place) : "memory"); }

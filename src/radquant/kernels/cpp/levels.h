@@ -15,7 +15,8 @@ alignas(64) constexpr uint16_t BFLOAT_NIBBLES[32] = {
     0x40c0, 0x40e0, 0x4100, 0x4110, 0x4120, 0x4130, 0x4140, 0x4150, 0x4160, 0x4170};
 
 constexpr int64_t bytes_of(Input format) {
-  return format == Input::F32 ? 4 : format == Input::FIXED ? 3 : format == Input::BF16 ? 2 : 1;
+  constexpr int64_t BYTES[] = {4, 2, 1, 3, 6};
+  return BYTES[static_cast<int>(format)];
 }
 
 #define RADQUANT_LEVEL(name)                                                                      \
@@ -54,12 +55,16 @@ namespace avx512 {
 // [in / group], what a unit is worth, and the units in all.
 void digits(const float* x, int64_t in, int64_t group, bool bfloats, int32_t* out, float* steps,
             float* sums);
+// A row as three bfloat16 of each value, which add up to it. x: [in]. out: [3][in].
+void parts(const float* x, int64_t in, uint16_t* out);
 }  // namespace avx512
 
 namespace amx {
+constexpr int64_t WIDTH = 32;  // of bfloat16 inputs in a tile
 bool allowed();  // whether this process may use AMX; asks the system for it
 bool fits(const Prepared& x, const Weight& weight);
-// As avx512::multiply_blocks, of what fits: integers to the bit, bfloat16 in AMX's own order.
+// As avx512::multiply_blocks, of what fits: integers to the bit, bfloat16 in AMX's own order. PARTS are
+// for these tiles alone.
 void multiply_blocks(const Prepared& x, const Weight& weight, int64_t begin, int64_t end, float* y,
                      int64_t stride);
 }  // namespace amx

@@ -44,9 +44,11 @@ const Processor& processor() {
 bool grouped(Kind kind) { return kind == Kind::W4 || kind == Kind::W8; }
 
 // BF16 without instructions for it, or for weights that have none, is computed with rounded floats.
-Input format_of(Kind kind, Input input) {
+Input format_of(Kind kind, Input input, int64_t in) {
   const bool instructions = processor().bfloats && (kind == Kind::W4 || kind == Kind::BF16);
   if (input == Input::I8 || (input == Input::BF16 && instructions)) return input;
+  const bool halves = kind == Kind::BF16 || kind == Kind::F16;
+  if (input == Input::F32 && halves && processor().amx && in % amx::WIDTH == 0) return Input::PARTS;
   return grouped(kind) && processor().avx512 ? Input::FIXED : Input::F32;
 }
 
@@ -85,7 +87,7 @@ const char* level() {
 
 size_t prepared_bytes(int64_t rows, int64_t in, int64_t group, Kind kind, Input input,
                       const Rounding& rounding) {
-  const Layout layout(rows, in, group, kind, format_of(kind, input), rounding);
+  const Layout layout(rows, in, group, kind, format_of(kind, input, in), rounding);
   return layout.values + layout.sums + layout.scales + layout.zeros;
 }
 
@@ -94,7 +96,7 @@ Prepared prepare(const float* x, int64_t rows, int64_t in, int64_t stride, int64
   const bool wide = processor().avx512;
   const auto round = wide ? avx512::round_bfloat16 : avx2::round_bfloat16;
   const auto pack = wide ? avx512::pack_bfloat16 : avx2::pack_bfloat16;
-  const Input format = format_of(kind, input);
+  const Input format = format_of(kind, input, in);
   auto* place = static_cast<uint8_t*>(scratch);
   const Layout layout(rows, in, group, kind, format, rounding);
   auto* values = place;
@@ -119,6 +121,10 @@ Prepared prepare(const float* x, int64_t rows, int64_t in, int64_t stride, int64
         avx512::digits(from, in, group, input == Input::BF16,
                        reinterpret_cast<int32_t*>(values) + row * (in / 4 * 3),
                        scales + row * (in / group), row_sums);
+        continue;
+      }
+      if (format == Input::PARTS) {
+        avx512::parts(from, in, reinterpret_cast<uint16_t*>(values) + 3 * row * in);
         continue;
       }
       if (format == Input::BF16)

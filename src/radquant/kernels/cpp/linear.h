@@ -36,7 +36,9 @@ enum class Kind : int32_t { W4 = 0, W8 = 1, BF16 = 2, F32 = 3, F16 = 4 };
 //         size, and some times as far if one outweighs them. Three integer instructions take four
 //         inputs, where floats need four and the weights' change into floats. Not to be asked for:
 //         it is how F32 is computed.
-enum class Input : int32_t { F32 = 0, BF16 = 1, I8 = 2, FIXED = 3 };
+//   PARTS as three bfloat16 that add up to the float; sums in float32. BF16 and F16 only, where AMX is.
+//         Not to be asked for, either: it is how F32 is computed there.
+enum class Input : int32_t { F32 = 0, BF16 = 1, I8 = 2, FIXED = 3, PARTS = 4 };
 
 // The grid of I8, as radquant.runtime.activations has it: q = nearest(x / scale) + zero, ties to even,
 // held within low ... high; what is multiplied is (q - zero) * scale.
@@ -99,8 +101,9 @@ struct Prepared {
   Input format;  // what `values` are; rounded ones stand in for BF16 where it has no instruction
   Kind kind;
   int64_t rows, in, group;
-  const void* values;   // [rows][in] float, bfloat16, int8 or words of digits (see levels.h), inputs
-                        // in the order the kind reads; if `zeros`, a row of ones behind the last
+  const void* values;   // [rows][in] float, bfloat16, int8 or words of digits, or [rows][3][in] PARTS
+                        // (see levels.h), inputs in the order the kind reads; if `zeros`, a row of
+                        // ones behind the last
   bool by_group;        // scales and zeros are [rows][in / group] as with FIXED, else [rows]
   const float* scales;  // I8 and FIXED: what an integer is worth
   const float* zeros;   // I8, shifted: what the integers are too large by; else null

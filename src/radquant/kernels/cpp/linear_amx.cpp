@@ -382,6 +382,7 @@ bool allowed() {
 }
 
 bool fits(const Prepared& x, const Weight& weight) {
+  if (x.format == Input::PARTS) return true;
   if (x.format == Input::BF16)
     return (weight.kind == Kind::BF16 ? x.in : x.group) % (WIDTH) == 0;
   if (x.rows < ROWS || (weight.kind != Kind::W4 && weight.kind != Kind::W8)) return false;
@@ -395,7 +396,9 @@ void multiply_blocks(const Prepared& x, const Weight& weight, int64_t begin, int
   if (x.format == Input::I8) return multiply_grouped<1>(x, weight, begin, end, y, stride);
   const Flushing flushing;
   const auto packed = x.rows > FEW ? multiply_grouped<0> : multiply_few;
-  (weight.kind == Kind::BF16 ? multiply_plain : packed)(x, weight, begin, end, y, stride);
+  const auto in_parts = weight.kind == Kind::F16 ? multiply_plain<5> : multiply_plain<3>;
+  const auto plain = x.format == Input::PARTS ? in_parts : multiply_plain<1>;
+  (weight.kind == Kind::W4 ? packed : plain)(x, weight, begin, end, y, stride);
 }
 
 }  // namespace amx
