@@ -57,11 +57,16 @@ def main() -> None:
         data = call.repack(qweight, qzeros, torch.rand(groups, 200).half(), bits)
         kind = 0 if bits == 4 else 1
         compare(131, 4288, data, kind, 200, group, entering)
-    for outputs, (dtype, kind, entering) in itertools.product(
-        (24, 48), ((torch.bfloat16, 2, 1), (torch.bfloat16, 2, 0), (torch.float16, 4, 0))
+    for outputs, (dtype, kind, entering, inputs) in itertools.product(
+        (24, 48),
+        (
+            (torch.bfloat16, 2, 1, 4704),
+            (torch.bfloat16, 2, 0, 1632),
+            (torch.float16, 4, 0, 1632),
+        ),
     ):
-        data = call.repack_dense(torch.randn(outputs, 4704).to(dtype))
-        compare(289, 4704, data, kind, outputs, 4704, entering)
+        data = call.repack_dense(torch.randn(outputs, inputs).to(dtype))
+        compare(289, inputs, data, kind, outputs, inputs, entering)
     print("all products done")
 
 
