@@ -139,65 +139,73 @@ inline __m512i line_of(__m512 first, __m512 second) {
   return _mm512_or_si512(low, _mm512_castps_si512(second));
 }
 
-// Two inputs of float16 weights as floats that are bfloat16: the nearest ones, and what those lack.
-struct Halves {
-  __m512 high[2], low[2];
-};
-
-inline Halves halves_of(const uint8_t* line) {
-  Halves halves;
-  for (int i = 0; i < 2; ++i) {
-    const auto* stored = reinterpret_cast<const __m256i*>(line) + i;
-    const __m512 value = _mm512_cvtph_ps(_mm256_load_si256(stored));
-    halves.high[i] = nearest_bfloats(value);
-    halves.low[i] = _mm512_sub_ps(value, halves.high[i]);
-  }
-  return halves;
-}
-
-// Lines of float16 weights, of `inputs` inputs, as lines of bfloat16: the high halves, and behind `half`
-// bytes the low ones.
+// Lines of float16 weights, of `inputs` inputs, as lines of bfloat16: the nearest ones, and behind
+// `half` bytes what those lack.
 inline void halve(const uint8_t* from, int64_t inputs, int64_t half, uint8_t* to) {
   for (int64_t k = 0; k < inputs; k += 2, from += LINE, to += LINE) {
     _mm_prefetch(from + AHEAD, _MM_HINT_T0);
-    const Halves halves = halves_of(from);
-    _mm512_store_si512(to, line_of(halves.high[0], halves.high[1]));
-    _mm512_store_si512(to + half, line_of(halves.low[0], halves.low[1]));
+    const auto* stored = reinterpret_cast<const __m256i*>(from);
+    const __m512 first = _mm512_cvtph_ps(_mm256_load_si256(stored));
+    const __m512 second = _mm512_cvtph_ps(_mm256_load_si256(stored + 1));
+    const __m512 of_first = nearest_bfloats(first), of_second = nearest_bfloats(second);
+    _mm512_store_si512(to, line_of(of_first, of_second));
+    const __m512i rest = line_of(_mm512_sub_ps(first, of_first), _mm512_sub_ps(second, of_second));
+    _mm512_store_si512(to + half, rest);
   }
 }
 
-// One row times float16 weights, for which tiles take longer: in their order, as multiply_rows has it.
-void multiply_one(const Prepared& x, const Weight& weight, int64_t begin, int64_t end, float* y) {
-  static thread_local std::vector<uint8_t> of_values;
-  float* values = room<float>(of_values, 3 * x.in);
-  const auto* parts = static_cast<const uint16_t*>(x.values);
-  for (int64_t i = 0; i < 3 * x.in; ++i) values[i] = from_bfloat16(parts[i]);
-  for (int64_t block = begin; block < end; ++block) {
-    const uint8_t* line = weight.data + block * weight.block_bytes();
-    __m512 total = _mm512_setzero_ps();
-    for (int64_t k = 0; k < x.in;) {
-      __m512 sums[5][2];
-      for (auto& each : sums) each[0] = each[1] = _mm512_setzero_ps();
-      for (const int64_t last = k + WIDTH; k < last; k += 2, line += LINE) {
-        _mm_prefetch(line + AHEAD, _MM_HINT_T0);
-        const Halves halves = halves_of(line);
-#pragma GCC unroll 10
-        for (int i = 0; i < 10; ++i) {
-          const __m512 of_weights = HALF[i / 2] ? halves.low[i % 2] : halves.high[i % 2];
-          const __m512 value = _mm512_set1_ps(values[PART[i / 2] * x.in + k + i % 2]);
-          sums[i / 2][i % 2] = _mm512_fmadd_ps(of_weights, value, sums[i / 2][i % 2]);
-        }
-      }
-      for (auto& each : sums) total = _mm512_add_ps(total, _mm512_add_ps(each[0], each[1]));
+// Two blocks of float16 weights, of all inputs, times one pair of tiles of rows. Weights are halved while
+// others are multiplied, as both take about as long.
+inline void multiply_few_rows(const Stretch& of, const int64_t* blocks) {
+  constexpr int64_t BLOCK_HALVES = 2 * TILE;  // bytes of a block's halves, high and low, of WIDTH inputs
+  const bool two = of.rows > ROWS;
+  const int64_t width = of.depth / WIDTH * TILE;
+  const auto room_for = [&](int64_t k) { return of.halves + k / WIDTH % 2 * 2 * BLOCK_HALVES; };
+  const auto halve_quarter = [&](int64_t k, int64_t quarter) {
+    if (k >= of.depth) return;
+    for (int i = 0; i < 2; ++i) {
+      const uint8_t* stored = of.weight.data + blocks[i] * of.weight.block_bytes();
+      const int64_t from = quarter * TILE / 4;
+      halve(stored + k / WIDTH * TILE + from, WIDTH / 4, TILE, room_for(k) + i * BLOCK_HALVES + from);
     }
-    const int64_t channel = block * BLOCK;
-    _mm512_mask_storeu_ps(y + channel, channels_from(channel, weight), total);
+  };
+  for (int64_t quarter = 0; quarter < 4; ++quarter) halve_quarter(0, quarter);
+  zero_sums();
+  for (int64_t k = 0; k < of.depth; k += WIDTH) {
+    const uint8_t* halves = room_for(k);
+    write_out(halves);
+#pragma GCC unroll 5
+    for (int i = 0; i < 5; ++i) {
+      const uint8_t* values = of.values + k / WIDTH * TILE + PART[i] * of.part;
+      if (i == 0 || HALF[i] != HALF[i - 1]) {
+        _tile_loadd(6, halves + HALF[i] * TILE, LINE);
+        _tile_loadd(7, halves + HALF[i] * TILE + BLOCK_HALVES, LINE);
+      }
+      _tile_loadd(4, values, LINE);
+      _tile_dpbf16ps(0, 4, 6);
+      _tile_dpbf16ps(1, 4, 7);
+      if (two) {
+        _tile_loadd(5, values + width, LINE);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_dpbf16ps(3, 5, 7);
+      }
+      if (i < 4) halve_quarter(k + WIDTH, i);
+    }
   }
+  const Place sums = {of.sums, LINE, ROWS * LINE, 2 * ROWS * LINE};
+  _tile_stored(0, sums.at, LINE);
+  _tile_stored(1, sums.at + sums.block, LINE);
+  if (two) {
+    _tile_stored(2, sums.at + sums.tile, LINE);
+    _tile_stored(3, sums.at + sums.tile + sums.block, LINE);
+  }
+  copy_sums<false>(of, 0, blocks, sums);
 }
 
 template <int PRODUCTS>
 inline void multiply_two_blocks(const Stretch& of, const int64_t* blocks) {
   constexpr bool IN_HALVES = PRODUCTS == 5;
+  if (IN_HALVES && of.pairs() == 1) return multiply_few_rows(of, blocks);
   constexpr int64_t SHALLOW_HERE = IN_HALVES ? SHALLOW_IN_HALVES : SHALLOW;
   const int64_t pairs = of.pairs(), block_bytes = of.weight.block_bytes();
   for (int64_t k = 0; k < of.depth; k += SHALLOW_HERE) {
@@ -212,7 +220,6 @@ inline void multiply_two_blocks(const Stretch& of, const int64_t* blocks) {
     int64_t ahead = piece.steps * TILE;
     if (end == of.depth) ahead = 2 * block_bytes - k / 2 * LINE;
     if (pairs == 1) ahead = AHEAD;
-    if (pairs == 1 && IN_HALVES) piece.lines = 0;  // halve has fetched them
     const uint8_t* stored[2];
     for (int i = 0; i < 2; ++i) {
       stored[i] = of.weight.data + blocks[i] * block_bytes + (of.deep + k) / 2 * LINE;
@@ -231,7 +238,6 @@ inline void multiply_two_blocks(const Stretch& of, const int64_t* blocks) {
 template <int PRODUCTS>
 void multiply_plain(const Prepared& x, const Weight& weight, int64_t begin, int64_t end, float* y,
                     int64_t stride) {
-  if (PRODUCTS == 5 && x.rows == 1) return multiply_one(x, weight, begin, end, y);
   static thread_local std::vector<uint8_t> of_sums, of_values, of_halves;
   constexpr int64_t PARTS = PRODUCTS == 1 ? 1 : 3;
   const int64_t step = rows_of_a_stretch(x.rows, PLAIN_ROWS);
