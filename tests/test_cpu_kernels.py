@@ -356,6 +356,23 @@ def test_dense_weights_in_stretches_of_rows_and_inputs(
     assert relative_error(torch.ops.radquant.linear(x, *given), exact, terms) < 2e-6
 
 
+@DENSE
+def test_a_last_stretch_of_few_dense_rows(dtype: torch.dtype, entering: int) -> None:
+    """With AMX, 1,800 rows are seven stretches of 256 rows and one of 8."""
+    x = torch.randn(1800, 2144)
+    data, kind = cpu.repack_dense(torch.randn(40, 2144).to(dtype).float())
+    given = (data, kind, 40, 2144, entering, None)
+    together = torch.ops.radquant.linear(x, *given)
+    assert torch.equal(together[-40:], torch.ops.radquant.linear(x[-40:], *given))
+
+
+@pytest.mark.parametrize("entering", [cpu.FLOATS, cpu.BFLOATS, cpu.INTEGERS])
+def test_a_last_stretch_of_few_rows(entering: int) -> None:
+    """With AMX, 400 rows are three stretches of 128 rows and one of 16."""
+    layer, x = cpu.KernelLinear(random_layer(8768, 40, 32), entering), torch.randn(400, 8768)
+    assert torch.equal(layer(x)[-40:], layer(x[-40:]))
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("largest", [1, 2**-13])
 def test_floats_are_multiplied_in_full(dtype: torch.dtype, largest: float) -> None:
@@ -402,25 +419,29 @@ def test_rows_in_order_of_activation() -> None:
     torch.testing.assert_close(cpu.KernelLinear(layer)(x), layer(x), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("bad", [torch.inf, -torch.inf, torch.nan])
+# Infinity of either sign, and NaN: the usual one, and those whose bits are the largest.
+NOT_FINITE = pytest.mark.parametrize("bad", [0x7F800000, -0x800000, 0x7FC00000, 0x7FFFFFFF, -1])
+
+
+@NOT_FINITE
 @pytest.mark.parametrize("entering", [cpu.FLOATS, cpu.BFLOATS, cpu.INTEGERS])
 @pytest.mark.parametrize("rows", [2, 20])
-def test_a_value_that_is_not_finite_is_not_hidden(bad: float, entering: int, rows: int) -> None:
+def test_a_value_that_is_not_finite_is_not_hidden(bad: int, entering: int, rows: int) -> None:
     x = torch.randn(rows, 64)
-    x[0, 3] = bad
+    x.view(torch.int32)[0, 3] = bad
     y = cpu.KernelLinear(random_layer(64, 32, 32), entering)(x)
     assert not y[0].isfinite().any()
     assert y[1:].isfinite().all()
 
 
-@pytest.mark.parametrize("bad", [torch.inf, -torch.inf, torch.nan])
+@NOT_FINITE
 @pytest.mark.parametrize("rows", [2, 20])
 @DENSE
 def test_a_value_that_is_not_finite_is_not_hidden_by_dense_weights(
-    bad: float, rows: int, dtype: torch.dtype, entering: int
+    bad: int, rows: int, dtype: torch.dtype, entering: int
 ) -> None:
     x = torch.randn(rows, 64)
-    x[0, 3] = bad
+    x.view(torch.int32)[0, 3] = bad
     data, kind = cpu.repack_dense(torch.randn(32, 64).to(dtype).float())
     y = torch.ops.radquant.linear(x, data, kind, 32, 64, entering, None)
     assert not y[0].isfinite().any()

@@ -20,6 +20,15 @@ struct Place {
   int64_t row, tile, block;
 };
 
+// Those of one tile of rows, or of two.
+inline void store_sums(const Place& to, bool two) {
+  _tile_stored(0, to.at, to.row);
+  _tile_stored(1, to.at + to.block, to.row);
+  if (!two) return;
+  _tile_stored(2, to.at + to.tile, to.row);
+  _tile_stored(3, to.at + to.tile + to.block, to.row);
+}
+
 // What is multiplied while it stays in the cache.
 struct Piece {
   const uint8_t *values[2], *weights[2];  // of two tiles of rows, of two blocks
@@ -63,11 +72,7 @@ inline void add_piece(const Piece& piece, const Place& from, const Place& to) {
       _mm_prefetch(piece.next[1] + i * LINE, ONCE ? _MM_HINT_T0 : _MM_HINT_T1);
     }
   }
-  _tile_stored(0, to.at, to.row);
-  _tile_stored(1, to.at + to.block, to.row);
-  if (!piece.two) return;
-  _tile_stored(2, to.at + to.tile, to.row);
-  _tile_stored(3, to.at + to.tile + to.block, to.row);
+  store_sums(to, piece.two);
 }
 
 // A stretch of rows times `depth` inputs from `deep` on. The products are added to y, or written to it
@@ -154,8 +159,8 @@ inline void halve(const uint8_t* from, int64_t inputs, int64_t half, uint8_t* to
   }
 }
 
-// Two blocks of float16 weights, of all inputs, times one pair of tiles of rows. Weights are halved while
-// others are multiplied, as both take about as long.
+// Two blocks of float16 weights, of all inputs, times one pair of tiles of rows, which are all rows.
+// Weights are halved while others are multiplied, as both take about as long.
 inline void multiply_few_rows(const Stretch& of, const int64_t* blocks) {
   constexpr int64_t BLOCK_HALVES = 2 * TILE;  // bytes of a block's halves, high and low, of WIDTH inputs
   const bool two = of.rows > ROWS;
@@ -193,19 +198,13 @@ inline void multiply_few_rows(const Stretch& of, const int64_t* blocks) {
     }
   }
   const Place sums = {of.sums, LINE, ROWS * LINE, 2 * ROWS * LINE};
-  _tile_stored(0, sums.at, LINE);
-  _tile_stored(1, sums.at + sums.block, LINE);
-  if (two) {
-    _tile_stored(2, sums.at + sums.tile, LINE);
-    _tile_stored(3, sums.at + sums.tile + sums.block, LINE);
-  }
+  store_sums(sums, two);
   copy_sums<false>(of, 0, blocks, sums);
 }
 
 template <int PRODUCTS>
 inline void multiply_two_blocks(const Stretch& of, const int64_t* blocks) {
   constexpr bool IN_HALVES = PRODUCTS == 5;
-  if (IN_HALVES && of.pairs() == 1) return multiply_few_rows(of, blocks);
   constexpr int64_t SHALLOW_HERE = IN_HALVES ? SHALLOW_IN_HALVES : SHALLOW;
   const int64_t pairs = of.pairs(), block_bytes = of.weight.block_bytes();
   for (int64_t k = 0; k < of.depth; k += SHALLOW_HERE) {
@@ -242,8 +241,8 @@ void multiply_plain(const Prepared& x, const Weight& weight, int64_t begin, int6
   constexpr int64_t PARTS = PRODUCTS == 1 ? 1 : 3;
   const int64_t step = rows_of_a_stretch(x.rows, PLAIN_ROWS);
   // Weights that are used once need no stretches of inputs.
-  const int64_t inputs = PARTS == 1 ? PLAIN_INPUTS : PLAIN_INPUTS_IN_PARTS;
-  const int64_t deepest = x.rows <= 2 * ROWS ? x.in : inputs;
+  const bool few = x.rows <= 2 * ROWS;
+  const int64_t deepest = few ? x.in : PARTS == 1 ? PLAIN_INPUTS : PLAIN_INPUTS_IN_PARTS;
   auto* sums = room<uint8_t>(of_sums, step * 2 * LINE);
   const int64_t part = step * std::min(x.in, deepest) * 2;
   auto* values = room<uint8_t>(of_values, PARTS * part);
@@ -262,7 +261,10 @@ void multiply_plain(const Prepared& x, const Weight& weight, int64_t begin, int6
       const Stretch stretch = {weight, values, part, rows, deep, depth, of_rows, stride, sums, halves};
       for (int64_t block = begin; block < end; block += 2) {
         const int64_t blocks[2] = {block, block + 1 < end ? block + 1 : block};
-        multiply_two_blocks<PRODUCTS>(stretch, blocks);
+        if (PRODUCTS == 5 && few)
+          multiply_few_rows(stretch, blocks);
+        else
+          multiply_two_blocks<PRODUCTS>(stretch, blocks);
       }
     }
   }

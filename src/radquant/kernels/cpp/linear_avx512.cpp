@@ -394,13 +394,8 @@ void parts(const float* x, int64_t in, uint16_t* out) {
   for (int64_t i = 0; i < in; ++i) {
     float rest = x[i];
     for (int part = 0; part < 3; ++part) {
-      uint32_t bits;
-      __builtin_memcpy(&bits, &rest, 4);
-      bits = (bits + 0x8000) & 0xffff0000u;
-      float nearest;
-      __builtin_memcpy(&nearest, &bits, 4);
-      out[part * in + i] = static_cast<uint16_t>(bits >> 16);
-      rest -= nearest;
+      out[part * in + i] = to_bfloat16(rest);
+      rest -= from_bfloat16(out[part * in + i]);
     }
   }
 }
