@@ -277,6 +277,24 @@ def test_int8_sums_are_exact(seed: int, bits: int, rows: int) -> None:
     assert torch.equal(y, (x.double() @ layer.rows().double()).float())
 
 
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("group", [8, 24, 64, 192])
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_the_largest_integers_do_not_overflow(bits: int, group: int, symmetric: bool) -> None:
+    """Sums of a few products are kept in 16 bits with AVX2."""
+    layer = random_layer(192, 48, group, bits)
+    layer.qweight.fill_(-1)  # all weights are the largest
+    layer.qzeros.fill_(0)
+    layer.scales.fill_(1)
+    x = torch.tensor([1.0, -1.0]).repeat_interleave(9)[:, None].repeat(1, 192)
+    x[:, ::7] *= -1
+    how = Activations(bits=8, symmetric=symmetric)
+    y = cpu.KernelLinear(layer, cpu.INTEGERS, rounding_of(how))(x)
+    rounded = quantize_activations(x[None], how, None, None)[0]
+    exact = rounded.double() @ layer.rows().double()
+    assert relative_error(y, exact, magnitudes(layer, rounded)) < 1e-6
+
+
 @DEFAULT
 @given(
     rows=rows,
@@ -305,6 +323,7 @@ DENSE = pytest.mark.parametrize(
         (torch.bfloat16, cpu.FLOATS),
         (torch.float16, cpu.FLOATS),
         (torch.float16, cpu.BFLOATS),
+        (torch.float32, cpu.FLOATS),
     ],
 )
 
@@ -331,7 +350,10 @@ def test_a_row_does_not_depend_on_the_others_nor_on_threads(
 def test_a_row_does_not_depend_on_stretches_of_rows_or_inputs(
     entering: int, inputs: int, group: int
 ) -> None:
-    """With AMX, 128 rows and 8,192 bytes of each, or a whole group, are multiplied at once."""
+    """With AMX, 128 rows and 8,192 bytes of each, or a whole group, are multiplied at once.
+
+    With AVX2 128 rows and 768 inputs of floats, or a whole group.
+    """
     layer = cpu.KernelLinear(random_layer(inputs, 200, group or inputs), entering)
     x = torch.randn(150, inputs)
     x[::3] *= 2**-120
@@ -345,7 +367,7 @@ def test_dense_weights_in_stretches_of_rows_and_inputs(
 ) -> None:
     """With AMX, 256 rows and 2,048 inputs are multiplied at once, 512 inputs after 512.
 
-    Of floats 768 inputs, and of float16 weights 256 after 256.
+    Of floats 768 inputs, and of float16 weights 256 after 256. With AVX2 128 rows and 768 inputs.
     """
     weight, x = torch.randn(outputs, 4704).to(dtype), torch.randn(300, 4704)
     x = x.bfloat16().float() if entering == cpu.BFLOATS else x
