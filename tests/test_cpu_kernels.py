@@ -278,15 +278,16 @@ def test_int8_sums_are_exact(seed: int, bits: int, rows: int) -> None:
 
 
 @pytest.mark.parametrize("bits", [4, 8])
-@pytest.mark.parametrize("group", [8, 24, 64, 192])
+@pytest.mark.parametrize("group", [8, 24, 64, 192, 512])
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_the_largest_integers_do_not_overflow(bits: int, group: int, symmetric: bool) -> None:
-    """Sums of a few products are kept in 16 bits with AVX2."""
-    layer = random_layer(192, 48, group, bits)
+    """Sums of a few products are kept in 16 bits with AVX2, and all are exact up to 512 inputs."""
+    inputs = max(192, group)
+    layer = random_layer(inputs, 48, group, bits)
     layer.qweight.fill_(-1)  # all weights are the largest
     layer.qzeros.fill_(0)
     layer.scales.fill_(1)
-    x = torch.tensor([1.0, -1.0]).repeat_interleave(9)[:, None].repeat(1, 192)
+    x = torch.tensor([1.0, -1.0]).repeat_interleave(9)[:, None].repeat(1, inputs)
     x[:, ::7] *= -1
     how = Activations(bits=8, symmetric=symmetric)
     y = cpu.KernelLinear(layer, cpu.INTEGERS, rounding_of(how))(x)

@@ -1,15 +1,17 @@
 // Products with floats on AVX2, for linear_avx2.cpp. Included inside its anonymous namespace.
 //
-// A group of packed weights, or all inputs of other weights, is added up in stretches, and the even
-// and the odd lines of each apart, lest a single row's products wait for one another. The order of a
-// row's sums is the same in few rows, which read weights as they lie, and in many, for which a
-// stretch of them is turned into floats first.
+// A group of packed weights is added up in stretches, as are all inputs of other weights. Even and odd
+// lines of a stretch are added up apart, so that a single row's products need not wait for one another.
+// A row's sums have the same order in few rows and in many. Few rows read weights as they lie. For many
+// a stretch is turned into floats first.
 
 constexpr int64_t STRETCH = 128;  // inputs of a stretch at most
-constexpr int64_t PANEL = 768;    // inputs by which all channels are multiplied before the next are
-constexpr int64_t MANY = 128;     // rows that are: a panel of them stays in the L2 cache
-constexpr int64_t FEW = 15;       // rows at most that are multiplied by weights as they lie
-constexpr int HEIGHT = 6;         // rows of a tile of the others: of 16 registers, two a row
+constexpr int64_t FEW = 15;       // with more rows it pays to turn a stretch into floats
+constexpr int HEIGHT = 6;         // rows of a tile then: of 16 registers, each takes two
+// All channels are multiplied by a panel of MANY rows, which stays in the L2 cache, before the next is.
+// A panel has PANEL inputs, less a part of a group, or one longer group.
+constexpr int64_t PANEL = 768, MANY = 128;
+static_assert(PANEL % STRETCH == 0);  // so that panels cut no stretch
 
 // What the kinds differ in: a line holds `inputs` weights of each channel; `weight` is the i-th of
 // half of its channels.
@@ -151,7 +153,7 @@ void multiply_few(const Prepared& x, const Weight& weight, int64_t begin, int64_
 struct Stretch {
   const float* weights;
   int64_t inputs;
-  bool starts, ends;   // a group
+  bool starts, ends;   // whether its group does; without groups sums go on from y, and none starts
   Floats scale, zero;  // of the group
 };
 
@@ -184,8 +186,9 @@ inline void add_lines(const Stretch& stretch, int64_t k, const float* const* x, 
   }
 }
 
-// x: the rows' inputs of the stretch, `width` floats apart. sums, totals: [rows][BLOCK], of a group that
-// goes on and of those before it; without groups `sums` alone. of_zero: `groups` floats apart.
+// x: the rows' inputs of the stretch, `width` floats apart. sums: [rows][BLOCK], of the group so far.
+// totals: [rows][BLOCK], of the groups before it; weights without groups have `sums` alone. of_zero:
+// the rows' sums of the group's inputs, `groups` floats apart.
 template <typename Of, int ROWS>
 void add_rows(const Stretch& stretch, const float* x, int64_t width, float* sums, float* totals,
               const float* of_zero, int64_t groups) {
@@ -205,8 +208,8 @@ void add_rows(const Stretch& stretch, const float* x, int64_t width, float* sums
   }
 }
 
-// `count` rows from `top` on times a block, by its inputs left ... right - 1. y holds what those before
-// them gave.
+// Multiplies `count` rows from `top` on by inputs left ... right - 1 of a block. If `left` is not 0, y
+// holds what the inputs before it gave.
 template <typename Of>
 void add_panel(const Prepared& x, const Weight& weight, int64_t block, int64_t left, int64_t right,
                int64_t top, int64_t count, float* y, int64_t stride) {

@@ -7,77 +7,72 @@ inline __m256i four_bytes(const int8_t* x) {
   return _mm256_set1_epi32(word);
 }
 
+constexpr int TALLEST = 4;  // rows of a tile, for which registers suffice
+
 // What the kinds differ in: `add` adds the products of `lines` lines with ROWS rows, from input k on.
-// A tile has `tallest` rows at most, for which registers suffice.
 
 struct Nibbles {
-  static constexpr int inputs = 8, tallest = 4;
+  static constexpr int inputs = 8;
 
   template <int ROWS>
   static void add(const uint8_t* data, int64_t lines, const int8_t* const* x, int64_t k,
                   Integers* sums) {
-    constexpr int together = ROWS <= 4 ? 2 : 1;  // halves of the channels, as registers suffice
-    for (int half = 0; half < 2; half += together) {
-      int64_t j = 0;
-      for (; j + 4 <= lines; j += 4)
-        add_lines<ROWS, together, 4>(data + j * LINE, x, k + inputs * j, half, sums);
-      for (; j < lines; ++j)
-        add_lines<ROWS, together, 1>(data + j * LINE, x, k + inputs * j, half, sums);
-    }
+    int64_t j = 0;
+    for (; j + 4 <= lines; j += 4) add_lines<ROWS, 4>(data + j * LINE, x, k + inputs * j, sums);
+    for (; j < lines; ++j) add_lines<ROWS, 1>(data + j * LINE, x, k + inputs * j, sums);
   }
 
  private:
   // 16 bits hold eight sums of two products, each at most 15 * 128.
-  template <int ROWS, int HALVES, int LINES>
-  static void add_lines(const uint8_t* data, const int8_t* const* x, int64_t k, int first,
-                        Integers* sums) {
+  template <int ROWS, int LINES>
+  static void add_lines(const uint8_t* data, const int8_t* const* x, int64_t k, Integers* sums) {
     static_assert(LINES * 2 * 2 * 15 * 128 < 32768);
     const __m256i mask = _mm256_set1_epi8(15);
-    __m256i pairs[ROWS][HALVES];
+    Integers pairs[ROWS];
 #pragma GCC unroll 4
     for (int j = 0; j < LINES; ++j) {
       if (ROWS <= 2) _mm_prefetch(data + j * LINE + AHEAD, _MM_HINT_T0);
       const Integers line = line_at(data + j * LINE);
-      __m256i low[HALVES], high[HALVES];
+      __m256i low[2], high[2];
 #pragma GCC unroll 2
-      for (int h = 0; h < HALVES; ++h) {
-        low[h] = _mm256_and_si256(line.half[first + h], mask);
-        high[h] = _mm256_and_si256(_mm256_srli_epi32(line.half[first + h], 4), mask);
+      for (int half = 0; half < 2; ++half) {
+        low[half] = _mm256_and_si256(line.half[half], mask);
+        high[half] = _mm256_and_si256(_mm256_srli_epi32(line.half[half], 4), mask);
       }
-#pragma GCC unroll 6
+#pragma GCC unroll 4
       for (int r = 0; r < ROWS; ++r) {
         const __m256i of_low = four_bytes(x[r] + k + inputs * j);
         const __m256i of_high = four_bytes(x[r] + k + inputs * j + 4);
 #pragma GCC unroll 2
-        for (int h = 0; h < HALVES; ++h) {
-          __m256i& sum = pairs[r][h];
-          const __m256i products = _mm256_maddubs_epi16(low[h], of_low);
+        for (int half = 0; half < 2; ++half) {
+          __m256i& sum = pairs[r].half[half];
+          const __m256i products = _mm256_maddubs_epi16(low[half], of_low);
           sum = j == 0 ? products : _mm256_add_epi16(sum, products);
-          sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(high[h], of_high));
+          sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(high[half], of_high));
           // Without this GCC adds up in another order, for which registers do not suffice.
           asm("" : "+x"(sum));
         }
       }
     }
     const __m256i ones = _mm256_set1_epi16(1);
-#pragma GCC unroll 6
+#pragma GCC unroll 4
     for (int r = 0; r < ROWS; ++r)
 #pragma GCC unroll 2
-      for (int h = 0; h < HALVES; ++h) {
-        __m256i& sum = sums[r].half[first + h];
-        sum = _mm256_add_epi32(sum, _mm256_madd_epi16(pairs[r][h], ones));
+      for (int half = 0; half < 2; ++half) {
+        __m256i& sum = sums[r].half[half];
+        sum = _mm256_add_epi32(sum, _mm256_madd_epi16(pairs[r].half[half], ones));
       }
   }
 };
 
 struct Bytes {
-  static constexpr int inputs = 4, tallest = 4;
+  static constexpr int inputs = 4;
 
   // Products of bytes would overflow 16 bits: even and odd inputs are widened instead.
   template <int ROWS>
   static void add(const uint8_t* data, int64_t lines, const int8_t* const* x, int64_t k,
                   Integers* sums) {
-    Integers own[ROWS];
+    Integers own[ROWS];  // stay in registers
     for (int r = 0; r < ROWS; ++r) own[r] = sums[r];
     for (int64_t j = 0; j < lines; ++j, data += LINE, k += inputs) {
       if (ROWS <= 2) _mm_prefetch(data + AHEAD, _MM_HINT_T0);
@@ -103,7 +98,8 @@ struct Bytes {
   }
 };
 
-// ANY: of integers by group or shifted, too, for which the others would wait at every group.
+// ANY: also integers that are scaled by group or shifted. Others have a version without those tests,
+// which cost time at every group.
 template <typename Of, int ROWS, bool ANY>
 void integer_tile(const Prepared& x, const Weight& weight, int64_t row, int64_t block, float* y,
                   int64_t stride) {
@@ -115,7 +111,7 @@ void integer_tile(const Prepared& x, const Weight& weight, int64_t row, int64_t 
   const int8_t* values[ROWS];
   for (int r = 0; r < ROWS; ++r)
     values[r] = static_cast<const int8_t*>(x.values) + (r < rows ? row + r : x.rows) * weight.in;
-  const float* group_sums = x.sums + row * groups;
+  const float* of_zeros = x.sums + row * groups;
   Floats totals[ROWS] = {};
   for (int64_t g = 0; g < groups; ++g) {
     Integers sums[ROWS] = {};
@@ -123,9 +119,9 @@ void integer_tile(const Prepared& x, const Weight& weight, int64_t row, int64_t 
     data += LINE;
     Of::template add<ROWS>(data, lines, values, g * group, sums);
     data += lines * LINE;
-#pragma GCC unroll 6
+#pragma GCC unroll 4
     for (int r = 0; r < ROWS; ++r) {
-      const __m256 of_zero = _mm256_set1_ps(group_sums[r * groups + g]);
+      const __m256 of_zero = _mm256_set1_ps(of_zeros[r * groups + g]);
       const int64_t place = by_group ? (row + r) * groups + g : row + r;
       for (int half = 0; half < 2; ++half) {
         __m256 sum = _mm256_cvtepi32_ps(sums[r].half[half]);
@@ -148,27 +144,22 @@ void integer_tile(const Prepared& x, const Weight& weight, int64_t row, int64_t 
   }
 }
 
-template <typename Of, bool ANY, int... LESS>
+template <typename Of>
 void multiply_integers(const Prepared& x, const Weight& weight, int64_t begin, int64_t end, float* y,
-                       int64_t stride, std::integer_sequence<int, LESS...>) {
-  using Tile = decltype(&integer_tile<Of, 1, ANY>);
-  constexpr Tile tiles[] = {integer_tile<Of, LESS + 1, ANY>...};
+                       int64_t stride) {
+  using Tile = decltype(&integer_tile<Of, 1, false>);
+  constexpr Tile tiles[2][TALLEST] = {
+      {integer_tile<Of, 1, false>, integer_tile<Of, 2, false>, integer_tile<Of, 3, false>,
+       integer_tile<Of, 4, false>},
+      {integer_tile<Of, 1, true>, integer_tile<Of, 2, true>, integer_tile<Of, 3, true>,
+       integer_tile<Of, 4, true>}};
+  const bool any = x.by_group || x.zeros;
   const int64_t step = rows_at_once(weight.in, bytes_of(x.format)), ones = x.zeros ? 1 : 0;
   for (int64_t first = 0; first < x.rows; first += step) {
     const int64_t count = x.rows - first < step ? x.rows - first : step;
     for (int64_t block = begin; block < end; ++block)
-      for_each_tile(Of::tallest - ones, first, count, [&](int64_t row, int64_t height) {
-        tiles[height + ones - 1](x, weight, row, block, y, stride);
+      for_each_tile(TALLEST - ones, first, count, [&](int64_t row, int64_t height) {
+        tiles[any][height + ones - 1](x, weight, row, block, y, stride);
       });
   }
-}
-
-template <typename Of>
-void multiply_integers(const Prepared& x, const Weight& weight, int64_t begin, int64_t end, float* y,
-                       int64_t stride) {
-  constexpr std::make_integer_sequence<int, Of::tallest> heights;
-  if (x.by_group || x.zeros)
-    multiply_integers<Of, true>(x, weight, begin, end, y, stride, heights);
-  else
-    multiply_integers<Of, false>(x, weight, begin, end, y, stride, heights);
 }

@@ -29,7 +29,8 @@ enum class Kind : int32_t { W4 = 0, W8 = 1, BF16 = 2, F32 = 3, F16 = 4 };
 //   F32   as they are; sums in float32. With AVX-512, W4 and W8 take them in fixed point (FIXED)
 //   BF16  rounded to bfloat16 (nearest, ties to even); sums in float32
 //   I8    rounded to a grid of at most 8 bits (see Rounding); sums in int32 within a group of weights,
-//         exactly, then float32. W4 and W8 only.
+//         exactly, then float32. W4 and W8 only. What a shifted grid adds is taken off in float32:
+//         exactly for groups of up to 512 inputs (8 bits) or 8,192 (4 bits).
 //   FIXED rounded within each group of weights to three digits of 8 bits, at most a 0x7f7f7f-th
 //         (about 2^-23) of the group's largest magnitude off. Sums of digits are exact, so that the
 //         result is nearer to the true one than float32's own sums if a group's values are of like

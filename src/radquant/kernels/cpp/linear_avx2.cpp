@@ -4,8 +4,6 @@
 
 #include <immintrin.h>
 
-#include <utility>
-
 #include "levels.h"
 
 namespace radquant {
