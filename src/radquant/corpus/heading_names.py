@@ -147,10 +147,10 @@ def known_kind(phrase: str, known: Mapping[str, str]) -> str | None:
     if phrase in known:
         return known[phrase]
     in_capitals = phrase == phrase.upper()
-    for written in (phrase, _QUALIFIER.sub("", phrase)):
+    for written in dict.fromkeys((phrase, _QUALIFIER.sub("", phrase))):
         key = key_of(written)
         words = [_near_miss(word) or word for word in key.split()]
-        for name in (key, " ".join(words)):
+        for name in dict.fromkeys((key, " ".join(words))):
             kind = known.get(name) or (_USUAL_IN_CAPITALS.get(name) if in_capitals else None)
             if not kind and {known.get(each) for each in _JOINING.split(name)} == _BOTH:
                 kind = "both"  # "Befund und Beurteilung"

@@ -130,13 +130,14 @@ def _of_line(line: str, length: int, known: Mapping[str, str]) -> tuple[int, str
             return _end(line, colon, marked), kind, _style(phrase, marked)
     if length <= LONGEST_HEADING:
         phrase = line[begin:].strip(_TAIL)
-        kind, style = known_kind(phrase, known), _style(phrase, marked)
-        if kind and (style == "capitals" or (style == "title" and not line.rstrip().endswith("."))):
+        style = _style(phrase, marked)
+        ends = style == "capitals" or (style == "title" and not line.rstrip().endswith("."))
+        if ends and (kind := known_kind(phrase, known)):
             return length, kind, style
     gap = _GAP.match(line, begin)
     if gap and not is_plain(gap[1], known):
-        kind, style = known_kind(gap[1], known), _style(gap[1], marked)
-        if kind and style != "lower":
+        style = _style(gap[1], marked)
+        if style != "lower" and (kind := known_kind(gap[1], known)):
             return gap.end(), kind, style
     return None
 
